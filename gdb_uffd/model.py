@@ -1,0 +1,249 @@
+"""The data that both sides share: plain dataclasses, no gdb, no native code.
+
+Address ranges are half-open, ``[start, end)``.  In JSON every address is a hex
+string (``"0x7f00..."``), every byte string is hex without a prefix; see
+docs/protocol.md for the messages built from these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Tuple
+
+PAGE_SIZE = 4096
+"""Bytes a page, x86-64 (psABI 3.3.1)."""
+
+PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
+"""mmap(2) protection bits as Linux has them on x86-64."""
+
+PROTOCOL_VERSION = 1
+"""Version of the ``quffd`` packets; both sides refuse another one."""
+
+SCHEMA_VERSION = 1
+"""Version of the object that ``uffd call -json`` prints (docs/json.md)."""
+
+
+def page_floor(address: int) -> int:
+    """The start of the page that holds `address`."""
+    return address & ~(PAGE_SIZE - 1)
+
+
+def page_ceil(address: int) -> int:
+    """The first page boundary at or after `address`."""
+    return (address + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1)
+
+
+class UffdError(Exception):
+    """An error a user can do something about: one line, with what to do next."""
+
+
+class MemoryUnavailable(UffdError):
+    """`address` has no recorded byte; `reason` says why, in the user's words."""
+
+    def __init__(self, address: int, reason: str) -> None:
+        super().__init__(f"{address:#x}: {reason}")
+        self.address = address
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """One mapping of the recorded process, as /proc/PID/maps would list it.
+
+    `name` is a file's path, a bracketed name ("[heap]", "[stack]", "[vdso]") or "".
+    `offset` is the file offset in bytes.  `unavailable` is "" or why its bytes
+    cannot be had ("truncated core", "/lib/libx.so: no such file", ...).
+    """
+
+    start: int
+    end: int
+    prot: int
+    name: str = ""
+    offset: int = 0
+    unavailable: str = ""
+
+    def prot_text(self) -> str:
+        """The protection as "rwx" with "-" for what is not allowed (proc(5))."""
+        return "".join(c if self.prot & b else "-" for c, b in (("r", 1), ("w", 2), ("x", 4)))
+
+
+@dataclass(frozen=True)
+class Warning_:
+    """Something the user should know about an opened trace, named and with a remedy."""
+
+    text: str
+
+
+@dataclass
+class Registers:
+    """A thread's registers.
+
+    `gpr`: 27 unsigned 64-bit values in the order of struct user_regs_struct
+    (<sys/user.h>: r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax
+    rip cs eflags rsp ss fs_base gs_base ds es fs gs).
+    `xstate`: XSTATE_SIZE bytes, the XSAVE standard format with the components at the
+    offsets of Intel's CPUs (XSTATE_COMPONENTS), whatever machine recorded them; the
+    header's XSTATE_BV (bytes 512-519) tells which components are not in their initial
+    state.  `xfeatures`: which components the recording has at all (XCR0 bits).
+    """
+
+    gpr: List[int]
+    xstate: bytes
+    xfeatures: int
+
+    def copy(self) -> "Registers":
+        """An independent copy."""
+        return Registers(list(self.gpr), self.xstate, self.xfeatures)
+
+
+GPR_NAMES = (
+    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax "
+    "rip cs eflags rsp ss fs_base gs_base ds es fs gs"
+).split()
+"""Order of struct user_regs_struct (<sys/user.h>)."""
+
+GPR = {name: index for index, name in enumerate(GPR_NAMES)}
+
+XSTATE_COMPONENTS: Dict[int, Tuple[int, int]] = {
+    2: (576, 256),  # AVX: YMM_Hi128
+    5: (1088, 64),  # AVX-512: opmask k0-k7
+    6: (1152, 512),  # AVX-512: ZMM_Hi256 of zmm0-15
+    7: (1664, 1024),  # AVX-512: Hi16_ZMM, zmm16-31
+    9: (2688, 8),  # PKRU
+}
+"""XCR0 bit -> (offset, size) in `Registers.xstate`; the offsets that Intel's CPUs report
+in CPUID leaf 0DH (Intel SDM vol. 1, 13.5.6).  Components 0 (x87) and 1 (SSE) are the
+512-byte FXSAVE image at offset 0; the XSAVE header follows at 512."""
+
+XSTATE_SIZE = 2696
+
+
+@dataclass
+class ThreadState:
+    """One recorded thread: TID, registers, and how it was stopped."""
+
+    tid: int
+    registers: Registers
+    signal: int = 0  # Linux number of the signal it stopped by, 0 for none
+    siginfo: bytes = b""  # siginfo_t, 128 bytes, or empty
+    sigmask: int = 0  # blocked signals, bit (n - 1) for signal n
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class FirstWrite:
+    """Who wrote a page first: instruction, stack pointer, recorded TID.
+
+    `callers`: likely return addresses found above `sp`, innermost first.
+    """
+
+    pc: int
+    sp: int
+    tid: int
+    callers: Tuple[int, ...] = ()
+
+
+@dataclass
+class Run:
+    """Bytes that differ: `before` and `after` are of the same length."""
+
+    address: int
+    before: bytes
+    after: bytes
+
+
+@dataclass
+class DirtyPage:
+    """One page that was written.
+
+    `kind` is data, tls, heap, stack or anonymous; `thread` is the TID for tls and stack.
+    `writers`: "program", "gdb" (pushed frames, breakpoints, `set var`), "malloc" (gdb's
+    own call of the inferior's malloc for a string argument).  `runs` holds the first
+    differences, joined when at most 7 equal bytes lie between; `more_runs` tells of a cut.
+    """
+
+    start: int
+    end: int
+    kind: str
+    mapping: str
+    bytes_changed: int
+    thread: Optional[int] = None
+    writers: List[str] = field(default_factory=list)
+    first_write: Optional[FirstWrite] = None
+    runs: List[Run] = field(default_factory=list)
+    more_runs: bool = False
+    sp_floor: int = 0  # for a stack page: the thread's stack pointer when the call began
+
+
+@dataclass
+class CallReport:
+    """What one call, or one stretch of running, did."""
+
+    kind: str  # "call", "run", or "all" (everything since the snapshot)
+    kept: bool
+    fed_pages: int
+    total_pages: int
+    fault_us: float  # time the vessel waited for pages
+    output: str
+    pages: List[DirtyPage]
+    refused: List[str] = field(default_factory=list)  # "fork() -> EPERM"
+    ended: str = ""  # why it ended, when it did not return ("would exit with code 3")
+    unavailable: str = ""  # the unavailable page it touched, with the reason
+    layout_changed: bool = False
+
+
+def to_json(value: Any) -> Any:
+    """A dataclass (or list, dict, scalar) as plain JSON types, by the rules above."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        out: Dict[str, Any] = {}
+        for f in dataclasses.fields(value):
+            item = getattr(value, f.name)
+            out[f.name] = hex(item) if f.name in _ADDRESSES and item is not None else to_json(item)
+        if isinstance(value, FirstWrite):
+            out["callers"] = [hex(a) for a in value.callers]
+        return out
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    if isinstance(value, dict):
+        return {k: to_json(v) for k, v in value.items()}
+    return value
+
+
+_ADDRESSES = {"start", "end", "address", "pc", "sp", "sp_floor"}
+
+
+def report_from_json(data: Dict[str, Any]) -> CallReport:
+    """The CallReport that `to_json` wrote; KeyError or ValueError when it is not one."""
+    pages = []
+    for p in data["pages"]:
+        first = p["first_write"]
+        pages.append(
+            DirtyPage(
+                start=int(p["start"], 16),
+                end=int(p["end"], 16),
+                kind=p["kind"],
+                mapping=p["mapping"],
+                bytes_changed=p["bytes_changed"],
+                thread=p["thread"],
+                writers=list(p["writers"]),
+                first_write=None
+                if first is None
+                else FirstWrite(
+                    int(first["pc"], 16),
+                    int(first["sp"], 16),
+                    first["tid"],
+                    tuple(int(a, 16) for a in first["callers"]),
+                ),
+                runs=[
+                    Run(int(r["address"], 16), bytes.fromhex(r["before"]), bytes.fromhex(r["after"]))
+                    for r in p["runs"]
+                ],
+                more_runs=p["more_runs"],
+                sp_floor=int(p["sp_floor"], 16),
+            )
+        )
+    names = [f.name for f in dataclasses.fields(CallReport) if f.name != "pages"]
+    return CallReport(pages=pages, **{name: data[name] for name in names})

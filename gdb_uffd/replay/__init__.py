@@ -1,0 +1,1 @@
+"""What is run: the vessel (a rebuilt process) and the diversion (its effects, kept or undone)."""

@@ -1,0 +1,179 @@
+"""What the remote stub needs of a diversion: the border between server/ and replay/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Dict, List, Optional, Protocol, Sequence
+
+from gdb_uffd.model import CallReport, Mapping, Registers
+from gdb_uffd.trace.source import Snapshot
+
+# Breakpoint kinds: the digit of the Z packets (gdb manual, "Packets", `z type,addr,kind`).
+SOFTWARE, HARDWARE, WRITE_WATCH, READ_WATCH, ACCESS_WATCH = range(5)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why execution stopped.  `signal` is a Linux signal number.
+
+    `breakpoint`: "" | "swbreak" | "hwbreak" | "watch" | "rwatch" | "awatch"; `address` is the
+    watched data address for the last three.  `message`: "" or one line for the user
+    ("the program called exit(3); ...").  `lost`: the vessel was killed from outside; memory and
+    registers are the snapshot's again.
+    """
+
+    tid: int
+    signal: int
+    breakpoint: str = ""
+    address: int = 0
+    message: str = ""
+    lost: bool = False
+
+
+class Disconnected(Exception):
+    """The client went away while the vessel ran; the caller closes down."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """One thread's action: kind "c" (continue), "s" (step) or "r" (step within [lo, hi))."""
+
+    tid: int
+    kind: str
+    signal: int = 0  # Linux number to deliver, 0 for none
+    lo: int = 0
+    hi: int = 0
+
+
+class Client(Protocol):
+    """What a running vessel needs of the connection."""
+
+    def fileno(self) -> int:
+        """Descriptor to poll for input while the vessel runs."""
+        ...
+
+    def interrupt_requested(self) -> bool:
+        """Called when fileno() is readable: True for Ctrl-C (0x03 consumed), False for
+        anything else; raises Disconnected at end of file."""
+        ...
+
+    def output(self, data: bytes) -> None:
+        """What the inferior wrote to its stdout and stderr, as soon as it is there."""
+        ...
+
+
+class Diversion(Protocol):
+    """A snapshot that can run.  No process exists until the first resume or write."""
+
+    snapshot: Snapshot
+
+    @property
+    def alive(self) -> bool:
+        """Whether anything differs from the undisturbed snapshot (a vessel exists)."""
+        ...
+
+    def mappings(self) -> Sequence[Mapping]:
+        """The mappings as they are now (with what the calls mapped)."""
+        ...
+
+    def read_memory(self, address: int, length: int) -> bytes:
+        """Memory as it is now; MemoryUnavailable unless all bytes are there.  Inserted
+        breakpoints are hidden.  Never materialises."""
+        ...
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        """gdb's write (not counted as the program's); materialises.  MemoryUnavailable."""
+        ...
+
+    def registers(self, tid: int) -> Registers: ...
+
+    def set_registers(self, tid: int, registers: Registers) -> None:
+        """Does not materialise."""
+        ...
+
+    def siginfo(self, tid: int) -> bytes:
+        """siginfo_t of the thread's last stop (the recorded one before any), b"" for none."""
+        ...
+
+    def set_siginfo(self, tid: int, data: bytes) -> None: ...
+
+    def insert_breakpoint(self, kind: int, address: int, length: int) -> None:
+        """Idempotent.  UffdError where it cannot be (no debug register left).  No process yet."""
+        ...
+
+    def remove_breakpoint(self, kind: int, address: int, length: int) -> None:
+        """Idempotent."""
+        ...
+
+    def resume(self, action: Resume, client: Client) -> Stop:
+        """Run until the next stop.  Ctrl-C gives Stop(signal=SIGINT).  UffdError when
+        no process can be made (userfaultfd forbidden: what to set)."""
+        ...
+
+    def call_begin(self, address: int, is_malloc: bool) -> None:
+        """gdb is about to make an inferior call.  Opens a transaction unless one is open."""
+        ...
+
+    def call_end(self) -> None:
+        """That inferior call ended (returned, or stopped half-way)."""
+        ...
+
+    def begin(self) -> None:
+        """Open an explicit transaction (`uffd call`); an open implicit one is committed."""
+        ...
+
+    def end(self, keep: bool) -> CallReport:
+        """Close the open transaction; undo its effects (memory, mappings, registers) unless
+        `keep`.  The report is also `last_report`.  Without an open one: UffdError."""
+        ...
+
+    def transaction_open(self) -> bool: ...
+
+    def commit_pending(self) -> Optional[CallReport]:
+        """Close an open implicit transaction (plain `print f()`, step, continue), keeping its
+        effects, and return its report; None when none is open."""
+        ...
+
+    last_report: Optional[CallReport]
+
+    def report_all(self) -> CallReport:
+        """Everything written since the snapshot and kept: CallReport with kind "all"."""
+        ...
+
+    def image(self, address: int, which_all: bool) -> Optional[tuple[bytes, bytes]]:
+        """(before, after) of the page at `address`: of the last report, or with `which_all`
+        snapshot against now.  None when that page was not written."""
+        ...
+
+    def reset(self) -> None:
+        """Back to the undisturbed snapshot: kill the vessel, forget everything."""
+        ...
+
+    def close(self) -> None:
+        """Kill the vessel, release everything.  Idempotent."""
+        ...
+
+    def info(self) -> Dict[str, object]:
+        """For `uffd info`: vessel_pid (int or None), fed_pages, dirty_pages, mapped_pages,
+        faults, fault_us, breakpoints, engine ("wp-sync")."""
+        ...
+
+
+class Doctor(Protocol):
+    """replay/doctor.py offers `def examine() -> List[Check]`."""
+
+    def __call__(self) -> List["Check"]: ...
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing the machine can or cannot do: `ok`, what was found, and the remedy if not."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+    required: bool = True
+
+
+Factory = Callable[[Snapshot], Diversion]

@@ -1,0 +1,1 @@
+"""gdb's remote serial protocol over a unix socket, in front of a snapshot and its diversion."""

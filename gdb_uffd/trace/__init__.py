@@ -1,0 +1,1 @@
+"""What was recorded: the snapshot interface, and the ELF core that offers it."""

@@ -1,0 +1,91 @@
+"""What a recorded instant offers to the rest: registers, mappings, and where the bytes lie."""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from typing import List, Optional, Protocol, Sequence
+
+from gdb_uffd.model import Mapping, ThreadState
+
+FILE, ZERO, UNAVAILABLE = "file", "zero", "unavailable"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Pages `[start, end)`, page-aligned, whose bytes come from one place.
+
+    `kind` FILE: byte i is ``data[offset + i]``; `data` maps the whole file read-only, and
+    the segment lies inside the file (a last partial page at end of file is allowed only for
+    a mapped library, where the kernel fills the page with zeros: `data_end` is then
+    the offset in `data` where bytes end and zeros begin).
+    ZERO: untouched anonymous memory.  UNAVAILABLE: `reason` says why; never served as zeros.
+    `prot` are the mmap(2) bits of the recorded mapping.
+    """
+
+    start: int
+    end: int
+    prot: int
+    kind: str
+    data: Optional[mmap.mmap] = None
+    offset: int = 0
+    data_end: int = 0
+    reason: str = ""
+    patch: Optional[bytes] = None  # whole content instead of `data`, for the vessel only (vdso)
+
+
+class Snapshot(Protocol):
+    """One recorded instant.  Implementations: trace/core.py."""
+
+    path: str
+    pid: int
+    executable: str  # path of the executable that was found or named, or ""
+    auxv: bytes  # NT_AUXV as recorded
+    threads: Sequence[ThreadState]  # the first is the one that was current (or crashed)
+    mappings: Sequence[Mapping]  # sorted by start; [vsyscall] left out
+    segments: Sequence[Segment]  # sorted, disjoint, cover exactly the mappings
+    warnings: List[str]  # one line each: missing library, wrong build-id, truncation
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` recorded bytes; MemoryUnavailable (with reason) unless all are there."""
+        ...
+
+    def thread(self, tid: int) -> ThreadState:
+        """The thread with that TID; KeyError when there is none."""
+        ...
+
+    def symbol(self, name: str) -> Optional[int]:
+        """Run-time address of a dynamic (else .symtab) symbol of any mapped ELF file, or None."""
+        ...
+
+    def tls_address(self, tid: int, offset: int, link_map: int, fs_base: int,
+                    read: "ReadMemory") -> int:
+        """Address of a thread-local: glibc's dtv through the _thread_db_* descriptors.
+
+        `read` reads the memory as it is now (a diversion's, else the snapshot's).
+        UffdError when the block is not allocated or the C library cannot be understood.
+        """
+        ...
+
+    def classify(self, address: int) -> "Place":
+        """What the byte at `address` belongs to; for report lines."""
+        ...
+
+    def close(self) -> None:
+        """Unmap the files."""
+        ...
+
+
+class ReadMemory(Protocol):
+    """Reads `length` bytes at `address` or raises MemoryUnavailable."""
+
+    def __call__(self, address: int, length: int) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """`kind` as in DirtyPage; `mapping` a file's path or a bracketed name; TID for tls, stack."""
+
+    kind: str
+    mapping: str
+    thread: Optional[int] = None
