@@ -1,0 +1,68 @@
+# `make` builds .venv; `make demo` shows a session; `make test`, `make lint`, `make bench`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --quiet --disable-pip-version-check
+NATIVE := $(wildcard gdb_uffd/native/*.c gdb_uffd/native/*.h gdb_uffd/native/*.S \
+	gdb_uffd/native/*.cdef gdb_uffd/native/build.py)
+
+.PHONY: all demo test lint bench clean dev gdb test-extras
+.DELETE_ON_ERROR:
+
+all: $(VENV)/.native
+
+$(VENV)/.made: tools/make-venv
+	tools/make-venv $(PYTHON) $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made pyproject.toml setup.py
+	$(PIP) install 'setuptools>=64' wheel 'cffi>=1.15'
+	tools/with-python-headers $(PY) $(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@
+
+# Rebuilt whenever a C source changed; the Python sources are used as they lie in the checkout.
+$(VENV)/.native: $(VENV)/.installed $(NATIVE)
+	@if [ -e gdb_uffd/native/build.py ]; then \
+	  echo "building gdb_uffd.native._native" && \
+	  tools/with-python-headers $(PY) $(PY) setup.py --quiet build_ext --inplace --force; \
+	fi
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed pyproject.toml
+	$(PIP) install --no-build-isolation -e '.[dev]'
+	@touch $@
+
+dev: $(VENV)/.dev all
+
+# A second gdb as oracle, and the only one where the system has none.  Not in .venv, because
+# the wheel puts a `gdb` package into site-packages, which would hide gdb's own there.
+.venv-gdb/.made: tools/make-venv
+	tools/make-venv $(PYTHON) .venv-gdb
+	.venv-gdb/bin/python -m pip --quiet --disable-pip-version-check install 'gdb-for-pwndbg==18.1.*'
+	@touch $@
+
+gdb: .venv-gdb/.made
+
+demo: all
+	tools/demo
+
+test-extras:
+	tools/test-extras .cache
+
+test: dev gdb test-extras
+	$(PY) -m pytest -rs $(PYTEST_ARGS)
+
+lint: dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	tools/lint-c $(PY)
+
+bench: dev gdb
+	$(PY) benchmarks/run.py $(BENCH_ARGS)
+
+clean:
+	rm -rf .venv .venv-gdb .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f gdb_uffd/native/_native.c gdb_uffd/native/*.so gdb_uffd/native/*.o
+	find gdb_uffd tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
