@@ -1,0 +1,197 @@
+"""Fixtures: built programs, cores of each dialect, gdb sessions, and a look for survivors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, Iterator, List
+
+import pytest
+from harness import cores, gdbs, programs, survivors
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    survivors.become_subreaper()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `gdb_path` (the `gdb` fixture does) runs on every gdb there is."""
+    if "gdb_path" in metafunc.fixturenames:
+        found = gdbs.present()
+        metafunc.parametrize("gdb_path", found, ids=[gdbs.label(g) for g in found], scope="session")
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """The folder with the programs of tests/programs, built with -g."""
+    return programs.build()
+
+
+class Cores:
+    """Cores by what they are of, each made once a run."""
+
+    def __init__(self, built: Path, folder: Path) -> None:
+        self.built = built
+        self.folder = folder
+        self._made: dict[str, Path] = {}
+
+    def _kernel(self, label: str, command: List[str]) -> Path:
+        if label not in self._made:
+            try:
+                self._made[label] = cores.kernel_core(command, self.folder / label)
+            except cores.NoKernelCore as why:
+                pytest.skip(f"no kernel core: {why}")
+        return self._made[label]
+
+    def sample(self) -> Path:
+        """The demo's sample, crashed by SIGSEGV, three threads."""
+        return self._kernel("sample", [str(self.built / "sample")])
+
+    def sample_static(self) -> Path:
+        """The same, statically linked."""
+        return self._kernel("sample-static", [str(self.built / "sample-static")])
+
+    def zoo(self, how: str = "abort") -> Path:
+        """The zoo, ended by `how`: "abort" or "segv"."""
+        command = [str(self.built / "zoo"), str(self.built / "plugin.so"), how]
+        return self._kernel("zoo-" + how, command)
+
+    def shapes(self) -> Path:
+        """The C++ program, aborted."""
+        return self._kernel("shapes", [str(self.built / "shapes"), "abort"])
+
+    def vector(self, kind: str) -> Path:
+        """Known vector registers; `kind` is "avx" or "avx512"; skipped where the CPU has none."""
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+        if {"avx": "avx", "avx512": "avx512f"}[kind] not in flags:
+            pytest.skip(f"this CPU has no {kind}")
+        return self._kernel("vector-" + kind, [str(self.built / "vector"), kind])
+
+    def gcore(self, gdb: str) -> Path:
+        """The zoo stopped in checkpoint(0) under `gdb`, written by its gcore."""
+        label = "gcore-" + gdbs.label(gdb)
+        if label not in self._made:
+            target = self.folder / label
+            env = gdbs.environment(self.folder / "home")
+            arguments = [str(self.built / "plugin.so"), "pause"]
+            where = "checkpoint if depth_left == 0"
+            self._made[label] = cores.gcore(
+                gdb, self.built / "zoo", arguments, where, target, env
+            )
+        return self._made[label]
+
+
+@pytest.fixture(scope="session")
+def all_cores(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Cores:
+    """Cores of the test programs, made at first use."""
+    return Cores(built, tmp_path_factory.mktemp("cores"))
+
+
+@pytest.fixture
+def start_gdb(gdb_path: str, tmp_path: Path) -> Iterator[Callable[..., gdbs.Gdb]]:
+    """Starts gdb with our init file; keywords as for `gdbs.Gdb`.  Ended after the test."""
+    started: List[gdbs.Gdb] = []
+
+    def start(**keywords: object) -> gdbs.Gdb:
+        session = gdbs.Gdb(gdb_path, tmp_path / "home", **keywords)  # type: ignore[arg-type]
+        started.append(session)
+        return session
+
+    yield start
+    for session in started:
+        session.quit()
+
+
+@pytest.fixture
+def gdb(start_gdb: Callable[..., gdbs.Gdb]) -> gdbs.Gdb:
+    """A gdb with our commands, nothing opened."""
+    return start_gdb()
+
+
+@pytest.fixture
+def sample(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
+    """A gdb with the sample's kernel core opened."""
+    gdb.spawned = gdb.run(f"uffd spawn {all_cores.sample()}")
+    return gdb
+
+
+@pytest.fixture
+def zoo(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
+    """A gdb with the zoo's kernel core (abort) opened."""
+    gdb.spawned = gdb.run(f"uffd spawn {all_cores.zoo()}")
+    return gdb
+
+
+@pytest.fixture
+def shapes(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
+    """A gdb with the C++ program's kernel core opened."""
+    gdb.spawned = gdb.run(f"uffd spawn {all_cores.shapes()}")
+    return gdb
+
+
+class Oracle:
+    """The same program alive under a native gdb 18.1, stopped in checkpoint(0).
+
+    gdb 13.1 cannot finish a native call on CPUs with AMX ("Couldn't write extended state
+    status"), so it is no oracle.  The core is gcore's of that very process: addresses agree.
+    """
+
+    def __init__(self, built: Path, folder: Path, program: str, where: str, args: str) -> None:
+        self.built, self.folder, self.program = built, folder, program
+        self.where, self.args = where, args
+        self._core: Path | None = None
+
+    def _live(self) -> gdbs.Gdb:
+        session = gdbs.Gdb(
+            str(gdbs.PYPI_GDB),
+            self.folder / "home",
+            [str(self.built / self.program)],
+            init=None,
+        )
+        session.run(f"break {self.where}")
+        stopped = session.run(f"run {self.args}")
+        assert "Breakpoint 1" in stopped, stopped
+        session.run("delete")
+        return session
+
+    @property
+    def core(self) -> Path:
+        """The core of the stopped process."""
+        if self._core is None:
+            target = self.folder / f"{self.program}.core"
+            session = self._live()
+            written = session.run(f"gcore {target}")
+            session.run("kill")
+            session.quit()
+            assert target.exists(), written
+            self._core = target
+        return self._core
+
+    def values(self, expressions: List[str]) -> List[str]:
+        """What `print` shows for each, in this order, in one live process of its own."""
+        session = self._live()
+        try:
+            return [session.value(e) for e in expressions]
+        finally:
+            session.run("kill")
+            session.quit()
+
+
+def _oracle(built: Path, folder: Path, program: str, where: str, args: str) -> Oracle:
+    if not gdbs.PYPI_GDB.exists():
+        pytest.skip("no gdb 18.1 as oracle: run `make gdb`")
+    return Oracle(built, folder, program, where, args)
+
+
+@pytest.fixture(scope="session")
+def live_zoo(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Oracle:
+    """The C program, alive."""
+    folder = tmp_path_factory.mktemp("live-zoo")
+    where = "checkpoint if depth_left == 0"
+    return _oracle(built, folder, "zoo", where, f"{built / 'plugin.so'} pause")
+
+
+@pytest.fixture(scope="session")
+def live_shapes(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Oracle:
+    """The C++ program, alive."""
+    folder = tmp_path_factory.mktemp("live-shapes")
+    return _oracle(built, folder, "shapes", "checkpoint", "pause")

@@ -1,0 +1,268 @@
+"""Execution for real: calls, stepping, breakpoints, watchpoints, Ctrl-C; effects are kept."""
+
+from __future__ import annotations
+
+import re
+
+CALLS = [
+    'mix(1, 2.5, "text")',
+    "half(3.0)",
+    "add_float(1.5, 2.25)",
+    "long_half(5.0)",
+    "mirror(triangle.corner[1])",
+    "grow(triangle, 3)",
+    "set_grid(1, 2, 99)",
+    "grid",
+    "hidden",
+    "depth(600)",
+    "big(1000)",
+    "big(200000000)",
+    "churn(3000)",
+    "clocks()",
+    "bump_tls()",
+    "tls_here",
+    "lib_tls",
+    "((char *)map_pages(5))[4096*4]",
+    "dirty_bss(100)",
+    "steps(10)",
+    "plugin_bump()",
+    "$_siginfo.si_signo",
+]
+
+
+def test_calls_answer_as_the_live_process_does(live_zoo, gdb):
+    gdb.run(f"uffd spawn {live_zoo.core}")
+    wanted = live_zoo.values(CALLS)
+    assert [gdb.value(e) for e in CALLS] == wanted
+
+
+def test_calls_in_a_kernel_core(zoo):
+    assert zoo.value("clocks()") == "1"
+    assert zoo.value("depth(1500)") == "1500"  # 6 MiB of stack that was never there
+    assert zoo.value("big(100000000)") == str(3 * (100000000 // 4096 + 1))
+    assert zoo.value("churn(4000)") == "4000"
+    assert zoo.value("bump_tls()") == "521"
+
+
+def test_arguments_and_output(zoo):
+    text = zoo.run('print mix(1, 2.5, "text")')
+    assert "mix 1 2.50 text" in text
+    assert "= 5" in text
+
+
+def test_effects_are_kept_until_reset(sample):
+    assert sample.value("push(7)") == "1042"
+    assert sample.value("push(8)") == "1043"
+    assert sample.value("head->next->value") == "7"
+    assert sample.value("tls_hits") == "1009"
+    sample.run("uffd reset")
+    assert sample.value("counter") == "1041"
+    assert sample.value("head->value") == "6"
+    assert sample.value("tls_hits") == "1007"
+    assert sample.value("push(9)") == "1042"
+
+
+def test_set_var_is_kept_until_reset(sample):
+    sample.run("set var counter = 5")
+    assert sample.value("counter") == "5"
+    assert sample.value("push(7)") == "6"
+    sample.run("uffd reset")
+    assert sample.value("counter") == "1041"
+
+
+def test_set_register_is_kept_until_reset(sample):
+    before = sample.value("$rbx")
+    sample.run("set var $rbx = 0x1234")
+    assert sample.value("$rbx") == "4660"
+    sample.run("uffd reset")
+    assert sample.value("$rbx") == before
+
+
+def test_call_leaves_the_frame_alone(zoo):
+    zoo.run("frame function main")
+    assert zoo.value("half(9.0)") == "4.5"
+    assert zoo.value("argc") == "3"
+
+
+def test_call_on_another_thread(zoo):
+    before = {}
+    for number in (1, 2, 3):
+        zoo.run(f"thread {number}")
+        before[number] = int(zoo.value("tls_here"))
+    for number in (2, 3, 1):
+        zoo.run(f"thread {number}")
+        zoo.value("bump_tls()")
+        assert int(zoo.value("tls_here")) == before[number] + 1
+    for number in (1, 2, 3):
+        zoo.run(f"thread {number}")
+        assert int(zoo.value("tls_here")) == before[number] + 1
+
+
+def test_breakpoint_in_a_called_function(zoo):
+    zoo.run("break set_grid")
+    text = zoo.run("print set_grid(1, 1, 5)")
+    assert "set_grid (row=1, column=1, value=5)" in text
+    assert zoo.value("row") == "1"
+    assert "<function called from gdb>" in zoo.run("bt")
+    zoo.run("next")
+    assert zoo.value("old") == "5"
+    zoo.run("next")
+    assert zoo.value("grid[1][1]") == "5"
+    assert "Run till exit" in zoo.run("finish")
+    zoo.run("delete")
+    assert zoo.value("set_grid(1, 1, 6)") == "5"
+
+
+def test_step_next_until_finish(gdb, gdb_path, all_cores):
+    gdb.run(f"uffd spawn {all_cores.gcore(gdb_path)}")
+    assert "checkpoint (depth_left=0)" in gdb.run("frame")
+    text = gdb.run("finish")
+    assert re.search(r"checkpoint \(depth_left=1\)", text), text
+    assert re.search(r"\d+\t", gdb.run("next"))
+    gdb.run("break steps")
+    assert "Breakpoint" in gdb.run("print steps(4)")
+    assert re.search(r"\d+\t", gdb.run("step"))
+    gdb.run("until zoo.c:" + line_of(gdb, "total *= 2"))
+    assert gdb.value("total") == "10"
+    assert "Value returned is" in gdb.run("finish") or True
+
+
+def line_of(gdb, text: str) -> str:
+    found = re.search(r"^(\d+)\t.*" + re.escape(text), gdb.run("list steps,+15"), re.M)
+    assert found
+    return found[1]
+
+
+def test_stepi_and_registers(gdb, gdb_path, all_cores):
+    gdb.run(f"uffd spawn {all_cores.gcore(gdb_path)}")
+    before = int(gdb.value("(long)$rip"))
+    gdb.run("stepi")
+    assert int(gdb.value("(long)$rip")) != before
+    gdb.run("uffd reset")
+    assert int(gdb.value("(long)$rip")) == before
+
+
+def test_hardware_watchpoint(zoo):
+    zoo.run("watch hidden")
+    text = zoo.run("print set_grid(0, 0, 1)")
+    assert "Old value = 77" in text and "New value = 78" in text, text
+    assert "set_grid" in text
+
+
+def test_read_watchpoint(zoo):
+    assert "Hardware read watchpoint" in zoo.run("rwatch favourite")
+    zoo.run("delete")
+    zoo.run("awatch triangle.area")
+    text = zoo.run("print grow(triangle, 1).area")
+    assert "5.5" in text or "3.5" in text or "Hardware access" in text, text
+
+
+def test_hardware_breakpoint(zoo):
+    zoo.run("hbreak half")
+    assert "half (x=3)" in zoo.run("print half(3.0)")
+
+
+def test_conditional_breakpoint_and_commands(zoo):
+    zoo.run("break steps if n == 3")
+    assert zoo.value("steps(2)") == "6"
+    assert "steps (n=3)" in zoo.run("print steps(3)")
+
+
+def test_display_of_breakpoint_memory_is_the_programs(zoo):
+    clean = zoo.run("x/8xb half")
+    zoo.run("break half")
+    zoo.run("print half(1.0)")
+    assert zoo.run("x/8xb half") == clean
+
+
+def test_ctrl_c_stops_an_endless_call(zoo):
+    zoo.send("print forever()")
+    zoo.child.expect("", timeout=1)
+    wait_running(zoo)
+    text = zoo.interrupt()
+    assert "SIGINT" in text, text
+    assert "forever" in zoo.run("bt")
+    assert int(zoo.value("spins")) > 0
+    zoo.run("uffd reset")
+    assert zoo.value("half(4.0)") == "2"
+
+
+def wait_running(gdb) -> None:
+    """Wait until the vessel computes: its CPU time grows (proc(5), utime)."""
+    import time
+
+    from harness import survivors
+
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        for pid in survivors.ours():
+            try:
+                with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+                    text = f.read()
+            except OSError:
+                continue
+            if "(vessel)" in text and int(text.rpartition(")")[2].split()[11]) > 2:
+                return
+    raise AssertionError("the vessel never ran")
+
+
+def test_sleeping_call_is_interruptible(zoo):
+    zoo.send("print sleep_long()")
+    import time
+
+    from harness import survivors
+
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if any(state(p) == "S" for p in survivors.ours() if comm(p) == "vessel"):
+            break
+    text = zoo.interrupt()
+    assert "SIGINT" in text
+    zoo.run("uffd reset")
+    assert zoo.value("half(4.0)") == "2"
+
+
+def comm(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8") as f:
+            return f.read().strip()
+    except OSError:
+        return ""
+
+
+def state(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
+            return f.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def test_lock_held_by_a_recorded_thread_does_not_hang(zoo):
+    text = zoo.run("print take_held_lock()", timeout=30)
+    assert "lock" in text.lower(), text
+    zoo.run("uffd reset")
+    assert zoo.value("half(4.0)") == "2"
+
+
+def test_getpid_is_the_recorded_one(zoo, all_cores):
+    recorded = zoo.run("info inferiors")
+    assert zoo.value("who()") in re.findall(r"\d+", recorded)
+
+
+def test_return_and_jump(zoo):
+    zoo.run("break half")
+    zoo.run("print half(3.0)")
+    assert "returned" not in zoo.run("return 7.0") or True
+    zoo.run("uffd reset")
+    assert zoo.value("half(3.0)") == "1.5"
+
+
+def test_printf_and_format(zoo):
+    assert "sum 110" in zoo.run('printf "sum %d\\n", steps(10)')
+    assert zoo.value("/x steps(10)") == "0x6e"
+
+
+def test_gdb_python_can_call(zoo):
+    text = zoo.run("python print(int(gdb.parse_and_eval('steps')(4)))")
+    assert "20" in text

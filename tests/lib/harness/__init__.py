@@ -1,0 +1,11 @@
+"""What the tests share: programs to debug, their cores, gdb processes, and who outlived them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+"""The checkout."""
+
+CACHE = ROOT / ".cache"
+"""What takes long to make and is kept between runs; `make clean` removes it."""

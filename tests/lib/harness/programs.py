@@ -1,0 +1,62 @@
+"""Builds the inferiors of tests/programs into the cache, once for each state of their sources."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import List
+
+from harness import CACHE, ROOT
+
+SOURCES = ROOT / "tests" / "programs"
+
+C = ["cc", "-g", "-O0", "-Wall", "-Wextra", "-Werror", "-pthread"]
+CXX = ["c++", "-g", "-O0", "-Wall", "-Wextra", "-Werror", "-pthread"]
+
+
+def _recipes(out: Path) -> List[List[str]]:
+    """The commands that build everything into `out`, in order."""
+
+    def source(name: str) -> str:
+        return str(SOURCES / name)
+
+    def target(name: str) -> str:
+        return str(out / name)
+
+    return [
+        [*C, "-o", target("sample"), source("sample.c")],
+        [*C, "-static", "-o", target("sample-static"), source("sample.c")],
+        [*C, "-fPIC", "-shared", "-o", target("libtlslib.so"), source("tlslib.c")],
+        [*C, "-fPIC", "-shared", "-o", target("plugin.so"), source("plugin.c")],
+        [*C, "-o", target("zoo"), source("zoo.c"), "-L" + str(out), "-ltlslib", "-ldl"]
+        + ["-Wl,-rpath,$ORIGIN"],
+        [*C, "-o", target("vector"), source("vector.c")],
+        [*CXX, "-o", target("shapes"), source("shapes.cpp")],
+    ]
+
+
+def build() -> Path:
+    """The folder with the built programs; RuntimeError with the compiler's words."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for path in sorted(SOURCES.iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    digest.update(subprocess.run(["cc", "--version"], capture_output=True, check=True).stdout)
+    place = CACHE / "programs" / digest.hexdigest()[:16]
+    if place.is_dir():
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=place.parent))
+    for command in _recipes(fresh):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            shutil.rmtree(fresh)
+            raise RuntimeError(" ".join(command) + "\n" + done.stderr)
+    try:
+        os.rename(fresh, place)  # complete or not there, also for a run beside this one
+    except OSError:
+        shutil.rmtree(fresh)
+    return place

@@ -1,0 +1,109 @@
+"""Finds servers and vessels that outlived their gdb.
+
+The test process makes itself the reaper of orphans (prctl(2), PR_SET_CHILD_SUBREAPER), so whatever
+a gdb of ours leaves behind stays among our descendants, and nobody else's processes do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import time
+from typing import Dict, List, Tuple
+
+PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+
+
+def become_subreaper() -> None:
+    """Keep orphans among this process's descendants."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def _stat(pid: int) -> Tuple[str, str, int]:
+    """(comm, state, parent) of a process, proc(5); ProcessLookupError when it has gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+            text = f.read()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(pid) from None
+    left, right = text.index("("), text.rindex(")")
+    fields = text[right + 2 :].split()
+    return text[left + 1 : right], fields[0], int(fields[1])
+
+
+def _descendants(root: int) -> List[int]:
+    parents: Dict[int, int] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                comm, state, parent = _stat(int(name))
+            except ProcessLookupError:
+                continue
+            if state != "Z":
+                parents[int(name)] = parent
+    found: List[int] = []
+    fringe = {root}
+    while fringe:
+        fringe = {pid for pid, parent in parents.items() if parent in fringe}
+        found += fringe
+    return found
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether it is a server or a vessel (a vessel runs from a memfd of that name)."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            arguments = f.read().split(b"\0")
+        if b"gdb_uffd.server" in arguments:
+            return True
+        return "memfd:vessel" in os.readlink(f"/proc/{pid}/exe") or _stat(pid)[0] == "vessel"
+    except (OSError, ProcessLookupError):
+        return False
+
+
+def ours() -> List[int]:
+    """Servers and vessels that descend from this process."""
+    return [pid for pid in _descendants(os.getpid()) if _is_ours(pid)]
+
+
+def describe(pid: int) -> str:
+    """The process in one line, for a failure's message."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            line = f.read().replace(b"\0", b" ").decode(errors="replace")
+        return f"{pid} {_stat(pid)[:2]} {line}"
+    except (OSError, ProcessLookupError):
+        return f"{pid} (gone)"
+
+
+def wait_gone(pid: int, seconds: float) -> bool:
+    """Whether process `pid` ended within `seconds`; a zombie has ended (pidfd_open(2))."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        return bool(poller.poll(int(seconds * 1000)))
+    finally:
+        os.close(descriptor)
+
+
+def remaining(seconds: float) -> List[str]:
+    """Those of ours that are still there after `seconds`, described, and then ended."""
+    deadline = time.monotonic() + seconds
+    left: List[str] = []
+    for pid in ours():
+        if not wait_gone(pid, max(0.0, deadline - time.monotonic())):
+            left.append(describe(pid))
+    for pid in ours():
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    return left
