@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from harness import survivors
+
 CALLS = [
     'mix(1, 2.5, "text")',
     "half(3.0)",
@@ -177,8 +179,7 @@ def test_display_of_breakpoint_memory_is_the_programs(zoo):
 
 def test_ctrl_c_stops_an_endless_call(zoo):
     zoo.send("print forever()")
-    zoo.child.expect("", timeout=1)
-    wait_running(zoo)
+    survivors.wait_computing()
     text = zoo.interrupt()
     assert "SIGINT" in text, text
     assert "forever" in zoo.run("bt")
@@ -187,55 +188,13 @@ def test_ctrl_c_stops_an_endless_call(zoo):
     assert zoo.value("half(4.0)") == "2"
 
 
-def wait_running(gdb) -> None:
-    """Wait until the vessel computes: its CPU time grows (proc(5), utime)."""
-    import time
-
-    from harness import survivors
-
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        for pid in survivors.ours():
-            try:
-                with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
-                    text = f.read()
-            except OSError:
-                continue
-            if "(vessel)" in text and int(text.rpartition(")")[2].split()[11]) > 2:
-                return
-    raise AssertionError("the vessel never ran")
-
-
 def test_sleeping_call_is_interruptible(zoo):
     zoo.send("print sleep_long()")
-    import time
-
-    from harness import survivors
-
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if any(state(p) == "S" for p in survivors.ours() if comm(p) == "vessel"):
-            break
+    survivors.wait_asleep()
     text = zoo.interrupt()
     assert "SIGINT" in text
     zoo.run("uffd reset")
     assert zoo.value("half(4.0)") == "2"
-
-
-def comm(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8") as f:
-            return f.read().strip()
-    except OSError:
-        return ""
-
-
-def state(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
-            return f.read().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
 
 
 def test_lock_held_by_a_recorded_thread_does_not_hang(zoo):

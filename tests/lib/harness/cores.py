@@ -20,9 +20,7 @@ def _raise_limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
 
 
-def kernel_core(
-    command: Sequence[str], folder: Path, env: Optional[dict[str, str]] = None
-) -> Path:
+def kernel_core(command: Sequence[str], folder: Path, env: Optional[dict[str, str]] = None) -> Path:
     """Run `command`, which must crash, in the empty `folder`; the core that the kernel wrote.
 
     NoKernelCore when core_pattern pipes cores away or names another folder (core(5)).

@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import time
-from typing import Dict, List, Tuple
+from typing import Callable, Dict, List, Tuple
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
@@ -60,9 +60,9 @@ def _is_ours(pid: int) -> bool:
             arguments = f.read().split(b"\0")
         if b"gdb_uffd.server" in arguments:
             return True
-        return "memfd:vessel" in os.readlink(f"/proc/{pid}/exe") or _stat(pid)[0] == "vessel"
-    except (OSError, ProcessLookupError):
+    except OSError:
         return False
+    return _is_vessel(pid)
 
 
 def ours() -> List[int]:
@@ -107,3 +107,56 @@ def remaining(seconds: float) -> List[str]:
         except ProcessLookupError:
             pass
     return left
+
+
+def vessels() -> List[int]:
+    """Vessels among our descendants."""
+    return [pid for pid in ours() if _is_vessel(pid)]
+
+
+def servers() -> List[int]:
+    """Servers among our descendants."""
+    return [pid for pid in ours() if not _is_vessel(pid)]
+
+
+def _is_vessel(pid: int) -> bool:
+    try:
+        return "memfd:vessel" in os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return False
+
+
+def cpu_ticks(pid: int) -> int:
+    """User CPU time in clock ticks (proc(5), field 14); 0 when it has gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+            return int(f.read().rpartition(")")[2].split()[11])
+    except OSError:
+        return 0
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Return as soon as `condition` holds; AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        os.sched_yield()
+
+
+def wait_computing() -> None:
+    """Until a vessel has spent CPU time in the program's code."""
+    until(lambda: any(cpu_ticks(pid) > 2 for pid in vessels()))
+
+
+def wait_asleep() -> None:
+    """Until a vessel sleeps in a system call of its own that blocks (not in a page fault)."""
+    until(lambda: any(_sleeps(pid) for pid in vessels()))
+
+
+def _sleeps(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/wchan", encoding="utf-8") as f:
+            channel = f.read()
+        return _stat(pid)[1] == "S" and "nanosleep" in channel
+    except (OSError, ProcessLookupError):
+        return False
