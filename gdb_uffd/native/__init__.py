@@ -1,0 +1,24 @@
+"""The native part: userfaultfd, pager thread, vessel; C through cffi in API mode.
+
+Only the server side imports this package (design: "Only the server imports native").
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from gdb_uffd.model import UffdError
+from gdb_uffd.native._native import ffi, lib
+
+__all__ = ["check", "ffi", "lib"]
+
+
+def check(rc: int, error: Any = None, doing: str = "") -> int:
+    """`rc` if it is not negative; else UffdError with the native text, or errno's."""
+    if rc >= 0:
+        return rc
+    text = ffi.string(error.text).decode("utf-8", "replace") if error is not None else ""
+    if not text:
+        text = f"{doing}: {os.strerror(-rc)}" if doing else os.strerror(-rc)
+    raise UffdError(text)

@@ -1,0 +1,117 @@
+/* What Python sees of the native part: read by build.py as cffi's cdef.  "...;" lets the C compiler
+ * complete a structure. */
+
+#define PAGE_WRITTEN ...
+#define PAGE_FILE ...
+#define PAGE_PRESENT ...
+
+#define REGION_ZERO ...
+#define REGION_BYTES ...
+#define REGION_UNAVAILABLE ...
+#define REGION_NATIVE ...
+#define REGION_BORN ...
+#define REGION_GROWTH ...
+#define WRITER_PROGRAM ...
+#define WRITER_GDB ...
+#define WRITER_MALLOC ...
+#define RUN_STOPPED ...
+#define RUN_CONTROL ...
+#define RUN_OUTPUT ...
+#define RUN_EXITING ...
+#define RUN_GONE ...
+#define REFUSED_MAX ...
+
+struct error { char text[256]; ...; };
+
+struct region {
+	uint64_t start, end;
+	const uint8_t *bytes;
+	uint64_t bytes_len;
+	int prot, kind;
+	uint32_t flags;
+	...;
+};
+struct regions { struct region *at; size_t count; ...; };
+int regions_copy(struct regions *to, const struct regions *from);
+int regions_set(struct regions *regions, const struct region *region);
+int regions_clear(struct regions *regions, uint64_t start, uint64_t end);
+int regions_protect(struct regions *regions, uint64_t start, uint64_t end, int prot);
+const struct region *regions_find(const struct regions *regions, uint64_t address);
+void regions_deinit(struct regions *regions);
+
+struct access { uint64_t pc, sp; uint32_t tid; ...; };
+struct touch { uint64_t page, pc, sp; uint32_t write; ...; };
+struct pages { size_t written_count; ...; };
+
+struct pager {
+	struct regions regions, recorded;
+	struct pages pages;
+	bool running, layout_changed, in_malloc;
+	struct touch *touches;
+	size_t touch_count;
+	uint64_t faults, fault_ns, fed, fed_at_tx, lost_page;
+	...;
+};
+int pager_init(struct pager *pager);
+void pager_deinit(struct pager *pager);
+int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end);
+int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done);
+int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len);
+int pager_breakpoint_insert(struct pager *pager, uint64_t address);
+int pager_breakpoint_remove(struct pager *pager, uint64_t address);
+
+struct refused { int64_t nr; uint64_t args[6]; int error; ...; };
+struct run { int end, signal, status; bool stepped; uint64_t pc; uint8_t siginfo[128]; ...; };
+struct vessel {
+	int pid;
+	int output_fd, how;
+	uint64_t gate, gate_bytes;
+	struct error error;
+	int recorded_pid, recorded_tid;
+	uint64_t brk_start, brk_now;
+	struct refused refused[...];
+	uint32_t refused_count;
+	...;
+};
+int vessel_create(struct vessel *vessel, struct pager *pager);
+void vessel_destroy(struct vessel *vessel);
+int vessel_get_registers(struct vessel *vessel, struct user_regs_struct *regs);
+int vessel_set_registers(struct vessel *vessel, const struct user_regs_struct *regs);
+int vessel_get_xstate(struct vessel *vessel, void *buffer, size_t room);
+int vessel_set_xstate(struct vessel *vessel, const void *buffer, size_t len);
+int vessel_set_sigmask(struct vessel *vessel, uint64_t mask);
+int vessel_set_siginfo(struct vessel *vessel, const uint8_t *siginfo);
+int vessel_set_debug_register(struct vessel *vessel, int number, uint64_t value);
+int vessel_get_debug_register(struct vessel *vessel, int number, uint64_t *value);
+int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64_t high);
+int vessel_wait(struct vessel *vessel, int control_fd, struct run *run);
+int vessel_interrupt(struct vessel *vessel);
+bool vessel_signal_is_fatal(struct vessel *vessel, int signal);
+
+struct change {
+	uint64_t page;
+	struct access first;
+	uint8_t writers;
+	uint32_t bytes_changed;
+	uint8_t *before;
+	uint8_t *after;
+	...;
+};
+struct changes { struct change *at; size_t count; bool truncated; ...; };
+void changes_deinit(struct changes *changes);
+int transaction_collect(struct pager *pager, bool malloc_is_program, struct changes *changes);
+int transaction_collect_all(struct pager *pager, struct changes *changes);
+int transaction_rearm(struct pager *pager);
+int transaction_commit(struct pager *pager);
+int transaction_discard(struct pager *pager);
+int transaction_save_overlays(struct pager *pager);
+int transaction_reset(struct pager *pager);
+size_t diff_runs(const uint8_t *before, const uint8_t *after, size_t gap, uint16_t *runs, size_t room);
+
+int uffd_probe(uint64_t *features, int *how);
+int cpu_xsave_component(int number, uint32_t *offset, uint32_t *size);
+uint64_t cpu_xcr0(void);
+
+struct page_range { uint64_t start, end, categories; };
+int pagemap_scan(int pid, uint64_t start, uint64_t end, uint64_t categories,
+		 struct page_range *ranges, size_t room);

@@ -1,0 +1,44 @@
+"""Builds gdb_uffd.native._native: cffi in API mode, the cdef in api.h, every *.c here compiled in."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
+SOURCES = sorted(path.name for path in HERE.glob("*.c") if path.name != "_native.c")
+
+REGISTERS = "struct user_regs_struct { unsigned long long int r15; ...; };"
+
+
+def cdef_text() -> str:
+    """api.h without its comments: cffi's parser knows no C comments before a directive."""
+    text = re.sub(r"/\*.*?\*/", "", (HERE / "api.h").read_text(), flags=re.S)
+    return REGISTERS + text
+
+
+ffibuilder = FFI()
+ffibuilder.cdef(cdef_text())
+ffibuilder.set_source(
+    "gdb_uffd.native._native",
+    """
+    #define _GNU_SOURCE
+    #include "cpu.h"
+    #include "pagemap.h"
+    #include "transaction.h"
+    #include "uffd.h"
+    #include "vessel.h"
+    """,
+    # Relative to setup.py's directory, as setuptools wants them.
+    sources=[os.path.join("gdb_uffd", "native", name) for name in SOURCES],
+    include_dirs=[os.path.join("gdb_uffd", "native")],
+    extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread"],
+    extra_link_args=["-pthread"],
+)
+
+if __name__ == "__main__":
+    os.chdir(HERE.parent.parent)
+    ffibuilder.compile(verbose=True)

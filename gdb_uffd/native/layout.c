@@ -1,0 +1,354 @@
+#define _GNU_SOURCE
+#include "layout.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "uffd.h"
+
+#define PLACED (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
+
+static uint64_t ceil_page(uint64_t address)
+{
+	return (address + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
+}
+
+/* Before the first change of a transaction: how it was, for the way back. */
+static int remember_layout(struct pager *pager)
+{
+	if (pager->layout_changed)
+		return 0;
+	int rc = regions_copy(&pager->at_tx, &pager->regions);
+	pager->layout_changed = rc == 0;
+	return rc;
+}
+
+/* Pages about to go: those that differ from the snapshot need their before-image now. */
+static int save_range(struct pager *pager, uint64_t start, uint64_t end)
+{
+	int rc = remember_layout(pager);
+
+	for (size_t i = 0; rc == 0 && i < pager->pages.written_count; i++) {
+		struct written *w = &pager->pages.written[i];
+		if (w->page < start || w->page >= end || !w->dirty || w->in_tx)
+			continue;
+		struct access nobody = {0};
+		/* Not a write: only the image is taken, hence no writer. */
+		if (!pager_note_write(pager, w->page, 0, &nobody))
+			rc = -ENOMEM;
+	}
+	return rc;
+}
+
+/* Finishes the call that the vessel stands before, with the registers as they are set now. */
+static int finish_call(struct vessel *vessel, struct user_regs_struct *regs, int64_t *result)
+{
+	int status, rc = vessel_set_registers(vessel, regs);
+
+	if (rc < 0)
+		return rc;
+	do {
+		if (ptrace(PTRACE_SYSCALL, vessel->pid, NULL, NULL) < 0)
+			return -errno;
+		rc = vessel_wait_stop(vessel, &status);
+		if (rc < 0)
+			return rc;
+		if (WSTOPSIG(status) == SIGSTOP && vessel->stop_sent) {
+			/* Our own stop came in between: it is sent again by whoever waits. */
+			vessel->stop_sent = false;
+			kill(vessel->pid, SIGSTOP);
+			vessel->stop_sent = true;
+		}
+	} while (WSTOPSIG(status) != (SIGTRAP | 0x80));
+	vessel->at_exit = true;
+	rc = vessel_get_registers(vessel, regs);
+	*result = (int64_t)regs->rax;
+	return rc;
+}
+
+static int set_result(struct vessel *vessel, struct user_regs_struct *regs, int64_t result)
+{
+	regs->rax = (unsigned long)result;
+	return vessel_set_registers(vessel, regs);
+}
+
+static int skip_call(struct vessel *vessel, struct user_regs_struct *regs, int64_t result)
+{
+	regs->orig_rax = (unsigned long)-1;
+	return set_result(vessel, regs, result);
+}
+
+/* [start, end) is fresh memory of the program: tracked from its first touch. */
+static int add_zero(struct pager *pager, uint64_t start, uint64_t end, int prot)
+{
+	struct region region = {
+		.start = start, .end = end, .prot = prot, .kind = REGION_ZERO, .flags = REGION_BORN};
+
+	pages_forget_range(&pager->pages, start, end);
+	if (uffd_register(pager->uffd, start, end - start) < 0)
+		region.kind = REGION_NATIVE;
+	return regions_set(&pager->regions, &region);
+}
+
+static int drop(struct pager *pager, uint64_t start, uint64_t end)
+{
+	pages_forget_range(&pager->pages, start, end);
+	return regions_clear(&pager->regions, start, end);
+}
+
+/* The kernel's brk cannot be moved to the recorded heap (PR_SET_MM_MAP refuses it below
+ * end_data), so brk is made of mmap and munmap. */
+static int do_brk(struct vessel *vessel, struct user_regs_struct *regs)
+{
+	struct pager *pager = vessel->pager;
+	uint64_t wanted = regs->rdi, from = ceil_page(vessel->brk_now), to = ceil_page(wanted);
+	int64_t result;
+	int rc;
+
+	if (!vessel->brk_start || wanted < vessel->brk_start || to < wanted)
+		return skip_call(vessel, regs, (int64_t)vessel->brk_now);
+	if (to == from) {
+		vessel->brk_now = wanted;
+		return skip_call(vessel, regs, (int64_t)wanted);
+	}
+	bool grow = to > from;
+	rc = grow ? remember_layout(pager) : save_range(pager, to, from);
+	if (rc < 0)
+		return rc;
+	struct user_regs_struct own = *regs;
+	own.orig_rax = own.rax = grow ? SYS_mmap : SYS_munmap;
+	own.rdi = grow ? from : to;
+	own.rsi = grow ? to - from : from - to;
+	if (grow) {
+		own.rdx = PROT_READ | PROT_WRITE;
+		own.r10 = PLACED | MAP_FIXED_NOREPLACE;
+		own.r8 = (unsigned long)-1;
+		own.r9 = 0;
+	}
+	rc = finish_call(vessel, &own, &result);
+	if (rc < 0)
+		return rc;
+	if (grow ? result == (int64_t)from : result == 0) {
+		rc = grow ? add_zero(pager, from, to, PROT_READ | PROT_WRITE) : drop(pager, to, from);
+		vessel->brk_now = wanted;
+	}
+	/* The program's own argument registers come back; only the result is new. */
+	own.rdi = regs->rdi;
+	own.rsi = regs->rsi;
+	own.rdx = regs->rdx;
+	own.r10 = regs->r10;
+	own.r8 = regs->r8;
+	own.r9 = regs->r9;
+	return rc < 0 ? rc : set_result(vessel, &own, (int64_t)vessel->brk_now);
+}
+
+/* A file's pages are fed from our own private mapping of it, so that they are tracked, and the
+ * file cannot be changed through a shared mapping. */
+static int stand_in(struct vessel *vessel, const struct user_regs_struct *at_exit,
+		    const struct user_regs_struct *asked, uint64_t start, uint64_t len)
+{
+	struct pager *pager = vessel->pager;
+	char path[64];
+	struct stat info;
+	int rc = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", vessel->pid, (int)asked->r8);
+	int fd = -1;
+	if (stat(path, &info) == 0 && S_ISREG(info.st_mode))
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+	uint64_t offset = asked->r9;
+	if (fd < 0 || (off_t)offset >= info.st_size) {
+		/* A device, say: it stays as the kernel mapped it, untracked. */
+		struct region native = {.start = start, .end = start + len, .prot = (int)asked->rdx,
+					.kind = REGION_NATIVE, .flags = REGION_BORN};
+		if (fd >= 0)
+			close(fd);
+		pages_forget_range(&pager->pages, start, start + len);
+		return regions_set(&pager->regions, &native);
+	}
+	uint64_t have = (uint64_t)info.st_size - offset;
+	uint64_t bytes = have < len ? have : len;
+	/* Lives as long as the server: a discarded call's regions may be asked for again. */
+	void *map = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, (off_t)offset);
+	close(fd);
+	if (map == MAP_FAILED)
+		return -errno;
+	uint64_t covered = ceil_page(bytes);
+	struct gate_call calls[2] = {{.nr = SYS_mmap,
+				      .args = {start, covered, asked->rdx & 7, PLACED | MAP_FIXED,
+					       (uint64_t)-1, 0}}};
+	rc = vessel_batch(vessel, calls, 1);
+	if (rc == 0 && calls[0].result != (int64_t)start)
+		rc = (int)calls[0].result;
+	if (rc == 0)
+		rc = vessel_set_registers(vessel, at_exit);
+	if (rc == 0)
+		rc = uffd_register(pager->uffd, start, covered);
+	struct region region = {.start = start, .end = start + covered, .prot = (int)asked->rdx & 7,
+				.kind = REGION_BYTES, .bytes = map, .bytes_len = bytes,
+				.flags = REGION_BORN};
+	pages_forget_range(&pager->pages, start, start + len);
+	return rc < 0 ? rc : regions_set(&pager->regions, &region);
+}
+
+static int do_mmap(struct vessel *vessel, struct user_regs_struct *regs)
+{
+	struct pager *pager = vessel->pager;
+	struct user_regs_struct asked = *regs;
+	uint64_t len = ceil_page(regs->rsi);
+	int64_t result;
+	int rc = remember_layout(pager);
+
+	if (rc == 0 && (regs->r10 & MAP_FIXED))
+		rc = save_range(pager, regs->rdi, regs->rdi + len);
+	if (rc < 0)
+		return rc;
+	/* Populated pages would be there without our having fed them. */
+	regs->r10 &= ~(unsigned long)(MAP_POPULATE | MAP_LOCKED | MAP_GROWSDOWN);
+	rc = finish_call(vessel, regs, &result);
+	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)
+		return rc;
+	regs->r10 = asked.r10;
+	rc = vessel_set_registers(vessel, regs);
+	if (rc < 0)
+		return rc;
+	if (asked.r10 & MAP_ANONYMOUS)
+		return add_zero(pager, (uint64_t)result, (uint64_t)result + len, (int)asked.rdx & 7);
+	return stand_in(vessel, regs, &asked, (uint64_t)result, len);
+}
+
+static int do_munmap(struct vessel *vessel, struct user_regs_struct *regs)
+{
+	uint64_t start = regs->rdi, end = start + ceil_page(regs->rsi);
+	int64_t result;
+	int rc = save_range(vessel->pager, start, end);
+
+	if (rc == 0)
+		rc = finish_call(vessel, regs, &result);
+	return rc < 0 || result < 0 ? rc : drop(vessel->pager, start, end);
+}
+
+static int do_mprotect(struct vessel *vessel, struct user_regs_struct *regs)
+{
+	uint64_t start = regs->rdi, end = start + ceil_page(regs->rsi);
+	int prot = (int)regs->rdx & 7;
+	struct pager *pager = vessel->pager;
+	const struct region *region = regions_find(&pager->regions, start);
+	int64_t result;
+
+	/* Access to reserved, unavailable pages would show zeros. */
+	for (; region && region->start < end; region = regions_find(&pager->regions, region->end))
+		if (region->kind == REGION_UNAVAILABLE)
+			return skip_call(vessel, regs, -EACCES);
+	int rc = remember_layout(pager);
+	if (rc == 0)
+		rc = finish_call(vessel, regs, &result);
+	return rc < 0 || result < 0 ? rc : regions_protect(&pager->regions, start, end, prot);
+}
+
+/* mremap(2) drops the registration of what it moves (no UFFD_FEATURE_EVENT_REMAP is asked for),
+ * so every page is fed first, and the new range is registered again. */
+static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
+{
+	struct pager *pager = vessel->pager;
+	uint64_t from = regs->rdi, old_len = ceil_page(regs->rsi), len = ceil_page(regs->rdx);
+	const struct region *region = regions_find(&pager->regions, from);
+	struct access who = {.pc = regs->rip, .sp = regs->rsp, .tid = (uint32_t)vessel->pid};
+	int64_t result;
+
+	if (!region)
+		return skip_call(vessel, regs, -EFAULT);
+	int prot = region->prot;
+	int rc = save_range(pager, from, from + old_len);
+	if (rc == 0 && (regs->r10 & MREMAP_FIXED))
+		rc = save_range(pager, regs->r8, regs->r8 + len);
+	if (rc == 0)
+		rc = pager_populate_range(pager, from, from + (old_len < len ? old_len : len));
+	if (rc == 0)
+		rc = finish_call(vessel, regs, &result);
+	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)
+		return rc;
+	uint64_t to = (uint64_t)result, kept = old_len < len ? old_len : len;
+	rc = drop(pager, from, from + old_len);
+	if (rc == 0)
+		rc = add_zero(pager, to, to + len, prot);
+	/* What moved is present at its new place, and differs from what was there before. */
+	for (uint64_t done = 0; rc == 0 && done < kept; done += PAGE_BYTES) {
+		struct page_slot *slot = pages_get(&pager->pages, to + done);
+		struct written *w = slot ? pager_note_write(pager, to + done, WRITER_PROGRAM, &who) : NULL;
+		if (!w)
+			return -ENOMEM;
+		pages_find(&pager->pages, to + done)->present = true;
+		w->armed = false;
+	}
+	return rc;
+}
+
+static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
+{
+	struct pager *pager = vessel->pager;
+	uint64_t start = regs->rdi, end = start + ceil_page(regs->rsi);
+	int64_t result;
+
+	switch (regs->rdx) {
+	case MADV_FREE: /* a hint: keeping the pages is allowed */
+		return skip_call(vessel, regs, 0);
+	case MADV_DONTNEED:
+	case MADV_REMOVE:
+		break;
+	default:
+		return 0;
+	}
+	int rc = save_range(pager, start, end);
+	if (rc == 0)
+		rc = finish_call(vessel, regs, &result);
+	if (rc < 0 || result < 0)
+		return rc;
+	/* Anonymous memory reads as zeros from now on; the recorded bytes are gone. */
+	pages_forget_range(&pager->pages, start, end);
+	for (uint64_t at = start; rc == 0 && at < end;) {
+		const struct region *region = regions_find(&pager->regions, at);
+		if (!region)
+			break;
+		struct region zero = *region;
+		zero.start = at;
+		zero.end = region->end < end ? region->end : end;
+		zero.bytes = NULL;
+		zero.bytes_len = 0;
+		at = zero.end;
+		if (zero.kind != REGION_BYTES && zero.kind != REGION_ZERO)
+			continue;
+		zero.kind = REGION_ZERO;
+		zero.flags |= REGION_BORN;
+		rc = regions_set(&pager->regions, &zero);
+	}
+	return rc;
+}
+
+int layout_system_call(struct vessel *vessel, struct user_regs_struct *regs)
+{
+	switch (regs->orig_rax) {
+	case SYS_brk:
+		return do_brk(vessel, regs);
+	case SYS_mmap:
+		return do_mmap(vessel, regs);
+	case SYS_munmap:
+		return do_munmap(vessel, regs);
+	case SYS_mremap:
+		return do_mremap(vessel, regs);
+	case SYS_mprotect:
+		return do_mprotect(vessel, regs);
+	case SYS_madvise:
+		return do_madvise(vessel, regs);
+	default:
+		return 0;
+	}
+}

@@ -1,0 +1,479 @@
+#define _GNU_SOURCE
+#include "pager.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "uffd.h"
+
+int pager_init(struct pager *pager)
+{
+	*pager = (struct pager){.uffd = -1, .wake_fd = -1, .mem_fd = -1, .syscall_fd = -1, .cpu = -1};
+	pthread_mutex_init(&pager->lock, NULL);
+	return pages_init(&pager->pages);
+}
+
+void pager_deinit(struct pager *pager)
+{
+	pager_stop(pager);
+	pages_deinit(&pager->pages);
+	regions_deinit(&pager->regions);
+	regions_deinit(&pager->at_tx);
+	regions_deinit(&pager->recorded);
+	free(pager->touches);
+	pthread_mutex_destroy(&pager->lock);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+int safe_copy(void *to, const void *from, size_t len)
+{
+	struct iovec local = {to, len}, remote = {(void *)from, len};
+	ssize_t done = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+
+	return done == (ssize_t)len ? 0 : -EFAULT;
+}
+
+int pager_source_page(const struct regions *regions, uint64_t page, uint8_t *to)
+{
+	const struct region *region = regions_find(regions, page);
+
+	if (!region || region->kind != REGION_BYTES || page - region->start >= region->bytes_len) {
+		memset(to, 0, PAGE_BYTES);
+		return 0;
+	}
+	uint64_t skipped = page - region->start, left = region->bytes_len - skipped;
+	if (left > PAGE_BYTES)
+		left = PAGE_BYTES;
+	memset(to + left, 0, PAGE_BYTES - left);
+	return safe_copy(to, region->bytes + skipped, left);
+}
+
+static void mask_breakpoints(const struct pager *pager, uint64_t address, uint8_t *bytes, size_t len)
+{
+	for (size_t i = 0; i < pager->breakpoint_count; i++) {
+		uint64_t offset = pager->breakpoints[i].address - address;
+		if (offset < len && bytes[offset] == 0xcc)
+			bytes[offset] = pager->breakpoints[i].original;
+	}
+}
+
+int pager_vessel_page(struct pager *pager, uint64_t page, uint8_t *to)
+{
+	ssize_t got = pread(pager->mem_fd, to, PAGE_BYTES, (off_t)page);
+
+	if (got != (ssize_t)PAGE_BYTES)
+		return got < 0 ? -errno : -EIO;
+	mask_breakpoints(pager, page, to, PAGE_BYTES);
+	return 0;
+}
+
+/* The instruction and the stack pointer of the sleeping thread.  Documented in proc_pid_syscall(5):
+ * "-1 SP PC" outside a system call, "NR A0 .. A5 SP PC" inside one. */
+static void read_access(struct pager *pager, struct access *who)
+{
+	char text[256];
+	ssize_t got = pread(pager->syscall_fd, text, sizeof(text) - 1, 0);
+
+	who->tid = (uint32_t)pager->vessel;
+	if (got <= 0)
+		return;
+	text[got] = 0;
+	char *last = strrchr(text, ' ');
+	if (!last)
+		return;
+	who->pc = strtoull(last + 1, NULL, 16);
+	*last = 0;
+	char *before = strrchr(text, ' ');
+	if (before)
+		who->sp = strtoull(before + 1, NULL, 16);
+}
+
+static void log_touch(struct pager *pager, uint64_t page, const struct access *who, bool write)
+{
+	if (pager->touch_count == pager->touch_room) {
+		size_t room = pager->touch_room ? pager->touch_room * 2 : 1024;
+		if (room > TOUCHES_MAX)
+			return;
+		struct touch *at = realloc(pager->touches, room * sizeof(*at));
+		if (!at)
+			return;
+		pager->touches = at;
+		pager->touch_room = room;
+	}
+	pager->touches[pager->touch_count++] =
+		(struct touch){.page = page, .pc = who->pc, .sp = who->sp, .write = write};
+}
+
+struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
+				 const struct access *who)
+{
+	struct written *w = pages_make_written(&pager->pages, page);
+
+	if (!w)
+		return NULL;
+	if (!w->in_tx) {
+		if (w->dirty) {
+			if (!w->before && !(w->before = malloc(PAGE_BYTES)))
+				return NULL;
+			int rc;
+			if (pages_find(&pager->pages, page)->present)
+				rc = pager_vessel_page(pager, page, w->before);
+			else if (w->overlay)
+				rc = (memcpy(w->before, w->overlay, PAGE_BYTES), 0);
+			else
+				rc = pager_source_page(&pager->regions, page, w->before);
+			if (rc < 0)
+				return NULL;
+		}
+		w->in_tx = true;
+		w->was_dirty = w->dirty;
+		w->writers = 0;
+		w->first = w->first_malloc = (struct access){0};
+	}
+	w->dirty = true;
+	w->writers |= (uint8_t)writer;
+	if (writer == WRITER_PROGRAM) {
+		if (!w->first.tid)
+			w->first = *who;
+		if (!w->first_ever.tid)
+			w->first_ever = *who;
+	} else if (writer == WRITER_MALLOC && !w->first_malloc.tid) {
+		w->first_malloc = *who;
+	}
+	return w;
+}
+
+/* Feeds one page.  -EFAULT: its source failed. */
+static int feed(struct pager *pager, const struct region *region, uint64_t page, bool protect)
+{
+	uint8_t scratch[PAGE_BYTES];
+	const uint8_t *from;
+	struct written *w = pages_written(&pager->pages, page);
+	struct page_slot *slot = pages_get(&pager->pages, page);
+
+	if (!slot)
+		return -ENOMEM;
+	if (w && w->overlay) {
+		from = w->overlay;
+	} else if (region->kind == REGION_BYTES && page - region->start < region->bytes_len &&
+		   region->bytes_len - (page - region->start) < PAGE_BYTES) {
+		if (pager_source_page(&pager->regions, page, scratch) < 0)
+			return -EFAULT;
+		from = scratch;
+	} else {
+		from = region_page(region, page, scratch);
+	}
+	int rc = uffd_copy_page(pager->uffd, page, from, protect);
+	if (rc < 0)
+		return rc;
+	slot->present = true;
+	w = pages_written(&pager->pages, page);
+	if (w)
+		w->armed = protect;
+	pager->fed++;
+	return 0;
+}
+
+static void serve(struct pager *pager, const struct uffd_msg *msg)
+{
+	uint64_t page = msg->arg.pagefault.address & ~(PAGE_BYTES - 1);
+	bool protected = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP;
+	bool write = protected || (msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE);
+	/* A fault of our own process_vm_* calls carries our TID, not the vessel's. */
+	bool program = msg->arg.pagefault.feat.ptid == (uint32_t)pager->vessel;
+	struct access who = {0};
+	int rc;
+
+	if (program)
+		read_access(pager, &who);
+	int writer = !program ? WRITER_GDB : pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
+	log_touch(pager, page, &who, write);
+	struct written *w = NULL;
+	if (write && !(w = pager_note_write(pager, page, writer, &who)))
+		goto lost;
+	if (protected) {
+		w->armed = false;
+		rc = uffd_protect(pager->uffd, page, PAGE_BYTES, false);
+	} else {
+		const struct region *region = regions_find(&pager->regions, page);
+		if (!region || region->kind == REGION_UNAVAILABLE)
+			goto lost;
+		/* A write to a missing page needs one round trip: fed unprotected, counted dirty. */
+		rc = feed(pager, region, page, !write);
+	}
+	/* ENOENT: the mapping went; ESRCH, ENOSPC: the process went.  Both are its own doing. */
+	if (rc == 0 || rc == -ENOENT || rc == -ESRCH || rc == -ENOSPC)
+		return;
+lost:
+	pager->lost_page = page;
+	if (protected || uffd_poison_page(pager->uffd, page) < 0)
+		kill(pager->vessel, SIGKILL);
+}
+
+static void *serve_all(void *argument)
+{
+	struct pager *pager = argument;
+	struct pollfd fds[2] = {{pager->uffd, POLLIN, 0}, {pager->wake_fd, POLLIN, 0}};
+	struct uffd_msg msg;
+
+	for (;;) {
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			return NULL;
+		if (fds[1].revents)
+			return NULL;
+		if (!(fds[0].revents & POLLIN)) {
+			if (fds[0].revents & (POLLERR | POLLHUP | POLLNVAL))
+				return NULL;
+			continue;
+		}
+		uint64_t began = now_ns();
+		if (read(pager->uffd, &msg, sizeof(msg)) != sizeof(msg))
+			continue;
+		if (msg.event != UFFD_EVENT_PAGEFAULT)
+			continue;
+		pthread_mutex_lock(&pager->lock);
+		serve(pager, &msg);
+		pager->faults++;
+		pager->fault_ns += now_ns() - began;
+		pthread_mutex_unlock(&pager->lock);
+	}
+}
+
+int pager_start(struct pager *pager, pid_t vessel, int uffd, struct error *error)
+{
+	char path[64];
+	sigset_t all, old;
+
+	pager->vessel = vessel;
+	pager->uffd = uffd;
+	snprintf(path, sizeof(path), "/proc/%d/mem", vessel);
+	pager->mem_fd = open(path, O_RDWR | O_CLOEXEC);
+	if (pager->mem_fd < 0)
+		return fail(error, errno, "%s", path);
+	snprintf(path, sizeof(path), "/proc/%d/syscall", vessel);
+	pager->syscall_fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (pager->syscall_fd < 0)
+		return fail(error, errno, "%s", path);
+	pager->wake_fd = eventfd(0, EFD_CLOEXEC);
+	if (pager->wake_fd < 0)
+		return fail(error, errno, "eventfd");
+	/* Every signal, SIGCHLD above all, belongs to the main thread. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old);
+	int rc = pthread_create(&pager->thread, NULL, serve_all, pager);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (rc)
+		return fail(error, rc, "pager thread");
+	pager->running = true;
+	return 0;
+}
+
+void pager_stop(struct pager *pager)
+{
+	if (pager->running) {
+		uint64_t one = 1;
+		ssize_t rc = write(pager->wake_fd, &one, sizeof(one));
+		(void)rc;
+		pthread_join(pager->thread, NULL);
+		pager->running = false;
+	}
+	int *fds[] = {&pager->uffd, &pager->wake_fd, &pager->mem_fd, &pager->syscall_fd};
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
+		if (*fds[i] >= 0)
+			close(*fds[i]);
+		*fds[i] = -1;
+	}
+	pager->breakpoint_count = 0;
+	pages_forget_present(&pager->pages);
+}
+
+void pager_pin(struct pager *pager, int cpu)
+{
+	cpu_set_t set;
+
+	if (!pager->running || pager->cpu == cpu)
+		return;
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	pthread_setaffinity_np(pager->thread, sizeof(set), &set);
+	pager->cpu = cpu;
+}
+
+int pager_populate(struct pager *pager, uint64_t page)
+{
+	const struct region *region = regions_find(&pager->regions, page);
+	struct page_slot *slot = pages_find(&pager->pages, page);
+
+	if (slot && slot->present)
+		return 0;
+	if (!region || region->kind == REGION_UNAVAILABLE)
+		return -EFAULT;
+	if (region->kind == REGION_NATIVE)
+		return 0;
+	return feed(pager, region, page, true);
+}
+
+int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end)
+{
+	for (uint64_t page = start; page < end; page += PAGE_BYTES) {
+		int rc = pager_populate(pager, page);
+		if (rc < 0 && rc != -EFAULT)
+			return rc;
+	}
+	return 0;
+}
+
+static int read_page_part(struct pager *pager, uint64_t page, size_t offset, uint8_t *to, size_t len)
+{
+	const struct region *region = regions_find(&pager->regions, page);
+	uint8_t scratch[PAGE_BYTES];
+
+	if (!region || region->kind == REGION_UNAVAILABLE)
+		return -EFAULT;
+	struct page_slot *slot = pages_find(&pager->pages, page);
+	struct written *w = slot && slot->written ? &pager->pages.written[slot->written - 1] : NULL;
+	if (pager->running && (region->kind == REGION_NATIVE || (slot && slot->present && w && w->dirty))) {
+		if (pread(pager->mem_fd, to, len, (off_t)(page + offset)) != (ssize_t)len)
+			return -EFAULT;
+		mask_breakpoints(pager, page + offset, to, len);
+		return 0;
+	}
+	if (w && w->overlay) {
+		memcpy(to, w->overlay + offset, len);
+		return 0;
+	}
+	if (region->kind == REGION_NATIVE)
+		return -EFAULT;
+	int rc = pager_source_page(&pager->regions, page, scratch);
+	if (rc == 0)
+		memcpy(to, scratch + offset, len);
+	return rc;
+}
+
+int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done)
+{
+	*done = 0;
+	while (*done < len) {
+		uint64_t at = address + *done, page = at & ~(PAGE_BYTES - 1);
+		size_t offset = (size_t)(at - page), part = PAGE_BYTES - offset;
+		if (part > len - *done)
+			part = len - *done;
+		int rc = read_page_part(pager, page, offset, to + *done, part);
+		if (rc < 0)
+			return rc;
+		*done += part;
+	}
+	return 0;
+}
+
+/* One stretch inside a page: lift, write through any protection (ptrace(2), FOLL_FORCE), arm. */
+static int poke(struct pager *pager, uint64_t address, const uint8_t *from, size_t len)
+{
+	uint64_t page = address & ~(PAGE_BYTES - 1);
+	struct written *w = pages_written(&pager->pages, page);
+	const struct region *region = regions_find(&pager->regions, page);
+	bool tracked = region && region->kind != REGION_NATIVE;
+	bool arm = tracked && !(w && w->in_tx && !w->armed && (w->writers & WRITER_PROGRAM));
+
+	if (tracked)
+		uffd_protect(pager->uffd, page, PAGE_BYTES, false);
+	ssize_t put = pwrite(pager->mem_fd, from, len, (off_t)address);
+	int rc = put == (ssize_t)len ? 0 : put < 0 ? -errno : -EIO;
+	if (arm) {
+		uffd_protect(pager->uffd, page, PAGE_BYTES, true);
+		if (w)
+			w->armed = true;
+	}
+	return rc;
+}
+
+int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len)
+{
+	struct access nobody = {0};
+
+	while (len) {
+		uint64_t page = address & ~(PAGE_BYTES - 1);
+		size_t part = PAGE_BYTES - (size_t)(address - page);
+		if (part > len)
+			part = len;
+		int rc = pager_populate(pager, page);
+		if (rc < 0)
+			return rc;
+		if (!pager_note_write(pager, page, WRITER_GDB, &nobody))
+			return -ENOMEM;
+		rc = poke(pager, address, from, part);
+		if (rc < 0)
+			return rc;
+		for (size_t i = 0; i < pager->breakpoint_count; i++) {
+			/* gdb writes over an inserted breakpoint: what lies beneath changes. */
+			struct breakpoint *b = &pager->breakpoints[i];
+			if (b->address - address < part) {
+				b->original = from[b->address - address];
+				poke(pager, b->address, (const uint8_t[]){0xcc}, 1);
+			}
+		}
+		address += part;
+		from += part;
+		len -= part;
+	}
+	return 0;
+}
+
+int pager_breakpoint_insert(struct pager *pager, uint64_t address)
+{
+	struct access nobody = {0};
+	uint64_t page = address & ~(PAGE_BYTES - 1);
+	struct breakpoint made = {.address = address};
+	size_t done;
+
+	for (size_t i = 0; i < pager->breakpoint_count; i++)
+		if (pager->breakpoints[i].address == address)
+			return 0;
+	if (pager->breakpoint_count == BREAKPOINTS_MAX)
+		return -ENOSPC;
+	int rc = pager_read(pager, address, &made.original, 1, &done);
+	if (rc == 0)
+		rc = pager_populate(pager, page);
+	if (rc < 0)
+		return rc;
+	if (!pager_note_write(pager, page, WRITER_GDB, &nobody))
+		return -ENOMEM;
+	rc = poke(pager, address, (const uint8_t[]){0xcc}, 1);
+	if (rc == 0)
+		pager->breakpoints[pager->breakpoint_count++] = made;
+	return rc;
+}
+
+int pager_breakpoint_remove(struct pager *pager, uint64_t address)
+{
+	for (size_t i = 0; i < pager->breakpoint_count; i++) {
+		struct breakpoint *b = &pager->breakpoints[i];
+		if (b->address != address)
+			continue;
+		uint8_t now = 0;
+		int rc = 0;
+		/* Unless the program wrote there itself meanwhile. */
+		if (pread(pager->mem_fd, &now, 1, (off_t)address) == 1 && now == 0xcc)
+			rc = poke(pager, address, &b->original, 1);
+		*b = pager->breakpoints[--pager->breakpoint_count];
+		return rc;
+	}
+	return 0;
+}

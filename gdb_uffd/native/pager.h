@@ -1,0 +1,87 @@
+/* pager.h - the thread that feeds the vessel its pages and sees every first write.
+ *
+ * The table and the pages belong to the vessel's owner; the pager thread touches them only while
+ * the vessel runs, under `lock`.  Nothing here knows Python; the thread never needs the GIL. */
+#ifndef GDB_UFFD_PAGER_H
+#define GDB_UFFD_PAGER_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "error.h"
+#include "pages.h"
+#include "regions.h"
+
+#define BREAKPOINTS_MAX 1024
+
+struct breakpoint {
+	uint64_t address;
+	uint8_t original;
+};
+
+struct touch { /* the log: first touches in order */
+	uint64_t page, pc, sp;
+	uint32_t write;
+};
+
+#define TOUCHES_MAX (1u << 20)
+
+struct pager {
+	pthread_mutex_t lock;
+	pthread_t thread;
+	bool running;
+	int uffd, wake_fd;
+	int mem_fd;     /* /proc/PID/mem */
+	int syscall_fd; /* /proc/PID/syscall */
+	pid_t vessel;
+
+	struct regions regions; /* as the vessel is mapped now */
+	struct regions at_tx;   /* as at the transaction's beginning, when layout_changed */
+	struct regions recorded; /* the snapshot's */
+	bool layout_changed;
+	struct pages pages;
+	bool in_malloc; /* a call of malloc is running that gdb may have made */
+
+	struct breakpoint breakpoints[BREAKPOINTS_MAX];
+	size_t breakpoint_count;
+
+	struct touch *touches;
+	size_t touch_count, touch_room;
+
+	uint64_t faults, fault_ns, fed;
+	uint64_t fed_at_tx;
+	uint64_t lost_page; /* page whose source failed (file cut short), else 0 */
+	int cpu;            /* the thread follows the vessel here; -1: anywhere */
+};
+
+int pager_init(struct pager *pager);
+void pager_deinit(struct pager *pager);
+
+/* Starts serving `vessel` (descriptors are taken over) and stops again. */
+int pager_start(struct pager *pager, pid_t vessel, int uffd, struct error *error);
+void pager_stop(struct pager *pager);
+void pager_pin(struct pager *pager, int cpu);
+
+/* Main side; the vessel is stopped. */
+int pager_populate(struct pager *pager, uint64_t page);
+int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end);
+/* Memory as it is now; `done` out: how many bytes are there from `address` on. */
+int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done);
+/* A write by gdb, through any protection. */
+int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len);
+int pager_breakpoint_insert(struct pager *pager, uint64_t address);
+int pager_breakpoint_remove(struct pager *pager, uint64_t address);
+
+/* Copies a page's bytes from a source that a hostile file may cut short: -EFAULT, never SIGBUS. */
+int safe_copy(void *to, const void *from, size_t len);
+/* The page as it is in the vessel, breakpoints masked. */
+int pager_vessel_page(struct pager *pager, uint64_t page, uint8_t *to);
+/* The page as `regions` has it; zeros where nothing was mapped. */
+int pager_source_page(const struct regions *regions, uint64_t page, uint8_t *to);
+/* Notes a write to a page in the open transaction, taking the before-image first. */
+struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
+				 const struct access *who);
+
+#endif

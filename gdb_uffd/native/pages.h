@@ -1,0 +1,63 @@
+/* pages.h - what is known of each page of the vessel: present, written, by whom, and how it was. */
+#ifndef GDB_UFFD_PAGES_H
+#define GDB_UFFD_PAGES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Who touched a page: from /proc/TID/syscall while the thread sleeps in its fault. */
+struct access {
+	uint64_t pc, sp;
+	uint32_t tid; /* the vessel's TID; 0: nobody */
+};
+
+enum writer { /* bits of written.writers */
+	WRITER_PROGRAM = 1,
+	WRITER_GDB = 2,    /* pushed frames, breakpoints, `set var` */
+	WRITER_MALLOC = 4, /* a call of malloc that gdb may have made for a string argument */
+};
+
+/* A page that was written since the snapshot. */
+struct written {
+	uint64_t page;
+	uint8_t *before;   /* 4096 bytes: how it was when the transaction began; NULL: as recorded */
+	uint8_t *overlay;  /* 4096 bytes: kept contents to feed into the next vessel, or NULL */
+	bool in_tx;        /* written in the open transaction */
+	bool was_dirty;    /* differed from the snapshot before the transaction */
+	bool dirty;        /* may differ from the snapshot */
+	bool armed;        /* write-protected now */
+	uint8_t writers;   /* in this transaction */
+	struct access first;        /* first write of the program in this transaction */
+	struct access first_malloc; /* first write during a call of malloc in this transaction */
+	struct access first_ever;   /* first write of the program since the snapshot */
+};
+
+/* Open addressing from page address to state.  written: 1-based index, 0 for none. */
+struct page_slot {
+	uint64_t page; /* 0: free slot (page 0 is never mapped: vm.mmap_min_addr) */
+	uint32_t written;
+	bool present; /* fed: the vessel has it */
+};
+
+struct pages {
+	struct page_slot *slots;
+	size_t slot_mask, used;
+	struct written *written;
+	size_t written_count, written_room;
+};
+
+int pages_init(struct pages *pages);
+void pages_deinit(struct pages *pages);
+
+struct page_slot *pages_find(const struct pages *pages, uint64_t page); /* or NULL */
+struct page_slot *pages_get(struct pages *pages, uint64_t page);        /* makes it; NULL: no memory */
+struct written *pages_written(const struct pages *pages, uint64_t page); /* or NULL */
+struct written *pages_make_written(struct pages *pages, uint64_t page); /* NULL: no memory */
+
+/* No page is present any more (the vessel went); what was written stays known. */
+void pages_forget_present(struct pages *pages);
+/* The pages in [start, end) are no longer mapped as they were: not present, no kept contents. */
+void pages_forget_range(struct pages *pages, uint64_t start, uint64_t end);
+
+#endif

@@ -1,0 +1,49 @@
+/* regions.h - where the bytes of each address range lie: sorted, disjoint, half-open ranges. */
+#ifndef GDB_UFFD_REGIONS_H
+#define GDB_UFFD_REGIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum region_kind {
+	REGION_ZERO = 0,    /* zeros */
+	REGION_BYTES = 1,   /* bytes_len bytes at `bytes`, then zeros */
+	REGION_UNAVAILABLE = 2, /* no bytes can be had: reserved in the vessel, never readable */
+	REGION_NATIVE = 3,  /* mapped by the program and not registrable (a device): not tracked */
+};
+
+struct region {
+	uint64_t start, end; /* page-aligned */
+	const uint8_t *bytes; /* of `start` */
+	uint64_t bytes_len;
+	int prot;
+	int kind;
+	uint32_t flags; /* REGION_* below */
+};
+
+#define REGION_BORN 1u   /* mapped by the program in the diversion, not recorded */
+#define REGION_GROWTH 2u /* room for a recorded stack to grow into */
+
+struct regions {
+	struct region *at;
+	size_t count, room;
+};
+
+void regions_deinit(struct regions *regions);
+int regions_copy(struct regions *to, const struct regions *from);
+
+/* The region that holds `address`, or NULL. */
+const struct region *regions_find(const struct regions *regions, uint64_t address);
+
+/* Replaces whatever lay in [region->start, region->end).  -ENOMEM leaves the table as it was. */
+int regions_set(struct regions *regions, const struct region *region);
+int regions_clear(struct regions *regions, uint64_t start, uint64_t end);
+int regions_protect(struct regions *regions, uint64_t start, uint64_t end, int prot);
+
+/* The page's bytes as the region has them: a pointer into the source, or `scratch` filled. */
+const uint8_t *region_page(const struct region *region, uint64_t page, uint8_t *scratch);
+
+extern const uint8_t zero_page[4096];
+
+#endif

@@ -1,0 +1,306 @@
+/* run.c - letting the vessel run, and why it stopped. */
+#define _GNU_SOURCE
+#include <elf.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "vessel.h"
+
+#ifndef PTRACE_SETSIGMASK
+#define PTRACE_SETSIGMASK 0x420b /* <linux/ptrace.h> */
+#endif
+#ifndef NT_X86_XSTATE
+#define NT_X86_XSTATE 0x202
+#endif
+
+/* vessel, pager and tracer on one CPU: a wake-up across CPUs costs an order more (a VM's IPI). */
+void vessel_share_cpu(struct vessel *vessel)
+{
+	int cpu = sched_getcpu();
+	cpu_set_t one;
+
+	CPU_ZERO(&vessel->allowed);
+	if (cpu < 0 || sched_getaffinity(0, sizeof(vessel->allowed), &vessel->allowed) < 0)
+		return;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	sched_setaffinity(0, sizeof(one), &one);
+	if (vessel->pid && vessel->cpu != cpu) {
+		sched_setaffinity(vessel->pid, sizeof(one), &one);
+		vessel->cpu = cpu;
+	}
+	pager_pin(vessel->pager, cpu);
+}
+
+void vessel_leave_cpu(struct vessel *vessel)
+{
+	if (CPU_COUNT(&vessel->allowed))
+		sched_setaffinity(0, sizeof(vessel->allowed), &vessel->allowed);
+}
+
+int vessel_get_registers(struct vessel *vessel, struct user_regs_struct *regs)
+{
+	if (ptrace(PTRACE_GETREGS, vessel->pid, NULL, regs) < 0)
+		return fail(&vessel->error, errno, "reading the vessel's registers");
+	return 0;
+}
+
+int vessel_set_registers(struct vessel *vessel, const struct user_regs_struct *regs)
+{
+	if (ptrace(PTRACE_SETREGS, vessel->pid, NULL, regs) < 0)
+		return fail(&vessel->error, errno, "the recorded registers cannot be set");
+	return 0;
+}
+
+int vessel_get_xstate(struct vessel *vessel, void *buffer, size_t room)
+{
+	struct iovec io = {buffer, room};
+
+	if (ptrace(PTRACE_GETREGSET, vessel->pid, NT_X86_XSTATE, &io) < 0)
+		return fail(&vessel->error, errno, "reading the vessel's extended state");
+	return (int)io.iov_len;
+}
+
+int vessel_set_xstate(struct vessel *vessel, const void *buffer, size_t len)
+{
+	struct iovec io = {(void *)buffer, len};
+
+	if (ptrace(PTRACE_SETREGSET, vessel->pid, NT_X86_XSTATE, &io) < 0)
+		return fail(&vessel->error, errno, "the recorded extended state cannot be set");
+	return 0;
+}
+
+int vessel_set_sigmask(struct vessel *vessel, uint64_t mask)
+{
+	if (ptrace(PTRACE_SETSIGMASK, vessel->pid, sizeof(mask), &mask) < 0)
+		return fail(&vessel->error, errno, "setting the signal mask");
+	return 0;
+}
+
+int vessel_set_siginfo(struct vessel *vessel, const uint8_t *siginfo)
+{
+	if (ptrace(PTRACE_SETSIGINFO, vessel->pid, NULL, siginfo) < 0)
+		return fail(&vessel->error, errno, "setting the signal information");
+	return 0;
+}
+
+static void *debug_offset(int number)
+{
+	return (void *)(offsetof(struct user, u_debugreg) + (size_t)number * sizeof(long));
+}
+
+int vessel_set_debug_register(struct vessel *vessel, int number, uint64_t value)
+{
+	if (ptrace(PTRACE_POKEUSER, vessel->pid, debug_offset(number), value) < 0)
+		return fail(&vessel->error, errno, "debug register %d", number);
+	return 0;
+}
+
+int vessel_get_debug_register(struct vessel *vessel, int number, uint64_t *value)
+{
+	errno = 0;
+	long got = ptrace(PTRACE_PEEKUSER, vessel->pid, debug_offset(number), NULL);
+	if (errno)
+		return fail(&vessel->error, errno, "debug register %d", number);
+	*value = (uint64_t)got;
+	return 0;
+}
+
+int vessel_interrupt(struct vessel *vessel)
+{
+	if (vessel->stop_sent)
+		return 0;
+	vessel->stop_sent = true;
+	return kill(vessel->pid, SIGSTOP) < 0 ? -errno : 0;
+}
+
+bool vessel_signal_is_fatal(struct vessel *vessel, int signal)
+{
+	char path[64], line[256];
+	uint64_t handled = 0, mask;
+
+	/* Ignored by default (signal(7)), or stopping: not fatal. */
+	switch (signal) {
+	case 0:
+	case SIGCHLD:
+	case SIGURG:
+	case SIGWINCH:
+	case SIGCONT:
+	case SIGSTOP:
+	case SIGTSTP:
+	case SIGTTIN:
+	case SIGTTOU:
+		return false;
+	case SIGKILL:
+		return true;
+	}
+	snprintf(path, sizeof(path), "/proc/%d/status", vessel->pid);
+	FILE *file = fopen(path, "re");
+	if (!file)
+		return true;
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "SigCgt: %lx", &mask) == 1 || sscanf(line, "SigIgn: %lx", &mask) == 1)
+			handled |= mask;
+	fclose(file);
+	return !(handled >> (signal - 1) & 1);
+}
+
+static int let_go(struct vessel *vessel, int signal)
+{
+	int request = vessel->mode == RESUME_CONTINUE ? PTRACE_CONT : PTRACE_SINGLESTEP;
+
+	if (ptrace(request, vessel->pid, NULL, signal) < 0)
+		return errno == ESRCH ? 0 : fail(&vessel->error, errno, "resuming the vessel");
+	return 0;
+}
+
+int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64_t high)
+{
+	vessel->mode = mode;
+	vessel->range_low = low;
+	vessel->range_high = high;
+	vessel_share_cpu(vessel);
+	return let_go(vessel, signal);
+}
+
+static int program_counter(struct vessel *vessel, uint64_t *pc)
+{
+	errno = 0;
+	long got = ptrace(PTRACE_PEEKUSER, vessel->pid, offsetof(struct user, regs.rip), NULL);
+	*pc = (uint64_t)got;
+	return errno ? -errno : 0;
+}
+
+/* A range step goes on while the thread is inside the range (gdb manual, "vCont", r). */
+static bool step_goes_on(struct vessel *vessel, const struct run *run)
+{
+	return vessel->mode == RESUME_RANGE && run->pc >= vessel->range_low && run->pc < vessel->range_high;
+}
+
+/* What a stop means.  1: `run` is filled; 0: it runs again; negative: an error. */
+static int digest(struct vessel *vessel, int status, struct run *run)
+{
+	int rc;
+
+	if (!WIFSTOPPED(status)) {
+		run->end = RUN_GONE;
+		run->status = status;
+		vessel->pid = 0;
+		return 1;
+	}
+	if (status >> 8 == (SIGTRAP | PTRACE_EVENT_SECCOMP << 8)) {
+		vessel->at_exit = false;
+		rc = policy_system_call(vessel, run);
+		if (rc < 0)
+			return rc;
+		if (rc == 1) {
+			run->end = RUN_EXITING;
+			run->signal = SIGTRAP;
+			return 1;
+		}
+		if (vessel->at_exit && vessel->mode != RESUME_CONTINUE) {
+			/* The step over the instruction is complete: the call was made already. */
+			if (program_counter(vessel, &run->pc) < 0)
+				return -ESRCH;
+			if (!step_goes_on(vessel, run)) {
+				run->end = RUN_STOPPED;
+				run->signal = SIGTRAP;
+				run->stepped = true;
+				return 1;
+			}
+		}
+		return let_go(vessel, 0);
+	}
+	run->end = RUN_STOPPED;
+	run->signal = WSTOPSIG(status) & 0x7f;
+	if (run->signal == SIGSTOP && vessel->stop_sent)
+		vessel->stop_sent = false;
+	if (program_counter(vessel, &run->pc) < 0)
+		return -ESRCH;
+	if (ptrace(PTRACE_GETSIGINFO, vessel->pid, NULL, run->siginfo) < 0)
+		memset(run->siginfo, 0, sizeof(run->siginfo));
+	const siginfo_t *info = (const siginfo_t *)run->siginfo;
+	run->stepped = run->signal == SIGTRAP && info->si_code == TRAP_TRACE;
+	if (run->stepped && step_goes_on(vessel, run))
+		return let_go(vessel, 0);
+	return 1;
+}
+
+static void woken(int signal)
+{
+	(void)signal;
+}
+
+/* SIGCHLD is blocked but inside ppoll, so no stop can be missed between the look and the sleep. */
+static int listen_for_stops(sigset_t *inside, sigset_t *before, struct sigaction *old)
+{
+	struct sigaction action = {.sa_handler = woken};
+	sigset_t chld;
+
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	if (sigprocmask(SIG_BLOCK, &chld, before) < 0)
+		return -errno;
+	*inside = *before;
+	sigdelset(inside, SIGCHLD);
+	return sigaction(SIGCHLD, &action, old) < 0 ? -errno : 0;
+}
+
+static int wait_inside(struct vessel *vessel, int control_fd, struct run *run, const sigset_t *inside)
+{
+	struct pollfd fds[2] = {{vessel->output_fd, POLLIN, 0}, {control_fd, POLLIN, 0}};
+	int status;
+
+	for (;;) {
+		pid_t got = waitpid(vessel->pid, &status, __WALL | WNOHANG);
+		if (got < 0)
+			return fail(&vessel->error, errno, "waiting for the vessel");
+		if (got > 0) {
+			int rc = digest(vessel, status, run);
+			if (rc)
+				return rc < 0 ? rc : 0;
+			continue;
+		}
+		int ready = ppoll(fds, control_fd >= 0 ? 2 : 1, NULL, inside);
+		if (ready < 0) {
+			if (errno == EINTR)
+				continue;
+			return fail(&vessel->error, errno, "ppoll");
+		}
+		if (fds[1].revents) {
+			run->end = RUN_CONTROL;
+			return 0;
+		}
+		if (fds[0].revents & POLLIN) {
+			run->end = RUN_OUTPUT;
+			return 0;
+		}
+		if (fds[0].revents) /* the write ends are closed: nothing more to come */
+			fds[0].fd = -1;
+	}
+}
+
+int vessel_wait(struct vessel *vessel, int control_fd, struct run *run)
+{
+	struct sigaction old;
+	sigset_t inside, before;
+
+	*run = (struct run){0};
+	int rc = listen_for_stops(&inside, &before, &old);
+	if (rc < 0)
+		return fail(&vessel->error, -rc, "SIGCHLD");
+	rc = wait_inside(vessel, control_fd, run, &inside);
+	sigaction(SIGCHLD, &old, NULL);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (rc < 0 || (run->end != RUN_CONTROL && run->end != RUN_OUTPUT))
+		vessel_leave_cpu(vessel);
+	return rc;
+}

@@ -1,0 +1,319 @@
+#define _GNU_SOURCE
+#include "transaction.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "uffd.h"
+
+void changes_deinit(struct changes *changes)
+{
+	for (size_t i = 0; i < changes->count; i++) {
+		free(changes->at[i].before);
+		free(changes->at[i].after);
+	}
+	free(changes->at);
+	*changes = (struct changes){0};
+}
+
+/* The page as it is now, wherever it lies. */
+static int page_now(struct pager *pager, const struct written *w, uint8_t *to)
+{
+	const struct region *region = regions_find(&pager->regions, w->page);
+	struct page_slot *slot = pages_find(&pager->pages, w->page);
+
+	if (!region || region->kind == REGION_UNAVAILABLE)
+		return -ENOENT;
+	if (slot->present && pager->running)
+		return pager_vessel_page(pager, w->page, to);
+	if (w->overlay) {
+		memcpy(to, w->overlay, PAGE_BYTES);
+		return 0;
+	}
+	return pager_source_page(&pager->regions, w->page, to);
+}
+
+static int page_before(struct pager *pager, const struct written *w, uint8_t *to)
+{
+	if (w->before) {
+		memcpy(to, w->before, PAGE_BYTES);
+		return 0;
+	}
+	return pager_source_page(pager->layout_changed ? &pager->at_tx : &pager->regions, w->page, to);
+}
+
+static uint32_t count_changed(const uint8_t *before, const uint8_t *after)
+{
+	uint32_t count = 0;
+
+	if (memcmp(before, after, PAGE_BYTES) == 0)
+		return 0;
+	for (size_t i = 0; i < PAGE_BYTES; i++)
+		count += before[i] != after[i];
+	return count;
+}
+
+static int by_page(const void *left, const void *right)
+{
+	uint64_t a = ((const struct change *)left)->page, b = ((const struct change *)right)->page;
+
+	return a < b ? -1 : a > b;
+}
+
+static int fill(struct change *change, const uint8_t *before, const uint8_t *after, bool keep)
+{
+	change->bytes_changed = count_changed(before, after);
+	if (!change->bytes_changed || !keep)
+		return 0;
+	change->before = malloc(PAGE_BYTES);
+	change->after = malloc(PAGE_BYTES);
+	if (!change->before || !change->after)
+		return -ENOMEM;
+	memcpy(change->before, before, PAGE_BYTES);
+	memcpy(change->after, after, PAGE_BYTES);
+	return 0;
+}
+
+static int collect(struct pager *pager, bool all, bool malloc_is_program, struct changes *changes)
+{
+	uint8_t before[PAGE_BYTES], after[PAGE_BYTES];
+	int rc;
+
+	*changes = (struct changes){0};
+	if (!pager->pages.written_count)
+		return 0;
+	changes->at = calloc(pager->pages.written_count, sizeof(*changes->at));
+	if (!changes->at)
+		return -ENOMEM;
+	for (size_t i = 0; i < pager->pages.written_count; i++) {
+		struct written *w = &pager->pages.written[i];
+		if (all ? !w->dirty : !w->in_tx || !w->writers)
+			continue;
+		rc = page_now(pager, w, after);
+		if (rc == -ENOENT) /* unmapped meanwhile */
+			continue;
+		if (rc == 0)
+			rc = all ? pager_source_page(&pager->recorded, w->page, before) :
+				   page_before(pager, w, before);
+		if (rc < 0)
+			return rc;
+		struct change *change = &changes->at[changes->count];
+		*change = (struct change){.page = w->page, .writers = w->writers, .first = w->first};
+		if (all) {
+			change->first = w->first_ever;
+			change->writers = w->first_ever.tid ? WRITER_PROGRAM : WRITER_GDB;
+		} else if (malloc_is_program && (w->writers & WRITER_MALLOC)) {
+			change->writers = (uint8_t)((w->writers & ~WRITER_MALLOC) | WRITER_PROGRAM);
+			if (!w->first.tid)
+				change->first = w->first_malloc;
+		}
+		bool keep = changes->count < IMAGES_MAX;
+		changes->truncated |= !keep;
+		changes->count++;
+		rc = fill(change, before, after, keep);
+		if (rc < 0)
+			return rc;
+		/* gdb's breakpoints come and go: only a difference counts in the long run. */
+		if (all && !change->bytes_changed && change->writers == WRITER_GDB)
+			changes->count--;
+	}
+	qsort(changes->at, changes->count, sizeof(*changes->at), by_page);
+	return 0;
+}
+
+int transaction_collect(struct pager *pager, bool malloc_is_program, struct changes *changes)
+{
+	return collect(pager, false, malloc_is_program, changes);
+}
+
+int transaction_collect_all(struct pager *pager, struct changes *changes)
+{
+	return collect(pager, true, true, changes);
+}
+
+static int arm(struct pager *pager, struct written *w)
+{
+	struct page_slot *slot = pages_find(&pager->pages, w->page);
+
+	if (w->armed || !pager->running || !slot->present)
+		return 0;
+	int rc = uffd_protect(pager->uffd, w->page, PAGE_BYTES, true);
+	/* ENOENT: no longer mapped, or not registered: nothing to track there. */
+	if (rc == -ENOENT || rc == -ESRCH)
+		return 0;
+	w->armed = rc == 0;
+	return rc;
+}
+
+int transaction_rearm(struct pager *pager)
+{
+	for (size_t i = 0; i < pager->pages.written_count; i++) {
+		int rc = pager->pages.written[i].in_tx ? arm(pager, &pager->pages.written[i]) : 0;
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static void close_written(struct written *w)
+{
+	free(w->before);
+	w->before = NULL;
+	w->in_tx = false;
+	w->writers = 0;
+}
+
+static void close_transaction(struct pager *pager)
+{
+	pager->layout_changed = false;
+	pager->touch_count = 0;
+	pager->fed_at_tx = pager->fed;
+	pager->in_malloc = false;
+}
+
+int transaction_commit(struct pager *pager)
+{
+	int rc = transaction_rearm(pager);
+
+	for (size_t i = 0; i < pager->pages.written_count; i++)
+		if (pager->pages.written[i].in_tx)
+			close_written(&pager->pages.written[i]);
+	close_transaction(pager);
+	return rc;
+}
+
+/* The page's former bytes back into the vessel; breakpoints inserted there stay. */
+static int restore(struct pager *pager, struct written *w)
+{
+	uint8_t before[PAGE_BYTES];
+	int rc = page_before(pager, w, before);
+
+	if (rc < 0)
+		return rc;
+	for (size_t i = 0; i < pager->breakpoint_count; i++) {
+		uint64_t offset = pager->breakpoints[i].address - w->page;
+		if (offset < PAGE_BYTES) {
+			pager->breakpoints[i].original = before[offset];
+			before[offset] = 0xcc;
+		}
+	}
+	if (w->armed)
+		uffd_protect(pager->uffd, w->page, PAGE_BYTES, false);
+	w->armed = false;
+	if (pwrite(pager->mem_fd, before, PAGE_BYTES, (off_t)w->page) != (ssize_t)PAGE_BYTES)
+		return -EIO;
+	return arm(pager, w);
+}
+
+static int save_overlay(struct pager *pager, struct written *w, bool from_before)
+{
+	uint8_t now[PAGE_BYTES];
+	int rc = from_before ? page_before(pager, w, now) : page_now(pager, w, now);
+
+	if (rc == -ENOENT)
+		return 0;
+	if (rc < 0)
+		return rc;
+	if (!w->overlay && !(w->overlay = malloc(PAGE_BYTES)))
+		return -ENOMEM;
+	memcpy(w->overlay, now, PAGE_BYTES);
+	return 0;
+}
+
+int transaction_save_overlays(struct pager *pager)
+{
+	for (size_t i = 0; i < pager->pages.written_count; i++) {
+		struct written *w = &pager->pages.written[i];
+		int rc = w->dirty ? save_overlay(pager, w, false) : 0;
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int discard_by_rebuilding(struct pager *pager)
+{
+	for (size_t i = 0; i < pager->pages.written_count; i++) {
+		struct written *w = &pager->pages.written[i];
+		if (!w->dirty)
+			continue;
+		bool kept = w->in_tx ? w->was_dirty : true;
+		int rc = kept ? save_overlay(pager, w, w->in_tx) : 0;
+		if (rc < 0)
+			return rc;
+		if (!kept) {
+			free(w->overlay);
+			w->overlay = NULL;
+		}
+		w->dirty = kept;
+		if (w->in_tx)
+			close_written(w);
+	}
+	if (pager->layout_changed) {
+		struct regions now = pager->regions;
+		pager->regions = pager->at_tx;
+		pager->at_tx = now;
+	}
+	close_transaction(pager);
+	return 1;
+}
+
+int transaction_discard(struct pager *pager)
+{
+	if (pager->layout_changed || !pager->running)
+		return discard_by_rebuilding(pager);
+	for (size_t i = 0; i < pager->pages.written_count; i++) {
+		struct written *w = &pager->pages.written[i];
+		if (!w->in_tx)
+			continue;
+		struct page_slot *slot = pages_find(&pager->pages, w->page);
+		int rc = slot->present ? restore(pager, w) : 0;
+		if (rc < 0)
+			return rc;
+		w->dirty = w->was_dirty;
+		close_written(w);
+	}
+	close_transaction(pager);
+	return 0;
+}
+
+int transaction_reset(struct pager *pager)
+{
+	pages_deinit(&pager->pages);
+	int rc = pages_init(&pager->pages);
+	if (rc == 0)
+		rc = regions_copy(&pager->regions, &pager->recorded);
+	close_transaction(pager);
+	pager->breakpoint_count = 0;
+	pager->lost_page = 0;
+	return rc;
+}
+
+size_t diff_runs(const uint8_t *before, const uint8_t *after, size_t gap, uint16_t *runs, size_t room)
+{
+	size_t count = 0, last_end = 0;
+
+	for (size_t i = 0; i < PAGE_BYTES;) {
+		if (before[i] == after[i]) {
+			i++;
+			continue;
+		}
+		size_t start = i;
+		while (i < PAGE_BYTES && before[i] != after[i])
+			i++;
+		if (count && start - last_end <= gap) {
+			if (count <= room)
+				runs[2 * (count - 1) + 1] = (uint16_t)(i - runs[2 * (count - 1)]);
+		} else {
+			if (count < room) {
+				runs[2 * count] = (uint16_t)start;
+				runs[2 * count + 1] = (uint16_t)(i - start);
+			}
+			count++;
+		}
+		last_end = i;
+	}
+	return count;
+}

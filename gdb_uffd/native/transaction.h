@@ -1,0 +1,48 @@
+/* transaction.h - what was written since it began: report it, keep it, or undo it. */
+#ifndef GDB_UFFD_TRANSACTION_H
+#define GDB_UFFD_TRANSACTION_H
+
+#include "pager.h"
+#include "vessel.h"
+
+/* One page of a report; the images belong to the report. */
+struct change {
+	uint64_t page;
+	struct access first;
+	uint8_t writers;
+	uint32_t bytes_changed;
+	uint8_t *before, *after; /* after: NULL when nothing differs or the page is gone */
+};
+
+struct changes {
+	struct change *at;
+	size_t count;
+	bool truncated; /* more pages than images may be kept for */
+};
+
+#define IMAGES_MAX 131072 /* pages whose images one report keeps: 1 GiB of both */
+
+void changes_deinit(struct changes *changes);
+
+/* The vessel is stopped (or there is none).  malloc_is_program: what a call of malloc wrote
+ * counts as the program's. */
+int transaction_collect(struct pager *pager, bool malloc_is_program, struct changes *changes);
+/* Everything that differs from the snapshot. */
+int transaction_collect_all(struct pager *pager, struct changes *changes);
+
+/* Between the calls of one transaction: so that the next call's first write is seen as its own. */
+int transaction_rearm(struct pager *pager);
+int transaction_commit(struct pager *pager);
+/* 0: undone in place.  1: the layout had changed: the vessel must be destroyed, the next one
+ * will be fed with what was kept before. */
+int transaction_discard(struct pager *pager);
+/* The vessel goes but what was kept stays: its contents are saved as overlays. */
+int transaction_save_overlays(struct pager *pager);
+/* Back to the snapshot; no vessel lives. */
+int transaction_reset(struct pager *pager);
+
+/* Differing stretches of two pages, joined over at most `gap` equal bytes: offsets and lengths
+ * into `runs` (pairs), at most `room` pairs; returns how many there are in all. */
+size_t diff_runs(const uint8_t *before, const uint8_t *after, size_t gap, uint16_t *runs, size_t room);
+
+#endif

@@ -1,0 +1,60 @@
+/* uffd.h - every userfaultfd ioctl, wrapped once.  userfaultfd(2), ioctl_userfaultfd(2),
+ * Documentation/admin-guide/mm/userfaultfd.rst. */
+#ifndef GDB_UFFD_UFFD_H
+#define GDB_UFFD_UFFD_H
+
+#include <linux/userfaultfd.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PAGE_BYTES 4096UL
+
+/* Constants younger than the headers of Debian 12 (include/uapi/linux/userfaultfd.h). */
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+#ifndef UFFD_FEATURE_WP_UNPOPULATED
+#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
+#endif
+#ifndef UFFD_FEATURE_POISON
+#define UFFD_FEATURE_POISON (1 << 14)
+#endif
+#ifndef UFFD_FEATURE_WP_ASYNC
+#define UFFD_FEATURE_WP_ASYNC (1 << 15)
+#endif
+#ifndef UFFDIO_POISON
+struct uffdio_poison {
+	struct uffdio_range range;
+	__u64 mode;
+	__s64 updated;
+};
+#define UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct uffdio_poison)
+#endif
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+
+/* Handshake on a fresh descriptor; `features` in: wanted, out: what the kernel has at all. */
+int uffd_api(int uffd, uint64_t wanted, uint64_t *features);
+
+/* What this kernel offers, asked with a throw-away descriptor (UFFDIO_API works once per
+ * descriptor).  `how` out: 0 full system call, 1 /dev/userfaultfd, 2 user mode only. */
+int uffd_probe(uint64_t *features, int *how);
+
+/* Missing and write-protect events for [start, start + len). */
+int uffd_register(int uffd, uint64_t start, uint64_t len);
+
+/* One page from `from`, write-protected if `protect`.  0 also when another was first (EEXIST:
+ * the waiters are woken); -EFAULT when the source cannot be read (its file was cut short). */
+int uffd_copy_page(int uffd, uint64_t page, const void *from, bool protect);
+
+/* Arms or lifts write protection; lifting wakes the waiters. */
+int uffd_protect(int uffd, uint64_t start, uint64_t len, bool protect);
+
+/* Makes a missing page raise SIGBUS when touched.  -EINVAL where the kernel lacks it (< 6.6). */
+int uffd_poison_page(int uffd, uint64_t page);
+
+int uffd_wake_page(int uffd, uint64_t page);
+
+#endif
