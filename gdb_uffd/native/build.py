@@ -25,7 +25,9 @@ ffibuilder.cdef(cdef_text())
 ffibuilder.set_source(
     "gdb_uffd.native._native",
     """
+    #ifndef _GNU_SOURCE
     #define _GNU_SOURCE
+    #endif
     #include "cpu.h"
     #include "pagemap.h"
     #include "transaction.h"
