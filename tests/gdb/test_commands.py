@@ -1,4 +1,4 @@
-"""dirty, diff, reset, kill, info, doctor; help, completion, settings; the line after `print f()`."""
+"""The other commands, help, completion, settings, and the line after a plain `print f()`."""
 
 from __future__ import annotations
 

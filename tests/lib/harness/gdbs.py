@@ -27,7 +27,7 @@ def environment(home: Path) -> Dict[str, str]:
     return {**kept, "HOME": str(home), "TERM": "dumb", "LC_ALL": "C.UTF-8"}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def version(gdb: str) -> Tuple[int, int]:
     """(major, minor) of the gdb at that path."""
     done = subprocess.run([gdb, "--version"], capture_output=True, text=True, check=True)
@@ -36,7 +36,7 @@ def version(gdb: str) -> Tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def present() -> List[str]:
     """Every gdb to test with; GDB_UFFD_TEST_GDBS (paths joined by ":") overrides."""
     chosen = os.environ.get("GDB_UFFD_TEST_GDBS")
@@ -50,7 +50,7 @@ def present() -> List[str]:
 
 def label(gdb: str) -> str:
     """The name of a gdb in test ids: "gdb13.1"."""
-    return "gdb%d.%d" % version(gdb)
+    return "gdb{}.{}".format(*version(gdb))
 
 
 class Gdb:

@@ -35,6 +35,7 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("zoo"), source("zoo.c"), "-L" + str(out), "-ltlslib", "-ldl"]
         + ["-Wl,-rpath,$ORIGIN"],
         [*C, "-o", target("vector"), source("vector.c")],
+        [*C, "-o", target("forbid"), source("forbid.c")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
     ]
 

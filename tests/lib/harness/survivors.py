@@ -40,7 +40,7 @@ def _descendants(root: int) -> List[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                comm, state, parent = _stat(int(name))
+                _, state, parent = _stat(int(name))
             except ProcessLookupError:
                 continue
             if state != "Z":

@@ -1,0 +1,330 @@
+"""Bad input: one clear line, gdb stays usable, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+
+import pytest
+from harness import cores, gdbs, survivors
+
+
+def refused(gdb, command: str, *words: str) -> str:
+    """The one line of `command`, which must have `words` in it; gdb must go on."""
+    text = gdb.run(command).strip()
+    assert text and "\n" not in text, text
+    assert "Traceback" not in text and "Python Exception" not in text
+    for word in words:
+        assert word in text, (word, text)
+    assert gdb.value("6 * 7") == "42"
+    assert survivors.ours() == []
+    return text
+
+
+def test_no_such_file(gdb, tmp_path):
+    refused(gdb, f"uffd spawn {tmp_path}/none", f"{tmp_path}/none", "o such file")
+
+
+def test_no_file_named(gdb):
+    refused(gdb, "uffd spawn", "CORE")
+
+
+def test_too_many_files(gdb):
+    refused(gdb, "uffd spawn a b c")
+
+
+def test_not_an_elf(gdb, tmp_path):
+    path = tmp_path / "text"
+    path.write_text("hello " * 1000)
+    refused(gdb, f"uffd spawn {path}", str(path), "ELF")
+
+
+def test_empty_file(gdb, tmp_path):
+    path = tmp_path / "empty"
+    path.touch()
+    refused(gdb, f"uffd spawn {path}", str(path))
+
+
+def test_directory(gdb, tmp_path):
+    refused(gdb, f"uffd spawn {tmp_path}", str(tmp_path), "directory")
+
+
+def test_pipe_does_not_hang(gdb, tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    refused(gdb, f"uffd spawn {path}", str(path))
+
+
+def test_not_a_core(gdb, built):
+    refused(gdb, f"uffd spawn {built / 'sample'}", str(built / "sample"), "core")
+
+
+@pytest.mark.parametrize("machine", [3, 183, 243])  # EM_386, EM_AARCH64, EM_RISCV
+def test_core_of_another_architecture(gdb, all_cores, tmp_path, machine):
+    path = tmp_path / "foreign"
+    data = bytearray(all_cores.sample().read_bytes())
+    data[18:20] = struct.pack("<H", machine)
+    path.write_bytes(data)
+    refused(gdb, f"uffd spawn {path}", str(path), "x86-64")
+
+
+def test_core_cut_inside_its_headers(gdb, all_cores, tmp_path):
+    path = cores.truncated(all_cores.sample(), 700, tmp_path / "cut")
+    refused(gdb, f"uffd spawn {path}", str(path))
+
+
+def last_segment_with(core, address: int) -> tuple[int, int, int]:
+    """(file offset, start, length) of the PT_LOAD that holds `address`."""
+    data = core.read_bytes()
+    phoff, phnum = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
+    for i in range(phnum):
+        kind, _, offset, start, _, size = struct.unpack_from("<IIQQQQ", data, phoff + 56 * i)
+        if kind == 1 and start <= address < start + size:
+            return offset, start, size
+    raise AssertionError(hex(address))
+
+
+def test_truncated_core(gdb, all_cores, tmp_path, built):
+    """Pages that are there serve; a missing one gives a fault and its reason, never zeros."""
+    whole = all_cores.zoo()
+    gdb.run(f"uffd spawn {whole}")
+    bss = int(gdb.value("/x (long)&big_bss[0]"), 16)
+    gdb.run("uffd kill")
+    offset, start, _ = last_segment_with(whole, bss)
+    # Everything after the first 16 pages of big_bss is cut off: heap, libraries, stack, too.
+    path = cores.truncated(whole, offset + (bss - start & ~4095) + 16 * 4096, tmp_path / "cut")
+    text = gdb.run(f"uffd spawn {path}")
+    assert "truncated" in text, text
+    assert gdb.value("hidden") == "77"
+    assert gdb.value("big_bss[5]") == "0 '\\000'"
+    text = gdb.run("print big_bss[100 * 4096]")
+    assert "Cannot access memory" in text, text
+    text = gdb.run("bt")
+    assert "Traceback" not in text
+    text = gdb.run("uffd call dirty_bss(100)")
+    assert "truncated" in text, text
+    assert gdb.value("hidden") == "77"
+
+
+def private_zoo(built, tmp_path):
+    """The zoo's core, made in a folder whose libraries may then be tampered with."""
+    folder = tmp_path / "private"
+    folder.mkdir()
+    for name in ("zoo", "libtlslib.so", "plugin.so"):
+        shutil.copy(built / name, folder / name)
+    try:
+        core = cores.kernel_core(
+            [str(folder / "zoo"), str(folder / "plugin.so"), "abort"], tmp_path / "c"
+        )
+    except cores.NoKernelCore as why:
+        pytest.skip(str(why))
+    return folder, core
+
+
+def test_missing_library(gdb, built, tmp_path):
+    folder, core = private_zoo(built, tmp_path)
+    (folder / "plugin.so").unlink()
+    text = gdb.run(f"uffd spawn {core}")
+    assert str(folder / "plugin.so") in text, text
+    assert gdb.value("hidden") == "77"
+    assert gdb.value("half(3.0)") == "1.5"
+    text = gdb.run("uffd call plugin_bump()")
+    assert str(folder / "plugin.so") in text and "did not return" in text, text
+    assert gdb.value("half(3.0)") == "1.5"
+
+
+def test_library_of_another_build(gdb, built, tmp_path):
+    folder, core = private_zoo(built, tmp_path)
+    source = tmp_path / "other.c"
+    source.write_text("long plugin_bump(void) { return -1; }\nchar pad[100000] = {1};\n")
+    target = str(folder / "plugin.so")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", target, str(source)], check=True)
+    text = gdb.run(f"uffd spawn {core}")
+    assert str(folder / "plugin.so") in text and "build" in text, text
+    assert gdb.value("half(3.0)") == "1.5"
+    text = gdb.run("uffd call plugin_bump()")
+    assert "plugin.so" in text and "-1" not in text, text
+
+
+def test_missing_executable(gdb, built, tmp_path):
+    folder, core = private_zoo(built, tmp_path)
+    (folder / "zoo").unlink()
+    text = gdb.run(f"uffd spawn {core}")
+    assert str(folder / "zoo") in text, text
+    assert "x" in gdb.run("x/8xb $sp")
+    shown = gdb.run(f"uffd spawn {core} {built / 'zoo'}")
+    assert gdb.value("half(3.0)") == "1.5", shown
+
+
+def test_executable_that_does_not_match(gdb, all_cores, built):
+    refused(gdb, f"uffd spawn {all_cores.sample()} {built / 'zoo'}", str(built / "zoo"))
+
+
+def test_executable_that_is_none(gdb, all_cores, tmp_path):
+    path = tmp_path / "text"
+    path.write_text("hello")
+    refused(gdb, f"uffd spawn {all_cores.sample()} {path}", str(path))
+    refused(gdb, f"uffd spawn {all_cores.sample()} {tmp_path}/none", f"{tmp_path}/none")
+
+
+def test_unreadable_file(gdb_path, tmp_path, all_cores):
+    if os.getuid() != 0:
+        path = tmp_path / "secret"
+        shutil.copy(all_cores.sample(), path)
+        path.chmod(0)
+        wrapper = gdb_path
+    else:  # root reads everything: become nobody
+        path = all_cores.sample()
+        wrapper = str(tmp_path / "gdb-as-nobody")
+        setpriv = "setpriv --reuid=65534 --regid=65534 --clear-groups"
+        with open(wrapper, "w", encoding="utf-8") as f:
+            f.write(f'#!/bin/sh\nexec {setpriv} {gdb_path} "$@"\n')
+        os.chmod(wrapper, 0o755)
+        works = subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+            + [gdb_path, "--version"],
+            capture_output=True,
+            check=False,
+        )
+        if works.returncode:
+            pytest.skip("nobody may not run this gdb here")
+    gdb = gdbs.Gdb(wrapper, tmp_path / "home", cwd=None if os.getuid() else "/")
+    try:
+        refused(gdb, f"uffd spawn {path}", str(path), "ermission")
+    finally:
+        gdb.quit()
+
+
+def did_not_return(gdb, expression: str, *words: str) -> None:
+    """`uffd call` and its -json both say why, and the session lives on, unchanged."""
+    text = gdb.run(f"uffd call {expression}")
+    assert "did not return" in text and "discarded" in text and "Traceback" not in text, text
+    for word in words:
+        assert word in text, (word, text)
+    data = gdb.call(expression)
+    assert data.get("value") is None
+    for word in words:
+        assert word in str(data), (word, data)
+    assert gdb.value("hidden") == "77"
+    assert gdb.value("half(3.0)") == "1.5"
+    assert "main" in gdb.run("bt")
+    gdb.run("uffd reset")
+
+
+def test_function_that_crashes(zoo):
+    did_not_return(zoo, "crash_after_dirt()", "SIGSEGV", "crash")
+
+
+def test_function_that_aborts(zoo):
+    did_not_return(zoo, "give_up()", "SIGABRT")
+
+
+@pytest.mark.parametrize("name", ["leave", "leave_at_once"])
+def test_function_that_exits(zoo, name):
+    did_not_return(zoo, f"{name}(3)", "exit", "3")
+
+
+def test_function_that_forks(zoo):
+    before = set(survivors.ours())
+    text = zoo.run("uffd call split()")
+    assert "fork" in text, text
+    assert zoo.call("split()")["value"].startswith("-")
+    zoo.run("uffd reset")
+    assert set(survivors.ours()) <= before | set(survivors.servers())
+
+
+def test_function_that_kills(zoo):
+    text = zoo.run("uffd call kill_parent()")
+    assert "kill" in text, text
+    assert zoo.call("kill_parent()")["value"].startswith("-")
+    assert zoo.value("half(3.0)") == "1.5"
+
+
+def test_function_that_never_returns(zoo):
+    zoo.send("uffd call forever()")
+    survivors.wait_computing()
+    text = zoo.interrupt()
+    assert "did not return" in text and "discarded" in text, text
+    assert zoo.value("spins") == "0"
+    assert zoo.call("half(3.0)")["value"] == "1.5"
+
+
+def test_function_that_waits_for_a_recorded_lock(zoo):
+    text = zoo.run("uffd call take_held_lock()", timeout=30)
+    assert "did not return" in text and "lock" in text.lower(), text
+    assert zoo.value("half(3.0)") == "1.5"
+
+
+def test_stack_without_end(zoo):
+    text = zoo.run("uffd call depth(100000000)", timeout=60)
+    assert "did not return" in text and "SIGSEGV" in text, text
+    assert zoo.value("half(3.0)") == "1.5"
+
+
+def test_plain_print_of_a_crashing_function(zoo):
+    assert "SIGSEGV" in zoo.run("print crash_after_dirt()")
+    assert "crash" in zoo.run("bt")
+    zoo.run("uffd reset")
+    assert zoo.value("grid[2][3]") == "11"
+    assert "abort" in zoo.run("bt")
+
+
+def test_plain_print_of_a_function_that_exits(zoo):
+    text = zoo.run("print leave(3)")
+    assert "exit" in text, text
+    zoo.run("uffd reset")
+    assert zoo.value("half(3.0)") == "1.5"
+
+
+def test_userfaultfd_forbidden(gdb_path, tmp_path, all_cores, built):
+    wrapper = tmp_path / "gdb-without-userfaultfd"
+    wrapper.write_text(f'#!/bin/sh\nexec {built / "forbid"} {gdb_path} "$@"\n')
+    wrapper.chmod(0o755)
+    gdb = gdbs.Gdb(str(wrapper), tmp_path / "home")
+    try:
+        gdb.run(f"uffd spawn {all_cores.sample()}")
+        assert gdb.value("counter") == "1041"  # looking needs none
+        text = gdb.run("uffd call push(7)").strip()
+        assert "\n" not in text and "userfaultfd" in text, text
+        text = gdb.run("print push(7)")
+        assert "Traceback" not in text
+        assert gdb.value("counter") == "1041"
+        assert "userfaultfd" in gdb.run("uffd doctor")
+    finally:
+        gdb.quit()
+
+
+def test_no_server_environment(start_gdb, all_cores, tmp_path):
+    gdb = start_gdb(env={"GDB_UFFD_PYTHON": "/nowhere/python"})
+    refused(gdb, f"uffd spawn {all_cores.sample()}", "/nowhere/python", "GDB_UFFD_PYTHON")
+
+
+def test_server_environment_without_the_package(start_gdb, all_cores, tmp_path):
+    venv = tmp_path / "bare"
+    subprocess.run(["python3", "-m", "venv", "--without-pip", str(venv)], check=True)
+    gdb = start_gdb(env={"GDB_UFFD_PYTHON": str(venv / "bin" / "python")})
+    refused(gdb, f"uffd spawn {all_cores.sample()}", str(venv))
+
+
+def test_server_that_is_no_python(start_gdb, all_cores):
+    gdb = start_gdb(env={"GDB_UFFD_PYTHON": "/bin/true"})
+    refused(gdb, f"uffd spawn {all_cores.sample()}", "/bin/true")
+
+
+def test_unknown_options(zoo):
+    text = zoo.run("uffd call -frobnicate half(1)").strip()
+    assert "\n" not in text and "-frobnicate" in text
+    text = zoo.run("uffd dirty -frobnicate").strip()
+    assert "\n" not in text and "-frobnicate" in text
+
+
+def test_a_live_process_is_not_overrun(gdb, built, all_cores):
+    gdb.run(f"file {built / 'sample'}")
+    gdb.run("break main")
+    gdb.run("run")
+    text = gdb.run(f"uffd spawn {all_cores.sample()}").strip()
+    assert "\n" not in text and text
+    assert "main" in gdb.run("bt")
+    gdb.run("kill")

@@ -1,0 +1,104 @@
+"""Programs that nobody here wrote: Debian's debug build of Python, and lua5.4 built with -g."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from harness import CACHE, cores
+
+
+def _extra(name: str) -> None:
+    if not (CACHE / name).is_dir():
+        reason = CACHE / f"{name}.skipped"
+        why = reason.read_text().strip() if reason.exists() else "run `make test-extras`"
+        pytest.skip(f"no {name}: {why}")
+
+
+@pytest.fixture(scope="session")
+def python_core(tmp_path_factory):
+    """python3.X-dbg that aborted inside os.abort(): its thread holds the GIL."""
+    _extra("python-dbg")
+    home = CACHE / "python-dbg" / "usr"
+    (program,) = (home / "bin").glob("python3.*-dbg")
+    folder = tmp_path_factory.mktemp("python")
+    script = "import os, gc\nanswer = [1, 2, 3]\nos.abort()\n"
+    env = {"PYTHONHOME": str(home), "PATH": os.environ["PATH"]}
+    try:
+        return cores.kernel_core([str(program), "-S", "-c", script], folder / "run", env)
+    except cores.NoKernelCore as why:
+        pytest.skip(str(why))
+
+
+@pytest.fixture(scope="session")
+def lua_core(tmp_path_factory):
+    """lua5.4 that was killed while it waited for a child: its state is whole."""
+    _extra("lua")
+    folder = tmp_path_factory.mktemp("lua")
+    script = "answer = {20, 22}; name = 'lua'; os.execute('kill -SEGV $PPID; sleep 5')"
+    try:
+        return cores.kernel_core([str(CACHE / "lua" / "lua"), "-e", script], folder / "run")
+    except cores.NoKernelCore as why:
+        pytest.skip(str(why))
+
+
+def test_python_runs_python_code(gdb, python_core):
+    assert "SIGABRT" in gdb.run(f"uffd spawn {python_core}")
+    assert '"3.' in gdb.call("Py_GetVersion()")["value"]
+    data = gdb.call('PyRun_SimpleString("print(sum(answer), gc.isenabled())")')
+    assert data["value"] == "0" and data["output"] == "6 True\n", data["output"]
+    assert len(data["dirty"]) > 3
+    text = gdb.run('uffd call PyRun_SimpleString("answer.append(4); print(answer)")')
+    assert "[1, 2, 3, 4]" in text
+    text = gdb.run('uffd call PyRun_SimpleString("print(answer)")')
+    assert "[1, 2, 3]" in text
+
+
+def test_python_keeps_what_plain_calls_do(gdb, python_core):
+    gdb.run(f"uffd spawn {python_core}")
+    gdb.run('print PyRun_SimpleString("answer.append(4)")')
+    assert "10" in gdb.run('print PyRun_SimpleString("print(sum(answer))")')
+    gdb.run("uffd reset")
+    assert "6" in gdb.run('print PyRun_SimpleString("print(sum(answer))")')
+
+
+def test_python_collects_garbage(gdb, python_core):
+    gdb.run(f"uffd spawn {python_core}")
+    data = gdb.call("PyGC_Collect()")
+    assert int(data["value"]) >= 0
+    assert len(data["dirty"]) > 50
+    assert gdb.call("PyGC_Collect()")["value"] == data["value"]
+
+
+def test_python_exception_and_import(gdb, python_core):
+    gdb.run(f"uffd spawn {python_core}")
+    data = gdb.call('PyRun_SimpleString("1/0")')
+    assert data["value"] == "-1" and "ZeroDivisionError" in data["output"]
+    data = gdb.call('PyRun_SimpleString("import json; print(json.dumps(answer))")')
+    assert data["output"] == "[1, 2, 3]\n"
+
+
+def test_lua_runs_lua_code(gdb, lua_core):
+    assert "SIGSEGV" in gdb.run(f"uffd spawn {lua_core}")
+    steps = [
+        'luaL_loadstring(globalL, "answer[3] = 1; return answer[1] + answer[2] + #answer")',
+        "lua_pcallk(globalL, 0, 1, 0, 0, 0)",
+        "lua_tointegerx(globalL, -1, 0)",
+    ]
+    data = gdb.call("(" + ", ".join(steps) + ")")
+    assert data["value"] == "45"
+    assert any(p["kind"] == "heap" for p in data["dirty"])
+    assert gdb.call("(" + ", ".join(steps) + ")")["value"] == "45"
+
+
+def test_lua_prints(gdb, lua_core):
+    gdb.run(f"uffd spawn {lua_core}")
+    code = "print(name, string.rep('x', 3), #answer)"
+    data = gdb.call(f'(luaL_loadstring(globalL, "{code}"), lua_pcallk(globalL, 0, 0, 0, 0, 0))')
+    assert data["value"] == "0" and data["output"] == "lua\txxx\t2\n"
+
+
+def test_lua_collects_garbage(gdb, lua_core):
+    gdb.run(f"uffd spawn {lua_core}")
+    data = gdb.call("lua_gc(globalL, 2)")
+    assert data["value"] == "0" and data["dirty"]
