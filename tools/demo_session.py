@@ -1,0 +1,60 @@
+"""The session of `make demo`, run inside gdb; ends gdb with status 1 when a step goes wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import List, Tuple
+
+import gdb
+
+CORE = os.environ["DEMO_CORE"]
+
+STEPS: List[Tuple[str, str, str]] = [
+    # What we say, what we type, what must be in the answer (a regular expression).
+    ("Open the core.  No process is made.", f"uffd spawn {CORE}", r"SIGSEGV"),
+    ("gdb works as on any inferior.", "info threads", r"lookup \(value=99\)(.|\n)*Thread(.|\n)*Thread"),
+    ("", "bt", r"#0 .* lookup \(value=99\)(.|\n)*#1 .* main \(\)"),
+    ("", "print counter", r"= 1041\b"),
+    ("Call a function, in a program that crashed.", "print push(7)", r"= 1042\b(.|\n)*dirtied"),
+    ("Its effects are kept, as on a live process.", "print *head", r"value = 7,"),
+    ("Which pages did it write, and which line wrote them first?", "uffd dirty", r"counter 1041"),
+    ("Back to the recorded instant.", "uffd reset", r""),
+    ("", "print counter", r"= 1041\b"),
+    ("Call, see what it dirtied, and forget it.", "uffd call push(7)", r"= 1042\n.*discarded\n"),
+    ("", "print counter", r"= 1041\b"),
+    ("The bytes before and after.", "uffd diff counter", r"11 04(.|\n)*12 04"),
+    ("The same for programs.", "uffd call -json push(7)", r'^\{.*"value": ?"1042".*\}$'),
+    ("On another thread.", "thread 2", r"worker"),
+    ("", "uffd call push(8)", r"tls_hits 42 → 43"),
+    ("Breakpoints and stepping, too.", "break sum", r"Breakpoint 1"),
+    ("", "print sum()", r"Breakpoint 1, sum \(\)"),
+    ("", "next", r"\d+\s"),
+    ("", "bt", r"sum \(\)(.|\n)*<function called from gdb>"),
+    ("", "uffd info", r"."),
+    ("Nothing is left running.", "uffd kill", r"."),
+]
+
+
+def run() -> None:
+    for remark, command, wanted in STEPS:
+        if remark:
+            print(f"# {remark}")
+        print(f"gdb> {command}", flush=True)
+        try:
+            answer = gdb.execute(command, to_string=True)
+        except gdb.error as error:
+            fail(f"`{command}` failed: {error}")
+        print(answer.rstrip("\n"), flush=True)
+        print()
+        if not re.search(wanted, answer, re.M):
+            fail(f"`{command}` did not answer as it should: no {wanted!r} in the above")
+
+
+def fail(reason: str) -> None:
+    print(f"demo: {reason}", file=sys.stderr, flush=True)
+    gdb.execute("quit 1")
+
+
+run()
