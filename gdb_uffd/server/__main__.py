@@ -1,0 +1,74 @@
+"""`python -I -m gdb_uffd.server`: what gdb's side starts (docs/protocol.md, "Start-up")."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from typing import Any, Dict, List, Optional
+
+from gdb_uffd import __version__
+from gdb_uffd.model import PROTOCOL_VERSION, UffdError
+from gdb_uffd.server import serve
+from gdb_uffd.server.endpoint import ACCEPT_SECONDS
+from gdb_uffd.server.session import Facts
+
+_FAILED = 2
+
+
+def _say(line: Dict[str, Any]) -> None:
+    print(json.dumps(line, ensure_ascii=True), flush=True)
+
+
+def _ready(facts: Facts) -> None:
+    _say(
+        {
+            "ready": True,
+            "protocol": PROTOCOL_VERSION,
+            "server": __version__,
+            "pid": os.getpid(),
+            **asdict(facts),
+        }
+    )
+
+
+def _refuse(text: str) -> int:
+    _say({"ready": False, "error": " ".join(text.split())})
+    return _FAILED
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Serve one core to one connection.  Returns the exit code: 0, or 2 if not started."""
+    parser = argparse.ArgumentParser(prog="gdb_uffd.server", description=__doc__)
+    parser.add_argument("--socket", required=True, help="where to listen; must not exist")
+    parser.add_argument("--core", required=True, help="the core file")
+    parser.add_argument("--executable", help="the program, where the core does not tell")
+    options = parser.parse_args(argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is meant for gdb
+    serve.drop_when_full(sys.stderr.fileno())
+    try:
+        with serve.termination(signal.SIGTERM, signal.SIGHUP):
+            serve.run(
+                options.core,
+                options.executable,
+                options.socket,
+                _ready,
+                watch=serve.pipe_to_watch(sys.stdin.fileno()),
+                seconds=ACCEPT_SECONDS,
+            )
+    except serve.Terminated:
+        return 0
+    except BrokenPipeError:
+        return 0  # whoever started us went away before the ready line
+    except UffdError as error:
+        return _refuse(str(error))
+    except Exception as error:
+        return _refuse(f"internal error: {type(error).__name__}: {error}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

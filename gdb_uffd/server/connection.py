@@ -1,0 +1,138 @@
+"""One client's socket: receiving packets with little delay, acknowledging, sending replies."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+
+from gdb_uffd.replay.interface import Disconnected
+from gdb_uffd.server.framing import Decoder, Event, frame
+
+SPIN_NS = 300_000
+"""How long to look for the next packet before sleeping.  An inferior call is some 25 packets,
+one after the other; waking a sleeping process on another CPU costs about 70 microseconds."""
+
+_RECEIVE_BYTES = 1 << 16
+_OUTPUT_BYTES = 8192  # of inferior output in one O packet; its payload is twice as long
+
+
+class Connection:
+    """Packets in, packets out.  Also the `Client` that a running vessel sees."""
+
+    def __init__(self, sock: socket.socket, spin_ns: int = SPIN_NS) -> None:
+        self._socket = sock
+        self._spin_ns = spin_ns
+        self._decoder = Decoder()
+        self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
+        self._poll = select.poll()
+        self._poll.register(sock.fileno(), select.POLLIN)
+        self._acknowledge = True
+        self._last_reply = b""
+
+    def stop_acknowledging(self) -> None:
+        """QStartNoAckMode was agreed upon; call after its own reply went out."""
+        self._acknowledge = False
+        self._decoder.verify = False
+
+    def receive(self) -> bytes:
+        """The next packet's payload; waits for it.
+
+        A payload beyond the size limit comes back as b"" (to be answered as unknown).
+        Disconnected when the client is gone.
+        """
+        while True:
+            item = self._decoder.next()
+            if item is None:
+                self._fill()
+            elif isinstance(item, bytes):
+                if self._acknowledge:
+                    self._send(b"+")
+                return item
+            elif item is Event.RESEND:
+                if self._acknowledge and self._last_reply:
+                    self._send(self._last_reply)
+            elif item is Event.TOO_LONG:
+                if self._acknowledge:
+                    self._send(b"+")
+                return b""
+            elif item is Event.BAD:
+                if not self._acknowledge:
+                    return b""
+                self._send(b"-")
+            # An interrupt while nothing runs has nothing to interrupt.
+
+    def reply(self, payload: bytes) -> None:
+        """Send one packet.  Disconnected when the client is gone."""
+        self.reply_framed(frame(payload))
+
+    def reply_framed(self, packet: bytes) -> None:
+        """Send a packet that is framed already."""
+        if self._acknowledge:
+            self._last_reply = packet
+        self._send(packet)
+
+    def _fill(self) -> None:
+        receive_into, buffer = self._socket.recv_into, self._buffer
+        deadline = time.perf_counter_ns() + self._spin_ns
+        while True:
+            try:
+                count = receive_into(buffer, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if time.perf_counter_ns() < deadline:
+                    # Where both share a CPU, spinning would only keep the client from it.
+                    os.sched_yield()
+                else:
+                    self._poll.poll()
+                continue
+            except OSError as error:
+                raise Disconnected(f"receiving failed: {error.strerror}") from error
+            if count == 0:
+                raise Disconnected("the client closed the connection")
+            self._decoder.feed(bytes(buffer[:count]))
+            return
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise Disconnected(f"sending failed: {error.strerror}") from error
+
+    # What a running vessel needs: replay.interface.Client.
+
+    def fileno(self) -> int:
+        """The socket, to poll for input while the vessel runs."""
+        return self._socket.fileno()
+
+    def interrupt_requested(self) -> bool:
+        """Take what arrived; True when that is Ctrl-C.  Anything else waits for its turn."""
+        try:
+            count = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return self.interrupt_waiting()
+        except OSError as error:
+            raise Disconnected(f"receiving failed: {error.strerror}") from error
+        if count == 0:
+            raise Disconnected("the client closed the connection")
+        self._decoder.feed(bytes(self._buffer[:count]))
+        return self.interrupt_waiting()
+
+    def interrupt_waiting(self) -> bool:
+        """Whether an interrupt arrived together with the resume packet; it is consumed."""
+        return self._decoder.take_interrupt()
+
+    def output(self, data: bytes) -> None:
+        """The inferior's output, as O packets (gdb manual, "Stop Reply Packets")."""
+        for start in range(0, len(data), _OUTPUT_BYTES):
+            self.reply(b"O" + data[start : start + _OUTPUT_BYTES].hex().encode("ascii"))
+
+    def close(self) -> None:
+        """Close the socket.  Idempotent."""
+        self._socket.close()
+
+
+def message(connection: Connection, text: str) -> None:
+    """One line of our own for the user, while the client waits for a stop reply."""
+    line = " ".join(text.split())
+    connection.output(f"uffd: {line}\n".encode("utf-8", "replace"))

@@ -1,0 +1,161 @@
+"""Resuming and breakpoints: vCont, c s C S, Z z, and the stop replies.
+
+gdb manual, nodes "Packets" (vCont, z, Z) and "Stop Reply Packets".
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import List, NamedTuple, Optional
+
+from gdb_uffd.model import GPR, UffdError
+from gdb_uffd.replay.interface import ACCESS_WATCH, Disconnected, Resume, Stop
+from gdb_uffd.server import signals, threads
+from gdb_uffd.server.connection import message
+from gdb_uffd.server.session import PacketError, Session, parse_hex
+
+_SIGINT = 2
+_MAX_WATCH_BYTES = 1 << 20  # beyond any debug register; the diversion refuses the rest
+
+_WATCH_NAMES = {"watch": b"watch", "rwatch": b"rwatch", "awatch": b"awatch"}
+
+_EXPEDITED = ((6, GPR["rbp"]), (7, GPR["rsp"]), (16, GPR["rip"]))
+"""(register number, index in gpr) of what gdb looks at after every stop."""
+
+
+class Action(NamedTuple):
+    """One action of a vCont packet; `tid` is threads.ALL where it names no single thread."""
+
+    kind: str
+    signal: int
+    lo: int
+    hi: int
+    tid: int
+
+
+def supported_actions(_session: Session, _arguments: bytes) -> bytes:
+    """`vCont?`."""
+    return b"vCont;c;C;s;S;t;r"
+
+
+def resume(session: Session, arguments: bytes) -> bytes:
+    """`vCont;action[:thread-id]...`.
+
+    One task stands for whichever thread runs, the others stay as they were recorded.  So the
+    first action that names a thread tells which; a resume for all of them means the thread
+    whose registers were written or that was selected last (an inferior call does both).
+    """
+    actions = [_parse(session, text) for text in arguments.split(b";") if text]
+    moving = [a for a in actions if a.kind != "t"]
+    if not actions:
+        raise PacketError(errno.EINVAL)
+    if not moving:
+        return b"OK"  # stopping what is stopped
+    chosen = next((a for a in moving if a.tid not in (threads.ANY, threads.ALL)), moving[0])
+    tid = session.runner if chosen.tid in (threads.ANY, threads.ALL) else chosen.tid
+    return _run(session, Resume(tid, chosen.kind, chosen.signal, chosen.lo, chosen.hi))
+
+
+def resume_plain(session: Session, kind: str, arguments: bytes) -> Optional[bytes]:
+    """`c`, `s`, `C sig`, `S sig`: the packets of clients without vCont.
+
+    None (not supported) for the form with an address, which no client has used for long.
+    """
+    signal = 0
+    if kind in "CS":
+        signal = signals.to_linux(parse_hex(arguments))
+    elif arguments:
+        return None
+    return _run(session, Resume(session.runner, kind.lower(), signal))
+
+
+def _parse(session: Session, text: bytes) -> Action:
+    action, separator, thread = text.partition(b":")
+    tid = threads.parse_thread_id(session, thread) if separator else threads.ALL
+    kind, rest = action[:1], action[1:]
+    if kind in (b"c", b"s", b"t") and not rest:
+        return Action(kind.decode(), 0, 0, 0, tid)
+    if kind in (b"C", b"S"):
+        return Action(kind.decode().lower(), signals.to_linux(parse_hex(rest)), 0, 0, tid)
+    if kind == b"r":
+        lo, separator, hi = rest.partition(b",")
+        if separator:
+            return Action("r", 0, parse_hex(lo), parse_hex(hi), tid)
+    raise PacketError(errno.EINVAL)
+
+
+def _run(session: Session, action: Resume) -> bytes:
+    session.forget_registers()
+    connection = session.connection
+    if connection.interrupt_waiting():
+        return stop_reply(session, Stop(action.tid, _SIGINT))
+    try:
+        stop = session.diversion.resume(action, connection)
+    except Disconnected:
+        raise
+    except UffdError as error:
+        # An error reply to vCont leaves gdb unsure whether the program runs; a line for
+        # the user and a stop without a signal says both what was wrong and where it stands.
+        message(connection, str(error))
+        stop = Stop(action.tid, 0)
+    except Exception as error:
+        session.log(f"resume: {type(error).__name__}: {error}")
+        message(connection, f"internal error while running: {type(error).__name__}: {error}")
+        stop = Stop(action.tid, 0)
+    if stop.message:
+        message(connection, stop.message)
+    if stop.tid not in session.thread_ids:
+        session.log(f"the diversion reported a stop of unknown thread {stop.tid}")
+        stop = Stop(action.tid, stop.signal)
+    session.general = session.runner = stop.tid
+    return stop_reply(session, stop)
+
+
+def stop_reply(session: Session, stop: Stop) -> bytes:
+    """The `T` packet for `stop`, with the registers gdb asks for first."""
+    parts: List[bytes] = [b"T%02x" % signals.to_gdb(stop.signal)]
+    if stop.breakpoint in ("swbreak", "hwbreak"):
+        name = stop.breakpoint.encode()
+        if name + b"+" in session.offered:
+            parts.append(name + b":;")
+    elif stop.breakpoint in _WATCH_NAMES:
+        parts.append(b"%s:%x;" % (_WATCH_NAMES[stop.breakpoint], stop.address))
+    gpr = session.diversion.registers(stop.tid).gpr
+    for number, index in _EXPEDITED:
+        value = gpr[index].to_bytes(8, "little").hex().encode("ascii")
+        parts.append(b"%02x:%s;" % (number, value))
+    parts.append(b"thread:" + session.thread_ids[stop.tid] + b";")
+    return b"".join(parts)
+
+
+def last_stop(session: Session, _arguments: bytes) -> bytes:
+    """`?`: how the general thread was recorded, a plain stop where that names no signal."""
+    thread = session.diversion.snapshot.thread(session.general)
+    signal = thread.signal if signals.to_linux(signals.to_gdb(thread.signal)) else 5
+    return stop_reply(session, Stop(thread.tid, signal))
+
+
+def insert(session: Session, arguments: bytes) -> Optional[bytes]:
+    """`Z type,addr,kind[;conditions][;cmds:...]`: conditions stay gdb's to check."""
+    return _breakpoint(session, arguments, True)
+
+
+def remove(session: Session, arguments: bytes) -> Optional[bytes]:
+    """`z type,addr,kind`."""
+    return _breakpoint(session, arguments, False)
+
+
+def _breakpoint(session: Session, arguments: bytes, inserting: bool) -> Optional[bytes]:
+    fields = arguments.partition(b";")[0].split(b",")
+    if len(fields) != 3:
+        raise PacketError(errno.EINVAL)
+    kind, address, length = (parse_hex(f) for f in fields)
+    if kind > ACCESS_WATCH:
+        return None
+    if length > _MAX_WATCH_BYTES:
+        raise PacketError(errno.EINVAL)
+    if inserting:
+        session.diversion.insert_breakpoint(kind, address, length)
+    else:
+        session.diversion.remove_breakpoint(kind, address, length)
+    return b"OK"

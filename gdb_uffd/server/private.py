@@ -1,0 +1,176 @@
+"""The `quffd` packets: what gdb_uffd's own commands ask of the server (docs/protocol.md)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict
+from typing import Any, Callable, Dict, Optional
+
+from gdb_uffd import __version__
+from gdb_uffd.model import PROTOCOL_VERSION, CallReport, UffdError, to_json
+from gdb_uffd.server.session import Session
+
+Arguments = Dict[str, Any]
+Verb = Callable[[Session, Arguments], Any]
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_FRAMING = str.maketrans({"#": "\\u0023", "$": "\\u0024", "*": "\\u002a"})
+_MAX_ERROR = 2000  # characters
+_MAX_REPLY = 64 << 20
+"""gdb takes replies longer than a packet; this only bounds what a runaway report may cost."""
+
+
+def encode(value: Any) -> bytes:
+    """`value` as JSON that survives the packet framing: none of `#`, `$`, `*` in it, and
+    `}` only where an object closes."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    text = text.translate(_FRAMING)  # these stand only inside strings
+    text = _STRING.sub(lambda m: m.group().replace("}", "\\u007d"), text)
+    return text.encode("ascii")
+
+
+def error_text(text: str) -> bytes:
+    """An `E.` reply: one line, with the framing's characters escaped as in JSON strings."""
+    line = " ".join(text.split())[:_MAX_ERROR] or "unknown error"
+    escaped = "".join(c if " " <= c <= "~" and c not in "#$*}" else _escaped(c) for c in line)
+    return b"E." + escaped.encode("ascii")
+
+
+def _escaped(character: str) -> str:
+    return json.dumps(character)[1:-1] if character > "~" else f"\\u{ord(character):04x}"
+
+
+def answer(session: Session, packet: bytes) -> Optional[bytes]:
+    """`quffd.VERB[:ARGUMENTS]`; `packet` begins at VERB."""
+    verb, separator, text = packet.partition(b":")
+    handler = _VERBS.get(verb.decode("ascii", "replace"))
+    if handler is None:
+        return None
+    arguments: Arguments = {}
+    if separator:
+        try:
+            arguments = json.loads(text)
+        except (ValueError, RecursionError):
+            raise UffdError("the arguments are not JSON") from None
+        if not isinstance(arguments, dict):
+            raise UffdError("the arguments are not a JSON object")
+    reply = encode(handler(session, arguments))
+    if len(reply) > _MAX_REPLY:
+        raise UffdError("the report is too large to send; ask for single pages with uffd diff")
+    return reply
+
+
+def summary(report: CallReport) -> Dict[str, Any]:
+    """What the line after a plain `print f()` needs."""
+    program = [p for p in report.pages if "program" in p.writers]
+    return {
+        "kind": report.kind,
+        "kept": report.kept,
+        "pages": len(program),
+        "gdb_pages": len(report.pages) - len(program),
+        "bytes_changed": sum(p.bytes_changed for p in program),
+        "fed_pages": report.fed_pages,
+        "ended": report.ended,
+        "unavailable": report.unavailable,
+        "refused": report.refused,
+    }
+
+
+def _boolean(arguments: Arguments, name: str) -> bool:
+    value = arguments.get(name, False)
+    if not isinstance(value, bool):
+        raise UffdError(f"{name} is not true or false")
+    return value
+
+
+def _address(arguments: Arguments) -> int:
+    value = arguments.get("address")
+    if not isinstance(value, str) or not re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", value):
+        raise UffdError('address is not a hex string such as "0x1000"')
+    return int(value, 16)
+
+
+def _hello(_session: Session, _arguments: Arguments) -> Any:
+    return {"protocol": PROTOCOL_VERSION, "server": __version__, "pid": os.getpid()}
+
+
+def _info(session: Session, arguments: Arguments) -> Any:
+    last = session.diversion.last_report
+    return {
+        **_hello(session, arguments),
+        **asdict(session.facts),
+        **session.diversion.info(),
+        "alive": session.diversion.alive,
+        "last_report": None if last is None else summary(last),
+        "last_unavailable": session.last_unavailable,
+        "thread": session.general,
+    }
+
+
+def _call_begin(session: Session, arguments: Arguments) -> Any:
+    session.diversion.call_begin(_address(arguments), _boolean(arguments, "malloc"))
+    return {}
+
+
+def _call_end(session: Session, _arguments: Arguments) -> Any:
+    session.diversion.call_end()
+    return {}
+
+
+def _begin(session: Session, _arguments: Arguments) -> Any:
+    session.diversion.begin()
+    return {}
+
+
+def _end(session: Session, arguments: Arguments) -> Any:
+    session.forget_registers()
+    return to_json(session.diversion.end(_boolean(arguments, "keep")))
+
+
+def _commit(session: Session, _arguments: Arguments) -> Any:
+    report = session.diversion.commit_pending()
+    return None if report is None else summary(report)
+
+
+def _report(session: Session, arguments: Arguments) -> Any:
+    diversion = session.diversion
+    if _boolean(arguments, "all"):
+        return to_json(diversion.report_all())
+    return None if diversion.last_report is None else to_json(diversion.last_report)
+
+
+def _image(session: Session, arguments: Arguments) -> Any:
+    address = _address(arguments)
+    images = session.diversion.image(address, _boolean(arguments, "all"))
+    if images is None:
+        return None
+    before, after = images
+    start = address - address % len(before) if before else address
+    return {"start": hex(start), "before": before.hex(), "after": after.hex()}
+
+
+def _mappings(session: Session, _arguments: Arguments) -> Any:
+    return to_json(list(session.diversion.mappings()))
+
+
+def _reset(session: Session, _arguments: Arguments) -> Any:
+    session.forget_registers()
+    session.diversion.reset()
+    return {}
+
+
+_VERBS: Dict[str, Verb] = {
+    "hello": _hello,
+    "info": _info,
+    "call-begin": _call_begin,
+    "call-end": _call_end,
+    "begin": _begin,
+    "end": _end,
+    "commit": _commit,
+    "report": _report,
+    "image": _image,
+    "mappings": _mappings,
+    "reset": _reset,
+}

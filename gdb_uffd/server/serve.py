@@ -1,0 +1,129 @@
+"""From a core file to a served connection, and down again without leaving anything behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import time
+from types import FrameType
+from typing import Callable, Iterator, Optional
+
+from gdb_uffd.model import PAGE_SIZE, UffdError
+from gdb_uffd.replay.interface import Diversion
+from gdb_uffd.server import stub, vfile
+from gdb_uffd.server.connection import Connection
+from gdb_uffd.server.endpoint import Endpoint
+from gdb_uffd.server.session import Facts, Session
+from gdb_uffd.trace.source import Snapshot
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; not an Exception, so that no handler of errors swallows it."""
+
+
+@contextlib.contextmanager
+def termination(*signals: int) -> Iterator[None]:
+    """Within, the first of `signals` raises Terminated and later ones are ignored, so that
+    cleaning up is not interrupted in its turn."""
+
+    def stop(_number: int, _frame: Optional[FrameType]) -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
+        raise Terminated
+
+    previous = [signal.signal(number, stop) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, previous):
+            signal.signal(number, handler)
+
+
+def open_snapshot(core: str, executable: Optional[str]) -> Snapshot:
+    """Open a core file.  UffdError in the user's words for anything wrong with it."""
+    from gdb_uffd.trace.core import open_core
+
+    try:
+        return open_core(core, executable)
+    except OSError as error:
+        name = os.fsdecode(error.filename) if error.filename is not None else core
+        raise UffdError(f"{name}: {error.strerror}") from error
+
+
+def make_diversion(snapshot: Snapshot) -> Diversion:
+    """The diversion of `snapshot`; UffdError when the native module cannot be loaded."""
+    try:
+        from gdb_uffd.replay.diversion import Diversion as Real
+    except ImportError as error:
+        raise UffdError(
+            f"the native module cannot be loaded ({error}); run make in the checkout, "
+            "or install gdb-uffd again"
+        ) from error
+    return Real(snapshot)
+
+
+def facts(snapshot: Snapshot, socket_path: str, open_ms: float) -> Facts:
+    """What the ready line tells (docs/protocol.md)."""
+    return Facts(
+        socket=socket_path,
+        core=snapshot.path,
+        executable=snapshot.executable,
+        warnings=list(snapshot.warnings),
+        threads=len(snapshot.threads),
+        total_pages=sum(m.end - m.start for m in snapshot.mappings) // PAGE_SIZE,
+        inferior_pid=snapshot.pid,
+        signal=snapshot.threads[0].signal if snapshot.threads else 0,
+        open_ms=round(open_ms, 3),
+    )
+
+
+def run(
+    core: str,
+    executable: Optional[str],
+    socket_path: str,
+    ready: Callable[[Facts], None],
+    watch: Optional[int] = None,
+    seconds: Optional[float] = None,
+) -> None:
+    """Open `core`, listen on `socket_path`, call `ready`, serve one connection.
+
+    UffdError before `ready` was called; Terminated at any time.  Nothing is left either way.
+    """
+    with contextlib.ExitStack() as stack:
+        started = time.perf_counter()
+        snapshot = open_snapshot(core, executable)
+        stack.callback(snapshot.close)
+        diversion = make_diversion(snapshot)
+        stack.callback(diversion.close)
+        if not snapshot.threads:
+            raise UffdError(f"{core}: no thread is recorded in it; nothing to show")
+        endpoint = Endpoint(socket_path)
+        stack.callback(endpoint.close)
+        opened = facts(snapshot, socket_path, (time.perf_counter() - started) * 1000)
+        ready(opened)
+        client = endpoint.accept(watch, seconds)
+        if client is None:
+            return
+        connection = Connection(client)
+        stack.callback(connection.close)
+        session = Session(diversion, connection, opened)
+        stack.callback(vfile.close_all, session)
+        stub.serve(session)
+
+
+def pipe_to_watch(fd: int) -> Optional[int]:
+    """`fd` if it is a pipe or a socket, whose hang-up means something; else None."""
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return None
+    return fd if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else None
+
+
+def drop_when_full(fd: int) -> None:
+    """A reader that has stopped reading our log must not block us: a pipe only, since the
+    flag of a terminal is shared with the shell."""
+    if pipe_to_watch(fd) is not None:
+        os.set_blocking(fd, False)

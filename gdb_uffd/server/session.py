@@ -1,0 +1,124 @@
+"""What one connection knows: the diversion, the selected threads, what the client can do."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from dataclasses import dataclass, field
+from typing import Dict, FrozenSet, List, Union
+
+from gdb_uffd.model import Registers, UffdError
+from gdb_uffd.replay.interface import Diversion
+from gdb_uffd.server.connection import Connection
+from gdb_uffd.server.framing import frame
+from gdb_uffd.server.registers import Layout
+
+_MAX_LOG_LINES = 200  # a client that provokes errors must not fill a disk or block a pipe
+
+
+class PacketError(Exception):
+    """A packet that cannot be carried out: `E` and two digits, `code` as errno(3) has it."""
+
+    def __init__(self, code: int = 1) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def parse_hex(text: bytes) -> int:
+    """A number of a packet: at most 16 hexadecimal digits, nothing else; EINVAL otherwise.
+
+    int() alone would take a sign, blanks and underscores too.
+    """
+    if not text or len(text) > 16 or not text.isalnum():
+        raise PacketError(errno.EINVAL)
+    try:
+        return int(text, 16)
+    except ValueError:
+        raise PacketError(errno.EINVAL) from None
+
+
+class Ended(Exception):
+    """The session is over: detached or killed.  `reply` still goes out, unless empty."""
+
+    def __init__(self, reply: bytes = b"") -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the server said when it was ready (docs/protocol.md, "Start-up")."""
+
+    socket: str
+    core: str
+    executable: str
+    warnings: List[str]
+    threads: int
+    total_pages: int
+    inferior_pid: int
+    signal: int
+    open_ms: float
+
+
+@dataclass
+class Session:
+    """State between packets.  Threads are named by their recorded TID."""
+
+    diversion: Diversion
+    connection: Connection
+    facts: Facts
+    general: int = field(init=False)  # the thread of g, G, m, ... (Hg)
+    runner: int = field(init=False)  # the thread that a resume naming none means
+    offered: FrozenSet[bytes] = frozenset()  # the client's features, from qSupported
+    last_unavailable: str = ""  # why the last memory access failed; for quffd.info
+    no_ack_agreed: bool = False
+    listed: int = 0  # threads that qfThreadInfo has given so far
+    files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
+    layout: Layout = field(init=False)
+    thread_ids: Dict[int, bytes] = field(init=False)  # TID -> b"p1f.2e", multiprocess syntax
+    _framed_registers: Dict[int, bytes] = field(default_factory=dict)
+    _logged: int = 0
+
+    def __post_init__(self) -> None:
+        snapshot = self.diversion.snapshot
+        if not snapshot.threads:
+            raise UffdError(f"{snapshot.path}: no thread is recorded in it; nothing to show")
+        first = snapshot.threads[0]
+        self.general = self.runner = first.tid
+        self.layout = Layout(first.registers.xfeatures)
+        pid = self.pid
+        self.thread_ids = {t.tid: b"p%x.%x" % (pid, t.tid) for t in snapshot.threads}
+
+    @property
+    def pid(self) -> int:
+        """The recorded process id; 1 where the recording has none, since 0 means "any"."""
+        return max(self.diversion.snapshot.pid, 1)
+
+    def registers_packet(self) -> bytes:
+        """The framed `g` reply for the general thread."""
+        packet = self._framed_registers.get(self.general)
+        if packet is None:
+            registers = self.diversion.registers(self.general)
+            packet = frame(self.layout.encode_hex(registers))
+            self._framed_registers[self.general] = packet
+        return packet
+
+    def set_registers(self, registers: Registers) -> None:
+        """Write the general thread's registers; that makes it the one to run next."""
+        self._framed_registers.pop(self.general, None)
+        self.runner = self.general
+        self.diversion.set_registers(self.general, registers)
+
+    def forget_registers(self) -> None:
+        """Something ran or was undone: ask the diversion again."""
+        self._framed_registers.clear()
+
+    def log(self, text: str) -> None:
+        """One line on stderr, where gdb's side keeps it."""
+        self._logged += 1
+        if self._logged > _MAX_LOG_LINES:
+            return
+        try:
+            print(f"gdb_uffd.server: {text}", file=sys.stderr, flush=True)
+        except OSError:
+            self._logged = _MAX_LOG_LINES  # nobody reads it any more

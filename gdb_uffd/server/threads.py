@@ -1,0 +1,93 @@
+"""Thread packets: H, T, qC, qfThreadInfo, qThreadExtraInfo and the thread list in XML.
+
+Thread ids are `pPID.TID` in hexadecimal, of the recorded process (gdb manual, "Packets",
+"thread-id syntax").
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import List, Optional
+from xml.sax.saxutils import quoteattr
+
+from gdb_uffd.server.session import PacketError, Session, parse_hex
+
+_IDS_A_PACKET = 2000  # an id is at most 34 characters: well below the packet size
+
+ANY, ALL = 0, -1
+"""The two ids that name no single thread."""
+
+
+def parse_thread_id(session: Session, text: bytes) -> int:
+    """The TID that `text` names, or ANY or ALL; PacketError when there is no such thread."""
+    if text.startswith(b"p"):
+        process, _, thread = text[1:].partition(b".")
+        if process not in (b"0", b"-1") and parse_hex(process) != session.pid:
+            raise PacketError(errno.ESRCH)
+        text = thread or b"-1"
+    if text == b"-1":
+        return ALL
+    tid = parse_hex(text)
+    if tid != ANY and tid not in session.thread_ids:
+        raise PacketError(errno.ESRCH)
+    return tid
+
+
+def select(session: Session, arguments: bytes) -> bytes:
+    """`Hg thread-id`, `Hc thread-id`: the thread of later packets."""
+    tid = parse_thread_id(session, arguments[1:])
+    if arguments[:1] == b"g":
+        if tid not in (ANY, ALL):
+            session.general = session.runner = tid
+        return b"OK"
+    if arguments[:1] == b"c":
+        if tid not in (ANY, ALL):
+            session.runner = tid
+        return b"OK"
+    raise PacketError(errno.EINVAL)
+
+
+def alive(session: Session, arguments: bytes) -> bytes:
+    """`T thread-id`: recorded threads stay."""
+    parse_thread_id(session, arguments)
+    return b"OK"
+
+
+def current(session: Session, _arguments: bytes) -> bytes:
+    """`qC`."""
+    return b"QC" + session.thread_ids[session.general]
+
+
+def first_ids(session: Session, _arguments: bytes) -> bytes:
+    """`qfThreadInfo`."""
+    session.listed = 0
+    return next_ids(session, _arguments)
+
+
+def next_ids(session: Session, _arguments: bytes) -> bytes:
+    """`qsThreadInfo`: the next lot of ids, `l` at the end."""
+    ids = list(session.thread_ids.values())[session.listed : session.listed + _IDS_A_PACKET]
+    session.listed += len(ids)
+    return b"m" + b",".join(ids) if ids else b"l"
+
+
+def extra_info(session: Session, arguments: bytes) -> bytes:
+    """`qThreadExtraInfo,thread-id`: the thread's name in hex."""
+    tid = parse_thread_id(session, arguments)
+    if tid in (ANY, ALL):
+        raise PacketError(errno.EINVAL)
+    name = session.diversion.snapshot.thread(tid).name or "recorded"
+    return name.encode("utf-8", "replace").hex().encode("ascii")
+
+
+def thread_list_xml(session: Session, annex: bytes) -> Optional[bytes]:
+    """`qXfer:threads:read` (gdb manual, "Thread List Format")."""
+    if annex:
+        return None
+    lines: List[str] = ['<?xml version="1.0"?>', "<threads>"]
+    for thread in session.diversion.snapshot.threads:
+        name = "".join(c if c.isprintable() else "?" for c in thread.name)
+        named = f" name={quoteattr(name)}" if name else ""
+        lines.append(f'<thread id="{session.thread_ids[thread.tid].decode()}"{named}/>')
+    lines.append("</threads>\n")
+    return "\n".join(lines).encode("utf-8", "replace")
