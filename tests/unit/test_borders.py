@@ -1,0 +1,80 @@
+"""Holds the borders of the architecture: who may import what, and how long a module may be."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Iterator, Set
+
+import pytest
+from harness import ROOT
+
+PACKAGE = ROOT / "gdb_uffd"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+STANDARD_ONLY = [p for p in MODULES if p.relative_to(PACKAGE).parts[0] not in ("native",)]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that `path` names in an import, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def gdb_side(path: Path) -> bool:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] in ("client", "commands.py", "gdbinit.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_only_the_gdb_side_imports_gdb(path):
+    relative = path.relative_to(PACKAGE)
+    allowed = gdb_side(path) and (relative.parts[0] != "client" or path.name.startswith("gdb_"))
+    used = {m.split(".")[0] for m in imports(path)}
+    assert allowed or "gdb" not in used
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_only_the_server_imports_native(path):
+    relative = path.relative_to(PACKAGE)
+    native = any(m.startswith("gdb_uffd.native") for m in imports(path))
+    assert not native or relative.parts[0] in ("native", "replay", "server")
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if gdb_side(p)], ids=name)
+def test_the_gdb_side_needs_nothing_of_the_server(path):
+    for module in imports(path):
+        assert not module.startswith(("gdb_uffd.server", "gdb_uffd.replay", "gdb_uffd.trace"))
+
+
+@pytest.mark.parametrize("path", STANDARD_ONLY, ids=name)
+def test_standard_library_only(path):
+    third: Set[str] = {"cffi", "elftools", "pexpect", "hypothesis", "numpy", "psutil"}
+    assert not third & {m.split(".")[0] for m in imports(path)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_modules_are_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 420
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_no_bare_except(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert not (isinstance(node, ast.ExceptHandler) and node.type is None)
+
+
+def test_the_model_imports_neither():
+    assert {m.split(".")[0] for m in imports(PACKAGE / "model.py")} <= {
+        "__future__",
+        "dataclasses",
+        "typing",
+    }
