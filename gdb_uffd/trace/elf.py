@@ -1,0 +1,387 @@
+"""Bounded reading of ELF64 little-endian x86-64 objects: headers, notes, symbols.
+
+Everything here reads through slices of a mapped file (or through a callback into recorded
+memory) and checks each offset, because cores and libraries may be damaged or hostile.
+A malformed object raises ElfError; callers turn that into a line for the user.
+Layouts: elf(5), System V gABI chapters 4 and 5, psABI x86-64.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from array import array
+from dataclasses import dataclass
+from typing import Callable, Iterator, List, Optional, Set, Tuple, Union
+
+Buffer = Union[bytes, mmap.mmap]
+
+ET_EXEC, ET_DYN, ET_CORE = 2, 3, 4
+EM_X86_64 = 62
+PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_TLS = 1, 2, 3, 4, 7
+PF_X, PF_W, PF_R = 1, 2, 4
+PN_XNUM = 0xFFFF
+NT_GNU_BUILD_ID = 3
+DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ = 4, 5, 6, 10
+DT_GNU_HASH, DT_VERSYM = 0x6FFFFEF5, 0x6FFFFFF0
+SHT_SYMTAB = 2
+STT_TLS, STT_GNU_IFUNC = 6, 10
+VERSYM_HIDDEN = 0x8000
+
+MAX_SEGMENTS = 1 << 20
+"""Program headers read at most: 16 times the kernel's default vm.max_map_count (65,530)."""
+MAX_OBJECT_SEGMENTS = 4096  # program headers of an executable or library
+MAX_SECTIONS = 1 << 20
+MAX_NOTE = 64 << 10  # bytes of an object's note segment that are searched for a build-id
+MAX_DYNAMIC = 4096  # entries of a dynamic section
+MAX_CHAIN = 1 << 16  # symbols of one hash bucket
+MAX_STRING = 4096
+
+EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
+PHDR = struct.Struct("<IIQQQQQQ")
+SHDR = struct.Struct("<IIQQQQIIQQ")
+SYM = struct.Struct("<IBBHQQ")
+NHDR = struct.Struct("<III")
+U32 = struct.Struct("<I")
+U64 = struct.Struct("<Q")
+
+
+class ElfError(Exception):
+    """The object is not what it claims to be; the text says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The fields of Elf64_Ehdr that are used (elf(5))."""
+
+    type: int
+    machine: int
+    entry: int
+    phoff: int
+    phentsize: int
+    phnum: int
+    shoff: int
+    shentsize: int
+    shnum: int
+
+
+@dataclass(frozen=True)
+class ProgramHeader:
+    """Elf64_Phdr (elf(5)) without p_paddr."""
+
+    type: int
+    flags: int
+    offset: int
+    vaddr: int
+    filesz: int
+    memsz: int
+    align: int
+
+
+def slice_exact(data: Buffer, offset: int, length: int) -> bytes:
+    """`length` bytes at `offset`; ElfError when they are not all inside `data`."""
+    if offset < 0 or length < 0 or offset + length > len(data):
+        raise ElfError(f"bytes {offset:#x}+{length:#x} lie outside it ({len(data):#x} bytes)")
+    return data[offset : offset + length]
+
+
+def read_header(data: Buffer) -> Header:
+    """The ELF header; ElfError unless it is ELF64, little-endian."""
+    if bytes(data[:4]) != b"\x7fELF":
+        raise ElfError("not an ELF file")
+    raw = slice_exact(data, 0, EHDR.size)
+    ident, kind, machine, _, entry, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, _ = (
+        EHDR.unpack(raw)
+    )
+    if ident[4] != 2 or ident[5] != 1:
+        width = {1: "32-bit", 2: "64-bit"}.get(ident[4], "unknown class")
+        order = {1: "little-endian", 2: "big-endian"}.get(ident[5], "unknown byte order")
+        raise ElfError(f"{width} {order} ELF, not 64-bit little-endian")
+    return Header(kind, machine, entry, phoff, phentsize, phnum, shoff, shentsize, shnum)
+
+
+def segment_count(data: Buffer, header: Header) -> int:
+    """Number of program headers, PN_XNUM resolved through sh_info of section 0 (elf(5)).
+
+    ElfError when section 0 is not there (a truncated core loses it: it lies at the end).
+    """
+    if header.phnum != PN_XNUM:
+        return header.phnum
+    if header.shoff == 0:
+        raise ElfError("e_phnum is PN_XNUM and there is no section 0")
+    return int(SHDR.unpack(slice_exact(data, header.shoff, SHDR.size))[7])
+
+
+def read_segments(data: Buffer, header: Header, count: int) -> List[ProgramHeader]:
+    """The first `count` program headers; ElfError when they lie outside `data`."""
+    if count and header.phentsize != PHDR.size:
+        raise ElfError(f"program headers of {header.phentsize} bytes, not {PHDR.size}")
+    if count > MAX_SEGMENTS:
+        raise ElfError(f"{count} program headers, more than {MAX_SEGMENTS}")
+    raw = slice_exact(data, header.phoff, count * PHDR.size)
+    return [
+        ProgramHeader(kind, flags, offset, vaddr, filesz, memsz, align)
+        for kind, flags, offset, vaddr, _, filesz, memsz, align in PHDR.iter_unpack(raw)
+    ]
+
+
+def iter_notes(data: Buffer, start: int, end: int) -> Iterator[Tuple[bytes, int, int, int]]:
+    """(owner without NUL, type, description offset, description length) of each whole note.
+
+    Notes are 4-byte aligned in cores and in build-id segments (gABI "Note Section").  Stops
+    at the first note that does not lie whole in `[start, end)`; the caller sees a missing one.
+    """
+    end = min(end, len(data))
+    while start + NHDR.size <= end:
+        namesz, descsz, kind = NHDR.unpack(data[start : start + NHDR.size])
+        name = start + NHDR.size
+        desc = name + (namesz + 3 & ~3)
+        if desc + descsz > end:
+            return
+        owner = bytes(data[name : name + namesz]) if namesz <= 64 else b""
+        yield owner.rstrip(b"\0"), kind, desc, descsz
+        start = desc + (descsz + 3 & ~3)
+
+
+class Image:
+    """An executable or shared object, read at the object's own virtual addresses.
+
+    Made over a mapped file (`from_file`), an image in memory order (`from_memory`: bytes
+    of the vdso, or recorded memory of a library whose file is gone).  `bias` is run-time
+    address minus virtual address; 0 for an image made from a file.
+    """
+
+    def __init__(
+        self,
+        header: Header,
+        segments: List[ProgramHeader],
+        read: Callable[[int, int], bytes],
+        data: Optional[Buffer] = None,
+        bias: int = 0,
+    ) -> None:
+        self.header = header
+        self.segments = segments
+        self.loads = sorted((s for s in segments if s.type == PT_LOAD), key=lambda s: s.vaddr)
+        self.read = read
+        self.data = data
+        self.bias = bias
+        self._dynamic: Optional[dict[int, int]] = None
+        self._sections: Optional[List[Tuple[int, ...]]] = None
+
+    @classmethod
+    def from_file(cls, data: Buffer) -> Image:
+        """The object whose whole file is `data`; ElfError when it is none for x86-64."""
+        header = read_header(data)
+        if header.machine != EM_X86_64 or header.type not in (ET_EXEC, ET_DYN):
+            raise ElfError("not an x86-64 executable or shared object")
+        count = min(segment_count(data, header), MAX_OBJECT_SEGMENTS)
+        segments = read_segments(data, header, count)
+        loads = [s for s in segments if s.type == PT_LOAD]
+
+        def read(vaddr: int, length: int) -> bytes:
+            for s in loads:
+                if s.vaddr <= vaddr and vaddr + length <= s.vaddr + s.filesz:
+                    return slice_exact(data, s.offset + vaddr - s.vaddr, length)
+            raise ElfError(f"virtual address {vaddr:#x} is in no loaded segment")
+
+        return cls(header, segments, read, data)
+
+    @classmethod
+    def from_memory(cls, base: int, read_memory: Callable[[int, int], bytes]) -> Image:
+        """The object whose ELF header is mapped at `base`; `read_memory` raises ElfError."""
+        header = read_header(read_memory(base, EHDR.size))
+        if header.machine != EM_X86_64 or header.type not in (ET_EXEC, ET_DYN):
+            raise ElfError("not an x86-64 executable or shared object")
+        if header.phentsize != PHDR.size or header.phnum > MAX_OBJECT_SEGMENTS:
+            raise ElfError("unusable program headers")
+        raw = read_memory(base + header.phoff, header.phnum * PHDR.size)
+        segments = [
+            ProgramHeader(kind, flags, offset, vaddr, filesz, memsz, align)
+            for kind, flags, offset, vaddr, _, filesz, memsz, align in PHDR.iter_unpack(raw)
+        ]
+        loads = sorted((s for s in segments if s.type == PT_LOAD), key=lambda s: s.vaddr)
+        if not loads:
+            raise ElfError("no loaded segment")
+        bias = base - (loads[0].vaddr - loads[0].offset)
+        return cls(header, segments, lambda va, n: read_memory(va + bias, n), None, bias)
+
+    def segment(self, kind: int) -> Optional[ProgramHeader]:
+        """The first program header of that type, or None."""
+        return next((s for s in self.segments if s.type == kind), None)
+
+    def tls_size(self) -> Tuple[int, int]:
+        """(size, alignment) of the thread-local block; (0, 1) without PT_TLS."""
+        tls = self.segment(PT_TLS)
+        if tls is None or tls.memsz > 1 << 32:
+            return 0, 1
+        align = tls.align if 0 < tls.align <= 1 << 20 and not tls.align & tls.align - 1 else 1
+        return tls.memsz, align
+
+    def build_id(self) -> bytes:
+        """The GNU build-id (ld(1) --build-id), or b"" when there is none to be read."""
+        for s in self.segments:
+            if s.type != PT_NOTE or not 0 < s.filesz <= MAX_NOTE:
+                continue
+            try:
+                notes = self.read(s.vaddr, s.filesz)
+            except ElfError:
+                continue
+            for owner, kind, offset, length in iter_notes(notes, 0, len(notes)):
+                if owner == b"GNU" and kind == NT_GNU_BUILD_ID and 0 < length <= 64:
+                    return notes[offset : offset + length]
+        return b""
+
+    def dynamic(self) -> dict[int, int]:
+        """Dynamic tags (first of each) with addresses as the object's own."""
+        if self._dynamic is None:
+            self._dynamic = {}
+            s = self.segment(PT_DYNAMIC)
+            if s is not None:
+                raw = self.read(s.vaddr, min(s.filesz, MAX_DYNAMIC * 16))
+                top = max((p.vaddr + p.memsz for p in self.loads), default=0)
+                for tag, value in struct.iter_unpack("<QQ", raw[: len(raw) & ~15]):
+                    if tag == 0:
+                        break
+                    # ld.so adds the load address to some d_ptr in memory (glibc, not the vdso).
+                    if self.bias and value >= top and 0 <= value - self.bias < top:
+                        value -= self.bias
+                    self._dynamic.setdefault(tag, value)
+        return self._dynamic
+
+    def _symbol(self, index: int) -> Tuple[int, ...]:
+        return SYM.unpack(self.read(self.dynamic()[DT_SYMTAB] + index * SYM.size, SYM.size))
+
+    def _named(self, offset: int, name: bytes) -> bool:
+        if offset + len(name) >= self.dynamic().get(DT_STRSZ, 0):
+            return False
+        at = self.dynamic()[DT_STRTAB] + offset
+        return self.read(at, len(name) + 1) == name + b"\0"
+
+    def dynamic_symbol(self, name: bytes) -> Optional[Tuple[int, int]]:
+        """(value, size) of a defined dynamic symbol, the default version first; else None.
+
+        Thread-local and ifunc symbols have no address of their own and are left out.
+        ElfError when the tables are damaged.
+        """
+        if len(name) > MAX_STRING:
+            return None
+        try:
+            dyn = self.dynamic()
+            if DT_GNU_HASH in dyn:
+                indices = self._gnu_chain(dyn[DT_GNU_HASH], name)
+            elif DT_HASH in dyn:
+                indices = self._sysv_chain(dyn[DT_HASH], name)
+            else:
+                return None
+            second: Optional[Tuple[int, int]] = None
+            for index in indices:
+                st_name, info, _, section, value, size = self._symbol(index)
+                if section == 0 or info & 15 in (STT_TLS, STT_GNU_IFUNC):
+                    continue
+                if not self._named(st_name, name):
+                    continue
+                if DT_VERSYM in dyn:
+                    version = self.read(dyn[DT_VERSYM] + 2 * index, 2)
+                    if int.from_bytes(version, "little") & VERSYM_HIDDEN:
+                        second = second or (value, size)
+                        continue
+                return value, size
+            return second
+        except KeyError as missing:
+            raise ElfError(f"no dynamic tag {missing}") from missing
+
+    def _gnu_chain(self, table: int, name: bytes) -> Iterator[int]:
+        """Symbol indices whose GNU hash agrees (binutils' elf_gnu_hash, glibc do_lookup_x)."""
+        value = 5381
+        for c in name:
+            value = value * 33 + c & 0xFFFFFFFF
+        buckets, first, bloom, shift = struct.unpack("<IIII", self.read(table, 16))
+        if not buckets or not bloom or shift > 63:
+            return
+        at = table + 16 + value // 64 % bloom * 8
+        word = U64.unpack(self.read(at, 8))[0]
+        if not word >> value % 64 & word >> (value >> shift) % 64 & 1:
+            return
+        bucket_table = table + 16 + bloom * 8
+        start = U32.unpack(self.read(bucket_table + value % buckets * 4, 4))[0]
+        if start < first:
+            return
+        chain = bucket_table + buckets * 4
+        for index in range(start, start + MAX_CHAIN):
+            hashed = U32.unpack(self.read(chain + (index - first) * 4, 4))[0]
+            if hashed | 1 == value | 1:
+                yield index
+            if hashed & 1:
+                return
+
+    def _sysv_chain(self, table: int, name: bytes) -> Iterator[int]:
+        """Symbol indices of the bucket (gABI chapter 5, "Hash Table")."""
+        value = 0
+        for c in name:
+            value = (value << 4) + c
+            high = value & 0xF0000000
+            value = (value ^ high >> 24) & ~high & 0xFFFFFFFF
+        buckets, chains = struct.unpack("<II", self.read(table, 8))
+        if not buckets:
+            return
+        index = U32.unpack(self.read(table + 8 + value % buckets * 4, 4))[0]
+        for _ in range(min(chains, MAX_CHAIN)):
+            if index == 0 or index >= chains:
+                return
+            yield index
+            index = U32.unpack(self.read(table + 8 + (buckets + index) * 4, 4))[0]
+
+    def static_symbol(self, name: bytes) -> Optional[Tuple[int, int]]:
+        """(value, size) of a defined symbol of .symtab, global ones first; else None.
+
+        Works on files only (section headers are not loaded).  Finds the name in the string
+        table first, then its offset among the st_name fields, both at C speed.
+        """
+        if self.data is None or not name or len(name) > MAX_STRING:
+            return None
+        sections = self._section_headers()
+        local: Optional[Tuple[int, int]] = None
+        for section in sections:
+            if section[1] != SHT_SYMTAB or section[6] >= len(sections):
+                continue
+            strings = sections[section[6]]
+            table = slice_exact(self.data, section[4], section[5] // SYM.size * SYM.size)
+            slice_exact(self.data, strings[4], 0)
+            end = min(strings[4] + strings[5], len(self.data))
+            wanted = _string_offsets(self.data, strings[4], end, name)
+            if not wanted:
+                continue
+            names = array("I")
+            names.frombytes(table)
+            for index, st_name in enumerate(names[:: SYM.size // 4]):
+                if st_name not in wanted:
+                    continue
+                _, info, _, shndx, value, size = SYM.unpack_from(table, index * SYM.size)
+                if shndx == 0 or shndx >= 0xFF00 or info & 15 in (STT_TLS, STT_GNU_IFUNC):
+                    continue  # undefined, absolute, common, thread-local, indirect
+                if info >> 4:
+                    return value, size
+                local = local or (value, size)
+        return local
+
+    def _section_headers(self) -> List[Tuple[int, ...]]:
+        if self._sections is None:
+            h = self.header
+            self._sections = []
+            if self.data is not None and h.shoff and h.shentsize == SHDR.size:
+                count = h.shnum or SHDR.unpack(slice_exact(self.data, h.shoff, SHDR.size))[5]
+                if count > MAX_SECTIONS:
+                    raise ElfError(f"{count} sections")
+                raw = slice_exact(self.data, h.shoff, count * SHDR.size)
+                self._sections = list(SHDR.iter_unpack(raw))
+        return self._sections
+
+
+def _string_offsets(data: Buffer, start: int, end: int, name: bytes) -> Set[int]:
+    """Offsets of `name` in a string table; a string may be the tail of another (elf(5))."""
+    found: Set[int] = set()
+    at = data.find(name + b"\0", start, end)
+    while at >= 0 and len(found) < 65536:
+        found.add(at - start)
+        at = data.find(name + b"\0", at + 1, end)
+    return found

@@ -1,0 +1,144 @@
+"""Which mapped file is the executable, and that every mapped file is the right one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Sequence
+
+from gdb_uffd.model import PAGE_SIZE, UffdError, page_ceil, page_floor
+from gdb_uffd.trace.files import (
+    FileCache,
+    FileProblem,
+    MappedFile,
+    Module,
+    first_page,
+    group,
+    mismatch,
+    resolve,
+)
+from gdb_uffd.trace.layout import Dumped
+from gdb_uffd.trace.notes import USER_END, FileRange, Notes
+from gdb_uffd.trace.source import UNAVAILABLE, Segment
+
+AT_PHDR, AT_PHNUM, AT_ENTRY = 3, 5, 9  # <elf.h>, getauxval(3)
+NAME_IT = "name the right one: uffd spawn CORE EXECUTABLE"
+
+
+@dataclass
+class Found:
+    """The modules in order of address, the file ranges they consist of, the executable's."""
+
+    modules: List[Module] = field(default_factory=list)
+    ranges: List[FileRange] = field(default_factory=list)
+    main: Optional[Module] = None
+
+
+def find_modules(
+    notes: Notes, cache: FileCache, dumped: Dumped, core_mtime_ns: int, named: Optional[str]
+) -> Found:
+    """Modules of the core, each with its file or the reason why it has none.
+
+    `named`: the user's executable, or None.  UffdError when that cannot be opened, is no x86-64
+    executable, or is not the one that the core was made by.
+    """
+    chosen = _open_named(named, cache) if named else None
+    ranges = list(notes.files or [])
+    if not ranges and chosen is not None:
+        ranges = _ranges_of(chosen, notes)
+    found = Found(group(ranges, cache, dumped.read), ranges)
+    found.main = _main_module(found.modules, notes)
+    if chosen is not None and found.main is None:
+        raise UffdError(
+            f"{chosen.path}: the core does not tell where its executable was mapped, so this "
+            "cannot be checked against it; leave EXECUTABLE out: uffd spawn CORE"
+        )
+    for module in found.modules:
+        page = first_page(module, dumped.writable, dumped.read)
+        if module is found.main and chosen is not None:
+            _check_named(module, chosen, page, core_mtime_ns, notes)
+            resolve(module, cache, page, core_mtime_ns, chosen.path)
+            module.path = chosen.path
+        else:
+            resolve(module, cache, page, core_mtime_ns)
+    return found
+
+
+def _open_named(path: str, cache: FileCache) -> MappedFile:
+    path = os.path.abspath(path)
+    try:
+        opened = cache.open(path)
+    except FileProblem as problem:
+        raise UffdError(f"{path}: {problem}; {NAME_IT}") from problem
+    if opened.image is None:
+        raise UffdError(f"{path}: not an x86-64 executable; {NAME_IT}")
+    return opened
+
+
+def _check_named(
+    module: Module, chosen: MappedFile, page: bytes, core_mtime_ns: int, notes: Notes
+) -> None:
+    problem = mismatch(module, chosen, page, core_mtime_ns, named=True)
+    image = chosen.image
+    if not problem and image is not None:
+        entry, count = notes.auxv_value(AT_ENTRY), notes.auxv_value(AT_PHNUM)
+        if count is not None and count != image.header.phnum:
+            problem = f"has {image.header.phnum} program headers, the recorded one has {count}"
+        elif entry is not None and (entry - image.header.entry) % PAGE_SIZE:
+            problem = "has another entry point than the recorded one"
+    if problem:
+        raise UffdError(f"{chosen.path}: {problem} ({module.path}); {NAME_IT}")
+
+
+def _main_module(modules: Sequence[Module], notes: Notes) -> Optional[Module]:
+    """The module that holds the entry point or the program headers, else the one named as
+    the process was (NT_PRPSINFO keeps 15 characters)."""
+    for kind in (AT_ENTRY, AT_PHDR):
+        address = notes.auxv_value(kind)
+        for module in modules:
+            if address is not None and module.holds(address):
+                return module
+    for module in modules:
+        if notes.name and os.path.basename(module.path)[:15] == notes.name:
+            return module
+    return None
+
+
+def _ranges_of(chosen: MappedFile, notes: Notes) -> List[FileRange]:
+    """File ranges of the named executable in a core without NT_FILE, from its program headers
+    and AT_ENTRY; the kernel maps whole pages (fs/binfmt_elf.c, elf_map)."""
+    entry, image = notes.auxv_value(AT_ENTRY), chosen.image
+    if entry is None or image is None or (entry - image.header.entry) % PAGE_SIZE:
+        return []
+    bias = entry - image.header.entry
+    ranges: List[FileRange] = []
+    for s in image.loads:
+        start, end = page_floor(bias + s.vaddr), page_ceil(bias + s.vaddr + s.filesz)
+        if ranges:
+            start = max(start, ranges[-1].end)
+        if 0 < start < end <= USER_END and s.filesz:
+            skipped = start - page_floor(bias + s.vaddr)
+            offset = page_floor(s.offset) + skipped
+            ranges.append(FileRange(start, end, offset, chosen.path))
+    return ranges
+
+
+def file_warnings(found: Found, segments: Sequence[Segment]) -> List[str]:
+    """One line for each file that memory is missing without, with the remedy."""
+    missing: Dict[str, int] = {}
+    for s in segments:
+        if s.kind == UNAVAILABLE:
+            missing[s.reason] = missing.get(s.reason, 0) + (s.end - s.start) // PAGE_SIZE
+    lines: List[str] = []
+    for module in found.modules:
+        pages = missing.pop(module.reason, 0) if module.reason else 0
+        if not pages:
+            continue
+        if module is found.main:
+            remedy = NAME_IT
+        elif module.recorded_id:
+            remedy = f"put the file with build-id {module.recorded_id.hex()} there and spawn again"
+        else:
+            remedy = "put the file that was mapped there and spawn again"
+        lines.append(f"{module.reason}; {pages} pages are unavailable; {remedy}")
+    return lines

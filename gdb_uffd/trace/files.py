@@ -1,0 +1,253 @@
+"""The files that the recorded process had mapped: find them, open them, make sure they are
+the ones that were mapped.
+
+A file's identity is its build-id where both sides have one, else the dumped bytes of its first
+page, else only that it is not newer than the core.  Devices and pipes are never opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import Callable, Dict, List, Optional, Sequence
+
+from gdb_uffd.model import PAGE_SIZE, page_ceil, page_floor
+from gdb_uffd.trace.elf import ElfError, Image
+from gdb_uffd.trace.notes import FileRange
+
+DELETED = " (deleted)"
+"""What d_path() appends to the name of an unlinked file (proc(5), /proc/pid/maps)."""
+
+
+class FileProblem(Exception):
+    """A file that cannot serve; the text is the reason, without the file's name."""
+
+
+@dataclass
+class MappedFile:
+    """An open regular file, mapped read-only as a whole.  `image` is None unless it is ELF."""
+
+    path: str
+    data: mmap.mmap
+    mtime_ns: int
+    image: Optional[Image] = None
+    build_id: bytes = b""
+
+
+@dataclass
+class Module:
+    """The mappings of one file (of one loaded copy of it, for an ELF object).
+
+    `file` is None when the file cannot serve, and `reason` then names it and says why.
+    `image` may still be there, read from recorded memory.  `bias`: run-time address minus
+    the object's own virtual address; meaningful when `image` is not None.
+    """
+
+    path: str
+    ranges: List[FileRange] = field(default_factory=list)
+    file: Optional[MappedFile] = None
+    reason: str = ""
+    image: Optional[Image] = None
+    bias: int = 0
+    recorded_id: bytes = b""
+    top: int = 0  # end of its address range when that is known from program headers
+
+    def holds(self, address: int) -> bool:
+        """Whether one of its file mappings contains `address`."""
+        return any(r.start <= address < r.end for r in self.ranges)
+
+
+def map_file(path: str) -> MappedFile:
+    """Open and map `path`; FileProblem with the reason when that cannot be.
+
+    The path is examined before it is opened: opening a device can have effects, and opening a
+    FIFO would wait for its other end (O_NONBLOCK guards the moment between).
+    """
+    if not path.startswith("/"):
+        raise FileProblem("not a file of the file system")
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise FileProblem("not a regular file")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise FileProblem("not a regular file")
+            if status.st_size == 0:
+                raise FileProblem("empty file")
+            data = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise FileProblem(_plain(error)) from error
+    except (ValueError, OverflowError) as error:  # NUL in the name; a size mmap cannot take
+        raise FileProblem("cannot be mapped") from error
+    opened = MappedFile(path, data, status.st_mtime_ns)
+    try:
+        opened.image = Image.from_file(data)
+        opened.build_id = opened.image.build_id()
+    except ElfError:
+        opened.image = None  # a data file, or damaged: it then has no symbols
+    return opened
+
+
+def _plain(error: OSError) -> str:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return "no such file"
+    if error.errno == errno.EACCES:
+        return "permission denied"
+    return os.strerror(error.errno) if error.errno else "cannot be read"
+
+
+class FileCache:
+    """Each path is opened once; a failure is remembered too."""
+
+    def __init__(self) -> None:
+        self._files: Dict[str, MappedFile] = {}
+        self._problems: Dict[str, str] = {}
+
+    def open(self, path: str) -> MappedFile:
+        """The mapped file; FileProblem when it cannot be had."""
+        if path in self._problems:
+            raise FileProblem(self._problems[path])
+        if path not in self._files:
+            try:
+                self._files[path] = map_file(path)
+            except FileProblem as problem:
+                self._problems[path] = str(problem)
+                raise
+        return self._files[path]
+
+    def close(self) -> None:
+        """Unmap all of them."""
+        for opened in self._files.values():
+            opened.data.close()
+        self._files.clear()
+
+
+def object_bias(image: Image, where: FileRange) -> Optional[int]:
+    """Run-time minus own address of an object one of whose mappings is `where`, or None."""
+    for load in image.loads:
+        first = page_floor(load.offset)
+        if first <= where.offset < max(page_ceil(load.offset + load.filesz), first + 1):
+            return where.start - (page_floor(load.vaddr) + where.offset - first)
+    return None
+
+
+def object_top(image: Image, bias: int) -> int:
+    """First page boundary after the object's last segment, at run time."""
+    return page_ceil(bias + max((s.vaddr + s.memsz for s in image.loads), default=0))
+
+
+def group(
+    ranges: Sequence[FileRange], cache: FileCache, dumped: Callable[[int, int], bytes]
+) -> List[Module]:
+    """Modules of `ranges` (sorted by start), in order of address, files not yet checked.
+
+    One path may be loaded twice (dlmopen, a replaced library): a mapping beyond the
+    end of the object, as its program headers in the core (else in the file) give it, starts
+    the next copy.  `dumped` reads what the core itself holds and raises ElfError elsewhere.
+    """
+    modules: List[Module] = []
+    latest: Dict[str, Module] = {}
+    for r in ranges:
+        module = latest.get(r.path)
+        if module is None or (module.top and r.offset == 0 and r.start >= module.top):
+            module = latest[r.path] = Module(r.path)
+            modules.append(module)
+            _examine(module, r, cache, dumped)
+        module.ranges.append(r)
+    return modules
+
+
+def _examine(
+    module: Module, first: FileRange, cache: FileCache, dumped: Callable[[int, int], bytes]
+) -> None:
+    """Fill in what the core itself tells of the object whose first mapping is `first`."""
+    if first.offset == 0:
+        try:
+            module.image = Image.from_memory(first.start, dumped)
+            module.bias = module.image.bias
+            module.recorded_id = module.image.build_id()
+            module.top = object_top(module.image, module.bias)
+            return
+        except ElfError:
+            module.image = None
+    try:
+        image = cache.open(module.path).image
+    except FileProblem:
+        return
+    bias = object_bias(image, first) if image is not None else None
+    if image is not None and bias is not None:
+        module.top = object_top(image, bias)
+
+
+def mismatch(
+    module: Module, opened: MappedFile, page: bytes, core_mtime_ns: int, named: bool = False
+) -> str:
+    """Why `opened` is not what was mapped as `module`, or "".
+
+    `page`: dumped bytes of the module's first page (not writable), b"" when the core has none.
+    `named`: the user named this file for it, so age alone does not speak against it.
+    """
+    if module.recorded_id and opened.build_id:
+        if module.recorded_id == opened.build_id:
+            return ""
+        return (
+            f"has build-id {opened.build_id.hex()}, "
+            f"the core was made with build-id {module.recorded_id.hex()}"
+        )
+    if page:
+        start = opened.data[: len(page)]
+        if start + bytes(len(page) - len(start)) == page:
+            return ""
+        return "differs from the file that was mapped (no build-id, compared the first page)"
+    if opened.mtime_ns > core_mtime_ns and not named:
+        return "is newer than the core, and nothing in the core proves it is the file mapped then"
+    return ""
+
+
+def resolve(
+    module: Module, cache: FileCache, page: bytes, core_mtime_ns: int, named: str = ""
+) -> None:
+    """Find and check the file of `module`; sets `file` and `image`, or `reason`.
+
+    A file that was deleted while mapped serves only when the same path now holds an object
+    with the recorded build-id.
+    """
+    path = named or module.path
+    deleted = not named and path.endswith(DELETED) and not os.path.lexists(path)
+    if deleted:
+        path = path[: -len(DELETED)]
+    try:
+        opened = cache.open(path)
+        problem = mismatch(module, opened, page, core_mtime_ns, bool(named))
+        if deleted and (problem or not module.recorded_id or not opened.build_id):
+            problem = "was deleted or replaced while the program had it mapped"
+    except FileProblem as error:
+        problem = "was deleted while the program had it mapped" if deleted else str(error)
+    if problem:
+        module.reason = f"{path}: {problem}"
+        return
+    module.file = opened
+    if opened.image is not None and module.ranges:
+        bias = object_bias(opened.image, module.ranges[0])
+        if bias is not None:
+            module.image, module.bias = opened.image, bias
+            module.top = object_top(opened.image, bias)
+
+
+def first_page(
+    module: Module, writable: Callable[[int], bool], dumped: Callable[[int, int], bytes]
+) -> bytes:
+    """The dumped first page of the module, b"" when it is not in the core or was writable."""
+    for r in module.ranges:
+        if r.offset == 0 and not writable(r.start):
+            try:
+                return dumped(r.start, PAGE_SIZE)
+            except ElfError:
+                return b""
+    return b""

@@ -1,0 +1,206 @@
+"""The notes of a core: threads, registers, auxiliary vector, mapped files.
+
+Two dialects.  The kernel (fs/binfmt_elf.c) puts the process notes after the first NT_PRSTATUS
+and the layout note last; gdb's gcore (gdb/linux-tdep.c) writes a NT_SIGINFO for each thread.
+In both every NT_PRSTATUS starts a thread and what follows belongs to it.
+Structures: <sys/procfs.h> (elf_prstatus, elf_prpsinfo), core(5).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Sequence, Set, Tuple
+
+from gdb_uffd.model import PAGE_SIZE, Registers, ThreadState
+from gdb_uffd.trace import xstate
+from gdb_uffd.trace.elf import Buffer, ProgramHeader, iter_notes
+
+NT_PRSTATUS, NT_FPREGSET, NT_PRPSINFO, NT_AUXV = 1, 2, 3, 6
+NT_X86_XSTATE, NT_X86_XSAVE_LAYOUT = 0x202, 0x205
+NT_SIGINFO, NT_FILE = 0x53494749, 0x46494C45
+
+MAX_NOTES_BYTES = 256 << 20
+"""Bytes of notes that are read: room for 65,536 threads with AVX-512 state (3.5 kB each)."""
+MAX_THREADS = 1 << 18
+MAX_AUXV = 4096  # bytes; the kernel's vector has about 22 entries of 16
+USER_END = (1 << 47) - PAGE_SIZE
+"""End of user memory with 4-level page tables (Documentation/arch/x86/x86_64/mm.rst)."""
+SIGINFO_SIZE = 128
+
+PRSTATUS_SIZE, PRPSINFO_SIZE = 336, 136
+_CURSIG, _SIGHOLD, _PID, _REGS = 12, 24, 32, 112  # offsets in elf_prstatus, x86-64
+_PSINFO_PID, _PSINFO_FNAME = 24, 40  # offsets in elf_prpsinfo
+_GPRS = struct.Struct("<27Q")
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """`[start, end)` maps the file `path` from byte `offset` on."""
+
+    start: int
+    end: int
+    offset: int
+    path: str
+
+
+@dataclass
+class Notes:
+    """What the notes told.  `files` is None when there is no usable NT_FILE."""
+
+    threads: List[ThreadState] = field(default_factory=list)
+    pid: int = 0
+    name: str = ""
+    auxv: bytes = b""
+    files: Optional[List[FileRange]] = None
+    problems: List[str] = field(default_factory=list)
+
+    def auxv_value(self, kind: int) -> Optional[int]:
+        """The value of the first entry of that type (getauxval(3)), or None."""
+        for key, value in struct.iter_unpack("<QQ", self.auxv):
+            if key == kind:
+                return int(value)
+            if key == 0:
+                break
+        return None
+
+
+@dataclass
+class _Thread:
+    tid: int
+    signal: int
+    sigmask: int
+    gpr: List[int]
+    siginfo: bytes = b""
+    fpregs: bytes = b""
+    xsave: Tuple[int, int] = (0, 0)  # where the note's description lies, its length
+
+
+def read_notes(data: Buffer, segments: Sequence[ProgramHeader]) -> Notes:
+    """The notes of all PT_NOTE `segments` of the core `data`.
+
+    Nothing raises: what is damaged is left out and named in `Notes.problems`.
+    """
+    notes = Notes()
+    raw: List[_Thread] = []
+    layout: Optional[xstate.Layout] = None
+    tids: Set[int] = set()
+    budget = MAX_NOTES_BYTES
+    skipping = False  # inside a thread that was refused: its notes are nobody's
+    for segment in segments:
+        end = segment.offset + segment.filesz
+        if end > len(data):
+            notes.problems.append("truncated core: its notes are not whole; threads may be missing")
+        if end - segment.offset > budget:
+            notes.problems.append(f"notes beyond {MAX_NOTES_BYTES >> 20} MiB are not read")
+            end = segment.offset + budget
+        budget -= max(0, end - segment.offset)
+        for owner, kind, at, length in iter_notes(data, segment.offset, end):
+            if owner not in (b"CORE", b"LINUX"):
+                continue
+            if kind == NT_PRSTATUS:
+                thread = _prstatus(data[at : at + min(length, PRSTATUS_SIZE)])
+                skipping = thread is None or thread.tid in tids or len(raw) >= MAX_THREADS
+                if thread is None or skipping:
+                    notes.problems.append(f"NT_PRSTATUS at {at:#x} is damaged or a duplicate")
+                    continue
+                raw.append(thread)
+                tids.add(thread.tid)
+            elif kind == NT_FPREGSET and raw and not skipping and length == xstate.FXSAVE_SIZE:
+                raw[-1].fpregs = bytes(data[at : at + length])
+            elif kind == NT_X86_XSTATE and raw and not skipping and length >= xstate.EXTENDED:
+                raw[-1].xsave = (at, min(length, 1 << 16))
+            elif kind == NT_SIGINFO and raw and not skipping and length <= 4096:
+                raw[-1].siginfo = bytes(data[at : at + min(length, SIGINFO_SIZE)])
+            elif kind == NT_X86_XSAVE_LAYOUT:
+                layout = xstate.parse_layout(bytes(data[at : at + min(length, 4096)]))
+            elif kind == NT_PRPSINFO and length >= PRPSINFO_SIZE:
+                info = data[at : at + PRPSINFO_SIZE]
+                notes.pid = int.from_bytes(info[_PSINFO_PID : _PSINFO_PID + 4], "little")
+                name = info[_PSINFO_FNAME : _PSINFO_FNAME + 16].split(b"\0")[0]
+                notes.name = name.decode("utf-8", "replace")
+            elif kind == NT_AUXV and length <= MAX_AUXV:
+                notes.auxv = bytes(data[at : at + (length & ~15)])
+            elif kind == NT_FILE:
+                notes.files = _parse_files(data[at : at + length], notes.problems)
+    notes.problems = notes.problems[:20]
+    if raw and not notes.pid:
+        notes.pid = raw[0].tid
+    for index, thread in enumerate(raw):
+        notes.threads.append(_finish(thread, index == 0, data, layout, notes))
+    return notes
+
+
+def _prstatus(raw: bytes) -> Optional[_Thread]:
+    if len(raw) != PRSTATUS_SIZE:
+        return None
+    tid = int.from_bytes(raw[_PID : _PID + 4], "little")
+    if not 0 < tid < 1 << 31:
+        return None
+    signal = int.from_bytes(raw[_CURSIG : _CURSIG + 2], "little")
+    sigmask = int.from_bytes(raw[_SIGHOLD : _SIGHOLD + 8], "little")
+    return _Thread(tid, signal if signal <= 64 else 0, sigmask, list(_GPRS.unpack_from(raw, _REGS)))
+
+
+def _finish(
+    thread: _Thread, first: bool, data: Buffer, layout: Optional[xstate.Layout], notes: Notes
+) -> ThreadState:
+    at, length = thread.xsave
+    if length:
+        image, features = xstate.from_note(data[at : at + length], layout)
+    elif thread.fpregs:
+        image, features = xstate.from_fpregs(thread.fpregs)
+    else:
+        image, features = xstate.initial().xstate, 0
+    # The kernel writes the fatal signal into every thread's pr_cursig; only the one it was
+    # delivered to has a siginfo (fs/binfmt_elf.c, fill_thread_core_info).
+    signal = thread.signal if first or thread.siginfo else 0
+    return ThreadState(
+        tid=thread.tid,
+        registers=Registers(thread.gpr, image, features),
+        signal=signal,
+        siginfo=thread.siginfo if len(thread.siginfo) == SIGINFO_SIZE else b"",
+        sigmask=thread.sigmask,
+        name=notes.name if thread.tid == notes.pid else "",
+    )
+
+
+def _parse_files(raw: bytes, problems: List[str]) -> Optional[List[FileRange]]:
+    """NT_FILE: count, page size, count times (start, end, offset in pages), count strings
+    (fs/binfmt_elf.c, fill_files_note; gdb writes page size 1 and offsets in bytes)."""
+    if len(raw) < 16:
+        problems.append("NT_FILE is damaged; memory that is not in the core is unavailable")
+        return None
+    count, unit = struct.unpack_from("<QQ", raw)
+    table_end = 16 + count * 24
+    if table_end + count > len(raw) or not 0 < unit <= 1 << 30:
+        problems.append("NT_FILE is damaged; memory that is not in the core is unavailable")
+        return None
+    names = bytes(raw[table_end:]).split(b"\0")
+    if len(names) <= count:
+        problems.append("NT_FILE is damaged; memory that is not in the core is unavailable")
+        return None
+    ranges: List[FileRange] = []
+    dropped = 0
+    paths: Dict[bytes, str] = {}
+    for (start, end, pages), name in zip(
+        struct.iter_unpack("<QQQ", raw[16:table_end]), names[:count]
+    ):
+        offset = pages * unit
+        aligned = not (start | end | offset) & (PAGE_SIZE - 1)
+        if not (aligned and 0 < start < end <= USER_END and offset + end - start < 1 << 63):
+            dropped += 1
+            continue
+        path = paths.setdefault(name, os.fsdecode(name))
+        ranges.append(FileRange(start, end, offset, path))
+    if dropped:
+        problems.append(f"NT_FILE: {dropped} impossible ranges are left out")
+    ranges.sort(key=lambda r: (r.start, r.end, r.offset, r.path))
+    kept: List[FileRange] = []
+    for r in ranges:
+        if kept and r.start < kept[-1].end:
+            problems.append(f"NT_FILE: ranges overlap at {r.start:#x}; the first one counts")
+            continue
+        kept.append(r)
+    return kept

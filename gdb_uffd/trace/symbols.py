@@ -1,0 +1,101 @@
+"""Run-time addresses of symbols, searched in the order that the dynamic linker has."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Optional, Sequence
+
+from gdb_uffd.model import MemoryUnavailable
+from gdb_uffd.trace.elf import PT_DYNAMIC, ElfError
+from gdb_uffd.trace.files import Module
+from gdb_uffd.trace.source import ReadMemory
+
+DT_DEBUG = 21
+MAX_LINK_MAPS = 4096
+MAX_CACHED = 4096
+
+
+def read_word(read: ReadMemory, address: int, size: int = 8) -> int:
+    """A little-endian unsigned word of `size` bytes; MemoryUnavailable."""
+    return int.from_bytes(read(address, size), "little")
+
+
+def link_maps(executable: Optional[Module], read: ReadMemory) -> List[int]:
+    """Addresses of the struct link_map chain (<link.h>), the executable's first.
+
+    From DT_DEBUG of the executable; empty for a static executable, or when the chain cannot be
+    read.  At most MAX_LINK_MAPS, so a loop in damaged memory ends.
+    """
+    found: List[int] = []
+    if executable is None or executable.image is None:
+        return found
+    dynamic = executable.image.segment(PT_DYNAMIC)
+    if dynamic is None:
+        return found
+    try:
+        at = dynamic.vaddr + executable.bias
+        raw = read(at, min(dynamic.memsz, 1 << 16) & ~15)
+        tags = {
+            int.from_bytes(raw[i : i + 8], "little"): int.from_bytes(raw[i + 8 : i + 16], "little")
+            for i in range(0, len(raw), 16)
+        }
+        debug = tags.get(DT_DEBUG, 0)
+        entry = read_word(read, debug + 8) if debug else 0  # r_debug.r_map
+        while entry and len(found) < MAX_LINK_MAPS and entry not in found:
+            found.append(entry)
+            entry = read_word(read, entry + 24)  # l_next
+    except MemoryUnavailable:
+        pass  # what was read so far is still in order
+    return found
+
+
+def search_order(
+    modules: Sequence[Module], executable: Optional[Module], interpreter: int, read: ReadMemory
+) -> List[Module]:
+    """Modules with symbols: in the linker's order where it is known, else the executable, then
+    by address, the dynamic linker (which holds AT_BASE, `interpreter`) last."""
+    usable = [m for m in modules if m.image is not None]
+    by_bias: Dict[int, Module] = {}
+    for module in usable:
+        by_bias.setdefault(module.bias, module)
+    order: List[Module] = [executable] if executable in usable and executable else []
+    for entry in link_maps(executable, read)[1:]:
+        try:
+            linked = by_bias.get(read_word(read, entry))  # l_addr
+        except MemoryUnavailable:
+            break
+        if linked is not None and linked not in order:
+            order.append(linked)
+    rest = [m for m in usable if m not in order]
+    rest.sort(key=lambda m: bool(interpreter) and m.holds(interpreter))
+    return order + rest
+
+
+class Symbols:
+    """Looks names up: .dynsym of every module through its hash table, then .symtab."""
+
+    def __init__(self, order: Sequence[Module]) -> None:
+        self._order = order
+        self._known: Dict[str, Optional[int]] = {}
+
+    def find(self, name: str) -> Optional[int]:
+        """Run-time address of `name`, or None.  Damaged objects are passed over."""
+        if name not in self._known:
+            if len(self._known) >= MAX_CACHED:
+                self._known.clear()
+            self._known[name] = self._search(name)
+        return self._known[name]
+
+    def _search(self, name: str) -> Optional[int]:
+        raw = name.encode("utf-8", "surrogateescape")
+        for static in (False, True):
+            for module in self._order:
+                image = module.image
+                if image is None:
+                    continue
+                try:
+                    found = image.static_symbol(raw) if static else image.dynamic_symbol(raw)
+                except ElfError:
+                    continue
+                if found is not None:
+                    return found[0] + module.bias & (1 << 64) - 1
+        return None
