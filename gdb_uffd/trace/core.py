@@ -28,7 +28,7 @@ from gdb_uffd.model import (
 )
 from gdb_uffd.trace import elf, executable, places, symbols, tls
 from gdb_uffd.trace.elf import ElfError
-from gdb_uffd.trace.files import FileCache, Module
+from gdb_uffd.trace.files import FileCache, Module, close_map
 from gdb_uffd.trace.layout import Dumped, Load, Plan, build, make_loads
 from gdb_uffd.trace.notes import Notes, read_notes
 from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Place, ReadMemory, Segment
@@ -154,7 +154,7 @@ class CoreSnapshot:
         """Unmap the core and the files.  Idempotent."""
         self.segments = []
         self._starts = []
-        self._core.close()
+        close_map(self._core)
         self._cache.close()
 
 
@@ -191,7 +191,7 @@ def open_core(path: str, executable_path: Optional[str] = None) -> CoreSnapshot:
     try:
         return _open(path, core, mtime_ns, cache, executable_path)
     except BaseException:
-        core.close()
+        close_map(core)
         cache.close()
         raise
 
@@ -309,7 +309,13 @@ def _open(
     problems += _truncation(path, core, loads)
     problems += executable.file_warnings(found, made)
     return CoreSnapshot(
-        path, notes, core, cache, found.modules, found.main, (mappings, made),
+        path,
+        notes,
+        core,
+        cache,
+        found.modules,
+        found.main,
+        (mappings, made),
         [f"{path}: {p}" if p[:1] != "/" else p for p in problems[:MAX_WARNINGS]],
     )
 

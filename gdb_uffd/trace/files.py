@@ -124,8 +124,16 @@ class FileCache:
     def close(self) -> None:
         """Unmap all of them."""
         for opened in self._files.values():
-            opened.data.close()
+            close_map(opened.data)
         self._files.clear()
+
+
+def close_map(data: mmap.mmap) -> None:
+    """Unmap `data`; where native code still holds a view of it, its end unmaps it."""
+    try:
+        data.close()
+    except BufferError:
+        pass
 
 
 def object_bias(image: Image, where: FileRange) -> Optional[int]:

@@ -128,8 +128,7 @@ def cut(loads: Sequence[Load], ranges: Sequence[FileRange]) -> List[Piece]:
     ranges that no PT_LOAD covers (gcore leaves out what it can have from files)."""
     pieces: List[Piece] = []
     bounds = sorted(
-        {x for m in loads for x in (m.start, m.end)}
-        | {x for r in ranges for x in (r.start, r.end)}
+        {x for m in loads for x in (m.start, m.end)} | {x for r in ranges for x in (r.start, r.end)}
     )
     i = j = 0
     for start, end in zip(bounds, bounds[1:]):
@@ -214,9 +213,7 @@ def _segments(
         dumped = min(end, max(start, load.dumped_end))
         if start < have:
             at = load.offset + start - load.start
-            made.append(
-                Segment(start, have, prot, FILE, plan.dumped.core, at, at + have - start)
-            )
+            made.append(Segment(start, have, prot, FILE, plan.dumped.core, at, at + have - start))
         if have < dumped:
             reason = "truncated core: the core file ends before this page"
             made.append(Segment(have, dumped, prot, UNAVAILABLE, reason=reason))

@@ -120,9 +120,13 @@ class Places:
             self._arenas[base] = self._is_heap_info(base, base, 0)
         if not self._arenas[base]:
             return False
-        if mapping.prot == 0:
-            return True  # the part that a growing heap makes accessible
-        return mapping.start <= base + read_word(self.read, base + 24) and mapping.name == ""
+        if not mapping.prot & PROT_WRITE:
+            return True  # what a growing heap makes writable (gcore records it as readable)
+        try:
+            used = read_word(self.read, base + 24)
+        except MemoryUnavailable:
+            return False
+        return not mapping.name and address < base + used
 
     def _is_heap_info(self, base: int, first: int, depth: int) -> bool:
         mapping = self.mapping(base)

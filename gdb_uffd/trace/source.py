@@ -58,8 +58,9 @@ class Snapshot(Protocol):
         """Run-time address of a dynamic (else .symtab) symbol of any mapped ELF file, or None."""
         ...
 
-    def tls_address(self, tid: int, offset: int, link_map: int, fs_base: int,
-                    read: "ReadMemory") -> int:
+    def tls_address(
+        self, tid: int, offset: int, link_map: int, fs_base: int, read: "ReadMemory"
+    ) -> int:
         """Address of a thread-local: glibc's dtv through the _thread_db_* descriptors.
 
         `read` reads the memory as it is now (a diversion's, else the snapshot's).

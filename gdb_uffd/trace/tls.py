@@ -118,9 +118,7 @@ class ThreadLocals:
             )
         return fs_base - (size + align - 1) // align * align
 
-    def _without_descriptors(
-        self, tid: int, link_map: int, fs_base: int, read: ReadMemory
-    ) -> int:
+    def _without_descriptors(self, tid: int, link_map: int, fs_base: int, read: ReadMemory) -> int:
         """A C library without descriptors: a static executable, or musl.
 
         musl (ldso/dynlink.c) numbers the modules with PT_TLS in link-map order from 1; its
