@@ -218,12 +218,16 @@ def bss_ranges(
     """(start, end, path) of the anonymous memory that belongs to each module: from the end of
     its last file mapping to the end of its program headers, or the one anonymous
     writable mapping that follows when those are not known."""
-    anonymous = {m.start: m for m in mappings if m.name in ("", "[heap]") and m.prot & PROT_WRITE}
+    writable = [m for m in mappings if m.prot & PROT_WRITE]
+    anonymous = {m.start: m for m in writable if m.name in ("", "[heap]")}
+    by_end = {m.end: m for m in writable}
     found: List[Tuple[int, int, str]] = []
     for module in modules:
+        if module.image is None and module.file is not None:
+            continue  # a data file: what follows it is somebody else's
         for r in module.ranges:
             following = anonymous.get(r.end)
-            if following is None:
+            if following is None or (module.image is None and r.end not in by_end):
                 continue
             end = module.top if module.image is not None else following.end
             end = min(end, following.end)
