@@ -1,0 +1,1 @@
+"""gdb's side: plain modules, and `gdb_*.py`, which alone may import gdb."""

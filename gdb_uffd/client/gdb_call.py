@@ -1,0 +1,245 @@
+"""`uffd call`: evaluate, show, and forget."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterator, List, Optional
+
+import gdb
+
+from gdb_uffd.client import render
+from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_symbols import Symbols
+from gdb_uffd.client.gdb_util import (
+    Selection,
+    flush_caches,
+    frame_text,
+    look,
+    quiet,
+    say,
+    setting,
+    short_backtrace,
+)
+from gdb_uffd.client.options import split_format
+from gdb_uffd.client.text import Look
+from gdb_uffd.client.wire import one_line, parse_report
+from gdb_uffd.model import CallReport, UffdError
+
+
+@dataclass
+class _Stop:
+    """Where the called function stopped instead of returning."""
+
+    reason: str  # "SIGSEGV", "breakpoint 2"
+    where: str
+    backtrace: List[str]
+    breakpoint: bool = False
+
+
+@dataclass
+class _Outcome:
+    """What the evaluation came to."""
+
+    value: str = ""  # what `print` shows after "$N = "
+    number: int = 0  # N
+    type: str = ""
+    error: str = ""  # gdb's own words, when there is no value
+    stop: Optional[_Stop] = None
+    wall_ms: float = 0.0
+    functions: List[int] = field(default_factory=list)  # addresses gdb called
+
+
+_job: List[Any] = []
+"""What `evaluate_job` works on: gdb.execute can capture a command's output, not a function's."""
+
+
+def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
+    """Evaluate `text` in a transaction of its own, tell what it did, and undo it unless `keep`."""
+    letters, expression = split_format(text)
+    selection = Selection()
+    session.request("begin")
+    session.calls_pending = False
+    session.in_call, session.expression = True, expression
+    outcome = _Outcome()
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(setting("suppress-cli-notifications", "on"))
+            if not keep:
+                # gdb then pops its dummy frame itself, however deep the program had gone.
+                stack.enter_context(setting("unwindonsignal", "on"))
+            if as_json:
+                _job[:] = [session, outcome, letters, expression]
+                quiet(
+                    "python import gdb_uffd.client.gdb_call; "
+                    "gdb_uffd.client.gdb_call.evaluate_job()"
+                )
+            else:
+                _evaluate(session, outcome, letters, expression)
+    finally:
+        session.in_call, session.expression = False, ""
+    unfinished = outcome.stop is not None and outcome.stop.breakpoint
+    kept = keep or unfinished
+    data = session.request("end", {"keep": kept})
+    report = parse_report(data)
+    if report is None:
+        raise UffdError("the server has no report of this call")
+    if not kept:
+        flush_caches()
+        selection.restore()
+    session.wall_ms = outcome.wall_ms
+    if as_json:
+        say(json.dumps(_object(session, report, outcome, expression)))
+        return
+    _print_rest_of_output(report, data)
+    _print_text(session, report, outcome)
+
+
+def evaluate_job() -> None:
+    """Run the job that `call` left, its output being captured."""
+    session, outcome, letters, expression = _job
+    _job.clear()
+    _evaluate(session, outcome, letters, expression)
+
+
+def _evaluate(session: Session, outcome: _Outcome, letters: str, expression: str) -> None:
+    started = time.perf_counter()
+    session.last_call = 0
+    with _watch_stops(outcome):
+        try:
+            value = gdb.parse_and_eval(expression)
+            outcome.stop = None
+            # While the call's memory is still there: strings and pretty printers read it.
+            number = gdb.add_history(value)
+            outcome.value = quiet(f"output{letters} ${number}")
+            outcome.number = number
+            outcome.type = str(value.type)
+        except gdb.error as error:
+            outcome.error = str(error)
+        except KeyboardInterrupt:
+            outcome.error = "interrupted"
+    outcome.wall_ms = (time.perf_counter() - started) * 1000
+    if session.last_call:
+        outcome.functions.append(session.last_call)
+
+
+@contextlib.contextmanager
+def _watch_stops(outcome: _Outcome) -> Iterator[None]:
+    """Note where a called function stops; gdb tells it before it unwinds."""
+
+    def on_stop(event: gdb.StopEvent) -> None:
+        outcome.stop = _describe(event)
+
+    gdb.events.stop.connect(on_stop)
+    try:
+        yield
+    finally:
+        gdb.events.stop.disconnect(on_stop)
+
+
+def _describe(event: gdb.StopEvent) -> _Stop:
+    reason, at_breakpoint = "a stop", False
+    if isinstance(event, gdb.SignalEvent):
+        reason = str(event.stop_signal)
+    elif isinstance(event, gdb.BreakpointEvent):
+        reason, at_breakpoint = f"breakpoint {event.breakpoints[0].number}", True
+    where, backtrace = "", []
+    with contextlib.suppress(gdb.error):
+        where = frame_text(gdb.newest_frame())
+        backtrace = short_backtrace()
+    return _Stop(reason, where, backtrace, at_breakpoint)
+
+
+def _print_rest_of_output(report: CallReport, data: Dict[str, Any]) -> None:
+    """What gdb has not shown yet: text that the program still held in its stdio buffers."""
+    output = report.output.encode("utf-8", "surrogateescape")
+    streamed = data.get("streamed", len(output))
+    rest = output[streamed:] if isinstance(streamed, int) and streamed >= 0 else b""
+    text = rest.decode("utf-8", "replace")
+    if report.output and not report.output.endswith("\n"):
+        text += "\n"
+    if text:
+        say(text[:-1])
+
+
+def _print_text(session: Session, report: CallReport, outcome: _Outcome) -> None:
+    looks = look()
+    if not outcome.error:
+        say(f"${outcome.number} = {outcome.value}")
+    failure = failure_line(session, report, outcome, looks)
+    if not failure or report.pages:
+        say(*render.report_lines(report, Symbols(session), looks, outcome.wall_ms))
+    if failure and outcome.stop is not None:
+        if outcome.stop.breakpoint:
+            gdb.write(quiet("frame"))
+        else:
+            say(*(f"  #{level} {text}" for level, text in enumerate(outcome.stop.backtrace)))
+    if failure:
+        raise UffdError(failure)
+
+
+def failure_line(session: Session, report: CallReport, outcome: _Outcome, looks: Look) -> str:
+    """Why there is no value, in one line; "" when there is one."""
+    if not outcome.error:
+        return ""
+    stop = outcome.stop
+    if stop is None and not report.ended and (outcome.number or not outcome.functions):
+        return one_line(outcome.error)  # nothing was called: gdb's own words
+    what = _function_name(outcome)
+    if stop is not None and stop.breakpoint:
+        return (
+            f"{what} is not finished: stopped at {stop.reason} in {stop.where}; "
+            "`finish` or `continue` go on, `uffd reset` forgets it"
+        )
+    if report.unavailable:
+        why = f"touched memory that was not recorded: {one_line(report.unavailable)}"
+        if stop is not None:
+            why += f", in {stop.where}"
+    elif report.ended:
+        why = one_line(report.ended)
+    elif "std::terminate" in outcome.error:
+        why = "a C++ exception left it uncaught"
+    elif stop is not None and stop.reason == "SIGINT":
+        why = f"interrupted in {stop.where}"
+    elif stop is not None:
+        why = f"{stop.reason} in {stop.where}"
+    else:
+        why = one_line(outcome.error)
+    end = "kept; `uffd reset` forgets it" if report.kept else "discarded"
+    return looks.plain(f"{what} did not return: {why}; {end}")
+
+
+def _function_name(outcome: _Outcome) -> str:
+    if not outcome.functions:
+        return "the call"
+    with contextlib.suppress(gdb.error):
+        first = quiet(f"info symbol {outcome.functions[-1]:#x}").split(" in section", 1)
+        if len(first) == 2:
+            return f"{first[0].split('(', 1)[0].split(' + ', 1)[0]} ()"
+    return "the call"
+
+
+def _object(
+    session: Session, report: CallReport, outcome: _Outcome, expression: str
+) -> Dict[str, Any]:
+    """The object of -json (docs/json.md)."""
+    failed = bool(outcome.error)
+    data = render.report_json(report, Symbols(session))
+    head: Dict[str, Any] = {
+        "schema": data.pop("schema"),
+        "expression": expression,
+        "value": None if failed else outcome.value,
+        "type": None if failed else outcome.type,
+        "wall_ms": round(outcome.wall_ms, 3),
+    }
+    if failed:
+        head["error"] = failure_line(session, report, outcome, Look(width=0))
+        if outcome.stop is not None:
+            head["stopped"] = {
+                "reason": outcome.stop.reason,
+                "where": outcome.stop.where,
+                "backtrace": outcome.stop.backtrace,
+            }
+    return {**head, **data}

@@ -1,0 +1,129 @@
+"""What happens without a command of ours: inferior calls, prompts, gdb's end."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import re
+from typing import Optional, Union
+
+import gdb
+
+from gdb_uffd.client import gdb_session, gdb_settings, gdb_symbols
+from gdb_uffd.client.gdb_util import look, quiet, say
+from gdb_uffd.client.render import summary_line
+from gdb_uffd.client.wire import parse_summary
+from gdb_uffd.model import UffdError
+
+_REPORTING = ("print", "call", "output", "printf")
+"""Commands that evaluate expressions: in scripts and with -batch no prompt follows them."""
+
+_MODULE = "gdb_uffd.client.gdb_hooks"
+
+_malloc: Optional[int] = None
+_hooks_defined = False
+
+
+def _on_inferior_call(event: Union[gdb.InferiorCallPreEvent, gdb.InferiorCallPostEvent]) -> None:
+    """Tell the server when gdb calls a function: what runs then is a transaction."""
+    session = gdb_session.selected()
+    if session is None:
+        return
+    # A failure shows again, and better, when gdb itself resumes the inferior.
+    with contextlib.suppress(UffdError):
+        if isinstance(event, gdb.InferiorCallPreEvent):
+            address = int(event.address)
+            session.last_call = address
+            session.calls_pending = not session.in_call
+            # gdb's own call for a string argument, unless the user's expression names it.
+            is_malloc = address == _malloc_address() and not re.search(
+                r"\bmalloc\b", session.expression
+            )
+            session.request("call-begin", {"address": hex(address), "malloc": is_malloc})
+        else:
+            session.request("call-end")
+
+
+def _malloc_address() -> int:
+    """Address of the malloc that gdb calls, found as gdb's find_function_in_inferior does."""
+    global _malloc
+    if _malloc is None:
+        try:
+            _malloc = int(gdb.parse_and_eval("(long)&malloc"))
+        except gdb.error:
+            _malloc = 0
+    return _malloc
+
+
+def _forget_symbols(event: object = None) -> None:
+    global _malloc
+    _malloc = None
+    gdb_symbols.forget(event)
+
+
+def after_command() -> None:
+    """Close the transaction of a plain `print f ()` and tell in a line what it dirtied."""
+    session = gdb_session.selected()
+    if session is None or session.in_call or not session.calls_pending:
+        return
+    session.calls_pending = False
+    try:
+        summary = parse_summary(session.request("commit"))
+    except UffdError as error:
+        say(f"[uffd: {error}]")
+        return
+    session.wall_ms = None
+    if summary is None or not gdb_settings.report():
+        return
+    if summary.pages or summary.refused or summary.ended or summary.unavailable:
+        say(summary_line(summary, look()))
+
+
+def _before_prompt(_event: object = None) -> None:
+    with contextlib.suppress(gdb.error):
+        gdb_session.settle()
+        after_command()
+
+
+def before_quit() -> None:
+    """`quit` asks about live processes; ours is no loss, so it goes before gdb can ask."""
+    if gdb_session.only_ours_live():
+        _end_all()
+
+
+def _end_all(_event: object = None) -> None:
+    with contextlib.suppress(gdb.error, UffdError):
+        gdb_session.end_all()
+
+
+def define_hooks() -> None:
+    """Hook gdb's commands (gdb manual, "User-defined Command Hooks"), once.
+
+    A hook of the user's own stays; the prompt then does what ours would.
+    """
+    global _hooks_defined
+    if _hooks_defined:
+        return
+    _hooks_defined = True
+    for command in _REPORTING:
+        _define(f"hookpost-{command}", "after_command")
+    _define("hook-quit", "before_quit")
+
+
+def _define(name: str, function: str) -> None:
+    with contextlib.suppress(gdb.error):
+        quiet(f"show user {name}")
+        return  # it is the user's
+    quiet(f"define {name}\npython import {_MODULE}; {_MODULE}.{function}()\nend")
+    quiet(f"document {name}\nPart of gdb_uffd.\nend")
+
+
+def install() -> None:
+    """Connect to gdb's events; called once, at load."""
+    gdb.events.inferior_call.connect(_on_inferior_call)
+    gdb.events.before_prompt.connect(_before_prompt)
+    gdb.events.connection_removed.connect(gdb_session.on_connection_removed)
+    gdb.events.new_objfile.connect(_forget_symbols)
+    gdb.events.clear_objfiles.connect(_forget_symbols)
+    gdb.events.gdb_exiting.connect(_end_all)
+    atexit.register(gdb_session.at_exit)

@@ -1,0 +1,44 @@
+"""gdb settings that a session changes and gives back when the last session ends."""
+
+from __future__ import annotations
+
+from typing import Dict
+
+import gdb
+
+from gdb_uffd.client.gdb_util import parameter_text, quiet
+
+
+class Borrowed:
+    """Settings as the user had them, by name."""
+
+    def __init__(self) -> None:
+        self._old: Dict[str, str] = {}
+
+    def take(self, name: str, value: str) -> None:
+        """Set `name`, and remember what it was."""
+        old = parameter_text(gdb.parameter(name))
+        quiet(f"set {name} {value}")
+        self._old.setdefault(name, old)
+
+    def give_back(self) -> None:
+        """Set everything as it was.
+
+        `set scheduler-locking` fails without a target that can lock, and leaves "off"
+        behind, which acts as the default does outside of a replay (gdb manual, "All-Stop
+        Mode"); it is tried again when such a target is there.
+        """
+        for name, value in list(self._old.items()):
+            try:
+                quiet(f"set {name} {value}")
+            except gdb.error:
+                continue
+            del self._old[name]
+
+    def give_back_if(self, idle: bool) -> None:
+        """`give_back`, cheap when there is nothing to do and silent on failure."""
+        if self._old and idle:
+            self.give_back()
+
+
+borrowed = Borrowed()

@@ -1,0 +1,256 @@
+"""Sessions: which inferior holds which server, and how they begin and end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import Any, Dict, List, Optional
+
+import gdb
+
+from gdb_uffd.client import gdb_settings, launch, text
+from gdb_uffd.client.gdb_saved import borrowed
+from gdb_uffd.client.gdb_util import look, quiet, quote_file, say, setting
+from gdb_uffd.client.options import check_readable
+from gdb_uffd.client.wire import Ready, decode, encode, one_line
+from gdb_uffd.model import PAGE_SIZE, UffdError
+
+
+class Session:
+    """One spawned core in one inferior."""
+
+    def __init__(self, number: int, server: launch.Server) -> None:
+        self.number = number
+        self.server = server
+        self.ready: Ready = server.ready
+        self.connection: Optional[gdb.RemoteTargetConnection] = None
+        self.calls_pending = False  # gdb made an inferior call since the last quffd.commit
+        self.first_thread = 0  # gdb's number of the thread that the core stopped in
+        self.in_call = False  # `uffd call` is at work and closes its transaction itself
+        self.expression = ""  # of that `uffd call`
+        self.last_call = 0  # address of the function gdb called last
+        self.wall_ms: Optional[float] = None  # of the last `uffd call`
+
+    def request(self, verb: str, arguments: Optional[Dict[str, Any]] = None) -> Any:
+        """Send ``quffd.VERB`` and return the decoded reply; UffdError, also for a dead server."""
+        if self.connection is None or not self.connection.is_valid():
+            raise UffdError(f"the connection to the server is closed{self.death()}")
+        try:
+            reply = self.connection.send_packet(encode(verb, arguments))
+        except gdb.error as error:
+            raise UffdError(f"{one_line(str(error))}{self.death()}") from None
+        return decode(verb, reply)
+
+    def death(self) -> str:
+        """ ": the server ended …" when that is why, else ""."""
+        status = self.server.ended()
+        if status is None:
+            return ""
+        how = f"by signal {-status}" if status < 0 else f"with status {status}"
+        said = self.server.last_words()
+        return f": the server ended {how}{f' ({said})' if said else ''}; `uffd spawn` starts anew"
+
+
+_sessions: Dict[int, Session] = {}
+_leaving: List[Session] = []
+
+
+def current() -> Session:
+    """The selected inferior's session; UffdError when it has none."""
+    session = find(gdb.selected_inferior().num)
+    if session is None:
+        raise UffdError("no core is spawned in this inferior: `uffd spawn CORE` does that")
+    return session
+
+
+def find(number: int) -> Optional[Session]:
+    """The session of inferior `number`, or None."""
+    return _sessions.get(number)
+
+
+def selected() -> Optional[Session]:
+    """The selected inferior's session, or None."""
+    return _sessions.get(gdb.selected_inferior().num) if _sessions else None
+
+
+def spawn(core: str, executable: str) -> None:
+    """Open `core` in the selected inferior and show where it stands."""
+    settle()
+    check_readable(core, "core")
+    if executable:
+        check_readable(executable, "executable")
+    inferior = gdb.selected_inferior()
+    old = find(inferior.num)
+    if old is None and (inferior.pid or inferior.connection is not None):
+        raise UffdError(
+            f"inferior {inferior.num} is in use: `kill` or `detach` it first, "
+            "or `add-inferior` and `inferior N` for another one"
+        )
+    interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
+    server = launch.start(interpreter, core, executable)
+    try:
+        loaded = _loaded_file()
+        if not server.ready.executable and not executable and loaded and os.path.isfile(loaded):
+            # The core names no file that is there, but the user has loaded one.
+            server.stop()
+            server = launch.start(interpreter, core, os.path.abspath(loaded))
+        if old is not None:
+            end(old)
+        session = Session(inferior.num, server)
+        _connect(session)
+    except BaseException:
+        server.stop(0.0)
+        borrowed.give_back_if(not _sessions)
+        raise
+    _show(session)
+
+
+def _connect(session: Session) -> None:
+    ready = session.ready
+    for warning in ready.warnings:
+        say(f"warning: {warning}")
+    if ready.executable:
+        _load_executable(ready.executable)
+    # Libraries are local files: through "target:" gdb would ask the server for each of them.
+    if gdb.parameter("sysroot") in ("target:", "remote:"):
+        borrowed.take("sysroot", "")
+    # A question about debuginfod must be seen, so nothing is captured while one may come.
+    visible = bool(os.environ.get("DEBUGINFOD_URLS")) and _parameter("debuginfod enabled") == "ask"
+    try:
+        with setting("print symbol-loading", "off"):
+            noise = gdb.execute(f"target remote {ready.socket}", to_string=not visible)
+    except gdb.error as error:
+        raise UffdError(
+            f"gdb could not connect ({one_line(str(error))}){session.death()}"
+        ) from None
+    say(*_worth_telling(noise or ""))
+    connection = gdb.selected_inferior().connection
+    if not isinstance(connection, gdb.RemoteTargetConnection):
+        raise UffdError("gdb connected, but not to a remote target")
+    session.connection = connection
+    session.server.connected()
+    session.request("hello")
+    thread = gdb.selected_thread()
+    session.first_thread = thread.num if thread is not None else 0
+    _sessions[session.number] = session
+    # gdb then names the one thread that runs in each vCont: the vessel has one task.
+    borrowed.take("scheduler-locking", "on")
+
+
+def _loaded_file() -> str:
+    """The executable gdb has loaded, or ""."""
+    space = gdb.current_progspace()
+    return (space.filename or "") if space is not None else ""
+
+
+def _parameter(name: str) -> object:
+    try:
+        return gdb.parameter(name)
+    except RuntimeError:
+        return None
+
+
+def _load_executable(path: str) -> None:
+    loaded = _loaded_file()
+    if loaded and os.path.exists(loaded) and os.path.samefile(loaded, path):
+        return
+    with setting("confirm", "off"):
+        say(*_worth_telling(quiet(f"file {quote_file(path)}")))
+
+
+def _worth_telling(noise: str) -> List[str]:
+    """Of what gdb printed while it connected: the warnings."""
+    return [line for line in noise.splitlines() if line.startswith("warning:")]
+
+
+def _show(session: Session) -> None:
+    """What gdb shows for a core: the signal, the frame; then a summary."""
+    ready = session.ready
+    if ready.signal:
+        say(f"Program terminated with signal {signal_text(ready.signal)}.")
+    with contextlib.suppress(gdb.error):
+        gdb.write(quiet("frame"))
+    pages = f"{text.plural(ready.total_pages, 'page')} ({text.size(ready.total_pages * PAGE_SIZE)})"
+    say(
+        look().plain(
+            f"core: {text.plural(ready.threads, 'thread')}, {pages} · opened in "
+            f"{text.milliseconds(ready.open_ms)}; nothing runs until you call something"
+        )
+    )
+
+
+def signal_text(number: int) -> str:
+    """11 as "SIGSEGV, Segmentation fault"."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return str(number)
+    return f"{name}, {signal.strsignal(number) or 'unknown signal'}"
+
+
+def end(session: Session) -> None:
+    """Close the connection of `session`, see its server end, give gdb's settings back."""
+    before = gdb.selected_inferior().num
+    if session.connection is not None and session.connection.is_valid():
+        if before != session.number:
+            quiet(f"inferior {session.number}")
+        if len(_sessions) == 1:
+            # Before the target goes: `set scheduler-locking` needs one (gdb's infrun.c).
+            borrowed.give_back()
+        with contextlib.suppress(gdb.error):
+            quiet("disconnect")
+        if before != session.number:
+            quiet(f"inferior {before}")
+    _leave(session)
+    settle()
+
+
+def end_all() -> None:
+    """End every session, silently: gdb is about to quit."""
+    for session in list(_sessions.values()):
+        end(session)
+
+
+def only_ours_live() -> bool:
+    """Whether every inferior with a process is one of our sessions."""
+    return all(i.num in _sessions for i in gdb.inferiors() if i.pid)
+
+
+def _leave(session: Session) -> None:
+    if _sessions.get(session.number) is session:
+        del _sessions[session.number]
+        _leaving.append(session)
+
+
+def on_connection_removed(event: gdb.ConnectionEvent) -> None:
+    """A target went: by kill, detach, disconnect, another target, or the server's death.
+
+    gdb closes the socket only after this event, so the server is waited for later.
+    """
+    for session in list(_sessions.values()):
+        if session.connection == event.connection:
+            _leave(session)
+            gdb.post_event(settle)
+
+
+def settle() -> None:
+    """Reap the servers of sessions that ended, and give gdb's settings back after the last."""
+    while _leaving:
+        _leaving.pop().server.stop()
+    borrowed.give_back_if(not _sessions)
+
+
+def at_exit() -> None:
+    """gdb's Python is being finalised: no gdb any more, only processes to reap."""
+    for session in [*_sessions.values(), *_leaving]:
+        session.server.stop(1.0)
+    _sessions.clear()
+    _leaving.clear()
+
+
+def reselect(session: Session) -> None:
+    """Select the thread that the core stopped in, as after `uffd spawn`."""
+    for thread in gdb.selected_inferior().threads():
+        if thread.num == session.first_thread:
+            thread.switch()

@@ -1,0 +1,171 @@
+"""Small things every command needs from gdb."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import locale
+import os
+from typing import Callable, Iterator, List, Optional, TypeVar
+
+import gdb
+
+from gdb_uffd.client.text import Look, can_show
+from gdb_uffd.model import UffdError
+
+R = TypeVar("R")
+
+
+def user_errors(function: Callable[..., R]) -> Callable[..., R]:
+    """Turn what goes wrong in a command into gdb.GdbError: one line, no traceback.
+
+    With `set python print-stack full` a mistake of ours keeps its traceback.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: object, **kwargs: object) -> R:
+        try:
+            return function(*args, **kwargs)
+        except gdb.GdbError:
+            raise
+        except (UffdError, gdb.error) as error:
+            raise gdb.GdbError(str(error)) from None
+        except OSError as error:
+            raise gdb.GdbError(f"uffd: {error}") from None
+        except Exception as error:
+            if gdb.parameter("python print-stack") == "full":
+                raise
+            raise gdb.GdbError(
+                f"uffd: internal error ({type(error).__name__}: {error}); "
+                "`set python print-stack full` shows where"
+            ) from None
+
+    return wrapper
+
+
+def look() -> Look:
+    """What the terminal allows now, by gdb's own settings."""
+    width = gdb.parameter("width")
+    # gdb styles nothing on a dumb terminal or into a pipe (gdb manual, "Output Styling").
+    colour = (
+        bool(gdb.parameter("style enabled"))
+        and os.environ.get("TERM", "dumb") != "dumb"
+        and os.isatty(1)
+    )
+    return Look(colour, can_show(_charset()), int(width) if width else 0)
+
+
+def _charset() -> str:
+    try:
+        return str(gdb.host_charset())
+    except AttributeError:  # not in every build of gdb 12
+        return locale.getpreferredencoding(False)
+
+
+def say(*lines: str) -> None:
+    """Print lines through gdb's pager; what the host's charset lacks becomes "?"."""
+    charset = _charset()
+    for line in lines:
+        try:
+            line.encode(charset)
+        except (LookupError, UnicodeEncodeError):
+            line = line.encode("ascii", "replace").decode("ascii")
+        gdb.write(line + "\n")
+
+
+def quiet(command: str) -> str:
+    """Run a gdb command and return what it printed."""
+    return str(gdb.execute(command, from_tty=False, to_string=True))
+
+
+def quote_file(path: str) -> str:
+    """`path` as one argument of a gdb command (libiberty's buildargv rules)."""
+    return "".join("\\" + c if c in " \t\n\\'\"" else c for c in path)
+
+
+@contextlib.contextmanager
+def setting(name: str, value: str) -> Iterator[None]:
+    """`set NAME VALUE` for a while; a gdb that lacks the setting goes without."""
+    try:
+        old = gdb.parameter(name)
+        gdb.execute(f"set {name} {value}", to_string=True)
+    except (RuntimeError, gdb.error):
+        yield
+        return
+    try:
+        yield
+    finally:
+        gdb.execute(f"set {name} {parameter_text(old)}", to_string=True)
+
+
+def parameter_text(value: object) -> str:
+    """A gdb.parameter() value as `set` takes it; None is gdb's "unlimited"."""
+    if value is None:
+        return "unlimited"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)
+
+
+class Selection:
+    """The selected thread and frame, to come back to after the caches were flushed."""
+
+    def __init__(self) -> None:
+        self.thread: Optional[gdb.InferiorThread] = gdb.selected_thread()
+        self.level = 0
+        with contextlib.suppress(gdb.error):
+            self.level = gdb.selected_frame().level()
+
+    def restore(self) -> None:
+        """Select them again, without a word; a thread that is gone is let be."""
+        if self.thread is None or not self.thread.is_valid():
+            return
+        with contextlib.suppress(gdb.error):
+            if gdb.selected_thread() != self.thread:
+                self.thread.switch()
+            frame: Optional[gdb.Frame] = gdb.newest_frame()
+            for _ in range(self.level):
+                frame = frame.older() if frame is not None else None
+            if frame is not None and gdb.selected_frame() != frame:
+                frame.select()
+
+
+def flush_caches() -> None:
+    """Forget registers, frames and memory that gdb holds of the selected inferior.
+
+    Needed after a discard: the inferior changed while gdb thought it stood still
+    (gdb manual, "Maintenance Commands").
+    """
+    quiet("maintenance flush register-cache")
+    quiet("maintenance flush dcache")
+    gdb.invalidate_cached_frames()
+
+
+def thread_label(tid: int) -> str:
+    """gdb's number of the thread with that TID in the selected inferior, else "TID n"."""
+    for thread in gdb.selected_inferior().threads():
+        if tid in thread.ptid[1:]:
+            return str(thread.num)
+    return f"TID {tid}"
+
+
+def frame_text(frame: gdb.Frame) -> str:
+    """ "walk () at sample.c:12", or "0x7f… in memcpy ()"."""
+    name = frame.name()
+    where = frame.find_sal()
+    if where.symtab is not None and where.line:
+        return f"{name or '??'} () at {os.path.basename(where.symtab.filename)}:{where.line}"
+    return f"{frame.pc():#x} in {name or '??'} ()"
+
+
+def short_backtrace(limit: int = 8) -> List[str]:
+    """The innermost frames of the selected thread, up to gdb's dummy frame."""
+    lines: List[str] = []
+    frame: Optional[gdb.Frame] = gdb.newest_frame()
+    while frame is not None and frame.type() != gdb.DUMMY_FRAME:
+        if len(lines) == limit:
+            lines.append("...")
+            break
+        lines.append(frame_text(frame))
+        frame = frame.older()
+    return lines

@@ -1,0 +1,209 @@
+"""The commands that show: dirty, diff, info, mappings, doctor."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+from typing import Any, Dict, Optional, Tuple
+
+import gdb
+
+from gdb_uffd.client import gdb_settings, launch, render, text
+from gdb_uffd.client.gdb_session import Session, selected
+from gdb_uffd.client.gdb_symbols import Symbols
+from gdb_uffd.client.gdb_util import look, say
+from gdb_uffd.client.hexdiff import diff_lines
+from gdb_uffd.client.wire import (
+    one_line,
+    parse_image,
+    parse_mappings,
+    parse_report,
+    parse_summary,
+)
+from gdb_uffd.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, UffdError, page_floor
+
+DOCTOR_TIMEOUT_S = 60.0
+"""The doctor tries userfaultfd and ptrace for real, which takes milliseconds."""
+
+
+def _report(session: Session, which_all: bool) -> Optional[CallReport]:
+    session.calls_pending = False
+    return parse_report(session.request("report", {"all": which_all}))
+
+
+def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) -> None:
+    """The pages of the last call, or all since the snapshot."""
+    report = _report(session, which_all)
+    if as_json:
+        names = Symbols(session, which_all)
+        say(json.dumps(render.report_json(report or _nothing(session), names)))
+        return
+    if report is None:
+        say("no pages dirtied: nothing has run yet")
+        return
+    wall_ms = None if which_all else session.wall_ms
+    names = Symbols(session, which_all)
+    say(*render.report_lines(report, names, look(), wall_ms, every_line))
+
+
+def _nothing(session: Session) -> CallReport:
+    return CallReport("all", True, 0, session.ready.total_pages, 0.0, "", [])
+
+
+def diff(session: Session, which_all: bool, expression: str) -> None:
+    """Bytes before and after: of every dirty page, or of what `expression` names."""
+    looks, context = look(), gdb_settings.diff_context()
+    limits = _range(expression) if expression else None
+    if limits is None:
+        report = _report(session, which_all)
+        starts = [page.start for page in report.pages if page.runs] if report else []
+        nothing = "nothing differs"
+    else:
+        session.calls_pending = False
+        _report(session, which_all)  # closes a pending transaction
+        starts = list(range(page_floor(limits[0]), limits[1], PAGE_SIZE))
+        nothing = f"nothing differs in {expression} ({limits[0]:#x}, {limits[1] - limits[0]} bytes)"
+    shown = False
+    for start in starts:
+        arguments = {"address": hex(start), "all": which_all}
+        image = parse_image(session.request("image", arguments))
+        if image is not None:
+            for line in diff_lines(image, looks, limits, context):
+                say(line)
+                shown = True
+    if not shown:
+        say(nothing)
+
+
+def _range(expression: str) -> Tuple[int, int]:
+    """The half-open range a name or an address means: a variable's bytes, an address's page."""
+    value = gdb.parse_and_eval(expression)
+    if value.address is not None and value.type.strip_typedefs().code != gdb.TYPE_CODE_FUNC:
+        start = int(value.address)
+        return start, start + max(1, value.type.sizeof)
+    if value.address is not None:
+        return int(value.address), int(value.address) + 1
+    try:
+        start = page_floor(int(value) & (2**64 - 1))
+    except (gdb.error, TypeError, ValueError):
+        raise UffdError(f"{expression} is neither a variable nor an address") from None
+    return start, start + PAGE_SIZE
+
+
+def info(as_json: bool) -> None:
+    """The session of the selected inferior."""
+    session = selected()
+    if session is None:
+        say(
+            json.dumps({"session": False})
+            if as_json
+            else "no core is spawned in this inferior: `uffd spawn CORE` does that"
+        )
+        return
+    data: Dict[str, Any] = session.request("info")
+    if as_json:
+        data = {"schema": SCHEMA_VERSION, "session": True, **data}
+        data["server_pid"] = session.server.process.pid
+        data["interpreter"] = _interpreter()
+        say(json.dumps(data))
+        return
+    ready = session.ready
+    pages = f"{text.plural(ready.total_pages, 'page')} ({text.size(ready.total_pages * PAGE_SIZE)})"
+    rows = [
+        ("core", f"{ready.core} ({text.plural(ready.threads, 'thread')}, {pages})"),
+        ("executable", ready.executable or "not found"),
+        ("process", _process(data)),
+        ("server", f"pid {session.server.process.pid}, gdb_uffd {ready.server}"),
+    ]
+    rows += [("warning", warning) for warning in ready.warnings]
+    last = parse_summary(data.get("last_report"))
+    if last is not None:
+        state = "kept" if last.kept else "discarded"
+        rows.append(("last report", f"{text.plural(last.pages, 'page')} dirtied · {state}"))
+    looks = look()
+    say(*(looks.plain(f"{name:<12} {one_line(value)}") for name, value in rows))
+
+
+def _process(data: Dict[str, Any]) -> str:
+    if not data.get("alive") or not data.get("vessel_pid"):
+        return "none; everything is as recorded"
+    return " · ".join(
+        [
+            f"pid {data['vessel_pid']}",
+            f"{text.plural(int(data.get('fed_pages') or 0), 'page')} fed",
+            f"{text.number(int(data.get('dirty_pages') or 0))} dirty",
+            f"{text.plural(int(data.get('faults') or 0), 'fault')} "
+            f"in {text.milliseconds(float(data.get('fault_us') or 0) / 1000)}",
+        ]
+    )
+
+
+def _interpreter() -> str:
+    try:
+        return launch.find_interpreter(gdb_settings.python(), os.environ)
+    except UffdError as error:
+        return f"none: {error}"
+
+
+def mappings(session: Session) -> None:
+    """A table like that of `info proc mappings`, as the process is now."""
+    rows = parse_mappings(session.request("mappings"))
+    say(f"{'Start Addr':>18} {'End Addr':>18} {'Size':>10} {'Offset':>10} Perms File")
+    for m in rows:
+        why = f" ({one_line(m.unavailable)})" if m.unavailable else ""
+        say(
+            f"{m.start:#18x} {m.end:#18x} {m.end - m.start:#10x} {m.offset:#10x} "
+            f"{m.prot_text()}   {one_line(m.name)}{why}".rstrip()
+        )
+
+
+def doctor(as_json: bool) -> None:
+    """What the machine can do (the server's doctor), and what this gdb can."""
+    facts = _gdb_facts()
+    interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
+    command = [interpreter, "-I", "-m", "gdb_uffd.cli", "doctor"]
+    try:
+        done = subprocess.run(
+            [*command, "--json"] if as_json else command,
+            env=launch.clean_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=DOCTOR_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UffdError(f"cannot run {interpreter}: {error}; {launch.remedy()}") from None
+    output = done.stdout.decode("utf-8", "replace")
+    said = [one_line(line) for line in done.stderr.decode("utf-8", "replace").splitlines()]
+    if not output.strip():
+        raise UffdError(
+            f"{interpreter} cannot run the doctor "
+            f"({said[-1] if said else f'status {done.returncode}'}): {launch.remedy()}"
+        )
+    if as_json:
+        try:
+            checks = json.loads(output)
+        except ValueError:
+            raise UffdError(f"{interpreter}: the doctor's answer is not JSON") from None
+        server = checks if isinstance(checks, dict) else {"checks": checks}
+        say(json.dumps({**server, "gdb": {**facts, "interpreter": interpreter}}))
+        return
+    looks = look()
+    say(*(looks.plain(one_line_keep(line)) for line in output.rstrip().splitlines()))
+    say(f"gdb {facts['version']} with Python {facts['python']}; the server runs on {interpreter}")
+
+
+def one_line_keep(line: str) -> str:
+    """`line` with its spacing, unprintable characters replaced."""
+    return "".join(c if c.isprintable() else " " for c in line)
+
+
+def _gdb_facts() -> Dict[str, Any]:
+    facts: Dict[str, Any] = {"version": gdb.VERSION, "python": platform.python_version()}
+    facts["send_packet"] = hasattr(gdb, "RemoteTargetConnection")
+    with contextlib.suppress(AttributeError):
+        facts["host_charset"] = gdb.host_charset()
+    return facts

@@ -1,0 +1,88 @@
+"""The arguments of the commands, as gdb hands them over: one line of text.  No gdb here."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from typing import FrozenSet, List, Sequence, Tuple
+
+from gdb_uffd.model import UffdError
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Options that were given (without their dash) and the text after them, verbatim."""
+
+    options: FrozenSet[str]
+    rest: str
+
+    def has(self, name: str) -> bool:
+        """Whether ``-name`` was given."""
+        return name in self.options
+
+
+def parse_options(text: str, allowed: Sequence[str], usage: str, dashes: bool = False) -> Parsed:
+    """Split leading ``-option`` words from `text`; ``--`` ends them.
+
+    As gdb's own commands do (gdb manual, "Command Options"), an option may be shortened to
+    an unambiguous beginning.  With `dashes` a word that no option begins with starts the
+    rest (``-x + 1`` is an expression); without, it is an error.  UffdError names `usage`.
+    """
+    found = set()
+    rest = text.lstrip()
+    while rest.startswith("-"):
+        word = rest.split(None, 1)[0]
+        after = rest[len(word) :].lstrip()
+        if word == "--":
+            rest = after
+            break
+        names = [name for name in allowed if name == word[1:]] or [
+            name for name in allowed if len(word) > 1 and name.startswith(word[1:])
+        ]
+        if len(names) == 1:
+            found.add(names[0])
+            rest = after
+        elif names:
+            raise UffdError(f"{word} is ambiguous: {', '.join('-' + n for n in names)}")
+        elif dashes:
+            break
+        else:
+            raise UffdError(f"no option {word}; usage: {usage}")
+    return Parsed(frozenset(found), rest.strip())
+
+
+def split_files(text: str, usage: str) -> Tuple[str, str]:
+    """CORE and EXECUTABLE ("" when left out) as absolute paths, quotes and ~ resolved."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UffdError(f"cannot read the file names ({error}); usage: {usage}") from None
+    if not 1 <= len(words) <= 2:
+        raise UffdError(f"usage: {usage}")
+    paths = [os.path.abspath(os.path.expanduser(word)) for word in words]
+    return paths[0], paths[1] if len(paths) > 1 else ""
+
+
+def check_readable(path: str, what: str) -> None:
+    """UffdError unless `path` is a regular file that can be opened for reading."""
+    try:
+        with open(path, "rb"):
+            regular = os.path.isfile(path)
+    except OSError as error:
+        raise UffdError(f"{what} {path}: {(error.strerror or str(error)).lower()}") from None
+    if not regular:
+        raise UffdError(f"{what} {path}: not a regular file")
+
+
+def complete_options(word_text: str, allowed: Sequence[str]) -> List[str]:
+    """The options that `word_text` ("-k") can become, with their dash."""
+    return [f"-{name}" for name in allowed if f"-{name}".startswith(word_text)]
+
+
+def split_format(text: str) -> Tuple[str, str]:
+    """``/x f()`` as ("/x", "f()"), the format letters of `print` (gdb manual, "Output Formats")."""
+    if not text.startswith("/"):
+        return "", text
+    letters = text.split(None, 1)[0]
+    return letters, text[len(letters) :].strip()

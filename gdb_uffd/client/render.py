@@ -1,0 +1,338 @@
+"""Reports as a user reads them, and as `-json` prints them.  No gdb here.
+
+What needs symbols (names, lines, thread numbers) comes through a `Namer`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Protocol, Sequence, Tuple
+
+from gdb_uffd.client.text import Look, milliseconds, number, plural, wrap_items
+from gdb_uffd.client.wire import Summary, one_line
+from gdb_uffd.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, DirtyPage, FirstWrite
+
+MAX_CHANGES_SHOWN = 6
+"""Named changes a text line shows; -json has them all (up to the Namer's own cap)."""
+
+MAX_PAGES_SHOWN = 64
+"""Lines of a text report; `uffd dirty -full` and -json are for the rest."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A variable, or a member of one, that a page's new bytes gave another value.
+
+    `before` and `after` are gdb's text; both "" where only bytes can be told
+    (`size` of them, without debug information for the variable).
+    """
+
+    name: str
+    type: str
+    before: str
+    after: str
+    size: int = 0
+
+    def text(self) -> str:
+        """ "counter 1041 → 1042", or "16 B in table"."""
+        if not self.before and not self.after:
+            return f"{self.size} B in {self.name}"
+        return f"{self.name} {self.before} → {self.after}"
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Where a first write happened: `function` at `file`:`line`; "" and 0 for unknown.
+
+    `caller` is the nearest caller with line information when the place itself has none.
+    """
+
+    function: str
+    file: str = ""
+    line: int = 0
+    caller: Optional["Writer"] = None
+
+    def text(self) -> str:
+        """ "push () at sample.c:7"; "_int_malloc () … push () at sample.c:7"."""
+        name = f"{self.function} ()" if self.function else "?"
+        if self.file:
+            return f"{name} at {os.path.basename(self.file)}:{self.line}"
+        return f"{name} … {self.caller.text()}" if self.caller else name
+
+
+class Namer(Protocol):
+    """What symbols tell about addresses."""
+
+    def changes(self, page: DirtyPage) -> List[Change]:
+        """The named variables that changed on a data or TLS page; [] when none can be told."""
+        ...
+
+    def section(self, page: DirtyPage) -> str:
+        """The section the changed bytes lie in (".data"), "" when unknown."""
+        ...
+
+    def writer(self, first: FirstWrite) -> Writer:
+        """Function, file and line of a first write."""
+        ...
+
+    def thread(self, tid: int) -> str:
+        """gdb's number for the thread with that TID ("1"), or "TID 123"."""
+        ...
+
+
+def split_pages(report: CallReport) -> Tuple[List[DirtyPage], List[DirtyPage]]:
+    """The pages the program wrote, and those only gdb wrote."""
+    program = [page for page in report.pages if "program" in page.writers]
+    return program, [page for page in report.pages if "program" not in page.writers]
+
+
+def report_lines(
+    report: CallReport,
+    namer: Namer,
+    look: Look,
+    wall_ms: Optional[float] = None,
+    all_lines: bool = False,
+) -> List[str]:
+    """The count line, a line a page (neighbours folded), and what else the user must know."""
+    program, gdb_pages = split_pages(report)
+    lines = [count_line(report, len(program), wall_ms)]
+    rows = [_row(group, namer) for group in fold(program)]
+    shown = rows if all_lines else rows[:MAX_PAGES_SHOWN]
+    lines += _table(shown, look)
+    if len(rows) > len(shown):
+        lines.append(f"  … {plural(len(rows) - len(shown), 'more range')}: `uffd dirty -full`")
+    if gdb_pages:
+        lines.append(_gdb_line(gdb_pages))
+    lines += notes(report)
+    return [look.plain(line) for line in lines]
+
+
+def notes(report: CallReport) -> List[str]:
+    """What went otherwise than on the live process, one line each."""
+    lines = [f"  refused: {one_line(text)}" for text in report.refused]
+    if report.unavailable:
+        lines.append(f"  touched a page that was not recorded: {one_line(report.unavailable)}")
+    if report.layout_changed and not report.kept:
+        lines.append("  its mappings were undone too")
+    return lines
+
+
+def count_line(report: CallReport, pages: int, wall_ms: Optional[float]) -> str:
+    """ "4 pages dirtied · 15 fed of 2,490 · 0.9 ms · discarded"."""
+    parts = [f"{plural(pages, 'page')} dirtied" if pages else "no pages dirtied"]
+    if report.fed_pages:
+        parts.append(f"{number(report.fed_pages)} fed of {number(report.total_pages)}")
+    if wall_ms is not None:
+        parts.append(milliseconds(wall_ms))
+    if report.kind == "all":
+        parts.append("kept since the snapshot")
+    else:
+        parts.append("kept" if report.kept else "discarded")
+    return " · ".join(parts)
+
+
+def summary_line(summary: Summary, look: Look) -> str:
+    """The line after a plain `print f()`."""
+    what = f"{plural(summary.pages, 'page')} dirtied" if summary.pages else "no pages dirtied"
+    parts = [what + (", kept" if summary.pages else "")]
+    for text in summary.refused[:2]:
+        parts.append(f"refused {one_line(text)}")
+    if summary.unavailable:
+        parts.append(f"touched a page not recorded: {one_line(summary.unavailable)}")
+    if summary.ended:
+        parts.append(one_line(summary.ended))
+    if summary.pages:
+        parts.append("uffd dirty shows them, uffd reset forgets them")
+    return look.plain(f"[uffd: {' · '.join(parts)}]")
+
+
+def fold(pages: Sequence[DirtyPage]) -> List[List[DirtyPage]]:
+    """Neighbouring pages that agree in kind, mapping, thread and first writer's place."""
+    groups: List[List[DirtyPage]] = []
+    for page in sorted(pages, key=lambda p: p.start):
+        if groups and groups[-1][-1].end == page.start and _same(groups[-1][-1], page):
+            groups[-1].append(page)
+        else:
+            groups.append([page])
+    return groups
+
+
+def _same(a: DirtyPage, b: DirtyPage) -> bool:
+    first = (a.first_write and a.first_write.pc, b.first_write and b.first_write.pc)
+    return (a.kind, a.mapping, a.thread) == (b.kind, b.mapping, b.thread) and first[0] == first[1]
+
+
+@dataclass(frozen=True)
+class _Row:
+    address: str
+    what: str
+    items: List[str]
+    writer: str
+
+
+def _row(group: List[DirtyPage], namer: Namer) -> _Row:
+    head = group[0]
+    address = hex(head.start)
+    if len(group) > 1:
+        address += f"-{group[-1].end:#x}"
+    items: List[str] = []
+    if head.kind in ("data", "tls"):
+        changes = [change for page in group for change in namer.changes(page)]
+        items = [change.text() for change in changes[:MAX_CHANGES_SHOWN]]
+        if len(changes) > MAX_CHANGES_SHOWN:
+            items.append(f"… {plural(len(changes) - MAX_CHANGES_SHOWN, 'more change')}")
+    writer = namer.writer(head.first_write).text() if head.first_write else ""
+    return _Row(address, _what(head, namer), items or [_bytes_text(group)], writer)
+
+
+def _what(page: DirtyPage, namer: Namer) -> str:
+    thread = f"thread {namer.thread(page.thread)}" if page.thread is not None else ""
+    if page.kind == "data":
+        section = namer.section(page) or "data"
+        return f"{section:<5}  {os.path.basename(page.mapping)}".rstrip()
+    if page.kind in ("stack", "tls"):
+        return f"{'TLS' if page.kind == 'tls' else 'stack':<5} {thread}".rstrip()
+    if page.kind == "heap":
+        return "heap"
+    name = page.mapping.strip("[]")
+    return "anon" + (f"   {name}" if name and name != "anon" else "")
+
+
+def _bytes_text(group: List[DirtyPage]) -> str:
+    total = sum(page.bytes_changed for page in group)
+    head = group[0]
+    if not total:
+        return "written, but no byte changed"
+    if head.kind == "stack" and head.sp_floor:
+        return _stack_text(group, total)
+    if len(group) > 1:
+        return f"{number(total)} B in {len(group)} pages"
+    runs = head.runs
+    if not runs:
+        return f"{number(total)} B"
+    offset = f"+{runs[0].address - head.start:#x}"
+    if len(runs) > 1 or head.more_runs:
+        places = f"{len(runs)}{' or more' if head.more_runs else ''} places"
+        return f"{number(total)} B in {places} from {offset}"
+    return f"{number(total)} B at {offset}"
+
+
+def _stack_text(group: List[DirtyPage], total: int) -> str:
+    """Bytes below the frame are nobody's any more; bytes above it are a caller's variables."""
+    floor = group[0].sp_floor
+    above = sum(
+        sum(x != y for x, y in zip(run.before[skip:], run.after[skip:]))
+        for page in group
+        for run in page.runs
+        for skip in (max(0, floor - run.address),)
+    )
+    below = max(0, total - above)
+    texts = [f"{number(above)} B in the frames"] if above else []
+    if below:
+        texts.append(f"{number(below)} B below the frame")
+    return ", ".join(texts)
+
+
+def _gdb_line(pages: List[DirtyPage]) -> str:
+    why = "pushed frame, string arguments"
+    if not any("malloc" in page.writers for page in pages):
+        why = "pushed frames, breakpoints"
+    return f"  and {plural(len(pages), 'page')} only gdb wrote ({why})"
+
+
+def _table(rows: Sequence[_Row], look: Look) -> List[str]:
+    """Columns: address, what, the changes, the writer; long lines break under the changes."""
+    if not rows:
+        return []
+    addresses = max(len(row.address) for row in rows)
+    whats = min(max(len(row.what) for row in rows), 40)
+    texts = ["; ".join(row.items) for row in rows]
+    widest = max((len(t) for t, row in zip(texts, rows) if row.writer), default=0)
+    lines = []
+    for row, text in zip(rows, texts):
+        head = f"  {row.address:<{addresses}}  {row.what:<{whats}}  "
+        writer = row.writer
+        one = f"{head}{text:<{min(widest, 60)}}   {writer}" if writer else head + text
+        wrapped = [one] if look.fits(one) else wrap_items(look, head, row.items, writer)
+        for line in wrapped:
+            lines.append(_paint(line.rstrip(), row, look))
+    return lines
+
+
+def _paint(line: str, row: _Row, look: Look) -> str:
+    if not look.colour:
+        return line
+    if line.startswith(f"  {row.address}"):
+        line = "  " + look.paint("address", row.address) + line[2 + len(row.address) :]
+    if row.writer and line.endswith(row.writer):
+        line = line[: -len(row.writer)] + look.paint("function", row.writer)
+    return line
+
+
+# -json
+
+
+def page_json(page: DirtyPage, namer: Namer) -> Dict[str, Any]:
+    """One entry of `dirty`: the fields of docs/json.md."""
+    first: Optional[Dict[str, Any]] = None
+    if page.first_write is not None:
+        writer = namer.writer(page.first_write)
+        first = {
+            "pc": hex(page.first_write.pc),
+            "sp": hex(page.first_write.sp),
+            "tid": page.first_write.tid,
+            "function": writer.function or None,
+            "file": writer.file or None,
+            "line": writer.line or None,
+        }
+        if writer.caller is not None:
+            first["caller"] = {
+                "function": writer.caller.function or None,
+                "file": writer.caller.file or None,
+                "line": writer.caller.line or None,
+            }
+    changes = namer.changes(page) if page.kind in ("data", "tls") else []
+    return {
+        "start": hex(page.start),
+        "end": hex(page.end),
+        "kind": page.kind,
+        "mapping": page.mapping,
+        "thread": page.thread,
+        "bytes_changed": page.bytes_changed,
+        "changes": [
+            {"name": c.name, "type": c.type, "before": c.before or None, "after": c.after or None}
+            for c in changes
+        ],
+        "first_write": first,
+    }
+
+
+def report_json(report: CallReport, namer: Namer) -> Dict[str, Any]:
+    """The fields that `uffd call -json` and `uffd dirty -json` share."""
+    program, gdb_pages = split_pages(report)
+    return {
+        "schema": SCHEMA_VERSION,
+        "kept": report.kept,
+        "fed_pages": report.fed_pages,
+        "total_pages": report.total_pages,
+        "page_size": PAGE_SIZE,
+        "fault_us": round(report.fault_us, 1),
+        "output": report.output,
+        "dirty": [page_json(page, namer) for page in program],
+        "gdb_dirty": [
+            {
+                "start": hex(page.start),
+                "end": hex(page.end),
+                "kind": page.kind,
+                "mapping": page.mapping,
+                "bytes_changed": page.bytes_changed,
+                "writers": page.writers,
+            }
+            for page in gdb_pages
+        ],
+        "refused": report.refused,
+        "ended": report.ended or None,
+        "unavailable": report.unavailable or None,
+        "layout_changed": report.layout_changed,
+    }

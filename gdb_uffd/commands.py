@@ -1,0 +1,308 @@
+"""The commands a user types: registration only; what they do is in client/."""
+
+from __future__ import annotations
+
+from typing import List, Optional, Sequence, Union
+
+import gdb
+
+from gdb_uffd.client import gdb_call, gdb_hooks, gdb_session, gdb_settings, gdb_views
+from gdb_uffd.client.gdb_util import flush_caches, quiet, say, user_errors
+from gdb_uffd.client.options import Parsed, complete_options, parse_options, split_files
+from gdb_uffd.model import UffdError
+
+Completion = Union[int, Sequence[str], None]
+
+
+class _Command(gdb.Command):
+    """A subcommand of uffd: options, completion, errors as one line."""
+
+    name = ""
+    usage = ""
+    options: Sequence[str] = ()
+    completer = gdb.COMPLETE_NONE
+
+    def __init__(self) -> None:
+        super().__init__(f"uffd {self.name}", gdb.COMMAND_DATA)
+
+    @user_errors
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        """Parse the options and run."""
+        dashes = self.completer == gdb.COMPLETE_EXPRESSION
+        self.dont_repeat()
+        self.run(parse_options(argument, self.options, self.usage, dashes))
+
+    def run(self, parsed: Parsed) -> None:
+        """What the command does."""
+        raise NotImplementedError
+
+    def complete(self, text: str, word: str) -> Completion:
+        """Options while the last word begins with a dash, else what `completer` says."""
+        last = text[len(text.rstrip()) - len(text) :] if text.endswith(" ") else text.split(" ")[-1]
+        before = text[: len(text) - len(last)].split()
+        if last.startswith("-") and all(w.startswith("-") for w in before):
+            # gdb replaces only `word`, which begins after the dash.
+            cut = len(last) - len(word)
+            return [option[cut:] for option in complete_options(last, self.options)]
+        return self.completer
+
+    def nothing_else(self, parsed: Parsed) -> None:
+        """UffdError when the command was given an argument it does not take."""
+        if parsed.rest:
+            raise UffdError(f"unexpected {parsed.rest!r}; usage: {self.usage}")
+
+
+class Uffd(gdb.Command):
+    """Call functions in a core dump, and see what they dirty.
+
+    `uffd spawn CORE` opens a core file.  gdb then works as on a live process: what runs,
+    runs in a process that is rebuilt page by page while it is needed, and every page it
+    writes is known.  `uffd reset` goes back to the recorded state.
+
+    Usage: uffd SUBCOMMAND
+
+    Example:
+        (gdb) uffd spawn core
+        (gdb) uffd call push(7)"""
+
+    def __init__(self) -> None:
+        super().__init__("uffd", gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)
+
+    @user_errors
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        """A bare `uffd`: one line a subcommand."""
+        if argument.strip():
+            raise UffdError(f'Undefined uffd command: "{argument.split()[0]}".  Try "help uffd".')
+        for command in COMMANDS:
+            first = (command.__doc__ or "").split("\n", 1)[0]
+            say(f"{command.usage:<44} {first}")
+
+
+class Spawn(_Command):
+    """Open a core file; nothing runs until you call something.
+
+    Usage: uffd spawn CORE [EXECUTABLE]
+
+    CORE was written by the kernel or by gdb's gcore.  The executable and the libraries are
+    found from the core unless EXECUTABLE is given.  A core that this inferior already has
+    is closed first.
+
+    Example:
+        (gdb) uffd spawn core.4711
+        (gdb) uffd spawn core.4711 build/server"""
+
+    name, usage = "spawn", "uffd spawn CORE [EXECUTABLE]"
+    completer = gdb.COMPLETE_FILENAME
+
+    def run(self, parsed: Parsed) -> None:
+        """Start the server and connect."""
+        gdb_hooks.define_hooks()
+        gdb_session.spawn(*split_files(parsed.rest, self.usage))
+
+
+class Call(_Command):
+    """Evaluate an expression, show what it dirtied, and forget what it did.
+
+    Usage: uffd call [-keep] [-json] [--] [/FMT] EXPRESSION
+
+      -keep   keep the effects, as a plain `print` does
+      -json   print one line, one JSON object
+
+    First comes what the called functions print, then the value as `print` shows it (it
+    enters the value history), then the pages that were written: what they hold, the
+    variables that changed, and who wrote first.
+
+    Example:
+        (gdb) uffd call push(7)
+        $1 = 1042
+        4 pages dirtied · 15 fed of 2,490 · 0.9 ms · discarded"""
+
+    name, usage = "call", "uffd call [-keep] [-json] [--] EXPRESSION"
+    options, completer = ("keep", "json"), gdb.COMPLETE_EXPRESSION
+
+    def run(self, parsed: Parsed) -> None:
+        """Evaluate in a transaction."""
+        session = gdb_session.current()
+        if not parsed.rest:
+            raise UffdError(f"what shall be called? usage: {self.usage}")
+        gdb_call.call(session, parsed.rest, parsed.has("keep"), parsed.has("json"))
+
+
+class Dirty(_Command):
+    """Show the pages that the last call or command wrote.
+
+    Usage: uffd dirty [-all] [-json] [-full]
+
+      -all    everything written since the snapshot and kept
+      -json   print one line, one JSON object
+      -full   do not leave out lines of a long list
+
+    Example:
+        (gdb) print push(7)
+        (gdb) uffd dirty
+        (gdb) uffd dirty -all"""
+
+    name, usage = "dirty", "uffd dirty [-all] [-json] [-full]"
+    options = ("all", "json", "full")
+
+    def run(self, parsed: Parsed) -> None:
+        """Ask for the report and print it."""
+        self.nothing_else(parsed)
+        session = gdb_session.current()
+        gdb_views.dirty(session, parsed.has("all"), parsed.has("json"), parsed.has("full"))
+
+
+class Diff(_Command):
+    """Show bytes before and after the last call: the lines that differ.
+
+    Usage: uffd diff [-all] [--] [ADDRESS|NAME]
+
+      -all    against the snapshot instead of the state before the last call
+
+    NAME, a variable or any other lvalue, restricts it to the variable's bytes; ADDRESS to
+    the page that holds it.
+
+    Example:
+        (gdb) uffd diff
+        (gdb) uffd diff counter
+        (gdb) uffd diff -all $sp"""
+
+    name, usage = "diff", "uffd diff [-all] [ADDRESS|NAME]"
+    options, completer = ("all",), gdb.COMPLETE_EXPRESSION
+
+    def run(self, parsed: Parsed) -> None:
+        """Fetch the pages and compare."""
+        gdb_views.diff(gdb_session.current(), parsed.has("all"), parsed.rest)
+
+
+class Reset(_Command):
+    """Go back to the recorded state: forget everything that ran or was set.
+
+    Usage: uffd reset
+
+    The process that ran ends; memory, registers and mappings are the core's again.
+
+    Example:
+        (gdb) print push(7)
+        (gdb) uffd reset"""
+
+    name, usage = "reset", "uffd reset"
+
+    def run(self, parsed: Parsed) -> None:
+        """Reset, forget caches, show the frame."""
+        self.nothing_else(parsed)
+        session = gdb_session.current()
+        session.request("reset")
+        session.calls_pending, session.wall_ms = False, None
+        gdb_session.reselect(session)
+        flush_caches()
+        say("reset: everything is as recorded")
+        gdb.write(quiet("frame"))
+
+
+class Kill(_Command):
+    """Close the core: end the process that ran and the server that held the core.
+
+    Usage: uffd kill
+
+    Nothing is lost but what ran; the core file itself is never changed.
+
+    Example:
+        (gdb) uffd kill"""
+
+    name, usage = "kill", "uffd kill"
+
+    def run(self, parsed: Parsed) -> None:
+        """Disconnect and reap."""
+        self.nothing_else(parsed)
+        session = gdb_session.current()
+        gdb_session.end(session)
+        say(f"closed {session.ready.core}")
+
+
+class Info(_Command):
+    """Show what is open: core, process, pages fed and dirtied, server.
+
+    Usage: uffd info [-json]
+
+    Example:
+        (gdb) uffd info"""
+
+    name, usage = "info", "uffd info [-json]"
+    options = ("json",)
+
+    def run(self, parsed: Parsed) -> None:
+        """Ask the server."""
+        self.nothing_else(parsed)
+        gdb_views.info(parsed.has("json"))
+
+
+class Doctor(_Command):
+    """Show what this machine can do for gdb_uffd, and the remedy for each lack.
+
+    Usage: uffd doctor [-json]
+
+    Works without an open core; `gdb-uffd doctor` in a shell does the same.
+
+    Example:
+        (gdb) uffd doctor"""
+
+    name, usage = "doctor", "uffd doctor [-json]"
+    options = ("json",)
+
+    def run(self, parsed: Parsed) -> None:
+        """Run the server's doctor."""
+        self.nothing_else(parsed)
+        gdb_views.doctor(parsed.has("json"))
+
+
+class Mappings(_Command):
+    """List the memory mappings as they are now, like `info proc mappings`.
+
+    Usage: uffd mappings
+
+    Example:
+        (gdb) uffd mappings"""
+
+    name, usage = "mappings", "uffd mappings"
+
+    def run(self, parsed: Parsed) -> None:
+        """Ask the server."""
+        self.nothing_else(parsed)
+        gdb_views.mappings(gdb_session.current())
+
+
+COMMANDS = (Spawn, Call, Dirty, Diff, Reset, Kill, Info, Mappings, Doctor)
+
+
+class _SettingsPrefix(gdb.Command):
+    """Settings of gdb_uffd."""
+
+    def __init__(self, verb: str) -> None:
+        super().__init__(f"{verb} uffd", gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)
+        self._verb = verb
+
+    @user_errors
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        """Without a setting's name: show them all."""
+        if argument.strip():
+            raise UffdError(f'no setting "{argument.split()[0]}"; try "help {self._verb} uffd"')
+        for name in gdb_settings.names():
+            gdb.execute(f"show uffd {name}")
+
+
+_registered: List[Optional[gdb.Command]] = []
+
+
+def register() -> None:
+    """Add the commands and settings to this gdb; once, however often the file is sourced."""
+    if _registered:
+        return
+    if not hasattr(gdb, "RemoteTargetConnection"):
+        raise gdb.GdbError(
+            f"gdb_uffd needs gdb 12 or later; this is {gdb.VERSION}, which cannot send packets"
+        )
+    _registered.extend([Uffd(), _SettingsPrefix("set"), _SettingsPrefix("show")])
+    _registered.extend(command() for command in COMMANDS)
+    gdb_settings.register()
+    gdb_hooks.install()
