@@ -36,11 +36,13 @@ class _Command(gdb.Command):
         """What the command does."""
         raise NotImplementedError
 
-    def complete(self, text: str, word: str) -> Completion:
+    def complete(self, text: str, word: Optional[str]) -> Completion:
         """Options while the last word begins with a dash, else what `completer` says."""
         last = text[len(text.rstrip()) - len(text) :] if text.endswith(" ") else text.split(" ")[-1]
         before = text[: len(text) - len(last)].split()
         if last.startswith("-") and all(w.startswith("-") for w in before):
+            if word is None:  # gdb only asks where words break
+                return []
             # gdb replaces only `word`, which begins after the dash.
             cut = len(last) - len(word)
             return [option[cut:] for option in complete_options(last, self.options)]

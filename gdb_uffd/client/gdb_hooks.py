@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import re
-from typing import Optional, Union
+from typing import Optional
 
 import gdb
 
@@ -24,7 +24,7 @@ _malloc: Optional[int] = None
 _hooks_defined = False
 
 
-def _on_inferior_call(event: Union[gdb.InferiorCallPreEvent, gdb.InferiorCallPostEvent]) -> None:
+def _on_inferior_call(event: object) -> None:
     """Tell the server when gdb calls a function: what runs then is a transaction."""
     session = gdb_session.selected()
     if session is None:
@@ -40,7 +40,7 @@ def _on_inferior_call(event: Union[gdb.InferiorCallPreEvent, gdb.InferiorCallPos
                 r"\bmalloc\b", session.expression
             )
             session.request("call-begin", {"address": hex(address), "malloc": is_malloc})
-        else:
+        elif isinstance(event, gdb.InferiorCallPostEvent):
             session.request("call-end")
 
 
