@@ -1,0 +1,40 @@
+"""Which modules of gdb's side may import what; read from the source, nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "gdb_uffd"
+GDB_SIDE = [PACKAGE / "commands.py", PACKAGE / "gdbinit.py", *(PACKAGE / "client").glob("*.py")]
+MAY_IMPORT_GDB = {"commands.py"}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            yield str(node.module)
+
+
+@pytest.mark.parametrize("path", GDB_SIDE, ids=lambda p: p.name)
+def test_imports(path: Path):
+    for name in imports(path):
+        top = name.split(".")[0]
+        if top == "gdb":
+            assert path.name in MAY_IMPORT_GDB or path.name.startswith("gdb_"), name
+        elif top == "gdb_uffd":
+            assert name == "gdb_uffd.model" or name.startswith("gdb_uffd.client"), name
+        elif sys.version_info >= (3, 10):
+            assert top in sys.stdlib_module_names, name
+
+
+@pytest.mark.parametrize("path", GDB_SIDE, ids=lambda p: p.name)
+def test_syntax_of_python_3_9(path: Path):
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))

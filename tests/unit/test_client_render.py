@@ -1,0 +1,210 @@
+"""Reports as text and JSON; no gdb."""
+
+from __future__ import annotations
+
+import json
+from typing import List
+
+from gdb_uffd.client import render
+from gdb_uffd.client.hexdiff import diff_lines
+from gdb_uffd.client.render import Change, Writer
+from gdb_uffd.client.text import Look
+from gdb_uffd.client.wire import Image, Summary
+from gdb_uffd.model import CallReport, DirtyPage, FirstWrite, Run
+
+PUSH = Writer("push", "/src/sample.c", 7)
+
+
+class Names:
+    """Symbols of the sample, without gdb."""
+
+    def changes(self, page: DirtyPage) -> List[Change]:
+        if page.kind == "tls":
+            return [Change("tls_hits", "int", "1007", "1008", 4)]
+        return [
+            Change("counter", "int", "1041", "1042", 4),
+            Change("head", "struct node *", "0x55bdf8d37260", "0x55bdf8d37280", 8),
+        ]
+
+    def section(self, page: DirtyPage) -> str:
+        return ".data"
+
+    def writer(self, first: FirstWrite) -> Writer:
+        return PUSH if first.pc == 0x1111 else Writer("_int_malloc", caller=PUSH)
+
+    def thread(self, tid: int) -> str:
+        return "1"
+
+
+def page(start: int, kind: str, **more: object) -> DirtyPage:
+    values = {
+        "mapping": f"[{kind}]",
+        "bytes_changed": 24,
+        "writers": ["program"],
+        "first_write": FirstWrite(0x1111, 0x7FFF0000, 42),
+        **more,
+    }
+    return DirtyPage(start, start + 4096, kind, **values)  # type: ignore[arg-type]
+
+
+def report(*pages: DirtyPage, **more: object) -> CallReport:
+    values = {"kind": "call", "kept": False, "fed_pages": 15, "total_pages": 2490, **more}
+    return CallReport(fault_us=60.0, output="", pages=list(pages), **values)  # type: ignore[arg-type]
+
+
+def sample() -> CallReport:
+    floor = 0x7FFF7A71B800
+    return report(
+        page(0x55BDBEC10000, "data", mapping="/tmp/sample"),
+        page(
+            0x55BDF8D37000,
+            "heap",
+            first_write=FirstWrite(0x2222, 0, 42),
+            runs=[Run(0x55BDF8D37278, b"\0" * 24, b"\1" * 24)],
+        ),
+        page(0x7FD19C1B8000, "tls", thread=42),
+        page(
+            0x7FFF7A71B000,
+            "stack",
+            thread=42,
+            first_write=None,
+            bytes_changed=96,
+            sp_floor=floor,
+            runs=[Run(floor - 96, b"\0" * 96, b"\1" * 96)],
+        ),
+    )
+
+
+def test_the_sample_of_the_design():
+    assert render.report_lines(sample(), Names(), Look(), 0.93) == [
+        "4 pages dirtied · 15 fed of 2,490 · 0.9 ms · discarded",
+        "  0x55bdbec10000  .data  sample   counter 1041 → 1042; head 0x55bdf8d37260 → "
+        "0x55bdf8d37280   push () at sample.c:7",
+        "  0x55bdf8d37000  heap            24 B at +0x278                               "
+        "               _int_malloc () … push () at sample.c:7",
+        "  0x7fd19c1b8000  TLS   thread 1  tls_hits 1007 → 1008                         "
+        "               push () at sample.c:7",
+        "  0x7fff7a71b000  stack thread 1  96 B below the frame",
+    ]
+
+
+def test_narrow_terminal():
+    look = Look(width=80)
+    lines = render.report_lines(sample(), Names(), look, 0.93)
+    assert all(look.fits(line) for line in lines)
+    assert any(line.endswith("counter 1041 → 1042") or "counter 1041" in line for line in lines)
+    assert sum("push () at sample.c:7" in line for line in lines) == 3
+
+
+def test_ascii_host():
+    lines = render.report_lines(sample(), Names(), Look(unicode=False), 0.93)
+    assert all(line.isascii() for line in lines)
+    assert lines[0] == "4 pages dirtied . 15 fed of 2,490 . 0.9 ms . discarded"
+    assert "counter 1041 -> 1042" in lines[1]
+
+
+def test_neighbours_that_agree_are_one_line():
+    pages = [page(0x1000 + i * 4096, "heap") for i in range(5)]
+    pages.append(page(0x6000, "heap", first_write=FirstWrite(0x2222, 0, 42)))
+    pages.append(page(0x9000, "heap"))
+    lines = render.report_lines(report(*pages), Names(), Look())
+    assert lines[0].startswith("7 pages dirtied")
+    assert len(lines) == 4
+    assert lines[1].startswith("  0x1000-0x6000  heap  120 B in 5 pages")
+    assert len(render.report_json(report(*pages), Names())["dirty"]) == 7
+
+
+def test_long_lists_are_cut_with_a_way_to_see_the_rest():
+    pages = [page(i * 8192, "heap") for i in range(1, 200)]
+    lines = render.report_lines(report(*pages), Names(), Look())
+    assert len(lines) == 2 + render.MAX_PAGES_SHOWN
+    assert "135 more ranges" in lines[-1] and "uffd dirty -full" in lines[-1]
+    assert len(render.report_lines(report(*pages), Names(), Look(), all_lines=True)) == 200
+
+
+def test_pages_of_gdb_are_a_last_line():
+    pages = [page(0x1000, "stack", writers=["gdb"]), page(0x2000, "heap", writers=["malloc"])]
+    lines = render.report_lines(report(*pages), Names(), Look())
+    assert lines[0].startswith("no pages dirtied")
+    assert lines[1] == "  and 2 pages only gdb wrote (pushed frame, string arguments)"
+    data = render.report_json(report(*pages), Names())
+    assert data["dirty"] == [] and len(data["gdb_dirty"]) == 2
+    both = page(0x3000, "stack", writers=["gdb", "program"])
+    assert len(render.report_json(report(both), Names())["dirty"]) == 1
+
+
+def test_nothing_dirtied():
+    assert render.report_lines(report(fed_pages=0), Names(), Look(), 0.1) == [
+        "no pages dirtied · 0.1 ms · discarded"
+    ]
+
+
+def test_what_went_otherwise_is_told():
+    lines = render.report_lines(
+        report(refused=["fork() -> EPERM"], unavailable="0x1000: truncated core\n"), Names(), Look()
+    )
+    assert lines[1:] == [
+        "  refused: fork() -> EPERM",
+        "  touched a page that was not recorded: 0x1000: truncated core",
+    ]
+
+
+def test_stack_bytes_in_and_below_the_frames():
+    floor = 0x1800
+    run = Run(0x17F8, b"\0" * 16, b"\1" * 16)
+    stack = page(0x1000, "stack", bytes_changed=16, sp_floor=floor, runs=[run], first_write=None)
+    line = render.report_lines(report(stack), Names(), Look())[1]
+    assert line.endswith("8 B in the frames, 8 B below the frame")
+
+
+def test_json_is_plain_and_whole():
+    data = json.loads(json.dumps(render.report_json(sample(), Names())))
+    assert data["schema"] == 1 and data["fed_pages"] == 15 and data["total_pages"] == 2490
+    first = data["dirty"][0]
+    assert first["start"] == "0x55bdbec10000" and first["kind"] == "data"
+    assert first["changes"][0] == {
+        "name": "counter",
+        "type": "int",
+        "before": "1041",
+        "after": "1042",
+    }
+    assert first["first_write"] == {
+        "pc": "0x1111",
+        "sp": "0x7fff0000",
+        "tid": 42,
+        "function": "push",
+        "file": "/src/sample.c",
+        "line": 7,
+    }
+    assert data["dirty"][1]["first_write"]["caller"]["line"] == 7
+    assert data["dirty"][3]["first_write"] is None
+
+
+def test_the_line_after_a_print():
+    summary = Summary("call", True, 4, 1, 100, 15)
+    assert render.summary_line(summary, Look()) == (
+        "[uffd: 4 pages dirtied, kept · uffd dirty shows them, uffd reset forgets them]"
+    )
+    refused = Summary("call", True, 0, 0, 0, 1, refused=["fork() -> EPERM"])
+    assert "refused fork() -> EPERM" in render.summary_line(refused, Look())
+
+
+def test_hex_dump_shows_only_lines_that_differ():
+    before = bytearray(4096)
+    after = bytearray(before)
+    after[0x21:0x23] = b"AB"
+    after[0x100] = 7
+    image = Image(0x7F0000001000, bytes(before), bytes(after))
+    lines = list(diff_lines(image, Look()))
+    assert len(lines) == 4
+    assert lines[0] == (
+        "- 0x7f0000001020  00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00  |................|"
+    )
+    assert lines[1] == (
+        "+ 0x7f0000001020  00 41 42 00 00 00 00 00  00 00 00 00 00 00 00 00  |.AB.............|"
+    )
+    assert list(diff_lines(image, Look(), (0x7F0000001021, 0x7F0000001022))) == lines[:2]
+    assert list(diff_lines(image, Look(), (0x7F0000001023, 0x7F0000001030))) == []
+    assert len(list(diff_lines(image, Look(), context=1))) == 9
+    coloured = list(diff_lines(image, Look(colour=True)))
+    assert "\x1b[31m00\x1b[m" in coloured[0] and "\x1b[32m41\x1b[m" in coloured[1]
