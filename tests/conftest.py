@@ -74,9 +74,7 @@ class Cores:
             env = gdbs.environment(self.folder / "home")
             arguments = [str(self.built / "plugin.so"), "pause"]
             where = "checkpoint if depth_left == 0"
-            self._made[label] = cores.gcore(
-                gdb, self.built / "zoo", arguments, where, target, env
-            )
+            self._made[label] = cores.gcore(gdb, self.built / "zoo", arguments, where, target, env)
         return self._made[label]
 
 

@@ -14,7 +14,11 @@ CORE = os.environ["DEMO_CORE"]
 STEPS: List[Tuple[str, str, str]] = [
     # What we say, what we type, what must be in the answer (a regular expression).
     ("Open the core.  No process is made.", f"uffd spawn {CORE}", r"SIGSEGV"),
-    ("gdb works as on any inferior.", "info threads", r"lookup \(value=99\)(.|\n)*Thread(.|\n)*Thread"),
+    (
+        "gdb works as on any inferior.",
+        "info threads",
+        r"lookup \(value=99\)(.|\n)*Thread(.|\n)*Thread",
+    ),
     ("", "bt", r"#0 .* lookup \(value=99\)(.|\n)*#1 .* main \(\)"),
     ("", "print counter", r"= 1041\b"),
     ("Call a function, in a program that crashed.", "print push(7)", r"= 1042\b(.|\n)*dirtied"),
