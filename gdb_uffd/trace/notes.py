@@ -127,8 +127,12 @@ def read_notes(data: Buffer, segments: Sequence[ProgramHeader]) -> Notes:
     notes.problems = notes.problems[:20]
     if raw and not notes.pid:
         notes.pid = raw[0].tid
+    images: Dict[bytes, bytes] = {}
     for index, thread in enumerate(raw):
         notes.threads.append(_finish(thread, index == 0, data, layout, notes))
+        registers = notes.threads[-1].registers
+        # Of thousands of threads most wait in the same place: keep equal images once.
+        registers.xstate = images.setdefault(registers.xstate, registers.xstate)
     return notes
 
 

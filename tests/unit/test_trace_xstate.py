@@ -1,0 +1,158 @@
+"""Extended registers: both CPU layouts, initial states, there and back."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gdb_uffd.model import XSTATE_COMPONENTS, XSTATE_SIZE, Registers
+from gdb_uffd.trace import xstate
+
+INTEL = dict(XSTATE_COMPONENTS)
+AMD = {2: (576, 256), 5: (832, 64), 6: (896, 512), 7: (1408, 1024), 9: (2432, 8)}
+MPX_GAP = range(960, 1088)
+
+
+def machine_image(layout: xstate.Layout, xcr0: int, bv: int, size: int) -> bytes:
+    """An XSAVE image whose bytes tell their component: component n is full of n."""
+    image = bytearray(b"\xee" * size)
+    image[0:416] = bytes(i % 251 for i in range(416))
+    struct.pack_into("<II", image, 24, 0x1FA0, 0xFFFF)
+    struct.pack_into("<Q", image, 464, xcr0)
+    image[512:576] = struct.pack("<Q", bv) + bytes(56)
+    for bit, (offset, length) in layout.items():
+        if xcr0 >> bit & 1:
+            image[offset : offset + length] = bytes([bit]) * length
+    return bytes(image)
+
+
+CPUS = [
+    pytest.param(INTEL, 0x2E7, 2696, id="intel-avx512-pkru"),
+    pytest.param(INTEL, 0x602E7, 11008, id="intel-amx"),
+    pytest.param(INTEL, 0xE7, 2688, id="intel-avx512"),
+    pytest.param(INTEL, 0x207, 2696, id="intel-avx-pkru"),
+    pytest.param(INTEL, 0x1F, 1088, id="intel-mpx"),
+    pytest.param(INTEL, 0x7, 832, id="avx"),
+    pytest.param(INTEL, 0x3, 576, id="sse"),
+    pytest.param(AMD, 0x2E7, 2440, id="amd-avx512-pkru"),
+    pytest.param(AMD, 0xE7, 2432, id="amd-avx512"),
+    pytest.param(AMD, 0x207, 2440, id="amd-zen3"),
+]
+
+
+@pytest.mark.parametrize("layout, xcr0, size", CPUS)
+@pytest.mark.parametrize("known", [True, False], ids=["note", "guessed"])
+def test_any_cpu_becomes_canonical(
+    layout: xstate.Layout, xcr0: int, size: int, known: bool
+) -> None:
+    image = machine_image(layout, xcr0, xcr0 & 0x2E7, size)
+    given_layout = {b: p for b, p in layout.items() if xcr0 >> b & 1} if known else None
+    canonical, features = xstate.from_note(image, given_layout)
+    assert features == xcr0 & 0x2E7
+    assert len(canonical) == XSTATE_SIZE
+    assert canonical[:416] == image[:416]
+    assert int.from_bytes(canonical[512:520], "little") == features
+    for bit, (offset, length) in XSTATE_COMPONENTS.items():
+        expected = bytes([bit]) if xcr0 >> bit & 1 else b"\0"
+        assert canonical[offset : offset + length] == expected * length
+
+
+def test_clear_bits_mean_initial_state() -> None:
+    image = machine_image(AMD, 0x2E7, 0, 2440)
+    canonical, features = xstate.from_note(image, None)
+    assert features == 0x2E7
+    assert canonical[0:2] == b"\x7f\x03"
+    assert canonical[24:28] == (0x1F80).to_bytes(4, "little")
+    rest = canonical[2:24] + canonical[32:]
+    assert rest == bytes(len(rest))
+
+
+def test_mxcsr_goes_with_avx_too() -> None:
+    image = machine_image(INTEL, 0x7, 4, 832)
+    canonical, _ = xstate.from_note(image, None)
+    assert canonical[24:28] == (0x1FA0).to_bytes(4, "little")
+    assert canonical[160:416] == bytes(256)
+
+
+def test_fpregs_alone() -> None:
+    image = machine_image({}, 3, 3, 576)[:512]
+    canonical, features = xstate.from_fpregs(image)
+    assert features == 3
+    assert canonical[:416] == image[:416]
+    assert canonical[576:] == bytes(XSTATE_SIZE - 576)
+
+
+def test_too_short_is_refused() -> None:
+    with pytest.raises(ValueError):
+        xstate.from_note(bytes(575), None)
+    with pytest.raises(ValueError):
+        xstate.from_fpregs(bytes(511))
+    with pytest.raises(ValueError):
+        xstate.from_machine(b"", {}, 3)
+    with pytest.raises(ValueError):
+        xstate.to_machine(xstate.initial(), {}, b"")
+
+
+def test_layout_note() -> None:
+    entries = [(2, 256, 576, 0), (5, 64, 832, 0), (9, 8, 2432, 0), (17, 64, 2752, 0), (6, 1, 2, 0)]
+    raw = b"".join(struct.pack("<IIII", *e) for e in entries) + b"tail"
+    assert xstate.parse_layout(raw) == {2: (576, 256), 5: (832, 64), 9: (2432, 8)}
+
+
+@pytest.mark.parametrize("source, s_size", [(INTEL, 2696), (AMD, 2440)], ids=["intel", "amd"])
+@pytest.mark.parametrize("target, t_size", [(INTEL, 2696), (AMD, 2440)], ids=["intel", "amd"])
+@given(bv=st.integers(0, 0x3FF), data=st.binary(min_size=64, max_size=64))
+def test_round_trip_across_cpus(
+    source: xstate.Layout, s_size: int, target: xstate.Layout, t_size: int, bv: int, data: bytes
+) -> None:
+    image = bytearray(machine_image(source, 0x2E7, bv & 0x2E7, s_size))
+    image[160:224] = data
+    canonical, features = xstate.from_note(bytes(image), None)
+    own = machine_image(target, 0x2E7, 0, t_size)
+    there = xstate.to_machine(Registers([0] * 27, canonical, features), target, own)
+    assert len(there) == t_size
+    assert there[416:512] == own[416:512]  # the machine's own software bytes
+    back = xstate.from_machine(there, target, 0x2E7)
+    sse = 2 if canonical[24:28] != b"\x80\x1f\0\0" else 0
+    assert back[:512] == canonical[:512]
+    assert back[520:] == canonical[520:]
+    assert back[512] | sse == canonical[512] | sse
+
+
+def test_components_the_machine_lacks_are_dropped() -> None:
+    canonical, features = xstate.from_note(machine_image(INTEL, 0x2E7, 0x2E7, 2696), None)
+    own = machine_image({2: (576, 256)}, 7, 0, 832)
+    out = xstate.to_machine(Registers([0] * 27, canonical, features), {2: (576, 256)}, own)
+    assert len(out) == 832
+    assert out[576:832] == b"\x02" * 256
+    assert int.from_bytes(out[512:520], "little") == 7
+
+
+def test_components_the_recording_lacks_stay_the_machines() -> None:
+    canonical, features = xstate.from_fpregs(machine_image({}, 3, 3, 576)[:512])
+    own = machine_image(INTEL, 0x2E7, 0x200, 2696)
+    out = xstate.to_machine(Registers([0] * 27, canonical, features), INTEL, own)
+    assert out[576:] == own[576:]
+    assert int.from_bytes(out[512:520], "little") == 0x203
+
+
+def test_reserved_mxcsr_bits_are_cut() -> None:
+    image = bytearray(machine_image({}, 3, 3, 576)[:512])
+    image[24:28] = b"\xff\xff\xff\xff"
+    canonical, features = xstate.from_fpregs(bytes(image))
+    own = machine_image(INTEL, 0x2E7, 0, 2696)
+    out = xstate.to_machine(Registers([0] * 27, canonical, features), INTEL, own)
+    assert out[24:28] == b"\xff\xff\0\0"
+
+
+@given(st.binary(max_size=4000), st.binary(max_size=80))
+def test_garbage_never_raises_anything_else(note: bytes, layout: bytes) -> None:
+    try:
+        canonical, features = xstate.from_note(note, xstate.parse_layout(layout))
+    except ValueError:
+        return
+    assert len(canonical) == XSTATE_SIZE
+    assert not features & ~0x2E7
