@@ -25,7 +25,6 @@ class Endpoint:
         """Bind and listen.  UffdError says why that cannot be."""
         if len(os.fsencode(path)) > _MAX_PATH:
             raise UffdError(
-            raise UffdError(
                 f"{path}: a unix socket's name has at most {_MAX_PATH} bytes; use a shorter TMPDIR"
             )
         self.path = path
