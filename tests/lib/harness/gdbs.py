@@ -77,7 +77,7 @@ class Gdb:
             dimensions=(24, 80),
             encoding="utf-8",
             codec_errors="replace",
-            timeout=60,
+            timeout=30,
         )
         self.child.delaybeforesend = None
         self.path = gdb
@@ -85,7 +85,7 @@ class Gdb:
         self.spawned = ""
         self.banner = self.wait()
 
-    def wait(self, timeout: float = 60) -> str:
+    def wait(self, timeout: float = 30) -> str:
         """What comes until the next prompt."""
         try:
             self.child.expect_exact(PROMPT, timeout=timeout)
@@ -101,9 +101,9 @@ class Gdb:
     def send(self, command: str) -> None:
         """Type a command; its echo is taken off what follows."""
         self.child.sendline(command)
-        self.child.expect_exact("\n", timeout=60)
+        self.child.expect_exact("\n", timeout=30)
 
-    def run(self, command: str, timeout: float = 60) -> str:
+    def run(self, command: str, timeout: float = 30) -> str:
         """A command's whole output."""
         self.send(command)
         return self.wait(timeout)
@@ -132,7 +132,7 @@ class Gdb:
         self.child.sendintr()
         return self.wait(timeout)
 
-    def expect(self, text: str, timeout: float = 60) -> str:
+    def expect(self, text: str, timeout: float = 30) -> str:
         """Wait for `text`; what came before it."""
         self.child.expect_exact(text, timeout=timeout)
         return str(self.child.before)
