@@ -22,6 +22,7 @@ from gdb_uffd.trace.notes import USER_END, FileRange, Notes
 from gdb_uffd.trace.source import UNAVAILABLE, Segment
 
 AT_PHDR, AT_PHNUM, AT_ENTRY = 3, 5, 9  # <elf.h>, getauxval(3)
+OTHER_ENTRY = "has another entry point than the recorded one"
 NAME_IT = "name the right one: uffd spawn CORE EXECUTABLE"
 
 
@@ -85,7 +86,7 @@ def _check_named(
         if count is not None and count != image.header.phnum:
             problem = f"has {image.header.phnum} program headers, the recorded one has {count}"
         elif entry is not None and (entry - image.header.entry) % PAGE_SIZE:
-            problem = "has another entry point than the recorded one"
+            problem = OTHER_ENTRY
     if problem:
         raise UffdError(f"{chosen.path}: {problem} ({module.path}); {NAME_IT}")
 
@@ -108,8 +109,10 @@ def _ranges_of(chosen: MappedFile, notes: Notes) -> List[FileRange]:
     """File ranges of the named executable in a core without NT_FILE, from its program headers
     and AT_ENTRY; the kernel maps whole pages (fs/binfmt_elf.c, elf_map)."""
     entry, image = notes.auxv_value(AT_ENTRY), chosen.image
-    if entry is None or image is None or (entry - image.header.entry) % PAGE_SIZE:
+    if entry is None or image is None:
         return []
+    if (entry - image.header.entry) % PAGE_SIZE:
+        raise UffdError(f"{chosen.path}: {OTHER_ENTRY}; {NAME_IT}")
     bias = entry - image.header.entry
     ranges: List[FileRange] = []
     for s in image.loads:

@@ -165,7 +165,9 @@ def build(plan: Plan) -> Tuple[List[Mapping], List[Segment]]:
             made = _segments(plan, start, end, prot, load, where, module)
         offset = where.offset + start - where.start if where else 0
         reason = next((s.reason for s in made if s.kind == UNAVAILABLE), "")
-        name = where.path if where else "[vvar]" if start in vvar else ""
+        name = (
+            (module.path if module else where.path) if where else "[vvar]" if start in vvar else ""
+        )
         mappings.append(Mapping(start, end, prot, name, offset, reason))
         segments.extend(made)
     return mappings, segments
