@@ -28,7 +28,7 @@ from gdb_uffd.model import (
 )
 from gdb_uffd.trace import elf, executable, places, symbols, tls
 from gdb_uffd.trace.elf import ElfError
-from gdb_uffd.trace.files import FileCache, Module, close_map
+from gdb_uffd.trace.files import FileCache, Module, close_map, printable
 from gdb_uffd.trace.layout import Dumped, Load, Plan, build, make_loads
 from gdb_uffd.trace.notes import Notes, read_notes
 from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Place, ReadMemory, Segment
@@ -198,58 +198,59 @@ def open_core(path: str, executable_path: Optional[str] = None) -> CoreSnapshot:
 
 def _map_core(path: str) -> Tuple[mmap.mmap, int]:
     """The whole file mapped, and its modification time in ns.  Never opens a device or FIFO."""
+    shown = printable(path)
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            raise UffdError(f"{path}: is a directory; give the core file in it: {USAGE}")
+            raise UffdError(f"{shown}: is a directory; give the core file in it: {USAGE}")
         if not stat.S_ISREG(mode):
-            raise UffdError(f"{path}: not a regular file; give a core file: {USAGE}")
+            raise UffdError(f"{shown}: not a regular file; give a core file: {USAGE}")
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         try:
             status = os.fstat(fd)
             if status.st_size == 0:
                 raise UffdError(
-                    f"{path}: empty file; was the core cut off by a full disk or `ulimit -c`?"
+                    f"{shown}: empty file; was the core cut off by a full disk or `ulimit -c`?"
                 )
             return mmap.mmap(fd, 0, access=mmap.ACCESS_READ), status.st_mtime_ns
         finally:
             os.close(fd)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise UffdError(f"{path}: no such file; give the path of a core: {USAGE}") from error
+            raise UffdError(f"{shown}: no such file; give the path of a core: {USAGE}") from error
         if error.errno == errno.EACCES:
             raise UffdError(
-                f"{path}: permission denied; read it as its owner (chown or sudo)"
+                f"{shown}: permission denied; read it as its owner (chown or sudo)"
             ) from error
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise UffdError(f"{path}: cannot be opened ({reason}); give a core file") from error
+        raise UffdError(f"{shown}: cannot be opened ({reason}); give a core file") from error
     except (ValueError, OverflowError) as error:
-        raise UffdError(f"{path!r}: cannot be mapped ({error}); give a core file") from error
+        raise UffdError(f"{shown}: cannot be mapped ({error}); give a core file") from error
 
 
-def _check_header(path: str, core: mmap.mmap) -> elf.Header:
+def _check_header(shown: str, core: mmap.mmap) -> elf.Header:
     start = core[:8]
     for magic, name, tool in _COMPRESSED:
         if start.startswith(magic):
-            raise UffdError(f"{path}: compressed with {name}; unpack it first: {tool} {path}")
+            raise UffdError(f"{shown}: compressed with {name}; unpack it first: {tool}")
     try:
         header = elf.read_header(core)
     except ElfError as error:
-        raise UffdError(f"{path}: {error}; give an x86-64 core file: {USAGE}") from error
+        raise UffdError(f"{shown}: {error}; give an x86-64 core file: {USAGE}") from error
     if header.type in (elf.ET_EXEC, elf.ET_DYN):
-        raise UffdError(f"{path}: is an executable or library, not a core: {USAGE}")
+        raise UffdError(f"{shown}: is an executable or library, not a core: {USAGE}")
     if header.type != elf.ET_CORE:
-        raise UffdError(f"{path}: an ELF file, but not a core (e_type {header.type}): {USAGE}")
+        raise UffdError(f"{shown}: an ELF file, but not a core (e_type {header.type}): {USAGE}")
     if header.machine != elf.EM_X86_64:
         raise UffdError(
-            f"{path}: a core of another architecture (e_machine {header.machine}, not x86-64); "
+            f"{shown}: a core of another architecture (e_machine {header.machine}, not x86-64); "
             "open it with a gdb for that machine"
         )
     return header
 
 
 def _read_segments(
-    path: str, core: mmap.mmap, header: elf.Header, problems: List[str]
+    shown: str, core: mmap.mmap, header: elf.Header, problems: List[str]
 ) -> List[elf.ProgramHeader]:
     try:
         try:
@@ -265,7 +266,7 @@ def _read_segments(
         return elf.read_segments(core, header, count)
     except ElfError as error:
         raise UffdError(
-            f"{path}: damaged or truncated core ({error}); get a complete one"
+            f"{shown}: damaged or truncated core ({error}); get a complete one"
         ) from error
 
 
@@ -273,13 +274,14 @@ def _open(
     path: str, core: mmap.mmap, mtime_ns: int, cache: FileCache, executable_path: Optional[str]
 ) -> CoreSnapshot:
     problems: List[str] = []
-    header = _check_header(path, core)
-    segments = _read_segments(path, core, header, problems)
+    shown = printable(path)
+    header = _check_header(shown, core)
+    segments = _read_segments(shown, core, header, problems)
     notes = read_notes(core, [s for s in segments if s.type == elf.PT_NOTE])
     problems += notes.problems
     if not notes.threads:
         raise UffdError(
-            f"{path}: no thread in it (no whole NT_PRSTATUS note): damaged or truncated core; "
+            f"{shown}: no thread in it (no whole NT_PRSTATUS note): damaged or truncated core; "
             "get a complete one"
         )
     loads = make_loads(segments, len(core), problems)
@@ -295,7 +297,7 @@ def _open(
     )
     mappings, made = build(plan)
     if not mappings:
-        raise UffdError(f"{path}: no memory in it (no PT_LOAD): damaged core; get a complete one")
+        raise UffdError(f"{shown}: no memory in it (no PT_LOAD): damaged core; get a complete one")
     if notes.files is None:
         problems.append(
             "the core has no NT_FILE note: memory that is not in it cannot be found in files; "
@@ -316,7 +318,7 @@ def _open(
         found.modules,
         found.main,
         (mappings, made),
-        [f"{path}: {p}" if p[:1] != "/" else p for p in problems[:MAX_WARNINGS]],
+        [f"{shown}: {p}" if p[:1] != "/" else p for p in problems[:MAX_WARNINGS]],
     )
 
 

@@ -36,6 +36,7 @@ MAX_NOTE = 64 << 10  # bytes of an object's note segment that are searched for a
 MAX_DYNAMIC = 4096  # entries of a dynamic section
 MAX_CHAIN = 1 << 16  # symbols of one hash bucket
 MAX_STRING = 4096
+MAX_TAILS = 256  # places in a string table where one name ends
 
 EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 PHDR = struct.Struct("<IIQQQQQQ")
@@ -351,11 +352,7 @@ class Image:
             wanted = _string_offsets(self.data, strings[4], end, name)
             if not wanted:
                 continue
-            names = array("I")
-            names.frombytes(table)
-            for index, st_name in enumerate(names[:: SYM.size // 4]):
-                if st_name not in wanted:
-                    continue
+            for index in _entries_named(table, wanted):
                 _, info, _, shndx, value, size = SYM.unpack_from(table, index * SYM.size)
                 if shndx == 0 or shndx >= 0xFF00 or info & 15 in (STT_TLS, STT_GNU_IFUNC):
                     continue  # undefined, absolute, common, thread-local, indirect
@@ -377,11 +374,25 @@ class Image:
         return self._sections
 
 
+def _entries_named(table: bytes, wanted: Set[int]) -> Iterator[int]:
+    """Indices of the symbols whose st_name is one of `wanted`, without a loop over all."""
+    words = array("I")
+    words.frombytes(table)
+    names = words[:: SYM.size // words.itemsize].tobytes()
+    for offset in sorted(wanted):
+        pattern = U32.pack(offset)
+        at = names.find(pattern)
+        while at >= 0:
+            if at % U32.size == 0:
+                yield at // U32.size
+            at = names.find(pattern, at + 1)
+
+
 def _string_offsets(data: Buffer, start: int, end: int, name: bytes) -> Set[int]:
     """Offsets of `name` in a string table; a string may be the tail of another (elf(5))."""
     found: Set[int] = set()
     at = data.find(name + b"\0", start, end)
-    while at >= 0 and len(found) < 65536:
+    while at >= 0 and len(found) < MAX_TAILS:
         found.add(at - start)
         at = data.find(name + b"\0", at + 1, end)
     return found

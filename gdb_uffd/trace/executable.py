@@ -15,6 +15,7 @@ from gdb_uffd.trace.files import (
     first_page,
     group,
     mismatch,
+    printable,
     resolve,
 )
 from gdb_uffd.trace.layout import Dumped
@@ -49,10 +50,14 @@ def find_modules(
         ranges = _ranges_of(chosen, notes)
     found = Found(group(ranges, cache, dumped.read), ranges)
     found.main = _main_module(found.modules, notes)
+    if chosen is not None and chosen.build_id:
+        # A program started as `ld.so PROGRAM` has the entry point of ld.so.
+        same = [m for m in found.modules if m.recorded_id == chosen.build_id]
+        found.main = same[0] if same else found.main
     if chosen is not None and found.main is None:
         raise UffdError(
-            f"{chosen.path}: the core does not tell where its executable was mapped, so this "
-            "cannot be checked against it; leave EXECUTABLE out: uffd spawn CORE"
+            f"{printable(chosen.path)}: the core does not tell where its executable was "
+            "mapped, so this cannot be checked against it; leave EXECUTABLE out: uffd spawn CORE"
         )
     for module in found.modules:
         page = first_page(module, dumped.writable, dumped.read)
@@ -70,9 +75,9 @@ def _open_named(path: str, cache: FileCache) -> MappedFile:
     try:
         opened = cache.open(path)
     except FileProblem as problem:
-        raise UffdError(f"{path}: {problem}; {NAME_IT}") from problem
+        raise UffdError(f"{printable(path)}: {problem}; {NAME_IT}") from problem
     if opened.image is None:
-        raise UffdError(f"{path}: not an x86-64 executable; {NAME_IT}")
+        raise UffdError(f"{printable(path)}: not an x86-64 executable; {NAME_IT}")
     return opened
 
 
@@ -88,7 +93,9 @@ def _check_named(
         elif entry is not None and (entry - image.header.entry) % PAGE_SIZE:
             problem = OTHER_ENTRY
     if problem:
-        raise UffdError(f"{chosen.path}: {problem} ({module.path}); {NAME_IT}")
+        raise UffdError(
+            f"{printable(chosen.path)}: {problem} ({printable(module.path)}); {NAME_IT}"
+        )
 
 
 def _main_module(modules: Sequence[Module], notes: Notes) -> Optional[Module]:
@@ -112,7 +119,7 @@ def _ranges_of(chosen: MappedFile, notes: Notes) -> List[FileRange]:
     if entry is None or image is None:
         return []
     if (entry - image.header.entry) % PAGE_SIZE:
-        raise UffdError(f"{chosen.path}: {OTHER_ENTRY}; {NAME_IT}")
+        raise UffdError(f"{printable(chosen.path)}: {OTHER_ENTRY}; {NAME_IT}")
     bias = entry - image.header.entry
     ranges: List[FileRange] = []
     for s in image.loads:

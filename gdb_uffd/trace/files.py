@@ -22,6 +22,16 @@ DELETED = " (deleted)"
 """What d_path() appends to the name of an unlinked file (proc(5), /proc/pid/maps)."""
 
 
+def printable(text: str) -> str:
+    """`text` on one line, fit for a terminal: names in a core may hold anything but NUL."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in text
+    )
+
+
 class FileProblem(Exception):
     """A file that cannot serve; the text is the reason, without the file's name."""
 
@@ -238,7 +248,7 @@ def resolve(
     except FileProblem as error:
         problem = "was deleted while the program had it mapped" if deleted else str(error)
     if problem:
-        module.reason = f"{path}: {problem}"
+        module.reason = f"{printable(path)}: {problem}"
         return
     module.file = opened
     if opened.image is not None and module.ranges:

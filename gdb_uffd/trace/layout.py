@@ -9,7 +9,7 @@ from typing import List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, PROT_READ, Mapping, page_ceil, page_floor
 from gdb_uffd.trace.elf import PF_R, PF_W, PF_X, PT_LOAD, ElfError, ProgramHeader
-from gdb_uffd.trace.files import Module
+from gdb_uffd.trace.files import Module, printable
 from gdb_uffd.trace.notes import USER_END, FileRange
 from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment
 
@@ -165,9 +165,9 @@ def build(plan: Plan) -> Tuple[List[Mapping], List[Segment]]:
             made = _segments(plan, start, end, prot, load, where, module)
         offset = where.offset + start - where.start if where else 0
         reason = next((s.reason for s in made if s.kind == UNAVAILABLE), "")
-        name = (
-            (module.path if module else where.path) if where else "[vvar]" if start in vvar else ""
-        )
+        name = "[vvar]" if start in vvar else ""
+        if where is not None:
+            name = printable(module.path if module is not None else where.path)
         mappings.append(Mapping(start, end, prot, name, offset, reason))
         segments.extend(made)
     return mappings, segments
@@ -231,7 +231,7 @@ def _segments(
             made.append(Segment(start, end, prot, ZERO))
         return made
     if module is None or module.file is None:
-        reason = module.reason if module else f"{where.path}: not found"
+        reason = module.reason if module else f"{printable(where.path)}: not found"
         made.append(Segment(start, end, prot, UNAVAILABLE, reason=reason))
         return made
     data = module.file.data
@@ -241,6 +241,6 @@ def _segments(
         data_end = min(offset + inside - start, len(data))
         made.append(Segment(start, inside, prot, FILE, data, offset, data_end))
     if inside < end:
-        reason = f"past the end of {module.file.path} (SIGBUS in the live program)"
+        reason = f"past the end of {printable(module.file.path)} (SIGBUS in the live program)"
         made.append(Segment(inside, end, prot, UNAVAILABLE, reason=reason))
     return made

@@ -119,7 +119,7 @@ def read_notes(data: Buffer, segments: Sequence[ProgramHeader]) -> Notes:
                 info = data[at : at + PRPSINFO_SIZE]
                 notes.pid = int.from_bytes(info[_PSINFO_PID : _PSINFO_PID + 4], "little")
                 name = info[_PSINFO_FNAME : _PSINFO_FNAME + 16].split(b"\0")[0]
-                notes.name = name.decode("utf-8", "replace")
+                notes.name = name.decode("utf-8", "backslashreplace")
             elif kind == NT_AUXV and length <= MAX_AUXV:
                 notes.auxv = bytes(data[at : at + (length & ~15)])
             elif kind == NT_FILE:

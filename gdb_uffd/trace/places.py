@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 from gdb_uffd.model import GPR, PROT_WRITE, Mapping, MemoryUnavailable, ThreadState, page_ceil
-from gdb_uffd.trace.files import Module
+from gdb_uffd.trace.files import Module, printable
 from gdb_uffd.trace.source import Place, ReadMemory
 from gdb_uffd.trace.symbols import read_word
 
@@ -232,7 +232,7 @@ def bss_ranges(
             end = module.top if module.image is not None else following.end
             end = min(end, following.end)
             if r.end < end:
-                found.append((r.end, end, module.path))
+                found.append((r.end, end, printable(module.path)))
     found.sort()
     return found
 
