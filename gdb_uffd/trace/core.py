@@ -308,7 +308,7 @@ def _open(
             "the core was written without anonymous memory (coredump_filter): "
             "stacks and heap are unavailable; set /proc/PID/coredump_filter to 0x33"
         )
-    problems += _truncation(path, core, loads)
+    problems += _truncation(core, loads)
     problems += executable.file_warnings(found, made)
     return CoreSnapshot(
         path,
@@ -336,7 +336,7 @@ def _left_out(notes: Notes, dumped: Dumped, modules: Sequence[Module]) -> bool:
     return bool(seen) and not any(seen.values())
 
 
-def _truncation(path: str, core: mmap.mmap, loads: Sequence[Load]) -> List[str]:
+def _truncation(core: mmap.mmap, loads: Sequence[Load]) -> List[str]:
     missing = sum(load.dumped_end - load.have_end for load in loads)
     if not missing:
         return []

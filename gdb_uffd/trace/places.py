@@ -17,6 +17,7 @@ BRK_REACH = 1 << 30  # how far above the executable a randomised brk can start (
 HEAP_GROWTH = 16 << 30  # an unmapped address this little above the heap counts as its growth
 STACK_GROWTH = 1 << 30  # and this little below the main stack
 PTHREAD_SIZE = 2304  # sizeof(struct pthread), glibc 2.36, when the program does not tell
+MUSL_PTHREAD_SIZE = 200  # struct pthread, musl 1.2
 MAX_STATIC_TLS = 64 << 20
 AT_RANDOM = 25
 
@@ -168,7 +169,10 @@ class Places:
                 return PTHREAD_SIZE
             if 64 <= size <= 1 << 16:
                 return size
-        return PTHREAD_SIZE
+        return MUSL_PTHREAD_SIZE if self._is_musl() else PTHREAD_SIZE
+
+    def _is_musl(self) -> bool:
+        return any("musl" in m.path.rsplit("/", 1)[-1] for m in self.modules)
 
     def _static_tls_size(self) -> int:
         """Bytes of static TLS below the TCB.
@@ -183,17 +187,20 @@ class Places:
                 size, align = module.image.tls_size()
                 total = (total + size + align - 1) // align * align
         total = min(total, MAX_STATIC_TLS)
+        musl = self._is_musl()
         for thread in self.threads[:16]:
             base = thread.registers.gpr[GPR["fs_base"]]
             try:
                 dtv = read_word(self.read, base + 8)
-                count = read_word(self.read, dtv - 16)
+                # glibc: {pointer, to_free} entries, the count in front; musl: count, pointers.
+                step, at = (8, dtv) if musl else (16, dtv - 16)
+                count = read_word(self.read, at)
                 if not 0 < count <= 4096:
                     continue
-                raw = self.read(dtv + 16, 16 * count)
+                raw = self.read(dtv + step, step * count)
             except MemoryUnavailable:
                 continue
-            blocks = [int.from_bytes(raw[i : i + 8], "little") for i in range(0, len(raw), 16)]
+            blocks = [int.from_bytes(raw[i : i + 8], "little") for i in range(0, len(raw), step)]
             near = [base - b for b in blocks if 0 < base - b <= total]
             if near:
                 return max(near)
