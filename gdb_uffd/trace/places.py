@@ -67,14 +67,14 @@ class Places:
             return self._grown(address)
         if mapping.name and not mapping.name.startswith("["):
             return Place("data", mapping.name)
-        image = _find(self._bss, address)
-        if image is not None:
-            return Place("data", image[2])
         if self._tls is None:
             self._tls = self._tls_ranges()
         block = _find(self._tls, address)
         if block is not None:
             return Place("tls", "[tls]", block[2])
+        image = _find(self._bss, address)
+        if image is not None:
+            return Place("data", image[2])
         if self.heap[0] <= address < self.heap[1] or self._in_arena(address, mapping):
             return Place("heap", "[heap]")
         owner = self._stack_owner(address, mapping)

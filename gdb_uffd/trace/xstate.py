@@ -53,6 +53,9 @@ def guess_layout(xcr0: int, length: int) -> Layout:
 
     The size tells Intel's from AMD's, as in gdb's i387_guess_xsave_layout.  Components that
     `xcr0` lacks or that do not fit are left out.
+
+    gdb before 14 knows Intel's offsets only: its gcore on an AMD CPU reads AVX-512 and PKRU from
+    the wrong places and writes what looks like Intel's.  That cannot be told from the note.
     """
     amd = length in _AMD_SIZES or (xcr0 & AVX512 != 0 and length < XSTATE_COMPONENTS[9][0])
     layout = _AMD if amd else XSTATE_COMPONENTS

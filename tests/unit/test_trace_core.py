@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Iterator, List, Tuple
+from typing import Any, Iterator, List, Tuple
 
 import pytest
 from elftools.elf.elffile import ELFFile
@@ -267,6 +267,33 @@ def test_static_executable(static: Opened) -> None:
     assert snapshot.classify(told.one("bss")).mapping == str(told.program)
     for address in told.said["arena"].values():
         assert snapshot.classify(address).kind == "heap"
+
+
+@pytest.mark.parametrize("kind", ["avx", "avx512"])
+def test_vector_registers_of_this_machine(all_cores: Any, kind: str) -> None:
+    """tests/programs/vector.c: quadword q of register r is 0x1111111111111111 * (q + 1) + r."""
+    snapshot = open_core(str(all_cores.vector(kind)))
+    registers = snapshot.threads[0].registers
+    xstate = registers.xstate
+
+    def pattern(register: int, first: int, count: int) -> bytes:
+        quads = [0x1111111111111111 * (q + 1) + register for q in range(first, first + count)]
+        return struct.pack(f"<{count}Q", *quads)
+
+    for r in (0, 1, 15):
+        assert xstate[160 + 16 * r : 176 + 16 * r] == pattern(r, 0, 2)
+        assert xstate[576 + 16 * r : 592 + 16 * r] == pattern(r, 2, 2)
+        if kind == "avx512":
+            assert xstate[1152 + 32 * r : 1184 + 32 * r] == pattern(r, 4, 4)
+    if kind == "avx512":
+        for r in (16, 31):
+            at = 1664 + 64 * (r - 16)
+            assert xstate[at : at + 64] == pattern(r, 0, 8)
+        assert xstate[1096:1104] == (0x5A5A).to_bytes(8, "little")
+    else:
+        pi = bytes.fromhex("35c26821a2da0fc90040")  # what FLDPI loads
+        assert xstate[32:42] == pi
+    assert snapshot.threads[0].signal == 4
 
 
 def test_close_twice(tmp_path: Path, opened: Opened) -> None:
