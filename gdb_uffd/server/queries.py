@@ -6,6 +6,7 @@ gdb manual, nodes "General Query Packets" and "Packets".
 from __future__ import annotations
 
 import errno
+import os
 from typing import Callable, Dict, Optional
 
 from gdb_uffd.model import GPR
@@ -112,7 +113,7 @@ def _auxv(session: Session, _annex: bytes) -> Optional[bytes]:
 def _exec_file(session: Session, annex: bytes) -> Optional[bytes]:
     if annex and parse_hex(annex) != session.pid:
         return None
-    return session.diversion.snapshot.executable.encode("utf-8", "surrogateescape")
+    return os.fsencode(session.diversion.snapshot.executable) or None
 
 
 def _siginfo(session: Session, _annex: bytes) -> Optional[bytes]:
