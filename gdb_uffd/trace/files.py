@@ -3,6 +3,9 @@ the ones that were mapped.
 
 A file's identity is its build-id where both sides have one, else the dumped bytes of its first
 page, else only that it is not newer than the core.  Devices and pipes are never opened.
+
+A file is mapped, not copied: one that is replaced by rename (as package managers do) stays as it
+was, one that is overwritten in place changes under us, and reading beyond a new end is SIGBUS.
 """
 
 from __future__ import annotations
