@@ -1,0 +1,441 @@
+"""Every family of packets, over a real socket, against a diversion that runs nothing."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from server_fakes import DATA, PID, STACK, TIDS, FakeDiversion, RawClient, make_registers, serving
+
+from gdb_uffd.model import GPR, UffdError
+from gdb_uffd.replay.interface import Client, Disconnected, Resume, Stop
+from gdb_uffd.server.framing import escape, frame, unescape
+from gdb_uffd.server.registers import Layout
+
+OFFERED = b"qSupported:multiprocess+;swbreak+;hwbreak+;vContSupported+"
+T1, T2, T3 = (b"p%x.%x" % (PID, t) for t in TIDS)
+
+
+@pytest.fixture
+def client() -> Iterator[RawClient]:
+    with serving() as connected:
+        yield connected
+
+
+def test_supported_features(client: RawClient) -> None:
+    reply = client.ask(OFFERED)
+    assert reply is not None
+    features = reply.split(b";")
+    assert b"PacketSize=20000" in features
+    for name in (b"QStartNoAckMode", b"multiprocess", b"swbreak", b"qXfer:siginfo:write"):
+        assert name + b"+" in features
+
+
+def test_unknown_packets_get_an_empty_reply(client: RawClient) -> None:
+    for packet in (
+        b"vMustReplyEmpty",
+        b"!",
+        b"R00",
+        b"vRun;",
+        b"qOffsets",
+        b"QNonStop:1",
+        b"jx",
+        b"vFile:frob:1",
+        b"quffd.frob",
+        b"Z9,0,1",
+        b"qXfer:btrace:read::0,10",
+    ):
+        assert client.ask(packet) == b"", packet
+
+
+def test_threads(client: RawClient) -> None:
+    assert client.ask(b"qC") == b"QC" + T1
+    assert client.ask(b"qfThreadInfo") == b"m" + b",".join((T1, T2, T3))
+    assert client.ask(b"qsThreadInfo") == b"l"
+    assert client.ask(b"T" + T2) == b"OK"
+    assert client.ask(b"T%x" % TIDS[1]) == b"OK"
+    assert client.ask(b"Tp%x.77" % PID) == b"E03"
+    assert client.ask(b"Tp99.1234") == b"E03"
+    assert client.ask(b"Hg" + T2) == b"OK"
+    assert client.ask(b"qC") == b"QC" + T2
+    for text in (b"0", b"-1", b"p0.0", b"p%x.-1" % PID, b"p%x.0" % PID, b"p-1.-1"):
+        assert client.ask(b"Hg" + text) == b"OK"
+        assert client.ask(b"Hc" + text) == b"OK"
+    assert client.ask(b"qC") == b"QC" + T2
+    for text in (b"", b"x", b"p", b"p.1", b"pzz.1", b"--1", b"0x1"):
+        assert (client.ask(b"Hg" + text) or b"").startswith(b"E"), text
+    assert bytes.fromhex((client.ask(b"qThreadExtraInfo," + T3) or b"").decode()) == b"t2"
+    xml = client.ask(b"qXfer:threads:read::0,1000")
+    assert xml is not None and xml[:1] == b"l" and b'id="%s" name="t1"' % T2 in xml
+
+
+def test_stop_reason(client: RawClient) -> None:
+    r = make_registers(0)
+    rip = r.gpr[GPR["rip"]].to_bytes(8, "little").hex().encode()
+    reply = client.ask(b"?")
+    assert reply is not None and reply.startswith(b"T0b")
+    assert b"10:" + rip + b";" in reply and reply.endswith(b"thread:" + T1 + b";")
+
+
+def test_registers(client: RawClient) -> None:
+    layout, r = Layout(0x2E7), make_registers(0)
+    g = client.ask(b"g")
+    assert g == layout.encode(r).hex().encode()
+    assert client.ask(b"p10") == g[2 * 128 : 2 * 136]
+    assert client.ask(b"p999") == client.ask(b"pzz") == client.ask(b"p") == b"E16"
+    assert client.ask(b"P0=" + b"11" * 8) == b"OK"
+    assert client.ask(b"g") == b"11" * 8 + g[16:]
+    assert client.diversion.current[TIDS[0]].gpr[GPR["rax"]] == 0x1111111111111111
+    for bad in (
+        b"P0=11",
+        b"P0",
+        b"P0=zz",
+        b"P999=00",
+        b"G" + b"0" * (2 * layout.size + 2),
+        b"G0",
+        b"Gzz",
+        b"G" + b"x" * (2 * layout.size + 1),
+    ):
+        assert client.ask(bad) in (b"E01", b"E16"), bad
+    assert client.ask(b"G" + g) == b"OK"
+    assert client.ask(b"g") == g
+    assert client.ask(b"Gxxxxxxxxxxxxxxxx" + b"22" * 8 + g[32:]) == b"OK"
+    assert client.ask(b"g") == g[:16] + b"22" * 8 + g[32:]
+    client.ask(b"Hg" + T2)
+    assert client.ask(b"g") == layout.encode(make_registers(1)).hex().encode()
+
+
+def test_memory(client: RawClient) -> None:
+    assert client.ask(b"m%x,4" % DATA) == b"00010203"
+    assert client.ask(b"m%x,10" % (DATA + 4092)) == b"fcfdfeff"  # the readable beginning
+    assert client.ask(b"m%x,4" % (DATA + 4096)) == b"E0e"
+    assert client.ask(b"m%x,0" % DATA) == b""
+    assert client.ask(b"mffffffffffffffff,10") == b"E0e"
+    assert client.ask(b"M%x,2:aabb" % DATA) == b"OK"
+    assert client.diversion.alive
+    assert client.ask(b"m%x,4" % DATA) == b"aabb0203"
+    noisy = b"}#$*\x00\xff"
+    assert client.ask(b"X%x,%x:%s" % (DATA + 8, len(noisy), escape(noisy))) == b"OK"
+    assert client.ask(b"m%x,6" % (DATA + 8)) == noisy.hex().encode()
+    assert client.ask(b"x%x,6" % (DATA + 8)) == b"b" + escape(noisy)
+    for bad in (
+        b"m",
+        b"m,",
+        b"m1",
+        b"m-1,4",
+        b"m1_0,4",
+        b"m%x,-4" % DATA,
+        b"mzz,1",
+        b"m1,1,1",
+        b"m" + b"f" * 17 + b",1",
+        b"M%x,2:aa" % DATA,
+        b"M%x,2" % DATA,
+        b"M%x,1:a" % DATA,
+        b"M%x,1:zz" % DATA,
+        b"X%x,4:abc}" % DATA,
+        b"X%x,5:a" % DATA,
+        b"x1",
+        b"Xffffffffffffffff,4:abcd",
+        b"X1000,1:a",
+    ):
+        assert (client.ask(bad) or b"").startswith(b"E"), bad
+
+
+def test_a_large_read_fits_the_packet(client: RawClient) -> None:
+    reply = client.ask(b"m%x,ffffffff" % DATA)
+    assert reply is not None and len(reply) == 2 * 4096
+
+
+def test_an_empty_write_makes_no_process(client: RawClient) -> None:
+    assert client.ask(b"X%x,0:" % DATA) == b"OK"
+    assert not client.diversion.alive
+
+
+def test_breakpoints(client: RawClient) -> None:
+    for n in (0, 1, 2, 4):
+        assert client.ask(b"Z%x,400010,1" % n) == b"OK"
+    assert client.ask(b"Z0,400020,1;X3,010203;cmds:0,X1,00") == b"OK"
+    assert client.diversion.breakpoints[-1] == (0, 0x400020, 1)
+    assert client.ask(b"Z3,400010,1") == b"E01"
+    assert client.ask(b"z0,400010,1") == client.ask(b"z0,400010,1") == b"OK"
+    assert (0, 0x400010, 1) not in client.diversion.breakpoints
+    for bad in (b"Z", b"Z0", b"Z0,1", b"Z0,x,1", b"Z0,1,1,1", b"Z2,400000,ffffffffffffffff"):
+        assert (client.ask(bad) or b"").startswith(b"E"), bad
+
+
+def test_error_texts_where_the_client_takes_them(client: RawClient) -> None:
+    client.ask(OFFERED + b";error-message+")
+    assert client.ask(b"Z3,400010,1") == b"E.x86 cannot watch reads alone; use awatch"
+
+
+def resumed(client: RawClient) -> Resume:
+    action = client.diversion.asked[-1][1]
+    assert isinstance(action, Resume)
+    return action
+
+
+def test_resume_picks_the_thread(client: RawClient) -> None:
+    assert client.ask(b"vCont?") == b"vCont;c;C;s;S;t;r"
+    reply = client.ask(b"vCont;c:p%x.-1" % PID)
+    assert reply is not None and reply.startswith(b"T05") and b"thread:" + T1 in reply
+    assert resumed(client) == Resume(TIDS[0], "c")
+    client.ask(b"vCont;s:" + T2 + b";c:p%x.-1" % PID)
+    assert resumed(client) == Resume(TIDS[1], "s")
+    client.ask(b"vCont;c")
+    assert resumed(client) == Resume(TIDS[1], "c")  # where it stopped last
+    client.ask(b"Hg" + T3)
+    client.ask(b"vCont;C0a:p%x.-1" % PID)
+    assert resumed(client) == Resume(TIDS[2], "c", signal=7)  # gdb's 10 is SIGBUS
+    client.ask(b"Hg" + T1)
+    client.ask(b"P0=" + b"00" * 8)
+    client.ask(b"vCont;r400000,400010:" + T1 + b";c")
+    assert resumed(client) == Resume(TIDS[0], "r", lo=0x400000, hi=0x400010)
+    client.ask(b"vCont;c:p%x.-1;s:" % PID + T3)
+    assert resumed(client) == Resume(TIDS[2], "s")
+    client.ask(b"s")
+    assert resumed(client) == Resume(TIDS[2], "s")
+    client.ask(b"C0b")
+    assert resumed(client) == Resume(TIDS[2], "c", signal=11)
+    count = len(client.diversion.asked)
+    for bad in (
+        b"vCont;",
+        b"vCont;q",
+        b"vCont;c:p%x.77" % PID,
+        b"vCont;Czz",
+        b"vCont;r1",
+        b"Sx",
+        b"vCont;r1,2,3",
+        b"vCont;cc",
+        b"vCont;c:zz",
+    ):
+        assert (client.ask(bad) or b"").startswith(b"E"), bad
+    assert client.ask(b"vCont;t:" + T1) == b"OK"
+    assert len(client.diversion.asked) == count
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [
+        (Stop(TIDS[1], 5, "swbreak"), b"T05swbreak:;"),
+        (Stop(TIDS[1], 5, "hwbreak"), b"T05hwbreak:;"),
+        (Stop(TIDS[1], 5, "watch", 0x600008), b"T05watch:600008;"),
+        (Stop(TIDS[1], 5, "awatch", 0x600008), b"T05awatch:600008;"),
+        (Stop(TIDS[1], 7), b"T0a"),
+        (Stop(TIDS[1], 0), b"T00"),
+    ],
+)
+def test_stop_replies(stop: Stop, text: bytes) -> None:
+    with serving(FakeDiversion(on_resume=lambda action, client: stop)) as client:
+        client.ask(OFFERED)
+        reply = client.ask(b"vCont;c")
+        assert reply is not None and reply.startswith(text + b"06:")
+        assert reply.endswith(b"thread:" + T2 + b";")
+        assert client.ask(b"qC") == b"QC" + T2
+
+
+def test_swbreak_is_not_said_to_who_did_not_ask() -> None:
+    with serving(FakeDiversion(on_resume=lambda a, c: Stop(a.tid, 5, "swbreak"))) as client:
+        assert b"swbreak" not in (client.ask(b"vCont;c") or b"swbreak")
+
+
+def test_output_and_messages_come_before_the_stop() -> None:
+    def run(action: Resume, client: Client) -> Stop:
+        client.output(b"x" * 20000)
+        return Stop(action.tid, 5, message="the program called exit(3);\nit goes no further")
+
+    with serving(FakeDiversion(on_resume=run)) as client:
+        assert (client.ask(b"vCont;c") or b"").startswith(b"T05")
+        expected = b"uffd: the program called exit(3); it goes no further\n"
+        assert client.console == b"x" * 20000 + expected
+
+
+@pytest.mark.parametrize("error", [UffdError("userfaultfd is forbidden: set x"), KeyError("bug")])
+def test_a_failed_resume_says_why_and_stops(error: Exception) -> None:
+    def run(action: Resume, client: Client) -> Stop:
+        raise error
+
+    with serving(FakeDiversion(on_resume=run)) as client:
+        assert (client.ask(b"vCont;c") or b"").startswith(b"T00")
+        assert client.console.startswith(b"uffd: ") and str(error).encode() in client.console
+        assert client.ask(b"qC") == b"QC" + T1
+
+
+def test_interrupt_while_running() -> None:
+    import select
+
+    def run(action: Resume, client: Client) -> Stop:
+        while True:
+            select.select([client.fileno()], [], [])
+            if client.interrupt_requested():
+                return Stop(action.tid, 2)
+
+    with serving(FakeDiversion(on_resume=run)) as client:
+        client.send(b"vCont;c")
+        client.sock.sendall(b"\x03")
+        assert (client.receive() or b"").startswith(b"T02")
+        client.sock.sendall(frame(b"vCont;c") + b"\x03" + frame(b"qC"))
+        assert (client.receive() or b"").startswith(b"T02")
+        assert client.receive() == b"QC" + T1
+
+
+def test_interrupt_that_came_with_the_resume_runs_nothing(client: RawClient) -> None:
+    client.sock.sendall(frame(b"vCont;c") + b"\x03")
+    assert (client.receive() or b"")[:1] == b"T"
+
+
+def test_the_client_vanishes_while_running() -> None:
+    import select
+
+    ended = []
+
+    def run(action: Resume, client: Client) -> Stop:
+        try:
+            while True:
+                select.select([client.fileno()], [], [])
+                client.interrupt_requested()
+        except Disconnected:
+            ended.append(True)
+            raise
+
+    with serving(FakeDiversion(on_resume=run)) as client:
+        client.send(b"vCont;c")
+    assert ended
+
+
+@pytest.mark.parametrize("packet", [b"D", b"D;1234", b"vKill;1234"])
+def test_detach_and_kill_close_before_the_reply(packet: bytes) -> None:
+    with serving() as client:
+        assert client.ask(packet) == b"OK"
+        assert client.diversion.closed
+        assert client.receive() is None
+
+
+def test_k_ends_without_a_reply() -> None:
+    with serving() as client:
+        assert client.ask(b"k") is None
+
+
+def test_transfers(client: RawClient) -> None:
+    xml, offset = b"", 0
+    while True:
+        part = client.ask(b"qXfer:features:read:target.xml:%x,100" % offset)
+        assert part is not None
+        xml += unescape(part[1:])
+        offset = len(xml)
+        if part[:1] == b"l":
+            break
+    assert xml.startswith(b"<?xml") and xml.endswith(b"</target>\n")
+    assert client.ask(b"qXfer:features:read:other.xml:0,100") == b"E02"
+    assert client.ask(b"qXfer:auxv:read::0,1000") == b"l" + escape(bytes(range(32)))
+    assert client.ask(b"qXfer:auxv:read::20,1000") == b"l"
+    assert client.ask(b"qXfer:exec-file:read:%x:0,1000" % PID) == b"l/usr/bin/fake"
+    assert client.ask(b"qXfer:exec-file:read:99:0,1000") == b"E02"
+    assert client.ask(b"qXfer:siginfo:read::0,1000") == b"l" + bytes(128)
+    assert client.ask(b"qXfer:siginfo:write::4:" + escape(b"}#ab")) == b"4"
+    assert client.diversion.siginfos[TIDS[0]] == bytes(4) + b"}#ab" + bytes(120)
+    for bad in (
+        b"qXfer:auxv:read::99999,1",
+        b"qXfer:auxv:read::0",
+        b"qXfer:auxv:read",
+        b"qXfer",
+        b"qXfer:siginfo:write::7f:ab",
+        b"qXfer:siginfo:write::zz:ab",
+        b"qXfer:siginfo:write::0",
+        b"qXfer:auxv:read::-1,5",
+    ):
+        assert (client.ask(bad) or b"").startswith(b"E"), bad
+
+
+def test_thread_locals(client: RawClient) -> None:
+    fs_base = make_registers(1).gpr[GPR["fs_base"]]
+    assert client.ask(b"qGetTLSAddr:" + T2 + b",10,7f00") == b"%x" % (fs_base + 16)
+    reply = client.ask(b"qGetTLSAddr:" + T2 + b",10,0")
+    assert reply == rb"E.thread 4661: no block for \u00230"
+    for bad in (b"qGetTLSAddr", b"qGetTLSAddr:" + T2, b"qGetTLSAddr:" + T2 + b",x,y"):
+        assert (client.ask(bad) or b"").startswith(b"E"), bad
+
+
+def test_small_queries(client: RawClient) -> None:
+    assert client.ask(b"qAttached:1234") == b"1"
+    assert client.ask(b"qSymbol::") == b"OK"
+
+
+def test_acknowledgements() -> None:
+    import socket
+    import threading
+
+    from server_fakes import serve_on
+
+    ours, theirs = socket.socketpair()
+    ours.settimeout(20)
+    thread = threading.Thread(target=serve_on, args=(theirs, FakeDiversion()))
+    thread.start()
+
+    def expect(text: bytes) -> None:
+        got = b""
+        while len(got) < len(text):
+            got += ours.recv(len(text) - len(got))
+        assert got == text
+
+    with ours:
+        ours.sendall(b"$qAttached#00")
+        expect(b"-")
+        ours.sendall(frame(b"qAttached"))
+        expect(b"+" + frame(b"1"))
+        ours.sendall(b"-")
+        expect(frame(b"1"))
+        ours.sendall(b"+" + frame(b"QStartNoAckMode"))
+        expect(b"+" + frame(b"OK"))
+        ours.sendall(b"+" + frame(b"qAttached"))
+        expect(frame(b"1"))
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+_PACKETS = st.one_of(
+    st.binary(max_size=60),
+    st.builds(
+        lambda head, tail: head + tail,
+        st.sampled_from(
+            [
+                b"vCont;",
+                b"qXfer:",
+                b"vFile:open:",
+                b"vFile:pread:",
+                b"m",
+                b"X",
+                b"G",
+                b"P",
+                b"Z",
+                b"H",
+                b"quffd.end:",
+                b"quffd.image:",
+                b"qGetTLSAddr:",
+                b"vFile:stat:",
+                b"qXfer:siginfo:write::",
+                b"qThreadExtraInfo,",
+                b"quffd.",
+            ]
+        ),
+        st.binary(max_size=40),
+    ),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(_PACKETS, max_size=20))
+def test_any_packet_gets_one_reply(packets: list) -> None:  # type: ignore[type-arg]
+    with serving() as client:
+        for packet in packets:
+            packet = escape(packet)
+            if packet[:1] in (b"k", b"D") or packet.startswith((b"vKill", b"QStartNoAckMode")):
+                continue
+            assert client.ask(packet) is not None
+        assert client.ask(b"m%x,1" % STACK) is not None
+
+
+def test_oversized_packets_are_answered(client: RawClient) -> None:
+    assert client.ask(b"m" * 0x30000) == b""
+    assert client.ask(b"qAttached") == b"1"

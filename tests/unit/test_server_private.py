@@ -1,0 +1,131 @@
+"""The quffd packets (docs/protocol.md)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from server_fakes import DATA, FakeDiversion, RawClient, serving
+
+from gdb_uffd.model import report_from_json
+from gdb_uffd.server import private
+
+
+@pytest.fixture
+def client() -> Iterator[RawClient]:
+    with serving() as connected:
+        yield connected
+
+
+def ask(client: RawClient, verb: str, **arguments: Any) -> Any:
+    packet = f"quffd.{verb}" + (":" + json.dumps(arguments) if arguments else "")
+    reply = client.ask(packet.encode())
+    assert reply is not None
+    if reply.startswith(b"E."):
+        return reply.decode()
+    return json.loads(reply)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_encoding_survives_the_framing(value: Any) -> None:
+    data = private.encode(value)
+    assert not set(data) & set(b"#$*")
+    assert json.loads(data) == value
+    assert all(byte < 128 for byte in data)
+
+
+def test_braces_inside_strings_are_escaped() -> None:
+    assert private.encode({"a": 'b}"\\}'}) == rb'{"a":"b\u007d\"\\\u007d"}'
+
+
+@given(st.text())
+def test_error_texts_are_one_clean_line(text: str) -> None:
+    reply = private.error_text(text)
+    assert reply.startswith(b"E.") and len(reply) > 2
+    assert not set(reply) & set(b"#$*}\n\r\0")
+
+
+def test_hello_and_info(client: RawClient) -> None:
+    assert ask(client, "hello")["protocol"] == 1
+    info = ask(client, "info")
+    assert info["engine"] == "fake" and info["alive"] is False and info["last_report"] is None
+    assert info["core"] == "/tmp/fake core" and info["threads"] == 3 and info["total_pages"] == 4
+    assert info["last_unavailable"] == ""
+    client.ask(b"m601000,4")
+    assert ask(client, "info")["last_unavailable"] == "0x601000: not in the fake"
+
+
+def test_a_call(client: RawClient) -> None:
+    assert ask(client, "begin") == {}
+    assert ask(client, "call-begin", address="0x400010", malloc=True) == {}
+    assert ask(client, "call-end") == {}
+    assert client.diversion.asked == [("call_begin", 0x400010, True), ("call_end",)]
+    report = report_from_json(ask(client, "end", keep=False))
+    assert report == FakeDiversion.report(False)
+    assert report_from_json(ask(client, "report", all=False)) == report
+    assert report_from_json(ask(client, "report", all=True)).kept
+    assert ask(client, "info")["last_report"] == {
+        "kind": "call",
+        "kept": False,
+        "pages": 1,
+        "gdb_pages": 1,
+        "bytes_changed": 4,
+        "fed_pages": 3,
+        "ended": "",
+        "unavailable": "",
+        "refused": [],
+    }
+    assert ask(client, "end", keep=True) == "E.no call is open"
+
+
+def test_the_rest(client: RawClient) -> None:
+    assert ask(client, "report", all=False) is None
+    assert ask(client, "commit") is None
+    client.ask(b"M%x,1:ff" % DATA)
+    assert ask(client, "commit")["pages"] == 1
+    image = ask(client, "image", address=hex(DATA + 5), all=True)
+    assert image == {"start": hex(DATA), "before": "00" * 4096, "after": "01" * 4096}
+    assert ask(client, "image", address="0x1", all=False) is None
+    mappings = ask(client, "mappings")
+    assert mappings[0]["start"] == "0x400000" and mappings[0]["name"] == "/usr/bin/fake"
+    assert ask(client, "reset") == {}
+    assert not client.diversion.alive
+
+
+def test_undoing_forgets_registers(client: RawClient) -> None:
+    before = client.ask(b"g")
+    ask(client, "begin")
+    client.ask(b"P0=" + b"11" * 8)
+    assert client.ask(b"g") != before
+    client.diversion.current.clear()  # as an undo does
+    ask(client, "end", keep=False)
+    assert client.ask(b"g") == before
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"end:{",
+        b"end:[]",
+        b'end:{"keep":1}',
+        b"image:{}",
+        b'image:{"address":"12"}',
+        b"end:\xff",
+        b'image:{"address":"0x11111111111111111"}',
+        b'call-begin:{"address":1}',
+        b"end:" + b"[" * 60000,
+    ],
+)
+def test_bad_arguments(client: RawClient, packet: bytes) -> None:
+    assert (client.ask(b"quffd." + packet) or b"").startswith(b"E.")
+    assert ask(client, "hello")["protocol"] == 1
