@@ -20,6 +20,7 @@
 #define RUN_EXITING ...
 #define RUN_GONE ...
 #define REFUSED_MAX ...
+#define STACK_WORDS ...
 
 struct error { char text[256]; ...; };
 
@@ -71,6 +72,7 @@ struct vessel {
 	uint64_t brk_start, brk_now;
 	struct refused refused[...];
 	uint32_t refused_count;
+	bool hardware;
 	...;
 };
 int vessel_create(struct vessel *vessel, struct pager *pager);
@@ -95,6 +97,7 @@ struct change {
 	uint32_t bytes_changed;
 	uint8_t *before;
 	uint8_t *after;
+	const uint64_t *stack;
 	...;
 };
 struct changes { struct change *at; size_t count; bool truncated; ...; };

@@ -121,6 +121,19 @@ static void log_touch(struct pager *pager, uint64_t page, const struct access *w
 		(struct touch){.page = page, .pc = who->pc, .sp = who->sp, .write = write};
 }
 
+/* The words above the stack pointer, as they are at this very write: return addresses for the
+ * report ("who called malloc").  The stack page may be partly missing: what is there is taken. */
+static void save_stack(struct pager *pager, struct written *w, uint64_t sp)
+{
+	size_t bytes = STACK_WORDS * sizeof(uint64_t);
+
+	if (!w->stack && !(w->stack = malloc(bytes)))
+		return;
+	ssize_t got = pread(pager->mem_fd, w->stack, bytes, (off_t)sp);
+	size_t have = got > 0 ? (size_t)got : 0;
+	memset((uint8_t *)w->stack + have, 0, bytes - have);
+}
+
 struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 				 const struct access *who)
 {
@@ -150,12 +163,15 @@ struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 	w->dirty = true;
 	w->writers |= (uint8_t)writer;
 	if (writer == WRITER_PROGRAM) {
-		if (!w->first.tid)
+		if (!w->first.tid) {
 			w->first = *who;
+			save_stack(pager, w, who->sp);
+		}
 		if (!w->first_ever.tid)
 			w->first_ever = *who;
 	} else if (writer == WRITER_MALLOC && !w->first_malloc.tid) {
 		w->first_malloc = *who;
+		save_stack(pager, w, who->sp);
 	}
 	return w;
 }

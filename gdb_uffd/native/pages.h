@@ -12,6 +12,8 @@ struct access {
 	uint32_t tid; /* the vessel's TID; 0: nobody */
 };
 
+#define STACK_WORDS 96 /* enough to find the callers of a leaf of the C library */
+
 enum writer { /* bits of written.writers */
 	WRITER_PROGRAM = 1,
 	WRITER_GDB = 2,    /* pushed frames, breakpoints, `set var` */
@@ -31,6 +33,7 @@ struct written {
 	struct access first;        /* first write of the program in this transaction */
 	struct access first_malloc; /* first write during a call of malloc in this transaction */
 	struct access first_ever;   /* first write of the program since the snapshot */
+	uint64_t *stack;            /* STACK_WORDS above the first write's SP, or NULL */
 };
 
 /* Open addressing from page address to state.  written: 1-based index, 0 for none. */

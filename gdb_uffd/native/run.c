@@ -182,6 +182,11 @@ static int program_counter(struct vessel *vessel, uint64_t *pc)
 /* A range step goes on while the thread is inside the range (gdb manual, "vCont", r). */
 static bool step_goes_on(struct vessel *vessel, const struct run *run)
 {
+	uint64_t hit = 0;
+
+	/* DR6 bits 0-3: a watchpoint was hit (Intel SDM vol. 3, 18.2.3). */
+	if (vessel->hardware && (vessel_get_debug_register(vessel, 6, &hit) < 0 || (hit & 0xf)))
+		return false;
 	return vessel->mode == RESUME_RANGE && run->pc >= vessel->range_low && run->pc < vessel->range_high;
 }
 

@@ -100,7 +100,8 @@ static int collect(struct pager *pager, bool all, bool malloc_is_program, struct
 		if (rc < 0)
 			return rc;
 		struct change *change = &changes->at[changes->count];
-		*change = (struct change){.page = w->page, .writers = w->writers, .first = w->first};
+		*change = (struct change){.page = w->page, .writers = w->writers, .first = w->first,
+					  .stack = all ? NULL : w->stack};
 		if (all) {
 			change->first = w->first_ever;
 			change->writers = w->first_ever.tid ? WRITER_PROGRAM : WRITER_GDB;
@@ -109,6 +110,8 @@ static int collect(struct pager *pager, bool all, bool malloc_is_program, struct
 			if (!w->first.tid)
 				change->first = w->first_malloc;
 		}
+		if (!change->first.tid)
+			change->stack = NULL;
 		bool keep = changes->count < IMAGES_MAX;
 		changes->truncated |= !keep;
 		changes->count++;

@@ -11,7 +11,9 @@ struct change {
 	struct access first;
 	uint8_t writers;
 	uint32_t bytes_changed;
-	uint8_t *before, *after; /* after: NULL when nothing differs or the page is gone */
+	uint8_t *before, *after; /* NULL when nothing differs */
+	const uint64_t *stack;   /* STACK_WORDS words above first.sp at that write; belongs to the
+				  * pager and is good until the transaction is closed; or NULL */
 };
 
 struct changes {

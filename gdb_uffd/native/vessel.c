@@ -241,10 +241,10 @@ static size_t plan(const struct vessel *vessel, struct gate_call *calls)
 	uint64_t gate_end = vessel->gate + vessel->gate_bytes;
 	size_t count = 0;
 
-	/* Everything that exec made, but the gate. */
+	/* Everything that exec made, but the gate.  (poll(2) works on a non-blocking userfaultfd only.) */
 	calls[count++] = call6(SYS_munmap, PAGE_BYTES, vessel->gate - PAGE_BYTES, 0, 0, 0);
 	calls[count++] = call6(SYS_munmap, gate_end, USER_END - gate_end, 0, 0, 0);
-	calls[count++] = call6(SYS_userfaultfd, O_CLOEXEC, 0, 0, 0, 0);
+	calls[count++] = call6(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK, 0, 0, 0, 0);
 	for (size_t i = 0, j; i < regions->count; i = j) {
 		const struct region *first = &regions->at[i];
 		for (j = i + 1; j < regions->count && same_mapping(&regions->at[j - 1], &regions->at[j]); j++)
@@ -276,7 +276,7 @@ static int uffd_from_device(struct vessel *vessel)
 	if (rc < 0 || calls[0].result < 0)
 		return rc < 0 ? rc : (int)calls[0].result;
 	int64_t dev = calls[0].result;
-	calls[0] = call6(SYS_ioctl, (uint64_t)dev, USERFAULTFD_IOC_NEW, O_CLOEXEC, 0, 0);
+	calls[0] = call6(SYS_ioctl, (uint64_t)dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK, 0, 0);
 	calls[1] = call6(SYS_close, (uint64_t)dev, 0, 0, 0, 0);
 	rc = vessel_batch(vessel, calls, 2);
 	return rc < 0 ? rc : (int)calls[0].result;

@@ -1,0 +1,144 @@
+"""Breakpoints and watchpoints: what gdb wants, and what is in the vessel.
+
+Software breakpoints are int3 bytes, put in at a resume and hidden from every read.  Hardware ones use
+the four debug registers (Intel SDM vol. 3, 18.2: DR7's enable, R/W and LEN fields).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional, Set, Tuple
+
+from gdb_uffd.model import MemoryUnavailable, UffdError
+from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.replay.interface import (
+    ACCESS_WATCH,
+    HARDWARE,
+    READ_WATCH,
+    SOFTWARE,
+    WRITE_WATCH,
+)
+from gdb_uffd.replay.machine import Machine
+
+SLOTS = 4
+_RW = {HARDWARE: 0, WRITE_WATCH: 1, READ_WATCH: 3, ACCESS_WATCH: 3}
+_LEN = {1: 0, 2: 1, 4: 3, 8: 2}  # DR7's LEN field
+_NAMES = {HARDWARE: "hwbreak", WRITE_WATCH: "watch", READ_WATCH: "rwatch", ACCESS_WATCH: "awatch"}
+
+Slot = Tuple[int, int, int]
+"""(kind, address, length) of one debug register."""
+
+
+def pieces(address: int, length: int) -> List[Tuple[int, int]]:
+    """Naturally aligned stretches of 1, 2, 4 or 8 bytes that cover the range."""
+    out = []
+    while length > 0:
+        size = 8
+        while size > length or address % size:
+            size //= 2
+        out.append((address, size))
+        address += size
+        length -= size
+    return out
+
+
+@dataclass
+class Breakpoints:
+    """What gdb asked for.  `wanted`: software; `hardware`: (kind, address, length) requests."""
+
+    machine: Machine
+    wanted: Set[int] = field(default_factory=set)
+    inserted: Set[int] = field(default_factory=set)
+    hardware: List[Slot] = field(default_factory=list)
+    _loaded: Optional[List[Slot]] = None
+    _values: Dict[Slot, bytes] = field(default_factory=dict)
+
+    def insert(self, kind: int, address: int, length: int) -> None:
+        """UffdError when no debug register is left or the range makes no sense."""
+        if kind == SOFTWARE:
+            self.wanted.add(address)
+            return
+        if kind not in _RW or not 1 <= length <= 8 * SLOTS:
+            raise UffdError(f"no such breakpoint: kind {kind}, {length} bytes")
+        request = (kind, address, 1 if kind == HARDWARE else length)
+        if request in self.hardware:
+            return
+        if len(self._slots([*self.hardware, request])) > SLOTS:
+            raise UffdError("no debug register left: x86-64 has four, of up to 8 bytes each")
+        self.hardware.append(request)
+
+    def remove(self, kind: int, address: int, length: int) -> None:
+        """What is not there is no error."""
+        if kind == SOFTWARE:
+            self.wanted.discard(address)
+            return
+        request = (kind, address, 1 if kind == HARDWARE else length)
+        if request in self.hardware:
+            self.hardware.remove(request)
+
+    @staticmethod
+    def _slots(requests: List[Slot]) -> List[Slot]:
+        return [(kind, at, size) for kind, a, n in requests for at, size in pieces(a, n)]
+
+    def forget_vessel(self) -> None:
+        """The vessel went, and with it what was inserted."""
+        self.inserted.clear()
+        self._loaded = None
+
+    def synchronise(self) -> None:
+        """Before a resume: the vessel gets exactly what is wanted.  UffdError names the address."""
+        pager = self.machine.pager
+        for address in self.inserted - self.wanted:
+            lib.pager_breakpoint_remove(pager, address)
+            self.inserted.discard(address)
+        for address in self.wanted - self.inserted:
+            if lib.pager_breakpoint_insert(pager, address) < 0:
+                why = self.machine.why(address) or "not mapped"
+                raise UffdError(f"no breakpoint can be set at {address:#x}: {why}")
+            self.inserted.add(address)
+        slots = self._slots(self.hardware)
+        if slots or self._loaded:
+            self._load(slots)
+        for slot in slots:
+            if slot[0] == READ_WATCH:
+                self._values[slot] = self._value(slot)
+
+    def _load(self, slots: List[Slot]) -> None:
+        vessel, control = self.machine.vessel, 0
+        if slots != self._loaded:
+            check(lib.vessel_set_debug_register(vessel, 7, 0), vessel.error)
+            for number, (kind, address, length) in enumerate(slots):
+                check(lib.vessel_set_debug_register(vessel, number, address), vessel.error)
+                control |= 1 << (2 * number)
+                control |= (_RW[kind] | _LEN[length] << 2) << (16 + 4 * number)
+            check(lib.vessel_set_debug_register(vessel, 7, control), vessel.error)
+            self._loaded = slots
+        check(lib.vessel_set_debug_register(vessel, 6, 0), vessel.error)
+        vessel.hardware = bool(slots)
+
+    def _value(self, slot: Slot) -> bytes:
+        try:
+            return self.machine.read(slot[1], slot[2])
+        except MemoryUnavailable:
+            return b""
+
+    def hit(self) -> Optional[Tuple[str, int]]:
+        """After a trap: ("watch" etc., watched address as gdb gave it); None when no debug
+        register caused it.  ("", 0): a read watchpoint saw a write, to be ignored.
+
+        x86 has no read-only watchpoint: R/W=3 traps on both, and a changed value tells a write.
+        """
+        if not self._loaded:
+            return None
+        status = ffi.new("uint64_t *")
+        check(lib.vessel_get_debug_register(self.machine.vessel, 6, status))
+        for number, slot in enumerate(self._loaded):
+            if not status[0] >> number & 1:
+                continue
+            kind, address, _ = slot
+            if kind == READ_WATCH and self._value(slot) != self._values.get(slot):
+                return "", 0
+            for wanted_kind, start, length in self.hardware:
+                if wanted_kind == kind and start <= address < start + length:
+                    return _NAMES[kind], start
+        return None

@@ -1,0 +1,337 @@
+"""A snapshot that can run: transactions over a vessel that exists only when something executes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from gdb_uffd.model import (
+    PAGE_SIZE,
+    CallReport,
+    Mapping,
+    MemoryUnavailable,
+    Registers,
+    UffdError,
+    page_floor,
+)
+from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.replay import stdio
+from gdb_uffd.replay.breakpoints import Breakpoints
+from gdb_uffd.replay.execution import Runner
+from gdb_uffd.replay.interface import Client, Resume, Stop
+from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.report import Builder, page_images, refused_lines
+from gdb_uffd.replay.state import SavedThreads, Threads
+from gdb_uffd.trace.source import UNAVAILABLE, Place, Snapshot
+
+READ_MAX = 1 << 26
+"""Bytes of one read; gdb asks for less than its packet size."""
+
+
+@dataclass
+class Transaction:
+    """What is open between a begin and an end.  `explicit`: `uffd call` asked for it."""
+
+    kind: str
+    explicit: bool
+    saved: SavedThreads
+    brk: Tuple[int, int]
+    fed: int
+    fault_ns: int
+    stdout_pending: bytes = b""
+    calls: List[bool] = field(default_factory=list)  # of each call, whether it was malloc
+    in_call: bool = False
+    resumed: bool = False
+    tid: int = 0
+    sp_floor: int = 0
+    ended: str = ""
+    unavailable: str = ""
+
+
+class Diversion:
+    """See replay/interface.py for the contract of each method."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.machine = Machine(snapshot)
+        self.threads = Threads(snapshot, self.machine)
+        self.breakpoints = Breakpoints(self.machine)
+        self.runner = Runner(self.machine, self.threads, self.breakpoints)
+        self.last_report: Optional[CallReport] = None
+        self._changes = ffi.new("struct changes *")
+        self._open: Optional[Transaction] = None
+        self._disturbed = False
+        self._closed = False
+        self._total_pages = sum(
+            s.end - s.start for s in snapshot.segments if s.kind != UNAVAILABLE
+        ) // PAGE_SIZE
+
+    # -- looking ------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        return self._disturbed
+
+    def mappings(self) -> Sequence[Mapping]:
+        recorded = list(self.snapshot.mappings)
+        if not self._disturbed:
+            return recorded
+        out: List[Mapping] = []
+        for region in self.machine.regions():
+            if region.flags & lib.REGION_GROWTH:
+                continue
+            start, end = region.start, region.end
+            if region.flags & lib.REGION_BORN:
+                name = "[heap]" if self._in_heap(start) else ""
+                out.append(Mapping(start, end, region.prot, name))
+                continue
+            out.extend(
+                Mapping(max(m.start, start), min(m.end, end), region.prot, m.name,
+                        m.offset + max(0, start - m.start), m.unavailable)
+                for m in recorded if m.start < end and m.end > start
+            )  # fmt: skip
+        return out
+
+    def _in_heap(self, address: int) -> bool:
+        start, now = self.machine.save_brk()
+        return start <= address < now
+
+    def read_memory(self, address: int, length: int) -> bytes:
+        if length > READ_MAX:
+            raise MemoryUnavailable(address, f"a read of {length} bytes is too large")
+        if not self._disturbed:
+            return self.snapshot.read(address, length)
+        return self.machine.read(address, length)
+
+    def registers(self, tid: int) -> Registers:
+        return self.threads.get(tid)
+
+    def set_registers(self, tid: int, registers: Registers) -> None:
+        self.threads.put(tid, registers)
+
+    def siginfo(self, tid: int) -> bytes:
+        found = self.threads.siginfo.get(tid)
+        return found if found is not None else self.snapshot.thread(tid).siginfo
+
+    def set_siginfo(self, tid: int, data: bytes) -> None:
+        self.threads.siginfo[tid] = data
+
+    # -- changing -----------------------------------------------------------------------------
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        self._transaction("run")
+        self._materialise()
+        self.machine.write(address, data)
+
+    def insert_breakpoint(self, kind: int, address: int, length: int) -> None:
+        self.breakpoints.insert(kind, address, length)
+
+    def remove_breakpoint(self, kind: int, address: int, length: int) -> None:
+        self.breakpoints.remove(kind, address, length)
+
+    def _materialise(self) -> None:
+        if self.machine.ensure():
+            self.threads.forget_vessel()
+            self.breakpoints.forget_vessel()
+        self._disturbed = True
+
+    def resume(self, action: Resume, client: Client) -> Stop:
+        self.snapshot.thread(action.tid)
+        open_ = self._open
+        if open_ is not None and not open_.in_call and open_.kind == "call" and not open_.explicit:
+            self.commit_pending()
+        open_ = self._transaction("run")
+        self._materialise()
+        open_.resumed = True
+        open_.tid = action.tid
+        if not open_.sp_floor:
+            open_.sp_floor = self.threads.stack_pointer(action.tid)
+        stop = self.runner.resume(action, client)
+        if stop.message:
+            open_.ended = stop.message
+        if self.runner.unavailable:
+            open_.unavailable = self.runner.unavailable
+        if stop.lost:
+            self._forget_everything()
+        return stop
+
+    # -- transactions -------------------------------------------------------------------------
+
+    def _transaction(self, kind: str, explicit: bool = False) -> Transaction:
+        if self._open is None:
+            pager = self.machine.pager
+            pager.fed_at_tx = pager.fed
+            self._open = Transaction(
+                kind, explicit, self.threads.save(), self.machine.save_brk(), pager.fed,
+                pager.fault_ns,
+            )  # fmt: skip
+            self.runner.output.clear()
+            self.machine.vessel.refused_count = 0
+        return self._open
+
+    def transaction_open(self) -> bool:
+        return self._open is not None
+
+    def begin(self) -> None:
+        self.commit_pending()
+        if self._open is not None:
+            raise UffdError("a call is under way already")
+        open_ = self._transaction("call", explicit=True)
+        open_.stdout_pending = stdio.pending(self.read_memory, self._stdout())
+
+    def _stdout(self) -> Optional[int]:
+        return self.snapshot.symbol("_IO_2_1_stdout_")
+
+    def call_begin(self, address: int, is_malloc: bool) -> None:
+        open_ = self._open
+        if open_ is not None and not open_.explicit and open_.kind == "run" and open_.resumed:
+            self.commit_pending()
+        open_ = self._transaction("call")
+        open_.kind = "call"
+        if open_.calls:
+            # Each call's first writes are to be seen, also on pages that an earlier one wrote.
+            check(lib.transaction_rearm(self.machine.pager), doing="write protection")
+        open_.calls.append(is_malloc)
+        open_.in_call = True
+        self.machine.pager.in_malloc = is_malloc
+
+    def call_end(self) -> None:
+        if self._open is not None:
+            self._open.in_call = False
+        self.machine.pager.in_malloc = False
+
+    def end(self, keep: bool) -> CallReport:
+        if self._open is None:
+            raise UffdError("no call is under way")
+        open_, self._open = self._open, None
+        report = self._report(open_, keep)
+        if keep:
+            check(lib.transaction_commit(self.machine.pager), doing="keeping the call's effects")
+        else:
+            self._discard(open_)
+        self.last_report = report
+        return report
+
+    def commit_pending(self) -> Optional[CallReport]:
+        if self._open is None or self._open.explicit:
+            return None
+        return self.end(keep=True)
+
+    def _discard(self, open_: Transaction) -> None:
+        rebuild = lib.transaction_discard(self.machine.pager)
+        if rebuild < 0:
+            check(rebuild, doing="undoing the call")
+        if rebuild:
+            self.machine.destroy()
+            self.breakpoints.forget_vessel()
+        self.threads.restore(open_.saved)
+        self.machine.restore_brk(open_.brk)
+        self._disturbed = self.machine.running or self.machine.pager.pages.written_count > 0
+
+    def _report(self, open_: Transaction, keep: bool) -> CallReport:
+        pager = self.machine.pager
+        # gdb's own malloc for a string argument is always followed by the call it is for.
+        malloc_is_program = bool(open_.calls) and open_.calls[-1]
+        lib.changes_deinit(self._changes)
+        check(
+            lib.transaction_collect(pager, malloc_is_program, self._changes),
+            doing="collecting the dirty pages",
+        )
+        written = bytes(self.runner.output)
+        output = written
+        if open_.explicit and open_.resumed:
+            after = stdio.pending(self.read_memory, self._stdout())
+            output = stdio.printed(open_.stdout_pending, written, after)
+        return CallReport(
+            kind=open_.kind,
+            kept=keep,
+            fed_pages=pager.fed - open_.fed,
+            total_pages=self._total_pages,
+            fault_us=(pager.fault_ns - open_.fault_ns) / 1000,
+            output=output.decode("utf-8", "replace"),
+            pages=self._builder(open_.tid, open_.sp_floor).pages(self._changes),
+            refused=refused_lines(self.machine.vessel),
+            ended=open_.ended,
+            unavailable=open_.unavailable,
+            layout_changed=bool(pager.layout_changed),
+        )
+
+    def _builder(self, tid: int, sp_floor: int) -> Builder:
+        return Builder(self.machine, self._classify, tid, sp_floor)
+
+    def _classify(self, address: int) -> Place:
+        for mapping in self.snapshot.mappings:
+            if mapping.start <= address < mapping.end:
+                return self.snapshot.classify(address)
+        if self._in_heap(address):
+            return Place("heap", "[heap]")
+        region = lib.regions_find(ffi.addressof(self.machine.pager, "regions"), address)
+        if region != ffi.NULL and region.flags & lib.REGION_GROWTH:
+            return self.snapshot.classify(region.end)
+        return Place("anonymous", "[anon]")
+
+    def report_all(self) -> CallReport:
+        self.commit_pending()
+        changes = ffi.new("struct changes *")
+        check(
+            lib.transaction_collect_all(self.machine.pager, changes),
+            doing="collecting the dirty pages",
+        )
+        try:
+            tid = self.threads.loaded or self.snapshot.threads[0].tid
+            pages = self._builder(tid, 0).pages(changes)
+        finally:
+            lib.changes_deinit(changes)
+        pager = self.machine.pager
+        return CallReport(
+            "all", True, pager.fed, self._total_pages, pager.fault_ns / 1000, "", pages,
+            layout_changed=any(r.flags & lib.REGION_BORN for r in self.machine.regions()),
+        )  # fmt: skip
+
+    def image(self, address: int, which_all: bool) -> Optional[Tuple[bytes, bytes]]:
+        page = page_floor(address)
+        self.commit_pending()
+        if not which_all:
+            return page_images(self._changes, page)
+        try:
+            now = self.read_memory(page, PAGE_SIZE)
+            before = self.snapshot.read(page, PAGE_SIZE)
+        except MemoryUnavailable:
+            return None
+        return (before, now) if before != now else None
+
+    # -- ending -------------------------------------------------------------------------------
+
+    def _forget_everything(self) -> None:
+        self.machine.reset()
+        self.threads.reset()
+        self.breakpoints.forget_vessel()
+        self._open = None
+        self._disturbed = False
+
+    def reset(self) -> None:
+        self._forget_everything()
+        lib.changes_deinit(self._changes)
+        self.last_report = None
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        lib.changes_deinit(self._changes)
+        self.machine.close()
+
+    def info(self) -> Dict[str, object]:
+        pager: Any = self.machine.pager
+        return {
+            "vessel_pid": int(self.machine.vessel.pid) if self.machine.running else None,
+            "fed_pages": int(pager.fed),
+            "dirty_pages": int(pager.pages.written_count),
+            "mapped_pages": self._total_pages,
+            "faults": int(pager.faults),
+            "fault_us": pager.fault_ns / 1000,
+            "breakpoints": len(self.breakpoints.wanted) + len(self.breakpoints.hardware),
+            "engine": "wp-sync",
+            "server_pid": os.getpid(),
+        }

@@ -1,0 +1,181 @@
+"""One resume of the vessel until its stop, and what the stop means to gdb."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+from typing import Any, Optional, Tuple
+
+from gdb_uffd.model import UffdError, page_floor
+from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.replay.breakpoints import Breakpoints
+from gdb_uffd.replay.interface import Client, Resume, Stop
+from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.state import Threads
+from gdb_uffd.trace.source import UNAVAILABLE
+
+MODES = {"c": 0, "s": 1, "r": 2}  # enum resume of native/vessel.h
+SI_KERNEL = 0x80  # si_code of an int3 on x86 (<asm-generic/siginfo.h>)
+STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+
+OUTPUT_MAX = 16 << 20
+"""Bytes of a call's output that are remembered for its report; all of it is passed on."""
+
+_SIGINFO = struct.Struct("<iiiiQ")  # si_signo, si_errno, si_code, padding, si_addr
+
+
+class Runner:
+    """Runs the vessel.  `output` collects what the program wrote; `unavailable` is why the last
+    stop's access failed, if it touched a page that cannot be had."""
+
+    def __init__(self, machine: Machine, threads: Threads, breakpoints: Breakpoints) -> None:
+        self.machine = machine
+        self.threads = threads
+        self.breakpoints = breakpoints
+        self.output = bytearray()
+        self.unavailable = ""
+        self._run = ffi.new("struct run *")
+        self._signal_stop = False  # a signal can be injected with the next resume
+
+    def resume(self, action: Resume, client: Client) -> Stop:
+        """See Diversion.resume."""
+        self.unavailable = ""
+        number = action.signal if action.signal not in STOPPING else 0
+        self.threads.load(action.tid)
+        if number and lib.vessel_signal_is_fatal(self.machine.vessel, number):
+            name = signal.Signals(number).name if number < 32 else f"signal {number}"
+            return Stop(
+                action.tid, number,
+                message=f"{name} would end the program here; `uffd reset` goes back to the snapshot",
+            )  # fmt: skip
+        self.breakpoints.synchronise()
+        if number and action.tid in self.threads.siginfo:
+            self._offer_siginfo(self.threads.siginfo[action.tid], number)
+        if number and not self._signal_stop:
+            os.kill(self.machine.vessel.pid, number)  # taken at the next stop, then injected
+        self._go(action, number if self._signal_stop else 0)
+        while True:
+            stop = self._wait(action, client)
+            if stop is not None:
+                return stop
+
+    def _offer_siginfo(self, siginfo: bytes, number: int) -> None:
+        if len(siginfo) >= 128 and _SIGINFO.unpack_from(siginfo)[0] == number and self._signal_stop:
+            lib.vessel_set_siginfo(self.machine.vessel, siginfo[:128])
+
+    def _go(self, action: Resume, number: int) -> None:
+        vessel = self.machine.vessel
+        self.threads.fresh = True
+        mode = MODES[action.kind]
+        check(lib.vessel_resume(vessel, mode, number, action.lo, action.hi), vessel.error)
+
+    def _wait(self, action: Resume, client: Client) -> Optional[Stop]:
+        """One event; None when the vessel runs on."""
+        vessel, run = self.machine.vessel, self._run
+        check(lib.vessel_wait(vessel, client.fileno(), run), vessel.error)
+        if run.end == lib.RUN_OUTPUT:
+            self._drain(client)
+            return None
+        if run.end == lib.RUN_CONTROL:
+            if client.interrupt_requested():
+                lib.vessel_interrupt(vessel)
+            return None
+        self._drain(client)
+        if run.end == lib.RUN_GONE:
+            return self._gone(action.tid)
+        self._signal_stop = run.end == lib.RUN_STOPPED and not run.stepped
+        if run.end == lib.RUN_EXITING:
+            return Stop(
+                action.tid, signal.SIGTRAP,
+                message=f"the program would exit with code {run.status} here; "
+                "`bt` shows where, `uffd reset` goes back to the snapshot",
+            )  # fmt: skip
+        return self._stopped(action)
+
+    def _drain(self, client: Client) -> None:
+        while True:
+            try:
+                data = os.read(self.machine.vessel.output_fd, 1 << 16)
+            except BlockingIOError:
+                return
+            if not data:
+                return
+            self.output += data[: max(0, OUTPUT_MAX - len(self.output))]
+            client.output(data)
+
+    def _gone(self, tid: int) -> Stop:
+        status = self._run.status
+        how = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
+        return Stop(
+            tid, signal.SIGKILL, lost=True,
+            message=f"the process {how} from outside; this is the snapshot again, kept effects "
+            "are gone",
+        )  # fmt: skip
+
+    def _stopped(self, action: Resume) -> Optional[Stop]:
+        run, tid = self._run, action.tid
+        number = run.signal
+        siginfo = bytes(ffi.buffer(run.siginfo))
+        _, _, code, _, fault = _SIGINFO.unpack_from(siginfo)
+        if number == signal.SIGSTOP:
+            return Stop(tid, signal.SIGINT)
+        if number == signal.SIGTRAP:
+            return self._trap(action, code, siginfo)
+        if number == signal.SIGSEGV and run.pc in self.breakpoints.inserted:
+            # gdb's dummy frame returns to the stack, which is not executable: its breakpoint.
+            self._note(tid, b"")
+            return Stop(tid, signal.SIGTRAP, "swbreak")
+        self._note(tid, siginfo)
+        message = ""
+        if number in (signal.SIGSEGV, signal.SIGBUS):
+            message = self._explain(fault, run.pc)
+        return Stop(tid, number, message=message)
+
+    def _note(self, tid: int, siginfo: bytes) -> None:
+        self.threads.siginfo[tid] = siginfo
+
+    def _trap(self, action: Resume, code: int, siginfo: bytes) -> Optional[Stop]:
+        run, tid = self._run, action.tid
+        if code == SI_KERNEL and run.pc - 1 in self.breakpoints.inserted:
+            self.machine.set_pc(run.pc - 1)
+            self._note(tid, b"")
+            return Stop(tid, signal.SIGTRAP, "swbreak")
+        self._note(tid, siginfo)
+        hit = self.breakpoints.hit()
+        if hit is not None:
+            name, address = hit
+            if not name:  # a read watchpoint saw a write: not what was asked for
+                if run.stepped:
+                    return Stop(tid, signal.SIGTRAP)
+                self._again(action)
+                return None
+            return Stop(tid, signal.SIGTRAP, name, address)
+        return Stop(tid, signal.SIGTRAP)
+
+    def _again(self, action: Resume) -> None:
+        self.breakpoints.synchronise()
+        self._go(action, 0)
+
+    def _explain(self, address: int, pc: int) -> str:
+        """Why an access failed, when it is our lack and not the program's fault."""
+        lost = self.machine.pager.lost_page
+        for at in self._candidates(address, pc):
+            segment = self._segment(at)
+            if segment is not None or (lost and page_floor(at) == lost):
+                self.unavailable = f"{at:#x}: {self.machine.why(at)}"
+                return f"the page at {at:#x} is not in the trace: {self.machine.why(at)}"
+        return ""
+
+    @staticmethod
+    def _candidates(address: int, pc: int) -> Tuple[int, ...]:
+        return (address, pc)
+
+    def _segment(self, address: int) -> Any:
+        for segment in self.machine.snapshot.segments:
+            if segment.kind == UNAVAILABLE and segment.start <= address < segment.end:
+                return segment
+        return None
+
+
+__all__ = ["Runner", "UffdError"]

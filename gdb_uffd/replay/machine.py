@@ -1,0 +1,273 @@
+"""The native pager and vessel as one Python object: regions in, memory and registers out.
+
+Everything here runs on the thread that created the vessel: ptrace(2) ties a tracee to its tracer
+*thread*.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Any, Dict, List, Optional, Tuple
+
+from gdb_uffd.model import (
+    GPR,
+    PAGE_SIZE,
+    PROT_READ,
+    PROT_WRITE,
+    XSTATE_COMPONENTS,
+    MemoryUnavailable,
+    Registers,
+    UffdError,
+    page_ceil,
+)
+from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment, Snapshot
+from gdb_uffd.trace.xstate import from_machine, to_machine
+
+STACK_LIMIT = 8 << 20
+"""Bytes a main thread's stack may grow to: RLIMIT_STACK's usual soft limit (setrlimit(2)); the
+recorded limit is not in a core."""
+
+STACK_GUARD = 1 << 20
+"""Bytes that stay free between a growing stack and its neighbour (kernel: stack_guard_gap)."""
+
+XSTATE_ROOM = 1 << 16
+"""Bytes; more than any CPU's XSAVE area so far (AMX: 11,008)."""
+
+_GPRS = struct.Struct("<27Q")
+_KINDS = {FILE: lib.REGION_BYTES, ZERO: lib.REGION_ZERO, UNAVAILABLE: lib.REGION_UNAVAILABLE}
+
+
+def machine_layout() -> Dict[int, Tuple[int, int]]:
+    """XCR0 bit -> (offset, size) of this CPU's XSAVE components that a snapshot can hold."""
+    offset, size = ffi.new("uint32_t *"), ffi.new("uint32_t *")
+    enabled = lib.cpu_xcr0()
+    return {
+        bit: (offset[0], size[0])
+        for bit in XSTATE_COMPONENTS
+        if enabled >> bit & 1 and lib.cpu_xsave_component(bit, offset, size) == 0
+    }
+
+
+class Machine:
+    """Pager and vessel of one snapshot.  No process until `ensure`."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._keep: Dict[int, Any] = {}  # buffers that C points into
+        self.pager = ffi.new("struct pager *")
+        check(lib.pager_init(self.pager), doing="pager")
+        self.vessel = ffi.new("struct vessel *")
+        self.vessel.output_fd = -1
+        self._closed = False
+        self._layout = machine_layout()
+        self._xbuffer = ffi.new("uint8_t[]", XSTATE_ROOM)
+        self._xtemplate: Optional[bytes] = None
+        self._xloaded: Optional[bytes] = None
+        self._regs = ffi.new("struct user_regs_struct *")
+        self._regs_bytes = ffi.buffer(self._regs)
+        self._brk = (0, 0)
+        self._add_segments(snapshot)
+
+    # -- the region table ---------------------------------------------------------------------
+
+    def _add_segments(self, snapshot: Snapshot) -> None:
+        segments = snapshot.segments
+        regions = ffi.addressof(self.pager, "recorded")
+        region = ffi.new("struct region *")
+        growth = self._growth(snapshot)
+        for segment in segments:
+            if growth is not None and segment.start == growth[1]:
+                region.start, region.end = growth
+                region.prot, region.kind = segment.prot, lib.REGION_ZERO
+                region.bytes, region.bytes_len = ffi.NULL, 0
+                region.flags = lib.REGION_GROWTH
+                check(lib.regions_set(regions, region), doing="region table")
+            self._fill(region, segment)
+            check(lib.regions_set(regions, region), doing="region table")
+        check(lib.regions_copy(ffi.addressof(self.pager, "regions"), regions))
+        self._brk = self._find_brk(snapshot)
+        self.vessel.brk_start, self.vessel.brk_now = self._brk
+
+    def _fill(self, region: Any, segment: Segment) -> None:
+        length = segment.end - segment.start
+        region.start, region.end, region.prot = segment.start, segment.end, segment.prot
+        region.kind, region.flags = _KINDS[segment.kind], 0
+        region.bytes, region.bytes_len = ffi.NULL, 0
+        if segment.patch is not None:
+            patch = ffi.new("uint8_t[]", segment.patch)
+            self._keep[id(patch)] = patch
+            region.bytes, region.bytes_len = patch, min(len(segment.patch), length)
+            region.kind = lib.REGION_BYTES
+        elif segment.kind == FILE and segment.data is not None:
+            buffer = self._keep.get(id(segment.data))
+            if buffer is None:
+                buffer = self._keep[id(segment.data)] = ffi.from_buffer("uint8_t[]", segment.data)
+            inside = max(0, min(length, segment.data_end - segment.offset))
+            region.bytes, region.bytes_len = buffer + segment.offset, inside
+
+    @staticmethod
+    def _growth(snapshot: Snapshot) -> Optional[Tuple[int, int]]:
+        """Room below the main stack, as the kernel would grow it on demand."""
+        previous_end = 0
+        for mapping in snapshot.mappings:
+            if mapping.name == "[stack]" and not mapping.unavailable:
+                start = max(mapping.end - STACK_LIMIT, page_ceil(previous_end + STACK_GUARD))
+                return (start, mapping.start) if start < mapping.start else None
+            previous_end = mapping.end
+        return None
+
+    @staticmethod
+    def _find_brk(snapshot: Snapshot) -> Tuple[int, int]:
+        """(start of the heap, current break); (0, 0) where the break is not known.
+
+        glibc keeps the break in `__curbrk`; before the first malloc there is no heap mapping,
+        and both are the same.
+        """
+        for mapping in snapshot.mappings:
+            if mapping.name == "[heap]":
+                start, end = mapping.start, mapping.end
+                break
+        else:
+            start = end = 0
+        address = snapshot.symbol("__curbrk")
+        current = 0
+        if address is not None:
+            try:
+                current = int.from_bytes(snapshot.read(address, 8), "little")
+            except MemoryUnavailable:
+                current = 0
+        if start:
+            return start, current if start <= current <= end else end
+        if current and not any(m.start < page_ceil(current) <= m.end for m in snapshot.mappings):
+            return current, current
+        return 0, 0
+
+    # -- the vessel's life --------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether a vessel process exists."""
+        return bool(self.vessel.pid > 0)
+
+    def ensure(self) -> bool:
+        """Make the vessel unless there is one.  True when it is new.  UffdError with the remedy."""
+        if self.running:
+            return False
+        check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
+        self.vessel.recorded_pid = self.snapshot.pid
+        self.vessel.hardware = False
+        size = lib.vessel_get_xstate(self.vessel, self._xbuffer, XSTATE_ROOM)
+        # Without XSAVE (or the regset) the extended state simply stays the machine's initial one.
+        self._xtemplate = bytes(ffi.buffer(self._xbuffer, size)) if size > 0 else None
+        self._xloaded = None
+        return True
+
+    def destroy(self) -> None:
+        """Kill the vessel, if any; what was written stays known to the pager."""
+        lib.vessel_destroy(self.vessel)
+
+    def close(self) -> None:
+        """Kill the vessel and free everything.  Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self.destroy()
+        lib.pager_deinit(self.pager)
+        for buffer in self._keep.values():
+            if ffi.typeof(buffer).kind == "array":
+                ffi.release(buffer)
+        self._keep.clear()
+
+    # -- registers ----------------------------------------------------------------------------
+
+    def load(self, registers: Registers, sigmask: int) -> None:
+        """Put a thread's registers and its mask of blocked signals into the vessel."""
+        self._regs_bytes[:] = _GPRS.pack(*registers.gpr)
+        check(lib.vessel_set_registers(self.vessel, self._regs), self.vessel.error)
+        if self._xtemplate is not None and registers.xstate != self._xloaded:
+            image = to_machine(registers, self._layout, self._xtemplate)
+            check(lib.vessel_set_xstate(self.vessel, image, len(image)), self.vessel.error)
+            self._xloaded = registers.xstate
+        check(lib.vessel_set_sigmask(self.vessel, sigmask), self.vessel.error)
+
+    def store(self, xfeatures: int, fallback: bytes) -> Registers:
+        """The vessel's registers, with those components that `xfeatures` names."""
+        check(lib.vessel_get_registers(self.vessel, self._regs), self.vessel.error)
+        xstate = fallback
+        if self._xtemplate is not None:
+            size = check(
+                lib.vessel_get_xstate(self.vessel, self._xbuffer, XSTATE_ROOM), self.vessel.error
+            )
+            have = 3
+            for bit in self._layout:
+                have |= 1 << bit
+            xstate = from_machine(
+                bytes(ffi.buffer(self._xbuffer, size)), self._layout, xfeatures & have
+            )
+            self._xloaded = xstate
+        return Registers(list(_GPRS.unpack(self._regs_bytes)), xstate, xfeatures)
+
+    def set_pc(self, pc: int) -> None:
+        """Move the instruction pointer (after a breakpoint's int3)."""
+        check(lib.vessel_get_registers(self.vessel, self._regs), self.vessel.error)
+        gpr = list(_GPRS.unpack(self._regs_bytes))
+        gpr[GPR["rip"]] = pc
+        self._regs_bytes[:] = _GPRS.pack(*gpr)
+        check(lib.vessel_set_registers(self.vessel, self._regs), self.vessel.error)
+
+    # -- memory -------------------------------------------------------------------------------
+
+    def read(self, address: int, length: int) -> bytes:
+        """Memory as it is now; MemoryUnavailable."""
+        buffer = ffi.new("uint8_t[]", max(length, 1))
+        done = ffi.new("size_t *")
+        rc = lib.pager_read(self.pager, address, buffer, length, done)
+        if rc < 0:
+            at = address + done[0]
+            raise MemoryUnavailable(at, self.why(at) or "not mapped")
+        return bytes(ffi.buffer(buffer, length))
+
+    def write(self, address: int, data: bytes) -> None:
+        """gdb's write, through any protection; MemoryUnavailable."""
+        rc = lib.pager_write(self.pager, address, data, len(data))
+        if rc < 0:
+            raise MemoryUnavailable(address, self.why(address) or os.strerror(-rc))
+
+    def why(self, address: int) -> str:
+        """Why the byte at `address` cannot be had: the segment's reason, or "" if it can."""
+        for segment in self.snapshot.segments:
+            if segment.start <= address < segment.end:
+                if segment.kind == UNAVAILABLE:
+                    return segment.reason
+                if address & -PAGE_SIZE == self.pager.lost_page:
+                    return f"{self.snapshot.path} or a file it names was cut short while in use"
+                return ""
+        return ""
+
+    def regions(self) -> List[Any]:
+        """The native region table as it is now."""
+        table = self.pager.regions
+        return [table.at[i] for i in range(table.count)]
+
+    def is_executable(self, address: int) -> bool:
+        """Whether code may run at `address`, as mapped now."""
+        region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
+        return bool(region != ffi.NULL and region.prot & 4)
+
+    def save_brk(self) -> Tuple[int, int]:
+        """The heap's break, for `restore_brk`."""
+        return self.vessel.brk_start, self.vessel.brk_now
+
+    def restore_brk(self, brk: Tuple[int, int]) -> None:
+        """The heap's break as it was."""
+        self.vessel.brk_start, self.vessel.brk_now = brk
+
+    def reset(self) -> None:
+        """Back to the undisturbed snapshot; the vessel is gone."""
+        self.destroy()
+        check(lib.transaction_reset(self.pager), doing="reset")
+        self.restore_brk(self._brk)
+
+

@@ -1,0 +1,155 @@
+"""From the native list of written pages to a CallReport."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any, Callable, List, Optional, Tuple
+
+from gdb_uffd.model import PAGE_SIZE, DirtyPage, FirstWrite, MemoryUnavailable, Run
+from gdb_uffd.native import ffi, lib
+from gdb_uffd.replay.machine import Machine
+from gdb_uffd.trace.source import Place
+
+RUNS_MAX = 64
+"""Differing stretches listed for one page."""
+
+RUN_BYTES_MAX = 256
+"""Bytes of one stretch that the report carries."""
+
+DETAILED_PAGES_MAX = 4096
+"""Pages of one report that carry their stretches; the others only count."""
+
+CALLERS_MAX = 8
+GAP = 7  # equal bytes over which neighbours are joined
+
+_WRITERS = (
+    (lib.WRITER_PROGRAM, "program"),
+    (lib.WRITER_GDB, "gdb"),
+    (lib.WRITER_MALLOC, "malloc"),
+)
+
+_SYSCALLS = {
+    56: "clone", 57: "fork", 58: "vfork", 59: "execve", 62: "kill", 101: "ptrace",
+    129: "rt_sigqueueinfo", 200: "tkill", 234: "tgkill", 297: "rt_tgsigqueueinfo",
+    310: "process_vm_readv", 311: "process_vm_writev", 322: "execveat", 323: "userfaultfd",
+    424: "pidfd_send_signal", 435: "clone3",
+}  # fmt: skip
+"""Numbers of arch/x86/entry/syscalls/syscall_64.tbl that the policy can refuse."""
+
+_SIGNED_ARGUMENTS = {62: 2, 200: 2, 234: 3}  # how many to show
+
+
+def refused_lines(vessel: Any) -> List[str]:
+    """One line for each refused system call, "kill(1, 9) -> EPERM"; repeats are counted."""
+    lines: List[str] = []
+    for i in range(min(vessel.refused_count, lib.REFUSED_MAX)):
+        call = vessel.refused[i]
+        shown = _SIGNED_ARGUMENTS.get(call.nr, 0)
+        arguments = ", ".join(str(int(ffi.cast("int", call.args[k]))) for k in range(shown))
+        name = _SYSCALLS.get(call.nr, f"system call {call.nr}")
+        lines.append(f"{name}({arguments}) -> {errno.errorcode.get(call.error, call.error)}")
+    if vessel.refused_count > lib.REFUSED_MAX:
+        lines.append(f"and {vessel.refused_count - lib.REFUSED_MAX} more")
+    out: List[str] = []
+    for line in dict.fromkeys(lines):
+        times = lines.count(line)
+        out.append(line if times == 1 else f"{line} ({times} times)")
+    return out
+
+
+class Builder:
+    """Makes DirtyPage objects; `tid` is the recorded thread that the vessel impersonated."""
+
+    def __init__(
+        self, machine: Machine, classify: Callable[[int], Place], tid: int, sp_floor: int
+    ) -> None:
+        self.machine = machine
+        self.classify = classify
+        self.tid = tid
+        self.sp_floor = sp_floor
+        self._runs = ffi.new("uint16_t[]", 2 * RUNS_MAX)
+
+    def pages(self, changes: Any) -> List[DirtyPage]:
+        """`changes` is the native list, sorted by address."""
+        return [self._page(changes.at[i], i) for i in range(changes.count)]
+
+    def _page(self, change: Any, index: int) -> DirtyPage:
+        runs, more = self._differences(change, index)
+        place = self._place(change.page, runs)
+        first = None
+        if change.first.tid:
+            first = FirstWrite(
+                change.first.pc, change.first.sp, self.tid, self._callers(change.stack)
+            )
+        return DirtyPage(
+            start=change.page,
+            end=change.page + PAGE_SIZE,
+            kind=place.kind,
+            mapping=place.mapping,
+            bytes_changed=change.bytes_changed,
+            thread=place.thread,
+            writers=[name for bit, name in _WRITERS if change.writers & bit],
+            first_write=first,
+            runs=runs,
+            more_runs=more,
+            sp_floor=self.sp_floor if place.kind == "stack" else 0,
+        )
+
+    def _place(self, page: int, runs: List[Run]) -> Place:
+        """What the changed bytes belong to: one page can hold a stack's top and the TLS block."""
+        place = self.classify(runs[0].address if runs else page)
+        if place.kind != "tls":
+            for run in runs[1:]:
+                other = self.classify(run.address)
+                if other.kind == "tls":
+                    return other
+        return place
+
+    def _differences(self, change: Any, index: int) -> Tuple[List[Run], bool]:
+        if change.before == ffi.NULL:
+            return [], bool(change.bytes_changed)
+        if index >= DETAILED_PAGES_MAX:
+            return [], True
+        count = lib.diff_runs(change.before, change.after, GAP, self._runs, RUNS_MAX)
+        before, after = ffi.buffer(change.before, PAGE_SIZE), ffi.buffer(change.after, PAGE_SIZE)
+        runs, more = [], count > RUNS_MAX
+        for i in range(min(count, RUNS_MAX)):
+            start, length = self._runs[2 * i], self._runs[2 * i + 1]
+            more |= length > RUN_BYTES_MAX
+            end = start + min(length, RUN_BYTES_MAX)
+            runs.append(Run(change.page + start, before[start:end], after[start:end]))
+        return runs, more
+
+    def _callers(self, stack: Any) -> Tuple[int, ...]:
+        """Words above the stack pointer that are return addresses: executable memory, right
+        behind a call instruction.  No unwinding: a stale word can look like one."""
+        if stack == ffi.NULL:
+            return ()
+        found = []
+        for i in range(lib.STACK_WORDS):
+            word = stack[i]
+            if word > 0x1000 and self.machine.is_executable(word) and self._after_call(word):
+                found.append(word)
+                if len(found) == CALLERS_MAX:
+                    break
+        return tuple(found)
+
+    def _after_call(self, address: int) -> bool:
+        """Whether a call instruction ends at `address`: E8 rel32, or FF /2 in its forms of 2 to 7
+        bytes (Intel SDM vol. 2, CALL)."""
+        try:
+            code = self.machine.read(address - 7, 7)
+        except MemoryUnavailable:
+            return False
+        if code[2] == 0xE8:
+            return True
+        return any(code[7 - n] == 0xFF and code[8 - n] >> 3 & 7 == 2 for n in (2, 3, 4, 6, 7))
+
+
+def page_images(changes: Any, page: int) -> Optional[Tuple[bytes, bytes]]:
+    """(before, after) of a page in a native list; None when it is not there or does not differ."""
+    for i in range(changes.count):
+        change = changes.at[i]
+        if change.page == page and change.before != ffi.NULL:
+            return ffi.buffer(change.before, PAGE_SIZE)[:], ffi.buffer(change.after, PAGE_SIZE)[:]
+    return None

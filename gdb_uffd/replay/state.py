@@ -1,0 +1,88 @@
+"""Registers, signal information and masks of the recorded threads, as they are in the diversion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Dict, Optional
+
+from gdb_uffd.model import GPR, Registers
+from gdb_uffd.replay.machine import Machine
+from gdb_uffd.trace.source import Snapshot
+
+
+@dataclass
+class Threads:
+    """The recorded state, overlaid with what the diversion made of it.
+
+    `loaded` is the thread that the vessel impersonates; while `fresh`, the vessel's registers are
+    newer than ours.
+    """
+
+    snapshot: Snapshot
+    machine: Machine
+    changed: Dict[int, Registers] = field(default_factory=dict)
+    siginfo: Dict[int, bytes] = field(default_factory=dict)
+    loaded: Optional[int] = None
+    fresh: bool = False
+
+    def fetch(self) -> None:
+        """Take over the vessel's registers if they are newer."""
+        if self.fresh and self.loaded is not None and self.machine.running:
+            recorded = self.snapshot.thread(self.loaded).registers
+            self.changed[self.loaded] = self.machine.store(recorded.xfeatures, recorded.xstate)
+        self.fresh = False
+
+    def get(self, tid: int) -> Registers:
+        """KeyError for a thread that was not recorded."""
+        if tid == self.loaded:
+            self.fetch()
+        found = self.changed.get(tid)
+        return found if found is not None else self.snapshot.thread(tid).registers
+
+    def put(self, tid: int, registers: Registers) -> None:
+        """The vessel is told at the next resume."""
+        self.snapshot.thread(tid)
+        if tid == self.loaded:
+            self.fetch()
+            self.loaded = None
+        self.changed[tid] = registers.copy()
+
+    def load(self, tid: int) -> None:
+        """Before a resume: the vessel becomes thread `tid`."""
+        if self.loaded != tid:
+            self.fetch()
+            self.machine.load(self.get(tid), self.snapshot.thread(tid).sigmask)
+            self.machine.vessel.recorded_tid = tid
+            self.loaded = tid
+
+    def forget_vessel(self) -> None:
+        """The vessel went; its registers with it."""
+        self.loaded, self.fresh = None, False
+
+    def stack_pointer(self, tid: int) -> int:
+        """RSP as the thread has it now."""
+        return self.get(tid).gpr[GPR["rsp"]]
+
+    def save(self) -> "SavedThreads":
+        """For `restore`; Registers objects are never changed in place."""
+        self.fetch()
+        return SavedThreads(dict(self.changed), dict(self.siginfo))
+
+    def restore(self, saved: "SavedThreads") -> None:
+        """As `save` found it."""
+        self.forget_vessel()
+        self.changed, self.siginfo = dict(saved.changed), dict(saved.siginfo)
+
+    def reset(self) -> None:
+        """As recorded."""
+        self.forget_vessel()
+        self.changed.clear()
+        self.siginfo.clear()
+
+
+@dataclass(frozen=True)
+class SavedThreads:
+    """What a transaction restores when it is discarded."""
+
+    changed: Dict[int, Registers]
+    siginfo: Dict[int, bytes]
