@@ -64,6 +64,14 @@ int pager_start(struct pager *pager, pid_t vessel, int uffd, struct error *error
 void pager_stop(struct pager *pager);
 void pager_pin(struct pager *pager, int cpu);
 
+/* After each stop of the vessel: a COPY wakes it before the pager has noted the page, so a quick
+ * stop could be looked at too early. */
+static inline void pager_settle(struct pager *pager)
+{
+	pthread_mutex_lock(&pager->lock);
+	pthread_mutex_unlock(&pager->lock);
+}
+
 /* Main side; the vessel is stopped. */
 int pager_populate(struct pager *pager, uint64_t page);
 int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end);

@@ -195,6 +195,7 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 {
 	int rc;
 
+	pager_settle(vessel->pager);
 	if (!WIFSTOPPED(status)) {
 		run->end = RUN_GONE;
 		run->status = status;
@@ -305,7 +306,8 @@ int vessel_wait(struct vessel *vessel, int control_fd, struct run *run)
 	rc = wait_inside(vessel, control_fd, run, &inside);
 	sigaction(SIGCHLD, &old, NULL);
 	sigprocmask(SIG_SETMASK, &before, NULL);
-	if (rc < 0 || (run->end != RUN_CONTROL && run->end != RUN_OUTPUT))
-		vessel_leave_cpu(vessel);
+	if (rc == 0 && (run->end == RUN_CONTROL || run->end == RUN_OUTPUT))
+		return 0;
+	vessel_leave_cpu(vessel);
 	return rc;
 }

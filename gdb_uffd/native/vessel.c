@@ -126,8 +126,10 @@ int vessel_wait_stop(struct vessel *vessel, int *status)
 {
 	for (;;) {
 		pid_t got = waitpid(vessel->pid, status, __WALL);
-		if (got == vessel->pid)
+		if (got == vessel->pid) {
+			pager_settle(vessel->pager);
 			return WIFSTOPPED(*status) ? 0 : -ESRCH;
+		}
 		if (got < 0 && errno != EINTR)
 			return -errno;
 	}
