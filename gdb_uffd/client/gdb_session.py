@@ -118,7 +118,7 @@ def _connect(session: Session) -> None:
     # A question about debuginfod must be seen, so nothing is captured while one may come.
     visible = bool(os.environ.get("DEBUGINFOD_URLS")) and _parameter("debuginfod enabled") == "ask"
     try:
-        with setting("print symbol-loading", "off"):
+        with setting("print symbol-loading", "off"), setting("suppress-cli-notifications", "on"):
             noise = gdb.execute(f"target remote {ready.socket}", to_string=not visible)
     except gdb.error as error:
         raise UffdError(
@@ -226,12 +226,12 @@ def _leave(session: Session) -> None:
 def on_connection_removed(event: gdb.ConnectionEvent) -> None:
     """A target went: by kill, detach, disconnect, another target, or the server's death.
 
-    gdb closes the socket only after this event, so the server is waited for later.
+    gdb closes the socket only after this event, so the server is waited for later, by
+    `settle`.  Not through gdb.post_event: gdb 13 crashes when it exits with one pending.
     """
     for session in list(_sessions.values()):
         if session.connection == event.connection:
             _leave(session)
-            gdb.post_event(settle)
 
 
 def settle() -> None:

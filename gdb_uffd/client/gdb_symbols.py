@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import dataclasses
+import os
 import re
 from dataclasses import dataclass
 from typing import Dict, Iterator, List, Optional, Set, Tuple
@@ -298,12 +300,24 @@ def _with_line(pc: int) -> Optional[Writer]:
 
 
 def _writer(first: FirstWrite) -> Writer:
-    here = _with_line(first.pc)
-    if here is not None:
+    here = _with_line(first.pc) or Writer(_function(first.pc))
+    if here.line and _in_program(first.pc):
         return here
     # A return address may be the first of the next line: the call lies one byte before it.
-    callers = (_with_line(address - 1) for address in first.callers[:MAX_CALLERS] if address)
-    return Writer(_function(first.pc), caller=next((c for c in callers if c is not None), None))
+    callers = [address - 1 for address in first.callers[:MAX_CALLERS] if address]
+    # In a library with line information it is still the program's own line that one looks for.
+    candidates = [pc for pc in callers if _in_program(pc)] + ([] if here.line else callers)
+    found = (_with_line(pc) for pc in candidates)
+    return dataclasses.replace(here, caller=next((c for c in found if c is not None), None))
+
+
+def _in_program(pc: int) -> bool:
+    """Whether `pc` lies in the executable itself, not in a library."""
+    space = gdb.current_progspace()
+    symtab = gdb.find_pc_line(pc).symtab
+    if space is None or symtab is None:
+        return False
+    return os.path.realpath(symtab.objfile.filename or "") == os.path.realpath(space.filename or "")
 
 
 def _tls_variables(first: FirstWrite) -> Iterator[_Variable]:

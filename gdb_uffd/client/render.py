@@ -45,7 +45,8 @@ class Change:
 class Writer:
     """Where a first write happened: `function` at `file`:`line`; "" and 0 for unknown.
 
-    `caller` is the nearest caller with line information when the place itself has none.
+    `caller` is the nearest caller in the program itself (else anywhere) that has line
+    information, when the place itself lies in a library or has none.
     """
 
     function: str
@@ -56,9 +57,9 @@ class Writer:
     def text(self) -> str:
         """ "push () at sample.c:7"; "_int_malloc () … push () at sample.c:7"."""
         name = f"{self.function} ()" if self.function else "?"
-        if self.file:
-            return f"{name} at {os.path.basename(self.file)}:{self.line}"
-        return f"{name} … {self.caller.text()}" if self.caller else name
+        if self.caller:
+            return f"{name} … {self.caller.text()}"
+        return f"{name} at {os.path.basename(self.file)}:{self.line}" if self.file else name
 
 
 class Namer(Protocol):
