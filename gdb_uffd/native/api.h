@@ -111,6 +111,9 @@ int transaction_save_overlays(struct pager *pager);
 int transaction_reset(struct pager *pager);
 size_t diff_runs(const uint8_t *before, const uint8_t *after, size_t gap, uint16_t *runs, size_t room);
 
+size_t callers_find(struct pager *pager, const uint64_t *stack, size_t words, uint64_t *callers,
+		    size_t room);
+
 int uffd_probe(uint64_t *features, int *how);
 int cpu_xsave_component(int number, uint32_t *offset, uint32_t *size);
 uint64_t cpu_xcr0(void);

@@ -1,4 +1,4 @@
-"""Builds gdb_uffd.native._native: cffi in API mode, the cdef in api.h, every *.c here compiled in."""
+"""Builds gdb_uffd.native._native: cffi in API mode, the cdef in api.h, all the *.c here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 SOURCES = sorted(path.name for path in HERE.glob("*.c") if path.name != "_native.c")
 
-REGISTERS = "struct user_regs_struct { unsigned long long int r15; ...; };"
+REGISTERS = "struct user_regs_struct { unsigned long long int rip, rdi; ...; };"
 
 
 def cdef_text() -> str:
@@ -28,6 +28,7 @@ ffibuilder.set_source(
     #ifndef _GNU_SOURCE
     #define _GNU_SOURCE
     #endif
+    #include "callers.h"
     #include "cpu.h"
     #include "pagemap.h"
     #include "transaction.h"

@@ -1,7 +1,7 @@
 """Breakpoints and watchpoints: what gdb wants, and what is in the vessel.
 
-Software breakpoints are int3 bytes, put in at a resume and hidden from every read.  Hardware ones use
-the four debug registers (Intel SDM vol. 3, 18.2: DR7's enable, R/W and LEN fields).
+Software breakpoints are int3 bytes, put in at a resume and hidden from every read.  Hardware
+ones use the four debug registers (Intel SDM vol. 3, 18.2: DR7's enable, R/W and LEN fields).
 """
 
 from __future__ import annotations

@@ -63,9 +63,10 @@ class Diversion:
         self._open: Optional[Transaction] = None
         self._disturbed = False
         self._closed = False
-        self._total_pages = sum(
-            s.end - s.start for s in snapshot.segments if s.kind != UNAVAILABLE
-        ) // PAGE_SIZE
+        self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
+        self._total_pages = (
+            sum(s.end - s.start for s in snapshot.segments if s.kind != UNAVAILABLE) // PAGE_SIZE
+        )
 
     # -- looking ------------------------------------------------------------------------------
 
@@ -100,9 +101,13 @@ class Diversion:
     def read_memory(self, address: int, length: int) -> bytes:
         if length > READ_MAX:
             raise MemoryUnavailable(address, f"a read of {length} bytes is too large")
-        if not self._disturbed:
+        # The patched vdso is the vessel's affair: what was recorded is shown.
+        if self._is_patched(address):
             return self.snapshot.read(address, length)
         return self.machine.read(address, length)
+
+    def _is_patched(self, address: int) -> bool:
+        return any(start <= address < end for start, end in self._patched)
 
     def registers(self, tid: int) -> Registers:
         return self.threads.get(tid)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from typing import Any, Optional, Tuple
+from typing import Any, Optional
 
-from gdb_uffd.model import UffdError, page_floor
+from gdb_uffd.model import page_floor
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.interface import Client, Resume, Stop
@@ -47,7 +47,8 @@ class Runner:
             name = signal.Signals(number).name if number < 32 else f"signal {number}"
             return Stop(
                 action.tid, number,
-                message=f"{name} would end the program here; `uffd reset` goes back to the snapshot",
+                message=f"{name} would end the program here; `uffd reset` goes back to the "
+                "snapshot",
             )  # fmt: skip
         self.breakpoints.synchronise()
         if number and action.tid in self.threads.siginfo:
@@ -160,22 +161,15 @@ class Runner:
     def _explain(self, address: int, pc: int) -> str:
         """Why an access failed, when it is our lack and not the program's fault."""
         lost = self.machine.pager.lost_page
-        for at in self._candidates(address, pc):
+        for at in (address, pc):
             segment = self._segment(at)
             if segment is not None or (lost and page_floor(at) == lost):
                 self.unavailable = f"{at:#x}: {self.machine.why(at)}"
                 return f"the page at {at:#x} is not in the trace: {self.machine.why(at)}"
         return ""
 
-    @staticmethod
-    def _candidates(address: int, pc: int) -> Tuple[int, ...]:
-        return (address, pc)
-
     def _segment(self, address: int) -> Any:
         for segment in self.machine.snapshot.segments:
             if segment.kind == UNAVAILABLE and segment.start <= address < segment.end:
                 return segment
         return None
-
-
-__all__ = ["Runner", "UffdError"]

@@ -13,12 +13,9 @@ from typing import Any, Dict, List, Optional, Tuple
 from gdb_uffd.model import (
     GPR,
     PAGE_SIZE,
-    PROT_READ,
-    PROT_WRITE,
     XSTATE_COMPONENTS,
     MemoryUnavailable,
     Registers,
-    UffdError,
     page_ceil,
 )
 from gdb_uffd.native import check, ffi, lib
@@ -251,11 +248,6 @@ class Machine:
         table = self.pager.regions
         return [table.at[i] for i in range(table.count)]
 
-    def is_executable(self, address: int) -> bool:
-        """Whether code may run at `address`, as mapped now."""
-        region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
-        return bool(region != ffi.NULL and region.prot & 4)
-
     def save_brk(self) -> Tuple[int, int]:
         """The heap's break, for `restore_brk`."""
         return self.vessel.brk_start, self.vessel.brk_now
@@ -269,5 +261,3 @@ class Machine:
         self.destroy()
         check(lib.transaction_reset(self.pager), doing="reset")
         self.restore_brk(self._brk)
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any, Callable, List, Optional, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, DirtyPage, FirstWrite, MemoryUnavailable, Run
+from gdb_uffd.model import PAGE_SIZE, DirtyPage, FirstWrite, Run
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.trace.source import Place
@@ -18,6 +18,8 @@ RUN_BYTES_MAX = 256
 
 DETAILED_PAGES_MAX = 4096
 """Pages of one report that carry their stretches; the others only count."""
+
+BLOCK = 16  # bytes, the blocks of DirtyPage.around
 
 CALLERS_MAX = 8
 GAP = 7  # equal bytes over which neighbours are joined
@@ -68,6 +70,7 @@ class Builder:
         self.tid = tid
         self.sp_floor = sp_floor
         self._runs = ffi.new("uint16_t[]", 2 * RUNS_MAX)
+        self._found = ffi.new("uint64_t[]", CALLERS_MAX)
 
     def pages(self, changes: Any) -> List[DirtyPage]:
         """`changes` is the native list, sorted by address."""
@@ -92,6 +95,7 @@ class Builder:
             first_write=first,
             runs=runs,
             more_runs=more,
+            around=self._around(change, runs) if place.kind in ("data", "tls") else [],
             sp_floor=self.sp_floor if place.kind == "stack" else 0,
         )
 
@@ -120,30 +124,34 @@ class Builder:
             runs.append(Run(change.page + start, before[start:end], after[start:end]))
         return runs, more
 
+    @staticmethod
+    def _around(change: Any, runs: List[Run]) -> List[Run]:
+        """The 16-byte blocks that hold the runs, joined: a scalar or pointer of the program lies
+        inside one (psABI 3.1.2: natural alignment), so its values need no further question."""
+        out: List[Run] = []
+        if not runs:
+            return out
+        before, after = ffi.buffer(change.before, PAGE_SIZE), ffi.buffer(change.after, PAGE_SIZE)
+        start = end = -1
+        for run in runs:
+            offset = run.address - change.page
+            low, high = offset & -BLOCK, (offset + len(run.before) + BLOCK - 1) & -BLOCK
+            if low > end >= 0:
+                out.append(Run(change.page + start, before[start:end], after[start:end]))
+            if low > end or end < 0:
+                start = low
+            end = high
+        out.append(Run(change.page + start, before[start:end], after[start:end]))
+        return out
+
     def _callers(self, stack: Any) -> Tuple[int, ...]:
-        """Words above the stack pointer that are return addresses: executable memory, right
-        behind a call instruction.  No unwinding: a stale word can look like one."""
+        """Likely return addresses above the stack pointer at the first write, innermost first."""
         if stack == ffi.NULL:
             return ()
-        found = []
-        for i in range(lib.STACK_WORDS):
-            word = stack[i]
-            if word > 0x1000 and self.machine.is_executable(word) and self._after_call(word):
-                found.append(word)
-                if len(found) == CALLERS_MAX:
-                    break
-        return tuple(found)
-
-    def _after_call(self, address: int) -> bool:
-        """Whether a call instruction ends at `address`: E8 rel32, or FF /2 in its forms of 2 to 7
-        bytes (Intel SDM vol. 2, CALL)."""
-        try:
-            code = self.machine.read(address - 7, 7)
-        except MemoryUnavailable:
-            return False
-        if code[2] == 0xE8:
-            return True
-        return any(code[7 - n] == 0xFF and code[8 - n] >> 3 & 7 == 2 for n in (2, 3, 4, 6, 7))
+        count = lib.callers_find(
+            self.machine.pager, stack, lib.STACK_WORDS, self._found, CALLERS_MAX
+        )
+        return tuple(self._found[0:count])
 
 
 def page_images(changes: Any, page: int) -> Optional[Tuple[bytes, bytes]]:
