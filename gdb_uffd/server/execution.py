@@ -39,21 +39,36 @@ def supported_actions(_session: Session, _arguments: bytes) -> bytes:
 
 
 def resume(session: Session, arguments: bytes) -> bytes:
-    """`vCont;action[:thread-id]...`.
-
-    One task stands for whichever thread runs, the others stay as they were recorded.  So the
-    first action that names a thread tells which; a resume for all of them means the thread
-    whose registers were written or that was selected last (an inferior call does both).
-    """
+    """`vCont;action[:thread-id]...`."""
     actions = [_parse(session, text) for text in arguments.split(b";") if text]
     moving = [a for a in actions if a.kind != "t"]
     if not actions:
         raise PacketError(errno.EINVAL)
     if not moving:
         return b"OK"  # stopping what is stopped
-    chosen = next((a for a in moving if a.tid not in (threads.ANY, threads.ALL)), moving[0])
-    tid = session.runner if chosen.tid in (threads.ANY, threads.ALL) else chosen.tid
-    return _run(session, Resume(tid, chosen.kind, chosen.signal, chosen.lo, chosen.hi))
+    return _run(session, _choose(session, moving))
+
+
+def _choose(session: Session, actions: List[Action]) -> Resume:
+    """The one thread to run, for the vessel's one task; the others stay as they were recorded.
+
+    gdb names the thread it steps.  Otherwise it resumes all of them, and names those that
+    have a signal to be delivered: the current one, or another that was recorded with one
+    (remote.c, append_pending_thread_resumptions).  Then the thread meant is the one whose
+    registers were just written (an inferior call writes them), else the one with the
+    signal, else the one selected last.
+    """
+    named = [a for a in actions if a.tid not in (threads.ANY, threads.ALL)]
+    every = [a for a in actions if a.tid in (threads.ANY, threads.ALL)]
+    stepped = [a for a in named if a.kind != "c"]
+    if stepped or (named and not every):
+        chosen = (stepped or named)[0]
+        return Resume(chosen.tid, chosen.kind, chosen.signal, chosen.lo, chosen.hi)
+    tid = session.runner
+    if named and session.written != tid:
+        tid = named[0].tid
+    chosen = next((a for a in named if a.tid == tid), every[0])
+    return Resume(tid, chosen.kind, chosen.signal, chosen.lo, chosen.hi)
 
 
 def resume_plain(session: Session, kind: str, arguments: bytes) -> Optional[bytes]:
@@ -86,6 +101,7 @@ def _parse(session: Session, text: bytes) -> Action:
 
 def _run(session: Session, action: Resume) -> bytes:
     session.forget_registers()
+    session.written = None
     connection = session.connection
     if connection.interrupt_waiting():
         return stop_reply(session, Stop(action.tid, _SIGINT))

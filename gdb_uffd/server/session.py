@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 from dataclasses import dataclass, field
-from typing import Dict, FrozenSet, List, Union
+from typing import Dict, FrozenSet, List, Optional, Union
 
 from gdb_uffd.model import Registers, UffdError
 from gdb_uffd.replay.interface import Diversion
@@ -69,6 +69,7 @@ class Session:
     facts: Facts
     general: int = field(init=False)  # the thread of g, G, m, ... (Hg)
     runner: int = field(init=False)  # the thread that a resume naming none means
+    written: Optional[int] = None  # whose registers were written last, since it stopped
     offered: FrozenSet[bytes] = frozenset()  # the client's features, from qSupported
     last_unavailable: str = ""  # why the last memory access failed; for quffd.info
     no_ack_agreed: bool = False
@@ -106,7 +107,7 @@ class Session:
     def set_registers(self, registers: Registers) -> None:
         """Write the general thread's registers; that makes it the one to run next."""
         self._framed_registers.pop(self.general, None)
-        self.runner = self.general
+        self.runner = self.written = self.general
         self.diversion.set_registers(self.general, registers)
 
     def forget_registers(self) -> None:

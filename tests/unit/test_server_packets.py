@@ -187,6 +187,13 @@ def test_resume_picks_the_thread(client: RawClient) -> None:
     assert resumed(client) == Resume(TIDS[1], "c")  # where it stopped last
     client.ask(b"Hg" + T3)
     client.ask(b"vCont;C0a:p%x.-1" % PID)
+    assert resumed(client) == Resume(TIDS[2], "c", signal=7)
+    # A call in the third thread, while the first has the signal it was recorded with.
+    client.ask(b"P0=" + b"00" * 8)
+    client.ask(b"vCont;C0b:" + T1 + b";c:p%x.-1" % PID)
+    assert resumed(client) == Resume(TIDS[2], "c")
+    client.ask(b"P0=" + b"00" * 8)
+    client.ask(b"vCont;C0a:" + T3 + b";C0b:" + T1 + b";c:p%x.-1" % PID)
     assert resumed(client) == Resume(TIDS[2], "c", signal=7)  # gdb's 10 is SIGBUS
     client.ask(b"Hg" + T1)
     client.ask(b"P0=" + b"00" * 8)
@@ -194,6 +201,12 @@ def test_resume_picks_the_thread(client: RawClient) -> None:
     assert resumed(client) == Resume(TIDS[0], "r", lo=0x400000, hi=0x400010)
     client.ask(b"vCont;c:p%x.-1;s:" % PID + T3)
     assert resumed(client) == Resume(TIDS[2], "s")
+    # `continue` in the first, after a look at the others.
+    client.ask(b"Hg" + T1)
+    client.ask(b"Hg" + T3)
+    client.ask(b"vCont;C0b:" + T1 + b";c:p%x.-1" % PID)
+    assert resumed(client) == Resume(TIDS[0], "c", signal=11)
+    client.ask(b"vCont;s:" + T3)
     client.ask(b"s")
     assert resumed(client) == Resume(TIDS[2], "s")
     client.ask(b"C0b")
