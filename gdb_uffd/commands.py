@@ -64,8 +64,8 @@ class Uffd(gdb.Command):
     Usage: uffd SUBCOMMAND
 
     Example:
-        (gdb) uffd spawn core
-        (gdb) uffd call push(7)"""
+        uffd spawn core
+        uffd call push(7)"""
 
     def __init__(self) -> None:
         super().__init__("uffd", gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)
@@ -90,8 +90,8 @@ class Spawn(_Command):
     is closed first.
 
     Example:
-        (gdb) uffd spawn core.4711
-        (gdb) uffd spawn core.4711 build/server"""
+        uffd spawn core.4711
+        uffd spawn core.4711 build/server"""
 
     name, usage = "spawn", "uffd spawn CORE [EXECUTABLE]"
     completer = gdb.COMPLETE_FILENAME
@@ -115,7 +115,7 @@ class Call(_Command):
     variables that changed, and who wrote first.
 
     Example:
-        (gdb) uffd call push(7)
+        uffd call push(7)
         $1 = 1042
         4 pages dirtied · 15 fed of 2,490 · 0.9 ms · discarded"""
 
@@ -140,9 +140,9 @@ class Dirty(_Command):
       -full   do not leave out lines of a long list
 
     Example:
-        (gdb) print push(7)
-        (gdb) uffd dirty
-        (gdb) uffd dirty -all"""
+        print push(7)
+        uffd dirty
+        uffd dirty -all"""
 
     name, usage = "dirty", "uffd dirty [-all] [-json] [-full]"
     options = ("all", "json", "full")
@@ -165,9 +165,9 @@ class Diff(_Command):
     the page that holds it.
 
     Example:
-        (gdb) uffd diff
-        (gdb) uffd diff counter
-        (gdb) uffd diff -all $sp"""
+        uffd diff
+        uffd diff counter
+        uffd diff -all $sp"""
 
     name, usage = "diff", "uffd diff [-all] [ADDRESS|NAME]"
     options, completer = ("all",), gdb.COMPLETE_EXPRESSION
@@ -185,8 +185,8 @@ class Reset(_Command):
     The process that ran ends; memory, registers and mappings are the core's again.
 
     Example:
-        (gdb) print push(7)
-        (gdb) uffd reset"""
+        print push(7)
+        uffd reset"""
 
     name, usage = "reset", "uffd reset"
 
@@ -210,7 +210,7 @@ class Kill(_Command):
     Nothing is lost but what ran; the core file itself is never changed.
 
     Example:
-        (gdb) uffd kill"""
+        uffd kill"""
 
     name, usage = "kill", "uffd kill"
 
@@ -228,7 +228,7 @@ class Info(_Command):
     Usage: uffd info [-json]
 
     Example:
-        (gdb) uffd info"""
+        uffd info"""
 
     name, usage = "info", "uffd info [-json]"
     options = ("json",)
@@ -247,7 +247,7 @@ class Doctor(_Command):
     Works without an open core; `gdb-uffd doctor` in a shell does the same.
 
     Example:
-        (gdb) uffd doctor"""
+        uffd doctor"""
 
     name, usage = "doctor", "uffd doctor [-json]"
     options = ("json",)
@@ -264,7 +264,7 @@ class Mappings(_Command):
     Usage: uffd mappings
 
     Example:
-        (gdb) uffd mappings"""
+        uffd mappings"""
 
     name, usage = "mappings", "uffd mappings"
 

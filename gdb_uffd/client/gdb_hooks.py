@@ -59,6 +59,7 @@ def _forget_symbols(event: object = None) -> None:
     global _malloc
     _malloc = None
     gdb_symbols.forget(event)
+    gdb_session.forget_symbols()
 
 
 def after_command() -> None:

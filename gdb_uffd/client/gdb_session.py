@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import gdb
 
@@ -31,6 +31,8 @@ class Session:
         self.expression = ""  # of that `uffd call`
         self.last_call = 0  # address of the function gdb called last
         self.wall_ms: Optional[float] = None  # of the last `uffd call`
+        self.thread_numbers: Dict[int, int] = {}  # TID -> gdb's number; the threads stay the same
+        self.tls_addresses: Dict[Tuple[int, str, str], int] = {}  # see gdb_symbols
 
     def request(self, verb: str, arguments: Optional[Dict[str, Any]] = None) -> Any:
         """Send ``quffd.VERB`` and return the decoded reply; UffdError, also for a dead server."""
@@ -133,6 +135,9 @@ def _connect(session: Session) -> None:
     session.request("hello")
     thread = gdb.selected_thread()
     session.first_thread = thread.num if thread is not None else 0
+    # Asking for the list costs packets, so it is asked for once.
+    for each in gdb.selected_inferior().threads():
+        session.thread_numbers[each.ptid[1]] = each.num
     _sessions[session.number] = session
     # gdb then names the one thread that runs in each vCont: the vessel has one task.
     borrowed.take("scheduler-locking", "on")
@@ -239,6 +244,12 @@ def settle() -> None:
     while _leaving:
         _leaving.pop().server.stop()
     borrowed.give_back_if(not _sessions)
+
+
+def forget_symbols() -> None:
+    """Object files came or went: names may mean other addresses."""
+    for session in _sessions.values():
+        session.tls_addresses.clear()
 
 
 def at_exit() -> None:

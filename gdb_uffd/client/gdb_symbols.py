@@ -14,7 +14,7 @@ import gdb
 
 from gdb_uffd.client import gdb_values
 from gdb_uffd.client.gdb_session import Session
-from gdb_uffd.client.gdb_util import quiet, thread_label
+from gdb_uffd.client.gdb_util import quiet
 from gdb_uffd.client.render import Change, Writer
 from gdb_uffd.client.wire import Image, parse_image
 from gdb_uffd.model import DirtyPage, FirstWrite, page_floor
@@ -24,6 +24,10 @@ MAX_CALLERS = 16
 
 MAX_TLS_SYMBOLS = 256
 """Thread-locals of one source file that are asked for; each may cost a qGetTLSAddr packet."""
+
+STATIC_TLS_BYTES = 1 << 20
+"""Thread-locals within this distance below the thread pointer are static TLS, whose address
+is fixed for the thread (ELF TLS, variant II)."""
 
 MAX_OBJECT_BYTES = 1 << 20
 """A larger variable is not read whole; its members are still told by offset."""
@@ -86,8 +90,9 @@ class Symbols:
         return _place(address).section or _section(address)
 
     def thread(self, tid: int) -> str:
-        """gdb's number for that thread."""
-        return thread_label(tid)
+        """gdb's number for that thread, else "TID n"."""
+        number = self._session.thread_numbers.get(tid)
+        return f"TID {tid}" if number is None else str(number)
 
     def writer(self, first: FirstWrite) -> Writer:
         """Function and line of the first write; with the caller that has a line, if it has none."""
@@ -136,15 +141,22 @@ class Symbols:
         ):
             if leaf.size > MAX_OBJECT_BYTES or len(changes) >= gdb_values.MAX_CHANGES:
                 break
-            before = self._bytes(leaf.address, leaf.size, False)
-            after = self._bytes(leaf.address, leaf.size, True)
+            before = self._bytes(page, leaf.address, leaf.size, False)
+            after = self._bytes(page, leaf.address, leaf.size, True)
             if before is None or after is None or before == after:
                 continue
             changes.append(gdb_values.change(leaf, before, after))
         return changes
 
-    def _bytes(self, address: int, size: int, after: bool) -> Optional[bytes]:
-        """The bytes of an object before or after, page by page; None when some cannot be had."""
+    def _bytes(self, page: DirtyPage, address: int, size: int, after: bool) -> Optional[bytes]:
+        """The bytes of an object before or after; None when some cannot be had.
+
+        The report holds what lies around a change; larger objects come page by page.
+        """
+        for run in page.around:
+            if run.address <= address and address + size <= run.address + len(run.before):
+                content = run.after if after else run.before
+                return content[address - run.address : address - run.address + size]
         data = b""
         while len(data) < size:
             at = address + len(data)
@@ -185,12 +197,36 @@ class Symbols:
         found: List[Change] = []
         addresses = changed_addresses(page)
         with _in_thread(page.thread):
-            for variable in _tls_variables(page.first_write):
+            for variable in self._tls_variables(page.first_write, page.thread or 0):
                 assert variable.type is not None
                 end = variable.address + variable.type.sizeof
                 if any(variable.address <= a < end for a in addresses):
                     found += self._of(variable, page)
         return found
+
+    def _tls_variables(self, first: FirstWrite, tid: int) -> Iterator[_Variable]:
+        """Thread-locals at their addresses in the thread `tid`, which is selected."""
+        known = self._session.tls_addresses
+        pointer: Optional[int] = None
+        for symbol in _tls_candidates(first):
+            key = (tid, symbol.symtab.filename, symbol.linkage_name)
+            if symbol.type is None or not symbol.type.sizeof:
+                continue
+            if key not in known:
+                with contextlib.suppress(gdb.error):
+                    where = symbol.value().address
+                    if where is None:
+                        continue
+                    address = int(where)
+                    if pointer is None:
+                        pointer = int(gdb.parse_and_eval("(unsigned long) $fs_base"))
+                    if not 0 <= pointer - address < STATIC_TLS_BYTES:
+                        # A block that a call may allocate anew, elsewhere: not to be remembered.
+                        yield _Variable(symbol.print_name, address, symbol.type)
+                        continue
+                    known[key] = address
+            if key in known:
+                yield _Variable(symbol.print_name, known[key], symbol.type)
 
 
 def changed_addresses(page: DirtyPage) -> List[int]:
@@ -320,8 +356,10 @@ def _in_program(pc: int) -> bool:
     return os.path.realpath(symtab.objfile.filename or "") == os.path.realpath(space.filename or "")
 
 
-def _tls_variables(first: FirstWrite) -> Iterator[_Variable]:
-    """Thread-locals, at their address in the selected thread, of the files of `first`."""
+def _tls_candidates(first: FirstWrite) -> Iterator[gdb.Symbol]:
+    """Thread-locals of the source files of `first` and its callers."""
+    # A function's own static thread-locals are in its blocks, not in the file's.
+    yield from (symbol for symbol in _block_symbols(first.pc) if _maybe_tls(symbol))
     seen: Set[str] = set()
     for pc in (first.pc, *(address - 1 for address in first.callers[:MAX_CALLERS] if address)):
         symtab = gdb.find_pc_line(pc).symtab
@@ -330,18 +368,7 @@ def _tls_variables(first: FirstWrite) -> Iterator[_Variable]:
         seen.add(symtab.filename)
         if symtab.filename not in _cache.tls:
             _cache.tls[symtab.filename] = _tls_symbols(symtab)
-        for symbol in _cache.tls[symtab.filename]:
-            with contextlib.suppress(gdb.error):
-                value = symbol.value()
-                if value.address is not None and value.type.sizeof:
-                    yield _Variable(symbol.print_name, int(value.address), value.type)
-    # A function's own static thread-locals are in its blocks, not in the file's.
-    for symbol in _block_symbols(first.pc):
-        if _maybe_tls(symbol):
-            with contextlib.suppress(gdb.error):
-                value = symbol.value()
-                if value.address is not None and value.type.sizeof:
-                    yield _Variable(symbol.print_name, int(value.address), value.type)
+        yield from _cache.tls[symtab.filename]
 
 
 def _maybe_tls(symbol: gdb.Symbol) -> bool:

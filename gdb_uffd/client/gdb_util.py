@@ -75,7 +75,11 @@ def say(*lines: str) -> None:
 
 def quiet(command: str) -> str:
     """Run a gdb command and return what it printed."""
-    return str(gdb.execute(command, from_tty=False, to_string=True))
+    try:
+        return str(gdb.execute(command, from_tty=False, to_string=True))
+    except UnicodeDecodeError as error:
+        # The command ran; the program's own output or bytes of a string are in what it printed.
+        return bytes(error.object).decode("utf-8", "replace")
 
 
 def quote_file(path: str) -> str:
@@ -123,6 +127,8 @@ class Selection:
         with contextlib.suppress(gdb.error):
             if gdb.selected_thread() != self.thread:
                 self.thread.switch()
+            elif self.level == 0:
+                return  # what gdb selects by itself; asking for the frame would read the stack
             frame: Optional[gdb.Frame] = gdb.newest_frame()
             for _ in range(self.level):
                 frame = frame.older() if frame is not None else None
@@ -139,14 +145,6 @@ def flush_caches() -> None:
     quiet("maintenance flush register-cache")
     quiet("maintenance flush dcache")
     gdb.invalidate_cached_frames()
-
-
-def thread_label(tid: int) -> str:
-    """gdb's number of the thread with that TID in the selected inferior, else "TID n"."""
-    for thread in gdb.selected_inferior().threads():
-        if tid in thread.ptid[1:]:
-            return str(thread.num)
-    return f"TID {tid}"
 
 
 def frame_text(frame: gdb.Frame) -> str:
