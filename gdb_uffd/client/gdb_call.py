@@ -24,7 +24,7 @@ from gdb_uffd.client.gdb_util import (
     short_backtrace,
 )
 from gdb_uffd.client.options import split_format
-from gdb_uffd.client.text import Look
+from gdb_uffd.client.text import Look, without_parameters
 from gdb_uffd.client.wire import one_line, parse_report
 from gdb_uffd.model import CallReport, UffdError
 
@@ -86,7 +86,7 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
     report = parse_report(data)
     if report is None:
         raise UffdError("the server has no report of this call")
-    if not kept:
+    if not kept and (outcome.functions or report.pages):
         flush_caches()
         selection.restore()
     session.wall_ms = outcome.wall_ms
@@ -217,7 +217,7 @@ def _function_name(outcome: _Outcome) -> str:
     with contextlib.suppress(gdb.error):
         first = quiet(f"info symbol {outcome.functions[-1]:#x}").split(" in section", 1)
         if len(first) == 2:
-            return f"{first[0].split('(', 1)[0].split(' + ', 1)[0]} ()"
+            return f"{without_parameters(first[0].split(' + ', 1)[0])} ()"
     return "the call"
 
 

@@ -9,7 +9,7 @@ from typing import Optional
 
 import gdb
 
-from gdb_uffd.client import gdb_session, gdb_settings, gdb_symbols
+from gdb_uffd.client import gdb_places, gdb_session, gdb_settings
 from gdb_uffd.client.gdb_util import look, quiet, say
 from gdb_uffd.client.render import summary_line
 from gdb_uffd.client.wire import parse_summary
@@ -58,7 +58,7 @@ def _malloc_address() -> int:
 def _forget_symbols(event: object = None) -> None:
     global _malloc
     _malloc = None
-    gdb_symbols.forget(event)
+    gdb_places.forget(event)
     gdb_session.forget_symbols()
 
 

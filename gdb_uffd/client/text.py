@@ -71,6 +71,21 @@ def size(value: int) -> str:
     return f"{amount:.1f} {units[0]}"
 
 
+def without_parameters(name: str) -> str:
+    """A C++ function's name without its parameter list: "ns::f(int) const" is "ns::f".
+
+    "operator()(int)" is "operator()", "(anonymous namespace)::f(int)" keeps its beginning.
+    """
+    end = name.rfind(")")
+    depth = 0
+    for index in range(end, -1, -1):
+        depth += (name[index] == ")") - (name[index] == "(")
+        if depth == 0:
+            cut = name[:index].rstrip()
+            return name if not cut or cut.endswith("operator") or "::" in name[end:] else cut
+    return name
+
+
 def milliseconds(value: float) -> str:
     """A duration: "0.9 ms", "12 ms", "3.4 s"."""
     if value >= 1000:

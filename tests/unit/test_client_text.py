@@ -159,3 +159,20 @@ def test_ready_line():
 
 def test_text_from_outside_becomes_one_line():
     assert wire.one_line("a\nb\x1b[31mc\t d") == "a b [31mc d"
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("push", "push"),
+        ("f(int)", "f"),
+        ("ns::f(int) const", "ns::f"),
+        ("X::operator()(int) const", "X::operator()"),
+        ("(anonymous namespace)::f(int)", "(anonymous namespace)::f"),
+        ("(anonymous namespace)::x", "(anonymous namespace)::x"),
+        ("f(void (*)(int))", "f"),
+        (")(", ")("),
+    ],
+)
+def test_names_without_parameters(name, short):
+    assert text.without_parameters(name) == short

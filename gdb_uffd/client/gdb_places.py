@@ -1,0 +1,225 @@
+"""Addresses as gdb's symbols name them: sections, variables, functions, lines."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import dataclasses
+import os
+import re
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, Optional, Set, Tuple
+
+import gdb
+
+from gdb_uffd.client.gdb_util import quiet
+from gdb_uffd.client.render import Writer
+from gdb_uffd.client.text import without_parameters
+from gdb_uffd.model import FirstWrite
+
+MAX_CALLERS = 16
+"""Return addresses looked up for a place without line information."""
+
+MAX_CACHED = 100_000
+"""Addresses whose symbol is remembered."""
+
+MAX_TLS_SYMBOLS = 256
+"""Thread-locals of one source file that are asked for; each may cost a qGetTLSAddr packet."""
+
+_SYMBOL = re.compile(r"^(.*?)(?: \+ (\d+))? in section (\S+)(?: of (.*))?$")
+"""A line of `info symbol` (gdb manual, "Examining the Symbol Table")."""
+
+_FILE_SECTION = re.compile(r"^\s*(0x[0-9a-f]+) - (0x[0-9a-f]+) is (\S+)(?: in (.*))?$")
+"""A line of `info files` (gdb manual, "Files")."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable in memory; `type` is None without debug information for it."""
+
+    name: str
+    address: int
+    type: Optional[gdb.Type]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What `info symbol` knows of an address."""
+
+    name: str = ""
+    offset: int = 0
+    section: str = ""
+
+
+class _Cache:
+    """Look-ups that stay true while the same object files are loaded."""
+
+    def __init__(self) -> None:
+        self.writers: Dict[Tuple[int, Tuple[int, ...]], Writer] = {}
+        self.places: Dict[int, _Place] = {}
+        self.variables: Dict[Tuple[str, int], Optional[Variable]] = {}
+        self.thread_locals: Dict[str, List[gdb.Symbol]] = {}
+        self.sections: Optional[Tuple[List[int], List[Tuple[int, str]]]] = None
+
+
+_cache = _Cache()
+
+
+def forget(_event: object = None) -> None:
+    """Object files came or went."""
+    global _cache
+    _cache = _Cache()
+
+
+def _place(address: int) -> _Place:
+    place = _cache.places.get(address)
+    if place is None:
+        if len(_cache.places) >= MAX_CACHED:
+            _cache.places.clear()
+        match = None
+        with contextlib.suppress(gdb.error):
+            match = _SYMBOL.match(quiet(f"info symbol {address:#x}").split("\n", 1)[0])
+        place = _Place()
+        if match:
+            name = re.sub(r"@@?[\w.]+$", "", match[1])  # a symbol's version is no part of its name
+            place = _Place(name, int(match[2] or 0), match[3])
+        _cache.places[address] = place
+    return place
+
+
+def section(address: int) -> str:
+    """The section that holds `address` (".data"), "" when no file has it there."""
+    named = _place(address).section
+    if named:
+        return named
+    # Without a symbol: by the list of sections, which is read once.
+    if _cache.sections is None:
+        rows = []
+        for line in quiet("info files").splitlines():
+            match = _FILE_SECTION.match(line)
+            if match:
+                rows.append((int(match[1], 16), int(match[2], 16), match[3]))
+        rows.sort()
+        _cache.sections = ([row[0] for row in rows], [(row[1], row[2]) for row in rows])
+    starts, rest = _cache.sections
+    index = bisect.bisect_right(starts, address) - 1
+    return rest[index][1] if index >= 0 and address < rest[index][0] else ""
+
+
+def variable(address: int) -> Optional[Variable]:
+    """The variable at `address` by its linker symbol, with its type if that is known."""
+    place = _place(address)
+    if not place.name:
+        return None
+    start = address - place.offset
+    key = (place.name, start)
+    if key not in _cache.variables:
+        _cache.variables[key] = _look_up(place.name, start)
+    known = _cache.variables[key]
+    if known is not None and known.type is not None:
+        inside = address < known.address + known.type.sizeof
+        return known if inside else Variable(f"{place.name}+{place.offset:#x}", address, None)
+    name = f"{place.name}+{place.offset:#x}" if place.offset else place.name
+    return Variable(name, address, None)
+
+
+def _look_up(name: str, start: int) -> Optional[Variable]:
+    candidates: List[Optional[gdb.Symbol]] = [gdb.lookup_global_symbol(name)]
+    with contextlib.suppress(gdb.error):
+        candidates += gdb.lookup_static_symbols(name)
+    for symbol in candidates:
+        if symbol is None or not symbol.is_variable or symbol.needs_frame:
+            continue
+        with contextlib.suppress(gdb.error):
+            value = symbol.value()
+            if value.address is not None and int(value.address) == start and value.type.sizeof:
+                return Variable(symbol.print_name, start, value.type)
+    return None
+
+
+def block_symbols(pc: int) -> Iterator[gdb.Symbol]:
+    """Symbols of the blocks around `pc`, up to and including its function's."""
+    with contextlib.suppress(gdb.error, RuntimeError):
+        block: Optional[gdb.Block] = gdb.block_for_pc(pc)
+        while block is not None and not block.is_global and not block.is_static:
+            yield from block
+            block = block.superblock
+
+
+def _function(pc: int) -> str:
+    with contextlib.suppress(gdb.error, RuntimeError):
+        block: Optional[gdb.Block] = gdb.block_for_pc(pc)
+        while block is not None and block.function is None:
+            block = block.superblock
+        if block is not None and block.function is not None:
+            return without_parameters(str(block.function.print_name))
+    return without_parameters(_place(pc).name)
+
+
+def _with_line(pc: int) -> Optional[Writer]:
+    sal = gdb.find_pc_line(pc)
+    if sal.symtab is None or not sal.line:
+        return None
+    return Writer(_function(pc), sal.symtab.fullname() or sal.symtab.filename, sal.line)
+
+
+def writer(first: FirstWrite) -> Writer:
+    """Function and line of a first write, and the program's own caller where that helps."""
+    key = (first.pc, first.callers)
+    if key not in _cache.writers:
+        _cache.writers[key] = _writer(first)
+    return _cache.writers[key]
+
+
+def _writer(first: FirstWrite) -> Writer:
+    here = _with_line(first.pc) or Writer(_function(first.pc))
+    if here.line and _in_program(first.pc):
+        return here
+    # A return address may be the first of the next line: the call lies one byte before it.
+    callers = [address - 1 for address in first.callers[:MAX_CALLERS] if address]
+    # In a library with line information it is still the program's own line that one looks for.
+    candidates = [pc for pc in callers if _in_program(pc)] + ([] if here.line else callers)
+    found = (_with_line(pc) for pc in candidates)
+    return dataclasses.replace(here, caller=next((c for c in found if c is not None), None))
+
+
+def _in_program(pc: int) -> bool:
+    """Whether `pc` lies in the executable itself, not in a library."""
+    space = gdb.current_progspace()
+    symtab = gdb.find_pc_line(pc).symtab
+    if space is None or symtab is None:
+        return False
+    return os.path.realpath(symtab.objfile.filename or "") == os.path.realpath(space.filename or "")
+
+
+def thread_locals(first: FirstWrite) -> Iterator[gdb.Symbol]:
+    """Thread-locals of the source files of `first` and its callers."""
+    # A function's own static thread-locals are in its blocks, not in the file's.
+    yield from (symbol for symbol in block_symbols(first.pc) if _maybe_tls(symbol))
+    seen: Set[str] = set()
+    for pc in (first.pc, *(address - 1 for address in first.callers[:MAX_CALLERS] if address)):
+        symtab = gdb.find_pc_line(pc).symtab
+        if symtab is None or symtab.filename in seen:
+            continue
+        seen.add(symtab.filename)
+        if symtab.filename not in _cache.thread_locals:
+            _cache.thread_locals[symtab.filename] = _tls_symbols(symtab)
+        yield from _cache.thread_locals[symtab.filename]
+
+
+def _maybe_tls(symbol: gdb.Symbol) -> bool:
+    """gdb has no class for thread-locals: they are "computed" and need no frame."""
+    return (
+        symbol.is_variable
+        and symbol.addr_class == gdb.SYMBOL_LOC_COMPUTED
+        and not symbol.needs_frame
+    )
+
+
+def _tls_symbols(symtab: gdb.Symtab) -> List[gdb.Symbol]:
+    found: List[gdb.Symbol] = []
+    for block in (symtab.global_block(), symtab.static_block()):
+        for symbol in block:
+            if len(found) < MAX_TLS_SYMBOLS and _maybe_tls(symbol):
+                found.append(symbol)
+    return found
