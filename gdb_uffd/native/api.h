@@ -75,6 +75,7 @@ struct vessel {
 	bool hardware;
 	...;
 };
+void vessel_init(struct vessel *vessel);
 int vessel_create(struct vessel *vessel, struct pager *pager);
 void vessel_destroy(struct vessel *vessel);
 int vessel_get_registers(struct vessel *vessel, struct user_regs_struct *regs);

@@ -380,6 +380,11 @@ static int build(struct vessel *vessel, struct gate_call *calls)
 	return pager_start(vessel->pager, vessel->pid, uffd, &vessel->error);
 }
 
+void vessel_init(struct vessel *vessel)
+{
+	*vessel = (struct vessel){.pidfd = -1, .output_fd = -1, .cpu = -1};
+}
+
 int vessel_create(struct vessel *vessel, struct pager *pager)
 {
 	size_t entries = pager->regions.count + PLAN_FIXED + 4;

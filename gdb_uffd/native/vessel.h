@@ -69,6 +69,8 @@ struct vessel {
 	bool at_exit;          /* stands after a system call that the policy made for it */
 };
 
+/* No process yet; vessel_destroy may follow at any time. */
+void vessel_init(struct vessel *vessel);
 /* Spawns the vessel and maps pager->regions in it.  On failure nothing is left. */
 int vessel_create(struct vessel *vessel, struct pager *pager);
 void vessel_destroy(struct vessel *vessel);

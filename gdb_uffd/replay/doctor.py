@@ -89,7 +89,7 @@ def _trial() -> Check:
     """A real vessel: one page fed for execution, one written, the write seen and undone."""
     pager, vessel = ffi.new("struct pager *"), ffi.new("struct vessel *")
     code = ffi.new("uint8_t[]", TRIAL_CODE.ljust(PAGE_SIZE, b"\x90"))
-    vessel.output_fd = -1
+    lib.vessel_init(vessel)
     lib.pager_init(pager)
     try:
         for index, prot in enumerate((PROT_READ | PROT_EXEC, PROT_READ | PROT_WRITE)):

@@ -56,7 +56,7 @@ class Machine:
         self.pager = ffi.new("struct pager *")
         check(lib.pager_init(self.pager), doing="pager")
         self.vessel = ffi.new("struct vessel *")
-        self.vessel.output_fd = -1
+        lib.vessel_init(self.vessel)
         self._closed = False
         self._layout = machine_layout()
         self._xbuffer = ffi.new("uint8_t[]", XSTATE_ROOM)
