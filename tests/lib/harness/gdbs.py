@@ -85,7 +85,7 @@ class Gdb:
         self.spawned = ""
         self.banner = self.wait()
 
-    def wait(self, timeout: float = 30) -> str:
+    def wait(self, timeout: float = 15) -> str:
         """What comes until the next prompt."""
         try:
             self.child.expect_exact(PROMPT, timeout=timeout)
@@ -103,7 +103,7 @@ class Gdb:
         self.child.sendline(command)
         self.child.expect_exact("\n", timeout=30)
 
-    def run(self, command: str, timeout: float = 30) -> str:
+    def run(self, command: str, timeout: float = 15) -> str:
         """A command's whole output."""
         self.send(command)
         return self.wait(timeout)
@@ -127,12 +127,12 @@ class Gdb:
         """The report of `uffd call -json`."""
         return self.json(" ".join(["uffd call -json", *options, expression]))
 
-    def interrupt(self, timeout: float = 30) -> str:
+    def interrupt(self, timeout: float = 15) -> str:
         """Ctrl-C, and what gdb says until its prompt."""
         self.child.sendintr()
         return self.wait(timeout)
 
-    def expect(self, text: str, timeout: float = 30) -> str:
+    def expect(self, text: str, timeout: float = 15) -> str:
         """Wait for `text`; what came before it."""
         self.child.expect_exact(text, timeout=timeout)
         return str(self.child.before)
