@@ -189,6 +189,7 @@ class Diversion:
         return self.snapshot.symbol("_IO_2_1_stdout_")
 
     def call_begin(self, address: int, is_malloc: bool) -> None:
+        self._materialise()  # a lack is told here, in words; the writes that follow have none
         open_ = self._open
         if open_ is not None and not open_.explicit and open_.kind == "run" and open_.resumed:
             self.commit_pending()

@@ -111,7 +111,8 @@ class Diversion(Protocol):
         ...
 
     def call_begin(self, address: int, is_malloc: bool) -> None:
-        """gdb is about to make an inferior call.  Opens a transaction unless one is open."""
+        """gdb is about to make an inferior call.  Opens a transaction unless one is open.
+        Materialises; UffdError with the remedy when no process can be made."""
         ...
 
     def call_end(self) -> None:
