@@ -23,7 +23,7 @@ def _say(line: Dict[str, Any]) -> None:
     print(json.dumps(line, ensure_ascii=True), flush=True)
 
 
-def _ready(facts: Facts) -> None:
+def _announce(facts: Facts) -> None:
     _say(
         {
             "ready": True,
@@ -35,13 +35,12 @@ def _ready(facts: Facts) -> None:
     )
 
 
-def _refuse(text: str) -> int:
-    _say({"ready": False, "error": " ".join(text.split())})
-    return _FAILED
-
-
 def main(argv: Optional[List[str]] = None) -> int:
-    """Serve one core to one connection.  Returns the exit code: 0, or 2 if not started."""
+    """Serve one core to one connection.  Returns the exit code.
+
+    0: served, or whoever started us went away; 1: something of ours failed later, said on
+    stderr; 2: not started, said on stdout.
+    """
     parser = argparse.ArgumentParser(prog="gdb_uffd.server", description=__doc__)
     parser.add_argument("--socket", required=True, help="where to listen; must not exist")
     parser.add_argument("--core", required=True, help="the core file")
@@ -49,13 +48,20 @@ def main(argv: Optional[List[str]] = None) -> int:
     options = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is meant for gdb
     serve.drop_when_full(sys.stderr.fileno())
+    announced = False
+
+    def ready(facts: Facts) -> None:
+        nonlocal announced
+        _announce(facts)
+        announced = True
+
     try:
         with serve.termination(signal.SIGTERM, signal.SIGHUP):
             serve.run(
                 options.core,
                 options.executable,
                 options.socket,
-                _ready,
+                ready,
                 watch=serve.pipe_to_watch(sys.stdin.fileno()),
                 seconds=ACCEPT_SECONDS,
             )
@@ -63,10 +69,16 @@ def main(argv: Optional[List[str]] = None) -> int:
         return 0
     except BrokenPipeError:
         return 0  # whoever started us went away before the ready line
-    except UffdError as error:
-        return _refuse(str(error))
     except Exception as error:
-        return _refuse(f"internal error: {type(error).__name__}: {error}")
+        text = str(error)
+        if not isinstance(error, UffdError):
+            text = f"internal error: {type(error).__name__}: {error}"
+        text = " ".join(text.split())
+        if announced:
+            print(f"gdb_uffd.server: {text}", file=sys.stderr)
+            return 1
+        _say({"ready": False, "error": text})
+        return _FAILED
     return 0
 
 

@@ -138,6 +138,7 @@ def _report(session: Session, arguments: Arguments) -> Any:
     diversion = session.diversion
     if _boolean(arguments, "all"):
         return to_json(diversion.report_all())
+    diversion.commit_pending()
     return None if diversion.last_report is None else to_json(diversion.last_report)
 
 

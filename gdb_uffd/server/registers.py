@@ -12,7 +12,7 @@ from __future__ import annotations
 import binascii
 import struct
 from operator import itemgetter
-from typing import List, Tuple
+from typing import Dict, List, Tuple
 
 from gdb_uffd.model import GPR, XSTATE_COMPONENTS, XSTATE_SIZE, Registers
 from gdb_uffd.server import target_xml
@@ -126,6 +126,26 @@ class Layout:
         self._zmm, self._pkru = zmm, pkru
         self._direct = dict(enumerate(_WIDE_AT + _NARROW_AT))
         self._direct.update({57 + n: i for n, i in enumerate(_TAIL_AT)})
+        self._placed = self._places()
+
+    def _places(self) -> Dict[int, Tuple[int, int]]:
+        """Number -> (offset in xstate, XSTATE_BV bit) of what is there as gdb shows it."""
+        pieces = [(_G_XMM, _XMM, SSE), (_G_MXCSR, _MXCSR, SSE)]
+        pieces += [(_G_ST + 10 * n, where, X87) for n, where in enumerate(_ST)]
+        if self.described & AVX:
+            pieces.append((_G_YMMH, _YMMH, AVX))
+        if self.described & AVX512:
+            for n in (5, 6, 7):
+                at, size = XSTATE_COMPONENTS[n]
+                pieces.append((self._zmm + at - _ZMM.start, slice(at, at + size), 1 << n))
+        if self.described & PKRU:
+            pieces.append((self._pkru, _PKRU, PKRU))
+        places = {}
+        for number, (offset, _size) in enumerate(self.slots):
+            for start, where, bit in pieces:
+                if start <= offset < start + where.stop - where.start:
+                    places[number] = (where.start + offset - start, bit)
+        return places
 
     def encode(self, registers: Registers) -> bytes:
         """All registers as the bytes of a `g` reply; `size` of them."""
@@ -234,6 +254,14 @@ class Layout:
             gpr = list(old.gpr)
             gpr[index] = int.from_bytes(value, "little")
             return Registers(gpr, old.xstate, old.xfeatures)
+        place = self._placed.get(number)
+        if place is not None:
+            at, bit = place
+            xs = bytearray(_initialised(old.xstate, bit))
+            xs[at : at + size] = value
+            bv = int.from_bytes(xs[_XSTATE_BV], "little") | bit
+            xs[_XSTATE_BV] = bv.to_bytes(8, "little")
+            return Registers(list(old.gpr), bytes(xs), old.xfeatures | bit)
         data = bytearray(self.encode(old))
         data[offset : offset + size] = value
         return self.decode(bytes(data), old)

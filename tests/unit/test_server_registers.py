@@ -169,3 +169,13 @@ def test_signals() -> None:
     for n in set(range(1, 65)) - {16}:
         assert signals.to_linux(signals.to_gdb(n)) == n
     assert signals.to_linux(143) == signals.to_linux(0) == 0
+
+
+@pytest.mark.parametrize("xfeatures", XFEATURES)
+def test_a_single_write_is_the_same_as_one_of_all(xfeatures: int) -> None:
+    layout, r = Layout(xfeatures), make_registers(7, xfeatures)
+    for number, (offset, size) in enumerate(layout.slots):
+        value = bytes((i * 31 + number) & 0xFF for i in range(size))
+        data = bytearray(layout.encode(r))
+        data[offset : offset + size] = value
+        assert layout.write(number, value, r) == layout.decode(bytes(data), r), number
