@@ -192,6 +192,7 @@ class CallReport:
     ended: str = ""  # why it ended, when it did not return ("would exit with code 3")
     unavailable: str = ""  # the unavailable page it touched, with the reason
     layout_changed: bool = False
+    streamed: int = 0  # bytes of `output` (UTF-8) that the client was shown while it ran
 
 
 def to_json(value: Any) -> Any:

@@ -245,7 +245,7 @@ class Diversion:
             doing="collecting the dirty pages",
         )
         written = bytes(self.runner.output)
-        output = written
+        output, after = written, b""
         if open_.explicit and open_.resumed:
             after = stdio.pending(self.read_memory, self._stdout())
             output = stdio.printed(open_.stdout_pending, written, after)
@@ -261,6 +261,7 @@ class Diversion:
             ended=open_.ended,
             unavailable=open_.unavailable,
             layout_changed=bool(pager.layout_changed),
+            streamed=max(0, len(written) - (len(written) + len(after) - len(output))),
         )
 
     def _builder(self, tid: int, sp_floor: int) -> Builder:
