@@ -245,10 +245,10 @@ class Diversion:
             doing="collecting the dirty pages",
         )
         written = bytes(self.runner.output)
-        output, after = written, b""
+        output, unseen = written, 0
         if open_.explicit and open_.resumed:
             after = stdio.pending(self.read_memory, self._stdout())
-            output = stdio.printed(open_.stdout_pending, written, after)
+            output, unseen = stdio.printed(open_.stdout_pending, written, after)
         return CallReport(
             kind=open_.kind,
             kept=keep,
@@ -261,7 +261,7 @@ class Diversion:
             ended=open_.ended,
             unavailable=open_.unavailable,
             layout_changed=bool(pager.layout_changed),
-            streamed=max(0, len(written) - (len(written) + len(after) - len(output))),
+            streamed=len(output) - unseen,
         )
 
     def _builder(self, tid: int, sp_floor: int) -> Builder:

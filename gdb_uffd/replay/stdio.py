@@ -9,7 +9,7 @@ has had `_IO_write_base` and `_IO_write_ptr` at these offsets for as long as the
 from __future__ import annotations
 
 import struct
-from typing import Optional
+from typing import Optional, Tuple
 
 from gdb_uffd.model import MemoryUnavailable
 from gdb_uffd.trace.source import ReadMemory
@@ -34,8 +34,12 @@ def pending(read: ReadMemory, stdout: Optional[int]) -> bytes:
         return b""
 
 
-def printed(before: bytes, written: bytes, after: bytes) -> bytes:
-    """What a call printed: what reached the descriptor and what is still pending, less what was
-    pending before it."""
-    whole = written + after
-    return whole[len(before) :] if before and whole.startswith(before) else whole
+def printed(before: bytes, written: bytes, after: bytes) -> Tuple[bytes, int]:
+    """What a call printed, and how many bytes at its end are still unwritten.
+
+    `before` and `after`: what was pending in stdout's buffer; `written`: what reached the
+    descriptors meanwhile, stderr's text too.  What was pending before is not the call's.
+    """
+    if after.startswith(before):  # not flushed
+        return written + after[len(before) :], len(after) - len(before)
+    return written.replace(before, b"", 1) + after, len(after)
