@@ -26,6 +26,7 @@ class Connection:
         self._spin_ns = spin_ns
         self._decoder = Decoder()
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
+        self.mid_line = False  # whether the output so far ends inside a line
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
         self._acknowledge = True
@@ -124,6 +125,7 @@ class Connection:
 
     def output(self, data: bytes) -> None:
         """The inferior's output, as O packets (gdb manual, "Stop Reply Packets")."""
+        self.mid_line = bool(data) and not data.endswith(b"\n")
         for start in range(0, len(data), _OUTPUT_BYTES):
             self.reply(b"O" + data[start : start + _OUTPUT_BYTES].hex().encode("ascii"))
 
@@ -135,4 +137,5 @@ class Connection:
 def message(connection: Connection, text: str) -> None:
     """One line of our own for the user, while the client waits for a stop reply."""
     line = " ".join(text.split())
-    connection.output(f"uffd: {line}\n".encode("utf-8", "replace"))
+    start = "\n" if connection.mid_line else ""
+    connection.output(f"{start}uffd: {line}\n".encode("utf-8", "replace"))
