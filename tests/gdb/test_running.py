@@ -126,7 +126,7 @@ def test_step_next_until_finish(gdb, gdb_path, all_cores):
     assert re.search(r"\d+\t", gdb.run("step"))
     gdb.run("until zoo.c:" + line_of(gdb, "total *= 2"))
     assert gdb.value("total") == "10"
-    assert "Value returned is" in gdb.run("finish") or True
+    assert "Run till exit" in gdb.run("finish")
 
 
 def line_of(gdb, text: str) -> str:
@@ -212,7 +212,8 @@ def test_getpid_is_the_recorded_one(zoo, all_cores):
 def test_return_and_jump(zoo):
     zoo.run("break half")
     zoo.run("print half(3.0)")
-    assert "returned" not in zoo.run("return 7.0") or True
+    zoo.run("delete")
+    assert "<function called from gdb>" in zoo.run("return")
     zoo.run("uffd reset")
     assert zoo.value("half(3.0)") == "1.5"
 

@@ -29,7 +29,6 @@ LOOKS = [
     "$xmm0",
     "$ymm0",
     "big_bss[5]",
-    "*held.__data.__list.__next",
     "held.__data.__owner",
 ]
 

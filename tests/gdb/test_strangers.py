@@ -45,21 +45,21 @@ def lua_core(tmp_path_factory):
 def test_python_runs_python_code(gdb, python_core):
     assert "SIGABRT" in gdb.run(f"uffd spawn {python_core}")
     assert '"3.' in gdb.call("Py_GetVersion()")["value"]
-    data = gdb.call('PyRun_SimpleString("print(sum(answer), gc.isenabled())")')
+    data = gdb.call('PyRun_SimpleString("print(sum(answer), gc.isenabled(), flush=True)")')
     assert data["value"] == "0" and data["output"] == "6 True\n", data["output"]
     assert len(data["dirty"]) > 3
-    text = gdb.run('uffd call PyRun_SimpleString("answer.append(4); print(answer)")')
+    text = gdb.run('uffd call PyRun_SimpleString("answer.append(4); print(answer, flush=True)")')
     assert "[1, 2, 3, 4]" in text
-    text = gdb.run('uffd call PyRun_SimpleString("print(answer)")')
+    text = gdb.run('uffd call PyRun_SimpleString("print(answer, flush=True)")')
     assert "[1, 2, 3]" in text
 
 
 def test_python_keeps_what_plain_calls_do(gdb, python_core):
     gdb.run(f"uffd spawn {python_core}")
     gdb.run('print PyRun_SimpleString("answer.append(4)")')
-    assert "10" in gdb.run('print PyRun_SimpleString("print(sum(answer))")')
+    assert "10" in gdb.run('print PyRun_SimpleString("print(sum(answer), flush=True)")')
     gdb.run("uffd reset")
-    assert "6" in gdb.run('print PyRun_SimpleString("print(sum(answer))")')
+    assert "6" in gdb.run('print PyRun_SimpleString("print(sum(answer), flush=True)")')
 
 
 def test_python_collects_garbage(gdb, python_core):
@@ -74,7 +74,7 @@ def test_python_exception_and_import(gdb, python_core):
     gdb.run(f"uffd spawn {python_core}")
     data = gdb.call('PyRun_SimpleString("1/0")')
     assert data["value"] == "-1" and "ZeroDivisionError" in data["output"]
-    data = gdb.call('PyRun_SimpleString("import json; print(json.dumps(answer))")')
+    data = gdb.call('PyRun_SimpleString("import json; print(json.dumps(answer), flush=True)")')
     assert data["output"] == "[1, 2, 3]\n"
 
 

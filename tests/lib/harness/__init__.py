@@ -7,5 +7,5 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 """The checkout."""
 
-CACHE = ROOT / ".cache"
+CACHE = (ROOT / ".cache").resolve()
 """What takes long to make and is kept between runs; `make clean` removes it."""
