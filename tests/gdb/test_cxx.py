@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from harness import gdbs
 
 CALLS = [
     "ages.size()",
     "primes.size()",
-    "primes[2]",
+    "(int)primes[2]",
     "title.size()",
     "title.c_str()",
     "first->area()",
@@ -19,7 +18,7 @@ CALLS = [
     "total_area()",
     "purse + fee",
     "purse == fee",
-    "purse += fee",
+    "(purse += fee).cents",
     "purse",
     'age_of("alan")',
     'age_of("nobody")',
@@ -45,9 +44,8 @@ def printers(start_gdb):
 
 def test_calls_answer_as_the_live_process_does(live_shapes, gdb):
     expressions = [e for e in CALLS if "glue_copy" not in e]
-    if gdbs.version(gdb.path) < (14, 0):
-        # The text of a returned std::string differs between gdb versions without printers.
-        expressions = [e for e in expressions if e not in ("first->name()", "*first")]
+    # With libstdc++'s printers, which one of the gdbs finds, these look different.
+    expressions = [e for e in expressions if e not in ("first->name()", "*first")]
     gdb.run(f"uffd spawn {live_shapes.core}")
     wanted = live_shapes.values(expressions)
     assert [gdb.value(e) for e in expressions] == wanted
@@ -88,9 +86,7 @@ def test_exception_thrown_and_caught_inside(shapes):
 
 def test_exception_that_leaves_the_call(shapes):
     text = shapes.run("uffd call throws(3)").strip()
-    assert ("did not return" in text and "throw" in text.lower()) or "exception" in text.lower(), (
-        text
-    )
+    assert "did not return" in text and "exception" in text.lower(), text
     assert "Traceback" not in text
     assert shapes.value('age_of("ada")') == "36"
     assert "main" in shapes.run("bt")
