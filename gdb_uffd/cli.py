@@ -115,8 +115,8 @@ def serve(core: str, executable: Optional[str], socket_path: Optional[str]) -> i
         directory = tempfile.mkdtemp(prefix="gdb-uffd-")
         socket_path = os.path.join(directory, "rsp")
     try:
-        with server.termination(signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            server.run(core, executable, os.path.abspath(socket_path), _announce)
+        with server.termination(signal.SIGTERM, signal.SIGHUP, signal.SIGINT) as wake:
+            server.run(core, executable, os.path.abspath(socket_path), _announce, wake=wake)
     except server.Terminated:
         return _INTERRUPTED
     finally:

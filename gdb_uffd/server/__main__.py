@@ -56,12 +56,13 @@ def main(argv: Optional[List[str]] = None) -> int:
         announced = True
 
     try:
-        with serve.termination(signal.SIGTERM, signal.SIGHUP):
+        with serve.termination(signal.SIGTERM, signal.SIGHUP) as wake:
             serve.run(
                 options.core,
                 options.executable,
                 options.socket,
                 ready,
+                wake=wake,
                 watch=serve.pipe_to_watch(sys.stdin.fileno()),
                 seconds=ACCEPT_SECONDS,
             )

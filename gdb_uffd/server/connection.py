@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import time
+from typing import Optional
 
 from gdb_uffd.replay.interface import Disconnected
 from gdb_uffd.server.framing import Decoder, Event, frame
@@ -21,9 +22,21 @@ _OUTPUT_BYTES = 8192  # of inferior output in one O packet; its payload is twice
 class Connection:
     """Packets in, packets out.  Also the `Client` that a running vessel sees."""
 
-    def __init__(self, sock: socket.socket, spin_ns: int = SPIN_NS) -> None:
+    def __init__(
+        self, sock: socket.socket, wake: Optional[int] = None, spin_ns: int = SPIN_NS
+    ) -> None:
+        """`wake`: a non-blocking pipe that becomes readable when a signal has arrived.
+
+        Native code that waits for the vessel does not run Python's signal handlers; it returns
+        when fileno() is readable, so that descriptor stands for both.
+        """
         self._socket = sock
+        self._wake = wake
         self._spin_ns = spin_ns
+        self._control = select.epoll()
+        self._control.register(sock.fileno(), select.EPOLLIN)
+        if wake is not None:
+            self._control.register(wake, select.EPOLLIN)
         self._decoder = Decoder()
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self.mid_line = False  # whether the output so far ends inside a line
@@ -103,11 +116,16 @@ class Connection:
     # What a running vessel needs: replay.interface.Client.
 
     def fileno(self) -> int:
-        """The socket, to poll for input while the vessel runs."""
-        return self._socket.fileno()
+        """Readable when the client sent something or a signal arrived."""
+        return self._control.fileno()
 
     def interrupt_requested(self) -> bool:
         """Take what arrived; True when that is Ctrl-C.  Anything else waits for its turn."""
+        if self._wake is not None:
+            try:
+                os.read(self._wake, 64)
+            except BlockingIOError:
+                pass  # it was the client
         try:
             count = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -131,6 +149,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the socket.  Idempotent."""
+        self._control.close()
         self._socket.close()
 
 

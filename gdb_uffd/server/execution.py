@@ -103,6 +103,7 @@ def _run(session: Session, action: Resume) -> bytes:
     session.forget_registers()
     session.written = None
     connection = session.connection
+    connection.mid_line = False  # the client has printed since
     if connection.interrupt_waiting():
         return stop_reply(session, Stop(action.tid, _SIGINT))
     try:

@@ -24,21 +24,26 @@ class Terminated(BaseException):
 
 
 @contextlib.contextmanager
-def termination(*signals: int) -> Iterator[None]:
+def termination(*signals: int) -> Iterator[int]:
     """Within, the first of `signals` raises Terminated and later ones are ignored, so that
-    cleaning up is not interrupted in its turn."""
+    cleaning up is not interrupted in its turn.  Gives a pipe to wake native code by."""
 
     def stop(_number: int, _frame: Optional[FrameType]) -> None:
         for number in signals:
             signal.signal(number, signal.SIG_IGN)
         raise Terminated
 
+    wake, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    old_waker = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     previous = [signal.signal(number, stop) for number in signals]
     try:
-        yield
+        yield wake
     finally:
         for number, handler in zip(signals, previous):
             signal.signal(number, handler)
+        signal.set_wakeup_fd(old_waker)
+        os.close(wake)
+        os.close(waker)
 
 
 def open_snapshot(core: str, executable: Optional[str]) -> Snapshot:
@@ -84,11 +89,13 @@ def run(
     executable: Optional[str],
     socket_path: str,
     ready: Callable[[Facts], None],
+    wake: Optional[int] = None,
     watch: Optional[int] = None,
     seconds: Optional[float] = None,
 ) -> None:
     """Open `core`, listen on `socket_path`, call `ready`, serve one connection.
 
+    `wake`: as in Connection; `watch` and `seconds`: as in Endpoint.accept.
     UffdError before `ready` was called; Terminated at any time.  Nothing is left either way.
     """
     with contextlib.ExitStack() as stack:
@@ -106,7 +113,7 @@ def run(
         client = endpoint.accept(watch, seconds)
         if client is None:
             return
-        connection = Connection(client)
+        connection = Connection(client, wake)
         stack.callback(connection.close)
         session = Session(diversion, connection, opened)
         stack.callback(vfile.close_all, session)

@@ -261,7 +261,7 @@ def test_output_and_messages_come_before_the_stop() -> None:
     with serving(FakeDiversion(on_resume=run)) as client:
         assert (client.ask(b"vCont;c") or b"").startswith(b"T05")
         expected = b"uffd: the program called exit(3); it goes no further\n"
-        assert client.console == b"x" * 20000 + expected
+        assert client.console == b"x" * 20000 + b"\n" + expected  # on a line of its own
 
 
 @pytest.mark.parametrize("error", [UffdError("userfaultfd is forbidden: set x"), KeyError("bug")])
@@ -291,6 +291,32 @@ def test_interrupt_while_running() -> None:
         client.sock.sendall(frame(b"vCont;c") + b"\x03" + frame(b"qC"))
         assert (client.receive() or b"").startswith(b"T02")
         assert client.receive() == b"QC" + T1
+
+
+def test_a_signal_wakes_who_waits_for_the_client() -> None:
+    """Native code polls fileno() alone, and runs no Python signal handler meanwhile."""
+    import select
+    import signal
+    import socket
+
+    from gdb_uffd.server.connection import Connection
+    from gdb_uffd.server.serve import Terminated, termination
+
+    ours, theirs = socket.socketpair()
+    with ours, termination(signal.SIGUSR1) as wake:
+        connection = Connection(theirs, wake)
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        assert not poll.poll(0)
+        with pytest.raises(Terminated):
+            signal.raise_signal(signal.SIGUSR1)
+        assert poll.poll(0)
+        assert not connection.interrupt_requested()
+        assert not poll.poll(0)
+        ours.sendall(b"\x03")
+        assert poll.poll(1000)
+        assert connection.interrupt_requested()
+        connection.close()
 
 
 def test_interrupt_that_came_with_the_resume_runs_nothing(client: RawClient) -> None:
