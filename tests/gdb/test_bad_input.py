@@ -75,25 +75,29 @@ def test_core_cut_inside_its_headers(gdb, all_cores, tmp_path):
     refused(gdb, f"uffd spawn {path}", str(path))
 
 
-def last_segment_with(core, address: int) -> tuple[int, int, int]:
-    """(file offset, start, length) of the PT_LOAD that holds `address`."""
+def segment_with(core, address: int) -> tuple[int, int, int]:
+    """(number, file offset, start) of the PT_LOAD that holds `address` (elf(5))."""
     data = core.read_bytes()
     phoff, phnum = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
     for i in range(phnum):
         kind, _, offset, start, _, size = struct.unpack_from("<IIQQQQ", data, phoff + 56 * i)
         if kind == 1 and start <= address < start + size:
-            return offset, start, size
+            return i, offset, start
     raise AssertionError(hex(address))
 
 
-def test_truncated_core(gdb, all_cores, tmp_path, built):
-    """Pages that are there serve; a missing one gives a fault and its reason, never zeros."""
-    whole = all_cores.zoo()
-    gdb.run(f"uffd spawn {whole}")
-    bss = int(gdb.value("/x (long)&big_bss[0]"), 16)
+def address_of_bss(gdb, core) -> int:
+    gdb.run(f"uffd spawn {core}")
+    address = int(gdb.value("/x (long)&big_bss[0]"), 16)
     gdb.run("uffd kill")
-    offset, start, _ = last_segment_with(whole, bss)
-    # Everything after the first 16 pages of big_bss is cut off: heap, libraries, stack, too.
+    return address
+
+
+def test_truncated_core(gdb, all_cores, tmp_path):
+    """What a full disk leaves: the end of the file, stack and libraries, is not there."""
+    whole = all_cores.zoo()
+    bss = address_of_bss(gdb, whole)
+    _, offset, start = segment_with(whole, bss)
     path = cores.truncated(whole, offset + (bss - start & ~4095) + 16 * 4096, tmp_path / "cut")
     text = gdb.run(f"uffd spawn {path}")
     assert "truncated" in text, text
@@ -101,11 +105,36 @@ def test_truncated_core(gdb, all_cores, tmp_path, built):
     assert gdb.value("big_bss[5]") == "0 '\\000'"
     text = gdb.run("print big_bss[100 * 4096]")
     assert "Cannot access memory" in text, text
-    text = gdb.run("bt")
-    assert "Traceback" not in text
-    text = gdb.run("uffd call dirty_bss(100)")
-    assert "truncated" in text, text
+    assert "Traceback" not in gdb.run("bt")
+    text = gdb.run("uffd call dirty_bss(100)")  # no stack to call it on
+    assert "truncated" in text and "Traceback" not in text, text
     assert gdb.value("hidden") == "77"
+
+
+def test_page_missing_from_a_truncated_core(gdb, all_cores, tmp_path):
+    """A page that is not there gives the thread a fault and the user its reason, never zeros."""
+    whole = all_cores.zoo()
+    bss = address_of_bss(gdb, whole)
+    number, offset, start = segment_with(whole, bss)
+    data = bytearray(whole.read_bytes())
+    data += bytes(-len(data) % 4096)
+    # The segment moves to the end of the file, which is cut after 16 pages of big_bss.
+    kept = (bss - start & ~4095) + 16 * 4096
+    phoff = struct.unpack_from("<Q", data, 32)[0]
+    struct.pack_into("<Q", data, phoff + 56 * number + 8, len(data))
+    path = tmp_path / "cut"
+    path.write_bytes(data + data[offset : offset + kept])
+    assert "truncated" in gdb.run(f"uffd spawn {path}")
+    assert gdb.call("dirty_bss(10)")["value"] == "10"
+    text = gdb.run("uffd call dirty_bss(100)")
+    assert "did not return" in text and "truncated" in text and "discarded" in text, text
+    data = gdb.call("dirty_bss(100)")
+    assert data["value"] is None and "truncated" in str(data), data
+    assert gdb.call("dirty_bss(10)")["value"] == "10"
+    text = gdb.run("print dirty_bss(100)")
+    assert "SIGBUS" in text or "SIGSEGV" in text, text
+    gdb.run("uffd reset")
+    assert gdb.value("half(3.0)") == "1.5"
 
 
 def private_zoo(built, tmp_path):
