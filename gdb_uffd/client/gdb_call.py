@@ -22,6 +22,7 @@ from gdb_uffd.client.gdb_util import (
     say,
     setting,
     short_backtrace,
+    silent_stdout,
 )
 from gdb_uffd.client.options import split_format
 from gdb_uffd.client.text import Look, without_parameters
@@ -72,6 +73,7 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
                 stack.enter_context(setting("unwindonsignal", "on"))
             if as_json:
                 _job[:] = [session, outcome, letters, expression]
+                stack.enter_context(silent_stdout())
                 quiet(
                     "python import gdb_uffd.client.gdb_call; "
                     "gdb_uffd.client.gdb_call.evaluate_job()"
@@ -82,10 +84,7 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
         session.in_call, session.expression = False, ""
     unfinished = outcome.stop is not None and outcome.stop.breakpoint
     kept = keep or unfinished
-    data = session.request("end", {"keep": kept})
-    report = parse_report(data)
-    if report is None:
-        raise UffdError("the server has no report of this call")
+    report = _end(session, outcome, kept)
     if not kept and (outcome.functions or report.pages):
         flush_caches()
         selection.restore()
@@ -93,8 +92,26 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
     if as_json:
         say(json.dumps(_object(session, report, outcome, expression)))
         return
-    _print_rest_of_output(report, data)
+    _print_rest_of_output(report)
     _print_text(session, report, outcome)
+
+
+def _end(session: Session, outcome: _Outcome, keep: bool) -> CallReport:
+    """Close the transaction; when that fails after a failed call, tell of the call instead."""
+    try:
+        report = parse_report(session.request("end", {"keep": keep}))
+    except UffdError as error:
+        if not outcome.error:
+            raise
+        with contextlib.suppress(UffdError, gdb.error):
+            flush_caches()
+        why = f"{outcome.stop.reason} in {outcome.stop.where}" if outcome.stop else outcome.error
+        raise UffdError(
+            f"{_function_name(outcome)} did not return: {one_line(why)} ({error})"
+        ) from None
+    if report is None:
+        raise UffdError("the server has no report of this call")
+    return report
 
 
 def evaluate_job() -> None:
@@ -117,12 +134,22 @@ def _evaluate(session: Session, outcome: _Outcome, letters: str, expression: str
             outcome.number = number
             outcome.type = str(value.type)
         except gdb.error as error:
-            outcome.error = str(error)
+            outcome.error = one_line(str(error))
+            if "Cannot access memory" in outcome.error:
+                outcome.error += _reason(session)
         except KeyboardInterrupt:
             outcome.error = "interrupted"
     outcome.wall_ms = (time.perf_counter() - started) * 1000
     if session.last_call:
         outcome.functions.append(session.last_call)
+
+
+def _reason(session: Session) -> str:
+    """The server's reason for a memory error, in brackets; gdb only knows the address."""
+    with contextlib.suppress(UffdError):
+        text = one_line(str(session.request("info").get("last_unavailable") or ""))
+        return f" ({text})" if text else ""
+    return ""
 
 
 @contextlib.contextmanager
@@ -152,12 +179,10 @@ def _describe(event: gdb.StopEvent) -> _Stop:
     return _Stop(reason, where, backtrace, at_breakpoint)
 
 
-def _print_rest_of_output(report: CallReport, data: Dict[str, Any]) -> None:
+def _print_rest_of_output(report: CallReport) -> None:
     """What gdb has not shown yet: text that the program still held in its stdio buffers."""
     output = report.output.encode("utf-8", "surrogateescape")
-    streamed = data.get("streamed", len(output))
-    rest = output[streamed:] if isinstance(streamed, int) and streamed >= 0 else b""
-    text = rest.decode("utf-8", "replace")
+    text = output[max(0, report.streamed) :].decode("utf-8", "replace")
     if report.output and not report.output.endswith("\n"):
         text += "\n"
     if text:

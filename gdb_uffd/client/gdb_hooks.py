@@ -27,7 +27,7 @@ _hooks_defined = False
 def _on_inferior_call(event: object) -> None:
     """Tell the server when gdb calls a function: what runs then is a transaction."""
     session = gdb_session.selected()
-    if session is None:
+    if session is None or session.server.ended() is not None:
         return
     # A failure shows again, and better, when gdb itself resumes the inferior.
     with contextlib.suppress(UffdError):
@@ -60,6 +60,17 @@ def _forget_symbols(event: object = None) -> None:
     _malloc = None
     gdb_places.forget(event)
     gdb_session.forget_symbols()
+
+
+def before_command() -> None:
+    """See whether the server is still there.
+
+    If gdb 13 finds out in the middle of an inferior call, it stops at an assertion of its
+    own ("current_thread_ != nullptr"), with any remote target.
+    """
+    session = gdb_session.selected()
+    if session is not None and session.server.ended() is not None:
+        say(f"[uffd: {gdb_session.bury(session)}]")
 
 
 def after_command() -> None:
@@ -107,6 +118,7 @@ def define_hooks() -> None:
         return
     _hooks_defined = True
     for command in _REPORTING:
+        _define(f"hook-{command}", "before_command")
         _define(f"hookpost-{command}", "after_command")
     _define("hook-quit", "before_quit")
 

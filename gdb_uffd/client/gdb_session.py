@@ -63,6 +63,8 @@ def current() -> Session:
     session = find(gdb.selected_inferior().num)
     if session is None:
         raise UffdError("no core is spawned in this inferior: `uffd spawn CORE` does that")
+    if session.server.ended() is not None:
+        raise UffdError(bury(session))
     return session
 
 
@@ -84,7 +86,8 @@ def spawn(core: str, executable: str) -> None:
         check_readable(executable, "executable")
     inferior = gdb.selected_inferior()
     old = find(inferior.num)
-    if old is None and (inferior.pid or inferior.connection is not None):
+    # A connection alone is no obstacle: add-inferior copies that of the current inferior.
+    if old is None and inferior.pid:
         raise UffdError(
             f"inferior {inferior.num} is in use: `kill` or `detach` it first, "
             "or `add-inferior` and `inferior N` for another one"
@@ -209,6 +212,13 @@ def end(session: Session) -> None:
             quiet(f"inferior {before}")
     _leave(session)
     settle()
+
+
+def bury(session: Session) -> str:
+    """End the session of a server that has died; how it died, for the user."""
+    text = session.death().lstrip(": ")
+    end(session)
+    return text
 
 
 def end_all() -> None:

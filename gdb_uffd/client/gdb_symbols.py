@@ -21,9 +21,6 @@ is fixed for the thread (ELF TLS, variant II)."""
 MAX_TOLD = 4000
 """Named changes of one report; a symbol look-up costs some 20 µs."""
 
-MAX_OBJECT_BYTES = 1 << 20
-"""A larger variable is not read whole; its members are still told by offset."""
-
 
 class Symbols:
     """Names for one report of `session`; `which_all` as in quffd.image."""
@@ -90,8 +87,11 @@ class Symbols:
         for leaf in gdb_values.leaves(
             variable.name, variable.type, variable.address, changed_addresses(page)
         ):
-            if leaf.size > MAX_OBJECT_BYTES or len(changes) >= gdb_values.MAX_CHANGES:
+            if len(changes) >= gdb_values.MAX_CHANGES:
                 break
+            if leaf.size > gdb_values.largest():
+                changes.append(gdb_values.only_bytes(leaf, changed_addresses(page)))
+                continue
             before = self._bytes(page, leaf.address, leaf.size, False)
             after = self._bytes(page, leaf.address, leaf.size, True)
             if before is None or after is None or before == after:

@@ -19,6 +19,9 @@ MAX_DEPTH = 12
 MAX_TEXT = 120
 """Characters of a value; a union or a vector may print long."""
 
+MAX_VALUE_BYTES = 256
+"""Larger scalars, which are text buffers and unions, are told as bytes."""
+
 _STRUCTS = (gdb.TYPE_CODE_STRUCT,)
 
 
@@ -98,6 +101,25 @@ def _is_text(type_: gdb.Type) -> bool:
     return plain.code == gdb.TYPE_CODE_CHAR or (
         plain.code == gdb.TYPE_CODE_INT and plain.sizeof == 1 and "char" in str(plain)
     )
+
+
+def largest() -> int:
+    """Bytes of the largest object that is shown as a value.
+
+    Never beyond `max-value-size`: gdb 13 lets that error fly through the interpreter when
+    a gdb.Value is made from bytes, which breaks gdb's Python for good.
+    """
+    limit = gdb.parameter("max-value-size")
+    return min(MAX_VALUE_BYTES, int(limit)) if limit is not None else MAX_VALUE_BYTES
+
+
+def only_bytes(leaf: Leaf, changed: List[int]) -> Change:
+    """The change of an object that is too large to print: where it begins, how much it is."""
+    first = bisect.bisect_left(changed, leaf.address)
+    last = bisect.bisect_left(changed, leaf.address + leaf.size)
+    offset = changed[first] - leaf.address if first < len(changed) else 0
+    name = f"{leaf.name}+{offset:#x}" if offset else leaf.name
+    return Change(name, str(leaf.type), "", "", last - first)
 
 
 def change(leaf: Leaf, before: bytes, after: bytes) -> Change:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import stat
 from dataclasses import dataclass
 from typing import FrozenSet, List, Sequence, Tuple
 
 from gdb_uffd.model import UffdError
+
+_LIKE_AN_OPTION = re.compile(r"-[A-Za-z_]{2,}\s+[\w$(*&'\"]")
+"""A mistyped option rather than the expression "minus x": no operator follows the word."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ def parse_options(text: str, allowed: Sequence[str], usage: str, dashes: bool = 
             rest = after
         elif names:
             raise UffdError(f"{word} is ambiguous: {', '.join('-' + n for n in names)}")
-        elif dashes:
+        elif dashes and not _LIKE_AN_OPTION.match(rest):
             break
         else:
             raise UffdError(f"no option {word}; usage: {usage}")
@@ -67,12 +72,13 @@ def split_files(text: str, usage: str) -> Tuple[str, str]:
 def check_readable(path: str, what: str) -> None:
     """UffdError unless `path` is a regular file that can be opened for reading."""
     try:
+        # Before it is opened: opening a pipe would wait for a writer.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UffdError(f"{what} {path}: not a regular file")
         with open(path, "rb"):
-            regular = os.path.isfile(path)
+            pass
     except OSError as error:
         raise UffdError(f"{what} {path}: {(error.strerror or str(error)).lower()}") from None
-    if not regular:
-        raise UffdError(f"{what} {path}: not a regular file")
 
 
 def complete_options(word_text: str, allowed: Sequence[str]) -> List[str]:
