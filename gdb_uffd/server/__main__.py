@@ -69,7 +69,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     except serve.Terminated:
         return 0
     except BrokenPipeError:
-        return 0  # whoever started us went away before the ready line
+        # Whoever started us went away before the ready line; nor must Python flush at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         text = str(error)
         if not isinstance(error, UffdError):

@@ -77,6 +77,7 @@ class Session:
     files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
     layout: Layout = field(init=False)
     thread_ids: Dict[int, bytes] = field(init=False)  # TID -> b"p1f.2e", multiprocess syntax
+    thread_xml: bytes = b""  # made once: the recorded threads stay
     _framed_registers: Dict[int, bytes] = field(default_factory=dict)
     _logged: int = 0
 

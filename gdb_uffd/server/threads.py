@@ -84,10 +84,13 @@ def thread_list_xml(session: Session, annex: bytes) -> Optional[bytes]:
     """`qXfer:threads:read` (gdb manual, "Thread List Format")."""
     if annex:
         return None
+    if session.thread_xml:
+        return session.thread_xml
     lines: List[str] = ['<?xml version="1.0"?>', "<threads>"]
     for thread in session.diversion.snapshot.threads:
         name = "".join(c if c.isprintable() else "?" for c in thread.name)
         named = f" name={quoteattr(name)}" if name else ""
         lines.append(f'<thread id="{session.thread_ids[thread.tid].decode()}"{named}/>')
     lines.append("</threads>\n")
-    return "\n".join(lines).encode("utf-8", "replace")
+    session.thread_xml = "\n".join(lines).encode("utf-8", "replace")
+    return session.thread_xml

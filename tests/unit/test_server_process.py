@@ -191,6 +191,23 @@ def test_a_bad_core_is_one_line(tmp_path: Path, make: Any) -> None:
     assert not (tmp_path / "rsp").exists()
 
 
+def test_nobody_reads_the_ready_line(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", FAKE, "--socket", str(tmp_path / "rsp"), "--core", "/x/core"],
+        stdin=subprocess.DEVNULL,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert done.returncode == 0
+    assert done.stderr == b""
+    assert not (tmp_path / "rsp").exists()
+
+
 def test_a_socket_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(UffdError, match="at most 107 bytes"):
         Endpoint(str(tmp_path / ("x" * 120)))
