@@ -88,6 +88,10 @@ int safe_copy(void *to, const void *from, size_t len);
 int pager_vessel_page(struct pager *pager, uint64_t page, uint8_t *to);
 /* The page as `regions` has it; zeros where nothing was mapped. */
 int pager_source_page(const struct regions *regions, uint64_t page, uint8_t *to);
+/* Feeds one page.  -EFAULT: its source failed. */
+int pager_feed(struct pager *pager, const struct region *region, uint64_t page, bool protect);
+/* What lies beneath the inserted breakpoints in `bytes`, which were read at `address`. */
+void pager_mask_breakpoints(const struct pager *pager, uint64_t address, uint8_t *bytes, size_t len);
 /* Notes a write to a page in the open transaction, taking the before-image first. */
 struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 				 const struct access *who);

@@ -1,0 +1,170 @@
+/* memory.c - the debugger's own reads, writes and breakpoints; the vessel is stopped. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pager.h"
+#include "uffd.h"
+
+int pager_populate(struct pager *pager, uint64_t page)
+{
+	const struct region *region = regions_find(&pager->regions, page);
+	struct page_slot *slot = pages_find(&pager->pages, page);
+
+	if (slot && slot->present)
+		return 0;
+	if (!region || region->kind == REGION_UNAVAILABLE)
+		return -EFAULT;
+	if (region->kind == REGION_NATIVE)
+		return 0;
+	return pager_feed(pager, region, page, true);
+}
+
+int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end)
+{
+	for (uint64_t page = start; page < end; page += PAGE_BYTES) {
+		int rc = pager_populate(pager, page);
+		if (rc < 0 && rc != -EFAULT)
+			return rc;
+	}
+	return 0;
+}
+
+static int read_page_part(struct pager *pager, uint64_t page, size_t offset, uint8_t *to, size_t len)
+{
+	const struct region *region = regions_find(&pager->regions, page);
+	uint8_t scratch[PAGE_BYTES];
+
+	if (!region || region->kind == REGION_UNAVAILABLE)
+		return -EFAULT;
+	struct page_slot *slot = pages_find(&pager->pages, page);
+	struct written *w = slot && slot->written ? &pager->pages.written[slot->written - 1] : NULL;
+	if (pager->running && (region->kind == REGION_NATIVE || (slot && slot->present && w && w->dirty))) {
+		if (pread(pager->mem_fd, to, len, (off_t)(page + offset)) != (ssize_t)len)
+			return -EFAULT;
+		pager_mask_breakpoints(pager, page + offset, to, len);
+		return 0;
+	}
+	if (w && w->overlay) {
+		memcpy(to, w->overlay + offset, len);
+		return 0;
+	}
+	if (region->kind == REGION_NATIVE)
+		return -EFAULT;
+	int rc = pager_source_page(&pager->regions, page, scratch);
+	if (rc == 0)
+		memcpy(to, scratch + offset, len);
+	return rc;
+}
+
+int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done)
+{
+	*done = 0;
+	while (*done < len) {
+		uint64_t at = address + *done, page = at & ~(PAGE_BYTES - 1);
+		size_t offset = (size_t)(at - page), part = PAGE_BYTES - offset;
+		if (part > len - *done)
+			part = len - *done;
+		int rc = read_page_part(pager, page, offset, to + *done, part);
+		if (rc < 0)
+			return rc;
+		*done += part;
+	}
+	return 0;
+}
+
+/* One stretch inside a page: lift, write through any protection (ptrace(2), FOLL_FORCE), arm. */
+static int poke(struct pager *pager, uint64_t address, const uint8_t *from, size_t len)
+{
+	uint64_t page = address & ~(PAGE_BYTES - 1);
+	struct written *w = pages_written(&pager->pages, page);
+	const struct region *region = regions_find(&pager->regions, page);
+	bool tracked = region && region->kind != REGION_NATIVE;
+	bool arm = tracked && !(w && w->in_tx && !w->armed && (w->writers & WRITER_PROGRAM));
+
+	if (tracked)
+		uffd_protect(pager->uffd, page, PAGE_BYTES, false);
+	ssize_t put = pwrite(pager->mem_fd, from, len, (off_t)address);
+	int rc = put == (ssize_t)len ? 0 : put < 0 ? -errno : -EIO;
+	if (arm) {
+		uffd_protect(pager->uffd, page, PAGE_BYTES, true);
+		if (w)
+			w->armed = true;
+	}
+	return rc;
+}
+
+int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len)
+{
+	struct access nobody = {0};
+
+	while (len) {
+		uint64_t page = address & ~(PAGE_BYTES - 1);
+		size_t part = PAGE_BYTES - (size_t)(address - page);
+		if (part > len)
+			part = len;
+		int rc = pager_populate(pager, page);
+		if (rc < 0)
+			return rc;
+		if (!pager_note_write(pager, page, WRITER_GDB, &nobody))
+			return -ENOMEM;
+		rc = poke(pager, address, from, part);
+		if (rc < 0)
+			return rc;
+		for (size_t i = 0; i < pager->breakpoint_count; i++) {
+			/* gdb writes over an inserted breakpoint: what lies beneath changes. */
+			struct breakpoint *b = &pager->breakpoints[i];
+			if (b->address - address < part) {
+				b->original = from[b->address - address];
+				poke(pager, b->address, (const uint8_t[]){0xcc}, 1);
+			}
+		}
+		address += part;
+		from += part;
+		len -= part;
+	}
+	return 0;
+}
+
+int pager_breakpoint_insert(struct pager *pager, uint64_t address)
+{
+	struct access nobody = {0};
+	uint64_t page = address & ~(PAGE_BYTES - 1);
+	struct breakpoint made = {.address = address};
+	size_t done;
+
+	for (size_t i = 0; i < pager->breakpoint_count; i++)
+		if (pager->breakpoints[i].address == address)
+			return 0;
+	if (pager->breakpoint_count == BREAKPOINTS_MAX)
+		return -ENOSPC;
+	int rc = pager_read(pager, address, &made.original, 1, &done);
+	if (rc == 0)
+		rc = pager_populate(pager, page);
+	if (rc < 0)
+		return rc;
+	if (!pager_note_write(pager, page, WRITER_GDB, &nobody))
+		return -ENOMEM;
+	rc = poke(pager, address, (const uint8_t[]){0xcc}, 1);
+	if (rc == 0)
+		pager->breakpoints[pager->breakpoint_count++] = made;
+	return rc;
+}
+
+int pager_breakpoint_remove(struct pager *pager, uint64_t address)
+{
+	for (size_t i = 0; i < pager->breakpoint_count; i++) {
+		struct breakpoint *b = &pager->breakpoints[i];
+		if (b->address != address)
+			continue;
+		uint8_t now = 0;
+		int rc = 0;
+		/* Unless the program wrote there itself meanwhile. */
+		if (pread(pager->mem_fd, &now, 1, (off_t)address) == 1 && now == 0xcc)
+			rc = poke(pager, address, &b->original, 1);
+		*b = pager->breakpoints[--pager->breakpoint_count];
+		return rc;
+	}
+	return 0;
+}
