@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import stat
 import time
@@ -16,7 +17,7 @@ from gdb_uffd.server import stub, vfile
 from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.endpoint import Endpoint
 from gdb_uffd.server.session import Facts, Session
-from gdb_uffd.trace.source import Snapshot
+from gdb_uffd.trace.source import UNAVAILABLE, Snapshot
 
 
 class Terminated(BaseException):
@@ -77,7 +78,8 @@ def facts(snapshot: Snapshot, socket_path: str, open_ms: float) -> Facts:
         executable=snapshot.executable,
         warnings=list(snapshot.warnings),
         threads=len(snapshot.threads),
-        total_pages=sum(m.end - m.start for m in snapshot.mappings) // PAGE_SIZE,
+        total_pages=sum(s.end - s.start for s in snapshot.segments if s.kind != UNAVAILABLE)
+        // PAGE_SIZE,
         inferior_pid=snapshot.pid,
         signal=snapshot.threads[0].signal if snapshot.threads else 0,
         open_ms=round(open_ms, 3),
@@ -98,6 +100,10 @@ def run(
     `wake`: as in Connection; `watch` and `seconds`: as in Endpoint.accept.
     UffdError before `ready` was called; Terminated at any time.  Nothing is left either way.
     """
+    # Each mapped file costs a descriptor; a large program maps more than the usual 1,024.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.ExitStack() as stack:
         started = time.perf_counter()
         snapshot = open_snapshot(core, executable)
