@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Optional
@@ -27,7 +28,7 @@ from gdb_uffd.client.gdb_util import (
 from gdb_uffd.client.options import split_format
 from gdb_uffd.client.text import Look, without_parameters
 from gdb_uffd.client.wire import one_line, parse_report
-from gdb_uffd.model import CallReport, UffdError
+from gdb_uffd.model import CallReport, UffdError, page_floor
 
 
 @dataclass
@@ -136,7 +137,7 @@ def _evaluate(session: Session, outcome: _Outcome, letters: str, expression: str
         except gdb.error as error:
             outcome.error = one_line(str(error))
             if "Cannot access memory" in outcome.error:
-                outcome.error += _reason(session)
+                outcome.error += _reason(session, outcome.error)
         except KeyboardInterrupt:
             outcome.error = "interrupted"
     outcome.wall_ms = (time.perf_counter() - started) * 1000
@@ -144,12 +145,15 @@ def _evaluate(session: Session, outcome: _Outcome, letters: str, expression: str
         outcome.functions.append(session.last_call)
 
 
-def _reason(session: Session) -> str:
+def _reason(session: Session, error: str) -> str:
     """The server's reason for a memory error, in brackets; gdb only knows the address."""
-    with contextlib.suppress(UffdError):
-        text = one_line(str(session.request("info").get("last_unavailable") or ""))
-        return f" ({text})" if text else ""
-    return ""
+    text = session.last_unavailable()
+    places = [re.search(r"0x[0-9a-f]+", words) for words in (text, error)]
+    if places[0] and places[1]:
+        pages = [page_floor(int(place[0], 16)) for place in places if place]
+        if pages[0] != pages[1]:
+            return ""  # an older failure, of something else
+    return f" ({text})" if text else ""
 
 
 @contextlib.contextmanager

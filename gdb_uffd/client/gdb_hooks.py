@@ -94,7 +94,19 @@ def after_command() -> None:
 def _before_prompt(_event: object = None) -> None:
     with contextlib.suppress(gdb.error):
         gdb_session.settle()
+        session = gdb_session.selected()
+        failed = session is not None and session.calls_pending  # else the hook had its turn
         after_command()
+        if failed and session is not None and gdb_settings.report():
+            _explain(session)
+
+
+def _explain(session: gdb_session.Session) -> None:
+    """Say why no process could be made: gdb only said "Cannot access memory at address"."""
+    text = session.last_unavailable()
+    if text and text != session.explained and not text.startswith("0x"):
+        session.explained = text
+        say(f"[uffd: {text}]")
 
 
 def before_quit() -> None:

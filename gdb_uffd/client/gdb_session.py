@@ -26,6 +26,7 @@ class Session:
         self.ready: Ready = server.ready
         self.connection: Optional[gdb.RemoteTargetConnection] = None
         self.calls_pending = False  # gdb made an inferior call since the last quffd.commit
+        self.explained = ""  # the last_unavailable that the user has been told of
         self.first_thread = 0  # gdb's number of the thread that the core stopped in
         self.in_call = False  # `uffd call` is at work and closes its transaction itself
         self.expression = ""  # of that `uffd call`
@@ -43,6 +44,12 @@ class Session:
         except gdb.error as error:
             raise UffdError(f"{one_line(str(error))}{self.death()}") from None
         return decode(verb, reply)
+
+    def last_unavailable(self) -> str:
+        """Why the last memory access failed, "" when none did or the server does not answer."""
+        with contextlib.suppress(UffdError):
+            return one_line(str(self.request("info").get("last_unavailable") or ""))
+        return ""
 
     def death(self) -> str:
         """ ": the server ended …" when that is why, else ""."""

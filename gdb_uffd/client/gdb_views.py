@@ -164,7 +164,8 @@ def doctor(as_json: bool) -> None:
     """What the machine can do (the server's doctor), and what this gdb can."""
     facts = _gdb_facts()
     interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
-    command = [interpreter, "-I", "-m", "gdb_uffd.cli", "doctor"]
+    code = "import sys; from gdb_uffd.cli import main; sys.exit(main())"
+    command = [interpreter, "-I", "-c", code, "doctor"]
     try:
         done = subprocess.run(
             [*command, "--json"] if as_json else command,
