@@ -25,7 +25,7 @@ from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.framing import frame
 from gdb_uffd.server.serve import facts
 from gdb_uffd.server.session import Session
-from gdb_uffd.trace.source import Place, ReadMemory, Segment
+from gdb_uffd.trace.source import UNAVAILABLE, ZERO, Place, ReadMemory, Segment
 
 CODE, DATA, STACK = 0x400000, 0x600000, 0x7FFF0000
 ALL_FEATURES = 0x2E7
@@ -60,7 +60,12 @@ class FakeSnapshot:
         Mapping(DATA + 0x1000, DATA + 0x2000, 3, "", 0, "truncated core"),
         Mapping(STACK, STACK + 0x1000, 3, "[stack]"),
     )
-    segments: Sequence[Segment] = ()
+    segments: Sequence[Segment] = (
+        Segment(CODE, CODE + 0x1000, 5, ZERO),
+        Segment(DATA, DATA + 0x1000, 3, ZERO),
+        Segment(DATA + 0x1000, DATA + 0x2000, 3, UNAVAILABLE, reason="truncated core"),
+        Segment(STACK, STACK + 0x1000, 3, ZERO),
+    )
     warnings: List[str] = field(default_factory=list)
     memory: Dict[int, bytearray] = field(default_factory=dict)
     closed: bool = False

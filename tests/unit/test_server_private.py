@@ -59,7 +59,7 @@ def test_hello_and_info(client: RawClient) -> None:
     assert ask(client, "hello")["protocol"] == 1
     info = ask(client, "info")
     assert info["engine"] == "fake" and info["alive"] is False and info["last_report"] is None
-    assert info["core"] == "/tmp/fake core" and info["threads"] == 3 and info["total_pages"] == 4
+    assert info["core"] == "/tmp/fake core" and info["threads"] == 3 and info["total_pages"] == 3
     assert info["last_unavailable"] == ""
     client.ask(b"m601000,4")
     assert ask(client, "info")["last_unavailable"] == "0x601000: not in the fake"
