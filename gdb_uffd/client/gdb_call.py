@@ -64,7 +64,7 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
     selection = Selection()
     session.request("begin")
     session.calls_pending = False
-    session.in_call, session.expression = True, expression
+    session.in_call, session.expression, session.call_depth = True, expression, 0
     outcome = _Outcome()
     try:
         with contextlib.ExitStack() as stack:

@@ -33,15 +33,26 @@ def _on_inferior_call(event: object) -> None:
     with contextlib.suppress(UffdError):
         if isinstance(event, gdb.InferiorCallPreEvent):
             address = int(event.address)
-            session.last_call = address
+            if session.call_depth == 0:
+                session.last_call = address
             session.calls_pending = not session.in_call
-            # gdb's own call for a string argument, unless the user's expression names it.
-            is_malloc = address == _malloc_address() and not re.search(
-                r"\bmalloc\b", session.expression
-            )
+            is_malloc = address == _malloc_address() and _for_gdb(session)
+            session.call_depth += 1
             session.request("call-begin", {"address": hex(address), "malloc": is_malloc})
         elif isinstance(event, gdb.InferiorCallPostEvent):
+            session.call_depth = max(0, session.call_depth - 1)
             session.request("call-end")
+
+
+def _for_gdb(session: gdb_session.Session) -> bool:
+    """Whether a call of malloc is gdb's own, for a string or an array that it passes.
+
+    gdb begins the function's call first and allocates its arguments inside of that.  A
+    malloc on its own is the user's, unless their expression does not name it.
+    """
+    if session.call_depth > 0:
+        return True
+    return bool(session.expression) and not re.search(r"\bmalloc\b", session.expression)
 
 
 def _malloc_address() -> int:
@@ -78,7 +89,7 @@ def after_command() -> None:
     session = gdb_session.selected()
     if session is None or session.in_call or not session.calls_pending:
         return
-    session.calls_pending = False
+    session.calls_pending, session.call_depth = False, 0
     try:
         summary = parse_summary(session.request("commit"))
     except UffdError as error:

@@ -28,6 +28,7 @@ class Session:
         self.calls_pending = False  # gdb made an inferior call since the last quffd.commit
         self.explained = ""  # the last_unavailable that the user has been told of
         self.first_thread = 0  # gdb's number of the thread that the core stopped in
+        self.call_depth = 0  # gdb's inferior calls that are under way
         self.in_call = False  # `uffd call` is at work and closes its transaction itself
         self.expression = ""  # of that `uffd call`
         self.last_call = 0  # address of the function gdb called last
