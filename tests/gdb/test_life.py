@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
+from pathlib import Path
 
+import pytest
 from harness import survivors
 
 
@@ -162,9 +165,14 @@ def test_plain_kill(sample, all_cores):
     assert sample.value("push(7)") == "1042"
 
 
-def test_nothing_of_ours_is_left_in_the_temporary_folder(start_gdb, all_cores, tmp_path):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
+@pytest.fixture
+def scratch():
+    """A temporary folder with a name that is short enough for a socket in it (unix(7))."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as name:
+        yield Path(name)
+
+
+def test_nothing_of_ours_is_left_in_the_temporary_folder(start_gdb, all_cores, scratch):
     gdb = start_gdb(env={"TMPDIR": str(scratch)})
     gdb.run(f"uffd spawn {all_cores.sample()}")
     gdb.value("push(7)")
@@ -175,9 +183,7 @@ def test_nothing_of_ours_is_left_in_the_temporary_folder(start_gdb, all_cores, t
     survivors.until(lambda: list(scratch.iterdir()) == [])
 
 
-def test_socket_is_private(start_gdb, all_cores, tmp_path):
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
+def test_socket_is_private(start_gdb, all_cores, scratch):
     gdb = start_gdb(env={"TMPDIR": str(scratch)})
     gdb.run(f"uffd spawn {all_cores.sample()}")
     folders = list(scratch.iterdir())
