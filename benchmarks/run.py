@@ -139,13 +139,13 @@ def in_server(floor: Path, core: Path) -> List[Tuple[str, float, float, Optional
         subject = Subject(core)
         opened = (time.perf_counter() - began) * 1e6
         add("open the core", opened, theirs["parse"])
-        first = timed_us(lambda: subject.call(push, 7))
+        first = timed_us(lambda s=subject: s.call(push, 7))
         add(
             "materialise + first call",
             first,
             theirs["spawn"] + theirs["map"] + theirs["call1"] + theirs["scan"],
         )
-        repeated = statistics.median(timed_us(lambda: subject.call(push, 7)) for _ in range(50))
+        repeated = statistics.median(timed_us(lambda s=subject: s.call(push, 7)) for _ in range(50))
         add("repeated call, with report and undo", repeated, theirs["percall"] + theirs["scan"])
         for name, address in (("read", touch), ("write", dirty)):
             base = run_floor(floor, core, address, 1)["call1"]
@@ -243,7 +243,9 @@ def in_gdb(subject: Path, core: Path) -> List[Tuple[str, float, float, Optional[
     native: List[float] = []
     commands = ["print push(7)", "uffd call push(7)", "uffd call -json push(7)"]
     for _ in range(3):
-        live = run_gdb(gdb, ["break ready", "run"], ["print push(7)"], ["--args", str(subject), "x"])
+        live = run_gdb(
+            gdb, ["break ready", "run"], ["print push(7)"], ["--args", str(subject), "x"]
+        )
         native.append(live["print push(7)"])
         for name, value in run_gdb(gdb, started, commands, []).items():
             ours.setdefault(name, []).append(value)
@@ -277,7 +279,9 @@ def show(rows: List[Tuple[str, float, float, Optional[float]]]) -> bool:
     print(f"{'':47}{'ours, us':>12}{'yardstick, us':>15}{'ratio':>8}  to reach")
     for name, ours, theirs, target in rows:
         ratio = ours / theirs if theirs else float("nan")
-        goal = "" if target is None else f"<= {target:g}{'' if ratio <= target else '  NOT reached'}"
+        goal = (
+            "" if target is None else f"<= {target:g}{'' if ratio <= target else '  NOT reached'}"
+        )
         reached &= target is None or ratio <= target
         print(f"{name:47}{ours:12.1f}{theirs:15.1f}{ratio:8.2f}  {goal}")
     return reached

@@ -103,7 +103,7 @@ struct change {
 };
 struct changes { struct change *at; size_t count; bool truncated; ...; };
 void changes_deinit(struct changes *changes);
-int transaction_collect(struct pager *pager, bool malloc_is_program, struct changes *changes);
+int transaction_collect(struct pager *pager, struct changes *changes);
 int transaction_collect_all(struct pager *pager, struct changes *changes);
 int transaction_rearm(struct pager *pager);
 int transaction_commit(struct pager *pager);

@@ -158,7 +158,7 @@ struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 		w->in_tx = true;
 		w->was_dirty = w->dirty;
 		w->writers = 0;
-		w->first = w->first_malloc = (struct access){0};
+		w->first = (struct access){0};
 	}
 	w->dirty = true;
 	w->writers |= (uint8_t)writer;
@@ -169,9 +169,6 @@ struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 		}
 		if (!w->first_ever.tid)
 			w->first_ever = *who;
-	} else if (writer == WRITER_MALLOC && !w->first_malloc.tid) {
-		w->first_malloc = *who;
-		save_stack(pager, w, who->sp);
 	}
 	return w;
 }

@@ -42,7 +42,7 @@ struct pager {
 	struct regions recorded; /* the snapshot's */
 	bool layout_changed;
 	struct pages pages;
-	bool in_malloc; /* a call of malloc is running that gdb may have made */
+	bool in_malloc; /* gdb's own call of malloc is running */
 
 	struct breakpoint breakpoints[BREAKPOINTS_MAX];
 	size_t breakpoint_count;

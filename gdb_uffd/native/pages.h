@@ -17,7 +17,7 @@ struct access {
 enum writer { /* bits of written.writers */
 	WRITER_PROGRAM = 1,
 	WRITER_GDB = 2,    /* pushed frames, breakpoints, `set var` */
-	WRITER_MALLOC = 4, /* a call of malloc that gdb may have made for a string argument */
+	WRITER_MALLOC = 4, /* gdb's own call of malloc, for a string argument */
 };
 
 /* A page that was written since the snapshot. */
@@ -31,7 +31,6 @@ struct written {
 	bool armed;        /* write-protected now */
 	uint8_t writers;   /* in this transaction */
 	struct access first;        /* first write of the program in this transaction */
-	struct access first_malloc; /* first write during a call of malloc in this transaction */
 	struct access first_ever;   /* first write of the program since the snapshot */
 	uint64_t *stack;            /* STACK_WORDS above the first write's SP, or NULL */
 };

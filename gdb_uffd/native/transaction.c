@@ -76,7 +76,7 @@ static int fill(struct change *change, const uint8_t *before, const uint8_t *aft
 	return 0;
 }
 
-static int collect(struct pager *pager, bool all, bool malloc_is_program, struct changes *changes)
+static int collect(struct pager *pager, bool all, struct changes *changes)
 {
 	uint8_t before[PAGE_BYTES], after[PAGE_BYTES];
 	int rc;
@@ -105,10 +105,6 @@ static int collect(struct pager *pager, bool all, bool malloc_is_program, struct
 		if (all) {
 			change->first = w->first_ever;
 			change->writers = w->first_ever.tid ? WRITER_PROGRAM : WRITER_GDB;
-		} else if (malloc_is_program && (w->writers & WRITER_MALLOC)) {
-			change->writers = (uint8_t)((w->writers & ~WRITER_MALLOC) | WRITER_PROGRAM);
-			if (!w->first.tid)
-				change->first = w->first_malloc;
 		}
 		if (!change->first.tid)
 			change->stack = NULL;
@@ -126,14 +122,14 @@ static int collect(struct pager *pager, bool all, bool malloc_is_program, struct
 	return 0;
 }
 
-int transaction_collect(struct pager *pager, bool malloc_is_program, struct changes *changes)
+int transaction_collect(struct pager *pager, struct changes *changes)
 {
-	return collect(pager, false, malloc_is_program, changes);
+	return collect(pager, false, changes);
 }
 
 int transaction_collect_all(struct pager *pager, struct changes *changes)
 {
-	return collect(pager, true, true, changes);
+	return collect(pager, true, changes);
 }
 
 static int arm(struct pager *pager, struct written *w)

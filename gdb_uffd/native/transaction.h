@@ -26,9 +26,8 @@ struct changes {
 
 void changes_deinit(struct changes *changes);
 
-/* The vessel is stopped (or there is none).  malloc_is_program: what a call of malloc wrote
- * counts as the program's. */
-int transaction_collect(struct pager *pager, bool malloc_is_program, struct changes *changes);
+/* The vessel is stopped (or there is none). */
+int transaction_collect(struct pager *pager, struct changes *changes);
 /* Everything that differs from the snapshot. */
 int transaction_collect_all(struct pager *pager, struct changes *changes);
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import (
+    GPR,
     PAGE_SIZE,
     CallReport,
     Mapping,
@@ -29,6 +30,21 @@ READ_MAX = 1 << 26
 """Bytes of one read; gdb asks for less than its packet size."""
 
 
+def merge_pieces(pieces: Sequence[Tuple[Optional[Mapping], Mapping]]) -> List[Mapping]:
+    """Pieces of one recorded mapping (given first; None: new) that touch are one again."""
+    out: List[Mapping] = []
+    before: Optional[Mapping] = None
+    for origin, m in pieces:
+        last = out[-1] if out else None
+        joins = last is not None and last.end == m.start and last.prot == m.prot
+        if last is not None and joins and origin is before and last.name == m.name:
+            out[-1] = Mapping(last.start, m.end, m.prot, m.name, last.offset, m.unavailable)
+        else:
+            out.append(m)
+        before = origin
+    return out
+
+
 @dataclass
 class Transaction:
     """What is open between a begin and an end.  `explicit`: `uffd call` asked for it."""
@@ -40,11 +56,11 @@ class Transaction:
     fed: int
     fault_ns: int
     stdout_pending: bytes = b""
-    calls: List[bool] = field(default_factory=list)  # of each call, whether it was malloc
-    in_call: bool = False
+    calls: List[bool] = field(default_factory=list)  # under way, innermost last: gdb's malloc?
+    called: bool = False
     resumed: bool = False
+    lost: bool = False
     tid: int = 0
-    sp_floor: int = 0
     ended: str = ""
     unavailable: str = ""
 
@@ -78,21 +94,21 @@ class Diversion:
         recorded = list(self.snapshot.mappings)
         if not self._disturbed:
             return recorded
-        out: List[Mapping] = []
+        pieces: List[Tuple[Optional[Mapping], Mapping]] = []
         for region in self.machine.regions():
             if region.flags & lib.REGION_GROWTH:
                 continue
             start, end = region.start, region.end
             if region.flags & lib.REGION_BORN:
                 name = "[heap]" if self._in_heap(start) else ""
-                out.append(Mapping(start, end, region.prot, name))
+                pieces.append((None, Mapping(start, end, region.prot, name)))
                 continue
-            out.extend(
-                Mapping(max(m.start, start), min(m.end, end), region.prot, m.name,
-                        m.offset + max(0, start - m.start), m.unavailable)
+            pieces.extend(
+                (m, Mapping(max(m.start, start), min(m.end, end), region.prot, m.name,
+                            m.offset + max(0, start - m.start), m.unavailable))
                 for m in recorded if m.start < end and m.end > start
             )  # fmt: skip
-        return out
+        return merge_pieces(pieces)
 
     def _in_heap(self, address: int) -> bool:
         start, now = self.machine.save_brk()
@@ -144,14 +160,12 @@ class Diversion:
     def resume(self, action: Resume, client: Client) -> Stop:
         self.snapshot.thread(action.tid)
         open_ = self._open
-        if open_ is not None and not open_.in_call and open_.kind == "call" and not open_.explicit:
+        if open_ is not None and not open_.calls and open_.kind == "call" and not open_.explicit:
             self.commit_pending()
         open_ = self._transaction("run")
         self._materialise()
         open_.resumed = True
         open_.tid = action.tid
-        if not open_.sp_floor:
-            open_.sp_floor = self.threads.stack_pointer(action.tid)
         stop = self.runner.resume(action, client)
         if stop.message:
             open_.ended = stop.message
@@ -159,6 +173,8 @@ class Diversion:
             open_.unavailable = self.runner.unavailable
         if stop.lost:
             self._forget_everything()
+            open_.lost = True
+            self._open = open_ if open_.explicit else None  # its end is still to be asked for
         return stop
 
     # -- transactions -------------------------------------------------------------------------
@@ -195,22 +211,38 @@ class Diversion:
             self.commit_pending()
         open_ = self._transaction("call")
         open_.kind = "call"
-        if open_.calls:
-            # Each call's first writes are to be seen, also on pages that an earlier one wrote.
-            check(lib.transaction_rearm(self.machine.pager), doing="write protection")
+        if open_.called:
+            self._rearm()
+        open_.called = True
         open_.calls.append(is_malloc)
-        open_.in_call = True
         self.machine.pager.in_malloc = is_malloc
 
+    def _rearm(self) -> None:
+        """Each call's first writes are to be seen, also on pages that an earlier one wrote."""
+        check(lib.transaction_rearm(self.machine.pager), doing="write protection")
+
     def call_end(self) -> None:
-        if self._open is not None:
-            self._open.in_call = False
-        self.machine.pager.in_malloc = False
+        # Calls nest: gdb makes room for a string argument while the call that takes it is
+        # under way already.
+        calls = self._open.calls if self._open is not None else []
+        if calls:
+            calls.pop()
+        outer = bool(calls) and calls[-1]
+        if self.machine.pager.in_malloc and not outer:
+            self._rearm()
+        self.machine.pager.in_malloc = outer
 
     def end(self, keep: bool) -> CallReport:
         if self._open is None:
             raise UffdError("no call is under way")
         open_, self._open = self._open, None
+        if open_.lost:
+            self.last_report = CallReport(
+                open_.kind, False, 0, self._total_pages, 0.0,
+                bytes(self.runner.output).decode("utf-8", "replace"), [], ended=open_.ended,
+                streamed=len(self.runner.output),
+            )  # fmt: skip
+            return self.last_report
         report = self._report(open_, keep)
         if keep:
             check(lib.transaction_commit(self.machine.pager), doing="keeping the call's effects")
@@ -237,11 +269,9 @@ class Diversion:
 
     def _report(self, open_: Transaction, keep: bool) -> CallReport:
         pager = self.machine.pager
-        # gdb's own malloc for a string argument is always followed by the call it is for.
-        malloc_is_program = bool(open_.calls) and open_.calls[-1]
         lib.changes_deinit(self._changes)
         check(
-            lib.transaction_collect(pager, malloc_is_program, self._changes),
+            lib.transaction_collect(pager, self._changes),
             doing="collecting the dirty pages",
         )
         written = bytes(self.runner.output)
@@ -256,13 +286,21 @@ class Diversion:
             total_pages=self._total_pages,
             fault_us=(pager.fault_ns - open_.fault_ns) / 1000,
             output=output.decode("utf-8", "replace"),
-            pages=self._builder(open_.tid, open_.sp_floor).pages(self._changes),
+            pages=self._builder(open_.tid, self._sp_floor(open_)).pages(self._changes),
             refused=refused_lines(self.machine.vessel),
             ended=open_.ended,
             unavailable=open_.unavailable,
             layout_changed=bool(pager.layout_changed),
             streamed=len(output) - unseen,
         )
+
+    def _sp_floor(self, open_: Transaction) -> int:
+        """The stack pointer before gdb pushed a frame: what lies below was free."""
+        if not open_.tid:
+            return 0
+        saved = open_.saved.changed.get(open_.tid)
+        registers = saved if saved is not None else self.snapshot.thread(open_.tid).registers
+        return registers.gpr[GPR["rsp"]]
 
     def _builder(self, tid: int, sp_floor: int) -> Builder:
         return Builder(self.machine, self._classify, tid, sp_floor)

@@ -122,7 +122,7 @@ def _run_trial(pager: object, vessel: object) -> Check:
     if lib.vessel_wait(vessel, -1, run) < 0 or run.end != lib.RUN_STOPPED:
         return failed("the vessel did not stop")
     changes = ffi.new("struct changes *")
-    if lib.transaction_collect(pager, False, changes) < 0:
+    if lib.transaction_collect(pager, changes) < 0:
         return failed("the dirty pages cannot be read")
     pages = [changes.at[i].page for i in range(changes.count)]
     lib.changes_deinit(changes)

@@ -6,7 +6,7 @@ import binascii
 import errno
 from typing import Tuple
 
-from gdb_uffd.model import PAGE_SIZE, MemoryUnavailable, Registers, page_floor
+from gdb_uffd.model import PAGE_SIZE, MemoryUnavailable, Registers, UffdError, page_floor
 from gdb_uffd.server.framing import PACKET_SIZE, escape, unescape
 from gdb_uffd.server.session import PacketError, Session, parse_hex
 
@@ -114,7 +114,7 @@ def _write(session: Session, where: bytes, data: bytes) -> bytes:
     if data:
         try:
             session.diversion.write_memory(address, data)
-        except MemoryUnavailable as error:
+        except UffdError as error:  # no such memory, or no process can be made
             session.last_unavailable = str(error)
             raise
     return b"OK"

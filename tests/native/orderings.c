@@ -171,7 +171,7 @@ static uint8_t transact(uint64_t address, const int *list, size_t length, uint8_
 	}
 
 	struct changes changes;
-	check(transaction_collect(&pager, false, &changes) == 0, "%s", what);
+	check(transaction_collect(&pager, &changes) == 0, "%s", what);
 	const struct change *change = change_of(&changes, page);
 	if (!writers) {
 		check(!change, "%s: dirty without a write", what);
@@ -305,7 +305,7 @@ static void breakpoints(void)
 	struct run how = run(&(struct operation){ZEROS, WRITE, 1}, 1, &regs);
 	check(how.signal == 5 && how.pc == at + 1, "stopped at %lx", how.pc);
 	check(now(ZEROS) == 0, "written before the breakpoint");
-	check(transaction_collect(&pager, false, &changes) == 0, "collect");
+	check(transaction_collect(&pager, &changes) == 0, "collect");
 	const struct change *change = change_of(&changes, CODE);
 	check(change && change->writers == WRITER_GDB && !change->bytes_changed, "breakpoint's page");
 	changes_deinit(&changes);
