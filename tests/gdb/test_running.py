@@ -213,7 +213,7 @@ def test_return_and_jump(zoo):
     zoo.run("break half")
     zoo.run("print half(3.0)")
     zoo.run("delete")
-    assert "<function called from gdb>" in zoo.run("return")
+    assert "pthread_kill" in zoo.run("return")  # out of the call, its frame popped
     zoo.run("uffd reset")
     assert zoo.value("half(3.0)") == "1.5"
 

@@ -29,7 +29,7 @@ LOOKS = [
     "$xmm0",
     "$ymm0",
     "big_bss[5]",
-    "held.__data.__owner",
+    "held.__data.__lock",
 ]
 
 
