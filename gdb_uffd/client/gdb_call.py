@@ -136,6 +136,9 @@ def _evaluate(session: Session, outcome: _Outcome, letters: str, expression: str
             outcome.type = str(value.type)
         except gdb.error as error:
             outcome.error = one_line(str(error))
+            if outcome.stop is not None and not outcome.stop.reason:
+                signal = re.search(r"\b(SIG[A-Z0-9]+)\b", outcome.error)
+                outcome.stop.reason = signal[1] if signal else "a stop"
             if "Cannot access memory" in outcome.error:
                 outcome.error += _reason(session, outcome.error)
         except KeyboardInterrupt:
@@ -158,20 +161,33 @@ def _reason(session: Session, error: str) -> str:
 
 @contextlib.contextmanager
 def _watch_stops(outcome: _Outcome) -> Iterator[None]:
-    """Note where a called function stops; gdb tells it before it unwinds."""
+    """Note where a called function stops, before gdb unwinds.
+
+    gdb 13 has an event for such a stop; gdb 18 has none for one that it unwinds itself, so
+    the end of the inferior call is looked at too: there a function that returned stands at
+    gdb's dummy frame.
+    """
 
     def on_stop(event: gdb.StopEvent) -> None:
         outcome.stop = _describe(event)
 
+    def on_call_end(event: object) -> None:
+        if outcome.stop is None and isinstance(event, gdb.InferiorCallPostEvent):
+            with contextlib.suppress(gdb.error):
+                if gdb.newest_frame().type() != gdb.DUMMY_FRAME:
+                    outcome.stop = _describe(None)
+
     gdb.events.stop.connect(on_stop)
+    gdb.events.inferior_call.connect(on_call_end)
     try:
         yield
     finally:
         gdb.events.stop.disconnect(on_stop)
+        gdb.events.inferior_call.disconnect(on_call_end)
 
 
-def _describe(event: gdb.StopEvent) -> _Stop:
-    reason, at_breakpoint = "a stop", False
+def _describe(event: Optional[gdb.StopEvent]) -> _Stop:
+    reason, at_breakpoint = "", False
     if isinstance(event, gdb.SignalEvent):
         reason = str(event.stop_signal)
     elif isinstance(event, gdb.BreakpointEvent):
@@ -227,7 +243,8 @@ def failure_line(session: Session, report: CallReport, outcome: _Outcome, looks:
         if stop is not None:
             why += f", in {stop.where}"
     elif report.ended:
-        why = one_line(report.ended)
+        # What the server advises holds where the program still stands there.
+        why = one_line(report.ended if report.kept else report.ended.split(";", 1)[0])
     elif "std::terminate" in outcome.error:
         why = "a C++ exception left it uncaught"
     elif stop is not None and stop.reason == "SIGINT":

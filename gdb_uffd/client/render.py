@@ -13,7 +13,7 @@ from gdb_uffd.client.text import Look, milliseconds, number, plural, wrap_items
 from gdb_uffd.client.wire import Summary, one_line
 from gdb_uffd.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, DirtyPage, FirstWrite
 
-MAX_CHANGES_SHOWN = 6
+MAX_CHANGES_SHOWN = 4
 """Named changes a text line shows; -json has them all (up to the Namer's own cap)."""
 
 MAX_PAGES_SHOWN = 64
