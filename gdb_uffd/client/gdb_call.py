@@ -24,6 +24,7 @@ from gdb_uffd.client.gdb_util import (
     setting,
     short_backtrace,
     silent_stdout,
+    version,
 )
 from gdb_uffd.client.options import split_format
 from gdb_uffd.client.text import Look, without_parameters
@@ -53,6 +54,12 @@ class _Outcome:
     wall_ms: float = 0.0
     functions: List[int] = field(default_factory=list)  # addresses gdb called
 
+
+_PLAIN_CODES = (gdb.TYPE_CODE_INT, gdb.TYPE_CODE_FLT, gdb.TYPE_CODE_BOOL, gdb.TYPE_CODE_ENUM)
+"""Types before whose values `print` puts nothing; "(char *) " stands before a pointer."""
+
+_FIRST_WITHOUT_EVENT = 14
+"""gdb's version from which `unwind-on-signal` leaves no stop event (gdb 18.1 has none)."""
 
 _job: List[Any] = []
 """What `evaluate_job` works on: gdb.execute can capture a command's output, not a function's."""
@@ -131,7 +138,7 @@ def _evaluate(session: Session, outcome: _Outcome, letters: str, expression: str
             outcome.stop = None
             # While the call's memory is still there: strings and pretty printers read it.
             number = gdb.add_history(value)
-            outcome.value = quiet(f"output{letters} ${number}")
+            outcome.value = _value_text(value, number, letters)
             outcome.number = number
             outcome.type = str(value.type)
         except gdb.error as error:
@@ -146,6 +153,14 @@ def _evaluate(session: Session, outcome: _Outcome, letters: str, expression: str
     outcome.wall_ms = (time.perf_counter() - started) * 1000
     if session.last_call:
         outcome.functions.append(session.last_call)
+
+
+def _value_text(value: gdb.Value, number: int, letters: str) -> str:
+    """What `print` shows after "$N = "."""
+    if not letters and value.type.strip_typedefs().code in _PLAIN_CODES:
+        # The same text, ten times faster: no command with its hooks.
+        return str(value.format_string())
+    return quiet(f"output{letters} ${number}")
 
 
 def _reason(session: Session, error: str) -> str:
@@ -178,12 +193,16 @@ def _watch_stops(outcome: _Outcome) -> Iterator[None]:
                     outcome.stop = _describe(None)
 
     gdb.events.stop.connect(on_stop)
-    gdb.events.inferior_call.connect(on_call_end)
+    # Asking for the frame costs a tenth of a millisecond, so only where it is needed.
+    needed = version() >= _FIRST_WITHOUT_EVENT
+    if needed:
+        gdb.events.inferior_call.connect(on_call_end)
     try:
         yield
     finally:
         gdb.events.stop.disconnect(on_stop)
-        gdb.events.inferior_call.disconnect(on_call_end)
+        if needed:
+            gdb.events.inferior_call.disconnect(on_call_end)
 
 
 def _describe(event: Optional[gdb.StopEvent]) -> _Stop:

@@ -114,6 +114,13 @@ def _machine_interface() -> bool:
     return any(re.match(rb"--?i(nterpreter)?(=|$)", word) for word in words)
 
 
+@functools.cache
+def version() -> int:
+    """gdb's major version; a large number when it does not tell one."""
+    match = re.search(r"\d+", gdb.VERSION)
+    return int(match[0]) if match else 1000
+
+
 def quote_file(path: str) -> str:
     """`path` as one argument of a gdb command (libiberty's buildargv rules)."""
     return "".join("\\" + c if c in " \t\n\\'\"" else c for c in path)
