@@ -117,7 +117,7 @@ class Call(_Command):
     Example:
         uffd call push(7)
         $1 = 1042
-        4 pages dirtied · 15 fed of 2,490 · 0.9 ms · discarded"""
+        (then the pages)"""
 
     name, usage = "call", "uffd call [-keep] [-json] [--] EXPRESSION"
     options, completer = ("keep", "json"), gdb.COMPLETE_EXPRESSION

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from gdb_uffd.client.gdb_util import (
     look,
     quiet,
     say,
+    say_json,
     setting,
     short_backtrace,
     silent_stdout,
@@ -98,7 +98,7 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
         selection.restore()
     session.wall_ms = outcome.wall_ms
     if as_json:
-        say(json.dumps(_object(session, report, outcome, expression)))
+        say_json(_object(session, report, outcome, expression))
         return
     _print_rest_of_output(report)
     _print_text(session, report, outcome)

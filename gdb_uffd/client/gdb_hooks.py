@@ -105,6 +105,7 @@ def after_command() -> None:
 def _before_prompt(_event: object = None) -> None:
     with contextlib.suppress(gdb.error):
         gdb_session.settle()
+        gdb_session.borrow()
         session = gdb_session.selected()
         failed = session is not None and session.calls_pending  # else the hook had its turn
         after_command()
@@ -118,6 +119,15 @@ def _explain(session: gdb_session.Session) -> None:
     if text and text != session.explained and not text.startswith("0x"):
         session.explained = text
         say(f"[uffd: {text}]")
+
+
+def before_leaving() -> None:
+    """`kill`, `detach`, `disconnect`: give gdb's settings back while there is a target.
+
+    `set scheduler-locking` needs one.  Where the user then thinks better of it, the prompt
+    takes them again.
+    """
+    gdb_session.lend_back()
 
 
 def before_quit() -> None:
@@ -143,6 +153,8 @@ def define_hooks() -> None:
     for command in _REPORTING:
         _define(f"hook-{command}", "before_command")
         _define(f"hookpost-{command}", "after_command")
+    for command in ("kill", "detach", "disconnect"):
+        _define(f"hook-{command}", "before_leaving")
     _define("hook-quit", "before_quit")
 
 

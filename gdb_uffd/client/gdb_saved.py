@@ -21,14 +21,20 @@ class Borrowed:
         quiet(f"set {name} {value}")
         self._old.setdefault(name, old)
 
-    def give_back(self) -> None:
-        """Set everything as it was.
+    def holds(self, name: str) -> bool:
+        """Whether `name` is changed now."""
+        return name in self._old
+
+    def give_back(self, only: str = "") -> None:
+        """Set everything, or `only` one setting, as it was.
 
         `set scheduler-locking` fails without a target that can lock, and leaves "off"
         behind, which acts as the default does outside of a replay (gdb manual, "All-Stop
         Mode"); it is tried again when such a target is there.
         """
         for name, value in list(self._old.items()):
+            if only and name != only:
+                continue
             try:
                 quiet(f"set {name} {value}")
             except gdb.error:

@@ -150,8 +150,21 @@ def _connect(session: Session) -> None:
     for each in gdb.selected_inferior().threads():
         session.thread_numbers[each.ptid[1]] = each.num
     _sessions[session.number] = session
+    borrow()
+
+
+def borrow() -> None:
+    """Change gdb's settings for the sessions there are; nothing when that is done already."""
+    if not _sessions or borrowed.holds("scheduler-locking"):
+        return
     # gdb then names the one thread that runs in each vCont: the vessel has one task.
     borrowed.take("scheduler-locking", "on")
+
+
+def lend_back() -> None:
+    """Give gdb's settings back if the session that is about to end is the last."""
+    if len(_sessions) == 1 and selected() is not None:
+        borrowed.give_back("scheduler-locking")
 
 
 def _loaded_file() -> str:

@@ -1,4 +1,4 @@
-"""`set uffd …`: real gdb parameters (gdb manual, "Parameters In Python")."""
+"""`set uffd ...`: real gdb parameters (gdb manual, "Parameters In Python")."""
 
 from __future__ import annotations
 

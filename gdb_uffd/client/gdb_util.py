@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import locale
 import os
 import re
@@ -72,6 +73,12 @@ def say(*lines: str) -> None:
         except (LookupError, UnicodeEncodeError):
             line = line.encode("ascii", "replace").decode("ascii")
         gdb.write(line + "\n")
+
+
+def say_json(value: object) -> None:
+    """Print `value` as one line, however narrow the terminal: a program reads it."""
+    with setting("width", "unlimited"), setting("pagination", "off"):
+        gdb.write(json.dumps(value) + "\n")
 
 
 def quiet(command: str) -> str:

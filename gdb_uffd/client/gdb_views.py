@@ -14,7 +14,7 @@ import gdb
 from gdb_uffd.client import gdb_settings, launch, render, text
 from gdb_uffd.client.gdb_session import Session, selected
 from gdb_uffd.client.gdb_symbols import Symbols
-from gdb_uffd.client.gdb_util import look, say
+from gdb_uffd.client.gdb_util import look, say, say_json
 from gdb_uffd.client.hexdiff import diff_lines
 from gdb_uffd.client.wire import (
     one_line,
@@ -39,7 +39,7 @@ def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) ->
     report = _report(session, which_all)
     if as_json:
         names = Symbols(session, which_all)
-        say(json.dumps(render.report_json(report or _nothing(session), names)))
+        say_json(render.report_json(report or _nothing(session), names))
         return
     if report is None:
         say("no pages dirtied: nothing has run yet")
@@ -97,18 +97,17 @@ def info(as_json: bool) -> None:
     """The session of the selected inferior."""
     session = selected()
     if session is None:
-        say(
-            json.dumps({"session": False})
-            if as_json
-            else "no core is spawned in this inferior: `uffd spawn CORE` does that"
-        )
+        if as_json:
+            say_json({"session": False})
+        else:
+            say("no core is spawned in this inferior: `uffd spawn CORE` does that")
         return
     data: Dict[str, Any] = session.request("info")
     if as_json:
         data = {"schema": SCHEMA_VERSION, "session": True, **data}
         data["server_pid"] = session.server.process.pid
         data["interpreter"] = _interpreter()
-        say(json.dumps(data))
+        say_json(data)
         return
     ready = session.ready
     pages = f"{text.plural(ready.total_pages, 'page')} ({text.size(ready.total_pages * PAGE_SIZE)})"
@@ -190,7 +189,7 @@ def doctor(as_json: bool) -> None:
         except ValueError:
             raise UffdError(f"{interpreter}: the doctor's answer is not JSON") from None
         server = checks if isinstance(checks, dict) else {"checks": checks}
-        say(json.dumps({**server, "gdb": {**facts, "interpreter": interpreter}}))
+        say_json({**server, "gdb": {**facts, "interpreter": interpreter}})
         return
     looks = look()
     say(*(looks.plain(one_line_keep(line)) for line in output.rstrip().splitlines()))

@@ -38,3 +38,11 @@ def test_imports(path: Path):
 @pytest.mark.parametrize("path", GDB_SIDE, ids=lambda p: p.name)
 def test_syntax_of_python_3_9(path: Path):
     ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
+
+
+@pytest.mark.parametrize(
+    "path", [PACKAGE / "commands.py", PACKAGE / "client/gdb_settings.py"], ids=lambda p: p.name
+)
+def test_help_texts_are_ascii(path: Path):
+    """gdb refuses a command whose help its host charset cannot show (LC_ALL=C)."""
+    assert path.read_text(encoding="utf-8").isascii()
