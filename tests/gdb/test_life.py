@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -183,13 +184,19 @@ def test_nothing_of_ours_is_left_in_the_temporary_folder(start_gdb, all_cores, s
     survivors.until(lambda: list(scratch.iterdir()) == [])
 
 
-def test_socket_is_private(start_gdb, all_cores, scratch):
-    gdb = start_gdb(env={"TMPDIR": str(scratch)})
+def test_socket_is_private(start_gdb, all_cores, scratch, tmp_path):
+    """Made in a folder with mode 0700, which goes as soon as gdb is connected."""
+    seen = tmp_path / "seen"
+    wrapper = tmp_path / "python"
+    wrapper.write_text(
+        f'#!/bin/sh\nstat -c %a:%n "$(dirname "$5")" >"{seen}"\nexec {sys.executable} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    gdb = start_gdb(env={"TMPDIR": str(scratch), "GDB_UFFD_PYTHON": str(wrapper)})
     gdb.run(f"uffd spawn {all_cores.sample()}")
-    folders = list(scratch.iterdir())
-    assert len(folders) == 1 and folders[0].stat().st_mode & 0o777 == 0o700
-    for path in folders[0].iterdir():
-        assert path.stat().st_mode & 0o077 == 0, path
+    assert seen.read_text().startswith(f"700:{scratch}/")
+    assert list(scratch.iterdir()) == []
+    assert gdb.value("push(7)") == "1042"
 
 
 def test_many_sessions_one_after_the_other(gdb, all_cores):
