@@ -89,10 +89,17 @@ int gate_choose(struct vessel *vessel, uint64_t bytes)
 	return fail(&vessel->error, ENOMEM, "no room for the gate page in the recorded address space");
 }
 
+static bool is_asynchronous(int signal)
+{
+	return signal != SIGTRAP && signal != SIGSEGV && signal != SIGBUS && signal != SIGILL &&
+	       signal != SIGFPE && signal != SIGSYS;
+}
+
 int gate_run(struct vessel *vessel)
 {
 	struct user_regs_struct regs;
-	int status, signal = 0;
+	int status;
+	uint64_t held = 0;
 
 	if (ptrace(PTRACE_GETREGS, vessel->pid, NULL, &regs) < 0)
 		return fail(&vessel->error, errno, "PTRACE_GETREGS");
@@ -103,11 +110,15 @@ int gate_run(struct vessel *vessel)
 	if (ptrace(PTRACE_SETREGS, vessel->pid, NULL, &regs) < 0)
 		return fail(&vessel->error, errno, "PTRACE_SETREGS");
 	do {
-		if (ptrace(PTRACE_CONT, vessel->pid, NULL, signal) < 0 ||
+		if (ptrace(PTRACE_CONT, vessel->pid, NULL, NULL) < 0 ||
 		    vessel_wait_stop(vessel, &status) < 0)
 			return fail(&vessel->error, ESRCH, "the vessel died while it was being set up");
-		/* Our own calls pass the filter; a stray SIGSTOP of ours is dropped. */
-	} while (status >> 8 == (SIGTRAP | PTRACE_EVENT_SECCOMP << 8) || WSTOPSIG(status) == SIGSTOP);
+		held |= 1ull << (WSTOPSIG(status) - 1);
+		/* Our own calls pass the filter; what else arrives is the program's, for later. */
+	} while (status >> 8 == (SIGTRAP | PTRACE_EVENT_SECCOMP << 8) || is_asynchronous(WSTOPSIG(status)));
+	for (int signal = 1; signal < 65; signal++)
+		if ((held >> (signal - 1) & 1) && is_asynchronous(signal))
+			kill(vessel->pid, signal);
 	if (WSTOPSIG(status) != SIGTRAP)
 		return fail(&vessel->error, EIO, "the gate stopped with signal %d", WSTOPSIG(status));
 	return 0;

@@ -55,18 +55,13 @@ static int finish_call(struct vessel *vessel, struct user_regs_struct *regs, int
 
 	if (rc < 0)
 		return rc;
+	/* Signals wait for the way back to user mode, behind the exit stop. */
 	do {
 		if (ptrace(PTRACE_SYSCALL, vessel->pid, NULL, NULL) < 0)
 			return -errno;
 		rc = vessel_wait_stop(vessel, &status);
 		if (rc < 0)
 			return rc;
-		if (WSTOPSIG(status) == SIGSTOP && vessel->stop_sent) {
-			/* Our own stop came in between: it is sent again by whoever waits. */
-			vessel->stop_sent = false;
-			kill(vessel->pid, SIGSTOP);
-			vessel->stop_sent = true;
-		}
 	} while (WSTOPSIG(status) != (SIGTRAP | 0x80));
 	vessel->at_exit = true;
 	rc = vessel_get_registers(vessel, regs);

@@ -116,6 +116,7 @@ int vessel_get_debug_register(struct vessel *vessel, int number, uint64_t *value
 
 int vessel_interrupt(struct vessel *vessel)
 {
+	vessel->stop_stale = false;
 	if (vessel->stop_sent)
 		return 0;
 	vessel->stop_sent = true;
@@ -167,6 +168,7 @@ int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uin
 	vessel->mode = mode;
 	vessel->range_low = low;
 	vessel->range_high = high;
+	vessel->stop_stale = vessel->stop_sent;
 	vessel_share_cpu(vessel);
 	return let_go(vessel, signal);
 }
@@ -227,8 +229,12 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 	}
 	run->end = RUN_STOPPED;
 	run->signal = WSTOPSIG(status) & 0x7f;
-	if (run->signal == SIGSTOP && vessel->stop_sent)
-		vessel->stop_sent = false;
+	if (run->signal == SIGSTOP && vessel->stop_sent) {
+		bool stale = vessel->stop_stale;
+		vessel->stop_sent = vessel->stop_stale = false;
+		if (stale)
+			return let_go(vessel, 0);
+	}
 	if (program_counter(vessel, &run->pc) < 0)
 		return -ESRCH;
 	if (ptrace(PTRACE_GETSIGINFO, vessel->pid, NULL, run->siginfo) < 0)

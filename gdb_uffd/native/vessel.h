@@ -65,6 +65,7 @@ struct vessel {
 	int mode; /* enum resume of the resume under way */
 	uint64_t range_low, range_high;
 	bool stop_sent;        /* our SIGSTOP is on its way */
+	bool stop_stale;       /* ... but asked for in an earlier run, which ended otherwise */
 	bool hardware;         /* debug registers are in use: a range step looks at DR6 */
 	bool at_exit;          /* stands after a system call that the policy made for it */
 };
