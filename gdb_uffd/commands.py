@@ -7,7 +7,7 @@ from typing import List, Optional, Sequence, Union
 import gdb
 
 from gdb_uffd.client import gdb_call, gdb_hooks, gdb_session, gdb_settings, gdb_views
-from gdb_uffd.client.gdb_util import flush_caches, quiet, say, user_errors
+from gdb_uffd.client.gdb_util import flush_caches, pop_dummy_frames, quiet, say, user_errors
 from gdb_uffd.client.options import Parsed, complete_options, parse_options, split_files
 from gdb_uffd.model import UffdError
 
@@ -77,7 +77,7 @@ class Uffd(gdb.Command):
             raise UffdError(f'Undefined uffd command: "{argument.split()[0]}".  Try "help uffd".')
         for command in COMMANDS:
             first = (command.__doc__ or "").split("\n", 1)[0]
-            say(f"{command.usage:<44} {first}")
+            say(f"uffd {command.name:<9} {first}")
 
 
 class Spawn(_Command):
@@ -103,7 +103,7 @@ class Spawn(_Command):
 
 
 class Call(_Command):
-    """Evaluate an expression, show what it dirtied, and forget what it did.
+    """Evaluate an expression, show what it dirtied, and forget it.
 
     Usage: uffd call [-keep] [-json] [--] [/FMT] EXPRESSION
 
@@ -178,7 +178,7 @@ class Diff(_Command):
 
 
 class Reset(_Command):
-    """Go back to the recorded state: forget everything that ran or was set.
+    """Go back to the recorded state: forget what ran and what was set.
 
     Usage: uffd reset
 
@@ -194,6 +194,7 @@ class Reset(_Command):
         """Reset, forget caches, show the frame."""
         self.nothing_else(parsed)
         session = gdb_session.current()
+        pop_dummy_frames()
         session.request("reset")
         session.calls_pending, session.wall_ms = False, None
         gdb_session.reselect(session)
@@ -203,7 +204,7 @@ class Reset(_Command):
 
 
 class Kill(_Command):
-    """Close the core: end the process that ran and the server that held the core.
+    """Close the core: end the process that ran, and the server.
 
     Usage: uffd kill
 

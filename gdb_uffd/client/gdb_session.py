@@ -129,7 +129,7 @@ def _connect(session: Session) -> None:
     if gdb.parameter("sysroot") in ("target:", "remote:"):
         borrowed.take("sysroot", "")
     # A question about debuginfod must be seen, so nothing is captured while one may come.
-    visible = bool(os.environ.get("DEBUGINFOD_URLS")) and _parameter("debuginfod enabled") == "ask"
+    visible = bool(_parameter("debuginfod urls")) and _parameter("debuginfod enabled") == "ask"
     try:
         with setting("print symbol-loading", "off"), setting("suppress-cli-notifications", "on"):
             noise = gdb.execute(f"target remote {ready.socket}", to_string=not visible)

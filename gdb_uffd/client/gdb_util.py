@@ -193,6 +193,25 @@ def flush_caches() -> None:
     gdb.invalidate_cached_frames()
 
 
+def pop_dummy_frames(limit: int = 256) -> None:
+    """Make gdb forget calls that stopped half-way, with their breakpoints on the stack.
+
+    Looks at the `limit` innermost frames.  Only registers change.
+    """
+    with contextlib.suppress(gdb.error):
+        frame: Optional[gdb.Frame] = gdb.newest_frame()
+        for _ in range(limit):
+            if frame is None:
+                return
+            if frame.type() == gdb.DUMMY_FRAME:
+                frame.select()
+                with setting("confirm", "off"):
+                    quiet("return")
+                frame = gdb.newest_frame()
+            else:
+                frame = frame.older()
+
+
 def frame_text(frame: gdb.Frame) -> str:
     """ "walk () at sample.c:12", or "0x7f… in memcpy ()"."""
     name = frame.name()
