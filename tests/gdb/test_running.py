@@ -235,3 +235,12 @@ def test_printf_and_format(zoo):
 def test_gdb_python_can_call(zoo):
     text = zoo.run("python print(int(gdb.parse_and_eval('steps')(4)))")
     assert "20" in text
+
+
+def test_registers_are_as_before_a_call(zoo):
+    watched = ["$rip", "$sp", "$rbx", "$eflags", "$fs_base", "$xmm1", "$ymm7", "$mxcsr", "$st0"]
+    before = [zoo.value(r) for r in watched]
+    assert zoo.value("long_half(5.0)") == "2.5"
+    assert [zoo.value(r) for r in watched] == before
+    zoo.run("uffd call grow(triangle, 3)")
+    assert [zoo.value(r) for r in watched] == before
