@@ -6,8 +6,8 @@ Thread ids are `pPID.TID` in hexadecimal, of the recorded process (gdb manual, "
 
 from __future__ import annotations
 
-import html  # xml.sax.saxutils would load urllib: a third of the server's start
 import errno
+import html  # xml.sax.saxutils would load urllib: a third of the server's start
 from typing import List, Optional
 
 from gdb_uffd.server.session import PacketError, Session, parse_hex
