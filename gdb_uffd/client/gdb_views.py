@@ -192,13 +192,8 @@ def doctor(as_json: bool) -> None:
         say_json({**server, "gdb": {**facts, "interpreter": interpreter}})
         return
     looks = look()
-    say(*(looks.plain(one_line_keep(line)) for line in output.rstrip().splitlines()))
+    say(*(looks.plain(text.printable(line)) for line in output.rstrip().splitlines()))
     say(f"gdb {facts['version']} with Python {facts['python']}; the server runs on {interpreter}")
-
-
-def one_line_keep(line: str) -> str:
-    """`line` with its spacing, unprintable characters replaced."""
-    return "".join(c if c.isprintable() else " " for c in line)
 
 
 def _gdb_facts() -> Dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Protocol, Sequence, Tuple
 
-from gdb_uffd.client.text import Look, milliseconds, number, plural, wrap_items
+from gdb_uffd.client.text import Look, milliseconds, number, plural, printable, wrap_items
 from gdb_uffd.client.wire import Summary, one_line
 from gdb_uffd.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, DirtyPage, FirstWrite
 
@@ -184,7 +184,8 @@ def _row(group: List[DirtyPage], namer: Namer) -> _Row:
         if len(changes) > MAX_CHANGES_SHOWN:
             items.append(f"… {plural(len(changes) - MAX_CHANGES_SHOWN, 'more change')}")
     writer = namer.writer(head.first_write).text() if head.first_write else ""
-    return _Row(address, _what(head, namer), items or [_bytes_text(group)], writer)
+    items = [printable(item) for item in items] or [_bytes_text(group)]
+    return _Row(address, printable(_what(head, namer)), items, printable(writer))
 
 
 def _what(page: DirtyPage, namer: Namer) -> str:

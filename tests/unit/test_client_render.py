@@ -149,6 +149,18 @@ def test_what_went_otherwise_is_told():
     ]
 
 
+def test_names_cannot_steer_the_terminal():
+    hostile = page(0x1000, "data", mapping="/tmp/\x1b[31mx\n")
+    lines = render.report_lines(report(hostile), Names(), Look())
+    assert len(lines) == 2 and all(line.isprintable() for line in lines)
+
+
+def test_a_writer_in_a_library_leads_to_the_program():
+    far = Writer("_int_malloc", "/libc/malloc.c", 4376, PUSH)
+    assert far.text() == "_int_malloc () … push () at sample.c:7"
+    assert Writer("", "", 0).text() == "?"
+
+
 def test_stack_bytes_in_and_below_the_frames():
     floor = 0x1800
     run = Run(0x17F8, b"\0" * 16, b"\1" * 16)

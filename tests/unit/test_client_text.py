@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,9 @@ def test_wrapped_lines_fit_and_keep_every_item():
         ("-x + 1", set(), "-x + 1"),
         ("-1", set(), "-1"),
         ("- f()", set(), "- f()"),
+        ("-value + 1", set(), "-value + 1"),
+        ("-value", set(), "-value"),
+        ("-f(1)", set(), "-f(1)"),
         ("", set(), ""),
         ("--", set(), ""),
     ],
@@ -72,6 +76,17 @@ def test_wrong_options_are_named():
         options.parse_options("-x", ("all",), "uffd dirty")
     with pytest.raises(UffdError, match="ambiguous: -all, -alone"):
         options.parse_options("-al", ("all", "alone"), "u")
+
+
+def test_a_mistyped_option_before_an_expression_is_named():
+    with pytest.raises(UffdError, match="no option -frobnicate; usage: u"):
+        options.parse_options("-frobnicate f(1)", ("keep", "json"), "u", dashes=True)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UffdError, match="not a regular file"):
+        options.check_readable(str(tmp_path / "pipe"), "core")
 
 
 def test_file_names(tmp_path: Path):
