@@ -8,7 +8,7 @@ import dataclasses
 import os
 import re
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Optional, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
@@ -185,26 +185,32 @@ def _writer(first: FirstWrite) -> Writer:
 
 def _in_program(pc: int) -> bool:
     """Whether `pc` lies in the executable itself, not in a library."""
-    space = gdb.current_progspace()
     symtab = gdb.find_pc_line(pc).symtab
-    if space is None or symtab is None:
+    return symtab is not None and _of_program(symtab)
+
+
+def _of_program(symtab: gdb.Symtab) -> bool:
+    """Whether a source file is one of the executable, not of a library."""
+    space = gdb.current_progspace()
+    if space is None or not space.filename:
         return False
-    return os.path.realpath(symtab.objfile.filename or "") == os.path.realpath(space.filename or "")
+    return os.path.realpath(symtab.objfile.filename or "") == os.path.realpath(space.filename)
 
 
 def thread_locals(first: FirstWrite) -> Iterator[gdb.Symbol]:
-    """Thread-locals of the source files of `first` and its callers."""
+    """Thread-locals of the source files of `first` and its callers, the program's own first."""
     # A function's own static thread-locals are in its blocks, not in the file's.
     yield from (symbol for symbol in block_symbols(first.pc) if _maybe_tls(symbol))
-    seen: Set[str] = set()
-    for pc in (first.pc, *(address - 1 for address in first.callers[:MAX_CALLERS] if address)):
+    pcs = [first.pc, *(address - 1 for address in first.callers[:MAX_CALLERS] if address)]
+    symtabs: Dict[str, gdb.Symtab] = {}
+    for pc in pcs:
         symtab = gdb.find_pc_line(pc).symtab
-        if symtab is None or symtab.filename in seen:
-            continue
-        seen.add(symtab.filename)
-        if symtab.filename not in _cache.thread_locals:
-            _cache.thread_locals[symtab.filename] = _tls_symbols(symtab)
-        yield from _cache.thread_locals[symtab.filename]
+        if symtab is not None:
+            symtabs.setdefault(symtab.filename, symtab)
+    for name, symtab in sorted(symtabs.items(), key=lambda item: not _of_program(item[1])):
+        if name not in _cache.thread_locals:
+            _cache.thread_locals[name] = _tls_symbols(symtab)
+        yield from _cache.thread_locals[name]
 
 
 def _maybe_tls(symbol: gdb.Symbol) -> bool:

@@ -148,8 +148,12 @@ class Symbols:
         found: List[Change] = []
         addresses = changed_addresses(page)
         with _in_thread(page.thread):
+            seen = set()
             for variable in self._tls_variables(page.first_write, page.thread or 0):
                 assert variable.type is not None
+                if variable.address in seen:
+                    continue  # one variable that several source files declare
+                seen.add(variable.address)
                 end = variable.address + variable.type.sizeof
                 if any(variable.address <= a < end for a in addresses):
                     found += self._of(variable, page)

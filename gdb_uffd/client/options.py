@@ -73,7 +73,10 @@ def check_readable(path: str, what: str) -> None:
     """UffdError unless `path` is a regular file that can be opened for reading."""
     try:
         # Before it is opened: opening a pipe would wait for a writer.
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise UffdError(f"{what} {path}: is a directory")
+        if not stat.S_ISREG(mode):
             raise UffdError(f"{what} {path}: not a regular file")
         with open(path, "rb"):
             pass
