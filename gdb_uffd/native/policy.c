@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <stddef.h>
@@ -24,6 +25,9 @@
 #ifndef SYS_clone3
 #define SYS_clone3 435
 #endif
+#ifndef FUTEX_LOCK_PI2
+#define FUTEX_LOCK_PI2 13
+#endif
 #ifndef SYS_pidfd_send_signal
 #define SYS_pidfd_send_signal 424
 #endif
@@ -39,13 +43,34 @@ static const uint32_t traced[] = {
 	SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_userfaultfd,
 };
 
+/* futex(2) operations that wait; the low seven bits of the argument (FUTEX_CMD_MASK). */
+static const uint32_t waiting[] = {FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_LOCK_PI, FUTEX_LOCK_PI2};
+
+#define FUTEX_COMMAND 0x7f
+
+/* A futex call that waits is traced; one that wakes is not. */
+static size_t futex_filter(struct sock_filter *out)
+{
+	size_t n = 0, count = sizeof(waiting) / sizeof(waiting[0]);
+
+	out[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_futex, 0, (uint8_t)(2 * count + 3));
+	out[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1]));
+	out[n++] = (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, FUTEX_COMMAND);
+	for (size_t i = 0; i < count; i++) {
+		out[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, waiting[i], 0, 1);
+		out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE);
+	}
+	out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	return n;
+}
+
 /* BPF: another architecture or the x32 table: ENOSYS; listed: trace; else: allow. */
 size_t policy_filter(struct sock_fprog *program, size_t room)
 {
 	struct sock_filter *out = program->filter;
 	size_t n = 0, listed = sizeof(traced) / sizeof(traced[0]);
 
-	if (listed * 2 + 10 > room)
+	if (listed * 2 + 20 > room)
 		return 0;
 	out[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
 	out[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0);
@@ -53,6 +78,7 @@ size_t policy_filter(struct sock_fprog *program, size_t room)
 	out[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
 	out[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1);
 	out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
+	n += futex_filter(out + n);
 	for (size_t i = 0; i < listed; i++) {
 		out[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, traced[i], 0, 1);
 		out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE);
@@ -110,6 +136,31 @@ static int signal_self(struct vessel *vessel, struct user_regs_struct *regs)
 	return vessel_set_registers(vessel, regs);
 }
 
+/* Back before the instruction: whoever resumes here comes here again. */
+static int stand_before(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
+{
+	regs->rax = regs->orig_rax;
+	regs->orig_rax = (unsigned long)-1;
+	regs->rip -= 2;
+	run->pc = regs->rip;
+	return vessel_set_registers(vessel, regs);
+}
+
+/* A wait without a time limit on a value that stands: nobody else runs who could change it. */
+static bool waits_for_ever(struct vessel *vessel, const struct user_regs_struct *regs)
+{
+	int command = (int)regs->rsi & FUTEX_COMMAND;
+	uint32_t value;
+	size_t done;
+
+	if (regs->r10) /* a time limit, absolute or relative */
+		return false;
+	if (pager_read(vessel->pager, regs->rdi, (uint8_t *)&value, sizeof(value), &done) < 0)
+		return false; /* EFAULT is the kernel's to give */
+	return command == FUTEX_WAIT || command == FUTEX_WAIT_BITSET ? value == (uint32_t)regs->rdx :
+								       value != 0;
+}
+
 int policy_system_call(struct vessel *vessel, struct run *run)
 {
 	struct user_regs_struct regs;
@@ -120,13 +171,16 @@ int policy_system_call(struct vessel *vessel, struct run *run)
 	switch (regs.orig_rax) {
 	case SYS_exit:
 	case SYS_exit_group:
-		/* Back before the instruction: whoever resumes here comes here again. */
+		run->end = RUN_EXITING;
 		run->status = (int)regs.rdi & 0xff;
-		regs.rax = regs.orig_rax;
-		regs.orig_rax = (unsigned long)-1;
-		regs.rip -= 2;
-		run->pc = regs.rip;
-		rc = vessel_set_registers(vessel, &regs);
+		rc = stand_before(vessel, &regs, run);
+		return rc < 0 ? rc : 1;
+	case SYS_futex:
+		if (!waits_for_ever(vessel, &regs))
+			return 0;
+		run->end = RUN_WAITING;
+		run->address = regs.rdi;
+		rc = stand_before(vessel, &regs, run);
 		return rc < 0 ? rc : 1;
 	case SYS_fork:
 	case SYS_vfork:

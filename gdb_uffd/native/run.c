@@ -210,7 +210,6 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 		if (rc < 0)
 			return rc;
 		if (rc == 1) {
-			run->end = RUN_EXITING;
 			run->signal = SIGTRAP;
 			return 1;
 		}

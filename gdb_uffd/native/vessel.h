@@ -32,6 +32,7 @@ enum run_end {
 	RUN_OUTPUT = 2,  /* the output pipe is readable; the vessel runs on */
 	RUN_EXITING = 3, /* about to exit with `status`; stands before that system call */
 	RUN_GONE = 4,    /* the process is gone: `status` as waitpid(2) has it */
+	RUN_WAITING = 5, /* about to wait for ever on the futex at `address`; stands before the call */
 };
 
 struct run {
@@ -40,6 +41,7 @@ struct run {
 	int status;
 	bool stepped; /* a single step (or range step) completed */
 	uint64_t pc;
+	uint64_t address; /* of the futex */
 	uint8_t siginfo[128];
 };
 
@@ -100,7 +102,7 @@ void vessel_share_cpu(struct vessel *vessel);
 void vessel_leave_cpu(struct vessel *vessel);
 int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count);
 int vessel_wait_stop(struct vessel *vessel, int *status);
-/* Decides about the system call the vessel stands before.  1: about to exit. */
+/* Decides about the system call the vessel stands before.  1: it goes no further, `run` says why. */
 int policy_system_call(struct vessel *vessel, struct run *run);
 struct sock_fprog;
 size_t policy_filter(struct sock_fprog *program, size_t room);

@@ -7,7 +7,7 @@ import signal
 import struct
 from typing import Any, Optional
 
-from gdb_uffd.model import page_floor
+from gdb_uffd.model import MemoryUnavailable, page_floor
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.interface import Client, Resume, Stop
@@ -92,7 +92,32 @@ class Runner:
                 message=f"the program would exit with code {run.status} here; "
                 "`bt` shows where, `uffd reset` goes back to the snapshot",
             )  # fmt: skip
+        if run.end == lib.RUN_WAITING:
+            return Stop(
+                action.tid, signal.SIGTRAP,
+                message=f"the program would wait here for ever: {self._awaited(run.address)}; "
+                "`bt` shows where",
+            )  # fmt: skip
         return self._stopped(action)
+
+    def _awaited(self, address: int) -> str:
+        """What a futex stands for, as far as glibc's use of it tells: the recorded threads stay
+        as they are, so a lock that one of them holds is never released.
+
+        `pthread_mutex_t` has `__lock` first and `__owner` 8 bytes on (struct __pthread_mutex_s);
+        pthread_join waits on the TID in `struct pthread`, which the kernel clears at the end.
+        """
+        tids = [thread.tid for thread in self.machine.snapshot.threads]
+        try:
+            value, _, owner = struct.unpack("<3i", self.machine.read(address, 12))
+        except MemoryUnavailable:
+            return f"the futex at {address:#x}, and no other thread runs"
+        if owner in tids:
+            whose = "this thread itself" if owner == self.threads.loaded else f"thread {owner}"
+            return f"a lock at {address:#x}, held by {whose}, and no other thread runs"
+        if value in tids:
+            return f"for thread {value} to end, and no other thread runs"
+        return f"the futex (lock, condition, ...) at {address:#x}, and no other thread runs"
 
     def _drain(self, client: Client) -> None:
         while True:
