@@ -160,7 +160,8 @@ class DirtyPage:
     `kind` is data, tls, heap, stack or anonymous; `thread` is the TID for tls and stack.
     `writers`: "program", "gdb" (pushed frames, breakpoints, `set var`), "malloc" (gdb's
     own call of the inferior's malloc for a string argument).  `runs` holds the first
-    differences, joined when at most 7 equal bytes lie between; `more_runs` tells of a cut.
+    differences, joined when at most 7 equal bytes lie between (of a stack page only one: its
+    scratch says little); `more_runs` tells of a cut.
     """
 
     start: int
@@ -173,7 +174,7 @@ class DirtyPage:
     first_write: Optional[FirstWrite] = None
     runs: List[Run] = field(default_factory=list)
     more_runs: bool = False
-    sp_floor: int = 0  # for a stack page: the thread's stack pointer when the call began
+    bytes_above: int = 0  # of a stack page: changed bytes in frames that were there before
     around: List[Run] = field(default_factory=list)  # the 16-byte blocks that hold the runs
 
 
@@ -233,7 +234,7 @@ def _field_names(kind: type) -> Tuple[str, ...]:
     return names
 
 
-_ADDRESSES = {"start", "end", "address", "pc", "sp", "sp_floor"}
+_ADDRESSES = {"start", "end", "address", "pc", "sp"}
 
 
 def _runs_from_json(data: List[Dict[str, str]]) -> List[Run]:
@@ -268,7 +269,7 @@ def report_from_json(data: Dict[str, Any]) -> CallReport:
                 around=_runs_from_json(p["around"]),
                 runs=_runs_from_json(p["runs"]),
                 more_runs=p["more_runs"],
-                sp_floor=int(p["sp_floor"], 16),
+                bytes_above=p["bytes_above"],
             )
         )
     names = [f.name for f in dataclasses.fields(CallReport) if f.name != "pages"]

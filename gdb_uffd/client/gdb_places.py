@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ def forget(_event: object = None) -> None:
     """Object files came or went."""
     global _cache
     _cache = _Cache()
+    _real_path.cache_clear()
 
 
 def _place(address: int) -> _Place:
@@ -194,7 +196,12 @@ def _of_program(symtab: gdb.Symtab) -> bool:
     space = gdb.current_progspace()
     if space is None or not space.filename:
         return False
-    return os.path.realpath(symtab.objfile.filename or "") == os.path.realpath(space.filename)
+    return _real_path(symtab.objfile.filename or "") == _real_path(space.filename)
+
+
+@functools.lru_cache(maxsize=256)
+def _real_path(name: str) -> str:
+    return os.path.realpath(name)
 
 
 def thread_locals(first: FirstWrite) -> Iterator[gdb.Symbol]:

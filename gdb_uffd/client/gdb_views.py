@@ -59,7 +59,7 @@ def diff(session: Session, which_all: bool, expression: str) -> None:
     limits = _range(expression) if expression else None
     if limits is None:
         report = _report(session, which_all)
-        starts = [page.start for page in report.pages if page.runs] if report else []
+        starts = [page.start for page in report.pages if page.bytes_changed] if report else []
         nothing = "nothing differs"
     else:
         session.calls_pending = False

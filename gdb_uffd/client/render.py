@@ -6,7 +6,7 @@ What needs symbols (names, lines, thread numbers) comes through a `Namer`.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Protocol, Sequence, Tuple
 
 from gdb_uffd.client.text import Look, milliseconds, number, plural, printable, wrap_items
@@ -98,7 +98,7 @@ def report_lines(
     """The count line, a line a page (neighbours folded), and what else the user must know."""
     program, gdb_pages = split_pages(report)
     lines = [count_line(report, len(program), wall_ms)]
-    rows = [_row(group, namer) for group in fold(program)]
+    rows = [_row(group, namer) for group in fold(program, namer)]
     shown = rows if all_lines else rows[:MAX_PAGES_SHOWN]
     lines += _table(shown, look)
     if len(rows) > len(shown):
@@ -148,20 +148,28 @@ def summary_line(summary: Summary, look: Look) -> str:
     return look.plain(f"[uffd: {' · '.join(parts)}]")
 
 
-def fold(pages: Sequence[DirtyPage]) -> List[List[DirtyPage]]:
-    """Neighbouring pages that agree in kind, mapping, thread and first writer's place."""
+def fold(pages: Sequence[DirtyPage], namer: Namer) -> List[List[DirtyPage]]:
+    """Neighbouring pages that agree in kind, mapping, thread and the first writer's place."""
     groups: List[List[DirtyPage]] = []
+    writers: Dict[FirstWrite, str] = {}
+    last: Tuple[object, ...] = ()
+
+    def writer(first: Optional[FirstWrite]) -> str:
+        if first is None:
+            return ""
+        place = replace(first, sp=0)  # what tells one writer's writes apart is not the stack
+        if place not in writers:
+            writers[place] = namer.writer(first).text()
+        return writers[place]
+
     for page in sorted(pages, key=lambda p: p.start):
-        if groups and groups[-1][-1].end == page.start and _same(groups[-1][-1], page):
+        key = (page.kind, page.mapping, page.thread, writer(page.first_write))
+        if groups and groups[-1][-1].end == page.start and key == last:
             groups[-1].append(page)
         else:
             groups.append([page])
+        last = key
     return groups
-
-
-def _same(a: DirtyPage, b: DirtyPage) -> bool:
-    first = (a.first_write and a.first_write.pc, b.first_write and b.first_write.pc)
-    return (a.kind, a.mapping, a.thread) == (b.kind, b.mapping, b.thread) and first[0] == first[1]
 
 
 @dataclass(frozen=True)
@@ -206,7 +214,7 @@ def _bytes_text(group: List[DirtyPage]) -> str:
     head = group[0]
     if not total:
         return "written, but no byte changed"
-    if head.kind == "stack" and head.sp_floor:
+    if head.kind == "stack":
         return _stack_text(group, total)
     if len(group) > 1:
         return f"{number(total)} B in {len(group)} pages"
@@ -222,13 +230,7 @@ def _bytes_text(group: List[DirtyPage]) -> str:
 
 def _stack_text(group: List[DirtyPage], total: int) -> str:
     """Bytes below the frame are nobody's any more; bytes above it are a caller's variables."""
-    floor = group[0].sp_floor
-    above = sum(
-        sum(x != y for x, y in zip(run.before[skip:], run.after[skip:]))
-        for page in group
-        for run in page.runs
-        for skip in (max(0, floor - run.address),)
-    )
+    above = sum(page.bytes_above for page in group)
     below = max(0, total - above)
     texts = [f"{number(above)} B in the frames"] if above else []
     if below:

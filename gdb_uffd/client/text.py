@@ -73,6 +73,8 @@ def size(value: int) -> str:
 
 def printable(text: str) -> str:
     """`text` with what could steer a terminal replaced: names come from files."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else "?" for char in text)
 
 

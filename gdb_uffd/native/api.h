@@ -20,6 +20,7 @@
 #define RUN_EXITING ...
 #define RUN_GONE ...
 #define RUN_WAITING ...
+#define RUN_KILLING ...
 #define REFUSED_MAX ...
 #define STACK_WORDS ...
 
@@ -63,7 +64,7 @@ int pager_breakpoint_insert(struct pager *pager, uint64_t address);
 int pager_breakpoint_remove(struct pager *pager, uint64_t address);
 
 struct refused { int64_t nr; uint64_t args[6]; int error; ...; };
-struct run { int end, signal, status; bool stepped; uint64_t pc, address; uint8_t siginfo[128]; ...; };
+struct run { int end, signal, status; bool interrupted, stepped; uint64_t pc, address; uint8_t siginfo[128]; ...; };
 struct vessel {
 	int pid;
 	int output_fd, how;
@@ -111,6 +112,7 @@ int transaction_commit(struct pager *pager);
 int transaction_discard(struct pager *pager);
 int transaction_save_overlays(struct pager *pager);
 int transaction_reset(struct pager *pager);
+uint32_t count_changed(const uint8_t *before, const uint8_t *after, size_t len);
 size_t diff_runs(const uint8_t *before, const uint8_t *after, size_t gap, uint16_t *runs, size_t room);
 
 size_t callers_find(struct pager *pager, const uint64_t *stack, size_t words, uint64_t *callers,

@@ -109,9 +109,26 @@ static int refuse(struct vessel *vessel, struct user_regs_struct *regs, int erro
 	return skip(vessel, regs, -error);
 }
 
+/* Back before the instruction: whoever resumes here comes here again. */
+static int stand_before(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
+{
+	regs->rax = regs->orig_rax;
+	regs->orig_rax = (unsigned long)-1;
+	regs->rip -= 2;
+	run->pc = regs->rip;
+	return vessel_set_registers(vessel, regs);
+}
+
+static int signal_number(const struct user_regs_struct *regs)
+{
+	bool third = regs->orig_rax == SYS_tgkill || regs->orig_rax == SYS_rt_tgsigqueueinfo;
+
+	return (int)(third ? regs->rdx : regs->rsi);
+}
+
 /* A signal to itself goes to the vessel; to anybody else it is refused: the recorded PID may be
  * a live process by now. */
-static int signal_self(struct vessel *vessel, struct user_regs_struct *regs)
+static int signal_self(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
 {
 	pid_t first = (pid_t)regs->rdi, second = (pid_t)regs->rsi;
 	bool self;
@@ -130,19 +147,14 @@ static int signal_self(struct vessel *vessel, struct user_regs_struct *regs)
 	}
 	if (!self)
 		return refuse(vessel, regs, EPERM);
+	if (signal_number(regs) == SIGKILL) {
+		int rc = stand_before(vessel, regs, run);
+		run->end = RUN_KILLING;
+		return rc < 0 ? rc : 1;
+	}
 	regs->rdi = (unsigned long)vessel->pid;
 	if (regs->orig_rax == SYS_tgkill || regs->orig_rax == SYS_rt_tgsigqueueinfo)
 		regs->rsi = (unsigned long)vessel->pid;
-	return vessel_set_registers(vessel, regs);
-}
-
-/* Back before the instruction: whoever resumes here comes here again. */
-static int stand_before(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
-{
-	regs->rax = regs->orig_rax;
-	regs->orig_rax = (unsigned long)-1;
-	regs->rip -= 2;
-	run->pc = regs->rip;
 	return vessel_set_registers(vessel, regs);
 }
 
@@ -200,7 +212,7 @@ int policy_system_call(struct vessel *vessel, struct run *run)
 	case SYS_tgkill:
 	case SYS_rt_sigqueueinfo:
 	case SYS_rt_tgsigqueueinfo:
-		return signal_self(vessel, &regs);
+		return signal_self(vessel, &regs, run);
 	case SYS_getpid:
 		return skip(vessel, &regs, vessel->recorded_pid);
 	case SYS_gettid:

@@ -233,6 +233,7 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 		vessel->stop_sent = vessel->stop_stale = false;
 		if (stale)
 			return let_go(vessel, 0);
+		run->interrupted = true;
 	}
 	if (program_counter(vessel, &run->pc) < 0)
 		return -ESRCH;

@@ -44,13 +44,13 @@ static int page_before(struct pager *pager, const struct written *w, uint8_t *to
 	return pager_source_page(pager->layout_changed ? &pager->at_tx : &pager->regions, w->page, to);
 }
 
-static uint32_t count_changed(const uint8_t *before, const uint8_t *after)
+uint32_t count_changed(const uint8_t *before, const uint8_t *after, size_t len)
 {
 	uint32_t count = 0;
 
-	if (memcmp(before, after, PAGE_BYTES) == 0)
+	if (memcmp(before, after, len) == 0)
 		return 0;
-	for (size_t i = 0; i < PAGE_BYTES; i++)
+	for (size_t i = 0; i < len; i++)
 		count += before[i] != after[i];
 	return count;
 }
@@ -64,7 +64,7 @@ static int by_page(const void *left, const void *right)
 
 static int fill(struct change *change, const uint8_t *before, const uint8_t *after, bool keep)
 {
-	change->bytes_changed = count_changed(before, after);
+	change->bytes_changed = count_changed(before, after, PAGE_BYTES);
 	if (!change->bytes_changed || !keep)
 		return 0;
 	change->before = malloc(PAGE_BYTES);

@@ -42,6 +42,9 @@ int transaction_save_overlays(struct pager *pager);
 /* Back to the snapshot; no vessel lives. */
 int transaction_reset(struct pager *pager);
 
+/* How many of the bytes differ. */
+uint32_t count_changed(const uint8_t *before, const uint8_t *after, size_t len);
+
 /* Differing stretches of two pages, joined over at most `gap` equal bytes: offsets and lengths
  * into `runs` (pairs), at most `room` pairs; returns how many there are in all. */
 size_t diff_runs(const uint8_t *before, const uint8_t *after, size_t gap, uint16_t *runs, size_t room);

@@ -32,6 +32,7 @@ enum run_end {
 	RUN_OUTPUT = 2,  /* the output pipe is readable; the vessel runs on */
 	RUN_EXITING = 3, /* about to exit with `status`; stands before that system call */
 	RUN_GONE = 4,    /* the process is gone: `status` as waitpid(2) has it */
+	RUN_KILLING = 6, /* about to send itself SIGKILL; stands before that system call */
 	RUN_WAITING = 5, /* about to wait for ever on the futex at `address`; stands before the call */
 };
 
@@ -39,6 +40,7 @@ struct run {
 	int end;
 	int signal;
 	int status;
+	bool interrupted; /* the SIGSTOP of vessel_interrupt */
 	bool stepped; /* a single step (or range step) completed */
 	uint64_t pc;
 	uint64_t address; /* of the futex */

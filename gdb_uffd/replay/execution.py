@@ -92,6 +92,12 @@ class Runner:
                 message=f"the program would exit with code {run.status} here; "
                 "`bt` shows where, `uffd reset` goes back to the snapshot",
             )  # fmt: skip
+        if run.end == lib.RUN_KILLING:
+            return Stop(
+                action.tid, signal.SIGTRAP,
+                message="the program would end itself with SIGKILL here; `bt` shows where, "
+                "`uffd reset` goes back to the snapshot",
+            )  # fmt: skip
         if run.end == lib.RUN_WAITING:
             return Stop(
                 action.tid, signal.SIGTRAP,
@@ -144,7 +150,7 @@ class Runner:
         number = run.signal
         siginfo = bytes(ffi.buffer(run.siginfo))
         _, _, code, _, fault = _SIGINFO.unpack_from(siginfo)
-        if number == signal.SIGSTOP:
+        if run.interrupted:
             return Stop(tid, signal.SIGINT)
         if number == signal.SIGTRAP:
             return self._trap(action, code, siginfo)

@@ -79,6 +79,10 @@ class Builder:
     def _page(self, change: Any, index: int) -> DirtyPage:
         runs, more = self._differences(change, index)
         place = self._place(change.page, runs)
+        above = 0
+        if place.kind == "stack" and runs:
+            above = self._bytes_above(change)
+            runs, more = runs[:1], more or len(runs) > 1
         first = None
         if change.first.tid:
             first = FirstWrite(
@@ -96,8 +100,13 @@ class Builder:
             runs=runs,
             more_runs=more,
             around=self._around(change, runs) if place.kind in ("data", "tls") else [],
-            sp_floor=self.sp_floor if place.kind == "stack" else 0,
+            bytes_above=above,
         )
+
+    def _bytes_above(self, change: Any) -> int:
+        """Changed bytes at or above the stack pointer as it was before the call's own frames."""
+        skip = min(max(0, self.sp_floor - change.page), PAGE_SIZE)
+        return int(lib.count_changed(change.before + skip, change.after + skip, PAGE_SIZE - skip))
 
     def _place(self, page: int, runs: List[Run]) -> Place:
         """What the changed bytes belong to: one page can hold a stack's top and the TLS block."""

@@ -69,7 +69,6 @@ def sample() -> CallReport:
             thread=42,
             first_write=None,
             bytes_changed=96,
-            sp_floor=floor,
             runs=[Run(floor - 96, b"\0" * 96, b"\1" * 96)],
         ),
     )
@@ -162,9 +161,8 @@ def test_a_writer_in_a_library_leads_to_the_program():
 
 
 def test_stack_bytes_in_and_below_the_frames():
-    floor = 0x1800
     run = Run(0x17F8, b"\0" * 16, b"\1" * 16)
-    stack = page(0x1000, "stack", bytes_changed=16, sp_floor=floor, runs=[run], first_write=None)
+    stack = page(0x1000, "stack", bytes_changed=16, bytes_above=8, runs=[run], first_write=None)
     line = render.report_lines(report(stack), Names(), Look())[1]
     assert line.endswith("8 B in the frames, 8 B below the frame")
 
