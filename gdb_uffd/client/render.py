@@ -239,10 +239,17 @@ def _stack_text(group: List[DirtyPage], total: int) -> str:
 
 
 def _gdb_line(pages: List[DirtyPage]) -> str:
-    why = "pushed frame, string arguments"
-    if not any("malloc" in page.writers for page in pages):
-        why = "pushed frames, breakpoints"
-    return f"  and {plural(len(pages), 'page')} only gdb wrote ({why})"
+    why = {
+        "pushed frames": any(page.kind == "stack" for page in pages),
+        "string arguments": any("malloc" in page.writers for page in pages),
+        "assignments": any(
+            page.bytes_changed and page.kind != "stack" and "malloc" not in page.writers
+            for page in pages
+        ),
+        "breakpoints": any(not page.bytes_changed and page.kind == "data" for page in pages),
+    }
+    named = ", ".join(name for name, holds in why.items() if holds) or "breakpoints"
+    return f"  and {plural(len(pages), 'page')} only gdb wrote ({named})"
 
 
 def _table(rows: Sequence[_Row], look: Look) -> List[str]:

@@ -42,7 +42,7 @@ int regions_protect(struct regions *regions, uint64_t start, uint64_t end, int p
 const struct region *regions_find(const struct regions *regions, uint64_t address);
 void regions_deinit(struct regions *regions);
 
-struct access { uint64_t pc, sp; uint32_t tid; ...; };
+struct access { uint64_t pc, sp, address; uint32_t tid; ...; };
 struct touch { uint64_t page, pc, sp; uint32_t write; ...; };
 struct pages { size_t written_count; ...; };
 

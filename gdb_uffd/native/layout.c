@@ -278,6 +278,7 @@ static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
 	/* What moved is present at its new place, and differs from what was there before. */
 	for (uint64_t done = 0; rc == 0 && done < kept; done += PAGE_BYTES) {
 		struct page_slot *slot = pages_get(&pager->pages, to + done);
+		who.address = to + done;
 		struct written *w = slot ? pager_note_write(pager, to + done, WRITER_PROGRAM, &who) : NULL;
 		if (!w)
 			return -ENOMEM;

@@ -210,7 +210,7 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 	bool write = protected || (msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE);
 	/* A fault of our own process_vm_* calls carries our TID, not the vessel's. */
 	bool program = msg->arg.pagefault.feat.ptid == (uint32_t)pager->vessel;
-	struct access who = {0};
+	struct access who = {.address = msg->arg.pagefault.address};
 	int rc;
 
 	if (program)

@@ -9,6 +9,7 @@
 /* Who touched a page: from /proc/TID/syscall while the thread sleeps in its fault. */
 struct access {
 	uint64_t pc, sp;
+	uint64_t address; /* the byte; its page where the kernel does not tell (Linux < 5.18) */
 	uint32_t tid; /* the vessel's TID; 0: nobody */
 };
 

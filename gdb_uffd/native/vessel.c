@@ -179,7 +179,7 @@ static int take_uffd(struct vessel *vessel, int64_t number)
 		return fail(&vessel->error, errno, "pidfd_getfd (Linux 5.6 or newer is needed)");
 	uint64_t wanted = UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_PAGEFAULT_FLAG_WP;
 	if (uffd_probe(&present, &how) == 0)
-		wanted |= present & UFFD_FEATURE_POISON;
+		wanted |= present & (UFFD_FEATURE_POISON | UFFD_FEATURE_EXACT_ADDRESS);
 	int rc = uffd_api(uffd, wanted, &features);
 	if (rc < 0) {
 		close(uffd);

@@ -78,7 +78,7 @@ class Builder:
 
     def _page(self, change: Any, index: int) -> DirtyPage:
         runs, more = self._differences(change, index)
-        place = self._place(change.page, runs)
+        place = self._place(change.first.address or change.page, runs)
         above = 0
         if place.kind == "stack" and runs:
             above = self._bytes_above(change)
@@ -108,9 +108,10 @@ class Builder:
         skip = min(max(0, self.sp_floor - change.page), PAGE_SIZE)
         return int(lib.count_changed(change.before + skip, change.after + skip, PAGE_SIZE - skip))
 
-    def _place(self, page: int, runs: List[Run]) -> Place:
-        """What the changed bytes belong to: one page can hold a stack's top and the TLS block."""
-        place = self.classify(runs[0].address if runs else page)
+    def _place(self, touched: int, runs: List[Run]) -> Place:
+        """What the changed bytes belong to: one page can hold a stack's top and the TLS block.
+        Where none changed, the byte that was written first."""
+        place = self.classify(runs[0].address if runs else touched)
         if place.kind != "tls":
             for run in runs[1:]:
                 other = self.classify(run.address)

@@ -125,7 +125,7 @@ def test_pages_of_gdb_are_a_last_line():
     pages = [page(0x1000, "stack", writers=["gdb"]), page(0x2000, "heap", writers=["malloc"])]
     lines = render.report_lines(report(*pages), Names(), Look())
     assert lines[0].startswith("no pages dirtied")
-    assert lines[1] == "  and 2 pages only gdb wrote (pushed frame, string arguments)"
+    assert lines[1] == "  and 2 pages only gdb wrote (pushed frames, string arguments)"
     data = render.report_json(report(*pages), Names())
     assert data["dirty"] == [] and len(data["gdb_dirty"]) == 2
     both = page(0x3000, "stack", writers=["gdb", "program"])
@@ -218,3 +218,25 @@ def test_hex_dump_shows_only_lines_that_differ():
     assert len(list(diff_lines(image, Look(), context=1))) == 9
     coloured = list(diff_lines(image, Look(colour=True)))
     assert "\x1b[31m00\x1b[m" in coloured[0] and "\x1b[32m41\x1b[m" in coloured[1]
+
+
+def test_neighbours_fold_by_what_is_shown():
+    pages = [
+        page(at, "stack", bytes_changed=at // 0x1000, first_write=FirstWrite(0x1111, at, 42))
+        for at in (0x1000, 0x2000, 0x3000)
+    ]
+    lines = render.report_lines(report(*pages), Names(), Look())
+    assert len(lines) == 2 and "0x1000-0x4000" in lines[1] and "6 B below the frame" in lines[1]
+
+
+def test_what_only_gdb_wrote_is_told_by_its_reason():
+    gdb = ["gdb"]
+    assigned = page(0x1000, "data", writers=gdb, bytes_changed=1, first_write=None)
+    broken = page(0x2000, "data", writers=gdb, bytes_changed=0, first_write=None)
+    pushed = page(0x3000, "stack", writers=gdb, bytes_changed=8, first_write=None)
+    last = [render.report_lines(report(p), Names(), Look())[-1] for p in (assigned, broken, pushed)]
+    assert [line.split("wrote ")[1] for line in last] == [
+        "(assignments)",
+        "(breakpoints)",
+        "(pushed frames)",
+    ]
