@@ -133,7 +133,8 @@ class ThreadState:
 
 @dataclass(frozen=True)
 class FirstWrite:
-    """Who wrote a page first: instruction, stack pointer, recorded TID.
+    """Who wrote a page first: instruction, stack pointer, recorded TID; `address` is the first
+    byte written (its page's start where the kernel does not tell: Linux before 5.18).
 
     `callers`: likely return addresses found above `sp`, innermost first.
     """
@@ -142,6 +143,7 @@ class FirstWrite:
     sp: int
     tid: int
     callers: Tuple[int, ...] = ()
+    address: int = 0
 
 
 @dataclass
@@ -265,6 +267,7 @@ def report_from_json(data: Dict[str, Any]) -> CallReport:
                     int(first["sp"], 16),
                     first["tid"],
                     tuple(int(a, 16) for a in first["callers"]),
+                    int(first["address"], 16),
                 ),
                 around=_runs_from_json(p["around"]),
                 runs=_runs_from_json(p["runs"]),

@@ -34,7 +34,9 @@ class Symbols:
 
     def section(self, page: DirtyPage) -> str:
         """The section of the page's first change, by its symbol or by `info files`."""
-        address = page.runs[0].address if page.runs else page.start
+        first = page.first_write
+        unchanged = first.address if first is not None and first.address else page.start
+        address = page.runs[0].address if page.runs else unchanged
         return gdb_places.section(address)
 
     def thread(self, tid: int) -> str:

@@ -157,7 +157,7 @@ def fold(pages: Sequence[DirtyPage], namer: Namer) -> List[List[DirtyPage]]:
     def writer(first: Optional[FirstWrite]) -> str:
         if first is None:
             return ""
-        place = replace(first, sp=0)  # what tells one writer's writes apart is not the stack
+        place = replace(first, sp=0, address=0)  # neither tells one writer from another
         if place not in writers:
             writers[place] = namer.writer(first).text()
         return writers[place]
@@ -293,6 +293,7 @@ def page_json(page: DirtyPage, namer: Namer) -> Dict[str, Any]:
             "pc": hex(page.first_write.pc),
             "sp": hex(page.first_write.sp),
             "tid": page.first_write.tid,
+            "address": hex(page.first_write.address or page.start),
             "function": writer.function or None,
             "file": writer.file or None,
             "line": writer.line or None,

@@ -86,7 +86,11 @@ class Builder:
         first = None
         if change.first.tid:
             first = FirstWrite(
-                change.first.pc, change.first.sp, self.tid, self._callers(change.stack)
+                change.first.pc,
+                change.first.sp,
+                self.tid,
+                self._callers(change.stack),
+                change.first.address,
             )
         return DirtyPage(
             start=change.page,
