@@ -31,7 +31,7 @@ STEPS: List[Tuple[str, str, str]] = [
     ("The bytes before and after.", "uffd diff counter", r"11 04(.|\n)*12 04"),
     ("The same for programs.", "uffd call -json push(7)", r'^\{.*"value": ?"1042".*\}$'),
     ("On another thread.", "thread 2", r""),
-    ("", "uffd call push(8)", r"TLS   thread 2"),
+    ("", "uffd call push(8)", r"tls_hits 42 → 43"),
     ("Breakpoints and stepping, too.", "break sum", r"Breakpoint 1 at"),
     # gdb reports a call that a breakpoint interrupts as an error.
     ("", "print sum()", r"stopped while in a function called from GDB"),
