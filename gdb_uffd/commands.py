@@ -199,6 +199,7 @@ class Reset(_Command):
         session.calls_pending, session.wall_ms = False, None
         gdb_session.reselect(session)
         flush_caches()
+        gdb_session.restore_signals(session)
         say("reset: everything is as recorded")
         gdb.write(quiet("frame"))
 

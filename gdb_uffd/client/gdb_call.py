@@ -249,8 +249,8 @@ def failure_line(session: Session, report: CallReport, outcome: _Outcome, looks:
     if not outcome.error:
         return ""
     stop = outcome.stop
-    if stop is None and not report.ended and (outcome.number or not outcome.functions):
-        return one_line(outcome.error)  # nothing was called: gdb's own words
+    if stop is None and not _ended(report, outcome.error):
+        return one_line(outcome.error)  # it never began, or had returned: gdb's own words
     what = _function_name(outcome)
     if stop is not None and stop.breakpoint:
         return (
@@ -274,6 +274,12 @@ def failure_line(session: Session, report: CallReport, outcome: _Outcome, looks:
         why = one_line(outcome.error)
     end = "kept; `uffd reset` forgets it" if report.kept else "discarded"
     return looks.plain(f"{what} did not return: {why}; {end}")
+
+
+def _ended(report: CallReport, error: str) -> bool:
+    """Whether a call ended otherwise than by a stop that gdb saw."""
+    words = ("std::terminate", "interrupted", "Cannot access memory")
+    return bool(report.ended or report.unavailable) or any(word in error for word in words)
 
 
 def _function_name(outcome: _Outcome) -> str:

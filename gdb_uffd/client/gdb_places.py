@@ -84,6 +84,8 @@ def _place(address: int) -> _Place:
         place = _Place()
         if match:
             name = re.sub(r"@@?[\w.]+$", "", match[1])  # a symbol's version is no part of its name
+            if match[3].startswith(".got") and "@got" not in name:
+                name += "@got"  # a slot that holds the address, not the function itself
             place = _Place(name, int(match[2] or 0), match[3])
         _cache.places[address] = place
     return place

@@ -209,6 +209,20 @@ def _show(session: Session) -> None:
     )
 
 
+def restore_signals(session: Session) -> None:
+    """After a reset gdb would still deliver the signal that some later stop left in a thread.
+
+    `queue-signal` (gdb manual, "Signaling") sets what a thread gets when it is resumed.  A
+    signal that gdb does not pass on is not queued either.
+    """
+    number = session.ready.signal
+    recorded = signal.Signals(number).name if number in set(signal.Signals) else "0"
+    wanted = [("all", "0"), (str(session.first_thread), recorded)]
+    for threads, name in wanted if session.first_thread else wanted[:1]:
+        with contextlib.suppress(gdb.error):
+            quiet(f"thread apply {threads} -q -s queue-signal {name}")
+
+
 def signal_text(number: int) -> str:
     """11 as "SIGSEGV, Segmentation fault"."""
     try:

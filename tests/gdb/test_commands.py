@@ -155,6 +155,14 @@ def test_reset_returns_to_the_recorded_stop(zoo):
     assert zoo.run("frame") == where
 
 
+def test_reset_restores_the_signal_that_gdb_would_deliver(zoo):
+    """The signal of a call that failed is not what the recorded thread gets when it goes on."""
+    zoo.run("print crash_after_dirt()")  # SIGSEGV; the core was made by SIGABRT
+    zoo.run("uffd reset")
+    text = zoo.run("continue")
+    assert "SIGABRT" in text and "SIGSEGV" not in text, text
+
+
 def test_kill(sample):
     sample.run("print push(7)")
     pids = survivors.ours()

@@ -182,6 +182,7 @@ def test_json_is_plain_and_whole():
         "pc": "0x1111",
         "sp": "0x7fff0000",
         "tid": 42,
+        "address": "0x55bdbec10000",
         "function": "push",
         "file": "/src/sample.c",
         "line": 7,
