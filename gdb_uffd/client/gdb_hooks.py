@@ -15,7 +15,8 @@ from gdb_uffd.client.render import summary_line
 from gdb_uffd.client.wire import parse_summary
 from gdb_uffd.model import UffdError
 
-_REPORTING = ("print", "call", "output", "printf")
+_REPORTING = ("print", "call")
+_SILENT = ("output", "printf")  # they compose a line of the user's own, which may go on
 """Commands that evaluate expressions: in scripts and with -batch no prompt follows them."""
 
 _MODULE = "gdb_uffd.client.gdb_hooks"
@@ -102,6 +103,15 @@ def after_command() -> None:
         say(summary_line(summary, look()))
 
 
+def after_silent_command() -> None:
+    """Close the transaction; `uffd dirty` tells what it did."""
+    session = gdb_session.selected()
+    if session is not None and session.calls_pending and not session.in_call:
+        session.calls_pending, session.call_depth = False, 0
+        with contextlib.suppress(UffdError):
+            session.request("commit")
+
+
 def _before_prompt(_event: object = None) -> None:
     with contextlib.suppress(gdb.error):
         gdb_session.settle()
@@ -153,6 +163,9 @@ def define_hooks() -> None:
     for command in _REPORTING:
         _define(f"hook-{command}", "before_command")
         _define(f"hookpost-{command}", "after_command")
+    for command in _SILENT:
+        _define(f"hook-{command}", "before_command")
+        _define(f"hookpost-{command}", "after_silent_command")
     for command in ("kill", "detach", "disconnect"):
         _define(f"hook-{command}", "before_leaving")
     _define("hook-quit", "before_quit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -24,6 +25,7 @@ from gdb_uffd.replay.interface import Client, Resume, Stop
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.report import Builder, page_images, refused_lines
 from gdb_uffd.replay.state import SavedThreads, Threads
+from gdb_uffd.trace.places import ARENA
 from gdb_uffd.trace.source import UNAVAILABLE, Place, Snapshot
 
 READ_MAX = 1 << 26
@@ -309,12 +311,23 @@ class Diversion:
         for mapping in self.snapshot.mappings:
             if mapping.start <= address < mapping.end:
                 return self.snapshot.classify(address)
-        if self._in_heap(address):
+        if self._in_heap(address) or self._in_new_arena(address):
             return Place("heap", "[heap]")
         region = lib.regions_find(ffi.addressof(self.machine.pager, "regions"), address)
         if region != ffi.NULL and region.flags & lib.REGION_GROWTH:
             return self.snapshot.classify(region.end)
         return Place("anonymous", "[anon]")
+
+    def _in_new_arena(self, address: int) -> bool:
+        """Whether a call made a heap of glibc's malloc there: struct heap_info {ar_ptr, prev,
+        size, ...} at a 64 MiB boundary, its arena right behind (malloc/arena.c)."""
+        base = address & ~(ARENA - 1)
+        try:
+            arena, previous, size = struct.unpack("<3Q", self.read_memory(base, 24))
+        except MemoryUnavailable:
+            return False
+        inside = base + 32 <= arena <= base + 256
+        return inside and not previous and address < base + size <= base + ARENA
 
     def report_all(self) -> CallReport:
         self.commit_pending()

@@ -38,6 +38,8 @@ _SYSCALLS = {
 }  # fmt: skip
 """Numbers of arch/x86/entry/syscalls/syscall_64.tbl that the policy can refuse."""
 
+CLONE_VM = 0x100  # <linux/sched.h>
+
 _SIGNED_ARGUMENTS = {62: 2, 200: 2, 234: 3}  # how many to show
 
 
@@ -49,6 +51,8 @@ def refused_lines(vessel: Any) -> List[str]:
         shown = _SIGNED_ARGUMENTS.get(call.nr, 0)
         arguments = ", ".join(str(int(ffi.cast("int", call.args[k]))) for k in range(shown))
         name = _SYSCALLS.get(call.nr, f"system call {call.nr}")
+        if name == "clone" and not call.args[0] & CLONE_VM:
+            name = "fork"  # as the C library makes it
         lines.append(f"{name}({arguments}) -> {errno.errorcode.get(call.error, call.error)}")
     if vessel.refused_count > lib.REFUSED_MAX:
         lines.append(f"and {vessel.refused_count - lib.REFUSED_MAX} more")
