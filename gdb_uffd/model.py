@@ -195,6 +195,7 @@ class CallReport:
     ended: str = ""  # why it ended, when it did not return ("would exit with code 3")
     unavailable: str = ""  # the unavailable page it touched, with the reason
     layout_changed: bool = False
+    notes: List[str] = field(default_factory=list)  # what else the user must know, a line each
     streamed: int = 0  # bytes of `output` (UTF-8) that the client was shown while it ran
 
 

@@ -69,7 +69,11 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
     """Evaluate `text` in a transaction of its own, tell what it did, and undo it unless `keep`."""
     letters, expression = split_format(text)
     selection = Selection()
-    session.request("begin")
+    try:
+        session.request("begin")
+    except UffdError:
+        flush_caches()  # the process may have been killed: this is the snapshot again
+        raise
     session.calls_pending = False
     session.in_call, session.expression, session.call_depth = True, expression, 0
     outcome = _Outcome()

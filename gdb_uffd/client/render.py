@@ -116,7 +116,7 @@ def notes(report: CallReport) -> List[str]:
         lines.append(f"  touched a page that was not recorded: {one_line(report.unavailable)}")
     if report.layout_changed and not report.kept:
         lines.append("  its mappings were undone too")
-    return lines
+    return lines + [f"  {one_line(text)}" for text in report.notes]
 
 
 def count_line(report: CallReport, pages: int, wall_ms: Optional[float]) -> str:

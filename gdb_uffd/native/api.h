@@ -11,6 +11,7 @@
 #define REGION_NATIVE ...
 #define REGION_BORN ...
 #define REGION_GROWTH ...
+#define REGION_FILE ...
 #define WRITER_PROGRAM ...
 #define WRITER_GDB ...
 #define WRITER_MALLOC ...
@@ -74,7 +75,7 @@ struct vessel {
 	uint64_t brk_start, brk_now;
 	struct refused refused[...];
 	uint32_t refused_count;
-	bool hardware;
+	bool hardware, kernel_changed;
 	...;
 };
 void vessel_init(struct vessel *vessel);
@@ -85,6 +86,8 @@ int vessel_set_registers(struct vessel *vessel, const struct user_regs_struct *r
 int vessel_get_xstate(struct vessel *vessel, void *buffer, size_t room);
 int vessel_set_xstate(struct vessel *vessel, const void *buffer, size_t len);
 int vessel_set_sigmask(struct vessel *vessel, uint64_t mask);
+int vessel_get_sigmask(struct vessel *vessel, uint64_t *mask);
+bool vessel_is_alive(struct vessel *vessel);
 int vessel_set_siginfo(struct vessel *vessel, const uint8_t *siginfo);
 int vessel_set_debug_register(struct vessel *vessel, int number, uint64_t value);
 int vessel_get_debug_register(struct vessel *vessel, int number, uint64_t *value);
@@ -109,7 +112,9 @@ int transaction_collect(struct pager *pager, struct changes *changes);
 int transaction_collect_all(struct pager *pager, struct changes *changes);
 int transaction_rearm(struct pager *pager);
 int transaction_commit(struct pager *pager);
-int transaction_discard(struct pager *pager);
+int transaction_discard(struct pager *pager, bool rebuild);
+int transaction_end_malloc(struct pager *pager);
+size_t pages_count_dirty(const struct pages *pages);
 int transaction_save_overlays(struct pager *pager);
 int transaction_reset(struct pager *pager);
 uint32_t count_changed(const uint8_t *before, const uint8_t *after, size_t len);

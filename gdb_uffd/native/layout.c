@@ -48,8 +48,7 @@ static int save_range(struct pager *pager, uint64_t start, uint64_t end)
 	return rc;
 }
 
-/* Finishes the call that the vessel stands before, with the registers as they are set now. */
-static int finish_call(struct vessel *vessel, struct user_regs_struct *regs, int64_t *result)
+int layout_finish_call(struct vessel *vessel, struct user_regs_struct *regs, int64_t *result)
 {
 	int status, rc = vessel_set_registers(vessel, regs);
 
@@ -128,7 +127,7 @@ static int do_brk(struct vessel *vessel, struct user_regs_struct *regs)
 		own.r8 = (unsigned long)-1;
 		own.r9 = 0;
 	}
-	rc = finish_call(vessel, &own, &result);
+	rc = layout_finish_call(vessel, &own, &result);
 	if (rc < 0)
 		return rc;
 	if (grow ? result == (int64_t)from : result == 0) {
@@ -171,11 +170,14 @@ static int stand_in(struct vessel *vessel, const struct user_regs_struct *at_exi
 	}
 	uint64_t have = (uint64_t)info.st_size - offset;
 	uint64_t bytes = have < len ? have : len;
-	/* Lives as long as the server: a discarded call's regions may be asked for again. */
 	void *map = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, (off_t)offset);
+	int failed = errno;
 	close(fd);
 	if (map == MAP_FAILED)
-		return -errno;
+		return -failed;
+	rc = pager_keep_map(pager, map, bytes);
+	if (rc < 0)
+		return rc;
 	uint64_t covered = ceil_page(bytes);
 	struct gate_call calls[2] = {{.nr = SYS_mmap,
 				      .args = {start, covered, asked->rdx & 7, PLACED | MAP_FIXED,
@@ -189,7 +191,7 @@ static int stand_in(struct vessel *vessel, const struct user_regs_struct *at_exi
 		rc = uffd_register(pager->uffd, start, covered);
 	struct region region = {.start = start, .end = start + covered, .prot = (int)asked->rdx & 7,
 				.kind = REGION_BYTES, .bytes = map, .bytes_len = bytes,
-				.flags = REGION_BORN};
+				.flags = REGION_BORN | REGION_FILE};
 	pages_forget_range(&pager->pages, start, start + len);
 	return rc < 0 ? rc : regions_set(&pager->regions, &region);
 }
@@ -208,7 +210,7 @@ static int do_mmap(struct vessel *vessel, struct user_regs_struct *regs)
 		return rc;
 	/* Populated pages would be there without our having fed them. */
 	regs->r10 &= ~(unsigned long)(MAP_POPULATE | MAP_LOCKED | MAP_GROWSDOWN);
-	rc = finish_call(vessel, regs, &result);
+	rc = layout_finish_call(vessel, regs, &result);
 	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)
 		return rc;
 	regs->r10 = asked.r10;
@@ -227,7 +229,7 @@ static int do_munmap(struct vessel *vessel, struct user_regs_struct *regs)
 	int rc = save_range(vessel->pager, start, end);
 
 	if (rc == 0)
-		rc = finish_call(vessel, regs, &result);
+		rc = layout_finish_call(vessel, regs, &result);
 	return rc < 0 || result < 0 ? rc : drop(vessel->pager, start, end);
 }
 
@@ -245,7 +247,7 @@ static int do_mprotect(struct vessel *vessel, struct user_regs_struct *regs)
 			return skip_call(vessel, regs, -EACCES);
 	int rc = remember_layout(pager);
 	if (rc == 0)
-		rc = finish_call(vessel, regs, &result);
+		rc = layout_finish_call(vessel, regs, &result);
 	return rc < 0 || result < 0 ? rc : regions_protect(&pager->regions, start, end, prot);
 }
 
@@ -268,7 +270,7 @@ static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
 	if (rc == 0)
 		rc = pager_populate_range(pager, from, from + (old_len < len ? old_len : len));
 	if (rc == 0)
-		rc = finish_call(vessel, regs, &result);
+		rc = layout_finish_call(vessel, regs, &result);
 	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)
 		return rc;
 	uint64_t to = (uint64_t)result, kept = old_len < len ? old_len : len;
@@ -303,9 +305,18 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 	default:
 		return 0;
 	}
+	/* A file's private pages would show the file again, which is not at hand here. */
+	for (uint64_t at = start; at < end;) {
+		const struct region *region = regions_find(&pager->regions, at);
+		if (!region)
+			break;
+		if (region->flags & REGION_FILE)
+			return policy_refuse(vessel, regs, EINVAL);
+		at = region->end;
+	}
 	int rc = save_range(pager, start, end);
 	if (rc == 0)
-		rc = finish_call(vessel, regs, &result);
+		rc = layout_finish_call(vessel, regs, &result);
 	if (rc < 0 || result < 0)
 		return rc;
 	/* Anonymous memory reads as zeros from now on; the recorded bytes are gone. */

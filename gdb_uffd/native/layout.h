@@ -8,4 +8,8 @@
  * the region table follows it) or will skip it. */
 int layout_system_call(struct vessel *vessel, struct user_regs_struct *regs);
 
+/* Makes the call that the vessel stands before, with the registers as they are given; out: the
+ * registers behind it, and its result. */
+int layout_finish_call(struct vessel *vessel, struct user_regs_struct *regs, int64_t *result);
+
 #endif

@@ -1,11 +1,48 @@
 /* memory.c - the debugger's own reads, writes and breakpoints; the vessel is stopped. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "pager.h"
 #include "uffd.h"
+
+int pager_keep_map(struct pager *pager, void *at, size_t len)
+{
+	if (pager->map_count == pager->map_room) {
+		size_t room = pager->map_room ? pager->map_room * 2 : 16;
+		struct file_map *maps = realloc(pager->maps, room * sizeof(*maps));
+		if (!maps) {
+			munmap(at, len);
+			return -ENOMEM;
+		}
+		pager->maps = maps;
+		pager->map_room = room;
+	}
+	pager->maps[pager->map_count++] = (struct file_map){at, len, true};
+	return 0;
+}
+
+void pager_drop_maps(struct pager *pager, bool all)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < pager->map_count; i++) {
+		if (all || pager->maps[i].in_tx)
+			munmap(pager->maps[i].at, pager->maps[i].len);
+		else
+			pager->maps[kept++] = pager->maps[i];
+	}
+	pager->map_count = kept;
+}
+
+void pager_commit_maps(struct pager *pager)
+{
+	for (size_t i = 0; i < pager->map_count; i++)
+		pager->maps[i].in_tx = false;
+}
 
 int pager_populate(struct pager *pager, uint64_t page)
 {

@@ -31,6 +31,8 @@ void pager_deinit(struct pager *pager)
 	regions_deinit(&pager->at_tx);
 	regions_deinit(&pager->recorded);
 	free(pager->touches);
+	pager_drop_maps(pager, true);
+	free(pager->maps);
 	pthread_mutex_destroy(&pager->lock);
 }
 

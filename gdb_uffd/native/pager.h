@@ -21,6 +21,12 @@ struct breakpoint {
 	uint8_t original;
 };
 
+struct file_map { /* our own mapping of a file that the program mapped */
+	void *at;
+	size_t len;
+	bool in_tx;
+};
+
 struct touch { /* the log: first touches in order */
 	uint64_t page, pc, sp;
 	uint32_t write;
@@ -50,6 +56,9 @@ struct pager {
 	struct touch *touches;
 	size_t touch_count, touch_room;
 
+	struct file_map *maps;
+	size_t map_count, map_room;
+
 	uint64_t faults, fault_ns, fed;
 	uint64_t fed_at_tx;
 	uint64_t lost_page; /* page whose source failed (file cut short), else 0 */
@@ -63,6 +72,12 @@ void pager_deinit(struct pager *pager);
 int pager_start(struct pager *pager, pid_t vessel, int uffd, struct error *error);
 void pager_stop(struct pager *pager);
 void pager_pin(struct pager *pager, int cpu);
+
+/* Takes over a mapping that regions point into; on failure it is unmapped. */
+int pager_keep_map(struct pager *pager, void *at, size_t len);
+/* Unmaps those of the open transaction (`all`: every one); commits the others. */
+void pager_drop_maps(struct pager *pager, bool all);
+void pager_commit_maps(struct pager *pager);
 
 /* After each stop of the vessel: a COPY wakes it before the pager has noted the page, so a quick
  * stop could be looked at too early. */

@@ -20,6 +20,7 @@ void pages_deinit(struct pages *pages)
 {
 	for (size_t i = 0; i < pages->written_count; i++) {
 		free(pages->written[i].before);
+		free(pages->written[i].after_malloc);
 		free(pages->written[i].overlay);
 		free(pages->written[i].stack);
 	}
@@ -109,6 +110,15 @@ struct written *pages_make_written(struct pages *pages, uint64_t page)
 	*made = (struct written){.page = page};
 	slot->written = (uint32_t)pages->written_count;
 	return made;
+}
+
+size_t pages_count_dirty(const struct pages *pages)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < pages->written_count; i++)
+		count += pages->written[i].dirty;
+	return count;
 }
 
 void pages_forget_present(struct pages *pages)

@@ -25,6 +25,7 @@ enum writer { /* bits of written.writers */
 struct written {
 	uint64_t page;
 	uint8_t *before;   /* 4096 bytes: how it was when the transaction began; NULL: as recorded */
+	uint8_t *after_malloc; /* 4096 bytes: how gdb's own call of malloc left it, or NULL */
 	uint8_t *overlay;  /* 4096 bytes: kept contents to feed into the next vessel, or NULL */
 	bool in_tx;        /* written in the open transaction */
 	bool was_dirty;    /* differed from the snapshot before the transaction */
@@ -49,6 +50,9 @@ struct pages {
 	struct written *written;
 	size_t written_count, written_room;
 };
+
+/* Pages that may differ from the snapshot. */
+size_t pages_count_dirty(const struct pages *pages);
 
 int pages_init(struct pages *pages);
 void pages_deinit(struct pages *pages);

@@ -14,8 +14,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "layout.h"
@@ -33,14 +35,20 @@
 #endif
 #define X32_BIT 0x40000000u /* __X32_SYSCALL_BIT, <asm/unistd.h> */
 
-static const uint32_t traced[] = {
-	SYS_brk, SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_madvise,
-	SYS_exit, SYS_exit_group,
-	SYS_fork, SYS_vfork, SYS_clone, SYS_clone3, SYS_execve, SYS_execveat,
-	SYS_kill, SYS_tkill, SYS_tgkill, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo,
-	SYS_pidfd_send_signal,
-	SYS_getpid, SYS_gettid, SYS_set_tid_address,
-	SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_userfaultfd,
+/* Calls that leave nothing behind in the kernel: they run untraced.  All others stop here: some are
+ * decided, and after the rest an undone call needs a new process (descriptors, handlers, timers). */
+static const uint32_t harmless[] = {
+	SYS_read, SYS_write, SYS_readv, SYS_writev, SYS_pread64, SYS_preadv,
+	SYS_stat, SYS_fstat, SYS_lstat, SYS_newfstatat, SYS_statx, SYS_access, SYS_faccessat,
+	SYS_readlink, SYS_readlinkat, SYS_getcwd, SYS_getdents64,
+	SYS_poll, SYS_ppoll, SYS_select, SYS_pselect6, SYS_sched_yield, SYS_mincore,
+	SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_rt_sigpending, SYS_restart_syscall,
+	SYS_nanosleep, SYS_clock_nanosleep, SYS_clock_gettime, SYS_clock_getres, SYS_gettimeofday,
+	SYS_time, SYS_times, SYS_getitimer, SYS_getcpu, SYS_getrandom, SYS_membarrier,
+	SYS_uname, SYS_sysinfo, SYS_getrlimit, SYS_getrusage,
+	SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid, SYS_getppid, SYS_getpgrp, SYS_getpgid,
+	SYS_getsid, SYS_getgroups, SYS_getresuid, SYS_getresgid,
+	SYS_sched_getparam, SYS_sched_getscheduler, SYS_sched_getaffinity,
 };
 
 /* futex(2) operations that wait; the low seven bits of the argument (FUTEX_CMD_MASK). */
@@ -64,11 +72,11 @@ static size_t futex_filter(struct sock_filter *out)
 	return n;
 }
 
-/* BPF: another architecture or the x32 table: ENOSYS; listed: trace; else: allow. */
+/* BPF: another architecture or the x32 table: ENOSYS; harmless: allow; else: trace. */
 size_t policy_filter(struct sock_fprog *program, size_t room)
 {
 	struct sock_filter *out = program->filter;
-	size_t n = 0, listed = sizeof(traced) / sizeof(traced[0]);
+	size_t n = 0, listed = sizeof(harmless) / sizeof(harmless[0]);
 
 	if (listed * 2 + 20 > room)
 		return 0;
@@ -80,10 +88,10 @@ size_t policy_filter(struct sock_fprog *program, size_t room)
 	out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
 	n += futex_filter(out + n);
 	for (size_t i = 0; i < listed; i++) {
-		out[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, traced[i], 0, 1);
-		out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE);
+		out[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, harmless[i], 0, 1);
+		out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
 	}
-	out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE);
 	program->len = (unsigned short)n;
 	return n;
 }
@@ -96,7 +104,7 @@ static int skip(struct vessel *vessel, struct user_regs_struct *regs, int64_t re
 	return vessel_set_registers(vessel, regs);
 }
 
-static int refuse(struct vessel *vessel, struct user_regs_struct *regs, int error)
+int policy_refuse(struct vessel *vessel, struct user_regs_struct *regs, int error)
 {
 	if (vessel->refused_count < REFUSED_MAX) {
 		vessel->refused[vessel->refused_count] = (struct refused){
@@ -146,16 +154,31 @@ static int signal_self(struct vessel *vessel, struct user_regs_struct *regs, str
 		break;
 	}
 	if (!self)
-		return refuse(vessel, regs, EPERM);
+		return policy_refuse(vessel, regs, EPERM);
 	if (signal_number(regs) == SIGKILL) {
 		int rc = stand_before(vessel, regs, run);
 		run->end = RUN_KILLING;
 		return rc < 0 ? rc : 1;
 	}
+	/* The kernel leaves a call's argument registers alone, and so must we. */
+	unsigned long rdi = regs->rdi, rsi = regs->rsi;
+	int64_t result;
+	vessel->kernel_changed = true; /* a pending signal */
 	regs->rdi = (unsigned long)vessel->pid;
 	if (regs->orig_rax == SYS_tgkill || regs->orig_rax == SYS_rt_tgsigqueueinfo)
 		regs->rsi = (unsigned long)vessel->pid;
+	int rc = layout_finish_call(vessel, regs, &result);
+	if (rc < 0)
+		return rc;
+	regs->rdi = rdi;
+	regs->rsi = rsi;
 	return vessel_set_registers(vessel, regs);
+}
+
+/* ioctl(2) requests that only ask: what stdio wants to know of its descriptors. */
+static bool asks_only(const struct user_regs_struct *regs)
+{
+	return regs->rsi == TCGETS || regs->rsi == TIOCGWINSZ || regs->rsi == FIONREAD;
 }
 
 /* A wait without a time limit on a value that stands: nobody else runs who could change it. */
@@ -198,7 +221,7 @@ int policy_system_call(struct vessel *vessel, struct run *run)
 	case SYS_vfork:
 	case SYS_clone:
 	case SYS_clone3:
-		return refuse(vessel, &regs, EAGAIN);
+		return policy_refuse(vessel, &regs, EAGAIN);
 	case SYS_execve:
 	case SYS_execveat:
 	case SYS_ptrace:
@@ -206,7 +229,7 @@ int policy_system_call(struct vessel *vessel, struct run *run)
 	case SYS_process_vm_writev:
 	case SYS_userfaultfd:
 	case SYS_pidfd_send_signal:
-		return refuse(vessel, &regs, EPERM);
+		return policy_refuse(vessel, &regs, EPERM);
 	case SYS_kill:
 	case SYS_tkill:
 	case SYS_tgkill:
@@ -218,7 +241,18 @@ int policy_system_call(struct vessel *vessel, struct run *run)
 	case SYS_gettid:
 	case SYS_set_tid_address:
 		return skip(vessel, &regs, vessel->recorded_tid);
-	default:
+	case SYS_brk:
+	case SYS_mmap:
+	case SYS_munmap:
+	case SYS_mremap:
+	case SYS_mprotect:
+	case SYS_madvise:
 		return layout_system_call(vessel, &regs);
+	case SYS_ioctl:
+		vessel->kernel_changed |= !asks_only(&regs);
+		return 0;
+	default:
+		vessel->kernel_changed = true;
+		return 0;
 	}
 }

@@ -17,6 +17,9 @@
 #ifndef PTRACE_SETSIGMASK
 #define PTRACE_SETSIGMASK 0x420b /* <linux/ptrace.h> */
 #endif
+#ifndef PTRACE_GETSIGMASK
+#define PTRACE_GETSIGMASK 0x420a
+#endif
 #ifndef NT_X86_XSTATE
 #define NT_X86_XSTATE 0x202
 #endif
@@ -83,6 +86,23 @@ int vessel_set_sigmask(struct vessel *vessel, uint64_t mask)
 	if (ptrace(PTRACE_SETSIGMASK, vessel->pid, sizeof(mask), &mask) < 0)
 		return fail(&vessel->error, errno, "setting the signal mask");
 	return 0;
+}
+
+int vessel_get_sigmask(struct vessel *vessel, uint64_t *mask)
+{
+	if (ptrace(PTRACE_GETSIGMASK, vessel->pid, sizeof(*mask), mask) < 0)
+		return fail(&vessel->error, errno, "reading the signal mask");
+	return 0;
+}
+
+bool vessel_is_alive(struct vessel *vessel)
+{
+	siginfo_t info = {.si_pid = 0};
+
+	if (vessel->pid <= 0)
+		return false;
+	return waitid(P_PID, (id_t)vessel->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+	       info.si_pid == 0;
 }
 
 int vessel_set_siginfo(struct vessel *vessel, const uint8_t *siginfo)

@@ -94,9 +94,12 @@ static int collect(struct pager *pager, bool all, struct changes *changes)
 		rc = page_now(pager, w, after);
 		if (rc == -ENOENT) /* unmapped meanwhile */
 			continue;
-		if (rc == 0)
-			rc = all ? pager_source_page(&pager->recorded, w->page, before) :
-				   page_before(pager, w, before);
+		if (rc == 0 && all)
+			rc = pager_source_page(&pager->recorded, w->page, before);
+		else if (rc == 0 && w->after_malloc && (w->writers & WRITER_PROGRAM))
+			memcpy(before, w->after_malloc, PAGE_BYTES);
+		else if (rc == 0)
+			rc = page_before(pager, w, before);
 		if (rc < 0)
 			return rc;
 		struct change *change = &changes->at[changes->count];
@@ -159,7 +162,8 @@ int transaction_rearm(struct pager *pager)
 static void close_written(struct written *w)
 {
 	free(w->before);
-	w->before = NULL;
+	free(w->after_malloc);
+	w->before = w->after_malloc = NULL;
 	w->in_tx = false;
 	w->writers = 0;
 }
@@ -172,6 +176,21 @@ static void close_transaction(struct pager *pager)
 	pager->in_malloc = false;
 }
 
+int transaction_end_malloc(struct pager *pager)
+{
+	for (size_t i = 0; i < pager->pages.written_count; i++) {
+		struct written *w = &pager->pages.written[i];
+		if (!w->in_tx || !(w->writers & WRITER_MALLOC) || (w->writers & WRITER_PROGRAM))
+			continue;
+		if (!w->after_malloc && !(w->after_malloc = malloc(PAGE_BYTES)))
+			return -ENOMEM;
+		int rc = page_now(pager, w, w->after_malloc);
+		if (rc < 0 && rc != -ENOENT)
+			return rc;
+	}
+	return transaction_rearm(pager);
+}
+
 int transaction_commit(struct pager *pager)
 {
 	int rc = transaction_rearm(pager);
@@ -179,6 +198,7 @@ int transaction_commit(struct pager *pager)
 	for (size_t i = 0; i < pager->pages.written_count; i++)
 		if (pager->pages.written[i].in_tx)
 			close_written(&pager->pages.written[i]);
+	pager_commit_maps(pager);
 	close_transaction(pager);
 	return rc;
 }
@@ -255,13 +275,14 @@ static int discard_by_rebuilding(struct pager *pager)
 		pager->regions = pager->at_tx;
 		pager->at_tx = now;
 	}
+	pager_drop_maps(pager, false);
 	close_transaction(pager);
 	return 1;
 }
 
-int transaction_discard(struct pager *pager)
+int transaction_discard(struct pager *pager, bool rebuild)
 {
-	if (pager->layout_changed || !pager->running)
+	if (rebuild || pager->layout_changed || !pager->running)
 		return discard_by_rebuilding(pager);
 	for (size_t i = 0; i < pager->pages.written_count; i++) {
 		struct written *w = &pager->pages.written[i];
@@ -285,6 +306,7 @@ int transaction_reset(struct pager *pager)
 	if (rc == 0)
 		rc = regions_copy(&pager->regions, &pager->recorded);
 	close_transaction(pager);
+	pager_drop_maps(pager, true);
 	pager->breakpoint_count = 0;
 	pager->lost_page = 0;
 	return rc;

@@ -33,10 +33,12 @@ int transaction_collect_all(struct pager *pager, struct changes *changes);
 
 /* Between the calls of one transaction: so that the next call's first write is seen as its own. */
 int transaction_rearm(struct pager *pager);
+/* gdb's own call of malloc is over: what the program changes on its pages counts from here. */
+int transaction_end_malloc(struct pager *pager);
 int transaction_commit(struct pager *pager);
-/* 0: undone in place.  1: the layout had changed: the vessel must be destroyed, the next one
- * will be fed with what was kept before. */
-int transaction_discard(struct pager *pager);
+/* 0: undone in place.  1: the layout had changed, or `rebuild`: the vessel must be destroyed, the
+ * next one will be fed with what was kept before. */
+int transaction_discard(struct pager *pager, bool rebuild);
 /* The vessel goes but what was kept stays: its contents are saved as overlays. */
 int transaction_save_overlays(struct pager *pager);
 /* Back to the snapshot; no vessel lives. */

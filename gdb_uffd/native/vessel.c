@@ -270,7 +270,7 @@ int vessel_create(struct vessel *vessel, struct pager *pager)
 	vessel->pidfd = vessel->output_fd = -1;
 	vessel->cpu = -1;
 	vessel->how = 0;
-	vessel->stop_sent = vessel->stop_stale = false;
+	vessel->stop_sent = vessel->stop_stale = vessel->kernel_changed = false;
 	if (!calls)
 		return fail(&vessel->error, ENOMEM, "gate table");
 	vessel_share_cpu(vessel);

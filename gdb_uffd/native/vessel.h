@@ -68,6 +68,7 @@ struct vessel {
 
 	int mode; /* enum resume of the resume under way */
 	uint64_t range_low, range_high;
+	bool kernel_changed;   /* a call of this transaction left something in the kernel */
 	bool stop_sent;        /* our SIGSTOP is on its way */
 	bool stop_stale;       /* ... but asked for in an earlier run, which ended otherwise */
 	bool hardware;         /* debug registers are in use: a range step looks at DR6 */
@@ -86,6 +87,9 @@ int vessel_set_registers(struct vessel *vessel, const struct user_regs_struct *r
 int vessel_get_xstate(struct vessel *vessel, void *buffer, size_t room);
 int vessel_set_xstate(struct vessel *vessel, const void *buffer, size_t len);
 int vessel_set_sigmask(struct vessel *vessel, uint64_t mask);
+int vessel_get_sigmask(struct vessel *vessel, uint64_t *mask);
+/* Whether the process is still there (it can be killed from outside at any time). */
+bool vessel_is_alive(struct vessel *vessel);
 int vessel_set_siginfo(struct vessel *vessel, const uint8_t *siginfo);
 int vessel_set_debug_register(struct vessel *vessel, int number, uint64_t value);
 int vessel_get_debug_register(struct vessel *vessel, int number, uint64_t *value);
@@ -106,6 +110,8 @@ int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count);
 int vessel_wait_stop(struct vessel *vessel, int *status);
 /* Decides about the system call the vessel stands before.  1: it goes no further, `run` says why. */
 int policy_system_call(struct vessel *vessel, struct run *run);
+/* The program sees `error`; the report names the call. */
+int policy_refuse(struct vessel *vessel, struct user_regs_struct *regs, int error);
 struct sock_fprog;
 size_t policy_filter(struct sock_fprog *program, size_t room);
 

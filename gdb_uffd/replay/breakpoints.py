@@ -21,6 +21,7 @@ from gdb_uffd.replay.interface import (
 from gdb_uffd.replay.machine import Machine
 
 SLOTS = 4
+USER_END = 0x7FFFFFFFF000  # TASK_SIZE_MAX with four-level paging: the kernel refuses DR0-3 above
 _RW = {HARDWARE: 0, WRITE_WATCH: 1, READ_WATCH: 3, ACCESS_WATCH: 3}
 _LEN = {1: 0, 2: 1, 4: 3, 8: 2}  # DR7's LEN field
 _NAMES = {HARDWARE: "hwbreak", WRITE_WATCH: "watch", READ_WATCH: "rwatch", ACCESS_WATCH: "awatch"}
@@ -60,6 +61,8 @@ class Breakpoints:
             return
         if kind not in _RW or not 1 <= length <= 8 * SLOTS:
             raise UffdError(f"no such breakpoint: kind {kind}, {length} bytes")
+        if address + length > USER_END:
+            raise UffdError(f"{address:#x} is not an address of the program")
         request = (kind, address, 1 if kind == HARDWARE else length)
         if request in self.hardware:
             return
@@ -106,6 +109,7 @@ class Breakpoints:
     def _load(self, slots: List[Slot]) -> None:
         vessel, control = self.machine.vessel, 0
         if slots != self._loaded:
+            self._loaded = None  # until all of it holds
             check(lib.vessel_set_debug_register(vessel, 7, 0), vessel.error)
             for number, (kind, address, length) in enumerate(slots):
                 check(lib.vessel_set_debug_register(vessel, number, address), vessel.error)

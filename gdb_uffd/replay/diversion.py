@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import struct
+import signal
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -22,29 +22,14 @@ from gdb_uffd.replay import stdio
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.execution import Runner
 from gdb_uffd.replay.interface import Client, Resume, Stop
-from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.layout import current_mappings
+from gdb_uffd.replay.machine import LOWEST_ADDRESS, Machine
 from gdb_uffd.replay.report import Builder, page_images, refused_lines
 from gdb_uffd.replay.state import SavedThreads, Threads
-from gdb_uffd.trace.places import ARENA
-from gdb_uffd.trace.source import UNAVAILABLE, Place, Snapshot
+from gdb_uffd.trace.source import UNAVAILABLE, Snapshot
 
 READ_MAX = 1 << 26
 """Bytes of one read; gdb asks for less than its packet size."""
-
-
-def merge_pieces(pieces: Sequence[Tuple[Optional[Mapping], Mapping]]) -> List[Mapping]:
-    """Pieces of one recorded mapping (given first; None: new) that touch are one again."""
-    out: List[Mapping] = []
-    before: Optional[Mapping] = None
-    for origin, m in pieces:
-        last = out[-1] if out else None
-        joins = last is not None and last.end == m.start and last.prot == m.prot
-        if last is not None and joins and origin is before and last.name == m.name:
-            out[-1] = Mapping(last.start, m.end, m.prot, m.name, last.offset, m.unavailable)
-        else:
-            out.append(m)
-        before = origin
-    return out
 
 
 @dataclass
@@ -81,6 +66,8 @@ class Diversion:
         self._open: Optional[Transaction] = None
         self._disturbed = False
         self._closed = False
+        self._loss = ""
+        self._kernel_kept = False  # kept calls left something in the vessel's kernel state
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
         self._total_pages = (
             sum(s.end - s.start for s in snapshot.segments if s.kind != UNAVAILABLE) // PAGE_SIZE
@@ -93,34 +80,16 @@ class Diversion:
         return self._disturbed
 
     def mappings(self) -> Sequence[Mapping]:
-        recorded = list(self.snapshot.mappings)
         if not self._disturbed:
-            return recorded
-        pieces: List[Tuple[Optional[Mapping], Mapping]] = []
-        for region in self.machine.regions():
-            if region.flags & lib.REGION_GROWTH:
-                continue
-            start, end = region.start, region.end
-            if region.flags & lib.REGION_BORN:
-                name = "[heap]" if self._in_heap(start) else ""
-                pieces.append((None, Mapping(start, end, region.prot, name)))
-                continue
-            pieces.extend(
-                (m, Mapping(max(m.start, start), min(m.end, end), region.prot, m.name,
-                            m.offset + max(0, start - m.start), m.unavailable))
-                for m in recorded if m.start < end and m.end > start
-            )  # fmt: skip
-        return merge_pieces(pieces)
-
-    def _in_heap(self, address: int) -> bool:
-        start, now = self.machine.save_brk()
-        return start <= address < now
+            return list(self.snapshot.mappings)
+        return current_mappings(self.machine)
 
     def read_memory(self, address: int, length: int) -> bytes:
         if length > READ_MAX:
             raise MemoryUnavailable(address, f"a read of {length} bytes is too large")
+        self._notice_loss()
         # The patched vdso is the vessel's affair: what was recorded is shown.
-        if self._is_patched(address):
+        if address < LOWEST_ADDRESS or self._is_patched(address):
             return self.snapshot.read(address, length)
         return self.machine.read(address, length)
 
@@ -128,9 +97,11 @@ class Diversion:
         return any(start <= address < end for start, end in self._patched)
 
     def registers(self, tid: int) -> Registers:
+        self._notice_loss()
         return self.threads.get(tid)
 
     def set_registers(self, tid: int, registers: Registers) -> None:
+        self._notice_loss()
         self.threads.put(tid, registers)
 
     def siginfo(self, tid: int) -> bytes:
@@ -143,6 +114,7 @@ class Diversion:
     # -- changing -----------------------------------------------------------------------------
 
     def write_memory(self, address: int, data: bytes) -> None:
+        self._notice_loss()
         self._transaction("run")
         self._materialise()
         self.machine.write(address, data)
@@ -153,6 +125,20 @@ class Diversion:
     def remove_breakpoint(self, kind: int, address: int, length: int) -> None:
         self.breakpoints.remove(kind, address, length)
 
+    def _notice_loss(self) -> None:
+        """Somebody may have killed the vessel while it stood: everything is the snapshot's again.
+        Told once, by the next thing that would run."""
+        if self.machine.running and self.machine.was_killed():
+            self._forget_everything()
+            self._loss = (
+                "the process was killed from outside; this is the snapshot again, "
+                "kept effects are gone"
+            )
+
+    def _tell_loss(self) -> str:
+        told, self._loss = self._loss, ""
+        return told
+
     def _materialise(self) -> None:
         if self.machine.ensure():
             self.threads.forget_vessel()
@@ -161,6 +147,9 @@ class Diversion:
 
     def resume(self, action: Resume, client: Client) -> Stop:
         self.snapshot.thread(action.tid)
+        self._notice_loss()
+        if self._loss:
+            return Stop(action.tid, signal.SIGKILL, message=self._tell_loss(), lost=True)
         open_ = self._open
         if open_ is not None and not open_.calls and open_.kind == "call" and not open_.explicit:
             self.commit_pending()
@@ -191,12 +180,16 @@ class Diversion:
             )  # fmt: skip
             self.runner.output.clear()
             self.machine.vessel.refused_count = 0
+            self.machine.vessel.kernel_changed = False
         return self._open
 
     def transaction_open(self) -> bool:
         return self._open is not None
 
     def begin(self) -> None:
+        self._notice_loss()
+        if self._loss:
+            raise UffdError(self._tell_loss())
         self.commit_pending()
         if self._open is not None:
             raise UffdError("a call is under way already")
@@ -207,6 +200,9 @@ class Diversion:
         return self.snapshot.symbol("_IO_2_1_stdout_")
 
     def call_begin(self, address: int, is_malloc: bool) -> None:
+        self._notice_loss()
+        if self._loss:  # the resume that follows tells it to whoever does not read this
+            raise UffdError(self._loss)
         self._materialise()  # a lack is told here, in words; the writes that follow have none
         open_ = self._open
         if open_ is not None and not open_.explicit and open_.kind == "run" and open_.resumed:
@@ -231,7 +227,7 @@ class Diversion:
             calls.pop()
         outer = bool(calls) and calls[-1]
         if self.machine.pager.in_malloc and not outer:
-            self._rearm()
+            check(lib.transaction_end_malloc(self.machine.pager), doing="write protection")
         self.machine.pager.in_malloc = outer
 
     def end(self, keep: bool) -> CallReport:
@@ -248,6 +244,7 @@ class Diversion:
         report = self._report(open_, keep)
         if keep:
             check(lib.transaction_commit(self.machine.pager), doing="keeping the call's effects")
+            self._kernel_kept |= bool(self.machine.vessel.kernel_changed)
         else:
             self._discard(open_)
         self.last_report = report
@@ -259,15 +256,20 @@ class Diversion:
         return self.end(keep=True)
 
     def _discard(self, open_: Transaction) -> None:
-        rebuild = lib.transaction_discard(self.machine.pager)
+        changed = bool(self.machine.vessel.kernel_changed)
+        rebuild = lib.transaction_discard(self.machine.pager, changed)
         if rebuild < 0:
             check(rebuild, doing="undoing the call")
         if rebuild:
             self.machine.destroy()
             self.breakpoints.forget_vessel()
+            self._kernel_kept = False
         self.threads.restore(open_.saved)
         self.machine.restore_brk(open_.brk)
-        self._disturbed = self.machine.running or self.machine.pager.pages.written_count > 0
+        self._disturbed = self.machine.running or self._dirty_pages() > 0
+
+    def _dirty_pages(self) -> int:
+        return int(lib.pages_count_dirty(ffi.addressof(self.machine.pager, "pages")))
 
     def _report(self, open_: Transaction, keep: bool) -> CallReport:
         pager = self.machine.pager
@@ -293,8 +295,18 @@ class Diversion:
             ended=open_.ended,
             unavailable=open_.unavailable,
             layout_changed=bool(pager.layout_changed),
+            notes=self._notes(keep),
             streamed=len(output) - unseen,
         )
+
+    def _notes(self, keep: bool) -> List[str]:
+        remade = self.machine.vessel.kernel_changed or self.machine.pager.layout_changed
+        if keep or not remade or not self._kernel_kept:
+            return []
+        return [
+            "undoing it needed a new process: descriptors, signal handlers and timers of kept "
+            "calls are gone"
+        ]
 
     def _sp_floor(self, open_: Transaction) -> int:
         """The stack pointer before gdb pushed a frame: what lies below was free."""
@@ -305,29 +317,7 @@ class Diversion:
         return registers.gpr[GPR["rsp"]]
 
     def _builder(self, tid: int, sp_floor: int) -> Builder:
-        return Builder(self.machine, self._classify, tid, sp_floor)
-
-    def _classify(self, address: int) -> Place:
-        for mapping in self.snapshot.mappings:
-            if mapping.start <= address < mapping.end:
-                return self.snapshot.classify(address)
-        if self._in_heap(address) or self._in_new_arena(address):
-            return Place("heap", "[heap]")
-        region = lib.regions_find(ffi.addressof(self.machine.pager, "regions"), address)
-        if region != ffi.NULL and region.flags & lib.REGION_GROWTH:
-            return self.snapshot.classify(region.end)
-        return Place("anonymous", "[anon]")
-
-    def _in_new_arena(self, address: int) -> bool:
-        """Whether a call made a heap of glibc's malloc there: struct heap_info {ar_ptr, prev,
-        size, ...} at a 64 MiB boundary, its arena right behind (malloc/arena.c)."""
-        base = address & ~(ARENA - 1)
-        try:
-            arena, previous, size = struct.unpack("<3Q", self.read_memory(base, 24))
-        except MemoryUnavailable:
-            return False
-        inside = base + 32 <= arena <= base + 256
-        return inside and not previous and address < base + size <= base + ARENA
+        return Builder(self.machine, tid, sp_floor)
 
     def report_all(self) -> CallReport:
         self.commit_pending()
@@ -366,7 +356,7 @@ class Diversion:
         self.threads.reset()
         self.breakpoints.forget_vessel()
         self._open = None
-        self._disturbed = False
+        self._disturbed = self._kernel_kept = False
 
     def reset(self) -> None:
         self._forget_everything()
@@ -385,7 +375,7 @@ class Diversion:
         return {
             "vessel_pid": int(self.machine.vessel.pid) if self.machine.running else None,
             "fed_pages": int(pager.fed),
-            "dirty_pages": int(pager.pages.written_count),
+            "dirty_pages": self._dirty_pages(),
             "mapped_pages": self._total_pages,
             "faults": int(pager.faults),
             "fault_us": pager.fault_ns / 1000,

@@ -47,8 +47,8 @@ class Runner:
             name = signal.Signals(number).name if number < 32 else f"signal {number}"
             return Stop(
                 action.tid, number,
-                message=f"{name} would end the program here; `uffd reset` goes back to the "
-                "snapshot",
+                message=f"{name} is not delivered: a core does not tell the program's signal "
+                "handlers, and without one it would end here; `signal 0` goes on without it",
             )  # fmt: skip
         self.breakpoints.synchronise()
         if number and action.tid in self.threads.siginfo:
@@ -68,6 +68,7 @@ class Runner:
     def _go(self, action: Resume, number: int) -> None:
         vessel = self.machine.vessel
         self.threads.fresh = True
+        self.machine.ran()
         mode = MODES[action.kind]
         check(lib.vessel_resume(vessel, mode, number, action.lo, action.hi), vessel.error)
 

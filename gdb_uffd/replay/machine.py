@@ -6,13 +6,14 @@ Everything here runs on the thread that created the vessel: ptrace(2) ties a tra
 
 from __future__ import annotations
 
-import os
+import bisect
 import struct
 from typing import Any, Dict, List, Optional, Tuple
 
 from gdb_uffd.model import (
     GPR,
     PAGE_SIZE,
+    PROT_WRITE,
     XSTATE_COMPONENTS,
     MemoryUnavailable,
     Registers,
@@ -28,6 +29,9 @@ recorded limit is not in a core."""
 
 STACK_GUARD = 1 << 20
 """Bytes that stay free between a growing stack and its neighbour (kernel: stack_guard_gap)."""
+
+LOWEST_ADDRESS = 1 << 16
+"""vm.mmap_min_addr's default: below it nothing is mapped in the vessel, whatever a core says."""
 
 XSTATE_ROOM = 1 << 16
 """Bytes; more than any CPU's XSAVE area so far (AMX: 11,008)."""
@@ -64,6 +68,7 @@ class Machine:
         self._xloaded: Optional[bytes] = None
         self._regs = ffi.new("struct user_regs_struct *")
         self._regs_bytes = ffi.buffer(self._regs)
+        self._mask = ffi.new("uint64_t *")
         self._brk = (0, 0)
         self._add_segments(snapshot)
 
@@ -74,7 +79,11 @@ class Machine:
         regions = ffi.addressof(self.pager, "recorded")
         region = ffi.new("struct region *")
         growth = self._growth(snapshot)
+        files = [m for m in snapshot.mappings if m.name.startswith("/")]
+        starts = [m.start for m in files]
         for segment in segments:
+            if segment.start < LOWEST_ADDRESS:
+                continue
             if growth is not None and segment.start == growth[1]:
                 region.start, region.end = growth
                 region.prot, region.kind = segment.prot, lib.REGION_ZERO
@@ -82,6 +91,9 @@ class Machine:
                 region.flags = lib.REGION_GROWTH
                 check(lib.regions_set(regions, region), doing="region table")
             self._fill(region, segment)
+            index = bisect.bisect_right(starts, segment.start) - 1
+            if index >= 0 and segment.start < files[index].end:
+                region.flags = lib.REGION_FILE
             check(lib.regions_set(regions, region), doing="region table")
         check(lib.regions_copy(ffi.addressof(self.pager, "regions"), regions))
         self._brk = self._find_brk(snapshot)
@@ -145,8 +157,12 @@ class Machine:
 
     @property
     def running(self) -> bool:
-        """Whether a vessel process exists."""
+        """Whether a vessel process was made and not ended by us."""
         return bool(self.vessel.pid > 0)
+
+    def was_killed(self) -> bool:
+        """Whether somebody else ended the vessel since it was made."""
+        return self.running and not lib.vessel_is_alive(self.vessel)
 
     def ensure(self) -> bool:
         """Make the vessel unless there is one.  True when it is new.  UffdError with the remedy."""
@@ -189,6 +205,15 @@ class Machine:
             self._xloaded = registers.xstate
         check(lib.vessel_set_sigmask(self.vessel, sigmask), self.vessel.error)
 
+    def ran(self) -> None:
+        """The vessel is about to run: its extended state will be another."""
+        self._xloaded = None
+
+    def sigmask(self) -> int:
+        """The vessel's mask of blocked signals."""
+        check(lib.vessel_get_sigmask(self.vessel, self._mask), self.vessel.error)
+        return int(self._mask[0])
+
     def store(self, xfeatures: int, fallback: bytes) -> Registers:
         """The vessel's registers, with those components that `xfeatures` names."""
         check(lib.vessel_get_registers(self.vessel, self._regs), self.vessel.error)
@@ -230,7 +255,17 @@ class Machine:
         """gdb's write, through any protection; MemoryUnavailable."""
         rc = lib.pager_write(self.pager, address, data, len(data))
         if rc < 0:
-            raise MemoryUnavailable(address, self.why(address) or os.strerror(-rc))
+            raise MemoryUnavailable(address, self.why(address) or self._not_mapped(address))
+
+    def _not_mapped(self, address: int) -> str:
+        for segment in self.snapshot.segments:
+            near = segment.start - STACK_GUARD <= address < segment.start
+            if near and segment.prot & PROT_WRITE:
+                return (
+                    "not mapped: a stack that is used up has no room for a call; "
+                    "select another thread"
+                )
+        return "not mapped"
 
     def why(self, address: int) -> str:
         """Why the byte at `address` cannot be had: the segment's reason, or "" if it can."""

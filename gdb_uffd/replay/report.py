@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, DirtyPage, FirstWrite, Run
 from gdb_uffd.native import ffi, lib
+from gdb_uffd.replay.layout import classify
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.trace.source import Place
 
@@ -66,11 +67,8 @@ def refused_lines(vessel: Any) -> List[str]:
 class Builder:
     """Makes DirtyPage objects; `tid` is the recorded thread that the vessel impersonated."""
 
-    def __init__(
-        self, machine: Machine, classify: Callable[[int], Place], tid: int, sp_floor: int
-    ) -> None:
+    def __init__(self, machine: Machine, tid: int, sp_floor: int) -> None:
         self.machine = machine
-        self.classify = classify
         self.tid = tid
         self.sp_floor = sp_floor
         self._runs = ffi.new("uint16_t[]", 2 * RUNS_MAX)
@@ -119,10 +117,10 @@ class Builder:
     def _place(self, touched: int, runs: List[Run]) -> Place:
         """What the changed bytes belong to: one page can hold a stack's top and the TLS block.
         Where none changed, the byte that was written first."""
-        place = self.classify(runs[0].address if runs else touched)
+        place = classify(self.machine, runs[0].address if runs else touched)
         if place.kind != "tls":
             for run in runs[1:]:
-                other = self.classify(run.address)
+                other = classify(self.machine, run.address)
                 if other.kind == "tls":
                     return other
         return place

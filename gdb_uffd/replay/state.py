@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Optional
 
-from gdb_uffd.model import GPR, Registers
+from gdb_uffd.model import Registers
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.trace.source import Snapshot
 
@@ -22,6 +22,7 @@ class Threads:
     machine: Machine
     changed: Dict[int, Registers] = field(default_factory=dict)
     siginfo: Dict[int, bytes] = field(default_factory=dict)
+    sigmask: Dict[int, int] = field(default_factory=dict)  # where another than recorded
     loaded: Optional[int] = None
     fresh: bool = False
 
@@ -30,6 +31,7 @@ class Threads:
         if self.fresh and self.loaded is not None and self.machine.running:
             recorded = self.snapshot.thread(self.loaded).registers
             self.changed[self.loaded] = self.machine.store(recorded.xfeatures, recorded.xstate)
+            self.sigmask[self.loaded] = self.machine.sigmask()
         self.fresh = False
 
     def get(self, tid: int) -> Registers:
@@ -51,7 +53,8 @@ class Threads:
         """Before a resume: the vessel becomes thread `tid`."""
         if self.loaded != tid:
             self.fetch()
-            self.machine.load(self.get(tid), self.snapshot.thread(tid).sigmask)
+            mask = self.sigmask.get(tid, self.snapshot.thread(tid).sigmask)
+            self.machine.load(self.get(tid), mask)
             self.machine.vessel.recorded_tid = tid
             self.loaded = tid
 
@@ -59,25 +62,23 @@ class Threads:
         """The vessel went; its registers with it."""
         self.loaded, self.fresh = None, False
 
-    def stack_pointer(self, tid: int) -> int:
-        """RSP as the thread has it now."""
-        return self.get(tid).gpr[GPR["rsp"]]
-
     def save(self) -> "SavedThreads":
         """For `restore`; Registers objects are never changed in place."""
         self.fetch()
-        return SavedThreads(dict(self.changed), dict(self.siginfo))
+        return SavedThreads(dict(self.changed), dict(self.siginfo), dict(self.sigmask))
 
     def restore(self, saved: "SavedThreads") -> None:
         """As `save` found it."""
         self.forget_vessel()
         self.changed, self.siginfo = dict(saved.changed), dict(saved.siginfo)
+        self.sigmask = dict(saved.sigmask)
 
     def reset(self) -> None:
         """As recorded."""
         self.forget_vessel()
         self.changed.clear()
         self.siginfo.clear()
+        self.sigmask.clear()
 
 
 @dataclass(frozen=True)
@@ -86,3 +87,4 @@ class SavedThreads:
 
     changed: Dict[int, Registers]
     siginfo: Dict[int, bytes]
+    sigmask: Dict[int, int]

@@ -203,18 +203,18 @@ static void one_ordering(uint64_t address, const int *first, size_t first_length
 
 	/* Undone: as recorded. */
 	transact(address, first, first_length, recorded, 3, what);
-	check(transaction_discard(&pager) == 0, "%s", what);
+	check(transaction_discard(&pager, false) == 0, "%s", what);
 	check(now(address) == recorded, "%s: not undone", what);
 	/* Kept; then a second one on top, undone: as kept. */
 	kept = transact(address, first, first_length, recorded, 5, what);
 	check(transaction_commit(&pager) == 0, "%s", what);
 	transact(address, second, second_length, kept, 7, what);
-	check(transaction_discard(&pager) == 0, "%s", what);
+	check(transaction_discard(&pager, false) == 0, "%s", what);
 	check(now(address) == kept, "%s: not undone to what was kept", what);
 	struct user_regs_struct regs;
 	run(&(struct operation){address, READ, 0}, 1, &regs);
 	check((regs.r8 & 0xff) == kept, "%s: the vessel sees %llx, not %x", what, regs.r8, kept);
-	check(transaction_discard(&pager) == 0, "%s", what);
+	check(transaction_discard(&pager, false) == 0, "%s", what);
 }
 
 static void orderings(void)
@@ -309,7 +309,7 @@ static void breakpoints(void)
 	const struct change *change = change_of(&changes, CODE);
 	check(change && change->writers == WRITER_GDB && !change->bytes_changed, "breakpoint's page");
 	changes_deinit(&changes);
-	check(transaction_discard(&pager) == 0, "discard");
+	check(transaction_discard(&pager, false) == 0, "discard");
 	how = run(&(struct operation){ZEROS, WRITE, 1}, 1, &regs);
 	check(how.pc == at + 1, "the undo took the breakpoint away");
 	check(pager_breakpoint_remove(&pager, at) == 0, "remove");

@@ -1,0 +1,84 @@
+"""The address space as it is now: the recorded mappings, and what the calls made of them."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import struct
+from typing import List, Optional, Sequence, Tuple
+
+from gdb_uffd.model import Mapping, MemoryUnavailable
+from gdb_uffd.native import ffi, lib
+from gdb_uffd.replay.machine import Machine
+from gdb_uffd.trace.places import ARENA
+from gdb_uffd.trace.source import Place
+
+
+def current_mappings(machine: Machine) -> List[Mapping]:
+    """Sorted; the room that is reserved for the stack's growth is left out."""
+    recorded = machine.snapshot.mappings
+    starts = [m.start for m in recorded]
+    pieces: List[Tuple[Optional[Mapping], Mapping]] = []
+    for region in machine.regions():
+        if region.flags & lib.REGION_GROWTH:
+            continue
+        start, end = region.start, region.end
+        if region.flags & lib.REGION_BORN:
+            name = "[heap]" if _in_heap(machine, start) else ""
+            pieces.append((None, Mapping(start, end, region.prot, name)))
+            continue
+        first = max(0, bisect.bisect_right(starts, start) - 1)
+        for m in itertools.islice(recorded, first, None):
+            if m.start >= end:
+                break
+            if m.end > start:
+                piece = Mapping(
+                    max(m.start, start), min(m.end, end), region.prot, m.name,
+                    m.offset + max(0, start - m.start), m.unavailable,
+                )  # fmt: skip
+                pieces.append((m, piece))
+    return merge_pieces(pieces)
+
+
+def merge_pieces(pieces: Sequence[Tuple[Optional[Mapping], Mapping]]) -> List[Mapping]:
+    """Pieces of one recorded mapping (given first; None: new) that touch are one again."""
+    out: List[Mapping] = []
+    before: Optional[Mapping] = None
+    for origin, m in pieces:
+        last = out[-1] if out else None
+        joins = last is not None and last.end == m.start and last.prot == m.prot
+        if last is not None and joins and origin is before and last.name == m.name:
+            out[-1] = Mapping(last.start, m.end, m.prot, m.name, last.offset, m.unavailable)
+        else:
+            out.append(m)
+        before = origin
+    return out
+
+
+def classify(machine: Machine, address: int) -> Place:
+    """What the byte at `address` belongs to, be it recorded or mapped by a call."""
+    region = lib.regions_find(ffi.addressof(machine.pager, "regions"), address)
+    if region == ffi.NULL or not region.flags & (lib.REGION_BORN | lib.REGION_GROWTH):
+        return machine.snapshot.classify(address)
+    if region.flags & lib.REGION_GROWTH:
+        return machine.snapshot.classify(region.end)
+    if _in_heap(machine, address) or _in_new_arena(machine, address):
+        return Place("heap", "[heap]")
+    return Place("anonymous", "[anon]")
+
+
+def _in_heap(machine: Machine, address: int) -> bool:
+    start, now = machine.save_brk()
+    return start <= address < now
+
+
+def _in_new_arena(machine: Machine, address: int) -> bool:
+    """Whether a call made a heap of glibc's malloc there: struct heap_info {ar_ptr, prev,
+    size, ...} at a 64 MiB boundary, its arena right behind (malloc/arena.c)."""
+    base = address & ~(ARENA - 1)
+    try:
+        arena, previous, size = struct.unpack("<3Q", machine.read(base, 24))
+    except MemoryUnavailable:
+        return False
+    inside = base + 32 <= arena <= base + 256
+    return inside and not previous and address < base + size <= base + ARENA
