@@ -305,12 +305,12 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 	default:
 		return 0;
 	}
-	/* A file's private pages would show the file again, which is not at hand here. */
+	/* A recorded file's private pages would show the file again, which is not at hand here. */
 	for (uint64_t at = start; at < end;) {
 		const struct region *region = regions_find(&pager->regions, at);
 		if (!region)
 			break;
-		if (region->flags & REGION_FILE)
+		if ((region->flags & (REGION_FILE | REGION_BORN)) == REGION_FILE)
 			return policy_refuse(vessel, regs, EINVAL);
 		at = region->end;
 	}
@@ -331,7 +331,8 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 		zero.bytes = NULL;
 		zero.bytes_len = 0;
 		at = zero.end;
-		if (zero.kind != REGION_BYTES && zero.kind != REGION_ZERO)
+		/* A file that the program mapped itself is fed again from that file. */
+		if ((zero.kind != REGION_BYTES && zero.kind != REGION_ZERO) || (zero.flags & REGION_FILE))
 			continue;
 		zero.kind = REGION_ZERO;
 		zero.flags |= REGION_BORN;

@@ -28,6 +28,8 @@ from gdb_uffd.replay.report import Builder, page_images, refused_lines
 from gdb_uffd.replay.state import SavedThreads, Threads
 from gdb_uffd.trace.source import UNAVAILABLE, Snapshot
 
+KILLED = "the process was killed from outside; this is the snapshot again, kept effects are gone"
+
 READ_MAX = 1 << 26
 """Bytes of one read; gdb asks for less than its packet size."""
 
@@ -130,10 +132,7 @@ class Diversion:
         Told once, by the next thing that would run."""
         if self.machine.running and self.machine.was_killed():
             self._forget_everything()
-            self._loss = (
-                "the process was killed from outside; this is the snapshot again, "
-                "kept effects are gone"
-            )
+            self._loss = KILLED
 
     def _tell_loss(self) -> str:
         told, self._loss = self._loss, ""
@@ -157,7 +156,13 @@ class Diversion:
         self._materialise()
         open_.resumed = True
         open_.tid = action.tid
-        stop = self.runner.resume(action, client)
+        try:
+            stop = self.runner.resume(action, client)
+        except UffdError:
+            # A kill from outside shows as a failure of whatever was under way.
+            if not self.machine.was_killed():
+                raise
+            stop = Stop(action.tid, signal.SIGKILL, message=KILLED, lost=True)
         if stop.message:
             open_.ended = stop.message
         if self.runner.unavailable:
@@ -231,9 +236,13 @@ class Diversion:
         self.machine.pager.in_malloc = outer
 
     def end(self, keep: bool) -> CallReport:
-        if self._open is None:
+        open_ = self._open
+        if open_ is None:
             raise UffdError("no call is under way")
-        open_, self._open = self._open, None
+        self._notice_loss()
+        if self._loss:
+            open_.lost, open_.ended = True, self._tell_loss()
+        self._open = None
         if open_.lost:
             self.last_report = CallReport(
                 open_.kind, False, 0, self._total_pages, 0.0,

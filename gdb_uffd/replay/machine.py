@@ -273,7 +273,7 @@ class Machine:
             if segment.start <= address < segment.end:
                 if segment.kind == UNAVAILABLE:
                     return segment.reason
-                if address & -PAGE_SIZE == self.pager.lost_page:
+                if self.pager.lost_page and address & -PAGE_SIZE == self.pager.lost_page:
                     return f"{self.snapshot.path} or a file it names was cut short while in use"
                 return ""
         return ""
