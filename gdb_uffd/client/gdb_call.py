@@ -118,9 +118,11 @@ def _end(session: Session, outcome: _Outcome, keep: bool) -> CallReport:
         with contextlib.suppress(UffdError, gdb.error):
             flush_caches()
         why = f"{outcome.stop.reason} in {outcome.stop.where}" if outcome.stop else outcome.error
-        raise UffdError(
-            f"{_function_name(outcome)} did not return: {one_line(why)} ({error})"
-        ) from None
+        if session.server.ended() is not None:
+            why = session.death().lstrip(": ")
+        else:
+            why = f"{one_line(why)} ({error})"
+        raise UffdError(f"{_function_name(outcome)} did not return: {why}") from None
     if report is None:
         raise UffdError("the server has no report of this call")
     return report

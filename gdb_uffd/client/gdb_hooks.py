@@ -116,6 +116,7 @@ def _before_prompt(_event: object = None) -> None:
     with contextlib.suppress(gdb.error):
         gdb_session.settle()
         gdb_session.borrow()
+        before_command()  # a server that died meanwhile is told now, not by gdb's next error
         session = gdb_session.selected()
         failed = session is not None and session.calls_pending  # else the hook had its turn
         after_command()

@@ -13,7 +13,7 @@ from typing import Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client.gdb_util import quiet
+from gdb_uffd.client.gdb_util import decoded, file_of, quiet
 from gdb_uffd.client.render import Writer
 from gdb_uffd.client.text import without_parameters
 from gdb_uffd.model import FirstWrite
@@ -164,7 +164,8 @@ def _with_line(pc: int) -> Optional[Writer]:
     sal = gdb.find_pc_line(pc)
     if sal.symtab is None or not sal.line:
         return None
-    return Writer(_function(pc), sal.symtab.fullname() or sal.symtab.filename, sal.line)
+    name = decoded(sal.symtab.fullname) or file_of(sal.symtab)
+    return Writer(_function(pc), name, sal.line)
 
 
 def writer(first: FirstWrite) -> Writer:
@@ -196,9 +197,12 @@ def _in_program(pc: int) -> bool:
 def _of_program(symtab: gdb.Symtab) -> bool:
     """Whether a source file is one of the executable, not of a library."""
     space = gdb.current_progspace()
-    if space is None or not space.filename:
+    if space is None:
         return False
-    return _real_path(symtab.objfile.filename or "") == _real_path(space.filename)
+    program = decoded(lambda: space.filename)
+    return bool(program) and _real_path(decoded(lambda: symtab.objfile.filename)) == _real_path(
+        program
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -215,7 +219,7 @@ def thread_locals(first: FirstWrite) -> Iterator[gdb.Symbol]:
     for pc in pcs:
         symtab = gdb.find_pc_line(pc).symtab
         if symtab is not None:
-            symtabs.setdefault(symtab.filename, symtab)
+            symtabs.setdefault(file_of(symtab), symtab)
     for name, symtab in sorted(symtabs.items(), key=lambda item: not _of_program(item[1])):
         if name not in _cache.thread_locals:
             _cache.thread_locals[name] = _tls_symbols(symtab)

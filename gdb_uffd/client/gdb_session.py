@@ -11,7 +11,7 @@ import gdb
 
 from gdb_uffd.client import gdb_settings, launch, text
 from gdb_uffd.client.gdb_saved import borrowed
-from gdb_uffd.client.gdb_util import look, quiet, quote_file, say, setting
+from gdb_uffd.client.gdb_util import decoded, look, quiet, quote_file, say, setting
 from gdb_uffd.client.options import check_readable
 from gdb_uffd.client.wire import Ready, decode, encode, one_line
 from gdb_uffd.model import PAGE_SIZE, UffdError
@@ -170,7 +170,7 @@ def lend_back() -> None:
 def _loaded_file() -> str:
     """The executable gdb has loaded, or ""."""
     space = gdb.current_progspace()
-    return (space.filename or "") if space is not None else ""
+    return decoded(lambda: space.filename) if space is not None else ""
 
 
 def _parameter(name: str) -> object:
@@ -190,7 +190,19 @@ def _load_executable(path: str) -> None:
 
 def _worth_telling(noise: str) -> List[str]:
     """Of what gdb printed while it connected: the warnings."""
-    return [line for line in noise.splitlines() if line.startswith("warning:")]
+    return [
+        line
+        for line in noise.splitlines()
+        if line.startswith("warning:") and not line.startswith(_TOLD_BY_US)
+    ]
+
+
+_TOLD_BY_US = (
+    "warning: No executable has been specified",
+    "warning: Could not load vsyscall page",
+    "warning: Could not load shared library symbols",
+)
+"""What the server's own warnings name already, with the remedy."""
 
 
 def _show(session: Session) -> None:
@@ -241,8 +253,9 @@ def end(session: Session) -> None:
         if len(_sessions) == 1:
             # Before the target goes: `set scheduler-locking` needs one (gdb's infrun.c).
             borrowed.give_back()
-        with contextlib.suppress(gdb.error):
-            quiet("disconnect")
+        # Not `disconnect`: it forgets the threads of every inferior (gdb's target.c).
+        with contextlib.suppress(gdb.error), setting("confirm", "off"):
+            quiet("kill")
         if before != session.number:
             quiet(f"inferior {before}")
     _leave(session)

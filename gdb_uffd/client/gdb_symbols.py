@@ -10,6 +10,7 @@ import gdb
 from gdb_uffd.client import gdb_places, gdb_values
 from gdb_uffd.client.gdb_places import Variable
 from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_util import file_of
 from gdb_uffd.client.render import Change, Writer
 from gdb_uffd.client.wire import Image, parse_image
 from gdb_uffd.model import DirtyPage, FirstWrite, page_floor
@@ -166,7 +167,7 @@ class Symbols:
         known = self._session.tls_addresses
         pointer: Optional[int] = None
         for symbol in gdb_places.thread_locals(first):
-            key = (tid, symbol.symtab.filename, symbol.linkage_name)
+            key = (tid, file_of(symbol.symtab), symbol.linkage_name)
             if symbol.type is None or not symbol.type.sizeof:
                 continue
             if key not in known:

@@ -83,11 +83,43 @@ def say_json(value: object) -> None:
 
 def quiet(command: str) -> str:
     """Run a gdb command and return what it printed."""
+    # The command ran also when gdb cannot decode what it printed.
+    text = decoded(lambda: gdb.execute(command, from_tty=False, to_string=True))
+    return text if not text.startswith(('~"', '&"')) else _from_mi(text)
+
+
+def decoded(get: Callable[[], Optional[str]]) -> str:
+    """A text of gdb's, also where its bytes are not of the host's charset: gdb decodes names of
+    files and what a command printed by that."""
     try:
-        return str(gdb.execute(command, from_tty=False, to_string=True))
+        return get() or ""
     except UnicodeDecodeError as error:
-        # The command ran; the program's own output or bytes of a string are in what it printed.
         return bytes(error.object).decode("utf-8", "replace")
+
+
+def file_of(symtab: gdb.Symtab) -> str:
+    """The source file's name as the debug information has it."""
+    return decoded(lambda: symtab.filename)
+
+
+_MI_RECORD = re.compile(r'^[~&@]"(.*)"$')
+_MI_ESCAPE = re.compile(r"\\([0-7]{3}|.)")
+_MI_LETTERS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a", "e": "\x1b"}
+
+
+def _from_mi(text: str) -> str:
+    """Stream records of the machine interface (gdb manual, "GDB/MI Output Syntax") as the text
+    they carry: gdb 18 captures those where it runs with `-i=mi`."""
+
+    def escape(match: re.Match[str]) -> str:
+        what = match[1]
+        return chr(int(what, 8)) if len(what) == 3 else _MI_LETTERS.get(what, what)
+
+    out = []
+    for line in text.splitlines():
+        record = _MI_RECORD.match(line)
+        out.append(_MI_ESCAPE.sub(escape, record[1]) if record else line + "\n")
+    return "".join(out)
 
 
 @contextlib.contextmanager
@@ -217,7 +249,7 @@ def frame_text(frame: gdb.Frame) -> str:
     name = frame.name()
     where = frame.find_sal()
     if where.symtab is not None and where.line:
-        return f"{name or '??'} () at {os.path.basename(where.symtab.filename)}:{where.line}"
+        return f"{name or '??'} () at {os.path.basename(file_of(where.symtab))}:{where.line}"
     return f"{frame.pc():#x} in {name or '??'} ()"
 
 

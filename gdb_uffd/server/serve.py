@@ -9,7 +9,7 @@ import signal
 import stat
 import time
 from types import FrameType
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterator, List, Optional, Sequence
 
 from gdb_uffd.model import PAGE_SIZE, UffdError
 from gdb_uffd.replay.interface import Diversion
@@ -70,13 +70,22 @@ def make_diversion(snapshot: Snapshot) -> Diversion:
     return Real(snapshot)
 
 
+WARNINGS_MAX = 10
+
+
+def few(lines: Sequence[str]) -> List[str]:
+    """The first WARNINGS_MAX lines, and how many more there are: a damaged core has thousands."""
+    more = len(lines) - WARNINGS_MAX
+    return [*lines[:WARNINGS_MAX], *([f"and {more} more such lines"] if more > 0 else [])]
+
+
 def facts(snapshot: Snapshot, socket_path: str, open_ms: float) -> Facts:
     """What the ready line tells (docs/protocol.md)."""
     return Facts(
         socket=socket_path,
         core=snapshot.path,
         executable=snapshot.executable,
-        warnings=list(snapshot.warnings),
+        warnings=few(snapshot.warnings),
         threads=len(snapshot.threads),
         total_pages=sum(s.end - s.start for s in snapshot.segments if s.kind != UNAVAILABLE)
         // PAGE_SIZE,

@@ -57,7 +57,8 @@ def find_modules(
     if chosen is not None and found.main is None:
         raise UffdError(
             f"{printable(chosen.path)}: the core does not tell where its executable was "
-            "mapped, so this cannot be checked against it; leave EXECUTABLE out: uffd spawn CORE"
+            "mapped, so this cannot be checked against it; leave EXECUTABLE out: uffd spawn CORE "
+            "(and unload a loaded one: `file`)"
         )
     for module in found.modules:
         page = first_page(module, dumped.writable, dumped.read)

@@ -219,7 +219,8 @@ def mismatch(
             return ""
         return (
             f"has build-id {opened.build_id.hex()}, "
-            f"the core was made with build-id {module.recorded_id.hex()}"
+            f"the core was made with build-id {module.recorded_id.hex()} "
+            "(what gdb says of its symbols and lines may be wrong too)"
         )
     if page:
         start = opened.data[: len(page)]

@@ -1,0 +1,90 @@
+"""Calls in a core through replay.diversion, as gdb makes them, without gdb."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import List
+
+from gdb_uffd.model import GPR, CallReport
+from gdb_uffd.replay.diversion import Diversion
+from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
+from gdb_uffd.trace.core import open_core
+from harness.cores import kernel_core
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def kernel_core_path(folder: Path) -> Path:
+    """The core of tests/programs/kernel.c, built and crashed in `folder`."""
+    program = folder / "kernel"
+    source = ROOT / "tests" / "programs" / "kernel.c"
+    subprocess.run(["cc", "-g", "-O1", "-w", "-o", program, source], check=True)
+    return kernel_core([str(program)], folder)
+
+
+class Client:
+    """No input; the output is kept."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def fileno(self) -> int:
+        return -1
+
+    def interrupt_requested(self) -> bool:
+        return False
+
+    def output(self, data: bytes) -> None:
+        self.written += data
+
+
+class Caller:
+    """A core and its diversion."""
+
+    def __init__(self, core: Path) -> None:
+        self.snapshot = open_core(str(core), None)
+        self.diversion = Diversion(self.snapshot)
+        self.tid = self.snapshot.threads[0].tid
+        self.reports: List[CallReport] = []
+
+    def symbol(self, name: str) -> int:
+        found = self.snapshot.symbol(name)
+        assert found is not None, name
+        return found
+
+    def start(self, name: str, argument: int = 0) -> Stop:
+        """Begin the transaction, push a frame, run until the return or another stop."""
+        d = self.diversion
+        d.begin()
+        d.call_begin(self.symbol(name), False)
+        registers = d.registers(self.tid).copy()
+        stack = (registers.gpr[GPR["rsp"]] - 512 & ~15) - 8
+        self.landing = stack + 64
+        d.write_memory(stack, self.landing.to_bytes(8, "little"))
+        d.insert_breakpoint(SOFTWARE, self.landing, 1)
+        values = {"rip": self.symbol(name), "rsp": stack, "rdi": argument, "rax": 0}
+        for register, value in values.items():
+            registers.gpr[GPR[register]] = value
+        registers.gpr[GPR["orig_rax"]] = (1 << 64) - 1
+        saved = d.registers(self.tid)
+        d.set_registers(self.tid, registers)
+        stop = d.resume(Resume(self.tid, "c"), Client())
+        d.remove_breakpoint(SOFTWARE, self.landing, 1)
+        self.result = d.registers(self.tid).gpr[GPR["rax"]]
+        if stop.breakpoint == "swbreak":
+            d.set_registers(self.tid, saved)  # as gdb does when it pops the frame
+        return stop
+
+    def call(self, name: str, argument: int = 0, keep: bool = False) -> int:
+        """The function's value (64 bits, signed)."""
+        stop = self.start(name, argument)
+        assert stop.breakpoint == "swbreak", stop
+        result = self.result
+        self.diversion.call_end()
+        self.reports.append(self.diversion.end(keep))
+        return result - (1 << 64) if result >> 63 else result
+
+    def close(self) -> None:
+        self.diversion.close()
+        self.snapshot.close()

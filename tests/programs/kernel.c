@@ -1,0 +1,130 @@
+/* kernel.c: functions that leave something in the kernel, or change the address space. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int counter = 41;
+char page[3 * 4096] = "recorded";
+double seen;
+
+long bump(void)
+{
+	return ++counter;
+}
+
+long read_counter(void)
+{
+	return counter;
+}
+
+long open_null(void)
+{
+	return open("/dev/null", O_RDONLY);
+}
+
+static void ignore(int number)
+{
+	(void)number;
+}
+
+long install_handler(void) /* whether there was one before */
+{
+	return signal(SIGUSR1, ignore) != SIG_DFL;
+}
+
+long set_umask(void) /* the mask before */
+{
+	return (long)umask(0777);
+}
+
+long set_alarm(void) /* seconds left of the one before */
+{
+	return (long)alarm(100);
+}
+
+long block_usr2(void) /* whether it was blocked before */
+{
+	sigset_t set, old;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR2);
+	sigprocmask(SIG_BLOCK, &set, &old);
+	return sigismember(&old, SIGUSR2);
+}
+
+long map_and_keep(void) /* a new mapping each time; the sum proves that it can be written */
+{
+	char *at = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	memset(at, 2, 1 << 20);
+	return at[0] + at[(1 << 20) - 1] + ++counter;
+}
+
+long grow_and_drop(void)
+{
+	char *at = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	long sum = 0;
+
+	at[0] = 5;
+	at = mremap(at, 4096, 8 * 4096, MREMAP_MAYMOVE);
+	at[7 * 4096] = 6;
+	sum = at[0] * 100 + at[7 * 4096] * 10;
+	madvise(at, 8 * 4096, MADV_DONTNEED);
+	sum += at[0] + at[7 * 4096];
+	munmap(at, 8 * 4096);
+	return sum;
+}
+
+long drop_recorded(void) /* -EINVAL: the file's own page is not at hand */
+{
+	char *at = (char *)(((unsigned long)page + 4095) & ~4095ul);
+
+	return madvise(at, 4096, MADV_DONTNEED) < 0 ? -errno : at[0];
+}
+
+long heap_up_and_down(void)
+{
+	char *top = sbrk(0);
+
+	if (sbrk(1 << 20) == (void *)-1)
+		return -1;
+	memset(top, 1, 1 << 20);
+	sbrk(-(1 << 20));
+	if (sbrk(1 << 20) == (void *)-1)
+		return -2;
+	return top[4096 * 8] + top[(1 << 20) - 1];
+}
+
+long signal_self_keeps_registers(void)
+{
+	long pid = getpid(), before = pid, result;
+
+	__asm__ volatile("syscall" : "=a"(result), "+D"(pid) : "0"(62l), "S"(0l) : "rcx", "r11", "memory");
+	return result == 0 && pid == before;
+}
+
+long touch_vector(void)
+{
+	__asm__ volatile("movq %0, %%xmm7" : : "r"(0x123456789l) : "xmm7");
+	return 0;
+}
+
+long fill(long pages)
+{
+	char *at = malloc((size_t)pages * 4096);
+
+	memset(at, 1, (size_t)pages * 4096);
+	return at[0];
+}
+
+int main(void)
+{
+	free(malloc(64));
+	abort();
+}

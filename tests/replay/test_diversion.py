@@ -1,0 +1,130 @@
+"""Keeping and undoing: memory, mappings, and what a call leaves in the kernel."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+
+import pytest
+
+from gdb_uffd.model import GPR, UffdError
+from gdb_uffd.replay.interface import HARDWARE, WRITE_WATCH
+
+
+@pytest.mark.parametrize(
+    ("name", "undisturbed"),
+    [("open_null", 3), ("install_handler", 0), ("set_umask", 0o22), ("set_alarm", 0),
+     ("block_usr2", 0)],
+)  # fmt: skip
+def test_an_undone_call_leaves_nothing_in_the_kernel(caller, name, undisturbed):
+    first = caller.call(name)
+    assert first == undisturbed or name == "set_umask"
+    assert [caller.call(name) for _ in range(3)] == [first] * 3
+
+
+def test_a_kept_call_leaves_what_it_did(caller):
+    assert caller.call("open_null", keep=True) == 3
+    assert caller.call("open_null", keep=True) == 4
+    assert caller.call("block_usr2", keep=True) == 0
+    assert caller.call("block_usr2", keep=True) == 1
+
+
+def test_losing_kept_descriptors_is_told(caller):
+    caller.call("open_null", keep=True)
+    caller.call("bump")
+    assert not caller.reports[-1].notes
+    caller.call("map_and_keep")
+    assert "descriptors" in caller.reports[-1].notes[0]
+
+
+def test_kept_effects_survive_an_undone_change_of_the_layout(caller):
+    assert caller.call("bump", keep=True) == 42
+    mappings = list(caller.diversion.mappings())
+    for _ in range(3):
+        assert caller.call("map_and_keep") == 4 + 43
+    assert caller.call("bump", keep=True) == 43
+    assert list(caller.diversion.mappings()) == mappings
+    assert caller.call("map_and_keep", keep=True) == 4 + 44
+    assert caller.call("map_and_keep") == 4 + 45
+    assert caller.call("read_counter") == 44
+    caller.diversion.reset()
+    assert caller.call("read_counter") == 41
+
+
+def test_memory_and_registers_are_the_snapshot_s_again(caller):
+    before = {m: caller.snapshot.read(m.start, m.end - m.start)
+              for m in caller.snapshot.mappings if m.prot & 2 and not m.unavailable}  # fmt: skip
+    registers = caller.diversion.registers(caller.tid)
+    for name in ("bump", "grow_and_drop", "heap_up_and_down", "map_and_keep", "touch_vector"):
+        caller.call(name)
+        for m, data in before.items():
+            assert caller.diversion.read_memory(m.start, m.end - m.start) == data, (name, m)
+        assert caller.diversion.registers(caller.tid) == registers
+
+
+def test_layout_calls_do_what_linux_does(caller):
+    assert caller.call("grow_and_drop") == 560
+    assert caller.call("heap_up_and_down") == 0
+    assert caller.call("drop_recorded") == -errno.EINVAL
+    assert caller.reports[-1].refused == ["system call 28 -> EINVAL"]
+
+
+def test_a_signal_to_itself_changes_no_register(caller):
+    assert caller.call("signal_self_keeps_registers") == 1
+
+
+def test_vector_registers_are_undone_unread(caller):
+    recorded = caller.snapshot.threads[0].registers.xstate
+    caller.call("touch_vector")
+    caller.call("bump")
+    assert caller.diversion.registers(caller.tid).xstate == recorded
+
+
+def test_a_vessel_killed_between_calls(caller):
+    caller.call("bump", keep=True)
+    os.kill(caller.diversion.info()["vessel_pid"], signal.SIGKILL)
+    os.waitid(os.P_PID, caller.diversion.info()["vessel_pid"], os.WEXITED | os.WNOWAIT)
+    address = caller.symbol("counter")
+    assert caller.diversion.read_memory(address, 4) == (41).to_bytes(4, "little")
+    with pytest.raises(UffdError, match="killed from outside"):
+        caller.diversion.begin()
+    assert caller.call("bump") == 42
+
+
+def test_nothing_leaks(caller):
+    caller.call("bump")
+    count = len(os.listdir("/proc/self/fd"))
+    for _ in range(200):
+        caller.call("map_and_keep")
+        caller.call("open_null")
+    caller.call("bump")
+    assert len(os.listdir("/proc/self/fd")) <= count + 1
+
+
+def test_pages_are_counted_by_what_differs(caller):
+    caller.call("fill", 600)
+    info = caller.diversion.info()
+    assert info["dirty_pages"] == 0 and not caller.diversion.alive
+    caller.call("bump", keep=True)
+    assert caller.diversion.info()["dirty_pages"] > 0 and caller.diversion.alive
+
+
+def test_a_watchpoint_outlives_the_vessel_and_a_bad_one(caller):
+    caller.diversion.insert_breakpoint(WRITE_WATCH, caller.symbol("counter"), 4)
+    with pytest.raises(UffdError, match="not an address"):
+        caller.diversion.insert_breakpoint(HARDWARE, 0xFFFF800000000000, 1)
+    for _ in range(2):
+        stop = caller.start("map_and_keep")  # its undoing needs a new vessel
+        assert (stop.breakpoint, stop.address) == ("watch", caller.symbol("counter"))
+        caller.diversion.call_end()
+        caller.diversion.end(False)
+
+
+def test_a_wait_on_the_own_stack_pointer_is_no_mapping(caller):
+    registers = caller.diversion.registers(caller.tid).copy()
+    stack = next(m for m in caller.snapshot.mappings if m.name == "[stack]")
+    registers.gpr[GPR["rsp"]] = stack.start - (9 << 20)
+    caller.diversion.set_registers(caller.tid, registers)
+    with pytest.raises(UffdError, match="not mapped"):
+        caller.diversion.write_memory(stack.start - (9 << 20), b"x")
