@@ -40,8 +40,11 @@ class Session:
         """Send ``quffd.VERB`` and return the decoded reply; UffdError, also for a dead server."""
         if self.connection is None or not self.connection.is_valid():
             raise UffdError(f"the connection to the server is closed{self.death()}")
+        # A reply that comes after gdb gave up would be taken for the next packet's.
+        patient = setting("remotetimeout", "3600") if verb in _SLOW else contextlib.nullcontext()
         try:
-            reply = self.connection.send_packet(encode(verb, arguments))
+            with patient:
+                reply = self.connection.send_packet(encode(verb, arguments))
         except gdb.error as error:
             raise UffdError(f"{one_line(str(error))}{self.death()}") from None
         return decode(verb, reply)
@@ -61,6 +64,9 @@ class Session:
         said = self.server.last_words()
         return f": the server ended {how}{f' ({said})' if said else ''}; `uffd spawn` starts anew"
 
+
+_SLOW = frozenset(("end", "commit", "report", "image", "mappings", "reset"))
+"""Packets whose work grows with what a call wrote; gdb waits 2 s for the others."""
 
 _sessions: Dict[int, Session] = {}
 _leaving: List[Session] = []

@@ -18,7 +18,10 @@ def check(rc: int, error: Any = None, doing: str = "") -> int:
     """`rc` if it is not negative; else UffdError with the native text, or errno's."""
     if rc >= 0:
         return rc
-    text = ffi.string(error.text).decode("utf-8", "replace") if error is not None else ""
+    text = ""
+    if error is not None:
+        text = ffi.string(error.text).decode("utf-8", "replace")
+        error.text[0] = b"\0"  # told once; a later failure has its own words or errno's
     if not text:
         text = f"{doing}: {os.strerror(-rc)}" if doing else os.strerror(-rc)
     raise UffdError(text)

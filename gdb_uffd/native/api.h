@@ -44,15 +44,12 @@ const struct region *regions_find(const struct regions *regions, uint64_t addres
 void regions_deinit(struct regions *regions);
 
 struct access { uint64_t pc, sp, address; uint32_t tid; ...; };
-struct touch { uint64_t page, pc, sp; uint32_t write; ...; };
 struct pages { size_t written_count; ...; };
 
 struct pager {
 	struct regions regions, recorded;
 	struct pages pages;
 	bool running, layout_changed, in_malloc;
-	struct touch *touches;
-	size_t touch_count;
 	uint64_t faults, fault_ns, fed, fed_at_tx, lost_page;
 	...;
 };
@@ -75,7 +72,7 @@ struct vessel {
 	uint64_t brk_start, brk_now;
 	struct refused refused[...];
 	uint32_t refused_count;
-	bool hardware, kernel_changed;
+	bool hardware, kernel_changed, at_exit;
 	...;
 };
 void vessel_init(struct vessel *vessel);
@@ -115,7 +112,6 @@ int transaction_commit(struct pager *pager);
 int transaction_discard(struct pager *pager, bool rebuild);
 int transaction_end_malloc(struct pager *pager);
 size_t pages_count_dirty(const struct pages *pages);
-int transaction_save_overlays(struct pager *pager);
 int transaction_reset(struct pager *pager);
 uint32_t count_changed(const uint8_t *before, const uint8_t *after, size_t len);
 size_t diff_runs(const uint8_t *before, const uint8_t *after, size_t gap, uint16_t *runs, size_t room);

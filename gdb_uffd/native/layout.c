@@ -74,12 +74,6 @@ static int set_result(struct vessel *vessel, struct user_regs_struct *regs, int6
 	return vessel_set_registers(vessel, regs);
 }
 
-static int skip_call(struct vessel *vessel, struct user_regs_struct *regs, int64_t result)
-{
-	regs->orig_rax = (unsigned long)-1;
-	return set_result(vessel, regs, result);
-}
-
 /* [start, end) is fresh memory of the program: tracked from its first touch. */
 static int add_zero(struct pager *pager, uint64_t start, uint64_t end, int prot)
 {
@@ -108,10 +102,10 @@ static int do_brk(struct vessel *vessel, struct user_regs_struct *regs)
 	int rc;
 
 	if (!vessel->brk_start || wanted < vessel->brk_start || to < wanted)
-		return skip_call(vessel, regs, (int64_t)vessel->brk_now);
+		return policy_skip(vessel, regs, (int64_t)vessel->brk_now);
 	if (to == from) {
 		vessel->brk_now = wanted;
-		return skip_call(vessel, regs, (int64_t)wanted);
+		return policy_skip(vessel, regs, (int64_t)wanted);
 	}
 	bool grow = to > from;
 	rc = grow ? remember_layout(pager) : save_range(pager, to, from);
@@ -244,7 +238,7 @@ static int do_mprotect(struct vessel *vessel, struct user_regs_struct *regs)
 	/* Access to reserved, unavailable pages would show zeros. */
 	for (; region && region->start < end; region = regions_find(&pager->regions, region->end))
 		if (region->kind == REGION_UNAVAILABLE)
-			return skip_call(vessel, regs, -EACCES);
+			return policy_skip(vessel, regs, -EACCES);
 	int rc = remember_layout(pager);
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
@@ -262,8 +256,13 @@ static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
 	int64_t result;
 
 	if (!region)
-		return skip_call(vessel, regs, -EFAULT);
+		return policy_skip(vessel, regs, -EFAULT);
+	if (regs->r10 & ~(unsigned long)(MREMAP_MAYMOVE | MREMAP_FIXED))
+		return policy_refuse(vessel, regs, EINVAL); /* MREMAP_DONTUNMAP */
 	int prot = region->prot;
+	for (; region && region->start < from + old_len; region = regions_find(&pager->regions, region->end))
+		if (region->kind == REGION_UNAVAILABLE || region->prot != prot)
+			return policy_refuse(vessel, regs, EFAULT);
 	int rc = save_range(pager, from, from + old_len);
 	if (rc == 0 && (regs->r10 & MREMAP_FIXED))
 		rc = save_range(pager, regs->r8, regs->r8 + len);
@@ -298,7 +297,7 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 
 	switch (regs->rdx) {
 	case MADV_FREE: /* a hint: keeping the pages is allowed */
-		return skip_call(vessel, regs, 0);
+		return policy_skip(vessel, regs, 0);
 	case MADV_DONTNEED:
 	case MADV_REMOVE:
 		break;

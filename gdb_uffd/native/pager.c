@@ -30,7 +30,6 @@ void pager_deinit(struct pager *pager)
 	regions_deinit(&pager->regions);
 	regions_deinit(&pager->at_tx);
 	regions_deinit(&pager->recorded);
-	free(pager->touches);
 	pager_drop_maps(pager, true);
 	free(pager->maps);
 	pthread_mutex_destroy(&pager->lock);
@@ -105,22 +104,6 @@ static void read_access(struct pager *pager, struct access *who)
 	char *before = strrchr(text, ' ');
 	if (before)
 		who->sp = strtoull(before + 1, NULL, 16);
-}
-
-static void log_touch(struct pager *pager, uint64_t page, const struct access *who, bool write)
-{
-	if (pager->touch_count == pager->touch_room) {
-		size_t room = pager->touch_room ? pager->touch_room * 2 : 1024;
-		if (room > TOUCHES_MAX)
-			return;
-		struct touch *at = realloc(pager->touches, room * sizeof(*at));
-		if (!at)
-			return;
-		pager->touches = at;
-		pager->touch_room = room;
-	}
-	pager->touches[pager->touch_count++] =
-		(struct touch){.page = page, .pc = who->pc, .sp = who->sp, .write = write};
 }
 
 /* The words above the stack pointer, as they are at this very write: return addresses for the
@@ -201,7 +184,8 @@ int pager_feed(struct pager *pager, const struct region *region, uint64_t page, 
 	w = pages_written(&pager->pages, page);
 	if (w)
 		w->armed = protect;
-	pager->fed++;
+	/* New memory is no part of what was recorded. */
+	pager->fed += !(region->flags & (REGION_BORN | REGION_GROWTH));
 	return 0;
 }
 
@@ -218,7 +202,6 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 	if (program)
 		read_access(pager, &who);
 	int writer = !program ? WRITER_GDB : pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
-	log_touch(pager, page, &who, write);
 	struct written *w = NULL;
 	if (write && !(w = pager_note_write(pager, page, writer, &who)))
 		goto lost;
@@ -257,15 +240,16 @@ static void *serve_all(void *argument)
 				return NULL;
 			continue;
 		}
+		/* Read under the lock: a signal can end the vessel's wait, and then nothing may be under
+		 * way here once pager_settle has passed. */
 		uint64_t began = now_ns();
-		if (read(pager->uffd, &msg, sizeof(msg)) != sizeof(msg))
-			continue;
-		if (msg.event != UFFD_EVENT_PAGEFAULT)
-			continue;
 		pthread_mutex_lock(&pager->lock);
-		serve(pager, &msg);
-		pager->faults++;
-		pager->fault_ns += now_ns() - began;
+		if (read(pager->uffd, &msg, sizeof(msg)) == sizeof(msg) &&
+		    msg.event == UFFD_EVENT_PAGEFAULT) {
+			serve(pager, &msg);
+			pager->faults++;
+			pager->fault_ns += now_ns() - began;
+		}
 		pthread_mutex_unlock(&pager->lock);
 	}
 }
@@ -277,6 +261,7 @@ int pager_start(struct pager *pager, pid_t vessel, int uffd, struct error *error
 
 	pager->vessel = vessel;
 	pager->uffd = uffd;
+	pager->cpu = -1; /* a new thread */
 	snprintf(path, sizeof(path), "/proc/%d/mem", vessel);
 	pager->mem_fd = open(path, O_RDWR | O_CLOEXEC);
 	if (pager->mem_fd < 0)

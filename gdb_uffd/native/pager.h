@@ -27,13 +27,6 @@ struct file_map { /* our own mapping of a file that the program mapped */
 	bool in_tx;
 };
 
-struct touch { /* the log: first touches in order */
-	uint64_t page, pc, sp;
-	uint32_t write;
-};
-
-#define TOUCHES_MAX (1u << 20)
-
 struct pager {
 	pthread_mutex_t lock;
 	pthread_t thread;
@@ -52,9 +45,6 @@ struct pager {
 
 	struct breakpoint breakpoints[BREAKPOINTS_MAX];
 	size_t breakpoint_count;
-
-	struct touch *touches;
-	size_t touch_count, touch_room;
 
 	struct file_map *maps;
 	size_t map_count, map_room;

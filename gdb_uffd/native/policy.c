@@ -30,6 +30,9 @@
 #ifndef FUTEX_LOCK_PI2
 #define FUTEX_LOCK_PI2 13
 #endif
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440
+#endif
 #ifndef SYS_pidfd_send_signal
 #define SYS_pidfd_send_signal 424
 #endif
@@ -97,7 +100,7 @@ size_t policy_filter(struct sock_fprog *program, size_t room)
 }
 
 /* The vessel does not make the call; the program sees `result` (seccomp(2), "-1 skips it"). */
-static int skip(struct vessel *vessel, struct user_regs_struct *regs, int64_t result)
+int policy_skip(struct vessel *vessel, struct user_regs_struct *regs, int64_t result)
 {
 	regs->orig_rax = (unsigned long)-1;
 	regs->rax = (unsigned long)result;
@@ -114,7 +117,7 @@ int policy_refuse(struct vessel *vessel, struct user_regs_struct *regs, int erro
 		};
 	}
 	vessel->refused_count++;
-	return skip(vessel, regs, -error);
+	return policy_skip(vessel, regs, -error);
 }
 
 /* Back before the instruction: whoever resumes here comes here again. */
@@ -175,6 +178,24 @@ static int signal_self(struct vessel *vessel, struct user_regs_struct *regs, str
 	return vessel_set_registers(vessel, regs);
 }
 
+/* Calls that name a process: itself by its recorded PID is 0; another one is refused. */
+static int about_self(struct vessel *vessel, struct user_regs_struct *regs)
+{
+	unsigned long rdi = regs->rdi;
+	pid_t who = (pid_t)rdi;
+	int64_t result;
+
+	if (who && who != vessel->recorded_pid && who != vessel->recorded_tid)
+		return policy_refuse(vessel, regs, EPERM);
+	vessel->kernel_changed = true;
+	regs->rdi = 0;
+	int rc = layout_finish_call(vessel, regs, &result);
+	if (rc < 0)
+		return rc;
+	regs->rdi = rdi;
+	return vessel_set_registers(vessel, regs);
+}
+
 /* ioctl(2) requests that only ask: what stdio wants to know of its descriptors. */
 static bool asks_only(const struct user_regs_struct *regs)
 {
@@ -188,7 +209,7 @@ static bool waits_for_ever(struct vessel *vessel, const struct user_regs_struct 
 	uint32_t value;
 	size_t done;
 
-	if (regs->r10) /* a time limit, absolute or relative */
+	if (regs->r10 || (regs->rdi & 3)) /* a time limit; EINVAL for an unaligned word */
 		return false;
 	if (pager_read(vessel->pager, regs->rdi, (uint8_t *)&value, sizeof(value), &done) < 0)
 		return false; /* EFAULT is the kernel's to give */
@@ -229,6 +250,8 @@ int policy_system_call(struct vessel *vessel, struct run *run)
 	case SYS_process_vm_writev:
 	case SYS_userfaultfd:
 	case SYS_pidfd_send_signal:
+	case SYS_pidfd_open:
+	case SYS_process_madvise:
 		return policy_refuse(vessel, &regs, EPERM);
 	case SYS_kill:
 	case SYS_tkill:
@@ -236,11 +259,17 @@ int policy_system_call(struct vessel *vessel, struct run *run)
 	case SYS_rt_sigqueueinfo:
 	case SYS_rt_tgsigqueueinfo:
 		return signal_self(vessel, &regs, run);
+	case SYS_prlimit64:
+	case SYS_sched_setparam:
+	case SYS_sched_setscheduler:
+	case SYS_sched_setaffinity:
+	case SYS_sched_setattr:
+		return about_self(vessel, &regs);
 	case SYS_getpid:
-		return skip(vessel, &regs, vessel->recorded_pid);
+		return policy_skip(vessel, &regs, vessel->recorded_pid);
 	case SYS_gettid:
 	case SYS_set_tid_address:
-		return skip(vessel, &regs, vessel->recorded_tid);
+		return policy_skip(vessel, &regs, vessel->recorded_tid);
 	case SYS_brk:
 	case SYS_mmap:
 	case SYS_munmap:

@@ -218,6 +218,7 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 	int rc;
 
 	pager_settle(vessel->pager);
+	vessel->at_exit = false;
 	if (!WIFSTOPPED(status)) {
 		run->end = RUN_GONE;
 		run->status = status;
@@ -225,7 +226,6 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 		return 1;
 	}
 	if (status >> 8 == (SIGTRAP | PTRACE_EVENT_SECCOMP << 8)) {
-		vessel->at_exit = false;
 		rc = policy_system_call(vessel, run);
 		if (rc < 0)
 			return rc;

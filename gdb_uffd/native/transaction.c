@@ -171,7 +171,6 @@ static void close_written(struct written *w)
 static void close_transaction(struct pager *pager)
 {
 	pager->layout_changed = false;
-	pager->touch_count = 0;
 	pager->fed_at_tx = pager->fed;
 	pager->in_malloc = false;
 }
@@ -238,17 +237,6 @@ static int save_overlay(struct pager *pager, struct written *w, bool from_before
 	if (!w->overlay && !(w->overlay = malloc(PAGE_BYTES)))
 		return -ENOMEM;
 	memcpy(w->overlay, now, PAGE_BYTES);
-	return 0;
-}
-
-int transaction_save_overlays(struct pager *pager)
-{
-	for (size_t i = 0; i < pager->pages.written_count; i++) {
-		struct written *w = &pager->pages.written[i];
-		int rc = w->dirty ? save_overlay(pager, w, false) : 0;
-		if (rc < 0)
-			return rc;
-	}
 	return 0;
 }
 

@@ -22,7 +22,7 @@ struct changes {
 	bool truncated; /* more pages than images may be kept for */
 };
 
-#define IMAGES_MAX 131072 /* pages whose images one report keeps: 1 GiB of both */
+#define IMAGES_MAX 16384 /* pages whose images one report keeps: 128 MiB of both */
 
 void changes_deinit(struct changes *changes);
 
@@ -39,8 +39,6 @@ int transaction_commit(struct pager *pager);
 /* 0: undone in place.  1: the layout had changed, or `rebuild`: the vessel must be destroyed, the
  * next one will be fed with what was kept before. */
 int transaction_discard(struct pager *pager, bool rebuild);
-/* The vessel goes but what was kept stays: its contents are saved as overlays. */
-int transaction_save_overlays(struct pager *pager);
 /* Back to the snapshot; no vessel lives. */
 int transaction_reset(struct pager *pager);
 

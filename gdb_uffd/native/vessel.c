@@ -33,6 +33,9 @@ static void __attribute__((noreturn)) child(int image, int null_fd, int out_fd)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	setsid();
 	setrlimit(RLIMIT_CORE, &none);
+	/* Python ignores these; a program starts with the defaults (Python's signal module). */
+	signal(SIGPIPE, SIG_DFL);
+	signal(SIGXFSZ, SIG_DFL);
 	/* Same addresses for the same mmap calls, each time a call is repeated. */
 	personality(ADDR_NO_RANDOMIZE);
 	if (dup2(null_fd, 0) < 0 || dup2(out_fd, 1) < 0 || dup2(out_fd, 2) < 0)
@@ -49,7 +52,10 @@ int vessel_wait_stop(struct vessel *vessel, int *status)
 		pid_t got = waitpid(vessel->pid, status, __WALL);
 		if (got == vessel->pid) {
 			pager_settle(vessel->pager);
-			return WIFSTOPPED(*status) ? 0 : -ESRCH;
+			if (WIFSTOPPED(*status))
+				return 0;
+			vessel->pid = 0; /* reaped: the number is not ours any more */
+			return -ESRCH;
 		}
 		if (got < 0 && errno != EINTR)
 			return -errno;
@@ -58,7 +64,7 @@ int vessel_wait_stop(struct vessel *vessel, int *status)
 
 static int spawn(struct vessel *vessel, int image)
 {
-	int pipes[2], status;
+	int pipes[2], status = 0;
 	sigset_t all, old;
 	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 

@@ -110,6 +110,8 @@ int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count);
 int vessel_wait_stop(struct vessel *vessel, int *status);
 /* Decides about the system call the vessel stands before.  1: it goes no further, `run` says why. */
 int policy_system_call(struct vessel *vessel, struct run *run);
+/* The call is not made; the program sees `result`. */
+int policy_skip(struct vessel *vessel, struct user_regs_struct *regs, int64_t result);
 /* The program sees `error`; the report names the call. */
 int policy_refuse(struct vessel *vessel, struct user_regs_struct *regs, int error);
 struct sock_fprog;

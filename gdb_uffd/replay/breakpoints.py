@@ -6,6 +6,7 @@ ones use the four debug registers (Intel SDM vol. 3, 18.2: DR7's enable, R/W and
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Set, Tuple
 
@@ -95,8 +96,10 @@ class Breakpoints:
             lib.pager_breakpoint_remove(pager, address)
             self.inserted.discard(address)
         for address in self.wanted - self.inserted:
-            if lib.pager_breakpoint_insert(pager, address) < 0:
-                why = self.machine.why(address) or "not mapped"
+            rc = lib.pager_breakpoint_insert(pager, address)
+            if rc < 0:
+                full = "too many breakpoints are inserted (1,024 can be)"
+                why = self.machine.why(address) or ("not mapped" if rc != -errno.ENOSPC else full)
                 raise UffdError(f"no breakpoint can be set at {address:#x}: {why}")
             self.inserted.add(address)
         slots = self._slots(self.hardware)

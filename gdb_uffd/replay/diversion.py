@@ -24,7 +24,7 @@ from gdb_uffd.replay.execution import Runner
 from gdb_uffd.replay.interface import Client, Resume, Stop
 from gdb_uffd.replay.layout import current_mappings
 from gdb_uffd.replay.machine import LOWEST_ADDRESS, Machine
-from gdb_uffd.replay.report import Builder, page_images, refused_lines
+from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images, refused_lines
 from gdb_uffd.replay.state import SavedThreads, Threads
 from gdb_uffd.trace.source import UNAVAILABLE, Snapshot
 
@@ -160,7 +160,7 @@ class Diversion:
             stop = self.runner.resume(action, client)
         except UffdError:
             # A kill from outside shows as a failure of whatever was under way.
-            if not self.machine.was_killed():
+            if self.machine.running and not self.machine.was_killed():
                 raise
             stop = Stop(action.tid, signal.SIGKILL, message=KILLED, lost=True)
         if stop.message:
@@ -250,7 +250,12 @@ class Diversion:
                 streamed=len(self.runner.output),
             )  # fmt: skip
             return self.last_report
-        report = self._report(open_, keep)
+        try:
+            report = self._report(open_, keep)
+        except (UffdError, MemoryError):
+            if not keep:
+                self._discard(open_)  # whatever cannot be told, it is undone
+            raise
         if keep:
             check(lib.transaction_commit(self.machine.pager), doing="keeping the call's effects")
             self._kernel_kept |= bool(self.machine.vessel.kernel_changed)
@@ -309,13 +314,17 @@ class Diversion:
         )
 
     def _notes(self, keep: bool) -> List[str]:
+        notes = []
+        more = int(self._changes.count) - LISTED_PAGES_MAX
+        if more > 0:
+            notes.append(f"{more} more pages were written; they are not listed")
         remade = self.machine.vessel.kernel_changed or self.machine.pager.layout_changed
-        if keep or not remade or not self._kernel_kept:
-            return []
-        return [
-            "undoing it needed a new process: descriptors, signal handlers and timers of kept "
-            "calls are gone"
-        ]
+        if not keep and remade and self._kernel_kept:
+            notes.append(
+                "undoing it needed a new process: descriptors, signal handlers and timers of "
+                "kept calls are gone"
+            )
+        return notes
 
     def _sp_floor(self, open_: Transaction) -> int:
         """The stack pointer before gdb pushed a frame: what lies below was free."""

@@ -36,6 +36,7 @@ class Runner:
         self.output = bytearray()
         self.unavailable = ""
         self._run = ffi.new("struct run *")
+        self._inject = 0  # sent to the vessel, to be passed on when it arrives
         self._signal_stop = False  # a signal can be injected with the next resume
 
     def resume(self, action: Resume, client: Client) -> Stop:
@@ -53,8 +54,10 @@ class Runner:
         self.breakpoints.synchronise()
         if number and action.tid in self.threads.siginfo:
             self._offer_siginfo(self.threads.siginfo[action.tid], number)
+        self._inject = 0
         if number and not self._signal_stop:
-            os.kill(self.machine.vessel.pid, number)  # taken at the next stop, then injected
+            os.kill(self.machine.vessel.pid, number)  # comes as a stop, and is injected then
+            self._inject = number
         self._go(action, number if self._signal_stop else 0)
         while True:
             stop = self._wait(action, client)
@@ -86,7 +89,11 @@ class Runner:
         self._drain(client)
         if run.end == lib.RUN_GONE:
             return self._gone(action.tid)
-        self._signal_stop = run.end == lib.RUN_STOPPED and not run.stepped
+        self._signal_stop = run.end == lib.RUN_STOPPED and not vessel.at_exit
+        if self._inject and run.end == lib.RUN_STOPPED and run.signal == self._inject:
+            self._inject = 0
+            self._go(action, run.signal)
+            return None
         if run.end == lib.RUN_EXITING:
             return Stop(
                 action.tid, signal.SIGTRAP,

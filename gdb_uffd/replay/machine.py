@@ -51,6 +51,18 @@ def machine_layout() -> Dict[int, Tuple[int, int]]:
     }
 
 
+def _behind_the_program(snapshot: Snapshot) -> int:
+    """Where a heap can begin of which the program never asked: behind its .bss, as the kernel
+    places it (fs/binfmt_elf.c, set_brk).  0 when the program's mappings are not known."""
+    end = 0
+    for mapping in snapshot.mappings:
+        program = bool(snapshot.executable) and mapping.name == snapshot.executable
+        bss = end == mapping.start and not mapping.name and mapping.prot & PROT_WRITE
+        if program or bss:
+            end = mapping.end
+    return end + PAGE_SIZE if end else 0
+
+
 class Machine:
     """Pager and vessel of one snapshot.  No process until `ensure`."""
 
@@ -149,6 +161,8 @@ class Machine:
                 current = 0
         if start:
             return start, current if start <= current <= end else end
+        if not current:
+            current = _behind_the_program(snapshot)
         if current and not any(m.start < page_ceil(current) <= m.end for m in snapshot.mappings):
             return current, current
         return 0, 0

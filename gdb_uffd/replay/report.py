@@ -22,6 +22,9 @@ DETAILED_PAGES_MAX = 4096
 
 BLOCK = 16  # bytes, the blocks of DirtyPage.around
 
+LISTED_PAGES_MAX = 150_000
+"""Pages that a report lists: some 40 MiB of JSON; a note tells how many more there are."""
+
 CALLERS_MAX = 8
 GAP = 7  # equal bytes over which neighbours are joined
 
@@ -32,6 +35,9 @@ _WRITERS = (
 )
 
 _SYSCALLS = {
+    25: "mremap", 28: "madvise", 142: "sched_setparam", 144: "sched_setscheduler",
+    203: "sched_setaffinity", 302: "prlimit64", 314: "sched_setattr", 434: "pidfd_open",
+    440: "process_madvise",
     56: "clone", 57: "fork", 58: "vfork", 59: "execve", 62: "kill", 101: "ptrace",
     129: "rt_sigqueueinfo", 200: "tkill", 234: "tgkill", 297: "rt_tgsigqueueinfo",
     310: "process_vm_readv", 311: "process_vm_writev", 322: "execveat", 323: "userfaultfd",
@@ -76,7 +82,8 @@ class Builder:
 
     def pages(self, changes: Any) -> List[DirtyPage]:
         """`changes` is the native list, sorted by address."""
-        return [self._page(changes.at[i], i) for i in range(changes.count)]
+        listed = min(changes.count, LISTED_PAGES_MAX)
+        return [self._page(changes.at[i], i) for i in range(listed)]
 
     def _page(self, change: Any, index: int) -> DirtyPage:
         runs, more = self._differences(change, index)

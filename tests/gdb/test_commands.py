@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 
 import pytest
-from harness import survivors
+from harness import ROOT, gdbs, survivors
 
 COMMANDS = ["spawn", "call", "dirty", "diff", "reset", "kill", "info", "doctor", "mappings"]
 
@@ -225,3 +227,43 @@ def test_batch_mode(gdb_path, tmp_path, all_cores):
     assert done.returncode == 0, done.stderr
     assert "$1 = 1042" in done.stdout and "$2 = 1043" in done.stdout
     assert re.search(r"\$1 = 1042\n.*pages? dirtied", done.stdout), done.stdout
+
+
+def test_machine_interface(gdb_path, all_cores, tmp_path):
+    """An IDE's gdb: names and changes as on the console (gdb 18 captures MI records)."""
+    commands = [
+        f'-interpreter-exec console "uffd spawn {all_cores.sample()}"',
+        '-interpreter-exec console "uffd call push(7)"',
+        "-gdb-exit",
+    ]
+    done = subprocess.run(
+        [gdb_path, "-nx", "-q", "-i=mi", "-iex", "set debuginfod enabled off", "-x",
+         str(ROOT / "gdbinit.example")],
+        input="\n".join(commands) + "\n", env=gdbs.environment(tmp_path), capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "counter 1041 " in done.stdout and '~\\"' not in done.stdout, done.stdout
+
+
+def test_names_that_the_locale_lacks(gdb_path, all_cores, built, tmp_path):
+    """LC_ALL=C and an executable whose path is not ASCII."""
+    folder = tmp_path / "plüg"
+    folder.mkdir()
+    program = shutil.copy(built / "sample", folder / "sample")
+    done = subprocess.run(
+        [gdb_path, "-nx", "-q", "-batch", "-iex", "set debuginfod enabled off", "-x",
+         str(ROOT / "gdbinit.example"), "-ex", f"uffd spawn {all_cores.sample()} {program}",
+         "-ex", "uffd call push(7)", "-ex", "uffd dirty"],
+        env={**gdbs.environment(tmp_path), "LC_ALL": "C"}, capture_output=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert b"pages dirtied" in done.stdout, done.stderr
+    assert b"internal error" not in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_an_undone_call_takes_its_signal_handler_along(zoo):
+    """What a call left in the kernel is undone too: `signal` tells the handler before."""
+    before = zoo.value("(long)signal(10, 1)")
+    zoo.run("uffd reset")
+    zoo.run("uffd call (long)signal(10, 1)")
+    assert zoo.value("(long)signal(10, 1)") == before

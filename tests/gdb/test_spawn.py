@@ -186,3 +186,13 @@ def test_the_core_is_never_changed(sample, all_cores):
     sample.run("set var counter = 5")
     sample.run("uffd call -keep push(8)")
     assert Path(all_cores.sample()).read_bytes() == before
+
+
+def test_kill_in_one_inferior_leaves_the_other(sample, all_cores):
+    sample.run("add-inferior -no-connection")
+    sample.run("inferior 2")
+    sample.run(f"uffd spawn {all_cores.zoo()}")
+    sample.run("uffd kill")
+    sample.run("inferior 1")
+    assert "lookup" in sample.run("bt")
+    assert sample.value("push(7)") == "1042"

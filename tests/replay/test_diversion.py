@@ -67,7 +67,7 @@ def test_layout_calls_do_what_linux_does(caller):
     assert caller.call("grow_and_drop") == 560
     assert caller.call("heap_up_and_down") == 0
     assert caller.call("drop_recorded") == -errno.EINVAL
-    assert caller.reports[-1].refused == ["system call 28 -> EINVAL"]
+    assert caller.reports[-1].refused == ["madvise() -> EINVAL"]
 
 
 def test_a_signal_to_itself_changes_no_register(caller):
