@@ -249,13 +249,13 @@ def test_names_that_the_locale_lacks(gdb_path, all_cores, built, tmp_path):
     """LC_ALL=C and an executable whose path is not ASCII."""
     folder = tmp_path / "plüg"
     folder.mkdir()
-    program = shutil.copy(built / "sample", folder / "sample")
+    shutil.copy(built / "sample", folder / "sample")
     done = subprocess.run(
         [gdb_path, "-nx", "-q", "-batch", "-iex", "set debuginfod enabled off", "-x",
-         str(ROOT / "gdbinit.example"), "-ex", f"uffd spawn {all_cores.sample()} {program}",
+         str(ROOT / "gdbinit.example"), "-ex", f"uffd spawn {all_cores.sample()} sample",
          "-ex", "uffd call push(7)", "-ex", "uffd dirty"],
-        env={**gdbs.environment(tmp_path), "LC_ALL": "C"}, capture_output=True, timeout=60,
-        check=False,
+        env={**gdbs.environment(tmp_path), "LC_ALL": "C"}, cwd=folder, capture_output=True,
+        timeout=60, check=False,
     )  # fmt: skip
     assert b"pages dirtied" in done.stdout, done.stderr
     assert b"internal error" not in done.stderr and b"Traceback" not in done.stderr
