@@ -14,6 +14,14 @@
 
 #include "uffd.h"
 
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+#ifndef MADV_GUARD_INSTALL /* Linux 6.13 */
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE 103
+#endif
+
 #define PLACED (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
 static uint64_t ceil_page(uint64_t address)
@@ -300,7 +308,11 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 		return policy_skip(vessel, regs, 0);
 	case MADV_DONTNEED:
 	case MADV_REMOVE:
+	case MADV_DONTNEED_LOCKED:
 		break;
+	case MADV_GUARD_INSTALL: /* pages would go unseen; glibc falls back to mprotect */
+	case MADV_GUARD_REMOVE:
+		return policy_skip(vessel, regs, -EINVAL);
 	default:
 		return 0;
 	}
@@ -340,8 +352,24 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 	return rc;
 }
 
+/* The gate is not the program's. */
+static bool hits_gate(const struct vessel *vessel, const struct user_regs_struct *regs)
+{
+	uint64_t start = regs->rdi, end = start + ceil_page(regs->rsi);
+	uint64_t gate_end = vessel->gate + vessel->gate_bytes;
+	bool names_range = regs->orig_rax != SYS_brk &&
+			   (regs->orig_rax != SYS_mmap || (regs->r10 & (MAP_FIXED | MAP_FIXED_NOREPLACE)));
+
+	if (regs->orig_rax == SYS_mremap && (regs->r10 & MREMAP_FIXED) && regs->r8 < gate_end &&
+	    regs->r8 + ceil_page(regs->rdx) > vessel->gate)
+		return true;
+	return names_range && start < gate_end && end > vessel->gate;
+}
+
 int layout_system_call(struct vessel *vessel, struct user_regs_struct *regs)
 {
+	if (hits_gate(vessel, regs))
+		return policy_refuse(vessel, regs, EINVAL);
 	switch (regs->orig_rax) {
 	case SYS_brk:
 		return do_brk(vessel, regs);

@@ -30,6 +30,9 @@
 #ifndef FUTEX_LOCK_PI2
 #define FUTEX_LOCK_PI2 13
 #endif
+#ifndef SYS_process_mrelease
+#define SYS_process_mrelease 448
+#endif
 #ifndef SYS_process_madvise
 #define SYS_process_madvise 440
 #endif
@@ -252,6 +255,12 @@ int policy_system_call(struct vessel *vessel, struct run *run)
 	case SYS_pidfd_send_signal:
 	case SYS_pidfd_open:
 	case SYS_process_madvise:
+	case SYS_process_mrelease:
+	case SYS_setpriority:
+	case SYS_ioprio_set:
+	case SYS_kcmp:
+	case SYS_migrate_pages:
+	case SYS_move_pages:
 		return policy_refuse(vessel, &regs, EPERM);
 	case SYS_kill:
 	case SYS_tkill:

@@ -273,7 +273,8 @@ class Diversion:
         changed = bool(self.machine.vessel.kernel_changed)
         rebuild = lib.transaction_discard(self.machine.pager, changed)
         if rebuild < 0:
-            check(rebuild, doing="undoing the call")
+            self._forget_everything()
+            check(rebuild, doing="undoing the call failed, so this is the snapshot again")
         if rebuild:
             self.machine.destroy()
             self.breakpoints.forget_vessel()

@@ -37,7 +37,8 @@ _WRITERS = (
 _SYSCALLS = {
     25: "mremap", 28: "madvise", 142: "sched_setparam", 144: "sched_setscheduler",
     203: "sched_setaffinity", 302: "prlimit64", 314: "sched_setattr", 434: "pidfd_open",
-    440: "process_madvise",
+    440: "process_madvise", 448: "process_mrelease", 141: "setpriority", 251: "ioprio_set",
+    312: "kcmp", 256: "migrate_pages", 279: "move_pages", 9: "mmap", 10: "mprotect", 11: "munmap",
     56: "clone", 57: "fork", 58: "vfork", 59: "execve", 62: "kill", 101: "ptrace",
     129: "rt_sigqueueinfo", 200: "tkill", 234: "tgkill", 297: "rt_tgsigqueueinfo",
     310: "process_vm_readv", 311: "process_vm_writev", 322: "execveat", 323: "userfaultfd",
