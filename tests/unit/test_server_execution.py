@@ -1,0 +1,207 @@
+"""Running: vCont, stop replies, interrupts, and who goes away meanwhile, over a real socket."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+import pytest
+from server_fakes import PID, TIDS, FakeDiversion, RawClient, serving
+
+from gdb_uffd.model import UffdError
+from gdb_uffd.replay.interface import Client, Disconnected, Resume, Stop
+from gdb_uffd.server.framing import frame
+
+OFFERED = b"qSupported:multiprocess+;swbreak+;hwbreak+;vContSupported+"
+T1, T2, T3 = (b"p%x.%x" % (PID, t) for t in TIDS)
+
+
+@pytest.fixture
+def client() -> Iterator[RawClient]:
+    with serving() as connected:
+        yield connected
+
+
+def resumed(client: RawClient) -> Resume:
+    action = client.diversion.asked[-1][1]
+    assert isinstance(action, Resume)
+    return action
+
+
+def test_resume_picks_the_thread(client: RawClient) -> None:
+    assert client.ask(b"vCont?") == b"vCont;c;C;s;S;t;r"
+    reply = client.ask(b"vCont;c:p%x.-1" % PID)
+    assert reply is not None and reply.startswith(b"T05") and b"thread:" + T1 in reply
+    assert resumed(client) == Resume(TIDS[0], "c")
+    client.ask(b"vCont;s:" + T2 + b";c:p%x.-1" % PID)
+    assert resumed(client) == Resume(TIDS[1], "s")
+    client.ask(b"vCont;c")
+    assert resumed(client) == Resume(TIDS[1], "c")  # where it stopped last
+    client.ask(b"Hg" + T3)
+    client.ask(b"vCont;C0a:p%x.-1" % PID)
+    assert resumed(client) == Resume(TIDS[2], "c", signal=7)
+    # A call in the third thread, while the first has the signal it was recorded with.
+    client.ask(b"P0=" + b"00" * 8)
+    client.ask(b"vCont;C0b:" + T1 + b";c:p%x.-1" % PID)
+    assert resumed(client) == Resume(TIDS[2], "c")
+    client.ask(b"P0=" + b"00" * 8)
+    client.ask(b"vCont;C0a:" + T3 + b";C0b:" + T1 + b";c:p%x.-1" % PID)
+    assert resumed(client) == Resume(TIDS[2], "c", signal=7)  # gdb's 10 is SIGBUS
+    client.ask(b"Hg" + T1)
+    client.ask(b"P0=" + b"00" * 8)
+    client.ask(b"vCont;r400000,400010:" + T1 + b";c")
+    assert resumed(client) == Resume(TIDS[0], "r", lo=0x400000, hi=0x400010)
+    client.ask(b"vCont;c:p%x.-1;s:" % PID + T3)
+    assert resumed(client) == Resume(TIDS[2], "s")
+    # `continue` in the first, after a look at the others.
+    client.ask(b"Hg" + T1)
+    client.ask(b"Hg" + T3)
+    client.ask(b"vCont;C0b:" + T1 + b";c:p%x.-1" % PID)
+    assert resumed(client) == Resume(TIDS[0], "c", signal=11)
+    client.ask(b"vCont;s:" + T3)
+    client.ask(b"s")
+    assert resumed(client) == Resume(TIDS[2], "s")
+    client.ask(b"C0b")
+    assert resumed(client) == Resume(TIDS[2], "c", signal=11)
+    count = len(client.diversion.asked)
+    for bad in (
+        b"vCont;",
+        b"vCont;q",
+        b"vCont;c:p%x.77" % PID,
+        b"vCont;Czz",
+        b"vCont;r1",
+        b"Sx",
+        b"vCont;r1,2,3",
+        b"vCont;cc",
+        b"vCont;c:zz",
+    ):
+        assert (client.ask(bad) or b"").startswith(b"E"), bad
+    assert client.ask(b"vCont;t:" + T1) == b"OK"
+    assert len(client.diversion.asked) == count
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [
+        (Stop(TIDS[1], 5, "swbreak"), b"T05swbreak:;"),
+        (Stop(TIDS[1], 5, "hwbreak"), b"T05hwbreak:;"),
+        (Stop(TIDS[1], 5, "watch", 0x600008), b"T05watch:600008;"),
+        (Stop(TIDS[1], 5, "awatch", 0x600008), b"T05awatch:600008;"),
+        (Stop(TIDS[1], 7), b"T0a"),
+        (Stop(TIDS[1], 0), b"T00"),
+    ],
+)
+def test_stop_replies(stop: Stop, text: bytes) -> None:
+    with serving(FakeDiversion(on_resume=lambda action, client: stop)) as client:
+        client.ask(OFFERED)
+        reply = client.ask(b"vCont;c")
+        assert reply is not None and reply.startswith(text + b"06:")
+        assert reply.endswith(b"thread:" + T2 + b";")
+        assert client.ask(b"qC") == b"QC" + T2
+
+
+def test_swbreak_is_not_said_to_who_did_not_ask() -> None:
+    with serving(FakeDiversion(on_resume=lambda a, c: Stop(a.tid, 5, "swbreak"))) as client:
+        assert b"swbreak" not in (client.ask(b"vCont;c") or b"swbreak")
+
+
+def test_output_and_messages_come_before_the_stop() -> None:
+    def run(action: Resume, client: Client) -> Stop:
+        client.output(b"x" * 20000)
+        return Stop(action.tid, 5, message="the program called exit(3);\nit goes no further")
+
+    with serving(FakeDiversion(on_resume=run)) as client:
+        assert (client.ask(b"vCont;c") or b"").startswith(b"T05")
+        expected = b"uffd: the program called exit(3); it goes no further\n"
+        assert client.console == b"x" * 20000 + b"\n" + expected  # on a line of its own
+
+
+@pytest.mark.parametrize("error", [UffdError("userfaultfd is forbidden: set x"), KeyError("bug")])
+def test_a_failed_resume_says_why_and_stops(error: Exception) -> None:
+    def run(action: Resume, client: Client) -> Stop:
+        raise error
+
+    with serving(FakeDiversion(on_resume=run)) as client:
+        assert (client.ask(b"vCont;c") or b"").startswith(b"T00")
+        assert client.console.startswith(b"uffd: ") and str(error).encode() in client.console
+        assert client.ask(b"qC") == b"QC" + T1
+
+
+def test_interrupt_while_running() -> None:
+    import select
+
+    def run(action: Resume, client: Client) -> Stop:
+        while True:
+            select.select([client.fileno()], [], [])
+            if client.interrupt_requested():
+                return Stop(action.tid, 2)
+
+    with serving(FakeDiversion(on_resume=run)) as client:
+        client.send(b"vCont;c")
+        client.sock.sendall(b"\x03")
+        assert (client.receive() or b"").startswith(b"T02")
+        client.sock.sendall(frame(b"vCont;c") + b"\x03" + frame(b"qC"))
+        assert (client.receive() or b"").startswith(b"T02")
+        assert client.receive() == b"QC" + T1
+
+
+def test_a_signal_wakes_who_waits_for_the_client() -> None:
+    """Native code polls fileno() alone, and runs no Python signal handler meanwhile."""
+    import select
+    import signal
+    import socket
+
+    from gdb_uffd.server.connection import Connection
+    from gdb_uffd.server.serve import Terminated, termination
+
+    ours, theirs = socket.socketpair()
+    with ours, termination(signal.SIGUSR1) as wake:
+        connection = Connection(theirs, wake)
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        assert not poll.poll(0)
+        with pytest.raises(Terminated):
+            signal.raise_signal(signal.SIGUSR1)
+        assert poll.poll(0)
+        assert not connection.interrupt_requested()
+        assert not poll.poll(0)
+        ours.sendall(b"\x03")
+        assert poll.poll(1000)
+        assert connection.interrupt_requested()
+        connection.close()
+
+
+def test_interrupt_that_came_with_the_resume_runs_nothing(client: RawClient) -> None:
+    client.sock.sendall(frame(b"vCont;c") + b"\x03")
+    assert (client.receive() or b"")[:1] == b"T"
+
+
+def test_the_client_vanishes_while_running() -> None:
+    import select
+
+    ended = []
+
+    def run(action: Resume, client: Client) -> Stop:
+        try:
+            while True:
+                select.select([client.fileno()], [], [])
+                client.interrupt_requested()
+        except Disconnected:
+            ended.append(True)
+            raise
+
+    with serving(FakeDiversion(on_resume=run)) as client:
+        client.send(b"vCont;c")
+    assert ended
+
+
+@pytest.mark.parametrize("packet", [b"D", b"D;1234", b"vKill;1234"])
+def test_detach_and_kill_close_before_the_reply(packet: bytes) -> None:
+    with serving() as client:
+        assert client.ask(packet) == b"OK"
+        assert client.diversion.closed
+        assert client.receive() is None
+
+
+def test_k_ends_without_a_reply() -> None:
+    with serving() as client:
+        assert client.ask(b"k") is None
