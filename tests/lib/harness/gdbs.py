@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import signal
 import shutil
 import subprocess
 from pathlib import Path
@@ -78,6 +79,8 @@ class Gdb:
             encoding="utf-8",
             codec_errors="replace",
             timeout=30,
+            # A terminal's gdb dies of a hang-up; the test run may be one that ignores it (nohup).
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         self.child.delaybeforesend = None
         self.path = gdb
