@@ -16,6 +16,7 @@ from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import (
     Selection,
     flush_caches,
+    flush_memory,
     frame_text,
     look,
     quiet,
@@ -68,7 +69,6 @@ _job: List[Any] = []
 def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
     """Evaluate `text` in a transaction of its own, tell what it did, and undo it unless `keep`."""
     letters, expression = split_format(text)
-    selection = Selection()
     try:
         session.request("begin")
     except UffdError:
@@ -98,14 +98,24 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
     kept = keep or unfinished
     report = _end(session, outcome, kept)
     if not kept and (outcome.functions or report.pages):
-        flush_caches()
-        selection.restore()
+        _forget_the_call(outcome)
     session.wall_ms = outcome.wall_ms
     if as_json:
         say_json(_object(session, report, outcome, expression))
         return
     _print_rest_of_output(report)
     _print_text(session, report, outcome)
+
+
+def _forget_the_call(outcome: _Outcome) -> None:
+    """gdb's caches after a discard.  A function that returned left the registers, and with them
+    the frames, as gdb itself put them back: only the memory is another."""
+    if not outcome.error:
+        flush_memory()
+        return
+    selection = Selection()  # gdb has put it back where it unwound the call
+    flush_caches()
+    selection.restore()
 
 
 def _end(session: Session, outcome: _Outcome, keep: bool) -> CallReport:

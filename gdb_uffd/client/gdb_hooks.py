@@ -42,7 +42,9 @@ def _on_inferior_call(event: object) -> None:
             session.request("call-begin", {"address": hex(address), "malloc": is_malloc})
         elif isinstance(event, gdb.InferiorCallPostEvent):
             session.call_depth = max(0, session.call_depth - 1)
-            session.request("call-end")
+            # The end of `uffd call`'s transaction ends its outermost call, too.
+            if session.call_depth or not session.in_call:
+                session.request("call-end")
 
 
 def _for_gdb(session: gdb_session.Session) -> bool:

@@ -214,6 +214,11 @@ class Selection:
                 frame.select()
 
 
+def flush_memory() -> None:
+    """Forget the memory that gdb holds; registers and frames are as they were."""
+    quiet("maintenance flush dcache")
+
+
 def flush_caches() -> None:
     """Forget registers, frames and memory that gdb holds of the selected inferior.
 
@@ -221,7 +226,7 @@ def flush_caches() -> None:
     (gdb manual, "Maintenance Commands").
     """
     quiet("maintenance flush register-cache")
-    quiet("maintenance flush dcache")
+    flush_memory()
     gdb.invalidate_cached_frames()
 
 
