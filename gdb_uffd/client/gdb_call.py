@@ -6,7 +6,7 @@ import contextlib
 import re
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
@@ -19,6 +19,7 @@ from gdb_uffd.client.gdb_util import (
     flush_memory,
     frame_text,
     look,
+    one_cpu,
     quiet,
     say,
     say_json,
@@ -69,8 +70,22 @@ _job: List[Any] = []
 def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
     """Evaluate `text` in a transaction of its own, tell what it did, and undo it unless `keep`."""
     letters, expression = split_format(text)
+    with one_cpu() as cpu:
+        report, outcome = _run(session, letters, expression, keep, as_json, cpu)
+    session.wall_ms = outcome.wall_ms
+    if as_json:
+        say_json(_object(session, report, outcome, expression))
+        return
+    _print_rest_of_output(report)
+    _print_text(session, report, outcome)
+
+
+def _run(
+    session: Session, letters: str, expression: str, keep: bool, as_json: bool, cpu: Optional[int]
+) -> Tuple[CallReport, _Outcome]:
+    """The transaction: begin, evaluate, end, and gdb's caches as they must be then."""
     try:
-        session.request("begin")
+        session.request("begin", {} if cpu is None else {"cpu": cpu})
     except UffdError:
         flush_caches()  # the process may have been killed: this is the snapshot again
         raise
@@ -99,12 +114,7 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
     report = _end(session, outcome, kept)
     if not kept and (outcome.functions or report.pages):
         _forget_the_call(outcome)
-    session.wall_ms = outcome.wall_ms
-    if as_json:
-        say_json(_object(session, report, outcome, expression))
-        return
-    _print_rest_of_output(report)
-    _print_text(session, report, outcome)
+    return report, outcome
 
 
 def _forget_the_call(outcome: _Outcome) -> None:

@@ -119,13 +119,17 @@ def _call_end(session: Session, _arguments: Arguments) -> Any:
     return {}
 
 
-def _begin(session: Session, _arguments: Arguments) -> Any:
+def _begin(session: Session, arguments: Arguments) -> Any:
     session.diversion.begin()
+    cpu = arguments.get("cpu")
+    if isinstance(cpu, int):
+        session.connection.share_cpu(cpu)
     return {}
 
 
 def _end(session: Session, arguments: Arguments) -> Any:
     session.forget_registers()
+    session.connection.share_cpu(None)
     return to_json(session.diversion.end(_boolean(arguments, "keep")))
 
 
