@@ -23,7 +23,7 @@ from typing import Callable, Dict, List, Optional, Tuple
 from gdb_uffd.model import GPR
 from gdb_uffd.native import check, lib
 from gdb_uffd.replay.diversion import Diversion
-from gdb_uffd.replay.interface import SOFTWARE, Resume
+from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
 from gdb_uffd.trace.core import open_core
 
 HERE = Path(__file__).resolve().parent
@@ -89,8 +89,8 @@ class Subject:
             sys.exit(f"bench: no symbol {name}")
         return found
 
-    def call(self, address: int, argument: int, keep: bool = False) -> int:
-        """One whole call: transaction, frame, run, result, report, undo."""
+    def push_frame(self, address: int, argument: int) -> int:
+        """As gdb does it: frame, breakpoint, registers.  Where the function will return to."""
         d = self.diversion
         d.begin()
         d.call_begin(address, False)
@@ -99,11 +99,20 @@ class Subject:
         landing = stack + 64
         d.write_memory(stack, landing.to_bytes(8, "little"))
         d.insert_breakpoint(SOFTWARE, landing, 1)
-        for name, value in (("rip", address), ("rsp", stack), ("rdi", argument), ("rax", 0)):
+        values = {"rip": address, "rsp": stack, "rdi": argument, "rax": 0}
+        for name, value in {**values, "orig_rax": (1 << 64) - 1}.items():
             registers.gpr[GPR[name]] = value
-        registers.gpr[GPR["orig_rax"]] = (1 << 64) - 1
         d.set_registers(self.tid, registers)
-        stop = d.resume(Resume(self.tid, "c"), Silent())
+        return landing
+
+    def run(self) -> Stop:
+        return self.diversion.resume(Resume(self.tid, "c"), Silent())
+
+    def call(self, address: int, argument: int, keep: bool = False) -> int:
+        """One whole call: transaction, frame, run, result, report, undo."""
+        d = self.diversion
+        landing = self.push_frame(address, argument)
+        stop = self.run()
         d.remove_breakpoint(SOFTWARE, landing, 1)
         result = d.registers(self.tid).gpr[GPR["rax"]]
         d.call_end()
@@ -169,19 +178,9 @@ def fault_cost(subject: Subject, address: int) -> float:
     d.reset()
     subject.call(address, 1, keep=True)
     pager = d.machine.pager
-    d.begin()
-    d.call_begin(address, False)
-    registers = d.registers(subject.tid).copy()
-    stack = (registers.gpr[GPR["rsp"]] - 512 & ~15) - 8
-    landing = stack + 64
-    d.write_memory(stack, landing.to_bytes(8, "little"))
-    d.insert_breakpoint(SOFTWARE, landing, 1)
-    for name, value in (("rip", address), ("rsp", stack), ("rdi", FAULTS)):
-        registers.gpr[GPR[name]] = value
-    registers.gpr[GPR["orig_rax"]] = (1 << 64) - 1
-    d.set_registers(subject.tid, registers)
+    landing = subject.push_frame(address, FAULTS)
     before = pager.faults
-    spent = timed_us(lambda: d.resume(Resume(subject.tid, "c"), Silent()))
+    spent = timed_us(subject.run)
     faults = pager.faults - before
     d.remove_breakpoint(SOFTWARE, landing, 1)
     d.reset()
