@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from dataclasses import dataclass, field
@@ -199,8 +200,9 @@ class Diversion:
         if self._open is not None:
             raise UffdError("a call is under way already")
         open_ = self._transaction("call", explicit=True)
-        open_.stdout_pending = stdio.pending(self.read_memory, self._stdout())
+        open_.stdout_pending = stdio.pending(self.read_memory, self._stdout)
 
+    @functools.cached_property
     def _stdout(self) -> Optional[int]:
         return self.snapshot.symbol("_IO_2_1_stdout_")
 
@@ -296,7 +298,7 @@ class Diversion:
         written = bytes(self.runner.output)
         output, unseen = written, 0
         if open_.explicit and open_.resumed:
-            after = stdio.pending(self.read_memory, self._stdout())
+            after = stdio.pending(self.read_memory, self._stdout)
             output, unseen = stdio.printed(open_.stdout_pending, written, after)
         return CallReport(
             kind=open_.kind,

@@ -68,6 +68,7 @@ class Machine:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
+        self.tls_pages: Dict[int, bool] = {}  # whether a recorded page holds thread-locals
         self._keep: Dict[int, Any] = {}  # buffers that C points into
         self.pager = ffi.new("struct pager *")
         check(lib.pager_init(self.pager), doing="pager")
@@ -309,4 +310,5 @@ class Machine:
         """Back to the undisturbed snapshot; the vessel is gone."""
         self.destroy()
         check(lib.transaction_reset(self.pager), doing="reset")
+        self.tls_pages.clear()
         self.restore_brk(self._brk)

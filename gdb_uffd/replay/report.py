@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any, List, Optional, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, DirtyPage, FirstWrite, Run
+from gdb_uffd.model import PAGE_SIZE, DirtyPage, FirstWrite, Run, page_floor
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay.layout import classify
 from gdb_uffd.replay.machine import Machine
@@ -126,12 +126,21 @@ class Builder:
         """What the changed bytes belong to: one page can hold a stack's top and the TLS block.
         Where none changed, the byte that was written first."""
         place = classify(self.machine, runs[0].address if runs else touched)
-        if place.kind != "tls":
+        if place.kind != "tls" and len(runs) > 1 and self._has_tls(page_floor(touched)):
             for run in runs[1:]:
                 other = classify(self.machine, run.address)
                 if other.kind == "tls":
                     return other
         return place
+
+    def _has_tls(self, page: int) -> bool:
+        """Whether a thread's block lies in that page; recorded, so looked at once a page."""
+        known = self.machine.tls_pages
+        if page not in known:
+            known[page] = any(
+                classify(self.machine, at).kind == "tls" for at in range(page, page + PAGE_SIZE, 64)
+            )
+        return known[page]
 
     def _differences(self, change: Any, index: int) -> Tuple[List[Run], bool]:
         if change.before == ffi.NULL:
