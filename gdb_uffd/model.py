@@ -68,13 +68,6 @@ class Mapping:
         return "".join(c if self.prot & b else "-" for c, b in (("r", 1), ("w", 2), ("x", 4)))
 
 
-@dataclass(frozen=True)
-class Warning_:
-    """Something the user should know about an opened trace, named and with a remedy."""
-
-    text: str
-
-
 @dataclass
 class Registers:
     """A thread's registers.

@@ -1,8 +1,6 @@
 /* What Python sees of the native part: read by build.py as cffi's cdef.  "...;" lets the C compiler
  * complete a structure. */
 
-#define PAGE_WRITTEN ...
-#define PAGE_FILE ...
 #define PAGE_PRESENT ...
 
 #define REGION_ZERO ...
@@ -38,8 +36,6 @@ struct region {
 struct regions { struct region *at; size_t count; ...; };
 int regions_copy(struct regions *to, const struct regions *from);
 int regions_set(struct regions *regions, const struct region *region);
-int regions_clear(struct regions *regions, uint64_t start, uint64_t end);
-int regions_protect(struct regions *regions, uint64_t start, uint64_t end, int prot);
 const struct region *regions_find(const struct regions *regions, uint64_t address);
 void regions_deinit(struct regions *regions);
 
@@ -50,7 +46,7 @@ struct pager {
 	struct regions regions, recorded;
 	struct pages pages;
 	bool running, layout_changed, in_malloc;
-	uint64_t faults, fault_ns, fed, fed_at_tx, lost_page;
+	uint64_t faults, fault_ns, fed, lost_page;
 	...;
 };
 int pager_init(struct pager *pager);

@@ -50,7 +50,6 @@ struct pager {
 	size_t map_count, map_room;
 
 	uint64_t faults, fault_ns, fed;
-	uint64_t fed_at_tx;
 	uint64_t lost_page; /* page whose source failed (file cut short), else 0 */
 	int cpu;            /* the thread follows the vessel here; -1: anywhere */
 };

@@ -171,7 +171,6 @@ static void close_written(struct written *w)
 static void close_transaction(struct pager *pager)
 {
 	pager->layout_changed = false;
-	pager->fed_at_tx = pager->fed;
 	pager->in_malloc = false;
 }
 

@@ -21,7 +21,7 @@ from gdb_uffd.model import (
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import stdio
 from gdb_uffd.replay.breakpoints import Breakpoints
-from gdb_uffd.replay.execution import Runner
+from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
 from gdb_uffd.replay.interface import Client, Resume, Stop
 from gdb_uffd.replay.layout import current_mappings
 from gdb_uffd.replay.machine import LOWEST_ADDRESS, Machine
@@ -29,7 +29,7 @@ from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images, refus
 from gdb_uffd.replay.state import SavedThreads, Threads
 from gdb_uffd.trace.source import UNAVAILABLE, Snapshot
 
-KILLED = "the process was killed from outside; this is the snapshot again, kept effects are gone"
+KILLED = f"the process was killed from outside; {SNAPSHOT_AGAIN}"
 
 READ_MAX = 1 << 26
 """Bytes of one read; gdb asks for less than its packet size."""
@@ -179,7 +179,6 @@ class Diversion:
     def _transaction(self, kind: str, explicit: bool = False) -> Transaction:
         if self._open is None:
             pager = self.machine.pager
-            pager.fed_at_tx = pager.fed
             self._open = Transaction(
                 kind, explicit, self.threads.save(), self.machine.save_brk(), pager.fed,
                 pager.fault_ns,
@@ -188,9 +187,6 @@ class Diversion:
             self.machine.vessel.refused_count = 0
             self.machine.vessel.kernel_changed = False
         return self._open
-
-    def transaction_open(self) -> bool:
-        return self._open is not None
 
     def begin(self) -> None:
         self._notice_loss()
@@ -307,7 +303,7 @@ class Diversion:
             total_pages=self._total_pages,
             fault_us=(pager.fault_ns - open_.fault_ns) / 1000,
             output=output.decode("utf-8", "replace"),
-            pages=self._builder(open_.tid, self._sp_floor(open_)).pages(self._changes),
+            pages=Builder(self.machine, open_.tid, self._sp_floor(open_)).pages(self._changes),
             refused=refused_lines(self.machine.vessel),
             ended=open_.ended,
             unavailable=open_.unavailable,
@@ -337,9 +333,6 @@ class Diversion:
         registers = saved if saved is not None else self.snapshot.thread(open_.tid).registers
         return registers.gpr[GPR["rsp"]]
 
-    def _builder(self, tid: int, sp_floor: int) -> Builder:
-        return Builder(self.machine, tid, sp_floor)
-
     def report_all(self) -> CallReport:
         self.commit_pending()
         changes = ffi.new("struct changes *")
@@ -349,7 +342,7 @@ class Diversion:
         )
         try:
             tid = self.threads.loaded or self.snapshot.threads[0].tid
-            pages = self._builder(tid, 0).pages(changes)
+            pages = Builder(self.machine, tid, 0).pages(changes)
         finally:
             lib.changes_deinit(changes)
         pager = self.machine.pager

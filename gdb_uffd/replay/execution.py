@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from typing import Any, Optional
+from typing import Optional
 
-from gdb_uffd.model import MemoryUnavailable, page_floor
+from gdb_uffd.model import MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.interface import Client, Resume, Stop
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.state import Threads
-from gdb_uffd.trace.source import UNAVAILABLE
 
 MODES = {"c": 0, "s": 1, "r": 2}  # enum resume of native/vessel.h
 SI_KERNEL = 0x80  # si_code of an int3 on x86 (<asm-generic/siginfo.h>)
 STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+
+SNAPSHOT_AGAIN = "this is the snapshot again, kept effects are gone"
 
 OUTPUT_MAX = 16 << 20
 """Bytes of a call's output that are remembered for its report; all of it is passed on."""
@@ -94,25 +95,23 @@ class Runner:
             self._inject = 0
             self._go(action, run.signal)
             return None
-        if run.end == lib.RUN_EXITING:
-            return Stop(
-                action.tid, signal.SIGTRAP,
-                message=f"the program would exit with code {run.status} here; "
-                "`bt` shows where, `uffd reset` goes back to the snapshot",
-            )  # fmt: skip
-        if run.end == lib.RUN_KILLING:
-            return Stop(
-                action.tid, signal.SIGTRAP,
-                message="the program would end itself with SIGKILL here; `bt` shows where, "
-                "`uffd reset` goes back to the snapshot",
-            )  # fmt: skip
-        if run.end == lib.RUN_WAITING:
-            return Stop(
-                action.tid, signal.SIGTRAP,
-                message=f"the program would wait here for ever: {self._awaited(run.address)}; "
-                "`bt` shows where",
-            )  # fmt: skip
+        message = self._goes_no_further()
+        if message:
+            return Stop(action.tid, signal.SIGTRAP, message=message)
         return self._stopped(action)
+
+    def _goes_no_further(self) -> str:
+        """The system call that the vessel stands before and must not make, told to the user."""
+        run = self._run
+        back = "`bt` shows where, `uffd reset` goes back to the snapshot"
+        if run.end == lib.RUN_EXITING:
+            return f"the program would exit with code {run.status} here; {back}"
+        if run.end == lib.RUN_KILLING:
+            return f"the program would end itself with SIGKILL here; {back}"
+        if run.end == lib.RUN_WAITING:
+            awaited = self._awaited(run.address)
+            return f"the program would wait here for ever: {awaited}; `bt` shows where"
+        return ""
 
     def _awaited(self, address: int) -> str:
         """What a futex stands for, as far as glibc's use of it tells: the recorded threads stay
@@ -149,8 +148,7 @@ class Runner:
         how = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
         return Stop(
             tid, signal.SIGKILL, lost=True,
-            message=f"the process {how} from outside; this is the snapshot again, kept effects "
-            "are gone",
+            message=f"the process {how} from outside; {SNAPSHOT_AGAIN}",
         )  # fmt: skip
 
     def _stopped(self, action: Resume) -> Optional[Stop]:
@@ -199,16 +197,9 @@ class Runner:
 
     def _explain(self, address: int, pc: int) -> str:
         """Why an access failed, when it is our lack and not the program's fault."""
-        lost = self.machine.pager.lost_page
         for at in (address, pc):
-            segment = self._segment(at)
-            if segment is not None or (lost and page_floor(at) == lost):
-                self.unavailable = f"{at:#x}: {self.machine.why(at)}"
-                return f"the page at {at:#x} is not in the trace: {self.machine.why(at)}"
+            reason = self.machine.why(at)
+            if reason:
+                self.unavailable = f"{at:#x}: {reason}"
+                return f"the page at {at:#x} is not in the trace: {reason}"
         return ""
-
-    def _segment(self, address: int) -> Any:
-        for segment in self.machine.snapshot.segments:
-            if segment.kind == UNAVAILABLE and segment.start <= address < segment.end:
-                return segment
-        return None

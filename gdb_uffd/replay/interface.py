@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Optional, Protocol, Sequence
+from typing import Dict, List, Optional, Protocol, Sequence
 
 from gdb_uffd.model import CallReport, Mapping, Registers
 from gdb_uffd.trace.source import Snapshot
@@ -128,8 +128,6 @@ class Diversion(Protocol):
         `keep`.  The report is also `last_report`.  Without an open one: UffdError."""
         ...
 
-    def transaction_open(self) -> bool: ...
-
     def commit_pending(self) -> Optional[CallReport]:
         """Close an open implicit transaction (plain `print f()`, step, continue), keeping its
         effects, and return its report; None when none is open."""
@@ -175,6 +173,3 @@ class Check:
     found: str
     remedy: str = ""
     required: bool = True
-
-
-Factory = Callable[[Snapshot], Diversion]

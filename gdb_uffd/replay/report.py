@@ -189,8 +189,14 @@ class Builder:
 
 def page_images(changes: Any, page: int) -> Optional[Tuple[bytes, bytes]]:
     """(before, after) of a page in a native list; None when it is not there or does not differ."""
-    for i in range(changes.count):
-        change = changes.at[i]
-        if change.page == page and change.before != ffi.NULL:
-            return ffi.buffer(change.before, PAGE_SIZE)[:], ffi.buffer(change.after, PAGE_SIZE)[:]
-    return None
+    low, high = 0, int(changes.count)  # sorted by page; `uffd diff` asks for each of them
+    while low < high:
+        middle = (low + high) // 2
+        if changes.at[middle].page < page:
+            low = middle + 1
+        else:
+            high = middle
+    if low == changes.count or changes.at[low].page != page or changes.at[low].before == ffi.NULL:
+        return None
+    change = changes.at[low]
+    return ffi.buffer(change.before, PAGE_SIZE)[:], ffi.buffer(change.after, PAGE_SIZE)[:]

@@ -202,9 +202,6 @@ class FakeDiversion:
         ]
         return CallReport("call", keep, 3, 9, 1.5, "out\n", pages)
 
-    def transaction_open(self) -> bool:
-        return self.open
-
     def commit_pending(self) -> Optional[CallReport]:
         return self.report(True) if self.alive else None
 
