@@ -125,6 +125,32 @@ class ThreadState:
 
 
 @dataclass(frozen=True)
+class SnapshotInfo:
+    """What a trace tells of one of its snapshots without opening it.
+
+    `number` counts from 0.  `time_ns`: CLOCK_REALTIME when it was taken, 0 when unknown;
+    `monotonic_ns`: CLOCK_MONOTONIC then, 0 when unknown.  `tid`, `thread_name`: the thread that
+    was selected; `function`: its innermost function as the recording gdb named it, "" when it
+    could not.  `pages_changed`: pages that differ from the snapshot before (of the first one: all
+    recorded pages).  `pause_us`: how long the process stood still for it.  `signal`: the one
+    it had stopped by, 0 for none.
+    """
+
+    number: int
+    time_ns: int = 0
+    monotonic_ns: int = 0
+    label: str = ""
+    pid: int = 0
+    tid: int = 0
+    thread_name: str = ""
+    function: str = ""
+    threads: int = 0
+    pages_changed: int = 0
+    pause_us: int = 0
+    signal: int = 0
+
+
+@dataclass(frozen=True)
 class FirstWrite:
     """Who wrote a page first: instruction, stack pointer, recorded TID; `address` is the first
     byte written (its page's start where the kernel does not tell: Linux before 5.18).

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
-from typing import List, Optional, Protocol, Sequence
+from typing import Any, List, Optional, Protocol, Sequence
 
-from gdb_uffd.model import Mapping, ThreadState
+from gdb_uffd.model import Mapping, SnapshotInfo, ThreadState
 
-FILE, ZERO, UNAVAILABLE = "file", "zero", "unavailable"
+FILE, ZERO, UNAVAILABLE, PAGES = "file", "zero", "unavailable", "pages"
+
+SLOT_ZERO, SLOT_UNAVAILABLE = 0, 0xFFFFFFFF
+"""Slot numbers of a PAGES segment that name no stored page (docs/trace-format.md)."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,9 @@ class Segment:
     the segment lies inside the file (a last partial page at end of file is allowed only for
     a mapped library, where the kernel fills the page with zeros: `data_end` is then
     the offset in `data` where bytes end and zeros begin).
+    PAGES: page i lies at ``data[slots[i] * 4096]``, its CRC-32 (zlib.crc32) is ``sums[slots[i]]``;
+    both are buffers of native unsigned 32-bit integers.  SLOT_ZERO is a page of zeros,
+    SLOT_UNAVAILABLE one that could not be read when it was recorded.
     ZERO: untouched anonymous memory.  UNAVAILABLE: `reason` says why; never served as zeros.
     `prot` are the mmap(2) bits of the recorded mapping.
     """
@@ -32,6 +38,8 @@ class Segment:
     data_end: int = 0
     reason: str = ""
     patch: Optional[bytes] = None  # whole content instead of `data`, for the vessel only (vdso)
+    slots: Any = None  # array("I") or a memoryview of format "I"
+    sums: Any = None
 
 
 class Snapshot(Protocol):
@@ -74,6 +82,31 @@ class Snapshot(Protocol):
 
     def close(self) -> None:
         """Unmap the files."""
+        ...
+
+
+class Trace(Protocol):
+    """Snapshots of one process (or of one program): a core has one, a recorded trace many."""
+
+    path: str
+    snapshots: Sequence[SnapshotInfo]
+    warnings: List[str]
+
+    def snapshot(self, number: int) -> Snapshot:
+        """Open that snapshot; the caller closes it.  UffdError when there is none."""
+        ...
+
+    def find(self, name: str) -> int:
+        """The number that `name` means: a number, a label, "start" or "end".  UffdError."""
+        ...
+
+    def changed_pages(self, a: int, b: int) -> List[int]:
+        """Start addresses of the pages that differ between the snapshots `a` and `b`, sorted;
+        pages that only one of them has included."""
+        ...
+
+    def close(self) -> None:
+        """Close the files; snapshots that are still open stay usable."""
         ...
 
 
