@@ -2,56 +2,15 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence, Union
+from typing import List, Optional, Tuple, Type
 
 import gdb
 
 from gdb_uffd.client import gdb_call, gdb_hooks, gdb_session, gdb_settings, gdb_views
+from gdb_uffd.client.gdb_command import Command
 from gdb_uffd.client.gdb_util import flush_caches, pop_dummy_frames, quiet, say, user_errors
-from gdb_uffd.client.options import Parsed, complete_options, parse_options, split_files
+from gdb_uffd.client.options import Parsed, split_files
 from gdb_uffd.model import UffdError
-
-Completion = Union[int, Sequence[str], None]
-
-
-class _Command(gdb.Command):
-    """A subcommand of uffd: options, completion, errors as one line."""
-
-    name = ""
-    usage = ""
-    options: Sequence[str] = ()
-    completer = gdb.COMPLETE_NONE
-
-    def __init__(self) -> None:
-        super().__init__(f"uffd {self.name}", gdb.COMMAND_DATA)
-
-    @user_errors
-    def invoke(self, argument: str, from_tty: bool) -> None:
-        """Parse the options and run."""
-        dashes = self.completer == gdb.COMPLETE_EXPRESSION
-        self.dont_repeat()
-        self.run(parse_options(argument, self.options, self.usage, dashes))
-
-    def run(self, parsed: Parsed) -> None:
-        """What the command does."""
-        raise NotImplementedError
-
-    def complete(self, text: str, word: Optional[str]) -> Completion:
-        """Options while the last word begins with a dash, else what `completer` says."""
-        last = text[len(text.rstrip()) - len(text) :] if text.endswith(" ") else text.split(" ")[-1]
-        before = text[: len(text) - len(last)].split()
-        if last.startswith("-") and all(w.startswith("-") for w in before):
-            if word is None:  # gdb only asks where words break
-                return []
-            # gdb replaces only `word`, which begins after the dash.
-            cut = len(last) - len(word)
-            return [option[cut:] for option in complete_options(last, self.options)]
-        return self.completer
-
-    def nothing_else(self, parsed: Parsed) -> None:
-        """UffdError when the command was given an argument it does not take."""
-        if parsed.rest:
-            raise UffdError(f"unexpected {parsed.rest!r}; usage: {self.usage}")
 
 
 class Uffd(gdb.Command):
@@ -80,7 +39,7 @@ class Uffd(gdb.Command):
             say(f"uffd {command.name:<9} {first}")
 
 
-class Spawn(_Command):
+class Spawn(Command):
     """Open a core file; nothing runs until you call something.
 
     Usage: uffd spawn CORE [EXECUTABLE]
@@ -102,7 +61,7 @@ class Spawn(_Command):
         gdb_session.spawn(*split_files(parsed.rest, self.usage))
 
 
-class Call(_Command):
+class Call(Command):
     """Evaluate an expression, show what it dirtied, and forget it.
 
     Usage: uffd call [-keep] [-json] [--] [/FMT] EXPRESSION
@@ -130,7 +89,7 @@ class Call(_Command):
         gdb_call.call(session, parsed.rest, parsed.has("keep"), parsed.has("json"))
 
 
-class Dirty(_Command):
+class Dirty(Command):
     """Show the pages that the last call or command wrote.
 
     Usage: uffd dirty [-all] [-json] [-full]
@@ -154,7 +113,7 @@ class Dirty(_Command):
         gdb_views.dirty(session, parsed.has("all"), parsed.has("json"), parsed.has("full"))
 
 
-class Diff(_Command):
+class Diff(Command):
     """Show bytes before and after the last call: the lines that differ.
 
     Usage: uffd diff [-all] [--] [ADDRESS|NAME]
@@ -177,7 +136,7 @@ class Diff(_Command):
         gdb_views.diff(gdb_session.current(), parsed.has("all"), parsed.rest)
 
 
-class Reset(_Command):
+class Reset(Command):
     """Go back to the recorded state: forget what ran and what was set.
 
     Usage: uffd reset
@@ -204,7 +163,7 @@ class Reset(_Command):
         gdb.write(quiet("frame"))
 
 
-class Kill(_Command):
+class Kill(Command):
     """Close the core: end the process that ran, and the server.
 
     Usage: uffd kill
@@ -224,7 +183,7 @@ class Kill(_Command):
         say(f"closed {session.ready.core}")
 
 
-class Info(_Command):
+class Info(Command):
     """Show what is open: core, process, pages fed and dirtied, server.
 
     Usage: uffd info [-json]
@@ -241,7 +200,7 @@ class Info(_Command):
         gdb_views.info(parsed.has("json"))
 
 
-class Doctor(_Command):
+class Doctor(Command):
     """Show what this machine can do for gdb_uffd, and the remedy for each lack.
 
     Usage: uffd doctor [-json]
@@ -260,7 +219,7 @@ class Doctor(_Command):
         gdb_views.doctor(parsed.has("json"))
 
 
-class Mappings(_Command):
+class Mappings(Command):
     """List the memory mappings as they are now, like `info proc mappings`.
 
     Usage: uffd mappings
@@ -276,7 +235,11 @@ class Mappings(_Command):
         gdb_views.mappings(gdb_session.current())
 
 
-COMMANDS = (Spawn, Call, Dirty, Diff, Reset, Kill, Info, Mappings, Doctor)
+COMMANDS: Tuple[Type[Command], ...] = (
+    *(Spawn, Call, Dirty, Diff, Reset, Kill, Info, Mappings, Doctor),
+)
+"""Every subcommand, in the order of the bare `uffd`; those of a subject lie in a module of its
+own, commands_SUBJECT.py, each with its own COMMANDS."""
 
 
 class _SettingsPrefix(gdb.Command):

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
-from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from gdb_uffd.model import (
-    GPR,
-    PAGE_SIZE,
     CallReport,
     Mapping,
     MemoryUnavailable,
@@ -19,40 +15,19 @@ from gdb_uffd.model import (
     page_floor,
 )
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import stdio
+from gdb_uffd.replay.account import Accounts, Transaction
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
 from gdb_uffd.replay.interface import Client, Resume, Stop
 from gdb_uffd.replay.layout import current_mappings
 from gdb_uffd.replay.machine import LOWEST_ADDRESS, Machine
-from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images, refused_lines
-from gdb_uffd.replay.state import SavedThreads, Threads
-from gdb_uffd.trace.source import UNAVAILABLE, Snapshot
+from gdb_uffd.replay.state import Threads
+from gdb_uffd.trace.source import Snapshot
 
 KILLED = f"the process was killed from outside; {SNAPSHOT_AGAIN}"
 
 READ_MAX = 1 << 26
 """Bytes of one read; gdb asks for less than its packet size."""
-
-
-@dataclass
-class Transaction:
-    """What is open between a begin and an end.  `explicit`: `uffd call` asked for it."""
-
-    kind: str
-    explicit: bool
-    saved: SavedThreads
-    brk: Tuple[int, int]
-    fed: int
-    fault_ns: int
-    stdout_pending: bytes = b""
-    calls: List[bool] = field(default_factory=list)  # under way, innermost last: gdb's malloc?
-    called: bool = False
-    resumed: bool = False
-    lost: bool = False
-    tid: int = 0
-    ended: str = ""
-    unavailable: str = ""
 
 
 class Diversion:
@@ -65,16 +40,13 @@ class Diversion:
         self.breakpoints = Breakpoints(self.machine)
         self.runner = Runner(self.machine, self.threads, self.breakpoints)
         self.last_report: Optional[CallReport] = None
-        self._changes = ffi.new("struct changes *")
         self._open: Optional[Transaction] = None
         self._disturbed = False
         self._closed = False
         self._loss = ""
         self._kernel_kept = False  # kept calls left something in the vessel's kernel state
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
-        self._total_pages = (
-            sum(s.end - s.start for s in snapshot.segments if s.kind != UNAVAILABLE) // PAGE_SIZE
-        )
+        self.accounts = Accounts(self.machine, self.threads, self.runner, self.read_memory)
 
     # -- looking ------------------------------------------------------------------------------
 
@@ -196,11 +168,7 @@ class Diversion:
         if self._open is not None:
             raise UffdError("a call is under way already")
         open_ = self._transaction("call", explicit=True)
-        open_.stdout_pending = stdio.pending(self.read_memory, self._stdout)
-
-    @functools.cached_property
-    def _stdout(self) -> Optional[int]:
-        return self.snapshot.symbol("_IO_2_1_stdout_")
+        open_.stdout_pending = self.accounts.stdout_pending()
 
     def call_begin(self, address: int, is_malloc: bool) -> None:
         self._notice_loss()
@@ -242,14 +210,10 @@ class Diversion:
             open_.lost, open_.ended = True, self._tell_loss()
         self._open = None
         if open_.lost:
-            self.last_report = CallReport(
-                open_.kind, False, 0, self._total_pages, 0.0,
-                bytes(self.runner.output).decode("utf-8", "replace"), [], ended=open_.ended,
-                streamed=len(self.runner.output),
-            )  # fmt: skip
+            self.last_report = self.accounts.lost(open_)
             return self.last_report
         try:
-            report = self._report(open_, keep)
+            report = self.accounts.report(open_, keep, self._kernel_kept)
         except (UffdError, MemoryError):
             if not keep:
                 self._discard(open_)  # whatever cannot be told, it is undone
@@ -284,84 +248,13 @@ class Diversion:
     def _dirty_pages(self) -> int:
         return int(lib.pages_count_dirty(ffi.addressof(self.machine.pager, "pages")))
 
-    def _report(self, open_: Transaction, keep: bool) -> CallReport:
-        pager = self.machine.pager
-        lib.changes_deinit(self._changes)
-        check(
-            lib.transaction_collect(pager, self._changes),
-            doing="collecting the dirty pages",
-        )
-        written = bytes(self.runner.output)
-        output, unseen = written, 0
-        if open_.explicit and open_.resumed:
-            after = stdio.pending(self.read_memory, self._stdout)
-            output, unseen = stdio.printed(open_.stdout_pending, written, after)
-        return CallReport(
-            kind=open_.kind,
-            kept=keep,
-            fed_pages=pager.fed - open_.fed,
-            total_pages=self._total_pages,
-            fault_us=(pager.fault_ns - open_.fault_ns) / 1000,
-            output=output.decode("utf-8", "replace"),
-            pages=Builder(self.machine, open_.tid, self._sp_floor(open_)).pages(self._changes),
-            refused=refused_lines(self.machine.vessel),
-            ended=open_.ended,
-            unavailable=open_.unavailable,
-            layout_changed=bool(pager.layout_changed),
-            notes=self._notes(keep),
-            streamed=len(output) - unseen,
-        )
-
-    def _notes(self, keep: bool) -> List[str]:
-        notes = []
-        more = int(self._changes.count) - LISTED_PAGES_MAX
-        if more > 0:
-            notes.append(f"{more} more pages were written; they are not listed")
-        remade = self.machine.vessel.kernel_changed or self.machine.pager.layout_changed
-        if not keep and remade and self._kernel_kept:
-            notes.append(
-                "undoing it needed a new process: descriptors, signal handlers and timers of "
-                "kept calls are gone"
-            )
-        return notes
-
-    def _sp_floor(self, open_: Transaction) -> int:
-        """The stack pointer before gdb pushed a frame: what lies below was free."""
-        if not open_.tid:
-            return 0
-        saved = open_.saved.changed.get(open_.tid)
-        registers = saved if saved is not None else self.snapshot.thread(open_.tid).registers
-        return registers.gpr[GPR["rsp"]]
-
     def report_all(self) -> CallReport:
         self.commit_pending()
-        changes = ffi.new("struct changes *")
-        check(
-            lib.transaction_collect_all(self.machine.pager, changes),
-            doing="collecting the dirty pages",
-        )
-        try:
-            tid = self.threads.loaded or self.snapshot.threads[0].tid
-            pages = Builder(self.machine, tid, 0).pages(changes)
-        finally:
-            lib.changes_deinit(changes)
-        pager = self.machine.pager
-        return CallReport(
-            "all", True, pager.fed, self._total_pages, pager.fault_ns / 1000, "", pages,
-            layout_changed=any(r.flags & lib.REGION_BORN for r in self.machine.regions()),
-        )  # fmt: skip
+        return self.accounts.everything()
 
     def image(self, address: int, which_all: bool) -> Optional[Tuple[bytes, bytes]]:
-        page = page_floor(address)
         self.commit_pending()
-        if not which_all:
-            return page_images(self._changes, page)
-        try:
-            now = self.read_memory(page, PAGE_SIZE)
-            before = self.snapshot.read(page, PAGE_SIZE)
-        except MemoryUnavailable:
-            return None
-        return (before, now) if before != now else None
+        return self.accounts.image(page_floor(address), which_all)
 
     # -- ending -------------------------------------------------------------------------------
 
@@ -374,14 +267,14 @@ class Diversion:
 
     def reset(self) -> None:
         self._forget_everything()
-        lib.changes_deinit(self._changes)
+        self.accounts.forget()
         self.last_report = None
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        lib.changes_deinit(self._changes)
+        self.accounts.forget()
         self.machine.close()
 
     def info(self) -> Dict[str, object]:
@@ -390,7 +283,7 @@ class Diversion:
             "vessel_pid": int(self.machine.vessel.pid) if self.machine.running else None,
             "fed_pages": int(pager.fed),
             "dirty_pages": self._dirty_pages(),
-            "mapped_pages": self._total_pages,
+            "mapped_pages": self.accounts.total_pages,
             "faults": int(pager.faults),
             "fault_us": pager.fault_ns / 1000,
             "breakpoints": len(self.breakpoints.wanted) + len(self.breakpoints.hardware),

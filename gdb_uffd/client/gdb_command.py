@@ -1,0 +1,53 @@
+"""The shape of a `uffd` subcommand: options, completion, errors as one line."""
+
+from __future__ import annotations
+
+from typing import Optional, Sequence, Union
+
+import gdb
+
+from gdb_uffd.client.gdb_util import user_errors
+from gdb_uffd.client.options import Parsed, complete_options, parse_options
+from gdb_uffd.model import UffdError
+
+Completion = Union[int, Sequence[str], None]
+
+
+class Command(gdb.Command):
+    """A subcommand of uffd: options, completion, errors as one line."""
+
+    name = ""
+    usage = ""
+    options: Sequence[str] = ()
+    completer = gdb.COMPLETE_NONE
+
+    def __init__(self) -> None:
+        super().__init__(f"uffd {self.name}", gdb.COMMAND_DATA)
+
+    @user_errors
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        """Parse the options and run."""
+        dashes = self.completer == gdb.COMPLETE_EXPRESSION
+        self.dont_repeat()
+        self.run(parse_options(argument, self.options, self.usage, dashes))
+
+    def run(self, parsed: Parsed) -> None:
+        """What the command does."""
+        raise NotImplementedError
+
+    def complete(self, text: str, word: Optional[str]) -> Completion:
+        """Options while the last word begins with a dash, else what `completer` says."""
+        last = text[len(text.rstrip()) - len(text) :] if text.endswith(" ") else text.split(" ")[-1]
+        before = text[: len(text) - len(last)].split()
+        if last.startswith("-") and all(w.startswith("-") for w in before):
+            if word is None:  # gdb only asks where words break
+                return []
+            # gdb replaces only `word`, which begins after the dash.
+            cut = len(last) - len(word)
+            return [option[cut:] for option in complete_options(last, self.options)]
+        return self.completer
+
+    def nothing_else(self, parsed: Parsed) -> None:
+        """UffdError when the command was given an argument it does not take."""
+        if parsed.rest:
+            raise UffdError(f"unexpected {parsed.rest!r}; usage: {self.usage}")

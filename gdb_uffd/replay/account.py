@@ -1,0 +1,153 @@
+"""What a transaction did: from the native lists and the runner's notes to a CallReport."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import List, Optional, Tuple
+
+from gdb_uffd.model import GPR, PAGE_SIZE, CallReport, MemoryUnavailable
+from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.replay import stdio
+from gdb_uffd.replay.execution import Runner
+from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images, refused_lines
+from gdb_uffd.replay.state import SavedThreads, Threads
+from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
+
+
+@dataclass
+class Transaction:
+    """What is open between a begin and an end.  `explicit`: `uffd call` asked for it."""
+
+    kind: str
+    explicit: bool
+    saved: SavedThreads
+    brk: Tuple[int, int]
+    fed: int
+    fault_ns: int
+    stdout_pending: bytes = b""
+    calls: List[bool] = field(default_factory=list)  # under way, innermost last: gdb's malloc?
+    called: bool = False
+    resumed: bool = False
+    lost: bool = False
+    tid: int = 0
+    ended: str = ""
+    unavailable: str = ""
+
+
+class Accounts:
+    """Makes the reports of one diversion, and keeps the page images of the last."""
+
+    def __init__(
+        self, machine: Machine, threads: Threads, runner: Runner, read: ReadMemory
+    ) -> None:
+        self.machine = machine
+        self.threads = threads
+        self.runner = runner
+        self.read = read
+        self.snapshot = machine.snapshot
+        self._changes = ffi.new("struct changes *")
+        self.total_pages = (
+            sum(s.end - s.start for s in self.snapshot.segments if s.kind != UNAVAILABLE)
+            // PAGE_SIZE
+        )
+
+    @functools.cached_property
+    def _stdout(self) -> Optional[int]:
+        return self.snapshot.symbol("_IO_2_1_stdout_")
+
+    def stdout_pending(self) -> bytes:
+        """What the program has printed and not yet written."""
+        return stdio.pending(self.read, self._stdout)
+
+    def lost(self, open_: Transaction) -> CallReport:
+        """The report of a transaction whose vessel was killed from outside."""
+        return CallReport(
+            open_.kind, False, 0, self.total_pages, 0.0,
+            bytes(self.runner.output).decode("utf-8", "replace"), [], ended=open_.ended,
+            streamed=len(self.runner.output),
+        )  # fmt: skip
+
+    def report(self, open_: Transaction, keep: bool, kernel_kept: bool) -> CallReport:
+        """The report of `open_`, which ends now."""
+        pager = self.machine.pager
+        lib.changes_deinit(self._changes)
+        check(
+            lib.transaction_collect(pager, self._changes),
+            doing="collecting the dirty pages",
+        )
+        written = bytes(self.runner.output)
+        output, unseen = written, 0
+        if open_.explicit and open_.resumed:
+            after = self.stdout_pending()
+            output, unseen = stdio.printed(open_.stdout_pending, written, after)
+        return CallReport(
+            kind=open_.kind,
+            kept=keep,
+            fed_pages=pager.fed - open_.fed,
+            total_pages=self.total_pages,
+            fault_us=(pager.fault_ns - open_.fault_ns) / 1000,
+            output=output.decode("utf-8", "replace"),
+            pages=Builder(self.machine, open_.tid, self._sp_floor(open_)).pages(self._changes),
+            refused=refused_lines(self.machine.vessel),
+            ended=open_.ended,
+            unavailable=open_.unavailable,
+            layout_changed=bool(pager.layout_changed),
+            notes=self._notes(keep, kernel_kept),
+            streamed=len(output) - unseen,
+        )
+
+    def _notes(self, keep: bool, kernel_kept: bool) -> List[str]:
+        notes = []
+        more = int(self._changes.count) - LISTED_PAGES_MAX
+        if more > 0:
+            notes.append(f"{more} more pages were written; they are not listed")
+        remade = self.machine.vessel.kernel_changed or self.machine.pager.layout_changed
+        if not keep and remade and kernel_kept:
+            notes.append(
+                "undoing it needed a new process: descriptors, signal handlers and timers of "
+                "kept calls are gone"
+            )
+        return notes
+
+    def _sp_floor(self, open_: Transaction) -> int:
+        """The stack pointer before gdb pushed a frame: what lies below was free."""
+        if not open_.tid:
+            return 0
+        saved = open_.saved.changed.get(open_.tid)
+        registers = saved if saved is not None else self.snapshot.thread(open_.tid).registers
+        return registers.gpr[GPR["rsp"]]
+
+    def everything(self) -> CallReport:
+        """Everything written since the snapshot and kept."""
+        changes = ffi.new("struct changes *")
+        check(
+            lib.transaction_collect_all(self.machine.pager, changes),
+            doing="collecting the dirty pages",
+        )
+        try:
+            tid = self.threads.loaded or self.snapshot.threads[0].tid
+            pages = Builder(self.machine, tid, 0).pages(changes)
+        finally:
+            lib.changes_deinit(changes)
+        pager = self.machine.pager
+        return CallReport(
+            "all", True, pager.fed, self.total_pages, pager.fault_ns / 1000, "", pages,
+            layout_changed=any(r.flags & lib.REGION_BORN for r in self.machine.regions()),
+        )  # fmt: skip
+
+    def image(self, page: int, which_all: bool) -> Optional[Tuple[bytes, bytes]]:
+        """(before, after) of a page; None when it was not written."""
+        if not which_all:
+            return page_images(self._changes, page)
+        try:
+            now = self.read(page, PAGE_SIZE)
+            before = self.snapshot.read(page, PAGE_SIZE)
+        except MemoryUnavailable:
+            return None
+        return (before, now) if before != now else None
+
+    def forget(self) -> None:
+        """Free the images of the last report."""
+        lib.changes_deinit(self._changes)
