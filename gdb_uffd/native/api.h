@@ -5,6 +5,7 @@
 
 #define REGION_ZERO ...
 #define REGION_BYTES ...
+#define REGION_PAGES ...
 #define REGION_UNAVAILABLE ...
 #define REGION_NATIVE ...
 #define REGION_BORN ...
@@ -25,10 +26,18 @@
 
 struct error { char text[256]; ...; };
 
+struct page_store { uint64_t count; ...; };
+void page_store_init(struct page_store *store, const uint8_t *pages, uint64_t pages_len,
+		     const uint32_t *sums, uint64_t sums_len);
+uint32_t page_store_crc(const struct page_store *store, const uint8_t *bytes, size_t len);
+int page_store_read(const struct page_store *store, uint32_t slot, uint8_t *to);
+
 struct region {
 	uint64_t start, end;
 	const uint8_t *bytes;
 	uint64_t bytes_len;
+	const struct page_store *store;
+	const uint32_t *slots;
 	int prot, kind;
 	uint32_t flags;
 	...;

@@ -14,6 +14,14 @@ SLOT_ZERO, SLOT_UNAVAILABLE = 0, 0xFFFFFFFF
 """Slot numbers of a PAGES segment that name no stored page (docs/trace-format.md)."""
 
 
+def bad_page(trace: str, slot: int) -> str:
+    """Why the page in that slot of a trace's page file is not shown."""
+    return (
+        f"checksum mismatch in {trace}/pages at slot {slot} "
+        f"(gdb-uffd verify {trace} lists all such pages)"
+    )
+
+
 @dataclass(frozen=True)
 class Segment:
     """Pages `[start, end)`, page-aligned, whose bytes come from one place.
