@@ -37,6 +37,8 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("vector"), source("vector.c")],
         [*C, "-o", target("forbid"), source("forbid.c")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
+        [*C, "-o", target("rounds"), source("rounds.c")],
+        [*CXX, "-std=c++17", "-o", target("ledger"), source("ledger.cpp")],
     ]
 
 
