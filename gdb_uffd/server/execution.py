@@ -14,7 +14,7 @@ from gdb_uffd.server import signals, threads
 from gdb_uffd.server.connection import message
 from gdb_uffd.server.session import PacketError, Session, parse_hex
 
-_SIGINT = 2
+_SIGINT, _SIGTRAP = 2, 5
 _MAX_WATCH_BYTES = 1 << 20  # beyond any debug register; the diversion refuses the rest
 
 _WATCH_NAMES = {"watch": b"watch", "rwatch": b"rwatch", "awatch": b"awatch"}
@@ -102,6 +102,9 @@ def _parse(session: Session, text: bytes) -> Action:
 def _run(session: Session, action: Resume) -> bytes:
     session.forget_registers()
     session.written = None
+    session.journey.cancel()
+    if not session.calls:
+        session.journey.place.ran = True
     connection = session.connection
     connection.mid_line = False  # the client has printed since
     if connection.interrupt_waiting():
@@ -128,9 +131,44 @@ def _run(session: Session, action: Resume) -> bytes:
     return stop_reply(session, stop)
 
 
-def stop_reply(session: Session, stop: Stop) -> bytes:
-    """The `T` packet for `stop`, with the registers gdb asks for first."""
-    parts: List[bytes] = [b"T%02x" % signals.to_gdb(stop.signal)]
+def backward(session: Session, arguments: bytes) -> Optional[bytes]:
+    """`bc`: to the snapshot that was prepared; else back to the present one if the program was
+    resumed since, else to the one before (gdb manual, "Packets", `bc`).
+
+    The stop has no signal: nothing is hit or delivered by travelling.
+    """
+    journey = session.journey
+    if arguments != b"c" or len(journey.trace.snapshots) < 2:
+        return None
+    number = journey.place.number - (not journey.place.ran)
+    if journey.prepared is None and number < 0:
+        return stop_reply(session, Stop(session.general, _SIGTRAP), b"replaylog:begin;")
+    try:
+        if journey.prepared is None:
+            move = journey.prepare(number)
+            if move.reconnect:
+                journey.cancel()
+                raise UffdError(f"snapshot {number} is another process: `uffd goto {number}`")
+            if move.lost:
+                message(session.connection, forgotten(move.lost))
+        journey.arrive()
+        session.arrive()
+    except UffdError as error:
+        message(session.connection, str(error))
+    return stop_reply(session, Stop(session.general, 0))
+
+
+def forgotten(pages: int) -> str:
+    """The line about `pages` that had been changed in the snapshot that is left."""
+    return f"{pages} changed page{'' if pages == 1 else 's'} forgotten"
+
+
+def stop_reply(session: Session, stop: Stop, reason: bytes = b"") -> bytes:
+    """The `T` packet for `stop`, with the registers gdb asks for first.
+
+    `reason`: a stop reason of the protocol's own, such as `replaylog:begin;`.
+    """
+    parts: List[bytes] = [b"T%02x" % signals.to_gdb(stop.signal), reason]
     if stop.breakpoint in ("swbreak", "hwbreak"):
         name = stop.breakpoint.encode()
         if name + b"+" in session.offered:
@@ -173,6 +211,8 @@ def _breakpoint(session: Session, arguments: bytes, inserting: bool) -> Optional
         raise PacketError(errno.EINVAL)
     if inserting:
         session.diversion.insert_breakpoint(kind, address, length)
+        session.inserted.add((kind, address, length))
     else:
         session.diversion.remove_breakpoint(kind, address, length)
+        session.inserted.discard((kind, address, length))
     return b"OK"

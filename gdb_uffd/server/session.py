@@ -1,19 +1,24 @@
-"""What one connection knows: the diversion, the selected threads, what the client can do."""
+"""What one connection knows: where it stands, the selected threads, what the client can do."""
 
 from __future__ import annotations
 
 import errno
+import functools
 import sys
 from dataclasses import dataclass, field
-from typing import Dict, FrozenSet, List, Optional, Union
+from typing import Dict, FrozenSet, List, Optional, Set, Tuple, Union
 
-from gdb_uffd.model import Registers, UffdError
+from gdb_uffd.model import Registers
 from gdb_uffd.replay.interface import Diversion
 from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.framing import frame
+from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.registers import Layout
 
 _MAX_LOG_LINES = 200  # a client that provokes errors must not fill a disk or block a pipe
+
+
+layout_of = functools.lru_cache(maxsize=8)(Layout)
 
 
 class PacketError(Exception):
@@ -58,15 +63,21 @@ class Facts:
     inferior_pid: int
     signal: int
     open_ms: float
+    snapshots: int = 1
+    snapshot: int = 0  # the number of the one that is shown
 
 
 @dataclass
 class Session:
-    """State between packets.  Threads are named by their recorded TID."""
+    """State between packets.  Threads are named by their recorded TID.
 
-    diversion: Diversion
+    `facts` are those of the start; what a move changes in them is asked for anew.
+    """
+
+    journey: Journey
     connection: Connection
     facts: Facts
+    diversion: Diversion = field(init=False)
     general: int = field(init=False)  # the thread of g, G, m, ... (Hg)
     runner: int = field(init=False)  # the thread that a resume naming none means
     written: Optional[int] = None  # whose registers were written last, since it stopped
@@ -77,19 +88,30 @@ class Session:
     files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
     layout: Layout = field(init=False)
     thread_ids: Dict[int, bytes] = field(init=False)  # TID -> b"p1f.2e", multiprocess syntax
-    thread_xml: bytes = b""  # made once: the recorded threads stay
+    thread_xml: bytes = b""  # made once a snapshot: its threads stay
+    inserted: Set[Tuple[int, int, int]] = field(default_factory=set)  # kind, address, length
+    calls: int = 0  # gdb's inferior calls that are under way
     _framed_registers: Dict[int, bytes] = field(default_factory=dict)
     _logged: int = 0
 
     def __post_init__(self) -> None:
-        snapshot = self.diversion.snapshot
-        if not snapshot.threads:
-            raise UffdError(f"{snapshot.path}: no thread is recorded in it; nothing to show")
-        first = snapshot.threads[0]
-        self.general = self.runner = first.tid
-        self.layout = Layout(first.registers.xfeatures)
+        self.arrive()
+
+    def arrive(self) -> None:
+        """Show the place where the journey stands now."""
+        place = self.journey.place
+        self.diversion = place.diversion
+        threads = self.diversion.snapshot.threads
+        self.general = self.runner = place.thread
+        self.written, self.listed, self.calls = None, 0, 0
+        self.last_unavailable = ""
+        self.layout = layout_of(threads[0].registers.xfeatures)
         pid = self.pid
-        self.thread_ids = {t.tid: b"p%x.%x" % (pid, t.tid) for t in snapshot.threads}
+        self.thread_ids = {t.tid: b"p%x.%x" % (pid, t.tid) for t in threads}
+        self.thread_xml = b""
+        self.forget_registers()
+        for kind, address, length in self.inserted:
+            self.diversion.insert_breakpoint(kind, address, length)
 
     @property
     def pid(self) -> int:
