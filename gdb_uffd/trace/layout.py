@@ -230,6 +230,14 @@ def _segments(
         else:
             made.append(Segment(start, end, prot, ZERO))
         return made
+    return made + file_segments(module, where, start, end, prot)
+
+
+def file_segments(
+    module: Optional[Module], where: FileRange, start: int, end: int, prot: int
+) -> List[Segment]:
+    """Where the bytes of `[start, end)`, mapped as `where` says, lie in the file."""
+    made: List[Segment] = []
     if module is None or module.file is None:
         reason = module.reason if module else f"{printable(where.path)}: not found"
         made.append(Segment(start, end, prot, UNAVAILABLE, reason=reason))

@@ -116,7 +116,7 @@ def test_truncated_anywhere(
 def test_pages_before_the_cut_still_serve(told: Told, whole: CoreSnapshot, tmp_path: Path) -> None:
     if told.core.name != "core":
         pytest.skip("gcore writes its notes last: a truncated one has no threads")
-    stack = next(s for s in whole.segments if s.data is whole._core and s.end - s.start > 8192)
+    stack = next(s for s in whole.segments if s.data is whole.core and s.end - s.start > 8192)
     cut = tmp_path / "cut.core"
     cut.write_bytes(told.core.read_bytes()[: stack.offset + PAGE + 100])
     snapshot = open_core(str(cut))

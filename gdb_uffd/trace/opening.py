@@ -1,0 +1,78 @@
+"""Opening a trace of any kind by its path."""
+
+from __future__ import annotations
+
+import os
+from typing import List, Optional, Sequence
+
+from gdb_uffd.model import PAGE_SIZE, SnapshotInfo, UffdError
+from gdb_uffd.trace import store_format as form
+from gdb_uffd.trace.compare import find_snapshot
+from gdb_uffd.trace.core import CoreSnapshot, open_core
+from gdb_uffd.trace.files import printable
+from gdb_uffd.trace.source import FILE, Trace
+from gdb_uffd.trace.store_read import StoreTrace
+
+
+class CoreTrace:
+    """A core as a trace of one snapshot."""
+
+    def __init__(self, path: str, executable: Optional[str] = None) -> None:
+        """UffdError as open_core."""
+        self.path = path
+        self.warnings: List[str] = []
+        self._executable = executable
+        self._first: Optional[CoreSnapshot] = open_core(path, executable)
+        self.snapshots: Sequence[SnapshotInfo] = [core_info(self._first)]
+
+    def snapshot(self, number: int) -> CoreSnapshot:
+        """Open it; the caller closes it.  UffdError when `number` is not 0."""
+        if number != 0:
+            raise UffdError(f"no snapshot {number}: there is only 0")
+        first, self._first = self._first, None
+        return first if first is not None else open_core(self.path, self._executable)
+
+    def find(self, name: str) -> int:
+        """0 for "0", "start" and "end"; UffdError."""
+        return find_snapshot(self.snapshots, name)
+
+    def changed_pages(self, a: int, b: int) -> List[int]:
+        """Nothing; UffdError when there is no such snapshot."""
+        for number in (a, b):
+            if number != 0:
+                raise UffdError(f"no snapshot {number}: there is only 0")
+        return []
+
+    def close(self) -> None:
+        """Close the core unless `snapshot` handed it out.  Idempotent."""
+        first, self._first = self._first, None
+        if first is not None:
+            first.close()
+
+
+def core_info(snapshot: CoreSnapshot) -> SnapshotInfo:
+    """What a core tells of its instant; the time is that of the file's last change."""
+    first = snapshot.threads[0]
+    own = [s for s in snapshot.segments if s.kind == FILE and s.data is snapshot.core]
+    try:
+        time_ns = os.stat(snapshot.path).st_mtime_ns
+    except OSError:
+        time_ns = 0
+    return SnapshotInfo(
+        0, time_ns=time_ns, pid=snapshot.pid, tid=first.tid, thread_name=first.name,
+        threads=len(snapshot.threads), signal=first.signal,
+        pages_changed=sum((s.end - s.start) // PAGE_SIZE for s in own),
+    )  # fmt: skip
+
+
+def open_trace(path: str, executable: Optional[str] = None) -> Trace:
+    """See gdb_uffd.trace.open."""
+    try:
+        if os.path.isdir(path):
+            if os.path.lexists(os.path.join(path, form.INDEX)):
+                return StoreTrace(path, executable)
+            if path.rstrip("/").endswith(form.SUFFIX):
+                raise UffdError(f"{printable(path)}: has no {form.INDEX}; the trace is not whole")
+        return CoreTrace(path, executable)
+    except ValueError as error:  # NUL in the name
+        raise UffdError(f"{printable(path)}: {error}") from error

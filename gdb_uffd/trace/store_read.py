@@ -1,0 +1,258 @@
+"""A recorded trace, NAME.uffd: opened read-only, its snapshots made when they are asked for."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from array import array
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from gdb_uffd.model import PAGE_SIZE, SnapshotInfo, ThreadState, UffdError
+from gdb_uffd.trace import store_format as form
+from gdb_uffd.trace.compare import changed_pages, find_snapshot
+from gdb_uffd.trace.executable import Found, Identity, file_warnings, find_modules
+from gdb_uffd.trace.files import FileCache, MappedFile, Module, printable
+from gdb_uffd.trace.notes import Notes
+from gdb_uffd.trace.page_file import PAGES, SUMS, read_header
+from gdb_uffd.trace.page_table import Delta, PageTable, TableError
+from gdb_uffd.trace.snapshot import Lookups, RecordedSnapshot
+from gdb_uffd.trace.store_index import Index, open_regular
+from gdb_uffd.trace.store_layout import (
+    PageData,
+    RecordedPages,
+    build,
+    file_ranges,
+    named_range,
+)
+
+KEPT_TABLES = 4
+KEPT_LAYOUTS = 64
+KEPT_THREADS = 4096
+
+
+class TraceSnapshot(RecordedSnapshot):
+    """One snapshot of a recorded trace.  `info`: what the trace tells of it."""
+
+    info: SnapshotInfo
+
+
+class StoreTrace:
+    """source.Trace over a directory NAME.uffd.  Nothing in it is ever written."""
+
+    def __init__(self, path: str, executable: Optional[str] = None) -> None:
+        """UffdError, one line, when it is no trace or has no snapshot."""
+        self.path = path
+        self.warnings: List[str] = []
+        self._executable = executable
+        self.index = Index(path)
+        try:
+            self._rows = self.index.rows()
+            if not self._rows:
+                why = self.index.problem or "no snapshot was completed"
+                raise UffdError(f"{printable(path)}: {why}; record it again")
+            self.pages = self._open_pages()
+        except BaseException:
+            self.index.close()
+            raise
+        self.snapshots: Sequence[SnapshotInfo] = [
+            row.info if row is not None else SnapshotInfo(number)
+            for number, (row, _) in enumerate(self._rows)
+        ]
+        self._tables: "OrderedDict[int, PageTable]" = OrderedDict()
+        self._layouts: Dict[bytes, form.Layout] = {}
+        self._threads: Dict[bytes, ThreadState] = {}
+        self._found: Dict[object, Tuple[Found, Lookups]] = {}
+        self._files = FileCache()
+        self._warn()
+
+    def _open_pages(self) -> PageData:
+        """Map the page file as far as the index, the file and its checksums go."""
+        slots = max((row.slots for row, _ in self._rows if row is not None), default=1)
+        pages_fd = open_regular(os.path.join(self.path, PAGES))
+        try:
+            sums_fd = open_regular(os.path.join(self.path, SUMS))
+            try:
+                there = os.fstat(pages_fd).st_size // PAGE_SIZE
+                summed = os.fstat(sums_fd).st_size // 4
+                if min(there, summed) < slots:
+                    self._short = slots - min(there, summed)
+                self._check_header(os.pread(pages_fd, PAGE_SIZE, 0))
+                count = min(slots, there, summed)
+                if not count:
+                    return PageData(None, array("I"))
+                data = mmap.mmap(pages_fd, count * PAGE_SIZE, access=mmap.ACCESS_READ)
+                sums = mmap.mmap(sums_fd, count * 4, access=mmap.ACCESS_READ)
+                return PageData(data, memoryview(sums).cast("I"))
+            finally:
+                os.close(sums_fd)
+        except (OSError, ValueError, OverflowError) as error:
+            raise UffdError(f"{printable(self.path)}: cannot be mapped ({error})") from error
+        finally:
+            os.close(pages_fd)
+
+    _short = 0
+
+    def _check_header(self, page: bytes) -> None:
+        head = read_header(page)
+        if head is None:
+            self.warnings.append(
+                f"{printable(self.path)}/{PAGES}: its header is damaged; pages are still checked "
+                "one by one"
+            )
+        elif head[1].hex() != self.index.facts.get("trace_id"):
+            raise UffdError(
+                f"{printable(self.path)}: {PAGES} and {form.INDEX} are of different traces; "
+                "get the whole directory again"
+            )
+
+    def _warn(self) -> None:
+        shown = printable(self.path)
+        if self._short:
+            self.warnings.append(
+                f"{shown}: truncated: {self._short} pages of its page file are missing and "
+                f"unavailable; gdb-uffd verify {shown} lists them"
+            )
+        if self.index.problem:
+            self.warnings.append(f"{shown}: {self.index.problem}; later ones cannot be shown")
+        for number, (row, why) in enumerate(self._rows):
+            if row is None and len(self.warnings) < 20:
+                self.warnings.append(f"{shown}: snapshot {number}: {why}")
+
+    def find(self, name: str) -> int:
+        """The number that `name` means: a number, a label, "start" or "end".  UffdError."""
+        return find_snapshot(self.snapshots, name)
+
+    def row(self, number: int) -> form.Row:
+        """The row of a snapshot; UffdError when there is none, or it is damaged."""
+        if not 0 <= number < len(self._rows):
+            raise UffdError(f"no snapshot {number}: 0 to {len(self._rows) - 1}")
+        row, why = self._rows[number]
+        if row is None:
+            raise self._damaged(number, why)
+        return row
+
+    def _damaged(self, number: int, why: object) -> UffdError:
+        return UffdError(
+            f"{printable(self.path)}: snapshot {number} cannot be shown: {why}; "
+            "others are not affected"
+        )
+
+    def table(self, number: int) -> PageTable:
+        """The page table of a snapshot, not to be changed; UffdError."""
+        table = self._tables.get(number)
+        if table is None:
+            try:
+                table = self._make_table(number)
+            except (form.FormatError, TableError) as error:
+                raise self._damaged(number, error) from error
+            self._tables[number] = table
+            while len(self._tables) > KEPT_TABLES:
+                self._tables.popitem(last=False)
+        self._tables.move_to_end(number)
+        return table
+
+    def _make_table(self, number: int) -> PageTable:
+        keyframe, blob = self.index.delta(number)
+        deltas = [blob]
+        at = number
+        if not number - keyframe <= form.MAX_DELTAS:
+            raise form.FormatError(f"its keyframe is {keyframe}")
+        while at != keyframe and at - 1 not in self._tables:
+            at -= 1
+            belongs, blob = self.index.delta(at)
+            if belongs != keyframe:
+                raise form.FormatError(f"snapshot {at} before it has another keyframe")
+            deltas.append(blob)
+        table = PageTable() if at == keyframe else self._tables[at - 1].copy()
+        for blob in reversed(deltas):
+            table.apply(Delta.decode(blob))
+        return table
+
+    def snapshot(self, number: int) -> TraceSnapshot:
+        """Open it; the caller closes it.  UffdError when there is none or it is damaged."""
+        row = self.row(number)
+        try:
+            threads = self._read_threads(row)
+            layout = self._read_layout(row)
+            auxv = form.check_auxv(self.index.object(row.auxv, form.AUXV))
+        except form.FormatError as error:
+            raise self._damaged(number, error) from error
+        table = self.table(number)
+        first = threads[0]
+        notes = Notes(threads, row.info.pid or first.tid, first.name, auxv)
+        notes.files = file_ranges(layout.mappings)
+        found, lookups = self._find_files(row, layout, notes, table)
+        memory = build(layout.mappings, table, found, self.pages)
+        memory.warnings = file_warnings(found, memory.segments)
+        made = TraceSnapshot(self.path, notes, memory, found, lookups)
+        top = found.main.top if found.main is not None else 0
+        made.set_places(
+            named_range(made.mappings, "[heap]", top), named_range(made.mappings, "[stack]")
+        )
+        made.info = row.info
+        return made
+
+    def _read_threads(self, row: form.Row) -> List[ThreadState]:
+        out = []
+        for name in form.decode_threads(self.index.object(row.thread_list, form.THREADS)):
+            thread = self._threads.get(name)
+            if thread is None:
+                if len(self._threads) >= KEPT_THREADS:
+                    self._threads.clear()
+                thread = form.decode_thread(self.index.object(name, form.THREAD))
+                self._threads[name] = thread
+            out.append(replace(thread, registers=thread.registers.copy()))
+        if len({t.tid for t in out}) != len(out):
+            raise form.FormatError("two of its threads have the same TID")
+        return out
+
+    def _read_layout(self, row: form.Row) -> form.Layout:
+        layout = self._layouts.get(row.layout)
+        if layout is None:
+            if len(self._layouts) >= KEPT_LAYOUTS:
+                self._layouts.clear()
+            layout = form.decode_layout(self.index.object(row.layout, form.LAYOUT))
+            self._layouts[row.layout] = layout
+        return layout
+
+    def _find_files(
+        self, row: form.Row, layout: form.Layout, notes: Notes, table: PageTable
+    ) -> Tuple[Found, Lookups]:
+        """The modules, found once for all snapshots with the same files mapped in the same
+        places."""
+        ranges = notes.files or []
+        refs = [layout.files.get(r.path) for r in ranges]
+        key = (row.auxv, notes.name, tuple(ranges), tuple(refs))
+        known = self._found.get(key)
+        if known is None:
+            if len(self._found) >= KEPT_LAYOUTS:
+                self._found.clear()
+            recorded = RecordedPages(layout.mappings, table, self.pages)
+
+            def stored(module: Module) -> Optional[MappedFile]:
+                return None
+
+            found = find_modules(
+                notes, self._files, recorded, row.info.time_ns, self._executable,
+                Identity(layout.files, stored),
+            )  # fmt: skip
+            known = self._found[key] = found, Lookups()
+        return known
+
+    def changed_pages(self, a: int, b: int) -> List[int]:
+        """Start addresses of the pages that differ between two snapshots, sorted."""
+        one, two = self.snapshot(a), self.snapshot(b)
+        try:
+            return changed_pages(one.segments, two.segments)
+        finally:
+            one.close()
+            two.close()
+
+    def close(self) -> None:
+        """Close the index.  The page file is unmapped with the last snapshot that uses it."""
+        self.index.close()
+        self._tables.clear()
+        self._found.clear()
+        self.pages = PageData(None, array("I"))
