@@ -52,10 +52,10 @@ def termination(*signals: int) -> Iterator[int]:
 
 def open_trace(core: str, executable: Optional[str]) -> Trace:
     """Open whatever was recorded.  UffdError in the user's words for anything wrong with it."""
-    from gdb_uffd.server.one_snapshot import open_any
+    import gdb_uffd.trace
 
     try:
-        return open_any(core, executable)
+        return gdb_uffd.trace.open(core, executable)
     except OSError as error:
         name = os.fsdecode(error.filename) if error.filename is not None else core
         raise UffdError(f"{name}: {error.strerror}") from error
