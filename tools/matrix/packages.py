@@ -57,11 +57,8 @@ def _deb822(text: str) -> Iterable[Source]:
 def machine_sources() -> List[Source]:
     """What apt is configured with here; empty where there is no apt."""
     found: List[Source] = []
-    listed = [
-        Path("/etc/apt/sources.list"),
-        *sorted(Path("/etc/apt/sources.list.d").glob("*.list")),
-    ]
-    for path in listed:
+    folder = Path("/etc/apt/sources.list.d")
+    for path in (folder.with_name("sources.list"), *sorted(folder.glob("*.list"))):
         if path.is_file():
             found += _one_line(path.read_text())
     for path in sorted(folder.glob("*.sources")):
