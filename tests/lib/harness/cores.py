@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Optional, Sequence
 
+from harness import SLOWNESS
+
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 
 
@@ -35,7 +37,7 @@ def kernel_core(command: Sequence[str], folder: Path, env: Optional[dict[str, st
         capture_output=True,
         check=False,
         env=env,
-        timeout=60,
+        timeout=60 * SLOWNESS,
     )
     if done.returncode >= 0:
         raise AssertionError(f"{command[0]} did not crash: {done.returncode} {done.stderr!r}")
@@ -62,7 +64,7 @@ def gcore(
         env=env,
         check=False,
         stdin=subprocess.DEVNULL,
-        timeout=120,
+        timeout=120 * SLOWNESS,
     )
     if not core.exists():
         raise AssertionError(f"{gdb} wrote no core: {done.stdout}\n{done.stderr}")

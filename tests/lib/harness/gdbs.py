@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import pexpect
 
-from harness import ROOT
+from harness import ROOT, SLOWNESS
 
 PROMPT = "(gdb) "
 PYPI_GDB = ROOT / ".venv-gdb" / "bin" / "gdb"
@@ -78,7 +78,7 @@ class Gdb:
             dimensions=(24, 80),
             encoding="utf-8",
             codec_errors="replace",
-            timeout=30,
+            timeout=30 * SLOWNESS,
             # A terminal's gdb dies of a hang-up; the test run may be one that ignores it (nohup).
             preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
@@ -91,7 +91,7 @@ class Gdb:
     def wait(self, timeout: float = 15) -> str:
         """What comes until the next prompt."""
         try:
-            self.child.expect_exact(PROMPT, timeout=timeout)
+            self.child.expect_exact(PROMPT, timeout=timeout * SLOWNESS)
         except (pexpect.EOF, pexpect.TIMEOUT) as gone:
             raise AssertionError(
                 f"no prompt from {self.path} ({type(gone).__name__}); so far:\n"
@@ -104,7 +104,7 @@ class Gdb:
     def send(self, command: str) -> None:
         """Type a command; its echo is taken off what follows."""
         self.child.sendline(command)
-        self.child.expect_exact("\n", timeout=30)
+        self.child.expect_exact("\n", timeout=30 * SLOWNESS)
 
     def run(self, command: str, timeout: float = 15) -> str:
         """A command's whole output."""
@@ -137,7 +137,7 @@ class Gdb:
 
     def expect(self, text: str, timeout: float = 15) -> str:
         """Wait for `text`; what came before it."""
-        self.child.expect_exact(text, timeout=timeout)
+        self.child.expect_exact(text, timeout=timeout * SLOWNESS)
         return str(self.child.before)
 
     def quit(self) -> None:
@@ -145,7 +145,7 @@ class Gdb:
         if self.child.isalive():
             self.child.sendline("quit")
             try:
-                self.child.expect(pexpect.EOF, timeout=30)
+                self.child.expect(pexpect.EOF, timeout=30 * SLOWNESS)
             except pexpect.TIMEOUT:
                 raise AssertionError(f"gdb did not quit: {self.child.before!r}") from None
         self.child.close(force=True)
@@ -153,5 +153,5 @@ class Gdb:
     def kill(self) -> None:
         """End the gdb process by SIGKILL: no exit handler runs."""
         self.child.kill(9)
-        self.child.expect(pexpect.EOF, timeout=30)
+        self.child.expect(pexpect.EOF, timeout=30 * SLOWNESS)
         self.child.close(force=True)

@@ -13,6 +13,8 @@ import signal
 import time
 from typing import Callable, Dict, List, Tuple
 
+from harness import SLOWNESS
+
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 
@@ -96,7 +98,7 @@ def wait_gone(pid: int, seconds: float) -> bool:
 
 def remaining(seconds: float) -> List[str]:
     """Those of ours that are still there after `seconds`, described, and then ended."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * SLOWNESS
     left: List[str] = []
     for pid in ours():
         if not wait_gone(pid, max(0.0, deadline - time.monotonic())):
@@ -137,7 +139,7 @@ def cpu_ticks(pid: int) -> int:
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     """Return as soon as `condition` holds; AssertionError after `seconds`."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * SLOWNESS
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         os.sched_yield()
