@@ -197,6 +197,27 @@ int pager_feed(struct pager *pager, const struct region *region, uint64_t page, 
 	return 0;
 }
 
+/* The page cannot be had: its reader gets SIGBUS.  Where the kernel has no UFFDIO_POISON (before
+ * 6.6) a signal ends the wait: a thread sleeps interruptibly in a userfault of its own code
+ * (fs/userfaultfd.c), stops at the very instruction, and the stop is told as SIGBUS (run.c).  A
+ * system call would only fault again: there is nothing but the end. */
+static void lose(struct pager *pager, const struct uffd_msg *msg, bool protected, bool program)
+{
+	char first = 0;
+
+	pager->lost_page = msg->arg.pagefault.address & ~(PAGE_BYTES - 1);
+	if (!protected && uffd_poison_page(pager->uffd, pager->lost_page) == 0)
+		return;
+	/* "-1 SP PC": in no system call, proc_pid_syscall(5). */
+	if (program && pread(pager->syscall_fd, &first, 1, 0) == 1 && first == '-') {
+		pager->fault_address = msg->arg.pagefault.address;
+		if (kill(pager->vessel, SIGSTOP) == 0)
+			return;
+	}
+	pager->fault_address = 0;
+	kill(pager->vessel, SIGKILL);
+}
+
 static void serve(struct pager *pager, const struct uffd_msg *msg)
 {
 	uint64_t page = msg->arg.pagefault.address & ~(PAGE_BYTES - 1);
@@ -227,9 +248,7 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 	if (rc == 0 || rc == -ENOENT || rc == -ESRCH || rc == -ENOSPC)
 		return;
 lost:
-	pager->lost_page = page;
-	if (protected || uffd_poison_page(pager->uffd, page) < 0)
-		kill(pager->vessel, SIGKILL);
+	lose(pager, msg, protected, program);
 }
 
 static void *serve_all(void *argument)
@@ -270,6 +289,7 @@ int pager_start(struct pager *pager, pid_t vessel, int uffd, struct error *error
 	pager->vessel = vessel;
 	pager->uffd = uffd;
 	pager->cpu = -1; /* a new thread */
+	pager->fault_address = 0;
 	snprintf(path, sizeof(path), "/proc/%d/mem", vessel);
 	pager->mem_fd = open(path, O_RDWR | O_CLOEXEC);
 	if (pager->mem_fd < 0)

@@ -51,6 +51,7 @@ struct pager {
 
 	uint64_t faults, fault_ns, fed;
 	uint64_t lost_page; /* page whose source failed (file cut short), else 0 */
+	uint64_t fault_address; /* of an access whose SIGBUS is a SIGSTOP on its way, else 0 */
 	int cpu;            /* the thread follows the vessel here; -1: anywhere */
 };
 

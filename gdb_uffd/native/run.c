@@ -212,6 +212,22 @@ static bool step_goes_on(struct vessel *vessel, const struct run *run)
 	return vessel->mode == RESUME_RANGE && run->pc >= vessel->range_low && run->pc < vessel->range_high;
 }
 
+/* A page that could not be had where pages cannot be poisoned: the stop is the fault's. */
+static bool faulted(struct vessel *vessel, struct run *run)
+{
+	struct pager *pager = vessel->pager;
+	siginfo_t info = {.si_signo = SIGBUS, .si_code = BUS_ADRERR};
+
+	if (run->signal != SIGSTOP || !pager->fault_address)
+		return false;
+	info.si_addr = (void *)pager->fault_address;
+	pager->fault_address = 0;
+	vessel->stop_sent = vessel->stop_stale = false; /* two SIGSTOPs are one */
+	run->signal = SIGBUS;
+	memcpy(run->siginfo, &info, sizeof(info));
+	return program_counter(vessel, &run->pc) == 0;
+}
+
 /* What a stop means.  1: `run` is filled; 0: it runs again; negative: an error. */
 static int digest(struct vessel *vessel, int status, struct run *run)
 {
@@ -248,6 +264,8 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 	}
 	run->end = RUN_STOPPED;
 	run->signal = WSTOPSIG(status) & 0x7f;
+	if (faulted(vessel, run))
+		return 1;
 	if (run->signal == SIGSTOP && vessel->stop_sent) {
 		bool stale = vessel->stop_stale;
 		vessel->stop_sent = vessel->stop_stale = false;
