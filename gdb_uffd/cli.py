@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from gdb_uffd import __version__
-from gdb_uffd.model import UffdError
+from gdb_uffd.model import ENGINE_AUTO, ENGINES, UffdError
 from gdb_uffd.replay.interface import Check
 from gdb_uffd.server.session import Facts
 
@@ -28,7 +28,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if options.command == "gdbinit":
             return gdbinit()
         if options.command == "doctor":
-            return doctor(options.json)
+            return doctor(options.json, options.engine)
         return serve(options.core, options.executable, options.socket)
     except UffdError as error:
         print(f"gdb-uffd: {' '.join(str(error).split())}", file=sys.stderr)
@@ -53,6 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     check = commands.add_parser("doctor", help="what this machine can do, and what to change")
     check.add_argument("--json", action="store_true", help="one line, one JSON list")
+    check.add_argument(
+        "--engine", choices=(ENGINE_AUTO, *ENGINES), default=ENGINE_AUTO,
+        help="what `set uffd engine` is set to",
+    )  # fmt: skip
     server = commands.add_parser(
         "serve",
         help="serve a core to any client of gdb's remote protocol",
@@ -73,9 +77,9 @@ def gdbinit() -> int:
     return 0
 
 
-def doctor(as_json: bool) -> int:
+def doctor(as_json: bool, engine: str = ENGINE_AUTO) -> int:
     """Print what this machine can do; 1 if anything that is required is lacking."""
-    checks = _examine()
+    checks = _examine(engine)
     if as_json:
         print(json.dumps([asdict(check) for check in checks]))
     else:
@@ -84,7 +88,7 @@ def doctor(as_json: bool) -> int:
     return 1 if any(check.required and not check.ok for check in checks) else 0
 
 
-def _examine() -> List[Check]:
+def _examine(engine: str) -> List[Check]:
     try:
         from gdb_uffd.replay.doctor import examine
     except ImportError as error:
@@ -96,7 +100,7 @@ def _examine() -> List[Check]:
                 remedy="run make in the checkout, or install gdb-uffd again",
             )
         ]
-    return examine()
+    return examine(engine)
 
 
 def render(check: Check) -> str:

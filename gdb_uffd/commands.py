@@ -272,4 +272,5 @@ def register() -> None:
     _registered.extend([Uffd(), _SettingsPrefix("set"), _SettingsPrefix("show")])
     _registered.extend(command() for command in COMMANDS)
     gdb_settings.register()
+    gdb_settings.on_engine(gdb_session.set_engine)
     gdb_hooks.install()

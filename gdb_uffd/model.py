@@ -20,6 +20,12 @@ PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 PROTOCOL_VERSION = 1
 """Version of the ``quffd`` packets; both sides refuse another one."""
 
+ENGINES = ("wp-sync", "wp-async", "soft-dirty", "compare")
+"""The ways to learn which pages were written (docs/engines.md)."""
+
+ENGINE_AUTO = "auto"
+"""`set uffd engine`: whichever of ENGINES is best and works."""
+
 SCHEMA_VERSION = 1
 """Version of the object that ``uffd call -json`` prints (docs/json.md)."""
 
@@ -216,6 +222,7 @@ class CallReport:
     layout_changed: bool = False
     notes: List[str] = field(default_factory=list)  # what else the user must know, a line each
     streamed: int = 0  # bytes of `output` (UTF-8) that the client was shown while it ran
+    engine: str = ""  # of ENGINES: the one that found the pages; "" where nothing ran
 
 
 def to_json(value: Any) -> Any:

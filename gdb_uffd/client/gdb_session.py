@@ -14,7 +14,7 @@ from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_util import decoded, look, quiet, quote_file, say, setting
 from gdb_uffd.client.options import check_readable
 from gdb_uffd.client.wire import Ready, decode, encode, one_line
-from gdb_uffd.model import PAGE_SIZE, UffdError
+from gdb_uffd.model import ENGINE_AUTO, PAGE_SIZE, UffdError
 
 
 class Session:
@@ -150,6 +150,8 @@ def _connect(session: Session) -> None:
     session.connection = connection
     session.server.connected()
     session.request("hello")
+    if gdb_settings.engine() != ENGINE_AUTO:
+        _ask_for_engine(session, gdb_settings.engine())
     thread = gdb.selected_thread()
     session.first_thread = thread.num if thread is not None else 0
     # Asking for the list costs packets, so it is asked for once.
@@ -157,6 +159,23 @@ def _connect(session: Session) -> None:
         session.thread_numbers[each.ptid[1]] = each.num
     _sessions[session.number] = session
     borrow()
+
+
+def _ask_for_engine(session: Session, name: str) -> str:
+    """`set uffd engine` for one session; a line for the user, or ""."""
+    answer = session.request("engine", {"name": name})
+    if answer.get("now") == answer.get("name"):
+        return ""
+    return (
+        f"the process that lives keeps the engine {one_line(str(answer.get('now')))}, since it "
+        "holds kept effects; `uffd reset` ends it"
+    )
+
+
+def set_engine(name: str) -> str:
+    """`set uffd engine` for every session.  UffdError when it does not work there."""
+    said = [_ask_for_engine(session, name) for session in _sessions.values()]
+    return "\n".join(filter(None, said))
 
 
 def borrow() -> None:

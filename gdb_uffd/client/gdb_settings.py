@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Dict, Union
+from typing import Callable, Dict, List, Union
 
 import gdb
+
+from gdb_uffd.model import ENGINE_AUTO, ENGINES, UffdError
 
 
 class _Setting(gdb.Parameter):
@@ -65,12 +67,50 @@ class DiffContext(_Setting):
         self.value = 0
 
 
+class Engine(_Setting):
+    """How the pages that a call writes are found (docs/engines.md).
+
+    auto (the default): the best that works on this kernel, tried out: wp-sync for calls that
+    you look at, wp-async where a call is made many times.
+    wp-sync: write-protected pages; each first write is seen, and who made it.
+    wp-async: the kernel notes the writes itself; cheapest, does not tell who wrote.
+    soft-dirty: the kernel's soft-dirty bits; slow, for comparison.
+    compare: the bytes themselves; needs least of the kernel.
+
+    Applies to the next process: at once when nothing is kept, else after `uffd reset`.
+    `uffd doctor` shows which of them work here."""
+
+    set_doc = "Set how the pages that a call writes are found."
+    show_doc = "Show how the pages that a call writes are found."
+    sentence = 'The tracking engine is "{}".'
+
+    def __init__(self) -> None:
+        super().__init__("uffd engine", gdb.COMMAND_DATA, gdb.PARAM_ENUM, [ENGINE_AUTO, *ENGINES])
+        self.value = self._applied = ENGINE_AUTO
+
+    def get_set_string(self) -> str:
+        """Tell every session; a session whose kernel cannot do it keeps what it had."""
+        wanted = str(self.value)
+        try:
+            said = [apply(wanted) for apply in self.listeners]
+        except UffdError as error:
+            self.value = self._applied
+            raise gdb.GdbError(str(error)) from None
+        self._applied = wanted
+        return "\n".join(filter(None, said))
+
+    listeners: List[Callable[[str], str]] = []
+
+
 _all: Dict[str, _Setting] = {}
 
 
 def register() -> None:
     """Make the parameters; the prefixes `set uffd` and `show uffd` must exist."""
-    for name, kind in (("report", Report), ("python", Python), ("diff-context", DiffContext)):
+    for name, kind in (
+        *(("report", Report), ("python", Python), ("diff-context", DiffContext)),
+        ("engine", Engine),
+    ):
         _all[name] = kind()
 
 
@@ -97,3 +137,14 @@ def python() -> str:
 def diff_context() -> int:
     """`set uffd diff-context`."""
     return int(_value("diff-context") or 0)
+
+
+def engine() -> str:
+    """`set uffd engine`."""
+    return str(_value("engine") or ENGINE_AUTO)
+
+
+def on_engine(tell: Callable[[str], str]) -> None:
+    """`tell` is called with what `set uffd engine` is set to; its answer is shown, its UffdError
+    undoes the setting."""
+    Engine.listeners.append(tell)

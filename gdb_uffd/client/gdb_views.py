@@ -115,6 +115,7 @@ def info(as_json: bool) -> None:
         ("core", f"{ready.core} ({text.plural(ready.threads, 'thread')}, {pages})"),
         ("executable", ready.executable or "not found"),
         ("process", _process(data)),
+        ("engine", _engine(data)),
         ("server", f"pid {session.server.process.pid}, gdb_uffd {ready.server}"),
     ]
     rows += [("warning", warning) for warning in ready.warnings]
@@ -138,6 +139,15 @@ def _process(data: Dict[str, Any]) -> str:
             f"in {text.milliseconds(float(data.get('fault_us') or 0) / 1000)}",
         ]
     )
+
+
+def _engine(data: Dict[str, Any]) -> str:
+    """ "wp-sync (auto: it alone tells who wrote each page first)"."""
+    setting = str(data.get("engine_setting") or "")
+    if not data.get("engine"):
+        return f"{setting}, chosen when something runs"
+    why = str(data.get("engine_why") or "")
+    return f"{data['engine']} ({setting}: {why})" if why != "as set" else str(data["engine"])
 
 
 def _interpreter() -> str:
@@ -164,7 +174,7 @@ def doctor(as_json: bool) -> None:
     facts = _gdb_facts()
     interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
     code = "import sys; from gdb_uffd.cli import main; sys.exit(main())"
-    command = [interpreter, "-I", "-c", code, "doctor"]
+    command = [interpreter, "-I", "-c", code, "doctor", "--engine", gdb_settings.engine()]
     try:
         done = subprocess.run(
             [*command, "--json"] if as_json else command,

@@ -328,6 +328,7 @@ def report_json(report: CallReport, namer: Namer) -> Dict[str, Any]:
         "kept": report.kept,
         "fed_pages": report.fed_pages,
         "total_pages": report.total_pages,
+        "engine": report.engine or None,
         "page_size": PAGE_SIZE,
         "fault_us": round(report.fault_us, 1),
         "output": report.output,

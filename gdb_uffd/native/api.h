@@ -22,6 +22,13 @@
 #define RUN_WAITING ...
 #define RUN_KILLING ...
 #define REFUSED_MAX ...
+#define ENGINE_WP_SYNC ...
+#define ENGINE_WP_ASYNC ...
+#define ENGINE_SOFT_DIRTY ...
+#define ENGINE_COMPARE ...
+#define UFFD_DEVICE ...
+#define UFFD_SYSCALL ...
+#define UFFD_USER_MODE ...
 #define STACK_WORDS ...
 
 struct error { char text[256]; ...; };
@@ -51,7 +58,18 @@ void regions_deinit(struct regions *regions);
 struct access { uint64_t pc, sp, address; uint32_t tid; ...; };
 struct pages { size_t written_count; ...; };
 
+struct uffd_offer { bool known; int way; int rc[3]; uint64_t features, ioctls; ...; };
+int uffd_negotiate(struct uffd_offer *offer);
+struct engine { int kind; struct uffd_offer offer; uint64_t looks, look_ns; ...; };
+#define SCAN_UNPOPULATED_WRITTEN ...
+#define SCAN_DROPPED_CLEAN ...
+#define SCAN_DROPPED_LOST ...
+int engine_trial(int kind, const struct uffd_offer *offer, struct error *error);
+int engine_scan_quirks(const struct uffd_offer *offer);
+uint64_t engine_features(int kind, uint64_t offered, uint64_t *lacking);
+
 struct pager {
+	struct engine engine;
 	struct regions regions, recorded;
 	struct pages pages;
 	bool running, layout_changed, in_malloc;
@@ -60,6 +78,7 @@ struct pager {
 };
 int pager_init(struct pager *pager);
 void pager_deinit(struct pager *pager);
+int engine_settle(struct pager *pager);
 int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end);
 int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done);
 int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len);
@@ -124,7 +143,6 @@ size_t diff_runs(const uint8_t *before, const uint8_t *after, size_t gap, uint16
 size_t callers_find(struct pager *pager, const uint64_t *stack, size_t words, uint64_t *callers,
 		    size_t room);
 
-int uffd_probe(uint64_t *features, int *how);
 int cpu_xsave_component(int number, uint32_t *offset, uint32_t *size);
 uint64_t cpu_xcr0(void);
 

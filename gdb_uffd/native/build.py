@@ -30,6 +30,7 @@ ffibuilder.set_source(
     #endif
     #include "callers.h"
     #include "cpu.h"
+    #include "engine_trial.h"
     #include "pagemap.h"
     #include "transaction.h"
     #include "uffd.h"

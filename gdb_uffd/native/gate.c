@@ -32,7 +32,7 @@ static_assert(sizeof(struct gate_call) == 64, "the loop steps by 64 bytes");
 
 int gate_image(struct vessel *vessel, const struct gate_call *calls, size_t count)
 {
-	static const char name[] = "vessel";
+	static const char name[] = "vessel", device[] = "/dev/userfaultfd";
 	uint8_t page[PAGE_BYTES] = {0};
 	Elf64_Ehdr *head = (void *)page;
 	Elf64_Phdr *segment = (void *)(page + sizeof(*head));
@@ -53,6 +53,7 @@ int gate_image(struct vessel *vessel, const struct gate_call *calls, size_t coun
 	segment->p_filesz = segment->p_memsz = vessel->gate_bytes;
 	segment->p_align = PAGE_BYTES;
 	memcpy(page + GATE_NAME_AT, name, sizeof(name));
+	memcpy(page + GATE_DEVICE_AT, device, sizeof(device));
 	memcpy(page + CODE_AT, gate_loop, sizeof(gate_loop));
 	filter->filter = (void *)(page + GATE_FILTER_AT + sizeof(*filter));
 	policy_filter(filter, FILTER_MAX);

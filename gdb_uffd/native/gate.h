@@ -6,7 +6,7 @@
 
 /* Offsets in the gate's first page; the table begins in the second. */
 #define GATE_NAME_AT 0x80
-#define GATE_SCRATCH_AT 0x90 /* 64 bytes for a path */
+#define GATE_DEVICE_AT 0x90 /* "/dev/userfaultfd" */
 #define GATE_FILTER_AT 0x400 /* struct sock_fprog, then its instructions: the rest of the first page */
 
 /* A stretch of `bytes` that no recorded mapping touches, far from where mmap(2) places things. */

@@ -44,6 +44,8 @@ static int save_range(struct pager *pager, uint64_t start, uint64_t end)
 {
 	int rc = remember_layout(pager);
 
+	if (rc == 0)
+		rc = engine_before_layout(pager, true);
 	for (size_t i = 0; rc == 0 && i < pager->pages.written_count; i++) {
 		struct written *w = &pager->pages.written[i];
 		if (w->page < start || w->page >= end || !w->dirty || w->in_tx)
@@ -89,7 +91,7 @@ static int add_zero(struct pager *pager, uint64_t start, uint64_t end, int prot)
 		.start = start, .end = end, .prot = prot, .kind = REGION_ZERO, .flags = REGION_BORN};
 
 	pages_forget_range(&pager->pages, start, end);
-	if (uffd_register(pager->uffd, start, end - start) < 0)
+	if (uffd_register(pager->uffd, start, end - start, engine_protects(&pager->engine)) < 0)
 		region.kind = REGION_NATIVE;
 	return regions_set(&pager->regions, &region);
 }
@@ -190,7 +192,7 @@ static int stand_in(struct vessel *vessel, const struct user_regs_struct *at_exi
 	if (rc == 0)
 		rc = vessel_set_registers(vessel, at_exit);
 	if (rc == 0)
-		rc = uffd_register(pager->uffd, start, covered);
+		rc = uffd_register(pager->uffd, start, covered, engine_protects(&pager->engine));
 	struct region region = {.start = start, .end = start + covered, .prot = (int)asked->rdx & 7,
 				.kind = REGION_BYTES, .bytes = map, .bytes_len = bytes,
 				.flags = REGION_BORN | REGION_FILE};
@@ -260,13 +262,15 @@ static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
 	struct pager *pager = vessel->pager;
 	uint64_t from = regs->rdi, old_len = ceil_page(regs->rsi), len = ceil_page(regs->rdx);
 	const struct region *region = regions_find(&pager->regions, from);
-	struct access who = {.pc = regs->rip, .sp = regs->rsp, .tid = (uint32_t)vessel->pid};
+	struct access who = {.pc = regs->rip, .sp = regs->rsp};
 	int64_t result;
 
 	if (!region)
 		return policy_skip(vessel, regs, -EFAULT);
 	if (regs->r10 & ~(unsigned long)(MREMAP_MAYMOVE | MREMAP_FIXED))
 		return policy_refuse(vessel, regs, EINVAL); /* MREMAP_DONTUNMAP */
+	if (pager->engine.kind == ENGINE_WP_SYNC) /* the only one to tell who wrote */
+		who.tid = (uint32_t)vessel->pid;
 	int prot = region->prot;
 	for (; region && region->start < from + old_len; region = regions_find(&pager->regions, region->end))
 		if (region->kind == REGION_UNAVAILABLE || region->prot != prot)
@@ -281,6 +285,7 @@ static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
 	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)
 		return rc;
 	uint64_t to = (uint64_t)result, kept = old_len < len ? old_len : len;
+	int writer = pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
 	rc = drop(pager, from, from + old_len);
 	if (rc == 0)
 		rc = add_zero(pager, to, to + len, prot);
@@ -288,11 +293,12 @@ static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
 	for (uint64_t done = 0; rc == 0 && done < kept; done += PAGE_BYTES) {
 		struct page_slot *slot = pages_get(&pager->pages, to + done);
 		who.address = to + done;
-		struct written *w = slot ? pager_note_write(pager, to + done, WRITER_PROGRAM, &who) : NULL;
+		struct written *w = slot ? pager_note_write(pager, to + done, writer, &who) : NULL;
 		if (!w)
 			return -ENOMEM;
 		pages_find(&pager->pages, to + done)->present = true;
 		w->armed = false;
+		rc = engine_moved(pager, to + done);
 	}
 	return rc;
 }
@@ -370,6 +376,9 @@ int layout_system_call(struct vessel *vessel, struct user_regs_struct *regs)
 {
 	if (hits_gate(vessel, regs))
 		return policy_refuse(vessel, regs, EINVAL);
+	int rc = engine_before_layout(vessel->pager, false);
+	if (rc < 0)
+		return rc;
 	switch (regs->orig_rax) {
 	case SYS_brk:
 		return do_brk(vessel, regs);

@@ -77,7 +77,9 @@ static int read_page_part(struct pager *pager, uint64_t page, size_t offset, uin
 		return -EFAULT;
 	struct page_slot *slot = pages_find(&pager->pages, page);
 	struct written *w = slot && slot->written ? &pager->pages.written[slot->written - 1] : NULL;
-	if (pager->running && (region->kind == REGION_NATIVE || (slot && slot->present && w && w->dirty))) {
+	/* Only wp-sync knows at any time what was written. */
+	bool differs = (w && w->dirty) || pager->engine.ran;
+	if (pager->running && (region->kind == REGION_NATIVE || (slot && slot->present && differs))) {
 		if (pread(pager->mem_fd, to, len, (off_t)(page + offset)) != (ssize_t)len)
 			return -EFAULT;
 		pager_mask_breakpoints(pager, page + offset, to, len);
@@ -120,11 +122,14 @@ static int poke(struct pager *pager, uint64_t address, const uint8_t *from, size
 	bool tracked = region && region->kind != REGION_NATIVE;
 	bool arm = tracked && !(w && w->in_tx && !w->armed && (w->writers & WRITER_PROGRAM));
 
-	if (tracked)
+	if (tracked && engine_protects(&pager->engine))
 		uffd_protect(pager->uffd, page, PAGE_BYTES, false);
 	ssize_t put = pwrite(pager->mem_fd, from, len, (off_t)address);
 	int rc = put == (ssize_t)len ? 0 : put < 0 ? -errno : -EIO;
-	if (arm) {
+	if (pager->engine.kind != ENGINE_WP_SYNC) {
+		int disregarded = tracked ? engine_disregard(pager, page) : 0;
+		rc = rc < 0 ? rc : disregarded;
+	} else if (arm) {
 		uffd_protect(pager->uffd, page, PAGE_BYTES, true);
 		if (w)
 			w->armed = true;
@@ -135,13 +140,14 @@ static int poke(struct pager *pager, uint64_t address, const uint8_t *from, size
 int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len)
 {
 	struct access nobody = {0};
+	int rc = engine_settle(pager);
 
-	while (len) {
+	while (rc == 0 && len) {
 		uint64_t page = address & ~(PAGE_BYTES - 1);
 		size_t part = PAGE_BYTES - (size_t)(address - page);
 		if (part > len)
 			part = len;
-		int rc = pager_populate(pager, page);
+		rc = pager_populate(pager, page);
 		if (rc < 0)
 			return rc;
 		if (!pager_note_write(pager, page, WRITER_GDB, &nobody))
@@ -161,7 +167,7 @@ int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size
 		from += part;
 		len -= part;
 	}
-	return 0;
+	return rc;
 }
 
 int pager_breakpoint_insert(struct pager *pager, uint64_t address)
@@ -176,16 +182,20 @@ int pager_breakpoint_insert(struct pager *pager, uint64_t address)
 			return 0;
 	if (pager->breakpoint_count == BREAKPOINTS_MAX)
 		return -ENOSPC;
-	int rc = pager_read(pager, address, &made.original, 1, &done);
+	int rc = engine_settle(pager);
+	if (rc == 0)
+		rc = pager_read(pager, address, &made.original, 1, &done);
 	if (rc == 0)
 		rc = pager_populate(pager, page);
 	if (rc < 0)
 		return rc;
 	if (!pager_note_write(pager, page, WRITER_GDB, &nobody))
 		return -ENOMEM;
+	/* Known before it is there: no look may take it for the program's. */
+	pager->breakpoints[pager->breakpoint_count++] = made;
 	rc = poke(pager, address, (const uint8_t[]){0xcc}, 1);
-	if (rc == 0)
-		pager->breakpoints[pager->breakpoint_count++] = made;
+	if (rc < 0)
+		pager->breakpoint_count--;
 	return rc;
 }
 
@@ -196,7 +206,9 @@ int pager_breakpoint_remove(struct pager *pager, uint64_t address)
 		if (b->address != address)
 			continue;
 		uint8_t now = 0;
-		int rc = 0;
+		int rc = engine_settle(pager);
+		if (rc < 0)
+			return rc;
 		/* Unless the program wrote there itself meanwhile. */
 		if (pread(pager->mem_fd, &now, 1, (off_t)address) == 1 && now == 0xcc)
 			rc = poke(pager, address, &b->original, 1);

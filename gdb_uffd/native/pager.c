@@ -19,6 +19,7 @@
 int pager_init(struct pager *pager)
 {
 	*pager = (struct pager){.uffd = -1, .wake_fd = -1, .mem_fd = -1, .syscall_fd = -1, .cpu = -1};
+	engine_init(&pager->engine);
 	pthread_mutex_init(&pager->lock, NULL);
 	return pages_init(&pager->pages);
 }
@@ -27,6 +28,7 @@ void pager_deinit(struct pager *pager)
 {
 	pager_stop(pager);
 	pages_deinit(&pager->pages);
+	engine_deinit(&pager->engine);
 	regions_deinit(&pager->regions);
 	regions_deinit(&pager->at_tx);
 	regions_deinit(&pager->recorded);
@@ -134,7 +136,8 @@ struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 			if (!w->before && !(w->before = malloc(PAGE_BYTES)))
 				return NULL;
 			int rc;
-			if (pages_find(&pager->pages, page)->present)
+			/* The other engines come too late for that: it is written already. */
+			if (pager->engine.kind == ENGINE_WP_SYNC && pages_find(&pager->pages, page)->present)
 				rc = pager_vessel_page(pager, page, w->before);
 			else if (w->overlay)
 				rc = (memcpy(w->before, w->overlay, PAGE_BYTES), 0);
@@ -185,7 +188,7 @@ int pager_feed(struct pager *pager, const struct region *region, uint64_t page, 
 	} else {
 		from = region_page(region, page, scratch);
 	}
-	int rc = uffd_copy_page(pager->uffd, page, from, protect);
+	int rc = engine_copy(pager, page, from, protect);
 	if (rc < 0)
 		return rc;
 	slot->present = true;
@@ -225,24 +228,27 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 	bool write = protected || (msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE);
 	/* A fault of our own process_vm_* calls carries our TID, not the vessel's. */
 	bool program = msg->arg.pagefault.feat.ptid == (uint32_t)pager->vessel;
+	bool sync = pager->engine.kind == ENGINE_WP_SYNC;
 	struct access who = {.address = msg->arg.pagefault.address};
 	int rc;
 
-	if (program)
+	if (program && sync)
 		read_access(pager, &who);
 	int writer = !program ? WRITER_GDB : pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
 	struct written *w = NULL;
-	if (write && !(w = pager_note_write(pager, page, writer, &who)))
+	if (write && sync && !(w = pager_note_write(pager, page, writer, &who)))
 		goto lost;
 	if (protected) {
-		w->armed = false;
+		if (w)
+			w->armed = false;
 		rc = uffd_protect(pager->uffd, page, PAGE_BYTES, false);
 	} else {
 		const struct region *region = regions_find(&pager->regions, page);
 		if (!region || region->kind == REGION_UNAVAILABLE)
 			goto lost;
 		/* A write to a missing page needs one round trip: fed unprotected, counted dirty. */
-		rc = pager_feed(pager, region, page, !write);
+		rc = sync ? pager_feed(pager, region, page, !write) :
+			    engine_serve(pager, region, page, write);
 	}
 	/* ENOENT: the mapping went; ESRCH, ENOSPC: the process went.  Both are its own doing. */
 	if (rc == 0 || rc == -ENOENT || rc == -ESRCH || rc == -ENOSPC)
@@ -298,13 +304,16 @@ int pager_start(struct pager *pager, pid_t vessel, int uffd, struct error *error
 	pager->syscall_fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (pager->syscall_fd < 0)
 		return fail(error, errno, "%s", path);
+	int rc = engine_start(pager, error);
+	if (rc < 0)
+		return rc;
 	pager->wake_fd = eventfd(0, EFD_CLOEXEC);
 	if (pager->wake_fd < 0)
 		return fail(error, errno, "eventfd");
 	/* Every signal, SIGCHLD above all, belongs to the main thread. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
-	int rc = pthread_create(&pager->thread, NULL, serve_all, pager);
+	rc = pthread_create(&pager->thread, NULL, serve_all, pager);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (rc)
 		return fail(error, rc, "pager thread");
@@ -321,6 +330,7 @@ void pager_stop(struct pager *pager)
 		pthread_join(pager->thread, NULL);
 		pager->running = false;
 	}
+	engine_stop(pager);
 	int *fds[] = {&pager->uffd, &pager->wake_fd, &pager->mem_fd, &pager->syscall_fd};
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
 		if (*fds[i] >= 0)

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "engine.h"
 #include "error.h"
 #include "pages.h"
 #include "regions.h"
@@ -52,6 +53,7 @@ struct pager {
 	uint64_t faults, fault_ns, fed;
 	uint64_t lost_page; /* page whose source failed (file cut short), else 0 */
 	uint64_t fault_address; /* of an access whose SIGBUS is a SIGSTOP on its way, else 0 */
+	struct engine engine;
 	int cpu;            /* the thread follows the vessel here; -1: anywhere */
 };
 

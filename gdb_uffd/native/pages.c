@@ -22,6 +22,7 @@ void pages_deinit(struct pages *pages)
 		free(pages->written[i].before);
 		free(pages->written[i].after_malloc);
 		free(pages->written[i].overlay);
+		free(pages->written[i].seen);
 		free(pages->written[i].stack);
 	}
 	free(pages->written);
@@ -134,7 +135,8 @@ static void forget(struct pages *pages, struct page_slot *slot)
 		return;
 	struct written *w = &pages->written[slot->written - 1];
 	free(w->overlay);
-	w->overlay = NULL;
+	free(w->seen);
+	w->overlay = w->seen = NULL;
 	w->armed = false;
 }
 

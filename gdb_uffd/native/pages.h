@@ -27,11 +27,13 @@ struct written {
 	uint8_t *before;   /* 4096 bytes: how it was when the transaction began; NULL: as recorded */
 	uint8_t *after_malloc; /* 4096 bytes: how gdb's own call of malloc left it, or NULL */
 	uint8_t *overlay;  /* 4096 bytes: kept contents to feed into the next vessel, or NULL */
+	uint8_t *seen;     /* 4096 bytes: how the engine that compares saw it last, or NULL: as fed */
 	bool in_tx;        /* written in the open transaction */
 	bool was_dirty;    /* differed from the snapshot before the transaction */
 	bool dirty;        /* may differ from the snapshot */
 	bool armed;        /* write-protected now */
 	uint8_t writers;   /* in this transaction */
+	uint8_t kept_writers; /* in those that were kept */
 	struct access first;        /* first write of the program in this transaction */
 	struct access first_ever;   /* first write of the program since the snapshot */
 	uint64_t *stack;            /* STACK_WORDS above the first write's SP, or NULL */

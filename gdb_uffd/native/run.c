@@ -177,7 +177,10 @@ bool vessel_signal_is_fatal(struct vessel *vessel, int signal)
 static int let_go(struct vessel *vessel, int signal)
 {
 	int request = vessel->mode == RESUME_CONTINUE ? PTRACE_CONT : PTRACE_SINGLESTEP;
+	int rc = engine_about_to_run(vessel->pager);
 
+	if (rc < 0)
+		return fail(&vessel->error, -rc, "preparing to see what is written");
 	if (ptrace(request, vessel->pid, NULL, signal) < 0)
 		return errno == ESRCH ? 0 : fail(&vessel->error, errno, "resuming the vessel");
 	return 0;

@@ -79,11 +79,11 @@ static int fill(struct change *change, const uint8_t *before, const uint8_t *aft
 static int collect(struct pager *pager, bool all, struct changes *changes)
 {
 	uint8_t before[PAGE_BYTES], after[PAGE_BYTES];
-	int rc;
 
 	*changes = (struct changes){0};
-	if (!pager->pages.written_count)
-		return 0;
+	int rc = engine_settle(pager);
+	if (rc < 0 || !pager->pages.written_count)
+		return rc;
 	changes->at = calloc(pager->pages.written_count, sizeof(*changes->at));
 	if (!changes->at)
 		return -ENOMEM;
@@ -107,7 +107,8 @@ static int collect(struct pager *pager, bool all, struct changes *changes)
 					  .stack = all ? NULL : w->stack};
 		if (all) {
 			change->first = w->first_ever;
-			change->writers = w->first_ever.tid ? WRITER_PROGRAM : WRITER_GDB;
+			change->writers = (w->kept_writers | w->writers) & WRITER_PROGRAM ? WRITER_PROGRAM :
+											     WRITER_GDB;
 		}
 		if (!change->first.tid)
 			change->stack = NULL;
@@ -141,6 +142,8 @@ static int arm(struct pager *pager, struct written *w)
 
 	if (w->armed || !pager->running || !slot->present)
 		return 0;
+	if (pager->engine.kind != ENGINE_WP_SYNC)
+		return engine_disregard(pager, w->page);
 	int rc = uffd_protect(pager->uffd, w->page, PAGE_BYTES, true);
 	/* ENOENT: no longer mapped, or not registered: nothing to track there. */
 	if (rc == -ENOENT || rc == -ESRCH)
@@ -151,6 +154,8 @@ static int arm(struct pager *pager, struct written *w)
 
 int transaction_rearm(struct pager *pager)
 {
+	if (pager->engine.kind != ENGINE_WP_SYNC)
+		return engine_settle(pager); /* a look leaves everything armed */
 	for (size_t i = 0; i < pager->pages.written_count; i++) {
 		int rc = pager->pages.written[i].in_tx ? arm(pager, &pager->pages.written[i]) : 0;
 		if (rc < 0)
@@ -159,12 +164,17 @@ int transaction_rearm(struct pager *pager)
 	return 0;
 }
 
-static void close_written(struct written *w)
+static void close_written(struct written *w, bool kept)
 {
 	free(w->before);
 	free(w->after_malloc);
-	w->before = w->after_malloc = NULL;
+	free(w->seen);
+	w->before = w->after_malloc = w->seen = NULL;
 	w->in_tx = false;
+	if (kept)
+		w->kept_writers |= w->writers;
+	else if (!(w->kept_writers & WRITER_PROGRAM))
+		w->first_ever = (struct access){0};
 	w->writers = 0;
 }
 
@@ -176,29 +186,19 @@ static void close_transaction(struct pager *pager)
 
 int transaction_end_malloc(struct pager *pager)
 {
-	for (size_t i = 0; i < pager->pages.written_count; i++) {
+	int rc = engine_settle(pager);
+
+	for (size_t i = 0; rc == 0 && i < pager->pages.written_count; i++) {
 		struct written *w = &pager->pages.written[i];
 		if (!w->in_tx || !(w->writers & WRITER_MALLOC) || (w->writers & WRITER_PROGRAM))
 			continue;
 		if (!w->after_malloc && !(w->after_malloc = malloc(PAGE_BYTES)))
 			return -ENOMEM;
-		int rc = page_now(pager, w, w->after_malloc);
-		if (rc < 0 && rc != -ENOENT)
-			return rc;
+		rc = page_now(pager, w, w->after_malloc);
+		if (rc == -ENOENT)
+			rc = 0;
 	}
-	return transaction_rearm(pager);
-}
-
-int transaction_commit(struct pager *pager)
-{
-	int rc = transaction_rearm(pager);
-
-	for (size_t i = 0; i < pager->pages.written_count; i++)
-		if (pager->pages.written[i].in_tx)
-			close_written(&pager->pages.written[i]);
-	pager_commit_maps(pager);
-	close_transaction(pager);
-	return rc;
+	return rc < 0 ? rc : transaction_rearm(pager);
 }
 
 /* The page's former bytes back into the vessel; breakpoints inserted there stay. */
@@ -239,6 +239,25 @@ static int save_overlay(struct pager *pager, struct written *w, bool from_before
 	return 0;
 }
 
+int transaction_commit(struct pager *pager)
+{
+	int rc = transaction_rearm(pager);
+
+	for (size_t i = 0; i < pager->pages.written_count; i++) {
+		struct written *w = &pager->pages.written[i];
+		if (!w->in_tx)
+			continue;
+		/* What stands now is the next transaction's before-image: who is not told of a first write
+		 * has to keep it from here on. */
+		if (rc == 0 && w->dirty && pager->engine.kind != ENGINE_WP_SYNC)
+			rc = save_overlay(pager, w, false);
+		close_written(w, true);
+	}
+	pager_commit_maps(pager);
+	close_transaction(pager);
+	return rc;
+}
+
 static int discard_by_rebuilding(struct pager *pager)
 {
 	for (size_t i = 0; i < pager->pages.written_count; i++) {
@@ -255,7 +274,7 @@ static int discard_by_rebuilding(struct pager *pager)
 		}
 		w->dirty = kept;
 		if (w->in_tx)
-			close_written(w);
+			close_written(w, false);
 	}
 	if (pager->layout_changed) {
 		struct regions now = pager->regions;
@@ -269,6 +288,10 @@ static int discard_by_rebuilding(struct pager *pager)
 
 int transaction_discard(struct pager *pager, bool rebuild)
 {
+	int settled = engine_settle(pager);
+
+	if (settled < 0)
+		return settled;
 	if (rebuild || pager->layout_changed || !pager->running)
 		return discard_by_rebuilding(pager);
 	for (size_t i = 0; i < pager->pages.written_count; i++) {
@@ -280,7 +303,7 @@ int transaction_discard(struct pager *pager, bool rebuild)
 		if (rc < 0)
 			return rc;
 		w->dirty = w->was_dirty;
-		close_written(w);
+		close_written(w, false);
 	}
 	close_transaction(pager);
 	return 0;

@@ -25,42 +25,51 @@ int uffd_api(int uffd, uint64_t wanted, uint64_t *features)
 	return 0;
 }
 
-static int probe_open(int *how)
+int uffd_open(int way)
 {
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	int fd;
 
-	*how = 0;
-	if (fd >= 0)
-		return fd;
-	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-	if (dev >= 0) {
-		fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC);
-		close(dev);
-		*how = 1;
-		if (fd >= 0)
-			return fd;
+	if (way != UFFD_DEVICE) {
+		fd = (int)syscall(SYS_userfaultfd,
+				  O_CLOEXEC | (way == UFFD_USER_MODE ? UFFD_USER_MODE_ONLY : 0));
+		return fd < 0 ? -errno : fd;
 	}
-	*how = 2;
-	fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
-	return fd >= 0 ? fd : -errno;
-}
-
-int uffd_probe(uint64_t *features, int *how)
-{
-	int fd = probe_open(how);
-
-	if (fd < 0)
-		return fd;
-	int rc = uffd_api(fd, 0, features);
-	close(fd);
+	int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	if (device < 0)
+		return -errno;
+	fd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC);
+	int rc = fd < 0 ? -errno : fd;
+	close(device);
 	return rc;
 }
 
-int uffd_register(int uffd, uint64_t start, uint64_t len)
+int uffd_negotiate(struct uffd_offer *offer)
+{
+	*offer = (struct uffd_offer){.way = -1};
+	for (int way = 0; way < UFFD_WAYS; way++) {
+		struct uffdio_api api = {.api = UFFD_API};
+		int fd = uffd_open(way);
+		offer->rc[way] = fd < 0 ? fd : 0;
+		if (fd < 0)
+			continue;
+		if (ioctl(fd, UFFDIO_API, &api) < 0)
+			offer->rc[way] = -errno;
+		close(fd);
+		if (offer->rc[way] < 0 || offer->way >= 0)
+			continue;
+		offer->way = way;
+		offer->features = api.features;
+		offer->ioctls = api.ioctls;
+	}
+	offer->known = true;
+	return offer->way < 0 ? offer->rc[UFFD_WAYS - 1] : 0;
+}
+
+int uffd_register(int uffd, uint64_t start, uint64_t len, bool protect)
 {
 	struct uffdio_register reg = {
 		.range = {.start = start, .len = len},
-		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP,
+		.mode = UFFDIO_REGISTER_MODE_MISSING | (protect ? UFFDIO_REGISTER_MODE_WP : 0),
 	};
 
 	return ioctl(uffd, UFFDIO_REGISTER, &reg) < 0 ? -errno : 0;
@@ -73,14 +82,14 @@ int uffd_wake_page(int uffd, uint64_t page)
 	return ioctl(uffd, UFFDIO_WAKE, &range) < 0 ? -errno : 0;
 }
 
-int uffd_copy_page(int uffd, uint64_t page, const void *from, bool protect)
+static int copy_page(int uffd, uint64_t page, const void *from, uint64_t mode)
 {
 	for (;;) {
 		struct uffdio_copy copy = {
 			.dst = page,
 			.src = (uint64_t)from,
 			.len = PAGE_BYTES,
-			.mode = protect ? UFFDIO_COPY_MODE_WP : 0,
+			.mode = mode,
 		};
 
 		if (ioctl(uffd, UFFDIO_COPY, &copy) == 0)
@@ -96,6 +105,16 @@ int uffd_copy_page(int uffd, uint64_t page, const void *from, bool protect)
 			return -errno;
 		}
 	}
+}
+
+int uffd_copy_page(int uffd, uint64_t page, const void *from, bool protect)
+{
+	return copy_page(uffd, page, from, protect ? UFFDIO_COPY_MODE_WP : 0);
+}
+
+int uffd_copy_page_unseen(int uffd, uint64_t page, const void *from)
+{
+	return copy_page(uffd, page, from, UFFDIO_COPY_MODE_DONTWAKE);
 }
 
 int uffd_protect(int uffd, uint64_t start, uint64_t len, bool protect)

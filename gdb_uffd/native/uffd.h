@@ -42,16 +42,37 @@ struct uffdio_poison {
 /* Handshake on a fresh descriptor; `features` in: wanted, out: what the kernel has at all. */
 int uffd_api(int uffd, uint64_t wanted, uint64_t *features);
 
-/* What this kernel offers, asked with a throw-away descriptor (UFFDIO_API works once per
- * descriptor).  `how` out: 0 full system call, 1 /dev/userfaultfd, 2 user mode only. */
-int uffd_probe(uint64_t *features, int *how);
+/* The ways to a descriptor, in the order in which they are tried. */
+enum uffd_way {
+	UFFD_DEVICE = 0,    /* /dev/userfaultfd (Linux 6.1): whoever may open it */
+	UFFD_SYSCALL = 1,   /* userfaultfd(2): root, or vm.unprivileged_userfaultfd=1 */
+	UFFD_USER_MODE = 2, /* ... with UFFD_USER_MODE_ONLY (5.11): the kernel's own accesses fail */
+};
+#define UFFD_WAYS 3
 
-/* Missing and write-protect events for [start, start + len). */
-int uffd_register(int uffd, uint64_t start, uint64_t len);
+/* What this kernel offers this process. */
+struct uffd_offer {
+	bool known;
+	int way;            /* the first that works, or -1 */
+	int rc[UFFD_WAYS];  /* 0 or -errno of each */
+	uint64_t features;  /* UFFD_FEATURE_*: all that the kernel has */
+	uint64_t ioctls;    /* bits of UFFDIO_API's answer */
+};
+
+/* A descriptor by one way; O_CLOEXEC.  -errno. */
+int uffd_open(int way);
+/* Tries each way and asks for the features with a throw-away descriptor (UFFDIO_API works once
+ * per descriptor).  0, or the -errno of the last way when none works. */
+int uffd_negotiate(struct uffd_offer *offer);
+
+/* Missing events for [start, start + len); with `protect` write-protect events too. */
+int uffd_register(int uffd, uint64_t start, uint64_t len, bool protect);
 
 /* One page from `from`, write-protected if `protect`.  0 also when another was first (EEXIST:
  * the waiters are woken); -EFAULT when the source cannot be read (its file was cut short). */
 int uffd_copy_page(int uffd, uint64_t page, const void *from, bool protect);
+/* The same, unprotected, and who waits for it sleeps on until uffd_wake_page. */
+int uffd_copy_page_unseen(int uffd, uint64_t page, const void *from);
 
 /* Arms or lifts write protection; lifting wakes the waiters. */
 int uffd_protect(int uffd, uint64_t start, uint64_t len, bool protect);

@@ -23,6 +23,9 @@
 #include "gate.h"
 #include "uffd.h"
 
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
 #define USER_END 0x7ffffffff000ul /* TASK_SIZE_MAX of x86-64 with four-level paging */
 /* Runs in the parent's memory (vfork): system calls only. */
 static void __attribute__((noreturn)) child(int image, int null_fd, int out_fd)
@@ -117,16 +120,40 @@ static bool same_mapping(const struct region *left, const struct region *right)
 	       (left->kind == REGION_UNAVAILABLE) == (right->kind == REGION_UNAVAILABLE);
 }
 
+#define UFFD_CALLS 3
+#define PLAN_FIXED (3 + UFFD_CALLS)
+
+/* One way to a userfaultfd (uffd.h): three calls, of which the second gives the descriptor.  The
+ * vessel has no other descriptor than 0 to 2, so the device gets number 3.  (poll(2) works on a
+ * non-blocking userfaultfd only.) */
+static void uffd_calls(const struct vessel *vessel, int way, struct gate_call *calls)
+{
+	const uint64_t flags = O_CLOEXEC | O_NONBLOCK, device = 3;
+
+	if (way == UFFD_DEVICE) {
+		calls[0] = call6(SYS_openat, (uint64_t)AT_FDCWD, vessel->gate + GATE_DEVICE_AT,
+				 O_RDWR | O_CLOEXEC, 0, 0);
+		calls[1] = call6(SYS_ioctl, device, USERFAULTFD_IOC_NEW, flags, 0, 0);
+		calls[2] = call6(SYS_close, device, 0, 0, 0, 0);
+		return;
+	}
+	calls[0] = calls[2] = call6(SYS_getppid, 0, 0, 0, 0, 0);
+	calls[1] = call6(SYS_userfaultfd, flags | (way == UFFD_USER_MODE ? UFFD_USER_MODE_ONLY : 0), 0, 0,
+			 0, 0);
+}
+
 static size_t plan(const struct vessel *vessel, struct gate_call *calls)
 {
 	const struct regions *regions = &vessel->pager->regions;
 	uint64_t gate_end = vessel->gate + vessel->gate_bytes;
 	size_t count = 0;
 
-	/* Everything that exec made, but the gate.  (poll(2) works on a non-blocking userfaultfd only.) */
+	/* Everything that exec made, but the gate; and what the server itself was started with. */
 	calls[count++] = call6(SYS_munmap, PAGE_BYTES, vessel->gate - PAGE_BYTES, 0, 0, 0);
 	calls[count++] = call6(SYS_munmap, gate_end, USER_END - gate_end, 0, 0, 0);
-	calls[count++] = call6(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK, 0, 0, 0, 0);
+	calls[count++] = call6(SYS_close_range, 3, ~0u, 0, 0, 0);
+	uffd_calls(vessel, vessel->how, calls + count);
+	count += UFFD_CALLS;
 	for (size_t i = 0, j; i < regions->count; i = j) {
 		const struct region *first = &regions->at[i];
 		for (j = i + 1; j < regions->count && same_mapping(&regions->at[j - 1], &regions->at[j]); j++)
@@ -141,38 +168,29 @@ static size_t plan(const struct vessel *vessel, struct gate_call *calls)
 	return count;
 }
 
-#define PLAN_FIXED 3
-
-/* Where the plain system call is forbidden: through /dev/userfaultfd, if that may be opened. */
-static int uffd_from_device(struct vessel *vessel)
+/* The way that was chosen may be closed to the vessel: then the others, in their order. */
+static int64_t other_way(struct vessel *vessel, int64_t number)
 {
-	struct gate_call calls[3];
-	static const char device[] = "/dev/userfaultfd";
-	struct iovec here = {(void *)device, sizeof(device)};
-	struct iovec there = {(void *)(vessel->gate + GATE_SCRATCH_AT), sizeof(device)};
+	struct gate_call calls[UFFD_CALLS + 1];
 
-	if (process_vm_writev(vessel->pid, &here, 1, &there, 1, 0) != (ssize_t)sizeof(device))
-		return -errno;
-	calls[0] = call6(SYS_openat, (uint64_t)AT_FDCWD, vessel->gate + GATE_SCRATCH_AT, O_RDWR | O_CLOEXEC, 0, 0);
-	int rc = vessel_batch(vessel, calls, 1);
-	if (rc < 0 || calls[0].result < 0)
-		return rc < 0 ? rc : (int)calls[0].result;
-	int64_t dev = calls[0].result;
-	calls[0] = call6(SYS_ioctl, (uint64_t)dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK, 0, 0);
-	calls[1] = call6(SYS_close, (uint64_t)dev, 0, 0, 0, 0);
-	rc = vessel_batch(vessel, calls, 2);
-	return rc < 0 ? rc : (int)calls[0].result;
+	for (int way = 0; way < UFFD_WAYS && number < 0; way++) {
+		uffd_calls(vessel, way, calls);
+		int rc = vessel_batch(vessel, calls, UFFD_CALLS);
+		if (rc < 0)
+			return rc;
+		number = calls[1].result;
+		vessel->how = way;
+	}
+	return number;
 }
 
 static int take_uffd(struct vessel *vessel, int64_t number)
 {
-	uint64_t features = 0, present = 0;
-	int how;
+	const struct engine *engine = &vessel->pager->engine;
+	uint64_t features = 0, lacking = 0;
 
-	if (number < 0) {
-		vessel->how = 1;
-		number = uffd_from_device(vessel);
-	}
+	if (number < 0)
+		number = other_way(vessel, number);
 	if (number < 0)
 		return fail(&vessel->error, (int)-number,
 			    "userfaultfd is forbidden here: as root, sysctl vm.unprivileged_userfaultfd=1, "
@@ -183,14 +201,13 @@ static int take_uffd(struct vessel *vessel, int64_t number)
 	int uffd = (int)syscall(SYS_pidfd_getfd, vessel->pidfd, (int)number, 0);
 	if (uffd < 0)
 		return fail(&vessel->error, errno, "pidfd_getfd (Linux 5.6 or newer is needed)");
-	uint64_t wanted = UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_PAGEFAULT_FLAG_WP;
-	if (uffd_probe(&present, &how) == 0)
-		wanted |= present & (UFFD_FEATURE_POISON | UFFD_FEATURE_EXACT_ADDRESS);
-	int rc = uffd_api(uffd, wanted, &features);
+	int rc = uffd_api(uffd, engine_features(engine->kind, engine->offer.features, &lacking), &features);
+	if (rc == 0 && lacking)
+		rc = -EOPNOTSUPP;
 	if (rc < 0) {
 		close(uffd);
-		return fail(&vessel->error, -rc,
-			    "userfaultfd write-protection (Linux 5.7 or newer is needed)");
+		return fail(&vessel->error, -rc, "this kernel's userfaultfd lacks what the engine needs "
+						 "(features %#lx)", lacking);
 	}
 	/* The program must find its own descriptor numbers, and no way to the pager. */
 	struct gate_call calls[5] = {
@@ -223,7 +240,8 @@ static int check_plan(struct vessel *vessel, const struct gate_call *calls, size
 		const struct region *region = regions_find(&vessel->pager->regions, call->args[0]);
 		if (region->kind == REGION_UNAVAILABLE || uffd < 0)
 			continue;
-		int rc = uffd_register(uffd, call->args[0], call->args[1]);
+		int rc = uffd_register(uffd, call->args[0], call->args[1],
+				       engine_protects(&vessel->pager->engine));
 		if (rc < 0)
 			return fail(&vessel->error, -rc, "registering %#lx-%#lx", call->args[0],
 				    call->args[0] + call->args[1]);
@@ -249,7 +267,7 @@ static int build(struct vessel *vessel, struct gate_call *calls)
 		rc = check_plan(vessel, calls, count, -1);
 	if (rc < 0)
 		return rc;
-	int uffd = take_uffd(vessel, calls[PLAN_FIXED - 1].result);
+	int uffd = take_uffd(vessel, calls[PLAN_FIXED - 2].result);
 	if (uffd < 0)
 		return uffd;
 	rc = check_plan(vessel, calls, count, uffd);
@@ -275,7 +293,9 @@ int vessel_create(struct vessel *vessel, struct pager *pager)
 	vessel->pid = 0;
 	vessel->pidfd = vessel->output_fd = -1;
 	vessel->cpu = -1;
-	vessel->how = 0;
+	if (!pager->engine.offer.known)
+		uffd_negotiate(&pager->engine.offer);
+	vessel->how = pager->engine.offer.way < 0 ? UFFD_DEVICE : pager->engine.offer.way;
 	vessel->stop_sent = vessel->stop_stale = vessel->kernel_changed = false;
 	if (!calls)
 		return fail(&vessel->error, ENOMEM, "gate table");

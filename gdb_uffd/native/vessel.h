@@ -53,7 +53,7 @@ struct vessel {
 	pid_t pid;
 	int pidfd;
 	int output_fd; /* read end of the vessel's stdout and stderr */
-	int how;       /* as uffd_probe */
+	int how;       /* enum uffd_way */
 	uint64_t gate, gate_bytes;
 	struct pager *pager;
 	struct error error;

@@ -9,6 +9,7 @@ from typing import List, Optional, Tuple
 from gdb_uffd.model import GPR, PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import stdio
+from gdb_uffd.replay.engines import LACKS
 from gdb_uffd.replay.execution import Runner
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images, refused_lines
@@ -96,10 +97,16 @@ class Accounts:
             layout_changed=bool(pager.layout_changed),
             notes=self._notes(keep, kernel_kept),
             streamed=len(output) - unseen,
+            engine=self.machine.engine.choice.name,
         )
 
     def _notes(self, keep: bool, kernel_kept: bool) -> List[str]:
         notes = []
+        engine = self.machine.engine.choice.name
+        if LACKS.get(engine) and any(
+            self._changes.at[i].writers & lib.WRITER_PROGRAM for i in range(self._changes.count)
+        ):
+            notes.append(f"engine {engine}: {LACKS[engine]}")
         more = int(self._changes.count) - LISTED_PAGES_MAX
         if more > 0:
             notes.append(f"{more} more pages were written; they are not listed")
@@ -135,6 +142,7 @@ class Accounts:
         return CallReport(
             "all", True, pager.fed, self.total_pages, pager.fault_ns / 1000, "", pages,
             layout_changed=any(r.flags & lib.REGION_BORN for r in self.machine.regions()),
+            engine=self.machine.engine.choice.name,
         )  # fmt: skip
 
     def image(self, page: int, which_all: bool) -> Optional[Tuple[bytes, bytes]]:

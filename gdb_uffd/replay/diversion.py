@@ -18,7 +18,7 @@ from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay.account import Accounts, Transaction
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
-from gdb_uffd.replay.interface import Client, Resume, Stop
+from gdb_uffd.replay.interface import Choice, Client, Resume, Stop
 from gdb_uffd.replay.layout import current_mappings
 from gdb_uffd.replay.machine import LOWEST_ADDRESS, Machine
 from gdb_uffd.replay.state import Threads
@@ -180,11 +180,16 @@ class Diversion:
             self.commit_pending()
         open_ = self._transaction("call")
         open_.kind = "call"
+        self._settle()  # what ran so far was not this call
         if open_.called:
             self._rearm()
         open_.called = True
         open_.calls.append(is_malloc)
         self.machine.pager.in_malloc = is_malloc
+
+    def _settle(self) -> None:
+        """Engines that look after the fact look now: whoever writes next is another."""
+        check(lib.engine_settle(self.machine.pager), doing="looking what was written")
 
     def _rearm(self) -> None:
         """Each call's first writes are to be seen, also on pages that an earlier one wrote."""
@@ -199,6 +204,7 @@ class Diversion:
         outer = bool(calls) and calls[-1]
         if self.machine.pager.in_malloc and not outer:
             check(lib.transaction_end_malloc(self.machine.pager), doing="write protection")
+        self._settle()
         self.machine.pager.in_malloc = outer
 
     def end(self, keep: bool) -> CallReport:
@@ -246,6 +252,7 @@ class Diversion:
         self._disturbed = self.machine.running or self._dirty_pages() > 0
 
     def _dirty_pages(self) -> int:
+        self._settle()
         return int(lib.pages_count_dirty(ffi.addressof(self.machine.pager, "pages")))
 
     def report_all(self) -> CallReport:
@@ -255,6 +262,26 @@ class Diversion:
     def image(self, address: int, which_all: bool) -> Optional[Tuple[bytes, bytes]]:
         self.commit_pending()
         return self.accounts.image(page_floor(address), which_all)
+
+    # -- the engine ---------------------------------------------------------------------------
+
+    def prefer_engine(self, name: str, mass: bool) -> None:
+        """See replay/interface.py."""
+        self.machine.engine.setting, self.machine.engine.mass = name, mass
+
+    def set_engine(self, name: str) -> Choice:
+        """See replay/interface.py.  A process that holds nothing is ended for it."""
+        engine = self.machine.engine
+        chosen = engine.set(name)
+        other = engine.choice.name != chosen.name
+        if other and self.machine.running and self._open is None and not self._holds_something():
+            self.machine.destroy()
+            self.threads.forget_vessel()
+            self.breakpoints.forget_vessel()
+        return chosen
+
+    def _holds_something(self) -> bool:
+        return self._kernel_kept or self._dirty_pages() > 0
 
     # -- ending -------------------------------------------------------------------------------
 
@@ -287,6 +314,8 @@ class Diversion:
             "faults": int(pager.faults),
             "fault_us": pager.fault_ns / 1000,
             "breakpoints": len(self.breakpoints.wanted) + len(self.breakpoints.hardware),
-            "engine": "wp-sync",
+            "engine": self.machine.engine.choice.name or None,
+            "engine_why": self.machine.engine.choice.why,
+            "engine_setting": self.machine.engine.setting,
             "server_pid": os.getpid(),
         }

@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import os
 import platform
-from typing import Callable, List
+from typing import Any, Callable, List
 
-from gdb_uffd.model import PAGE_SIZE, PROT_EXEC, PROT_READ, PROT_WRITE
+from gdb_uffd.model import ENGINE_AUTO, ENGINES, UffdError
 from gdb_uffd.native import ffi, lib
+from gdb_uffd.replay.engines import FORBIDDEN, LACKS, WAYS, Kernel, choose, kernel
 from gdb_uffd.replay.interface import Check
 
-# Bits of <linux/userfaultfd.h>.
+# Bits of <linux/userfaultfd.h>, and what their lack costs.
 _FEATURES = (
-    ("write-protection", 1 << 0, True, "Linux 5.7 or newer"),
-    ("faulting thread's id", 1 << 8, True, "Linux 4.14 or newer"),
-    ("poisoned pages", 1 << 14, False, "Linux 6.6 or newer; else a page lost while in use ends "
+    ("write-protection", 1 << 0, "Linux 5.7 or newer; without it the engine is compare: who wrote "
+     "a page first is not known, and every look reads all pages that were fed"),
+    ("exact fault address", 1 << 11, "Linux 5.18 or newer; else a first write is known to the "
+     "page, not to the byte"),
+    ("poisoned pages", 1 << 14, "Linux 6.6 or newer; else a page lost while in use ends "
      "the process"),
-    ("asynchronous write-protection", 1 << 15, False, "Linux 6.7 or newer"),
+    ("asynchronous write-protection", 1 << 15, "Linux 6.7 or newer; else a call made many times "
+     "costs about 3 µs more a written page"),
 )  # fmt: skip
 
-_WAYS = ("the system call", "/dev/userfaultfd", "user mode only")
+_THREAD_ID = 1 << 8
 
-_ALLOW = (
-    "as root: sysctl vm.unprivileged_userfaultfd=1, or give this user access to /dev/userfaultfd"
-)
+_COSTS = {
+    "wp-sync": "who wrote a page first will not be known",
+    "wp-async": "a call made many times costs about 3 µs more a written page",
+    "soft-dirty": "nothing is lost: it is there to compare with",
+    "compare": "nothing is left where the others fail",
+}
+"""What is lost where an engine does not work."""
+
+_QUIRKS = (
+    (lib.SCAN_UNPOPULATED_WRITTEN, "pages never populated read as written"),
+    (lib.SCAN_DROPPED_CLEAN, "written pages that were dropped read as clean unless nothing else is "
+     "asked for"),
+    (lib.SCAN_DROPPED_LOST, "written pages that were dropped read as clean"),
+)  # fmt: skip
 
 
 def _read(path: str) -> str:
@@ -35,30 +50,39 @@ def _read(path: str) -> str:
 
 
 def _machine() -> Check:
-    machine, kernel = platform.machine(), platform.release()
+    machine, release = platform.machine(), platform.release()
     return Check(
-        "machine", machine == "x86_64", f"{machine}, Linux {kernel}", "gdb_uffd needs x86-64"
+        "machine", machine == "x86_64", f"{machine}, Linux {release}", "gdb_uffd needs x86-64"
     )
 
 
-def _userfaultfd() -> List[Check]:
-    features, how = ffi.new("uint64_t *"), ffi.new("int *")
-    rc = lib.uffd_probe(features, how)
-    if rc < 0:
-        return [Check("userfaultfd", False, os.strerror(-rc), _ALLOW)]
-    full = how[0] != 2
-    checks = [Check("userfaultfd", full, f"through {_WAYS[how[0]]}", "" if full else _ALLOW)]
-    for name, bit, required, remedy in _FEATURES:
-        has = bool(features[0] & bit)
-        checks.append(Check(name, has, "yes" if has else "no", "" if has else remedy, required))
+def _userfaultfd(found: Kernel) -> List[Check]:
+    if found.offer.way < 0:
+        why = ", ".join(f"{w}: {os.strerror(-rc)}" for w, rc in zip(WAYS, found.ways))
+        return [Check("userfaultfd", False, why, FORBIDDEN)]
+    way = found.offer.way
+    closed = [f"{w}: {os.strerror(-rc)}" for w, rc in zip(WAYS[:way], found.ways)]
+    text = "; ".join([f"through {WAYS[way]}", *closed])
+    full = way != lib.UFFD_USER_MODE
+    remedy = f"system calls on memory not fed yet take longer; {FORBIDDEN}"
+    checks = [Check("userfaultfd", full, text, "" if full else remedy, required=False)]
+    has = bool(found.offer.features & _THREAD_ID)
+    checks.append(Check("faulting thread's id", has, "yes" if has else "no", "Linux 4.14 or newer"))
+    for name, bit, remedy in _FEATURES:
+        has = bool(found.offer.features & bit)
+        checks.append(Check(name, has, "yes" if has else "no", "" if has else remedy, False))
     return checks
 
 
-def _pagemap_scan() -> Check:
+def _pagemap_scan(found: Kernel) -> Check:
     ranges = ffi.new("struct page_range[]", 1)
     rc = lib.pagemap_scan(os.getpid(), 0, 1 << 47, lib.PAGE_PRESENT, ranges, 1)
-    found = "yes" if rc >= 0 else os.strerror(-rc)
-    return Check("PAGEMAP_SCAN", rc >= 0, found, "" if rc >= 0 else "Linux 6.7 or newer", False)
+    if rc < 0:
+        return Check("PAGEMAP_SCAN", False, os.strerror(-rc), "Linux 6.7 or newer, for wp-async",
+                     False)  # fmt: skip
+    quirks = lib.engine_scan_quirks(found.offer)
+    known = [text for bit, text in _QUIRKS if quirks >= 0 and quirks & bit]
+    return Check("PAGEMAP_SCAN", True, "; ".join(["yes", *known]), "", False)
 
 
 def _ptrace() -> Check:
@@ -78,62 +102,33 @@ def _extended_state() -> Check:
     )  # fmt: skip
 
 
-TRIAL_AT = 0x10000000
-"""Where the trial's two pages lie: code, then data."""
-
-TRIAL_CODE = bytes.fromhex("c70711223344cc")
-"""movl $0x44332211,(%rdi); int3."""
-
-
-def _trial() -> Check:
-    """A real vessel: one page fed for execution, one written, the write seen and undone."""
-    pager, vessel = ffi.new("struct pager *"), ffi.new("struct vessel *")
-    code = ffi.new("uint8_t[]", TRIAL_CODE.ljust(PAGE_SIZE, b"\x90"))
-    lib.vessel_init(vessel)
-    lib.pager_init(pager)
-    try:
-        for index, prot in enumerate((PROT_READ | PROT_EXEC, PROT_READ | PROT_WRITE)):
-            region = ffi.new("struct region *")
-            region.start = TRIAL_AT + index * PAGE_SIZE
-            region.end = region.start + PAGE_SIZE
-            region.prot = prot
-            if index == 0:
-                region.kind, region.bytes, region.bytes_len = lib.REGION_BYTES, code, PAGE_SIZE
-            lib.regions_set(ffi.addressof(pager, "recorded"), region)
-            lib.regions_set(ffi.addressof(pager, "regions"), region)
-        return _run_trial(pager, vessel)
-    finally:
-        lib.vessel_destroy(vessel)
-        lib.pager_deinit(pager)
+def _engine(found: Kernel, name: str) -> Check:
+    """A trial: pages read, written, dropped and moved in a process made for it."""
+    wrong = found.failure(name)
+    if wrong:
+        return Check(f"engine {name}", False, wrong, _COSTS[name], False)
+    text = f"works; {LACKS[name]}" if LACKS[name] else "works, and tells who wrote"
+    return Check(f"engine {name}", True, text, "", False)
 
 
-def _run_trial(pager: object, vessel: object) -> Check:
-    def failed(what: str) -> Check:
-        text = ffi.string(vessel.error.text).decode("utf-8", "replace")  # type: ignore[attr-defined]
-        return Check("trial run", False, f"{what}: {text}" if text else what, _ALLOW)
-
-    registers, run = ffi.new("struct user_regs_struct *"), ffi.new("struct run *")
-    if lib.vessel_create(vessel, pager) < 0:
-        return failed("no vessel")
-    lib.vessel_get_registers(vessel, registers)
-    registers.rip, registers.rdi = TRIAL_AT, TRIAL_AT + PAGE_SIZE
-    if lib.vessel_set_registers(vessel, registers) < 0 or lib.vessel_resume(vessel, 0, 0, 0, 0) < 0:
-        return failed("the vessel does not run")
-    if lib.vessel_wait(vessel, -1, run) < 0 or run.end != lib.RUN_STOPPED:
-        return failed("the vessel did not stop")
-    changes = ffi.new("struct changes *")
-    if lib.transaction_collect(pager, changes) < 0:
-        return failed("the dirty pages cannot be read")
-    pages = [changes.at[i].page for i in range(changes.count)]
-    lib.changes_deinit(changes)
-    if run.pc != TRIAL_AT + len(TRIAL_CODE) or pages != [TRIAL_AT + PAGE_SIZE]:
-        return failed(f"stopped at {run.pc:#x} with dirty pages {[hex(p) for p in pages]}")
-    return Check("trial run", True, "two pages fed, one written, and the writer seen")
+def _chosen(found: Kernel, setting: str) -> List[Check]:
+    """What calls would use, and calls made in masses."""
+    checks = []
+    for mass, what in ((False, "calls"), (True, "calls made many times")):
+        try:
+            choice = choose(setting, mass, found.failure)
+            checks.append(Check(f"engine for {what}", True, f"{choice.name}: {choice.why}"))
+        except UffdError as error:
+            remedy = FORBIDDEN if found.offer.way < 0 else ""
+            checks.append(Check(f"engine for {what}", False, str(error), remedy))
+    return checks
 
 
-def examine() -> List[Check]:
-    """Everything, in the order in which one lack explains the next."""
-    checks: List[Check] = [_machine()]
-    checks += _userfaultfd()
-    single: List[Callable[[], Check]] = [_pagemap_scan, _ptrace, _extended_state, _trial]
-    return checks + [examine_one() for examine_one in single]
+def examine(setting: str = ENGINE_AUTO) -> List[Check]:
+    """Everything, in the order in which one lack explains the next.  `setting`: of the engine."""
+    found = kernel()
+    checks: List[Check] = [_machine(), *_userfaultfd(found), _pagemap_scan(found)]
+    single: List[Callable[[], Any]] = [_ptrace, _extended_state]
+    checks += [examine_one() for examine_one in single]
+    checks += [_engine(found, name) for name in ENGINES]
+    return checks + _chosen(found, setting)

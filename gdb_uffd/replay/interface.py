@@ -45,6 +45,14 @@ class Resume:
     hi: int = 0
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A tracking engine, one of model.ENGINES, and why it and no other."""
+
+    name: str
+    why: str
+
+
 class Client(Protocol):
     """What a running vessel needs of the connection."""
 
@@ -144,6 +152,16 @@ class Diversion(Protocol):
         snapshot against now.  None when that page was not written."""
         ...
 
+    def set_engine(self, name: str) -> Choice:
+        """How the next process learns what is written: one of model.ENGINES, or ENGINE_AUTO.
+        UffdError when that does not work here; then nothing is changed."""
+        ...
+
+    def prefer_engine(self, name: str, mass: bool) -> None:
+        """The same without trying it: the next process will.  `mass`: many calls are to come
+        whose reports nobody sees."""
+        ...
+
     def reset(self) -> None:
         """Back to the undisturbed snapshot: kill the vessel, forget everything."""
         ...
@@ -154,7 +172,8 @@ class Diversion(Protocol):
 
     def info(self) -> Dict[str, object]:
         """For `uffd info`: vessel_pid (int or None), fed_pages, dirty_pages, mapped_pages,
-        faults, fault_us, breakpoints, engine ("wp-sync")."""
+        faults, fault_us, breakpoints, engine (of the present or last process; None before
+        there was one), engine_why, engine_setting."""
         ...
 
 

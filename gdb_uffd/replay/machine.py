@@ -21,6 +21,7 @@ from gdb_uffd.model import (
     page_ceil,
 )
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.replay.engines import EngineSetting
 from gdb_uffd.trace.source import (
     FILE,
     PAGES,
@@ -83,6 +84,7 @@ class Machine:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
+        self.engine = EngineSetting()
         self.tls_pages: Dict[int, bool] = {}  # whether a recorded page holds thread-locals
         self._keep: Dict[int, Any] = {}  # buffers that C points into
         self._stores: Dict[Tuple[int, int], Any] = {}
@@ -220,6 +222,7 @@ class Machine:
         """Make the vessel unless there is one.  True when it is new.  UffdError with the remedy."""
         if self.running:
             return False
+        self.engine.prepare(self.pager.engine)
         check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
         self.vessel.recorded_pid = self.snapshot.pid
         self.vessel.hardware = False

@@ -26,6 +26,14 @@ def integer(arguments: Arguments, name: str) -> int:
     return value
 
 
+def string(arguments: Arguments, name: str) -> str:
+    """The field `name`, a text that must be there."""
+    value = arguments.get(name)
+    if not isinstance(value, str):
+        raise UffdError(f"{name} is not a text")
+    return value
+
+
 def address(arguments: Arguments) -> int:
     """The field "address"."""
     value = arguments.get("address")

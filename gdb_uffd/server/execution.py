@@ -128,6 +128,7 @@ def _run(session: Session, action: Resume) -> bytes:
         session.log(f"the diversion reported a stop of unknown thread {stop.tid}")
         stop = Stop(action.tid, stop.signal)
     session.general = session.runner = stop.tid
+    session.stopped = stop
     return stop_reply(session, stop)
 
 
@@ -181,6 +182,13 @@ def stop_reply(session: Session, stop: Stop, reason: bytes = b"") -> bytes:
         parts.append(b"%02x:%s;" % (number, value))
     parts.append(b"thread:" + session.thread_ids[stop.tid] + b";")
     return b"".join(parts)
+
+
+def stop_of(session: Session, tid: int) -> Stop:
+    """How a thread stands: the last stop if that was its own, else as it was recorded."""
+    if session.stopped is None:
+        return Stop(tid, session.diversion.snapshot.thread(tid).signal)
+    return session.stopped if session.stopped.tid == tid else Stop(tid, 0)
 
 
 def last_stop(session: Session, _arguments: bytes) -> bytes:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, FrozenSet, Optional, Tuple
 
-from gdb_uffd.model import PROT_EXEC, SnapshotInfo, UffdError
-from gdb_uffd.replay.interface import Diversion
+from gdb_uffd.model import ENGINE_AUTO, PROT_EXEC, SnapshotInfo, UffdError
+from gdb_uffd.replay.interface import Choice, Diversion
 from gdb_uffd.server import target_xml
 from gdb_uffd.server.endpoint import Endpoint
 from gdb_uffd.trace.source import Snapshot, Trace
@@ -59,11 +59,12 @@ class Journey:
     def __init__(self, trace: Trace, make_diversion: MakeDiversion, number: int = 0) -> None:
         """Opens snapshot `number`.  UffdError when that, or a diversion of it, cannot be made."""
         self.trace = trace
+        self.engine = ENGINE_AUTO  # `set uffd engine`, for the places to come
+        self._aside: Optional[Place] = None
         self._make_diversion = make_diversion
         self.place = self._open(number)
         self.prepared: Optional[Place] = None
         self.endpoint: Optional[Endpoint] = None  # where the next connection is expected
-        self._aside: Optional[Place] = None
         self._returning = False  # `prepared` is what was set aside
 
     @property
@@ -78,7 +79,10 @@ class Journey:
                 raise UffdError(
                     f"{snapshot.path}: no thread is recorded in snapshot {number}; nothing to show"
                 )
-            return Place(number, self._make_diversion(snapshot), snapshot.threads[0].tid)
+            diversion = self._make_diversion(snapshot)
+            # On an excursion one call is made at each of many places.
+            diversion.prefer_engine(self.engine, self.away)
+            return Place(number, diversion, snapshot.threads[0].tid)
         except BaseException:
             snapshot.close()
             raise
@@ -139,6 +143,15 @@ class Journey:
             reconnect=_identity(old) != _identity(new),
             lost=dirty if leaving and isinstance(dirty, int) else 0,
         )
+
+    def set_engine(self, name: str) -> Choice:
+        """`set uffd engine`, for the present place and those to come.  UffdError when it does
+        not work here; nothing is changed then."""
+        chosen = self.place.diversion.set_engine(name)
+        if self._aside is not None:
+            self._aside.diversion.prefer_engine(name, False)
+        self.engine = name
+        return chosen
 
     # -- connections --------------------------------------------------------------------------
 

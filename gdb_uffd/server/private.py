@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Optional
 from gdb_uffd import __version__
 from gdb_uffd.model import PROTOCOL_VERSION, CallReport, UffdError, to_json
 from gdb_uffd.server import travel
-from gdb_uffd.server.arguments import Arguments, address, boolean
+from gdb_uffd.server.arguments import Arguments, address, boolean, string
 from gdb_uffd.server.session import Session
 
 Verb = Callable[[Session, Arguments], Any]
@@ -146,6 +146,14 @@ def _image(session: Session, arguments: Arguments) -> Any:
     return {"start": hex(start), "before": before.hex(), "after": after.hex()}
 
 
+def _engine(session: Session, arguments: Arguments) -> Any:
+    session.forget_registers()
+    chosen = session.journey.set_engine(string(arguments, "name"))
+    used = session.diversion.info()
+    lives = used.get("vessel_pid") is not None and used.get("engine") != chosen.name
+    return {**asdict(chosen), "now": used.get("engine") if lives else chosen.name}
+
+
 def _mappings(session: Session, _arguments: Arguments) -> Any:
     return to_json(list(session.diversion.mappings()))
 
@@ -167,6 +175,7 @@ _VERBS: Dict[str, Verb] = {
     "commit": _commit,
     "report": _report,
     "image": _image,
+    "engine": _engine,
     "mappings": _mappings,
     "reset": _reset,
     **travel.VERBS,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Dict, FrozenSet, List, Optional, Set, Tuple, Union
 
 from gdb_uffd.model import Registers
-from gdb_uffd.replay.interface import Diversion
+from gdb_uffd.replay.interface import Diversion, Stop
 from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.framing import frame
 from gdb_uffd.server.journey import Journey
@@ -91,6 +91,11 @@ class Session:
     thread_xml: bytes = b""  # made once a snapshot: its threads stay
     inserted: Set[Tuple[int, int, int]] = field(default_factory=set)  # kind, address, length
     calls: int = 0  # gdb's inferior calls that are under way
+    stopped: Optional[Stop] = None  # the last stop, once something ran
+    # lldb's: by number the registers it saved, by address the bytes it allocated
+    saved_registers: Dict[int, Tuple[int, Registers]] = field(default_factory=dict)
+    allocated: Dict[int, int] = field(default_factory=dict)
+    error_strings: bool = False
     _framed_registers: Dict[int, bytes] = field(default_factory=dict)
     _logged: int = 0
 
@@ -104,7 +109,8 @@ class Session:
         threads = self.diversion.snapshot.threads
         self.general = self.runner = place.thread
         self.written, self.listed, self.calls = None, 0, 0
-        self.last_unavailable = ""
+        self.last_unavailable, self.stopped = "", None
+        self.saved_registers, self.allocated = {}, {}
         self.layout = layout_of(threads[0].registers.xfeatures)
         pid = self.pid
         self.thread_ids = {t.tid: b"p%x.%x" % (pid, t.tid) for t in threads}

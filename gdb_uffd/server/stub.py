@@ -10,7 +10,7 @@ from typing import Callable, Dict, Optional, Tuple
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.replay.interface import Disconnected
-from gdb_uffd.server import execution, private, queries, state, threads, vfile
+from gdb_uffd.server import execution, lldb, private, queries, state, threads, vfile
 from gdb_uffd.server.framing import FramingError
 from gdb_uffd.server.session import Ended, PacketError, Session
 
@@ -49,8 +49,10 @@ _ONE_LETTER: Dict[int, Handler] = {
     ord("T"): threads.alive,
     ord("X"): state.write_memory_binary,
     ord("Z"): execution.insert,
+    ord("_"): lldb.memory,
     ord("b"): execution.backward,
     ord("c"): _plain("c"),
+    ord("j"): lldb.json_packet,
     ord("k"): _kill,
     ord("m"): state.read_memory,
     ord("p"): state.read_register,
@@ -75,6 +77,7 @@ _NAMED: Dict[bytes, Handler] = {
     b"vCont?": execution.supported_actions,
     b"vFile": vfile.answer,
     b"vKill": _kill_process,
+    **lldb.NAMED,
 }
 
 _LONG = frozenset(b"qQv")
@@ -129,7 +132,10 @@ def handle(session: Session, packet: bytes) -> bytes:
     """The reply to one packet.  Raises nothing but Ended and Disconnected."""
     if not packet:
         return b""
-    if packet[0] in _LONG:
+    handler: Optional[Handler]
+    if packet.startswith(lldb.THREAD_STOP):
+        handler, arguments = lldb.thread_stop, packet[len(lldb.THREAD_STOP) :]
+    elif packet[0] in _LONG:
         name, arguments = _split(packet)
         handler = _NAMED.get(name)
     else:
@@ -154,6 +160,8 @@ def _failed(session: Session, packet: bytes, error: Exception) -> bytes:
         text = f"internal error in the server: {type(error).__name__}: {error}"
         session.log(f"packet {packet[:40]!r}: {type(error).__name__}: {error}")
     # Before the feature "error-message" gdb expects text only from the q packets.
+    if session.error_strings and not packet.startswith(b"quffd"):
+        return b"E01;" + text.encode("utf-8", "replace").hex().encode("ascii")
     if packet[:1] == b"q" or b"error-message+" in session.offered:
         return private.error_text(text)
     return b"E01"

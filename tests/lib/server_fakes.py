@@ -20,7 +20,7 @@ from gdb_uffd.model import (
     ThreadState,
     UffdError,
 )
-from gdb_uffd.replay.interface import Client, Resume, Stop
+from gdb_uffd.replay.interface import Choice, Client, Resume, Stop
 from gdb_uffd.server import stub, vfile
 from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.framing import frame
@@ -129,6 +129,7 @@ class FakeDiversion:
     asked: List[Tuple[object, ...]] = field(default_factory=list)
     open: bool = False
     closed: int = 0
+    engine: Tuple[str, bool] = ("auto", False)
 
     def mappings(self) -> Sequence[Mapping]:
         return self.snapshot.mappings
@@ -212,6 +213,15 @@ class FakeDiversion:
 
     def image(self, address: int, which_all: bool) -> Optional[Tuple[bytes, bytes]]:
         return (bytes(4096), b"\1" * 4096) if address & ~0xFFF == DATA else None
+
+    def set_engine(self, name: str) -> Choice:
+        if name not in ("auto", "fake"):
+            raise UffdError(f"no engine {name!r}")
+        self.engine = (name, False)
+        return Choice("fake", "as set")
+
+    def prefer_engine(self, name: str, mass: bool) -> None:
+        self.engine = (name, mass)
 
     def reset(self) -> None:
         self.alive = False

@@ -37,7 +37,7 @@ def test_gdbinit_is_one_line_that_names_a_file(capsys: pytest.CaptureFixture[str
 
 def examined(monkeypatch: pytest.MonkeyPatch, checks: List[Check]) -> None:
     module = types.ModuleType("gdb_uffd.replay.doctor")
-    module.examine = lambda: checks  # type: ignore[attr-defined]
+    module.examine = lambda _engine: checks  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "gdb_uffd.replay.doctor", module)
 
 

@@ -1,0 +1,212 @@
+#define _GNU_SOURCE
+#include "engine_trial.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "transaction.h"
+#include "vessel.h"
+
+/* Where the pages of the trial lie; nothing else is in that vessel. */
+#define CODE 0x10000000ul
+#define STEPS 0x10001000ul
+#define PAGES 0x20000000ul /* with bytes */
+#define ZEROS 0x30000000ul /* without */
+#define COUNT 8ul          /* pages of each */
+
+enum what { READ = 0, WRITE = 1, SYSTEM_CALL = 2 };
+
+struct step {
+	uint64_t what, rdi, rsi, rdx, r10, r8; /* READ, WRITE: of the byte at rdi; else: the number */
+};
+
+/* rbx points to the steps; anything after them but READ, WRITE, or a system call's number + 2 stops:
+ *   1: mov (%rbx),%rax; mov 8(%rbx),%rdi; mov 16(%rbx),%rsi; mov 24(%rbx),%rdx; mov 32(%rbx),%r10;
+ *      mov 40(%rbx),%r8; add $48,%rbx; cmp $1,%rax; je 2f; jb 3f; cmp $-1,%rax; je 4f;
+ *      sub $2,%rax; syscall; jmp 1b;  2: mov %sil,(%rdi); jmp 1b;  3: mov (%rdi),%cl; jmp 1b;  4: int3 */
+static const uint8_t machine_code[] = {
+	0x48, 0x8b, 0x03, 0x48, 0x8b, 0x7b, 0x08, 0x48, 0x8b, 0x73, 0x10, 0x48, 0x8b, 0x53, 0x18,
+	0x4c, 0x8b, 0x53, 0x20, 0x4c, 0x8b, 0x43, 0x28, 0x48, 0x83, 0xc3, 0x30, 0x48, 0x83, 0xf8, 0x01,
+	0x74, 0x10, 0x72, 0x13, 0x48, 0x83, 0xf8, 0xff, 0x74, 0x11, 0x48, 0x83, 0xe8, 0x02, 0x0f, 0x05,
+	0xeb, 0xcf, 0x40, 0x88, 0x37, 0xeb, 0xca, 0x8a, 0x0f, 0xeb, 0xc6, 0xcc,
+};
+
+#define AT(base, page) ((base) + (page) * PAGE_BYTES)
+#define CALL(number) (SYSTEM_CALL + (number))
+#define END {~0ul, 0, 0, 0, 0, 0}
+
+/* Page 0 is never touched. */
+static const struct step first[] = {
+	{READ, AT(PAGES, 1), 0, 0, 0, 0},
+	{WRITE, AT(PAGES, 2), 0x22, 0, 0, 0},
+	{READ, AT(PAGES, 3), 0, 0, 0, 0},
+	{WRITE, AT(PAGES, 3) + 7, 0x33, 0, 0, 0},
+	{WRITE, AT(PAGES, 4), 0x44, 0, 0, 0}, /* dropped */
+	{CALL(SYS_madvise), AT(PAGES, 4), PAGE_BYTES, MADV_DONTNEED, 0, 0},
+	{READ, AT(PAGES, 4), 0, 0, 0, 0},
+	{READ, AT(ZEROS, 1), 0, 0, 0, 0},
+	{WRITE, AT(ZEROS, 2), 0x55, 0, 0, 0},
+	{WRITE, AT(ZEROS, 4), 0x66, 0, 0, 0}, /* moved */
+	{CALL(SYS_mremap), AT(ZEROS, 4), PAGE_BYTES, PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, AT(ZEROS, COUNT)},
+	END,
+};
+static const uint64_t first_written[] = {AT(PAGES, 2), AT(PAGES, 3), AT(PAGES, 4), AT(ZEROS, 2),
+					 AT(ZEROS, COUNT)};
+static const struct step second[] = {
+	{READ, AT(PAGES, 2), 0, 0, 0, 0},
+	{WRITE, AT(PAGES, 3), 0x77, 0, 0, 0},
+	{WRITE, AT(ZEROS, 1), 0x78, 0, 0, 0},
+	{WRITE, AT(ZEROS, COUNT), 0x79, 0, 0, 0},
+	END,
+};
+static const uint64_t second_written[] = {AT(PAGES, 3), AT(ZEROS, 1), AT(ZEROS, COUNT)};
+
+struct trial {
+	struct pager pager;
+	struct vessel vessel;
+	uint8_t code[PAGE_BYTES], bytes[COUNT * PAGE_BYTES];
+	struct error *error;
+};
+
+static int add(struct trial *trial, uint64_t start, uint64_t pages, int prot, const uint8_t *bytes)
+{
+	struct region region = {
+		.start = start,
+		.end = start + pages * PAGE_BYTES,
+		.prot = prot,
+		.kind = bytes ? REGION_BYTES : REGION_ZERO,
+		.bytes = bytes,
+		.bytes_len = bytes ? pages * PAGE_BYTES : 0,
+	};
+
+	return regions_set(&trial->pager.regions, &region);
+}
+
+static int build(struct trial *trial)
+{
+	memcpy(trial->code, machine_code, sizeof(machine_code));
+	memset(trial->bytes, 0x11, sizeof(trial->bytes));
+	int rc = add(trial, CODE, 1, PROT_READ | PROT_EXEC, trial->code);
+	if (rc == 0)
+		rc = add(trial, STEPS, 1, PROT_READ | PROT_WRITE, NULL);
+	if (rc == 0)
+		rc = add(trial, PAGES, COUNT, PROT_READ | PROT_WRITE, trial->bytes);
+	if (rc == 0)
+		rc = add(trial, ZEROS, COUNT, PROT_READ | PROT_WRITE, NULL);
+	if (rc == 0)
+		rc = regions_copy(&trial->pager.recorded, &trial->pager.regions);
+	if (rc < 0)
+		return fail(trial->error, -rc, "setting up");
+	rc = vessel_create(&trial->vessel, &trial->pager);
+	if (rc < 0)
+		*trial->error = trial->vessel.error;
+	return rc;
+}
+
+static int run(struct trial *trial, const struct step *steps, size_t bytes)
+{
+	struct user_regs_struct regs;
+	struct run how;
+
+	int rc = pager_write(&trial->pager, STEPS, (const uint8_t *)steps, bytes);
+	if (rc < 0)
+		return fail(trial->error, -rc, "a write by the debugger");
+	rc = vessel_get_registers(&trial->vessel, &regs);
+	regs.rip = CODE;
+	regs.rbx = STEPS;
+	regs.orig_rax = (unsigned long)-1;
+	if (rc == 0)
+		rc = vessel_set_registers(&trial->vessel, &regs);
+	if (rc == 0)
+		rc = vessel_resume(&trial->vessel, RESUME_CONTINUE, 0, 0, 0);
+	if (rc == 0)
+		rc = vessel_wait(&trial->vessel, -1, &how);
+	if (rc < 0) {
+		*trial->error = trial->vessel.error;
+		return rc;
+	}
+	if (how.end != RUN_STOPPED || how.pc != CODE + sizeof(machine_code))
+		return fail(trial->error, 0, "the trial stopped at %#lx with signal %d", how.pc, how.signal);
+	return 0;
+}
+
+/* Exactly these pages, by the program; by the debugger none but the steps. */
+static int check(struct trial *trial, const uint64_t *pages, size_t count)
+{
+	struct changes changes;
+	size_t found = 0;
+
+	int rc = transaction_collect(&trial->pager, &changes);
+	if (rc < 0)
+		return fail(trial->error, -rc, "collecting what was written");
+	for (size_t i = 0; rc == 0 && i < changes.count; i++) {
+		const struct change *change = &changes.at[i];
+		if (change->page == STEPS && change->writers == WRITER_GDB)
+			continue;
+		if (found < count && change->page > pages[found])
+			break;
+		if (found == count || change->page != pages[found++] || change->writers != WRITER_PROGRAM)
+			rc = fail(trial->error, 0, "%#lx counts as written, %s", change->page,
+				  change->writers == WRITER_PROGRAM ? "and was not" : "but not by the program");
+	}
+	if (rc == 0 && found < count)
+		rc = fail(trial->error, 0, "a write to %#lx was not seen", pages[found]);
+	changes_deinit(&changes);
+	return rc;
+}
+
+static int expect(struct trial *trial, uint64_t address, uint8_t byte)
+{
+	uint8_t got = 0;
+	size_t done;
+
+	int rc = pager_read(&trial->pager, address, &got, 1, &done);
+	if (rc == 0 && got == byte)
+		return 0;
+	return fail(trial->error, -rc, "the byte at %#lx is %#x, not %#x", address, got, byte);
+}
+
+static int play(struct trial *trial)
+{
+	int rc = run(trial, first, sizeof(first));
+
+	if (rc == 0)
+		rc = check(trial, first_written, sizeof(first_written) / sizeof(*first_written));
+	if (rc == 0)
+		rc = expect(trial, AT(PAGES, 4), 0);
+	if (rc == 0)
+		rc = transaction_commit(&trial->pager);
+	if (rc == 0)
+		rc = run(trial, second, sizeof(second));
+	if (rc == 0)
+		rc = check(trial, second_written, sizeof(second_written) / sizeof(*second_written));
+	if (rc == 0)
+		rc = transaction_discard(&trial->pager, false);
+	if (rc == 0)
+		rc = expect(trial, AT(PAGES, 3), 0x11);
+	if (rc == 0)
+		rc = expect(trial, AT(PAGES, 3) + 7, 0x33);
+	if (rc == 0)
+		rc = expect(trial, AT(ZEROS, 1), 0);
+	return rc == 0 ? expect(trial, AT(ZEROS, COUNT), 0x66) : rc;
+}
+
+int engine_trial(int kind, const struct uffd_offer *offer, struct error *error)
+{
+	struct trial trial = {.error = error};
+
+	vessel_init(&trial.vessel);
+	int rc = pager_init(&trial.pager);
+	if (rc < 0)
+		return fail(error, -rc, "pager");
+	trial.pager.engine.kind = kind;
+	trial.pager.engine.offer = *offer;
+	rc = build(&trial);
+	if (rc == 0)
+		rc = play(&trial);
+	vessel_destroy(&trial.vessel);
+	pager_deinit(&trial.pager);
+	return rc;
+}
