@@ -43,8 +43,10 @@ _SEARCH_CHUNK, _SEARCH_MAX = 1 << 16, 1 << 26
 _SIGTRAP = 5
 
 
-def host_info(_session: Session, _arguments: bytes) -> bytes:
-    """`qHostInfo`."""
+def host_info(session: Session, _arguments: bytes) -> bytes:
+    """`qHostInfo`, which lldb alone asks: it selects each thread to read where it stands, before it
+    resumes all of them, so what it selected last is not what the user means to run."""
+    session.selects_to_read = True
     return b"triple:%s;ptrsize:8;endian:little;ostype:linux;vm-page-size:%d;" % (
         _TRIPLE.hex().encode(),
         PAGE_SIZE,
@@ -96,7 +98,7 @@ def load_address(session: Session, arguments: bytes) -> bytes:
         path = os.fsdecode(bytes.fromhex(arguments.decode("ascii")))
     except ValueError:
         raise PacketError(errno.EINVAL) from None
-    starts = [m.start for m in session.diversion.mappings() if m.name == path]
+    starts = [m.start for m in session.diversion.mappings() if path and m.name == path]
     if not starts:
         raise PacketError(errno.ENOENT)
     return b"%x" % min(starts)

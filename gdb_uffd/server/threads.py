@@ -38,7 +38,9 @@ def select(session: Session, arguments: bytes) -> bytes:
     tid = parse_thread_id(session, arguments[1:])
     if arguments[:1] == b"g":
         if tid not in (ANY, ALL):
-            session.general = session.runner = tid
+            session.general = tid
+            if not session.selects_to_read:
+                session.runner = tid
         return b"OK"
     if arguments[:1] == b"c":
         if tid not in (ANY, ALL):
