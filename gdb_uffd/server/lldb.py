@@ -46,7 +46,7 @@ _SIGTRAP = 5
 def host_info(session: Session, _arguments: bytes) -> bytes:
     """`qHostInfo`, which lldb alone asks: it selects each thread to read where it stands, before it
     resumes all of them, so what it selected last is not what the user means to run."""
-    session.selects_to_read = True
+    session.lldb = True
     return b"triple:%s;ptrsize:8;endian:little;ostype:linux;vm-page-size:%d;" % (
         _TRIPLE.hex().encode(),
         PAGE_SIZE,

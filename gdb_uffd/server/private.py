@@ -12,6 +12,7 @@ from gdb_uffd import __version__
 from gdb_uffd.model import PROTOCOL_VERSION, CallReport, UffdError, to_json
 from gdb_uffd.server import travel
 from gdb_uffd.server.arguments import Arguments, address, boolean, string
+from gdb_uffd.server.framing import escape
 from gdb_uffd.server.session import Session
 
 Verb = Callable[[Session, Arguments], Any]
@@ -60,7 +61,8 @@ def answer(session: Session, packet: bytes) -> Optional[bytes]:
     reply = encode(handler(session, arguments))
     if len(reply) > _MAX_REPLY:
         raise UffdError("the report is too large to send; ask for single pages with uffd diff")
-    return reply
+    # lldb takes `}` for the escape character that it is, gdb passes replies to q packets through.
+    return escape(reply) if session.lldb else reply
 
 
 def summary(report: CallReport) -> Dict[str, Any]:

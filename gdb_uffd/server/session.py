@@ -96,7 +96,7 @@ class Session:
     saved_registers: Dict[int, Tuple[int, Registers]] = field(default_factory=dict)
     allocated: Dict[int, int] = field(default_factory=dict)
     error_strings: bool = False
-    selects_to_read: bool = False  # Hg names what is looked at, and says nothing of what runs
+    lldb: bool = False  # the client is lldb, as its packets tell
     _framed_registers: Dict[int, bytes] = field(default_factory=dict)
     _logged: int = 0
 

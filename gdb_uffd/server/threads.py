@@ -39,7 +39,7 @@ def select(session: Session, arguments: bytes) -> bytes:
     if arguments[:1] == b"g":
         if tid not in (ANY, ALL):
             session.general = tid
-            if not session.selects_to_read:
+            if not session.lldb:  # there Hg names what is looked at, and says nothing of what runs
                 session.runner = tid
         return b"OK"
     if arguments[:1] == b"c":

@@ -93,6 +93,13 @@ def test_what_lldb_selects_to_read_does_not_run(client: RawClient) -> None:
     assert (client.ask(b"vCont;c:p%x.-1" % PID) or b"").endswith(b"thread:%s;" % T2)
 
 
+def test_our_own_replies_are_escaped_for_it(client: RawClient) -> None:
+    plain = client.ask(b"quffd.reset")
+    client.ask(b"qHostInfo")
+    escaped = client.ask(b"quffd.reset") or b""
+    assert plain == b"{}" and escaped == b"{}]" and unescape(escaped) == plain
+
+
 def test_registers_are_saved_and_restored_once(client: RawClient) -> None:
     client.ask(b"Hg" + T2)
     number = client.ask(b"QSaveRegisterState")

@@ -80,7 +80,7 @@ class Lldb:
         self._prompt()
         self.run("settings set auto-confirm true")
         self.run(f"target create {executable}")
-        self.run(f"process connect --plugin gdb-remote {where}")
+        self.run(f"process connect --plugin gdb-remote {where}", until="stop reason")
 
     def _prompt(self) -> str:
         self.child.expect_exact(PROMPT)
@@ -89,7 +89,7 @@ class Lldb:
         return text
 
     def run(self, command: str, until: str = "") -> str:
-        """A command's output; `until` for one that resumes: what lldb says after its prompt."""
+        """A command's output.  `until`: what lldb says of the stop, before or after its prompt."""
         self.child.sendline(command)
         if not until:
             return self._prompt()
