@@ -5,20 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import signal
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from gdb_uffd import __version__
+from gdb_uffd import __version__, cli_serve
 from gdb_uffd.model import ENGINE_AUTO, ENGINES, UffdError
 from gdb_uffd.replay.interface import Check
-from gdb_uffd.server.session import Facts
-
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -29,7 +23,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             return gdbinit()
         if options.command == "doctor":
             return doctor(options.json, options.engine)
-        return serve(options.core, options.executable, options.socket)
+        if options.command == "connect":
+            return cli_serve.connect(options)
+        return cli_serve.serve(options)
     except UffdError as error:
         print(f"gdb-uffd: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -57,14 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "--engine", choices=(ENGINE_AUTO, *ENGINES), default=ENGINE_AUTO,
         help="what `set uffd engine` is set to",
     )  # fmt: skip
-    server = commands.add_parser(
-        "serve",
-        help="serve a core to any client of gdb's remote protocol",
-        description="Serve a core file to one client of gdb's remote protocol, then end.",
-    )
-    server.add_argument("core", metavar="CORE")
-    server.add_argument("executable", metavar="EXECUTABLE", nargs="?")
-    server.add_argument("--socket", metavar="PATH", help="where to listen; must not exist yet")
+    cli_serve.add_commands(commands)
     return parser
 
 
@@ -108,28 +97,3 @@ def render(check: Check) -> str:
     mark = "ok  " if check.ok else "FAIL" if check.required else "warn"
     line = f"{mark}  {check.name}: {check.found}"
     return line if check.ok or not check.remedy else f"{line}  -> {check.remedy}"
-
-
-def serve(core: str, executable: Optional[str], socket_path: Optional[str]) -> int:
-    """Serve `core` to one client, in the foreground; Ctrl-C ends it."""
-    from gdb_uffd.server import serve as server
-
-    directory = None
-    if socket_path is None:
-        directory = tempfile.mkdtemp(prefix="gdb-uffd-")
-        socket_path = os.path.join(directory, "rsp")
-    try:
-        with server.termination(signal.SIGTERM, signal.SIGHUP, signal.SIGINT) as wake:
-            server.run(core, executable, os.path.abspath(socket_path), _announce, wake=wake)
-    except server.Terminated:
-        return _INTERRUPTED
-    finally:
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
-    return 0
-
-
-def _announce(facts: Facts) -> None:
-    for warning in facts.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    print(f"target remote {facts.socket}", flush=True)

@@ -10,14 +10,14 @@ import socket
 import stat
 import time
 from types import FrameType
-from typing import Callable, Iterator, List, Optional, Sequence
+from typing import Callable, Iterator, List, Optional, Sequence, Union
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.replay.interface import Diversion
 from gdb_uffd.server import stub, vfile
 from gdb_uffd.server.connection import Connection
-from gdb_uffd.server.endpoint import Endpoint
 from gdb_uffd.server.journey import Journey
+from gdb_uffd.server.listen import Port, open_listener
 from gdb_uffd.server.session import Facts, Session
 from gdb_uffd.server.travel import total_pages
 from gdb_uffd.trace.source import Snapshot, Trace
@@ -103,16 +103,18 @@ def facts(journey: Journey, socket_path: str, open_ms: float) -> Facts:
 def run(
     core: str,
     executable: Optional[str],
-    socket_path: str,
+    where: Union[str, Port],
     ready: Callable[[Facts], None],
     wake: Optional[int] = None,
     watch: Optional[int] = None,
     seconds: Optional[float] = None,
+    token: str = "",
 ) -> None:
-    """Open `core`, listen on `socket_path`, call `ready`, serve one connection, and those that
+    """Open `core`, listen at `where`, call `ready`, serve one connection, and those that
     a move to another process takes after it.
 
-    `wake`: as in Connection; `watch` and `seconds`: as in Endpoint.accept.
+    `wake`: as in Connection; `watch` and `seconds`: as in Endpoint.accept; `token`: as in
+    listen.TcpEndpoint.
     UffdError before `ready` was called; Terminated at any time.  Nothing is left either way.
     """
     # Each mapped file costs a descriptor; a large program maps more than the usual 1,024.
@@ -125,9 +127,9 @@ def run(
         stack.callback(trace.close)
         journey = Journey(trace, make_diversion)
         stack.callback(journey.close)
-        endpoint = Endpoint(socket_path)
+        endpoint = open_listener(where, token)
         stack.callback(endpoint.close)
-        opened = facts(journey, socket_path, (time.perf_counter() - started) * 1000)
+        opened = facts(journey, endpoint.path, (time.perf_counter() - started) * 1000)
         ready(opened)
         client = endpoint.accept(watch, seconds)
         while client is not None:

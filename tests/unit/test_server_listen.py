@@ -1,0 +1,222 @@
+"""Where a server listens, and whom it lets in."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import List, Optional
+
+import pytest
+
+from gdb_uffd import cli
+from gdb_uffd.model import UffdError
+from gdb_uffd.server import listen
+from gdb_uffd.server.endpoint import Endpoint
+from gdb_uffd.server.framing import frame
+from gdb_uffd.server.listen import Port, TcpEndpoint
+
+TOKEN = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "text, meant",
+    [
+        ("unix:/tmp/x", "/tmp/x"),
+        ("127.0.0.1:4711", Port("127.0.0.1", 4711)),
+        ("localhost:0", Port("localhost", 0)),
+        ("[::1]:65535", Port("::1", 65535)),
+    ],
+)
+def test_addresses(text, meant) -> None:
+    assert listen.parse(text) == meant
+
+
+def test_a_relative_socket_is_the_current_folder_s(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert listen.parse("unix:rsp") == str(tmp_path / "rsp")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "unix:", ":1", "1.2.3.4", "1.2.3.4:", "1.2.3.4:x", "1.2.3.4:65536", "::1:5",
+     "[::1]", "a/b:3", "1.2.3.4:-1"],
+)  # fmt: skip
+def test_what_is_no_address(text) -> None:
+    with pytest.raises(UffdError, match="give unix:PATH"):
+        listen.parse(text)
+
+
+def test_tokens() -> None:
+    tokens = {listen.check_token(listen.new_token()) for _ in range(20)}
+    assert len(tokens) == 20
+    for bad in ("", "short", "x" * 300, "with blank 01234567", "hash#0123456789ab"):
+        with pytest.raises(UffdError, match="a token is"):
+            listen.check_token(bad)
+
+
+class Door:
+    """A listening endpoint that accepts in a thread."""
+
+    def __init__(self, where: Port, token: str = "") -> None:
+        self.endpoint = TcpEndpoint(where, token)
+        host, _, port = self.endpoint.path.rpartition(":")
+        self.address = (host.strip("[]"), int(port))
+        self.accepted: Optional[socket.socket] = None
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        self.accepted = self.endpoint.accept(None, 20)
+
+    def connect(self) -> socket.socket:
+        made = socket.create_connection(self.address, 20)
+        made.settimeout(20)
+        return made
+
+    def entered(self) -> Optional[socket.socket]:
+        self._thread.join(25)
+        assert not self._thread.is_alive()
+        self.endpoint.close()
+        return self.accepted
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_loopback_takes_the_same_user(host) -> None:
+    try:
+        door = Door(Port(host, 0))
+    except UffdError as none:
+        pytest.skip(str(none))
+    with door.connect() as client:
+        inside = door.entered()
+        assert inside is not None
+        with inside:
+            client.sendall(b"x")
+            assert inside.recv(5) == b"x"
+
+
+def test_loopback_refuses_another_user(capfd: pytest.CaptureFixture[str]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    door = Door(Port("127.0.0.1", 0))
+    knock = (
+        "import encodings.idna,os,socket,sys; os.setuid(65534); "
+        "s=socket.create_connection(('127.0.0.1', int(sys.argv[1])), 20); s.settimeout(20); "
+        "sys.exit(0 if s.recv(1) == b'' else 1)"
+    )
+    command = [sys.executable, "-c", knock, str(door.address[1])]
+    done = subprocess.run(command, check=False, timeout=60)
+    assert done.returncode == 0
+    with door.connect():
+        inside = door.entered()
+        assert inside is not None
+        inside.close()
+    assert "refused 127.0.0.1" in capfd.readouterr().err
+
+
+def test_other_addresses_need_a_token() -> None:
+    with pytest.raises(UffdError, match="--expose"):
+        TcpEndpoint(Port("0.0.0.0", 0))
+
+
+def refusals() -> List[bytes]:
+    wrong = listen.token_packet("f" * 16)
+    bad_sum = listen.token_packet(TOKEN)[:-2] + b"zz"
+    return [frame(b"qSupported"), frame(b"vMustReplyEmpty"), wrong, bad_sum, b"x" * 5000, b"#00"]
+
+
+def test_the_token_comes_first(capfd: pytest.CaptureFixture[str]) -> None:
+    door = Door(Port("0.0.0.0", 0), TOKEN)
+    for sent in refusals():
+        with door.connect() as client:
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+            answer = b""
+            try:
+                while more := client.recv(4096):
+                    answer += more
+            except ConnectionError:
+                pass  # what it had not read was thrown away
+            assert b"$OK#" not in answer, sent
+    with door.connect() as client:
+        listen.give_token(client, TOKEN)
+        client.sendall(b"$?#3f")
+        inside = door.entered()
+        assert inside is not None
+        with inside:
+            assert inside.recv(9) == b"$?#3f"
+    assert capfd.readouterr().err.count("refused") == len(refusals())
+
+
+def test_who_says_nothing_does_not_stay(monkeypatch) -> None:
+    monkeypatch.setattr(listen, "TOKEN_SECONDS", 0.05)
+    door = Door(Port("0.0.0.0", 0), TOKEN)
+    with door.connect() as silent:
+        assert silent.recv(1) == b""
+    with door.connect() as client:
+        monkeypatch.setattr(listen, "TOKEN_SECONDS", 20)
+        listen.give_token(client, TOKEN)
+        inside = door.entered()
+        assert inside is not None
+        inside.close()
+
+
+def test_a_refused_token_is_told_to_the_client() -> None:
+    door = Door(Port("0.0.0.0", 0), TOKEN)
+    with door.connect() as client, pytest.raises(UffdError, match="refused"):
+        listen.give_token(client, "e" * 16)
+    with door.connect() as client:
+        listen.give_token(client, TOKEN)
+        inside = door.entered()
+        assert inside is not None
+        inside.close()
+
+
+def test_bytes_are_passed_on_both_ways() -> None:
+    server, far = socket.socketpair()
+    ours, client = socket.socketpair()
+    thread = threading.Thread(target=listen.relay, args=(far, ours.fileno(), ours.fileno()))
+    thread.start()
+    try:
+        client.sendall(b"to the server")
+        assert server.recv(100) == b"to the server"
+        server.sendall(b"back" * 1000)
+        assert client.recv(4000, socket.MSG_WAITALL) == b"back" * 1000
+    finally:
+        server.close()
+        thread.join(20)
+        for each in (far, ours, client):
+            each.close()
+    assert not thread.is_alive()
+
+
+def test_connecting_to_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UffdError, match="cannot connect"):
+        listen.connect(str(tmp_path / "none"))
+
+
+def test_a_unix_listener_is_the_old_endpoint(tmp_path: Path) -> None:
+    made = listen.open_listener(str(tmp_path / "s"))
+    assert isinstance(made, Endpoint) and made.path == str(tmp_path / "s")
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["serve", "x", "--listen", "nonsense"], "not an address"),
+        (["serve", "x", "--expose"], "--listen HOST:PORT"),
+        (["serve", "x", "--expose", "--listen", "unix:y"], "--listen HOST:PORT"),
+        (["serve", "x", "--expose", "--listen", "0.0.0.0:0", "--token-file", "/none"], "/none"),
+        (["connect", "127.0.0.1:1"], "no token"),
+        (["connect", "127.0.0.1:1", "--token-file", "/none"], "/none"),
+    ],
+)
+def test_wrong_usage_is_one_line(arguments, said, monkeypatch, capsys) -> None:
+    monkeypatch.delenv("GDB_UFFD_TOKEN", raising=False)
+    assert cli.main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("gdb-uffd: ") and said in line
