@@ -109,6 +109,7 @@ def test_ctrl_c_through_the_pipe(start_gdb, built, serve, tmp_path):
     gdb = start_gdb(init=None)
     gdb.run(f"file {built / 'sample'}")
     gdb.run(f"target remote | {CLI} connect 127.0.0.1:{port} --token-file {file}")
+    gdb.run("set scheduler-locking on")
     gdb.run("thread 2")
     gdb.send("continue")
     gdb.expect("Continuing.")
