@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Iterator, List
 
 import pytest
-from harness import ROOT
+from harness import ROOT, survivors
 from harness.lldbs import Server
 
 CLI = str(ROOT / ".venv" / "bin" / "gdb-uffd")
@@ -112,7 +112,15 @@ def test_ctrl_c_through_the_pipe(start_gdb, built, serve, tmp_path):
     gdb.run("set scheduler-locking on")
     gdb.run("thread 2")
     gdb.send("continue")
-    gdb.expect("Continuing.")
+    survivors.until(lambda: any(_pauses(pid) for pid in survivors.vessels()))
     text = gdb.interrupt()
     assert "SIGINT" in text, text
     assert gdb.value("counter") == "1041"
+
+
+def _pauses(pid: int) -> bool:
+    """Whether the process sleeps in pause(2), as the sample's second thread does."""
+    try:
+        return "pause" in Path(f"/proc/{pid}/wchan").read_text(encoding="utf-8")
+    except OSError:
+        return False
