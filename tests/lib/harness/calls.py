@@ -56,8 +56,12 @@ class Caller:
 
     def start(self, name: str, argument: int = 0) -> Stop:
         """Begin the transaction, push a frame, run until the return or another stop."""
+        self.diversion.begin()
+        return self.enter(name, argument)
+
+    def enter(self, name: str, argument: int = 0) -> Stop:
+        """The same in an open transaction."""
         d = self.diversion
-        d.begin()
         d.call_begin(self.symbol(name), False)
         registers = d.registers(self.tid).copy()
         stack = (registers.gpr[GPR["rsp"]] - 512 & ~15) - 8
