@@ -102,11 +102,6 @@ class Accounts:
 
     def _notes(self, keep: bool, kernel_kept: bool) -> List[str]:
         notes = []
-        engine = self.machine.engine.choice.name
-        if LACKS.get(engine) and any(
-            self._changes.at[i].writers & lib.WRITER_PROGRAM for i in range(self._changes.count)
-        ):
-            notes.append(f"engine {engine}: {LACKS[engine]}")
         more = int(self._changes.count) - LISTED_PAGES_MAX
         if more > 0:
             notes.append(f"{more} more pages were written; they are not listed")
@@ -116,6 +111,11 @@ class Accounts:
                 "undoing it needed a new process: descriptors, signal handlers and timers of "
                 "kept calls are gone"
             )
+        engine = self.machine.engine.choice.name
+        if LACKS.get(engine) and any(
+            self._changes.at[i].writers & lib.WRITER_PROGRAM for i in range(self._changes.count)
+        ):
+            notes.append(f"engine {engine}: {LACKS[engine]}")
         return notes
 
     def _sp_floor(self, open_: Transaction) -> int:

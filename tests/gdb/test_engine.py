@@ -1,0 +1,116 @@
+"""`set uffd engine`, and calls under each engine that works here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gdb_uffd.model import ENGINES
+
+
+def doctor(*options):
+    code = "import sys; from gdb_uffd.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "doctor", "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return {check["name"]: check for check in json.loads(done.stdout)}
+
+
+@pytest.fixture(scope="module")
+def working():
+    checks = doctor()
+    return [name for name in ENGINES if checks[f"engine {name}"]["ok"]]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, working):
+    if request.param not in working:
+        pytest.skip(f"{request.param} does not work here: see gdb-uffd doctor")
+    return request.param
+
+
+def changed(data):
+    return {p["start"]: p["bytes_changed"] for p in data["dirty"] if p["bytes_changed"]}
+
+
+def by_gdb(data):
+    """Without the breakpoints, which the first call alone inserts."""
+    return {p["start"]: p["writers"] for p in data["gdb_dirty"] if p["bytes_changed"]}
+
+
+def test_a_call_is_the_same_under_each(sample, engine):
+    assert "auto" in sample.run("show uffd engine")
+    by_default = sample.call("push(7)")
+    assert by_default["engine"] == "wp-sync"
+    assert sample.run(f"set uffd engine {engine}").strip() == ""
+    data = sample.call("push(7)")
+    assert (data["value"], data["engine"]) == ("1042", engine)
+    assert changed(data) == changed(by_default)
+    names = {c["name"] for p in data["dirty"] if p["kind"] == "data" for c in p["changes"]}
+    assert {"counter", "head"} <= names
+    assert all((p["first_write"] is None) == (engine != "wp-sync") for p in data["dirty"])
+    again = sample.call("push(7)")
+    assert (again["value"], changed(again)) == ("1042", changed(data))
+    text = sample.run("uffd call push(7)")
+    assert ("who wrote" in text) == (engine != "wp-sync"), text
+    assert engine in sample.run("uffd info")
+
+
+def test_gdb_s_own_writes_are_told_apart(sample, engine):
+    sample.run(f"set uffd engine {engine}")
+    data = sample.call("counter = 5")
+    assert not data["dirty"] and len(data["gdb_dirty"]) == 1, data
+    sample.run("break push")
+    assert "Breakpoint 1" in sample.run("print push(7)")
+    sample.run("set var value = 8")
+    sample.run("delete")
+    assert "= 1042" in sample.run("finish")
+    assert sample.value("head->value") == "8"
+
+
+def test_a_string_argument(zoo, engine):
+    by_default = zoo.call('mix(1, 2.0, "hello")')
+    zoo.run(f"set uffd engine {engine}")
+    data = zoo.call('mix(1, 2.0, "hello")')
+    assert data["value"] == by_default["value"]
+    # gdb calls malloc to make room for the string; what that wrote is not the program's.
+    assert by_gdb(data) == by_gdb(by_default)
+    assert any("malloc" in who for who in by_gdb(data).values())
+    assert changed(data) == changed(by_default)
+
+
+def test_kept_effects_stay_and_tell(sample, working):
+    sample.run("print push(7)")
+    told = sample.run("set uffd engine compare")
+    assert "keeps the engine wp-sync" in told and "uffd reset" in told
+    assert sample.value("counter") == "1042"
+    assert sample.call("push(8)")["engine"] == "wp-sync"
+    sample.run("uffd reset")
+    assert sample.call("push(8)")["engine"] == "compare"
+
+
+def test_it_may_be_set_before_the_core(gdb, all_cores, working):
+    gdb.run("set uffd engine compare")
+    gdb.run(f"uffd spawn {all_cores.sample()}")
+    assert "compare, chosen when" in gdb.run("uffd info")
+    assert gdb.call("push(7)")["engine"] == "compare"
+
+
+def test_what_does_not_work_is_refused_and_not_set(sample, working):
+    lacking = [name for name in ENGINES if name not in working]
+    if not lacking:
+        pytest.skip("every engine works here")
+    assert f"{lacking[0]} does not work here" in sample.run(f"set uffd engine {lacking[0]}")
+    assert '"auto"' in sample.run("show uffd engine")
+    assert sample.call("push(7)")["engine"] == "wp-sync"
+    assert "Undefined item" in sample.run("set uffd engine fastest")
+
+
+def test_the_doctor_tells_what_is_chosen(gdb):
+    text = gdb.run("uffd doctor", timeout=60)
+    assert "engine for calls: wp-sync" in text, text
+    gdb.run("set uffd engine compare")
+    assert "engine for calls: compare: as set" in gdb.run("uffd doctor", timeout=60)
+    assert "as set" in doctor("--engine", "compare")["engine for calls"]["found"]
