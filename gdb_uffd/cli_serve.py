@@ -11,7 +11,7 @@ import tempfile
 from typing import Any, Optional, Union
 
 from gdb_uffd.model import UffdError
-from gdb_uffd.server import listen
+from gdb_uffd.server import listen, searching
 from gdb_uffd.server.session import Facts
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -36,6 +36,7 @@ def add_commands(commands: Any) -> None:
         "--expose", action="store_true",
         help="listen on an address that is no loopback one, for whoever has the token",
     )  # fmt: skip
+    searching.add_options(server)
     _add_token_file(server, "a file that holds the token; without it one is made and printed")
     client = commands.add_parser(
         "connect",
@@ -90,7 +91,10 @@ def serve(options: argparse.Namespace) -> int:
 
     try:
         with server.termination(signal.SIGTERM, signal.SIGHUP, signal.SIGINT) as wake:
-            server.run(options.core, options.executable, where, announce, wake=wake, token=token)
+            server.run(
+                options.core, options.executable, where, announce, wake=wake, token=token,
+                search=searching.chosen(options),
+            )  # fmt: skip
     except server.Terminated:
         return _INTERRUPTED
     finally:
@@ -102,6 +106,8 @@ def serve(options: argparse.Namespace) -> int:
 def _announce(facts: Facts, token: str, exposed: bool) -> None:
     for warning in facts.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    if facts.sysroot:
+        print(f"set sysroot {facts.sysroot}")
     if not exposed:
         print(f"target remote {facts.socket}", flush=True)
         return

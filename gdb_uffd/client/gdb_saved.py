@@ -21,6 +21,10 @@ class Borrowed:
         quiet(f"set {name} {value}")
         self._old.setdefault(name, old)
 
+    def users(self, name: str) -> str:
+        """`name` as the user has it."""
+        return self._old[name] if name in self._old else parameter_text(gdb.parameter(name))
+
     def holds(self, name: str) -> bool:
         """Whether `name` is changed now."""
         return name in self._old

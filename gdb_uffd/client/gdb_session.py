@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_settings, launch, text
+from gdb_uffd.client import gdb_search, gdb_settings, launch, text
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_util import decoded, look, quiet, quote_file, say, setting
 from gdb_uffd.client.options import check_readable
@@ -107,13 +107,14 @@ def spawn(core: str, executable: str) -> None:
             "or `add-inferior` and `inferior N` for another one"
         )
     interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
-    server = launch.start(interpreter, core, executable)
+    where = gdb_search.options()
+    server = launch.start(interpreter, core, executable, where)
     try:
         loaded = _loaded_file()
         if not server.ready.executable and not executable and loaded and os.path.isfile(loaded):
             # The core names no file that is there, but the user has loaded one.
             server.stop()
-            server = launch.start(interpreter, core, os.path.abspath(loaded))
+            server = launch.start(interpreter, core, os.path.abspath(loaded), where)
         if old is not None:
             end(old)
         session = Session(inferior.num, server)
@@ -131,9 +132,7 @@ def _connect(session: Session) -> None:
         say(f"warning: {warning}")
     if ready.executable:
         _load_executable(ready.executable)
-    # Libraries are local files: through "target:" gdb would ask the server for each of them.
-    if gdb.parameter("sysroot") in ("target:", "remote:"):
-        borrowed.take("sysroot", "")
+    gdb_search.take_sysroot(ready.sysroot)
     # A question about debuginfod must be seen, so nothing is captured while one may come.
     visible = bool(_parameter("debuginfod urls")) and _parameter("debuginfod enabled") == "ask"
     try:

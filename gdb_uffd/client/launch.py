@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import BinaryIO, Dict, List, Mapping, Optional
+from typing import BinaryIO, Dict, List, Mapping, Optional, Sequence
 
 from gdb_uffd.client.wire import Ready, one_line, parse_ready
 from gdb_uffd.model import UffdError
@@ -121,8 +121,8 @@ class Server:
         return status
 
 
-def start(interpreter: str, core: str, executable: str = "") -> Server:
-    """Start a server for `core` and wait until it listens.
+def start(interpreter: str, core: str, executable: str = "", options: Sequence[str] = ()) -> Server:
+    """Start a server for `core` and wait until it listens.  `options`: further ones of its own.
 
     UffdError with the server's own line, or with what kept it from starting.
     """
@@ -131,6 +131,7 @@ def start(interpreter: str, core: str, executable: str = "") -> Server:
     command = [interpreter, "-I", "-m", "gdb_uffd.server", "--socket", socket, "--core", core]
     if executable:
         command += ["--executable", executable]
+    command += options
     process: "Optional[subprocess.Popen[bytes]]" = None
     stderr: Optional[BinaryIO] = None
     try:

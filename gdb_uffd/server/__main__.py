@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional
 
 from gdb_uffd import __version__
 from gdb_uffd.model import PROTOCOL_VERSION, UffdError
-from gdb_uffd.server import serve
+from gdb_uffd.server import searching, serve
 from gdb_uffd.server.endpoint import ACCEPT_SECONDS
 from gdb_uffd.server.session import Facts
 
@@ -45,6 +45,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("--socket", required=True, help="where to listen; must not exist")
     parser.add_argument("--core", required=True, help="the core file")
     parser.add_argument("--executable", help="the program, where the core does not tell")
+    searching.add_options(parser)
     options = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is meant for gdb
     serve.drop_when_full(sys.stderr.fileno())
@@ -65,6 +66,7 @@ def main(argv: Optional[List[str]] = None) -> int:
                 wake=wake,
                 watch=serve.pipe_to_watch(sys.stdin.fileno()),
                 seconds=ACCEPT_SECONDS,
+                search=searching.chosen(options),
             )
     except serve.Terminated:
         return 0

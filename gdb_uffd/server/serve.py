@@ -20,6 +20,7 @@ from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.listen import Port, open_listener
 from gdb_uffd.server.session import Facts, Session
 from gdb_uffd.server.travel import total_pages
+from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import Snapshot, Trace
 
 
@@ -50,12 +51,12 @@ def termination(*signals: int) -> Iterator[int]:
         os.close(waker)
 
 
-def open_trace(core: str, executable: Optional[str]) -> Trace:
+def open_trace(core: str, executable: Optional[str], search: Optional[Search] = None) -> Trace:
     """Open whatever was recorded.  UffdError in the user's words for anything wrong with it."""
     import gdb_uffd.trace
 
     try:
-        return gdb_uffd.trace.open(core, executable)
+        return gdb_uffd.trace.open(core, executable, search)
     except OSError as error:
         name = os.fsdecode(error.filename) if error.filename is not None else core
         raise UffdError(f"{name}: {error.strerror}") from error
@@ -97,6 +98,7 @@ def facts(journey: Journey, socket_path: str, open_ms: float) -> Facts:
         open_ms=round(open_ms, 3),
         snapshots=len(journey.trace.snapshots),
         snapshot=journey.place.number,
+        sysroot=journey.sysroot,
     )
 
 
@@ -109,12 +111,13 @@ def run(
     watch: Optional[int] = None,
     seconds: Optional[float] = None,
     token: str = "",
+    search: Optional[Search] = None,
 ) -> None:
     """Open `core`, listen at `where`, call `ready`, serve one connection, and those that
     a move to another process takes after it.
 
     `wake`: as in Connection; `watch` and `seconds`: as in Endpoint.accept; `token`: as in
-    listen.TcpEndpoint.
+    listen.TcpEndpoint; `search`: as in trace.open.
     UffdError before `ready` was called; Terminated at any time.  Nothing is left either way.
     """
     # Each mapped file costs a descriptor; a large program maps more than the usual 1,024.
@@ -123,7 +126,7 @@ def run(
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.ExitStack() as stack:
         started = time.perf_counter()
-        trace = open_trace(core, executable)
+        trace = open_trace(core, executable, search)
         stack.callback(trace.close)
         journey = Journey(trace, make_diversion)
         stack.callback(journey.close)

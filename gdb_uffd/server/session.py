@@ -65,6 +65,7 @@ class Facts:
     open_ms: float
     snapshots: int = 1
     snapshot: int = 0  # the number of the one that is shown
+    sysroot: str = ""  # where the recorded files lie that this machine has not, if anywhere
 
 
 @dataclass

@@ -23,6 +23,7 @@ from gdb_uffd.trace.elf import ElfError
 from gdb_uffd.trace.files import FileCache, Module, close_map, printable
 from gdb_uffd.trace.layout import Dumped, Load, Plan, build, make_loads
 from gdb_uffd.trace.notes import Notes, read_notes
+from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.snapshot import (
     AT_RANDOM,
     AT_SYSINFO_EHDR,
@@ -51,7 +52,7 @@ class CoreSnapshot(RecordedSnapshot):
     ) -> None:  # fmt: skip
         self.core = core
         self._cache = cache
-        self.modules = found.modules
+        self.modules, self.main = found.modules, found.main
         super().__init__(path, notes, memory, found, Lookups())
         heap = places.find_heap(self.mappings, found.main, self.symbol, self.read)
         random = notes.auxv_value(AT_RANDOM)
@@ -79,7 +80,9 @@ def _named(
     return named
 
 
-def open_core(path: str, executable_path: Optional[str] = None) -> CoreSnapshot:
+def open_core(
+    path: str, executable_path: Optional[str] = None, search: Optional[Search] = None
+) -> CoreSnapshot:
     """The snapshot in the core file `path`.
 
     `executable_path` names the executable when the recorded path is not where it is; it must
@@ -87,7 +90,7 @@ def open_core(path: str, executable_path: Optional[str] = None) -> CoreSnapshot:
     what to do, for a path that is no usable x86-64 core or an executable that does not match.
     """
     core, mtime_ns = _map_core(path)
-    cache = FileCache()
+    cache = FileCache(search)
     try:
         return _open(path, core, mtime_ns, cache, executable_path)
     except BaseException:

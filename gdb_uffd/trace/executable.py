@@ -183,7 +183,10 @@ def file_warnings(found: Found, segments: Sequence[Segment]) -> List[str]:
         if module is found.main:
             remedy = NAME_IT
         elif module.recorded_id:
-            remedy = f"put the file with build-id {module.recorded_id.hex()} there and spawn again"
+            remedy = (
+                f"put the file with build-id {module.recorded_id.hex()} there, or `set sysroot` to "
+                "the root folder that has it, and spawn again"
+            )
         else:
             remedy = "put the file that was mapped there and spawn again"
         lines.append(f"{module.reason}; {pages} pages are unavailable; {remedy}")

@@ -15,7 +15,7 @@ import mmap
 import os
 import stat
 from dataclasses import dataclass, field
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Protocol, Sequence
 
 from gdb_uffd.model import PAGE_SIZE, page_ceil, page_floor
 from gdb_uffd.trace.elf import ElfError, Image
@@ -33,6 +33,9 @@ def printable(text: str) -> str:
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
         for c in text
     )
+
+
+_NO_FILE = "no such file"
 
 
 class FileProblem(Exception):
@@ -120,16 +123,29 @@ def map_file(path: str) -> MappedFile:
 
 def _plain(error: OSError) -> str:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return "no such file"
+        return _NO_FILE
     if error.errno == errno.EACCES:
         return "permission denied"
     return os.strerror(error.errno) if error.errno else "cannot be read"
 
 
-class FileCache:
-    """Each path is opened once; a failure is remembered too."""
+class Finder(Protocol):
+    """Where files are looked for: trace.search.Search."""
 
-    def __init__(self) -> None:
+    def by_path(self, path: str) -> Sequence[str]:
+        """Places of the file with that path, the likeliest first."""
+        ...
+
+    def by_build_id(self, build_id: bytes) -> Iterable[str]:
+        """Files that should have that build-id."""
+        ...
+
+
+class FileCache:
+    """Each path is opened once; a failure is remembered too.  `finder` None: only its own path."""
+
+    def __init__(self, finder: Optional[Finder] = None) -> None:
+        self.finder = finder
         self._files: Dict[str, MappedFile] = {}
         self._problems: Dict[str, str] = {}
 
@@ -256,21 +272,44 @@ def resolve(
     A file that was deleted while mapped serves only when the same path now holds an object
     with the recorded build-id.
     """
-    path = named or module.path
+    reasons: List[str] = []
+    for path in _candidates(module, cache, named):
+        reason = _try(module, cache, page, core_mtime_ns, path, bool(named))
+        if not reason:
+            return
+        reasons.append(reason)
+    # That a file is not in one of many places says less than that the one found is another.
+    module.reason = next((r for r in reasons if not r.endswith(_NO_FILE)), reasons[0])
+
+
+def _candidates(module: Module, cache: FileCache, named: str) -> Iterator[str]:
+    """Paths at which the file of `module` may be; at least one."""
+    if named or cache.finder is None:
+        yield named or module.path
+        return
+    yield from cache.finder.by_path(module.path)
+    if module.recorded_id:
+        yield from cache.finder.by_build_id(module.recorded_id)
+
+
+def _try(
+    module: Module, cache: FileCache, page: bytes, core_mtime_ns: int, path: str, named: bool
+) -> str:
+    """Take the file at `path` for `module`; why it cannot serve, or ""."""
     deleted = not named and path.endswith(DELETED) and not os.path.lexists(path)
     if deleted:
         path = path[: -len(DELETED)]
     try:
         opened = cache.open(path)
-        problem = mismatch(module, opened, page, core_mtime_ns, bool(named))
+        problem = mismatch(module, opened, page, core_mtime_ns, named)
         if deleted and (problem or not module.recorded_id or not opened.build_id):
             problem = "was deleted or replaced while the program had it mapped"
     except FileProblem as error:
         problem = "was deleted while the program had it mapped" if deleted else str(error)
     if problem:
-        module.reason = f"{printable(path)}: {problem}"
-        return
+        return f"{printable(path)}: {problem}"
     adopt(module, opened)
+    return ""
 
 
 def adopt(module: Module, opened: MappedFile) -> None:

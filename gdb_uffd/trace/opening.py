@@ -10,6 +10,7 @@ from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.compare import find_snapshot
 from gdb_uffd.trace.core import CoreSnapshot, open_core
 from gdb_uffd.trace.files import printable
+from gdb_uffd.trace.search import FoundElsewhere, Search
 from gdb_uffd.trace.source import FILE, Trace
 from gdb_uffd.trace.store_read import StoreTrace
 
@@ -17,12 +18,15 @@ from gdb_uffd.trace.store_read import StoreTrace
 class CoreTrace:
     """A core as a trace of one snapshot."""
 
-    def __init__(self, path: str, executable: Optional[str] = None) -> None:
+    def __init__(
+        self, path: str, executable: Optional[str] = None, search: Optional[Search] = None
+    ) -> None:
         """UffdError as open_core."""
         self.path = path
         self.warnings: List[str] = []
-        self._executable = executable
-        self._first: Optional[CoreSnapshot] = open_core(path, executable)
+        self._executable, self._search = executable, search
+        self._elsewhere = FoundElsewhere()
+        self._first: Optional[CoreSnapshot] = open_core(path, executable, search)
         self.snapshots: Sequence[SnapshotInfo] = [core_info(self._first)]
 
     def snapshot(self, number: int) -> CoreSnapshot:
@@ -30,7 +34,17 @@ class CoreTrace:
         if number != 0:
             raise UffdError(f"no snapshot {number}: there is only 0")
         first, self._first = self._first, None
-        return first if first is not None else open_core(self.path, self._executable)
+        if first is None:
+            first = open_core(self.path, self._executable, self._search)
+        root = self._search.sysroot if self._search is not None else ""
+        self._elsewhere.link(first.modules, first.main, first.read, root)
+        return first
+
+    @property
+    def sysroot(self) -> str:
+        """A folder with links to the files that are not where they were, below their old paths;
+        "" while there are none."""
+        return self._elsewhere.path
 
     def find(self, name: str) -> int:
         """0 for "0", "start" and "end"; UffdError."""
@@ -48,6 +62,7 @@ class CoreTrace:
         first, self._first = self._first, None
         if first is not None:
             first.close()
+        self._elsewhere.close()
 
 
 def core_info(snapshot: CoreSnapshot) -> SnapshotInfo:
@@ -65,14 +80,16 @@ def core_info(snapshot: CoreSnapshot) -> SnapshotInfo:
     )  # fmt: skip
 
 
-def open_trace(path: str, executable: Optional[str] = None) -> Trace:
+def open_trace(
+    path: str, executable: Optional[str] = None, search: Optional[Search] = None
+) -> Trace:
     """See gdb_uffd.trace.open."""
     try:
         if os.path.isdir(path):
             if os.path.lexists(os.path.join(path, form.INDEX)):
-                return StoreTrace(path, executable)
+                return StoreTrace(path, executable, search)
             if path.rstrip("/").endswith(form.SUFFIX):
                 raise UffdError(f"{printable(path)}: has no {form.INDEX}; the trace is not whole")
-        return CoreTrace(path, executable)
+        return CoreTrace(path, executable, search)
     except ValueError as error:  # NUL in the name
         raise UffdError(f"{printable(path)}: {error}") from error

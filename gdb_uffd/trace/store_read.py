@@ -17,6 +17,7 @@ from gdb_uffd.trace.files import FileCache, MappedFile, Module, printable
 from gdb_uffd.trace.notes import Notes
 from gdb_uffd.trace.page_file import PAGES, SUMS, read_header
 from gdb_uffd.trace.page_table import Delta, PageTable, TableError
+from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.snapshot import Lookups, RecordedSnapshot
 from gdb_uffd.trace.store_index import Index, open_regular
 from gdb_uffd.trace.store_layout import (
@@ -41,7 +42,9 @@ class TraceSnapshot(RecordedSnapshot):
 class StoreTrace:
     """source.Trace over a directory NAME.uffd.  Nothing in it is ever written."""
 
-    def __init__(self, path: str, executable: Optional[str] = None) -> None:
+    def __init__(
+        self, path: str, executable: Optional[str] = None, search: Optional[Search] = None
+    ) -> None:
         """UffdError, one line, when it is no trace or has no snapshot."""
         self.path = path
         self.warnings: List[str] = []
@@ -64,7 +67,7 @@ class StoreTrace:
         self._layouts: Dict[bytes, form.Layout] = {}
         self._threads: Dict[bytes, ThreadState] = {}
         self._found: Dict[object, Tuple[Found, Lookups]] = {}
-        self._files = FileCache()
+        self._files = FileCache(search)
         self._warn()
 
     def _open_pages(self) -> PageData:

@@ -1,0 +1,53 @@
+"""Where gdb looks for files, handed on to the server, and where the server found them."""
+
+from __future__ import annotations
+
+from typing import List
+
+import gdb
+
+from gdb_uffd.client.gdb_saved import borrowed
+from gdb_uffd.client.gdb_util import parameter_text
+
+_REMOTE = ("target:", "remote:")
+"""Prefixes of `sysroot` that mean the remote side's files (gdb manual, "Files")."""
+
+
+def options() -> List[str]:
+    """What `set sysroot`, `set debug-file-directory` and `set debuginfod` say, as options of the
+    server."""
+    found: List[str] = []
+    sysroot = _local(borrowed.users("sysroot"))
+    if sysroot:
+        found += ["--sysroot", sysroot]
+    for directory in _text("debug-file-directory").split(":"):
+        if directory:
+            found += ["--debug-directory", directory]
+    # "ask" is gdb's question to the user, which only gdb can put.
+    if _text("debuginfod enabled") == "on" and _text("debuginfod urls"):
+        found += ["--debuginfod", _text("debuginfod urls")]
+    return found
+
+
+def take_sysroot(elsewhere: str) -> None:
+    """Let gdb find the libraries: below `elsewhere`, where the server made that folder because
+    some are not where gdb would look, else below the user's own sysroot."""
+    users = borrowed.users("sysroot")
+    if elsewhere or users.startswith(_REMOTE) or borrowed.holds("sysroot"):
+        # Libraries are local files: through "target:" gdb would ask the server for each of them.
+        borrowed.take("sysroot", elsewhere or _local(users))
+
+
+def _local(sysroot: str) -> str:
+    for prefix in _REMOTE:
+        if sysroot.startswith(prefix):
+            return sysroot[len(prefix) :]
+    return sysroot
+
+
+def _text(name: str) -> str:
+    """A parameter's text; "" where this gdb does not have it."""
+    try:
+        return parameter_text(gdb.parameter(name))
+    except RuntimeError:
+        return ""

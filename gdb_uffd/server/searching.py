@@ -1,0 +1,33 @@
+"""The options that tell where mapped files are looked for, of the server and of the shell."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from gdb_uffd.trace import debuginfod
+from gdb_uffd.trace.search import DEBUG_DIRECTORIES, Search
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """`--sysroot`, `--debug-directory`, `--debuginfod`."""
+    parser.add_argument(
+        "--sysroot", metavar="DIR", default="",
+        help="a folder with the files of the recorded machine, under their paths",
+    )  # fmt: skip
+    parser.add_argument(
+        "--debug-directory", metavar="DIR", action="append", default=[],
+        help="a folder whose .build-id folder names files by build-id, besides "
+        + " and ".join(DEBUG_DIRECTORIES),
+    )  # fmt: skip
+    parser.add_argument(
+        "--debuginfod", metavar="URLS", default="",
+        help="ask these servers for missing files by build-id (see DEBUGINFOD_URLS)",
+    )  # fmt: skip
+
+
+def chosen(options: argparse.Namespace) -> Search:
+    """What the options say."""
+    sysroot = os.path.abspath(options.sysroot) if options.sysroot else ""
+    directories = dict.fromkeys([*options.debug_directory, *DEBUG_DIRECTORIES])
+    return Search(sysroot, tuple(directories), debuginfod.servers(options.debuginfod))

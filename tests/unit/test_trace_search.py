@@ -1,0 +1,256 @@
+"""Mapped files that are not where they were: below a sysroot, by build-id, from debuginfod."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import shutil
+import threading
+from pathlib import Path
+from typing import Dict, Iterator, List
+
+import pytest
+from trace_cores import Told, build_library, kernel_told
+
+from gdb_uffd.model import MemoryUnavailable
+from gdb_uffd.trace import debuginfod, search
+from gdb_uffd.trace.core import CoreSnapshot, open_core
+from gdb_uffd.trace.elf import Image
+from gdb_uffd.trace.opening import open_trace
+from gdb_uffd.trace.search import Search
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    return kernel_told(tmp_path_factory.mktemp("original"))
+
+
+@pytest.fixture
+def moved(original: Told, tmp_path: Path) -> Iterator[Told]:
+    """The core, its program and its library gone from their places; copies under tmp_path/root."""
+    assert original.library is not None
+    for path in (original.library, original.program):
+        target = below(tmp_path / "root", path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+        path.rename(path.with_suffix(".away"))
+    yield original
+    for path in (original.library, original.program):
+        path.unlink(missing_ok=True)
+        path.with_suffix(".away").rename(path)
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEBUGINFOD_CACHE_PATH", str(tmp_path / "cache"))
+
+
+def below(root: Path, path: Path) -> Path:
+    return root / str(path).lstrip("/")
+
+
+def build_id(path: Path) -> str:
+    return Image.from_file(path.read_bytes()).build_id().hex()  # type: ignore[arg-type]
+
+
+def by_id(folder: Path, path: Path, name: str = "") -> Path:
+    """A link in `folder`/.build-id, as debug packages have them."""
+    text = name or build_id(path)
+    link = folder / ".build-id" / text[:2] / text[2:]
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(path)
+    return link
+
+
+def whole(snapshot: CoreSnapshot, told: Told) -> None:
+    """Nothing is missing, and code of the library that is in no core can be read."""
+    try:
+        assert snapshot.warnings == []
+        assert snapshot.read(told.one("libtext"), 4) != bytes(4)
+        assert all(not m.unavailable for m in snapshot.mappings if m.name.startswith("/"))
+        library = {m.name for m in snapshot.mappings if "libtold" in m.name}
+        assert library == {str(told.library)}
+    finally:
+        snapshot.close()
+
+
+def lacks_its_library(snapshot: CoreSnapshot, told: Told) -> str:
+    try:
+        with pytest.raises(MemoryUnavailable):
+            snapshot.read(told.one("libtext"), 4)
+        return "\n".join(snapshot.warnings)
+    finally:
+        snapshot.close()
+
+
+def test_nowhere(moved: Told) -> None:
+    told = lacks_its_library(open_core(str(moved.core)), moved)
+    assert "`set sysroot`" in told and build_id(moved.library.with_suffix(".away")) in told
+
+
+def test_below_a_sysroot(moved: Told, tmp_path: Path) -> None:
+    """The libraries that it does not hold are those of this machine."""
+    snapshot = open_core(str(moved.core), None, Search(str(tmp_path / "root")))
+    assert snapshot.executable == str(below(tmp_path / "root", moved.program))
+    whole(snapshot, moved)
+
+
+def test_what_lies_below_a_sysroot_is_checked(moved: Told, tmp_path: Path) -> None:
+    assert moved.library is not None
+    other = tmp_path / "other"
+    other.mkdir()
+    wrong = build_library(other, 2)
+    below(tmp_path / "root", moved.library).write_bytes(wrong.read_bytes())
+    told = lacks_its_library(
+        open_core(str(moved.core), None, Search(str(tmp_path / "root"))), moved
+    )
+    assert "the core was made with build-id" in told and str(tmp_path / "root") in told
+
+
+def test_by_build_id(moved: Told, tmp_path: Path) -> None:
+    for path in (moved.library, moved.program):
+        assert path is not None
+        by_id(tmp_path / "debug", below(tmp_path / "root", path))
+    whole(open_core(str(moved.core), None, Search("", (str(tmp_path / "debug"),))), moved)
+
+
+def test_by_build_id_below_a_sysroot(moved: Told, tmp_path: Path) -> None:
+    debug = tmp_path / "sys" / "usr" / "lib" / "debug"
+    for path in (moved.library, moved.program):
+        assert path is not None
+        by_id(debug, below(tmp_path / "root", path))
+    whole(open_core(str(moved.core), None, Search(str(tmp_path / "sys"))), moved)
+
+
+def test_a_wrong_file_under_a_build_id_does_not_serve(moved: Told, tmp_path: Path) -> None:
+    assert moved.library is not None
+    right = build_id(moved.library.with_suffix(".away"))
+    by_id(tmp_path / "debug", below(tmp_path / "root", moved.program), right)
+    wanted = Search("", (str(tmp_path / "debug"),))
+    assert "has build-id" in lacks_its_library(open_core(str(moved.core), None, wanted), moved)
+
+
+def test_another_build_at_the_path_gives_way_to_the_build_id(moved: Told, tmp_path: Path) -> None:
+    """As after an upgrade of the library."""
+    assert moved.library is not None
+    build_library(moved.library.parent, 3)
+    for path in (moved.library, moved.program):
+        by_id(tmp_path / "debug", below(tmp_path / "root", path))
+    whole(open_core(str(moved.core), None, Search("", (str(tmp_path / "debug"),))), moved)
+
+
+# -- what gdb is told -------------------------------------------------------------------------
+
+
+def test_links_have_the_old_paths(moved: Told, tmp_path: Path) -> None:
+    assert moved.library is not None
+    trace = open_trace(str(moved.core), None, Search(str(tmp_path / "root")))
+    snapshot = trace.snapshot(0)
+    root = Path(trace.sysroot)  # type: ignore[attr-defined]
+    try:
+        link = below(root, moved.library)
+        assert link.resolve() == below(tmp_path / "root", moved.library)
+        found = [str(p) for p in root.rglob("libc.so.6")]
+        assert found and all(os.path.realpath(p) == os.path.realpath(p) for p in found)
+        assert Path(found[0]).resolve().is_file()
+    finally:
+        snapshot.close()
+        trace.close()
+    assert not root.exists()
+
+
+def test_no_links_where_all_is_in_place(original: Told) -> None:
+    trace = open_trace(str(original.core), None, Search())
+    snapshot = trace.snapshot(0)
+    assert trace.sysroot == ""  # type: ignore[attr-defined]
+    snapshot.close()
+    trace.close()
+
+
+# -- debuginfod -------------------------------------------------------------------------------
+
+
+class Files(http.server.BaseHTTPRequestHandler):
+    """Answers what `offered` has; `asked` are the paths."""
+
+    offered: Dict[str, bytes] = {}
+    asked: List[str] = []
+
+    def do_GET(self) -> None:
+        type(self).asked.append(self.path)
+        data = self.offered.get(self.path)
+        self.send_response(200 if data is not None else 404)
+        self.send_header("Content-Length", str(len(data or b"")))
+        self.end_headers()
+        self.wfile.write(data or b"")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    Files.offered, Files.asked = {}, []
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{made.server_address[1]}"
+    made.shutdown()
+    made.server_close()
+    thread.join(20)
+
+
+def test_from_a_server_and_then_from_the_cache(moved: Told, tmp_path: Path, server: str) -> None:
+    for path in (moved.library, moved.program):
+        assert path is not None
+        copy = below(tmp_path / "root", path)
+        Files.offered[f"/buildid/{build_id(copy)}/executable"] = copy.read_bytes()
+    wanted = Search("", (), ("http://127.0.0.1:1", server))  # the first does not answer
+    whole(open_core(str(moved.core), None, wanted), moved)
+    assert len(Files.asked) == 2
+    Files.offered = {}
+    whole(open_core(str(moved.core), None, wanted), moved)
+    assert len(Files.asked) == 2
+    kept = sorted(p.name for p in (tmp_path / "cache").rglob("*") if p.is_file())
+    assert kept == ["executable", "executable"]
+
+
+def test_what_no_server_has(moved: Told, tmp_path: Path, server: str) -> None:
+    lacks_its_library(open_core(str(moved.core), None, Search("", (), (server,))), moved)
+    assert len(Files.asked) == 2 and not list((tmp_path / "cache").rglob("executable"))
+
+
+def test_a_server_that_lies(moved: Told, tmp_path: Path, server: str) -> None:
+    assert moved.library is not None
+    name = build_id(moved.library.with_suffix(".away"))
+    Files.offered[f"/buildid/{name}/executable"] = b"not what was asked for"
+    told = lacks_its_library(open_core(str(moved.core), None, Search("", (), (server,))), moved)
+    assert "build-id" in told
+
+
+def test_too_much_is_not_taken(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+    monkeypatch.setattr(debuginfod, "MAX_BYTES", 100)
+    Files.offered["/buildid/aabb/executable"] = bytes(101)
+    assert debuginfod.executable(b"\xaa\xbb", (server,)) is None
+
+
+def test_the_cache_s_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEBUGINFOD_CACHE_PATH", "/x")
+    assert debuginfod.cache_folder() == "/x"
+    monkeypatch.delenv("DEBUGINFOD_CACHE_PATH")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/y")
+    assert debuginfod.cache_folder() == "/y/debuginfod_client"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/z")
+    assert debuginfod.cache_folder() == "/home/z/.cache/debuginfod_client"
+
+
+def test_servers() -> None:
+    assert debuginfod.servers(" https://a/  http://b:80 file:///etc ftp://c nonsense") == (
+        "https://a", "http://b:80",
+    )  # fmt: skip
+
+
+def test_no_build_id_finds_nothing(tmp_path: Path) -> None:
+    assert list(Search("", (str(tmp_path),)).by_build_id(b"")) == []
+    assert list(search.Search("", (str(tmp_path),)).by_build_id(b"\x01")) == []
