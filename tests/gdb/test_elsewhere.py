@@ -1,0 +1,128 @@
+"""Cores whose program and libraries have moved: gdb's own settings find them for the server too."""
+
+from __future__ import annotations
+
+import http.server
+import shutil
+import threading
+from pathlib import Path
+from typing import Iterator, List
+
+import pytest
+from harness import cores, gdbs
+
+from gdb_uffd.trace.elf import Image
+
+NAMES = ("zoo", "libtlslib.so", "plugin.so")
+
+
+class Moved:
+    """A zoo that crashed in `home` and was then moved: its files are below `root` now."""
+
+    def __init__(self, built: Path, folder: Path) -> None:
+        self.home, self.root = folder / "home", folder / "root"
+        self.home.mkdir(parents=True)
+        for name in NAMES:
+            shutil.copy2(built / name, self.home / name)
+        command = [str(self.home / "zoo"), str(self.home / "plugin.so"), "abort"]
+        try:
+            self.core = cores.kernel_core(command, folder / "core")
+        except cores.NoKernelCore as why:
+            pytest.skip(f"no kernel core: {why}")
+        self.place = self.root / str(self.home).lstrip("/")
+        self.place.parent.mkdir(parents=True)
+        self.home.rename(self.place)
+
+    def by_build_id(self, folder: Path) -> Path:
+        """A debug directory that names them by build-id."""
+        for name in NAMES:
+            text = build_id(self.place / name)
+            link = folder / ".build-id" / text[:2] / text[2:]
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(self.place / name)
+        return folder
+
+
+def build_id(path: Path) -> str:
+    return Image.from_file(path.read_bytes()).build_id().hex()
+
+
+@pytest.fixture(scope="module")
+def moved(built, tmp_path_factory) -> Moved:
+    return Moved(built, tmp_path_factory.mktemp("moved"))
+
+
+def is_whole(gdb: gdbs.Gdb, spawned: str) -> None:
+    """Symbols, lines and code of program and libraries are there, and calls cross them."""
+    assert "unavailable" not in spawned and "Could not load" not in spawned, spawned
+    text = gdb.run("backtrace")
+    assert "zoo.c" in text and "abort" in text, text
+    before = int(gdb.value("lib_tls"))
+    gdb.value("bump_tls()")
+    assert int(gdb.value("lib_tls")) == before + 1
+    libraries = gdb.run("info sharedlibrary")
+    assert "libtlslib.so" in libraries and "libc.so.6" in libraries, libraries
+    gdb.run("uffd reset")
+
+
+def test_what_is_missing_is_named(gdb, moved):
+    text = " ".join(gdb.run(f"uffd spawn {moved.core}").split())
+    assert "libtlslib.so: no such file" in text and "`set sysroot`" in text, text
+
+
+def test_set_sysroot(gdb, moved):
+    gdb.run(f"set sysroot {moved.root}")
+    is_whole(gdb, gdb.run(f"uffd spawn {moved.core}"))
+    gdb.run("uffd kill")
+    assert f'"{moved.root}"' in gdb.run("show sysroot")
+
+
+def test_debug_file_directory(gdb, moved, tmp_path):
+    gdb.run(f"set debug-file-directory {moved.by_build_id(tmp_path / 'debug')}")
+    is_whole(gdb, gdb.run(f"uffd spawn {moved.core}"))
+    gdb.run("uffd kill")
+    assert '""' in gdb.run("show sysroot") or "target:" in gdb.run("show sysroot")
+
+
+@pytest.fixture
+def server(moved) -> Iterator[str]:
+    asked: List[str] = []
+    files = {f"/buildid/{build_id(p)}/executable": p for p in moved.place.iterdir()}
+
+    class Files(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            data = files[self.path].read_bytes() if self.path in files else b""
+            self.send_response(200 if data else 404)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{made.server_address[1]}"
+    made.shutdown()
+    made.server_close()
+    thread.join(20)
+    assert any(path.endswith("/executable") for path in asked)
+
+
+def test_debuginfod(start_gdb, moved, server):
+    gdb = start_gdb(env={"DEBUGINFOD_URLS": server})
+    if "not compiled" in gdb.run("set debuginfod enabled on"):
+        pytest.skip("this gdb has no debuginfod")
+    is_whole(gdb, gdb.run(f"uffd spawn {moved.core}", timeout=60))
+
+
+def test_two_cores_one_after_the_other(gdb, moved, all_cores, tmp_path):
+    """The links of the first are not what the second is looked up with."""
+    gdb.run(f"set debug-file-directory {moved.by_build_id(tmp_path / 'debug')}")
+    gdb.run(f"uffd spawn {moved.core}")
+    spawned = gdb.run(f"uffd spawn {all_cores.sample()}")
+    assert "lookup (value=99)" in spawned, spawned
+    assert gdb.value("push(7)") == "1042"
+    assert "libc.so.6" in gdb.run("info sharedlibrary")
