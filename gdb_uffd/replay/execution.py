@@ -9,6 +9,7 @@ from typing import Optional
 
 from gdb_uffd.model import MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.replay import illegal
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.interface import Client, Resume, Stop
 from gdb_uffd.replay.machine import Machine
@@ -168,6 +169,8 @@ class Runner:
         message = ""
         if number in (signal.SIGSEGV, signal.SIGBUS):
             message = self._explain(fault, run.pc)
+        elif number == signal.SIGILL:
+            message = illegal.explain(run.pc, self.machine.read, illegal.cpu_flags())
         return Stop(tid, number, message=message)
 
     def _note(self, tid: int, siginfo: bytes) -> None:

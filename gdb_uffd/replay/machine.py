@@ -32,7 +32,7 @@ from gdb_uffd.trace.source import (
     Snapshot,
     bad_page,
 )
-from gdb_uffd.trace.xstate import from_machine, to_machine
+from gdb_uffd.trace.xstate import from_machine, to_machine, with_components
 
 STACK_LIMIT = 8 << 20
 """Bytes a main thread's stack may grow to: RLIMIT_STACK's usual soft limit (setrlimit(2)); the
@@ -270,7 +270,8 @@ class Machine:
         return int(self._mask[0])
 
     def store(self, xfeatures: int, fallback: bytes) -> Registers:
-        """The vessel's registers, with those components that `xfeatures` names."""
+        """The vessel's registers, with those components that `xfeatures` names; those of them
+        that this CPU lacks are taken from the image `fallback`."""
         check(lib.vessel_get_registers(self.vessel, self._regs), self.vessel.error)
         xstate = fallback
         if self._xtemplate is not None:
@@ -283,6 +284,8 @@ class Machine:
             xstate = from_machine(
                 bytes(ffi.buffer(self._xbuffer, size)), self._layout, xfeatures & have
             )
+            # What this CPU lacks cannot have changed: it stays as recorded.
+            xstate = with_components(xstate, fallback, xfeatures & ~have)
             self._xloaded = xstate
         return Registers(list(_GPRS.unpack(self._regs_bytes)), xstate, xfeatures)
 

@@ -29,8 +29,8 @@ class Threads:
     def fetch(self) -> None:
         """Take over the vessel's registers if they are newer."""
         if self.fresh and self.loaded is not None and self.machine.running:
-            recorded = self.snapshot.thread(self.loaded).registers
-            self.changed[self.loaded] = self.machine.store(recorded.xfeatures, recorded.xstate)
+            old = self.changed.get(self.loaded, self.snapshot.thread(self.loaded).registers)
+            self.changed[self.loaded] = self.machine.store(old.xfeatures, old.xstate)
             self.sigmask[self.loaded] = self.machine.sigmask()
         self.fresh = False
 

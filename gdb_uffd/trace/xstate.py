@@ -105,6 +105,24 @@ def from_machine(buf: bytes, layout: Layout, xfeatures: int) -> bytes:
     return bytes(out)
 
 
+def with_components(image: bytes, other: bytes, xfeatures: int) -> bytes:
+    """The canonical `image` with the components that `xfeatures` names from the canonical `other`.
+
+    Only those beyond SSE; a component that is initial in `other` is so in the result.
+    """
+    taken = xfeatures & CANONICAL & ~(X87 | SSE)
+    if not taken:
+        return image
+    out = bytearray(image)
+    for bit, (offset, size) in XSTATE_COMPONENTS.items():
+        if taken >> bit & 1:
+            out[offset : offset + size] = other[offset : offset + size]
+    ours = int.from_bytes(image[HEADER : HEADER + 8], "little")
+    theirs = int.from_bytes(other[HEADER : HEADER + 8], "little")
+    out[HEADER : HEADER + 8] = (ours & ~taken | theirs & taken).to_bytes(8, "little")
+    return bytes(out)
+
+
 def from_note(note: bytes, layout: Optional[Layout]) -> Tuple[bytes, int]:
     """(canonical image, xfeatures) of an NT_X86_XSTATE description.
 

@@ -156,3 +156,16 @@ def test_garbage_never_raises_anything_else(note: bytes, layout: bytes) -> None:
         return
     assert len(canonical) == XSTATE_SIZE
     assert not features & ~0x2E7
+
+
+def test_what_a_machine_lacks_stays_as_recorded() -> None:
+    recorded, features = xstate.from_note(machine_image(INTEL, 0x2E7, 0x2E7, 2696), None)
+    own = {2: (576, 256)}
+    changed = bytearray(machine_image(own, 7, 7, 832))
+    changed[576:832] = b"\x77" * 256
+    here = xstate.from_machine(bytes(changed), own, 7)
+    both = xstate.with_components(here, recorded, features & ~7)
+    assert both[576:832] == b"\x77" * 256 and both[:512] == here[:512]
+    assert both[1088:] == recorded[1088:]
+    assert int.from_bytes(both[512:520], "little") == 0x2E7
+    assert xstate.with_components(here, recorded, 3) == here

@@ -1,0 +1,102 @@
+"""What an illegal instruction needs of a CPU; the encodings are the assembler's."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import List, Optional, Tuple
+
+import pytest
+
+from gdb_uffd.model import MemoryUnavailable
+from gdb_uffd.replay import illegal
+
+INSTRUCTIONS: List[Tuple[str, Optional[str]]] = [
+    ("vpaddd %zmm0, %zmm1, %zmm2", "AVX-512"),
+    ("vmovdqu64 (%rsi), %ymm17", "AVX-512"),
+    ("kmovw %eax, %k1", "AVX-512"),
+    ("kortestd %k0, %k1", "AVX-512"),
+    ("kmovq (%rsi), %k1", "AVX-512"),
+    ("vaddps %ymm0, %ymm1, %ymm2", "AVX or AVX2"),
+    ("vpaddd %ymm8, %ymm1, %ymm2", "AVX or AVX2"),
+    ("vmovdqu (%r9), %ymm11", "AVX or AVX2"),
+    ("vpbroadcastb %xmm0, %ymm1", "AVX2, FMA or BMI"),
+    ("vfmadd231ps %ymm0, %ymm1, %ymm2", "AVX2, FMA or BMI"),
+    ("andn %rax, %rcx, %rdx", "AVX2, FMA or BMI"),
+    ("tileloadd (%rax,%rcx,1), %tmm1", "AMX"),
+    ("tdpbssd %tmm0, %tmm1, %tmm2", "AMX"),
+    ("xsavec 0x40(%rsp)", "XSAVEC"),
+    ("xsavec64 (%rax)", "XSAVEC"),
+    ("xsaveopt (%rax)", "XSAVEOPT"),
+    ("xsave (%rax)", "XSAVE"),
+    ("rdrand %rax", "RDRAND"),
+    ("rdseed %r9", "RDSEED"),
+    ("popcnt %rax, %rcx", "POPCNT"),
+    ("lzcnt %eax, %ecx", "LZCNT"),
+    ("pshufb %xmm0, %xmm1", "SSSE3 or SSE4"),
+    ("pcmpistri $0, %xmm8, %xmm9", "SSSE3 or SSE4"),
+    ("ud2", None),
+    ("mov %rax, %rcx", None),
+    ("bsr %eax, %ecx", None),
+    ("fxsave (%rax)", None),
+    ("movaps %xmm0, %xmm1", None),
+    ("lfence", None),
+]
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory) -> List[bytes]:
+    """Each instruction's bytes, with room behind it."""
+    if not shutil.which("as") or not shutil.which("objcopy"):
+        pytest.skip("no assembler here")
+    folder: Path = tmp_path_factory.mktemp("illegal")
+    lines = "".join(f".balign 32, 0x90\n{text}\n" for text, _ in INSTRUCTIONS)
+    (folder / "x.s").write_text(lines + ".balign 32, 0x90\n")
+    subprocess.run(["as", "-o", folder / "x.o", folder / "x.s"], check=True)
+    command = ["objcopy", "-O", "binary", "-j", ".text", folder / "x.o", folder / "x"]
+    subprocess.run(command, check=True)
+    data = (folder / "x").read_bytes()
+    return [data[i : i + 15] for i in range(0, len(INSTRUCTIONS) * 32, 32)]
+
+
+def test_what_is_needed(encoded: List[bytes]) -> None:
+    for (text, name), code in zip(INSTRUCTIONS, encoded):
+        need = illegal.needed(code)
+        assert (need[0] if need else None) == name, (text, code.hex())
+
+
+def test_no_bytes_raise() -> None:
+    for first in range(256):
+        for code in (b"", bytes([first]), bytes([first]) * 15, b"\x66" * 15, b"\x0f" * 3):
+            illegal.needed(code)
+
+
+def test_the_line_names_what_lacks(encoded: List[bytes]) -> None:
+    code = encoded[0]
+
+    def read(address: int, length: int) -> bytes:
+        return code[:length]
+
+    text = illegal.explain(0x1000, read, frozenset({"fpu", "avx512f", "avx512bw"}))
+    assert "0x1000 needs AVX-512" in text and "no avx512vl" in text and "\n" not in text
+    assert illegal.explain(0x1000, read, frozenset({"avx512f", "avx512vl", "avx512bw"})) == ""
+    assert illegal.explain(0x1000, read, frozenset()) == ""
+
+
+def test_at_the_end_of_a_page(encoded: List[bytes]) -> None:
+    def read(address: int, length: int) -> bytes:
+        if length > 4:
+            raise MemoryUnavailable(address + 4, "not mapped")
+        return encoded[0][:length]
+
+    assert "AVX-512" in illegal.explain(0xFFC, read, frozenset({"fpu"}))
+
+    def nothing(address: int, length: int) -> bytes:
+        raise MemoryUnavailable(address, "not mapped")
+
+    assert illegal.explain(0xFFC, nothing, frozenset({"fpu"})) == ""
+
+
+def test_this_machine_s_flags() -> None:
+    assert "fpu" in illegal.cpu_flags()
