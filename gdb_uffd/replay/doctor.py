@@ -17,8 +17,8 @@ _FEATURES = (
      "a page first is not known, and every look reads all pages that were fed"),
     ("exact fault address", 1 << 11, "Linux 5.18 or newer; else a first write is known to the "
      "page, not to the byte"),
-    ("poisoned pages", 1 << 14, "Linux 6.6 or newer; else a page lost while in use ends "
-     "the process"),
+    ("poisoned pages", 1 << 14, "Linux 6.6 or newer; else a page lost while in use, when a system "
+     "call reads it, ends the process"),
     ("asynchronous write-protection", 1 << 15, "Linux 6.7 or newer; else a call made many times "
      "costs about 3 µs more a written page"),
 )  # fmt: skip

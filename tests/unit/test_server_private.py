@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Iterator
+from typing import Any, Iterator, List
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from server_fakes import DATA, FakeDiversion, RawClient, serving
+from server_fakes import DATA, FakeDiversion, FakeSnapshot, FakeTrace, RawClient, serving
 
 from gdb_uffd.model import report_from_json
 from gdb_uffd.server import private
+from gdb_uffd.server.journey import Journey
 
 
 @pytest.fixture
@@ -63,6 +64,33 @@ def test_hello_and_info(client: RawClient) -> None:
     assert info["last_unavailable"] == ""
     client.ask(b"m601000,4")
     assert ask(client, "info")["last_unavailable"] == "0x601000: not in the fake"
+
+
+def test_engine(client: RawClient) -> None:
+    chosen = ask(client, "engine", name="fake")
+    assert chosen == {"name": "fake", "why": "as set", "now": "fake"}
+    assert client.diversion.engine == ("fake", False)
+    for wrong in (b'{"name": "fastest"}', b'{"name": 7}', b"{}"):
+        reply = client.ask(b"quffd.engine:" + wrong)
+        assert reply is not None and reply.startswith(b"E."), reply
+
+
+def test_places_to_come_get_the_engine_and_excursions_are_masses() -> None:
+    made: List[FakeDiversion] = []
+
+    def make(snapshot: Any) -> FakeDiversion:
+        made.append(FakeDiversion(snapshot))
+        return made[-1]
+
+    journey = Journey(FakeTrace([FakeSnapshot(), FakeSnapshot(), FakeSnapshot()]), make)
+    journey.set_engine("fake")
+    journey.prepare(1)
+    assert made[1].engine == ("fake", False)
+    journey.arrive()
+    journey.set_aside()
+    journey.prepare(2)
+    assert made[2].engine == ("fake", True)
+    journey.close()
 
 
 def test_a_call(client: RawClient) -> None:
