@@ -5,6 +5,36 @@
 
 static uint64_t pattern[32][8];
 
+// Adds one to each of eight numbers, with instructions of AVX-512; the last of them.
+uint64_t wide(uint64_t first)
+{
+	uint64_t numbers[8] = {first, 1, 2, 3, 4, 5, 6, first};
+
+	__asm__ volatile("vmovdqu64 (%0), %%zmm5\n\t"
+			 "vpternlogd $0xff, %%zmm6, %%zmm6, %%zmm6\n\t"
+			 "vpsubq %%zmm6, %%zmm5, %%zmm5\n\t"
+			 "vmovdqu64 %%zmm5, (%0)"
+			 :
+			 : "r"(numbers)
+			 : "xmm5", "xmm6", "memory");
+	return numbers[7];
+}
+
+// The same with the instructions that every x86-64 CPU has.
+uint64_t narrow(uint64_t first)
+{
+	uint64_t numbers[2] = {1, first};
+
+	__asm__ volatile("movdqu (%0), %%xmm5\n\t"
+			 "pcmpeqd %%xmm6, %%xmm6\n\t"
+			 "psubq %%xmm6, %%xmm5\n\t"
+			 "movdqu %%xmm5, (%0)"
+			 :
+			 : "r"(numbers)
+			 : "xmm5", "xmm6", "memory");
+	return numbers[1];
+}
+
 int main(int argc, char **argv)
 {
 	for (int r = 0; r < 32; r++)
