@@ -22,6 +22,9 @@
 #define MADV_GUARD_REMOVE 103
 #endif
 
+/* MAP_HUGE_SHIFT and MAP_HUGE_MASK of mmap(2): six bits from bit 26 on. */
+#define HUGE_SIZES (0x3fu << 26)
+
 #define PLACED (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
 static uint64_t ceil_page(uint64_t address)
@@ -85,10 +88,10 @@ static int set_result(struct vessel *vessel, struct user_regs_struct *regs, int6
 }
 
 /* [start, end) is fresh memory of the program: tracked from its first touch. */
-static int add_zero(struct pager *pager, uint64_t start, uint64_t end, int prot)
+static int add_zero(struct pager *pager, uint64_t start, uint64_t end, int prot, uint32_t flags)
 {
 	struct region region = {
-		.start = start, .end = end, .prot = prot, .kind = REGION_ZERO, .flags = REGION_BORN};
+		.start = start, .end = end, .prot = prot, .kind = REGION_ZERO, .flags = REGION_BORN | flags};
 
 	pages_forget_range(&pager->pages, start, end);
 	if (uffd_register(pager->uffd, start, end - start, engine_protects(&pager->engine)) < 0)
@@ -135,7 +138,7 @@ static int do_brk(struct vessel *vessel, struct user_regs_struct *regs)
 	if (rc < 0)
 		return rc;
 	if (grow ? result == (int64_t)from : result == 0) {
-		rc = grow ? add_zero(pager, from, to, PROT_READ | PROT_WRITE) : drop(pager, to, from);
+		rc = grow ? add_zero(pager, from, to, PROT_READ | PROT_WRITE, 0) : drop(pager, to, from);
 		vessel->brk_now = wanted;
 	}
 	/* The program's own argument registers come back; only the result is new. */
@@ -214,6 +217,14 @@ static int do_mmap(struct vessel *vessel, struct user_regs_struct *regs)
 		return rc;
 	/* Populated pages would be there without our having fed them. */
 	regs->r10 &= ~(unsigned long)(MAP_POPULATE | MAP_LOCKED | MAP_GROWSDOWN);
+	uint32_t shared = 0;
+	if (regs->r10 & MAP_ANONYMOUS) {
+		/* Nobody shares it, as nobody is forked; and pages of shared memory cannot be protected
+		 * before Linux 5.19, nor large ones be fed in small ones. */
+		shared = (regs->r10 & MAP_TYPE) == MAP_PRIVATE ? 0 : REGION_SHARED;
+		regs->r10 &= ~(unsigned long)(MAP_TYPE | MAP_HUGETLB | HUGE_SIZES);
+		regs->r10 |= MAP_PRIVATE;
+	}
 	rc = layout_finish_call(vessel, regs, &result);
 	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)
 		return rc;
@@ -222,7 +233,7 @@ static int do_mmap(struct vessel *vessel, struct user_regs_struct *regs)
 	if (rc < 0)
 		return rc;
 	if (asked.r10 & MAP_ANONYMOUS)
-		return add_zero(pager, (uint64_t)result, (uint64_t)result + len, (int)asked.rdx & 7);
+		return add_zero(pager, (uint64_t)result, (uint64_t)result + len, (int)asked.rdx & 7, shared);
 	return stand_in(vessel, regs, &asked, (uint64_t)result, len);
 }
 
@@ -272,6 +283,7 @@ static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
 	if (pager->engine.kind == ENGINE_WP_SYNC) /* the only one to tell who wrote */
 		who.tid = (uint32_t)vessel->pid;
 	int prot = region->prot;
+	uint32_t shared = region->flags & REGION_SHARED;
 	for (; region && region->start < from + old_len; region = regions_find(&pager->regions, region->end))
 		if (region->kind == REGION_UNAVAILABLE || region->prot != prot)
 			return policy_refuse(vessel, regs, EFAULT);
@@ -288,7 +300,7 @@ static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
 	int writer = pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
 	rc = drop(pager, from, from + old_len);
 	if (rc == 0)
-		rc = add_zero(pager, to, to + len, prot);
+		rc = add_zero(pager, to, to + len, prot, shared);
 	/* What moved is present at its new place, and differs from what was there before. */
 	for (uint64_t done = 0; rc == 0 && done < kept; done += PAGE_BYTES) {
 		struct page_slot *slot = pages_get(&pager->pages, to + done);
@@ -322,6 +334,13 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 	default:
 		return 0;
 	}
+	const struct region *first = regions_find(&pager->regions, start);
+	unsigned long asked = regs->rdx;
+	if (first && (first->flags & REGION_SHARED)) {
+		if (regs->rdx != MADV_REMOVE)
+			return policy_skip(vessel, regs, 0);
+		regs->rdx = MADV_DONTNEED; /* what frees it where it is private */
+	}
 	/* A recorded file's private pages would show the file again, which is not at hand here. */
 	for (uint64_t at = start; at < end;) {
 		const struct region *region = regions_find(&pager->regions, at);
@@ -334,6 +353,10 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 	int rc = save_range(pager, start, end);
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
+	if (rc == 0 && regs->rdx != asked) {
+		regs->rdx = asked;
+		rc = vessel_set_registers(vessel, regs);
+	}
 	if (rc < 0 || result < 0)
 		return rc;
 	/* Anonymous memory reads as zeros from now on; the recorded bytes are gone. */

@@ -29,6 +29,7 @@ struct region {
 
 #define REGION_BORN 1u   /* mapped by the program in the diversion, not recorded */
 #define REGION_FILE 4u   /* private pages of a file: MADV_DONTNEED would bring the file back */
+#define REGION_SHARED 8u /* the program asked for shared memory: MADV_DONTNEED keeps it */
 #define REGION_GROWTH 2u /* room for a recorded stack to grow into */
 
 struct regions {

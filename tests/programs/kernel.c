@@ -88,6 +88,22 @@ long drop_recorded(void) /* -EINVAL: the file's own page is not at hand */
 	return madvise(at, 4096, MADV_DONTNEED) < 0 ? -errno : at[0];
 }
 
+long shared_and_huge(void) /* what was written to shared memory stays; large pages are as small ones */
+{
+	char *at = mmap(NULL, 2 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	char *huge = mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	long sum;
+
+	at[0] = 1;
+	at[4096] = 2;
+	huge[5 * 4096] = 3;
+	madvise(at, 2 * 4096, MADV_DONTNEED);
+	sum = at[0] * 1000 + at[4096] * 100;
+	madvise(at, 4096, MADV_REMOVE);
+	return sum + at[0] * 10 + huge[5 * 4096];
+}
+
 long heap_up_and_down(void)
 {
 	char *top = sbrk(0);

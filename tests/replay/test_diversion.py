@@ -77,6 +77,9 @@ def test_memory_and_registers_are_the_snapshot_s_again(caller):
 def test_layout_calls_do_what_linux_does(caller):
     assert caller.call("grow_and_drop") == 560
     assert caller.call("heap_up_and_down") == 0
+    assert caller.call("shared_and_huge") == 1203
+    anonymous = [p for p in caller.reports[-1].pages if p.kind == "anonymous" and p.bytes_changed]
+    assert len(anonymous) == 2, anonymous  # what was dropped reads as it began
     assert caller.call("drop_recorded") == -errno.EINVAL
     assert caller.reports[-1].refused == ["madvise() -> EINVAL"]
 
