@@ -206,8 +206,9 @@ def _of_program(symtab: gdb.Symtab) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _real_path(name: str) -> str:
-    return os.path.realpath(name)
+def _real_path(name: str) -> bytes:
+    # As bytes: Python's own encoding of names may be ASCII inside gdb (LC_ALL=C, gdb 12).
+    return os.path.realpath(name.encode("utf-8", "surrogateescape"))
 
 
 def thread_locals(first: FirstWrite) -> Iterator[gdb.Symbol]:

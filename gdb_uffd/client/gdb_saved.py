@@ -18,7 +18,8 @@ class Borrowed:
     def take(self, name: str, value: str) -> None:
         """Set `name`, and remember what it was."""
         old = parameter_text(gdb.parameter(name))
-        quiet(f"set {name} {value}")
+        if old != value:  # gdb 12 crashes at `set sysroot` in an inferior without a program
+            quiet(f"set {name} {value}")
         self._old.setdefault(name, old)
 
     def users(self, name: str) -> str:

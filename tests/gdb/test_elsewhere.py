@@ -6,7 +6,7 @@ import http.server
 import shutil
 import threading
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator, List, Tuple
 
 import pytest
 from harness import cores, gdbs
@@ -85,7 +85,8 @@ def test_debug_file_directory(gdb, moved, tmp_path):
 
 
 @pytest.fixture
-def server(moved) -> Iterator[str]:
+def server(moved) -> Iterator[Tuple[str, List[str]]]:
+    """A debuginfod server's URL, and the paths that it is asked for."""
     asked: List[str] = []
     files = {f"/buildid/{build_id(p)}/executable": p for p in moved.place.iterdir()}
 
@@ -104,18 +105,19 @@ def server(moved) -> Iterator[str]:
     made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
     thread = threading.Thread(target=made.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{made.server_address[1]}"
+    yield f"http://127.0.0.1:{made.server_address[1]}", asked
     made.shutdown()
     made.server_close()
     thread.join(20)
-    assert any(path.endswith("/executable") for path in asked)
 
 
 def test_debuginfod(start_gdb, moved, server):
-    gdb = start_gdb(env={"DEBUGINFOD_URLS": server})
+    url, asked = server
+    gdb = start_gdb(env={"DEBUGINFOD_URLS": url})
     if "not compiled" in gdb.run("set debuginfod enabled on"):
         pytest.skip("this gdb has no debuginfod")
     is_whole(gdb, gdb.run(f"uffd spawn {moved.core}", timeout=60))
+    assert any(path.endswith("/executable") for path in asked)
 
 
 def test_two_cores_one_after_the_other(gdb, moved, all_cores, tmp_path):

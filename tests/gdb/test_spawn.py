@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from harness import survivors
+from harness import gdbs, survivors
 
 LOOKS = [
     "triangle",
@@ -48,7 +48,7 @@ def test_threads(sample):
     listing = sample.run("info threads")
     assert len(re.findall(r"^[* ] +\d+ +Thread", listing, re.M)) == 3, listing
     assert "lookup (value=99)" in listing
-    assert "pause" in sample.run("thread apply 2 bt")
+    assert "worker (" in sample.run("thread apply 2 bt")
     assert "worker" in sample.run("thread apply 3 bt")
 
 
@@ -169,6 +169,8 @@ def test_spawn_again_takes_the_place_of_the_first(sample, all_cores):
 
 
 def test_two_inferiors_two_cores(sample, all_cores):
+    if gdbs.version(sample.path) < (13, 0):
+        pytest.skip("gdb 12 waits for the wrong one of two remote targets")
     sample.run("add-inferior")
     sample.run("inferior 2")
     sample.run(f"uffd spawn {all_cores.zoo()}")
