@@ -1,4 +1,4 @@
-# `make` builds .venv; `make demo` shows a session; `make test`, `make lint`, `make bench`.
+# `make` builds .venv; `make demo` shows a session; `make test`, `make lint`, `make bench`, `make matrix`.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check
 NATIVE := $(wildcard gdb_uffd/native/*.c gdb_uffd/native/*.h gdb_uffd/native/*.S \
 	gdb_uffd/native/*.cdef gdb_uffd/native/build.py)
 
-.PHONY: all demo test lint bench clean dev gdb test-extras
+.PHONY: all demo test lint bench matrix clean dev gdb test-extras
 .DELETE_ON_ERROR:
 
 all: $(VENV)/.native
@@ -61,6 +61,11 @@ lint: dev
 
 bench: dev gdb
 	$(PY) benchmarks/run.py $(BENCH_ARGS)
+
+# Other kernels (in QEMU), gdbs and lldbs: an hour or more, and 3 GB in .cache.  MATRIX_ARGS="--kernels
+# 6.1 --gdbs 16" picks some; the table is docs/compatibility.md.
+matrix: dev gdb
+	$(PY) tools/matrix $(MATRIX_ARGS)
 
 clean:
 	rm -rf .venv .venv-gdb .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

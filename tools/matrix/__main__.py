@@ -1,0 +1,284 @@
+"""`make matrix`: tests on other kernels, gdbs and lldbs, and the table in docs/compatibility.md.
+
+    python tools/matrix [--kernels 6.1,newest] [--gdbs 13,18] [--lldbs] [--table]
+
+Without options everything is run.  What is not run keeps its result from the last time; what cannot
+be had says what lacks.  Exit status 1 when a cell failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import checks
+import debuggers
+import guest
+import kernels
+import packages
+import table
+from checks import FAIL, LACKS, PASS, Check, Result
+from packages import Lacking
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = str(ROOT / ".venv" / "bin" / "python")
+HERE = "this machine"
+SLOWNESS = "10"
+"""How much longer than usual tests wait in an emulated machine."""
+
+
+class Matrix:
+    """Results by row and column, kept between runs in .cache/matrix/results.json."""
+
+    def __init__(self) -> None:
+        self.cache = (ROOT / ".cache").resolve() / "matrix"
+        self.cache.mkdir(parents=True, exist_ok=True)
+        self._file = self.cache / "results.json"
+        try:
+            self.rows: Dict[str, table.Row] = {
+                name: table.Row.load(data)
+                for name, data in json.loads(self._file.read_text()).items()
+            }
+        except (OSError, ValueError, TypeError, KeyError):
+            self.rows = {}
+
+    def put(self, name: str, row: table.Row) -> None:
+        """Keep a row; say it."""
+        self.rows[name] = row
+        self._file.write_text(json.dumps({n: asdict(r) for n, r in self.rows.items()}, indent=1))
+        for column, result in row.cells.items():
+            print(f"  {row.label}: {column}: {result.cell()}", flush=True)
+            for failed in result.failed:
+                print(f"    {failed}", flush=True)
+
+    def forget(self, kind: str, names: List[str]) -> None:
+        """Drop rows of that kind that are no longer wanted."""
+        for name in [n for n, r in self.rows.items() if r.kind == kind and n not in names]:
+            del self.rows[name]
+
+
+def _pytest(
+    arguments: List[str], out: Path, name: str, env: Dict[str, str], seconds: int
+) -> Result:
+    """pytest on this machine."""
+    xml = out / f"{name}.xml"
+    xml.unlink(missing_ok=True)
+    command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={xml}"]
+    with open(out / f"{name}.log", "w") as log:
+        try:
+            done = subprocess.run(
+                [*command, *arguments],
+                cwd=ROOT,
+                env={**os.environ, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=seconds,
+                check=False,
+            )
+            status = done.returncode
+        except subprocess.TimeoutExpired:
+            status = 124
+    return checks.read_junit(xml, status)
+
+
+# -- kernels ----------------------------------------------------------------------------------
+
+
+def _script(columns: Tuple[Check, ...], out: str, travelled: str) -> str:
+    """What a guest runs: the doctor, cores for other kernels, then each column's tests."""
+    lines = [
+        "export GDB_UFFD_TEST_GDBS=$(command -v gdb) GDB_UFFD_TEST_SLOWNESS=" + SLOWNESS,
+        "ulimit -c unlimited",
+        f"mkdir -p {out}/cores",
+        f".venv/bin/gdb-uffd doctor --json >{out}/doctor.json 2>{out}/doctor.log",
+        f"echo $? >{out}/doctor.status",
+        f"PYTHONPATH=tests/lib {PYTHON} -m harness.travel {out}/cores >{out}/travel.log 2>&1",
+    ]
+    for check in columns:
+        name = _file_name(check.name)
+        arguments = shlex.join(check.arguments())
+        where = f"GDB_UFFD_TEST_TRAVELLED={travelled} " if check.name == "travelled" else ""
+        lines.append(
+            f"{where}timeout -k 10 {check.seconds} {PYTHON} -m pytest -q -p no:cacheprovider "
+            f"-o timeout={check.seconds} --junitxml={out}/{name}.xml {arguments} "
+            f">{out}/{name}.log 2>&1; echo $? >{out}/{name}.status"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _file_name(column: str) -> str:
+    return column.replace(", ", "-").replace(" ", "-")
+
+
+def _read_status(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 125
+
+
+def _doctor(out: Path) -> Result:
+    """What `gdb-uffd doctor` said: every lack that it names counts as one."""
+    try:
+        found = json.loads((out / "doctor.json").read_text())
+    except (OSError, ValueError):
+        return Result(FAIL, note="the doctor did not answer")
+    failed = [c["name"] for c in found if not c["ok"] and c["required"]]
+    lacking = {f"{c['name']}: {c['found']}": 1 for c in found if not c["ok"] and not c["required"]}
+    passed = sum(c["ok"] for c in found)
+    return Result(FAIL if failed else PASS, passed, failed, lacking)
+
+
+def run_kernel(matrix: Matrix, wanted: str, travelled: Path) -> None:
+    """One row: boot it, run everything, open its cores here."""
+    out = matrix.cache / "runs" / f"kernel-{wanted}"
+    subprocess.run(["rm", "-rf", str(out)], check=True)
+    out.mkdir(parents=True)
+    try:
+        kernel = kernels.get(packages.suites(matrix.cache), matrix.cache, wanted)
+        emulator = guest.emulator(packages.own(matrix.cache), matrix.cache)
+    except Lacking as why:
+        cell = Result(LACKS, note=str(why))
+        matrix.put(wanted, table.Row("kernel", wanted, {"doctor": cell}))
+        return
+    print(f"kernel {kernel.label} ({kernel.version}), emulated", flush=True)
+    (out / "script").write_text(_script(checks.ON_KERNELS, "/out", str(travelled)))
+    seconds = 300 + sum(check.seconds for check in checks.ON_KERNELS)
+    began = time.monotonic()
+    with open(out / "guest.log", "w") as log:
+        settings = guest.Settings(out=out, seconds=seconds)
+        guest.run(emulator, kernel, "bash /out/script", matrix.cache, settings, log)
+    print(f"  took {time.monotonic() - began:.0f} s", flush=True)
+    cells = {"doctor": _doctor(out)}
+    for check in checks.ON_KERNELS:
+        name = _file_name(check.name)
+        cells[check.name] = checks.read_junit(
+            out / f"{name}.xml", _read_status(out / f"{name}.status")
+        )
+    cells["its cores here"] = _open_here(out)
+    matrix.put(wanted, table.Row("kernel", f"{kernel.label}, emulated", cells))
+
+
+def _open_here(out: Path) -> Result:
+    """Cores that the guest made, on this machine's kernel."""
+    if not (out / "cores" / "made.json").exists():
+        return Result(FAIL, note="it made no cores")
+    env = {"GDB_UFFD_TEST_TRAVELLED": str(out / "cores")}
+    return _pytest(["tests/gdb/test_travelled.py"], out, "here", env, 600)
+
+
+def run_here(matrix: Matrix, travelled: Path) -> None:
+    """The row of this machine's own kernel."""
+    out = matrix.cache / "runs" / "kernel-here"
+    out.mkdir(parents=True, exist_ok=True)
+    print(f"kernel {os.uname().release}, {HERE}", flush=True)
+    with open(out / "doctor.json", "w") as file:
+        command = [str(ROOT / ".venv" / "bin" / "gdb-uffd"), "doctor", "--json"]
+        subprocess.run(command, stdout=file, check=False)
+    cells = {"doctor": _doctor(out)}
+    for check in checks.ON_KERNELS:
+        env = {}
+        if check.name == "travelled":
+            env["GDB_UFFD_TEST_TRAVELLED"] = str(travelled)
+        cells[check.name] = _pytest(
+            check.arguments(), out, _file_name(check.name), env, check.seconds
+        )
+    label = f"{kernels.version_of(os.uname().release)}, {HERE}"
+    matrix.put(HERE, table.Row("kernel", label, cells))
+
+
+def _cores_to_travel(matrix: Matrix) -> Path:
+    """Cores of this machine's kernel and CPU."""
+    folder = matrix.cache / "runs" / "cores"
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+    folder.mkdir(parents=True)
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "lib")}
+    command = [PYTHON, "-m", "harness.travel", str(folder)]
+    subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def _foreign_cores(matrix: Matrix) -> Path:
+    """For this machine: cores of a kernel that was emulated, else its own."""
+    for wanted in (*kernels.SERIES, kernels.NEWEST):
+        folder = matrix.cache / "runs" / f"kernel-{wanted}" / "cores"
+        if (folder / "made.json").exists():
+            return folder
+    return matrix.cache / "runs" / "cores"
+
+
+# -- debuggers --------------------------------------------------------------------------------
+
+
+def run_debuggers(
+    matrix: Matrix, kind: str, found: List[debuggers.Debugger], check: Check, variable: str
+) -> None:
+    """A row for each gdb or lldb."""
+    for each in found:
+        details = {"from": each.origin, **({"Python": each.python} if each.python else {})}
+        if each.path is None:
+            cells = {check.name: Result(LACKS, note=each.lacking)}
+        else:
+            print(f"{each.label}, {each.origin}", flush=True)
+            out = matrix.cache / "runs" / each.label.replace(" ", "-")
+            out.mkdir(parents=True, exist_ok=True)
+            env = {variable: str(each.path)}
+            cells = {check.name: _pytest(check.arguments(), out, "tests", env, check.seconds)}
+        matrix.put(each.label, table.Row(kind, each.label, cells, details))
+
+
+def _selected(text: Optional[str], every: Tuple[str, ...]) -> List[str]:
+    return [n for n in (text.split(",") if text else every) if n]
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="matrix", description=__doc__)
+    parser.add_argument("--kernels", metavar="LIST", help="of 5.10, 6.1, 6.12, newest, here")
+    parser.add_argument("--gdbs", metavar="LIST", help="beginnings of versions: 12,13.1")
+    parser.add_argument("--lldbs", action="store_true")
+    parser.add_argument("--table", action="store_true", help="only write the table anew")
+    given = parser.parse_args()
+    some = given.kernels or given.gdbs or given.lldbs or given.table
+    matrix = Matrix()
+    os.chdir(ROOT)
+    every = (*kernels.SERIES, kernels.NEWEST, "here")
+    if given.kernels or not some:
+        cores = _cores_to_travel(matrix)
+        wanted = _selected(given.kernels, every)
+        subprocess.run([PYTHON, "-m", "pytest", "-q", "tests/native"], cwd=ROOT, check=False)
+        for name in wanted:
+            if name != "here":
+                run_kernel(matrix, name, cores)
+        if "here" in wanted:
+            run_here(matrix, _foreign_cores(matrix))
+    if given.gdbs or not some:
+        found = debuggers.gdbs(matrix.cache, ROOT)
+        prefixes = tuple(f"gdb {v}" for v in _selected(given.gdbs, ("",)))
+        if not some:
+            matrix.forget("gdb", [d.label for d in found])
+        chosen = [d for d in found if d.label.startswith(prefixes)]
+        run_debuggers(matrix, "gdb", chosen, checks.ON_GDBS, "GDB_UFFD_TEST_GDBS")
+    if given.lldbs or not some:
+        found = debuggers.lldbs(packages.own(matrix.cache), matrix.cache)
+        run_debuggers(matrix, "lldb", found, checks.ON_LLDBS, "GDB_UFFD_TEST_LLDBS")
+    target = ROOT / "docs" / "compatibility.md"
+    target.write_text(table.render(list(matrix.rows.values())))
+    print(f"written: {target.relative_to(ROOT)}")
+    failed = any(c.verdict == FAIL for r in matrix.rows.values() for c in r.cells.values())
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
