@@ -31,6 +31,7 @@ ffibuilder.set_source(
     #include "callers.h"
     #include "cpu.h"
     #include "pagemap.h"
+    #include "record.h"
     #include "transaction.h"
     #include "uffd.h"
     #include "vessel.h"
