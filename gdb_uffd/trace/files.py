@@ -59,6 +59,10 @@ class MappedFile:
     image: Optional[Image] = None
     build_id: bytes = b""
 
+    def ref(self) -> FileRef:
+        """What a trace records of it."""
+        return FileRef(self.build_id, len(self.data), self.mtime_ns)
+
 
 @dataclass
 class Module:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from typing import List, Optional, Sequence
 
-from gdb_uffd.model import PAGE_SIZE, SnapshotInfo, UffdError
+from gdb_uffd.model import SnapshotInfo, UffdError
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.compare import find_snapshot
 from gdb_uffd.trace.core import CoreSnapshot, open_core
 from gdb_uffd.trace.files import printable
-from gdb_uffd.trace.source import FILE, Trace
+from gdb_uffd.trace.info import core_info
+from gdb_uffd.trace.source import Trace
 from gdb_uffd.trace.store_read import StoreTrace
 
 
@@ -48,21 +49,6 @@ class CoreTrace:
         first, self._first = self._first, None
         if first is not None:
             first.close()
-
-
-def core_info(snapshot: CoreSnapshot) -> SnapshotInfo:
-    """What a core tells of its instant; the time is that of the file's last change."""
-    first = snapshot.threads[0]
-    own = [s for s in snapshot.segments if s.kind == FILE and s.data is snapshot.core]
-    try:
-        time_ns = os.stat(snapshot.path).st_mtime_ns
-    except OSError:
-        time_ns = 0
-    return SnapshotInfo(
-        0, time_ns=time_ns, pid=snapshot.pid, tid=first.tid, thread_name=first.name,
-        threads=len(snapshot.threads), signal=first.signal,
-        pages_changed=sum((s.end - s.start) // PAGE_SIZE for s in own),
-    )  # fmt: skip
 
 
 def open_trace(path: str, executable: Optional[str] = None) -> Trace:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import mmap
-import zlib
-from dataclasses import dataclass
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, PROT_WRITE, Mapping, page_ceil, page_floor
 from gdb_uffd.trace.elf import ElfError
@@ -14,28 +11,12 @@ from gdb_uffd.trace.executable import Found
 from gdb_uffd.trace.files import Module, printable
 from gdb_uffd.trace.layout import NO_VVAR, file_segments
 from gdb_uffd.trace.notes import FileRange
+from gdb_uffd.trace.page_read import BadPage, PageData
 from gdb_uffd.trace.page_table import PageTable
 from gdb_uffd.trace.snapshot import Memory
-from gdb_uffd.trace.source import PAGES, SLOT_ZERO, UNAVAILABLE, ZERO, Segment
+from gdb_uffd.trace.source import PAGES, UNAVAILABLE, ZERO, Segment
 
 NOT_RECORDED = "was not recorded"
-
-
-@dataclass(frozen=True)
-class PageData:
-    """The mapped page file and its checksums (native u32, one a slot, as many as are there)."""
-
-    data: Optional[mmap.mmap]
-    sums: Any
-
-    def page(self, slot: int) -> Optional[bytes]:
-        """The page of `slot`; None when it is not there or damaged."""
-        if slot == SLOT_ZERO:
-            return bytes(PAGE_SIZE)
-        if self.data is None or slot >= len(self.sums) or (slot + 1) * PAGE_SIZE > len(self.data):
-            return None
-        page = self.data[slot * PAGE_SIZE : (slot + 1) * PAGE_SIZE]
-        return page if zlib.crc32(page) == self.sums[slot] else None
 
 
 def file_ranges(mappings: Sequence[Mapping]) -> List[FileRange]:
@@ -117,10 +98,12 @@ class RecordedPages:
 
     def _page(self, address: int) -> bytes:
         slot = self._table.slot(address)
-        page = self._pages.page(slot) if slot is not None else None
-        if page is None:
+        if slot is None:
             raise ElfError(f"{address:#x} is not in the trace")
-        return page
+        try:
+            return self._pages.read([slot])
+        except BadPage as bad:
+            raise ElfError(f"{address:#x}: {bad.reason}") from bad
 
     def writable(self, address: int) -> bool:
         """Whether the mapping that starts at `address` was recorded as writable."""

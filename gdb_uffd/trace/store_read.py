@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
 import os
-from array import array
 from collections import OrderedDict
 from dataclasses import replace
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -16,16 +14,11 @@ from gdb_uffd.trace.executable import Found, Identity, file_warnings, find_modul
 from gdb_uffd.trace.files import FileCache, MappedFile, Module, printable
 from gdb_uffd.trace.notes import Notes
 from gdb_uffd.trace.page_file import PAGES, SUMS, read_header
+from gdb_uffd.trace.page_read import PageData
 from gdb_uffd.trace.page_table import Delta, PageTable, TableError
 from gdb_uffd.trace.snapshot import Lookups, RecordedSnapshot
 from gdb_uffd.trace.store_index import Index, open_regular
-from gdb_uffd.trace.store_layout import (
-    PageData,
-    RecordedPages,
-    build,
-    file_ranges,
-    named_range,
-)
+from gdb_uffd.trace.store_layout import RecordedPages, build, file_ranges, named_range
 
 KEPT_TABLES = 4
 KEPT_LAYOUTS = 64
@@ -68,31 +61,20 @@ class StoreTrace:
         self._warn()
 
     def _open_pages(self) -> PageData:
-        """Map the page file as far as the index, the file and its checksums go."""
+        """The page file as far as the index, the file and its checksums go."""
         slots = max((row.slots for row, _ in self._rows if row is not None), default=1)
         pages_fd = open_regular(os.path.join(self.path, PAGES))
         try:
             sums_fd = open_regular(os.path.join(self.path, SUMS))
             try:
-                there = os.fstat(pages_fd).st_size // PAGE_SIZE
-                summed = os.fstat(sums_fd).st_size // 4
-                if min(there, summed) < slots:
-                    self._short = slots - min(there, summed)
                 self._check_header(os.pread(pages_fd, PAGE_SIZE, 0))
-                count = min(slots, there, summed)
-                if not count:
-                    return PageData(None, array("I"))
-                data = mmap.mmap(pages_fd, count * PAGE_SIZE, access=mmap.ACCESS_READ)
-                sums = mmap.mmap(sums_fd, count * 4, access=mmap.ACCESS_READ)
-                return PageData(data, memoryview(sums).cast("I"))
+                return PageData(self.path, os.dup(pages_fd), sums_fd, slots)
             finally:
                 os.close(sums_fd)
         except (OSError, ValueError, OverflowError) as error:
             raise UffdError(f"{printable(self.path)}: cannot be mapped ({error})") from error
         finally:
             os.close(pages_fd)
-
-    _short = 0
 
     def _check_header(self, page: bytes) -> None:
         head = read_header(page)
@@ -109,9 +91,9 @@ class StoreTrace:
 
     def _warn(self) -> None:
         shown = printable(self.path)
-        if self._short:
+        if self.pages.missing:
             self.warnings.append(
-                f"{shown}: truncated: {self._short} pages of its page file are missing and "
+                f"{shown}: truncated: {self.pages.missing} pages of its page file are missing and "
                 f"unavailable; gdb-uffd verify {shown} lists them"
             )
         if self.index.problem:
@@ -186,7 +168,7 @@ class StoreTrace:
         found, lookups = self._find_files(row, layout, notes, table)
         memory = build(layout.mappings, table, found, self.pages)
         memory.warnings = file_warnings(found, memory.segments)
-        made = TraceSnapshot(self.path, notes, memory, found, lookups)
+        made = TraceSnapshot(self.path, notes, memory, found, lookups, self.pages)
         top = found.main.top if found.main is not None else 0
         made.set_places(
             named_range(made.mappings, "[heap]", top), named_range(made.mappings, "[stack]")
@@ -255,4 +237,3 @@ class StoreTrace:
         self.index.close()
         self._tables.clear()
         self._found.clear()
-        self.pages = PageData(None, array("I"))
