@@ -6,7 +6,8 @@ from typing import List, Optional, Tuple, Type
 
 import gdb
 
-from gdb_uffd.client import gdb_call, gdb_hooks, gdb_session, gdb_settings, gdb_views
+from gdb_uffd import commands_travel
+from gdb_uffd.client import gdb_call, gdb_hooks, gdb_session, gdb_settings, gdb_travel, gdb_views
 from gdb_uffd.client.gdb_command import Command
 from gdb_uffd.client.gdb_util import flush_caches, pop_dummy_frames, quiet, say, user_errors
 from gdb_uffd.client.options import Parsed, split_files
@@ -59,6 +60,7 @@ class Spawn(Command):
         """Start the server and connect."""
         gdb_hooks.define_hooks()
         gdb_session.spawn(*split_files(parsed.rest, self.usage))
+        gdb_travel.follow(gdb_session.current())
 
 
 class Call(Command):
@@ -237,6 +239,7 @@ class Mappings(Command):
 
 COMMANDS: Tuple[Type[Command], ...] = (
     *(Spawn, Call, Dirty, Diff, Reset, Kill, Info, Mappings, Doctor),
+    *commands_travel.COMMANDS,
 )
 """Every subcommand, in the order of the bare `uffd`; those of a subject lie in a module of its
 own, commands_SUBJECT.py, each with its own COMMANDS."""
@@ -273,3 +276,4 @@ def register() -> None:
     _registered.extend(command() for command in COMMANDS)
     gdb_settings.register()
     gdb_hooks.install()
+    gdb_travel.install()

@@ -12,6 +12,7 @@ import gdb
 from gdb_uffd.client import gdb_places, gdb_session, gdb_settings
 from gdb_uffd.client.gdb_util import look, quiet, say
 from gdb_uffd.client.render import summary_line
+from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
 from gdb_uffd.client.wire import parse_summary
 from gdb_uffd.model import UffdError
 
@@ -69,7 +70,8 @@ def _malloc_address() -> int:
     return _malloc
 
 
-def _forget_symbols(event: object = None) -> None:
+def forget_symbols(event: object = None) -> None:
+    """Object files came, went or were moved."""
     global _malloc
     _malloc = None
     gdb_places.forget(event)
@@ -143,6 +145,14 @@ def before_leaving() -> None:
     gdb_session.lend_back()
 
 
+def before_reverse() -> None:
+    """`reverse-continue`: nothing can be delivered on the way back; gdb would warn of that."""
+    session = gdb_session.selected()
+    if session is not None and session.signal not in DEBUGGER_SIGNALS:
+        with contextlib.suppress(gdb.error):
+            quiet("queue-signal 0")
+
+
 def before_quit() -> None:
     """`quit` asks about live processes; ours is no loss, so it goes before gdb can ask."""
     if gdb_session.only_ours_live():
@@ -171,6 +181,7 @@ def define_hooks() -> None:
         _define(f"hookpost-{command}", "after_silent_command")
     for command in ("kill", "detach", "disconnect"):
         _define(f"hook-{command}", "before_leaving")
+    _define("hook-reverse-continue", "before_reverse")
     _define("hook-quit", "before_quit")
 
 
@@ -187,7 +198,7 @@ def install() -> None:
     gdb.events.inferior_call.connect(_on_inferior_call)
     gdb.events.before_prompt.connect(_before_prompt)
     gdb.events.connection_removed.connect(gdb_session.on_connection_removed)
-    gdb.events.new_objfile.connect(_forget_symbols)
-    gdb.events.clear_objfiles.connect(_forget_symbols)
+    gdb.events.new_objfile.connect(forget_symbols)
+    gdb.events.clear_objfiles.connect(forget_symbols)
     gdb.events.gdb_exiting.connect(_end_all)
     atexit.register(gdb_session.at_exit)

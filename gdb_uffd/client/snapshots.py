@@ -15,7 +15,7 @@ MAX_ROWS = 48
 
 _AROUND = 8  # rows at each end, and on each side of the present one
 
-_SILENT_SIGNALS = (0, signal.SIGTRAP, signal.SIGSTOP)
+DEBUGGER_SIGNALS = (0, signal.SIGTRAP, signal.SIGSTOP)
 """How a debugger stops a program: nothing that the program did."""
 
 MAX_NAMED = 6
@@ -179,7 +179,7 @@ def after(first: SnapshotInfo, info: SnapshotInfo) -> str:
 
 def signal_name(number_: int) -> str:
     """ "SIGSEGV" for a signal the program got; "" for how a debugger stops one."""
-    if number_ in _SILENT_SIGNALS:
+    if number_ in DEBUGGER_SIGNALS:
         return ""
     try:
         return signal.Signals(number_).name

@@ -140,7 +140,8 @@ def backward(session: Session, arguments: bytes) -> Optional[bytes]:
     journey = session.journey
     if arguments != b"c" or len(journey.trace.snapshots) < 2:
         return None
-    number = journey.place.number - (not journey.place.ran)
+    place = journey.place
+    number = place.number - (not place.ran)
     if journey.prepared is None and number < 0:
         return stop_reply(session, Stop(session.general, _SIGTRAP), b"replaylog:begin;")
     try:
@@ -149,18 +150,16 @@ def backward(session: Session, arguments: bytes) -> Optional[bytes]:
             if move.reconnect:
                 journey.cancel()
                 raise UffdError(f"snapshot {number} is another process: `uffd goto {number}`")
-            if move.lost:
-                message(session.connection, forgotten(move.lost))
+            changed = journey.changed_here()
+            if changed:
+                pages = "1 changed page" if changed == 1 else f"{changed} changed pages"
+                message(session.connection, f"{pages} of snapshot {place.number} forgotten")
         journey.arrive()
         session.arrive()
+        session.general = session.runner  # as the stop reply tells
     except UffdError as error:
         message(session.connection, str(error))
     return stop_reply(session, Stop(session.general, 0))
-
-
-def forgotten(pages: int) -> str:
-    """The line about `pages` that had been changed in the snapshot that is left."""
-    return f"{pages} changed page{'' if pages == 1 else 's'} forgotten"
 
 
 def stop_reply(session: Session, stop: Stop, reason: bytes = b"") -> bytes:

@@ -8,9 +8,9 @@ place aside, kept effects and all, and comes back to it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, FrozenSet, Optional, Tuple
+from typing import Callable, FrozenSet, Optional, Sequence, Tuple
 
-from gdb_uffd.model import PROT_EXEC, SnapshotInfo, UffdError
+from gdb_uffd.model import DirtyPage, SnapshotInfo, ThreadState, UffdError
 from gdb_uffd.replay.interface import Diversion
 from gdb_uffd.server import target_xml
 from gdb_uffd.server.endpoint import Endpoint
@@ -43,14 +43,12 @@ class Move:
     """What a move changes beside memory and registers.
 
     `reconnect`: another process (or another machine's registers), which gdb must be told by a
-    new connection.  `lost`: pages that the program had changed at the old place.
+    new connection.
     """
 
     number: int
     threads_changed: bool
-    libraries_changed: bool
     reconnect: bool
-    lost: int
 
 
 class Journey:
@@ -63,6 +61,7 @@ class Journey:
         self.place = self._open(number)
         self.prepared: Optional[Place] = None
         self.endpoint: Optional[Endpoint] = None  # where the next connection is expected
+        self.moves = 0
         self._aside: Optional[Place] = None
         self._returning = False  # `prepared` is what was set aside
 
@@ -113,9 +112,19 @@ class Journey:
         if self.place is not self._aside:
             self.place.close()
         self.place, self.prepared = self.prepared, None
+        self.moves += 1
         if self._returning:
             self._aside, self._returning = None, False
         return True
+
+    def changed_here(self) -> int:
+        """Pages that hold other bytes now than at the snapshot, by the program's doing or the
+        user's, and that a move forgets."""
+        diversion = self.place.diversion
+        if not diversion.info().get("dirty_pages"):
+            return 0
+        pages = diversion.report_all().pages
+        return sum(1 for page in pages if page.bytes_changed and _lasting(page))
 
     def set_aside(self) -> None:
         """Leave the present place as it is until `prepare_return`."""
@@ -124,20 +133,17 @@ class Journey:
         self._aside = self.place
 
     @property
-    def away(self) -> bool:
-        """Whether a place is set aside."""
-        return self._aside is not None
+    def threads_aside(self) -> Sequence[ThreadState]:
+        """The threads of the place that is set aside, if one is.  gdb must not see them end: when
+        it is back they would have other numbers."""
+        return self._aside.diversion.snapshot.threads if self._aside is not None else ()
 
     def _compare(self, there: Place) -> Move:
         old, new = self.place.diversion.snapshot, there.diversion.snapshot
-        dirty = self.place.diversion.info().get("dirty_pages", 0)
-        leaving = self.place is not self._aside
         return Move(
             number=there.number,
             threads_changed=_tids(old) != _tids(new),
-            libraries_changed=old.mappings is not new.mappings and _code(old) != _code(new),
             reconnect=_identity(old) != _identity(new),
-            lost=dirty if leaving and isinstance(dirty, int) else 0,
         )
 
     # -- connections --------------------------------------------------------------------------
@@ -170,15 +176,13 @@ class Journey:
             self._aside.close()
 
 
+def _lasting(page: DirtyPage) -> bool:
+    """Whether it is more than gdb's pushed frames, or what a call left below the stack pointer."""
+    return bool(page.bytes_above) if page.kind == "stack" else page.writers != ["malloc"]
+
+
 def _tids(snapshot: Snapshot) -> FrozenSet[int]:
     return frozenset(thread.tid for thread in snapshot.threads)
-
-
-def _code(snapshot: Snapshot) -> FrozenSet[Tuple[int, str]]:
-    """Where which file's code is mapped: libraries that came or went show here."""
-    return frozenset(
-        (m.start, m.name) for m in snapshot.mappings if m.prot & PROT_EXEC and m.name[:1] == "/"
-    )
 
 
 def _identity(snapshot: Snapshot) -> Tuple[object, ...]:

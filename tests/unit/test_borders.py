@@ -31,7 +31,8 @@ def name(path: Path) -> str:
 
 def gdb_side(path: Path) -> bool:
     relative = path.relative_to(PACKAGE)
-    return relative.parts[0] in ("client", "commands.py", "gdbinit.py")
+    first = relative.parts[0]
+    return first in ("client", "gdbinit.py") or first.startswith("commands")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
