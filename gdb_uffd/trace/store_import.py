@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Sequence
 
-from gdb_uffd.model import PAGE_SIZE, Mapping
+from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo
 from gdb_uffd.trace.core import CoreSnapshot, open_core
 from gdb_uffd.trace.files import FileRef, Module
 from gdb_uffd.trace.info import core_info
@@ -62,13 +62,18 @@ def import_cores(
 
 def add_core(writer: Writer, snapshot: CoreSnapshot, label: str) -> int:
     """Append a core to a trace; its number.  UffdError."""
-    info = replace(core_info(snapshot), label=label)
+    return add_snapshot(writer, snapshot, replace(core_info(snapshot), label=label)).number
+
+
+def add_snapshot(writer: Writer, snapshot: CoreSnapshot, info: SnapshotInfo) -> SnapshotInfo:
+    """Append a core of which `info` is known; `info` as it is in the trace.  UffdError."""
     pending = writer.begin(
         info, snapshot.threads, snapshot.auxv, _mappings(snapshot), _files(snapshot.modules)
     )
     try:
         _put_pages(pending, snapshot)
-        return pending.commit()
+        pending.commit()
+        return pending.info
     finally:
         pending.abandon()
 
