@@ -92,14 +92,15 @@ def _maker(kind: str) -> Callable[[], Any]:
     if kind == "xz":
         return lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
     if kind == "zstd":
-        zstandard = _package("zstandard", kind)
+        zstandard = package("zstandard", kind)
         return lambda: _Zstd(zstandard)
-    _package("lz4", kind)
-    frame = _package("lz4.frame", kind)
+    package("lz4", kind)
+    frame = package("lz4.frame", kind)
     return lambda: frame.LZ4FrameDecompressor()
 
 
-def _package(name: str, kind: str) -> Any:
+def package(name: str, kind: str) -> Any:
+    """The module `name`, which `kind` needs; UffdError when it is not installed."""
     import importlib
 
     try:

@@ -38,7 +38,7 @@ def make_notes(
     """All notes of a core, the first thread's first."""
     out: List[bytes] = []
     for index, thread in enumerate(threads):
-        out.append(_prstatus(pid, thread))
+        out.append(_prstatus(pid, thread, threads[0].signal))
         if index == 0:
             out.append(_prpsinfo(pid, name or thread.name))
         if thread.siginfo:
@@ -77,9 +77,11 @@ def _layout(features: int) -> bytes:
     )
 
 
-def _prstatus(pid: int, thread: ThreadState) -> bytes:
+def _prstatus(pid: int, thread: ThreadState, first_signal: int) -> bytes:
+    # The kernel writes the fatal signal into all of them, and BFD takes it from the last.
+    signal = thread.signal or first_signal
     description = _PRSTATUS.pack(
-        thread.signal, 0, 0, thread.signal, 0, 0, thread.sigmask, thread.tid, 0, pid, pid,
+        signal, 0, 0, signal, 0, 0, thread.sigmask, thread.tid, 0, pid, pid,
         *thread.registers.gpr, 1, 0,
     )  # fmt: skip
     return note(b"CORE", read.NT_PRSTATUS, description)

@@ -156,6 +156,21 @@ class FileCache:
         self._files.clear()
 
 
+def unchanged(cache: FileCache, path: str, ref: FileRef) -> MappedFile:
+    """The file `path` as it was when `ref` was taken of it; FileProblem when it is another now."""
+    if path.endswith(DELETED) and not os.path.lexists(path):
+        path = path[: -len(DELETED)]
+    opened = cache.open(path)
+    now = opened.ref()
+    if ref.build_id or now.build_id:
+        same = ref.build_id == now.build_id
+    else:
+        same = (ref.size, ref.mtime_ns) == (now.size, now.mtime_ns)
+    if not same:
+        raise FileProblem("is not the file that was mapped")
+    return opened
+
+
 def close_map(data: mmap.mmap) -> None:
     """Unmap `data`; where native code still holds a view of it, its end unmaps it."""
     try:

@@ -18,6 +18,7 @@ from typing import Mapping as Dictionary
 from gdb_uffd.model import PAGE_SIZE, XSTATE_SIZE, Mapping, Registers, SnapshotInfo, ThreadState
 from gdb_uffd.trace.files import FileRef
 from gdb_uffd.trace.notes import MAX_AUXV, SIGINFO_SIZE, USER_END
+from gdb_uffd.trace.source import SLOT_UNAVAILABLE
 
 SUFFIX = ".uffd"
 INDEX = "index.sqlite"
@@ -98,11 +99,19 @@ class Row:
         if not all(type(d) is bytes and len(d) == DIGEST_SIZE for d in digests):
             raise FormatError("a reference in its row is none")
         threads, changed, pause_us, signal, slots = rest
+        if not 0 < slots <= SLOT_UNAVAILABLE:
+            raise FormatError(f"its row speaks of {slots} pages")
         info = SnapshotInfo(
             number, time_ns, mono_ns, label, pid, tid, name, function, threads, changed, pause_us,
             signal,
         )  # fmt: skip
         return cls(info, slots, *digests)
+
+
+def trace_path(path: str) -> str:
+    """`path` with the ending that traces have."""
+    path = path.rstrip("/") or path
+    return path if path.endswith(SUFFIX) else path + SUFFIX
 
 
 def row_crc(columns: Sequence[Any]) -> int:

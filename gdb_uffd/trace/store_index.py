@@ -65,11 +65,14 @@ def open_regular(path: str) -> int:
 class Index:
     """The rows and objects of a trace.  Methods raise FormatError for damaged ones."""
 
-    def __init__(self, directory: str) -> None:
-        """Open it; UffdError, one line, when it is no index that this version can read."""
+    def __init__(self, directory: str, shown: str = "") -> None:
+        """Open it; UffdError, one line, when it is no index that this version can read.
+        `shown`: what the user calls the trace."""
         self.directory = directory
+        self.shown = printable(shown or directory)
         self.path = os.path.join(directory, form.INDEX)
         self.finished = False
+        self.version = ""
         self.problem = ""  # why not all rows of `snapshots` could be read
         self._objects: Dict[bytes, bytes] = {}
         self._objects_bytes = 0
@@ -83,7 +86,7 @@ class Index:
                 raise
         except sqlite3.Error as error:
             raise UffdError(
-                f"{printable(self.path)}: damaged ({error}); get the trace again"
+                f"{self.shown}: damaged index ({error}); get the trace again"
             ) from error
         except OSError as error:
             name = os.fsdecode(error.filename) if error.filename is not None else self.path
@@ -120,7 +123,7 @@ class Index:
             head = os.pread(fd, _HEADER, 0)
         finally:
             os.close(fd)
-        shown = printable(self.directory)
+        shown = self.shown
         if len(head) < _HEADER or head[:16] != MAGIC:
             raise UffdError(f"{shown}: its {form.INDEX} is no trace index; get the trace again")
         (application,) = struct.unpack_from(">I", head, _APPLICATION_ID)
@@ -128,6 +131,7 @@ class Index:
         if application != form.APPLICATION_ID:
             raise UffdError(f"{shown}: its {form.INDEX} is a database of something else")
         check_version(shown, version)
+        self.version = f"{version // 1000}.{version % 1000}"
         beside = any(os.path.lexists(self.path + end) for end in (WAL, JOURNAL))
         self.finished = head[_WRITE_VERSION] == 1 and not beside
 
@@ -188,7 +192,7 @@ class Index:
         for name, sql in form.SCHEMA.items():
             if found.get(name) != sql:
                 raise UffdError(
-                    f"{printable(self.path)}: damaged (its table {name!r} is not as every trace "
+                    f"{self.shown}: damaged index (its table {name!r} is not as every trace "
                     "has it); get the trace again"
                 )
 
@@ -250,6 +254,12 @@ class Index:
         except (sqlite3.Error, OverflowError) as error:
             raise form.FormatError(f"the index is damaged ({error})") from error
         return row
+
+    def copy_to(self, target: str) -> None:
+        """A copy in one file, all of the log in it, 0600; sqlite3.Error, OSError."""
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(target)) as copy:
+            self._connection.backup(copy)
 
     def close(self) -> None:
         """Close the index.  Idempotent."""

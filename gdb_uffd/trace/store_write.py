@@ -22,7 +22,7 @@ from typing import Mapping as Dictionary
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, ThreadState, UffdError, page_ceil
 from gdb_uffd.trace import store_format as form
-from gdb_uffd.trace.files import FileCache, FileProblem, FileRef, printable
+from gdb_uffd.trace.files import FileCache, FileProblem, FileRef, printable, unchanged
 from gdb_uffd.trace.page_file import PAGES, SUMS, PageFile, header_page
 from gdb_uffd.trace.page_table import Delta, PageTable, zeros
 from gdb_uffd.trace.store_pending import Pending
@@ -32,12 +32,6 @@ CHECKPOINT_PAGES = 16384
 """Pages (64 MiB) of the index's log after which it is folded into the index."""
 
 NO_FILES: Dictionary[str, FileRef] = {}
-
-
-def trace_path(path: str) -> str:
-    """`path` with the ending that traces have."""
-    path = path.rstrip("/") or path
-    return path if path.endswith(form.SUFFIX) else path + form.SUFFIX
 
 
 class Writer:
@@ -54,7 +48,7 @@ class Writer:
         `self_contained`: the files that the process has mapped are copied into it.
         UffdError when something is there already, or it cannot be made.
         """
-        path = os.path.abspath(trace_path(path))
+        path = os.path.abspath(form.trace_path(path))
         shown = printable(path)
         if os.path.lexists(path):
             raise UffdError(f"{shown}: exists already; remove it or choose another name")
@@ -154,13 +148,9 @@ class Writer:
     def _embed_file(self, path: str, ref: FileRef) -> bytes:
         cache = FileCache()
         try:
-            opened = cache.open(path)
-        except FileProblem:
-            return b""
-        try:
-            if ref.build_id != opened.build_id or (
-                not ref.build_id and (ref.size, ref.mtime_ns) != (len(opened.data), opened.mtime_ns)
-            ):
+            try:
+                opened = unchanged(cache, path, ref)
+            except FileProblem:
                 return b""
             size = len(opened.data)
             slots = array("I")
