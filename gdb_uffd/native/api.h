@@ -140,13 +140,14 @@ struct page_range { uint64_t start, end, categories; };
 int pagemap_scan(int pid, uint64_t start, uint64_t end, uint64_t categories,
 		 struct page_range *ranges, size_t room);
 
-struct record_map { uint64_t start, end; uint32_t how, state; };
+struct record_map { uint64_t start, end; uint32_t how, state; bool code; ...; };
 struct ranges { struct page_range *at; size_t count; ...; };
-struct record_piece { uint64_t start, end; bool bytes; ...; };
+struct record_piece { uint64_t start, end, bytes; };
 struct record {
 	bool direct, scans;
 	int uffd;
-	struct ranges dirty, present, before;
+	struct ranges dirty, present, before, traps;
+	size_t range_cursor;
 	struct error error;
 	...;
 };

@@ -123,16 +123,18 @@ void record_deinit(struct record *record)
 	ranges_deinit(&record->before);
 	ranges_deinit(&record->own);
 	ranges_deinit(&record->own_before);
+	ranges_deinit(&record->code);
+	ranges_deinit(&record->traps);
 	free(record->hashes.at);
 	free(record->hashes_before.at);
 	record->hashes = record->hashes_before = (struct page_hashes){0};
 }
 
-/* Appends the pages of [start, end) that match; ranges that touch are joined. */
+/* Appends the pages of [start, end) that match; those of them that touch are joined. */
 static int scan(struct record *record, const struct page_scan *what, uint64_t start, uint64_t end,
 		struct ranges *out, uint64_t flags)
 {
-	const size_t room = 512;
+	const size_t room = 512, first = out->count;
 
 	while (start < end) {
 		int rc = ranges_reserve(out, room);
@@ -146,7 +148,7 @@ static int scan(struct record *record, const struct page_scan *what, uint64_t st
 		if (walked <= start)
 			return -EIO;
 		for (int i = 0; i < got; i++) {
-			struct page_range *last = out->count ? &out->at[out->count - 1] : NULL;
+			struct page_range *last = out->count > first ? &out->at[out->count - 1] : NULL;
 			struct page_range range = {at[i].start, at[i].end, flags};
 			if (last && last->end == range.start && last->categories == flags)
 				last->end = range.end;
@@ -163,6 +165,7 @@ static int read_pagemap(struct record *record, bool own, uint64_t start, uint64_
 			struct ranges *out, uint64_t flags)
 {
 	uint64_t entries[512];
+	const size_t first = out->count;
 
 	while (start < end) {
 		size_t want = (end - start) / PAGE_BYTES < 512 ? (end - start) / PAGE_BYTES : 512;
@@ -172,7 +175,7 @@ static int read_pagemap(struct record *record, bool own, uint64_t start, uint64_
 		for (ssize_t i = 0; i < got / 8; i++, start += PAGE_BYTES) {
 			bool used = entries[i] >> 63 || (entries[i] >> 62 & 1);
 			bool file = entries[i] >> 61 & 1;
-			struct page_range *last = out->count ? &out->at[out->count - 1] : NULL;
+			struct page_range *last = out->count > first ? &out->at[out->count - 1] : NULL;
 			if (!used || (own && file))
 				continue;
 			if (last && last->end == start && last->categories == flags)
@@ -311,6 +314,7 @@ int record_scan(struct record *record, struct record_map *maps, size_t count)
 	record->hashes.count = record->hash_cursor = 0;
 	record->dirty.count = record->range_cursor = 0;
 	record->page_cursor = 0;
+	record->code.count = record->traps.count = 0;
 	for (size_t i = 0; i < count; i++) {
 		struct record_map *map = &maps[i];
 		bool shared = map->how == RECORD_SHARED || map->how == RECORD_SHARED_WHOLE;
@@ -323,6 +327,8 @@ int record_scan(struct record *record, struct record_map *maps, size_t count)
 			map->state = RECORD_UNTRACKED;
 			rc = scan_untracked(record, map);
 		}
+		if (rc == 0 && map->code)
+			rc = ranges_add(&record->code, map->start, map->end, 0);
 		if (rc < 0)
 			return fail(&record->error, -rc, "scanning %#lx-%#lx", (unsigned long)map->start,
 				    (unsigned long)map->end);
@@ -408,10 +414,10 @@ static void output_add(struct output *out, uint64_t page, bool bytes)
 {
 	struct record_piece *last = out->count ? &out->pieces[out->count - 1] : NULL;
 
-	if (last && last->end == page && last->bytes == bytes)
+	if (last && last->end == page && last->bytes == (bytes ? 1u : 0u))
 		last->end += PAGE_BYTES;
 	else
-		out->pieces[out->count++] = (struct record_piece){page, page + PAGE_BYTES, bytes};
+		out->pieces[out->count++] = (struct record_piece){page, page + PAGE_BYTES, bytes ? 1 : 0};
 	if (bytes)
 		out->used += PAGE_BYTES;
 }
@@ -453,6 +459,17 @@ static void advance(struct record *record, uint64_t page)
 	record->page_cursor = page;
 }
 
+/* Notes a page of code with an int3 in it: the byte may be a breakpoint's. */
+static int note_trap(struct record *record, uint64_t page, const uint8_t *bytes)
+{
+	size_t i = ranges_after(&record->code, page);
+
+	if (i == record->code.count || record->code.at[i].start > page ||
+	    !memchr(bytes, 0xcc, PAGE_BYTES))
+		return 0;
+	return ranges_add(&record->traps, page, page + PAGE_BYTES, 0);
+}
+
 /* Takes the pages that were read behind out->used, and says where to go on. */
 static int take(struct record *record, struct output *out, const struct iovec *from, size_t count,
 		size_t got, bool compare)
@@ -471,6 +488,9 @@ static int take(struct record *record, struct output *out, const struct iovec *f
 			if (equal < 0)
 				return equal;
 			if (!equal) {
+				int rc = record->code.count ? note_trap(record, page, bytes) : 0;
+				if (rc < 0)
+					return rc;
 				if (bytes != out->to + out->used)
 					memmove(out->to + out->used, bytes, PAGE_BYTES);
 				output_add(out, page, true);

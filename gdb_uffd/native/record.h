@@ -28,6 +28,7 @@ struct record_map {
 	uint64_t start, end;
 	uint32_t how;   /* in */
 	uint32_t state; /* out */
+	bool code;      /* in: executable, so that a debugger may have put breakpoints there */
 };
 
 struct ranges {
@@ -44,10 +45,9 @@ struct page_hashes {
 	size_t count, room;
 };
 
-/* Consecutive pages that record_copy took; `bytes` false: they could not be read. */
+/* Consecutive pages that record_copy took; `bytes` 0: they could not be read. */
 struct record_piece {
-	uint64_t start, end;
-	bool bytes;
+	uint64_t start, end, bytes;
 };
 
 struct record {
@@ -61,6 +61,8 @@ struct record {
 	struct ranges present;  /* pages that hold something of their own, in the last scan */
 	struct ranges before;   /* `present` of the scan before */
 	struct ranges own, own_before; /* of RECORD_WHOLE mappings: pages that are no file's */
+	struct ranges code;            /* executable mappings */
+	struct ranges traps;           /* pages of code that were copied with an int3 in them */
 	struct page_hashes hashes, hashes_before;
 	size_t hash_cursor, range_cursor;
 	uint64_t page_cursor;

@@ -38,6 +38,7 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("forbid"), source("forbid.c")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
         [*C, "-o", target("rounds"), source("rounds.c")],
+        [*C, "-o", target("puppet"), source("puppet.c")],
         [*CXX, "-std=c++17", "-o", target("ledger"), source("ledger.cpp")],
     ]
 
