@@ -41,19 +41,19 @@ class Uffd(gdb.Command):
 
 
 class Spawn(Command):
-    """Open a core file; nothing runs until you call something.
+    """Open a core file or a trace; nothing runs until you call something.
 
-    Usage: uffd spawn CORE [EXECUTABLE]
+    Usage: uffd spawn FILE [EXECUTABLE]
 
-    CORE was written by the kernel or by gdb's gcore.  The executable and the libraries are
-    found from the core unless EXECUTABLE is given.  A core that this inferior already has
-    is closed first.
+    FILE is a core, written by the kernel or by gdb's gcore, or a trace of many snapshots,
+    NAME.uffd.  The executable and the libraries are found from it unless EXECUTABLE is
+    given.  What this inferior already has open is closed first.
 
     Example:
         uffd spawn core.4711
         uffd spawn core.4711 build/server"""
 
-    name, usage = "spawn", "uffd spawn CORE [EXECUTABLE]"
+    name, usage = "spawn", "uffd spawn FILE [EXECUTABLE]"
     completer = gdb.COMPLETE_FILENAME
 
     def run(self, parsed: Parsed) -> None:
@@ -143,7 +143,8 @@ class Reset(Command):
 
     Usage: uffd reset
 
-    The process that ran ends; memory, registers and mappings are the core's again.
+    The process that ran ends; memory, registers and mappings are those of the core again, or
+    of the present snapshot of a trace.
 
     Example:
         print push(7)
@@ -186,7 +187,7 @@ class Kill(Command):
 
 
 class Info(Command):
-    """Show what is open: core, process, pages fed and dirtied, server.
+    """Show what is open: core or snapshot, process, pages fed and dirtied, server.
 
     Usage: uffd info [-json]
 

@@ -6,10 +6,11 @@ from typing import Optional, Sequence, Tuple, Type
 
 import gdb
 
-from gdb_uffd.client import gdb_session, gdb_travel, gdb_travel_map, snapshots
+from gdb_uffd.client import gdb_session, gdb_travel, gdb_travel_changes, gdb_travel_map, snapshots
 from gdb_uffd.client.gdb_command import Command, Completion
-from gdb_uffd.client.gdb_util import look, say, say_json, user_errors
-from gdb_uffd.client.options import Parsed
+from gdb_uffd.client.gdb_util import look, say, say_json
+from gdb_uffd.client.options import Parsed, split_files
+from gdb_uffd.client.text import plural, size
 from gdb_uffd.model import UffdError
 
 
@@ -69,16 +70,14 @@ class Goto(Command):
         uffd goto +1
         uffd goto "after insert\""""
 
-    name, usage = "goto", "uffd goto N|LABEL|+N|-N|start|end"
+    name, usage, dashes = "goto", "uffd goto N|LABEL|+N|-N|start|end", True
 
-    @user_errors
-    def invoke(self, argument: str, from_tty: bool) -> None:
-        """Move.  No options: -1 is a place."""
-        self.dont_repeat()
+    def run(self, parsed: Parsed) -> None:
+        """Move."""
         session = gdb_session.current()
-        if not argument.strip():
+        if not parsed.rest:
             raise UffdError(f"where to? usage: {self.usage}")
-        gdb_travel.goto(session, argument.strip())
+        gdb_travel.goto(session, parsed.rest)
 
     def complete(self, text: str, word: Optional[str]) -> Completion:
         """Labels, start, end, numbers."""
@@ -143,5 +142,68 @@ class When(Command):
         gdb_travel_map.when(session, parsed.rest, parsed.has("monotonic"), parsed.has("json"))
 
 
-COMMANDS: Tuple[Type[Command], ...] = (Snapshots, Goto, Map, When)
+class Changes(Command):
+    """Tell what differs between two snapshots: pages, and the variables with both values.
+
+    Usage: uffd changes [-json] [-full] A [B]
+
+      -json   print one line, one JSON object
+      -full   do not leave out lines of a long list
+
+    A and B are numbers, labels, +N, -N, start or end; without B it is the present snapshot.
+    Variables are those in memory of their own: global ones and static ones.
+
+    Example:
+        uffd changes 3 5
+        uffd changes -1"""
+
+    name, usage = "changes", "uffd changes [-json] [-full] A [B]"
+    options, dashes = ("json", "full"), True
+
+    def run(self, parsed: Parsed) -> None:
+        """Compare."""
+        session = gdb_session.current()
+        if not parsed.rest:
+            raise UffdError(f"which two snapshots? usage: {self.usage}")
+        as_json, full = parsed.has("json"), parsed.has("full")
+        gdb_travel_changes.changes(session, parsed.rest, self.usage, as_json, full)
+
+    def complete(self, text: str, word: Optional[str]) -> Completion:
+        """Options, then names of snapshots."""
+        found = super().complete(text, word)
+        if word is None or isinstance(found, list):
+            return found
+        return [name for name in _names(word) or [] if name.isidentifier() or name.isdigit()]
+
+
+class Export(Command):
+    """Write the process as it is now as a core file, which any gdb opens.
+
+    Usage: uffd export FILE
+
+    Also what calls changed and was kept is in it.  FILE must not exist; it is for you alone
+    to read (mode 0600).
+
+    Example:
+        uffd goto 3
+        print push(7)
+        uffd export after-push.core"""
+
+    name, usage = "export", "uffd export FILE"
+    completer = gdb.COMPLETE_FILENAME
+
+    def run(self, parsed: Parsed) -> None:
+        """Ask the server to write it."""
+        session = gdb_session.current()
+        path, more = split_files(parsed.rest, self.usage)
+        if more:
+            raise UffdError(f"one file, please; usage: {self.usage}")
+        done = session.request("export", {"path": path})
+        session.calls_pending = False
+        lost = int(done["unavailable_pages"])
+        left_out = f"; {plural(lost, 'page')} could not be had" if lost else ""
+        say(f"{path}: {size(int(done['size']))}{left_out}")
+
+
+COMMANDS: Tuple[Type[Command], ...] = (Snapshots, Goto, Map, When, Changes, Export)
 """Every subcommand of this module, in the order of the bare `uffd`."""

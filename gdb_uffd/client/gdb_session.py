@@ -11,7 +11,15 @@ import gdb
 
 from gdb_uffd.client import gdb_settings, launch, text
 from gdb_uffd.client.gdb_saved import borrowed
-from gdb_uffd.client.gdb_util import decoded, look, quiet, quote_file, say, setting
+from gdb_uffd.client.gdb_util import (
+    decoded,
+    look,
+    quiet,
+    quote_file,
+    say,
+    setting,
+    silent_stdout,
+)
 from gdb_uffd.client.options import check_readable, check_recording
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
 from gdb_uffd.client.wire import Ready, decode, encode, one_line
@@ -79,6 +87,10 @@ _SLOW = frozenset(
     + ("snapshots", "goto", "back", "changes", "export")
 )
 """Packets whose work grows with what was written or recorded; gdb waits 2 s for the others."""
+
+_travelled: List[bool] = []
+"""Not empty once gdb stopped by travelling: it takes that for a signal, and says so once more at
+its next connection, past whatever captures its output (infrun.c, stopped_by_random_signal)."""
 
 _sessions: Dict[int, Session] = {}
 _leaving: List[Session] = []
@@ -151,9 +163,14 @@ def connect(session: Session, executable: str, socket: str) -> None:
     # Libraries are local files: through "target:" gdb would ask the server for each of them.
     if gdb.parameter("sysroot") in ("target:", "remote:"):
         borrowed.take("sysroot", "")
+    asking = may_ask()
     try:
-        with setting("print symbol-loading", "off"), setting("suppress-cli-notifications", "on"):
-            noise = gdb.execute(f"target remote {socket}", to_string=not may_ask())
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(setting("print symbol-loading", "off"))
+            stack.enter_context(setting("suppress-cli-notifications", "on"))
+            if _travelled and not asking:
+                stack.enter_context(silent_stdout())
+            noise = gdb.execute(f"target remote {socket}", to_string=not asking)
     except gdb.error as error:
         raise UffdError(
             f"gdb could not connect ({one_line(str(error))}){session.death()}"
@@ -176,6 +193,11 @@ def note_threads(session: Session) -> None:
     # Asking for the list costs packets, so it is asked for once.
     threads = gdb.selected_inferior().threads()
     session.thread_numbers = {each.ptid[1]: each.num for each in threads}
+
+
+def note_travel() -> None:
+    """gdb stopped at another snapshot."""
+    _travelled[:] = [True]
 
 
 def may_ask() -> bool:

@@ -109,6 +109,8 @@ def follow(session: Session) -> None:
     if where["moves"] == session.moves:
         return
     _arrived(session, where)
+    if session.moves:
+        gdb_session.note_travel()
     # What ran before may have loaded libraries, too; gdb lists those that are in memory.
     if session.ready.snapshots > 1:
         _update_libraries(session, where)

@@ -11,7 +11,7 @@ from typing import Any, Dict, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_settings, launch, render, text
+from gdb_uffd.client import gdb_settings, gdb_travel, launch, render, snapshots, text
 from gdb_uffd.client.gdb_session import Session, selected
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import look, say, say_json
@@ -100,7 +100,7 @@ def info(as_json: bool) -> None:
         if as_json:
             say_json({"session": False})
         else:
-            say("no core is spawned in this inferior: `uffd spawn CORE` does that")
+            say("no core is spawned in this inferior: `uffd spawn FILE` does that")
         return
     data: Dict[str, Any] = session.request("info")
     if as_json:
@@ -110,10 +110,17 @@ def info(as_json: bool) -> None:
         say_json(data)
         return
     ready = session.ready
-    pages = f"{text.plural(ready.total_pages, 'page')} ({text.size(ready.total_pages * PAGE_SIZE)})"
-    rows = [
-        ("core", f"{ready.core} ({text.plural(ready.threads, 'thread')}, {pages})"),
-        ("executable", ready.executable or "not found"),
+    total = int(data.get("total_pages") or 0)
+    pages = f"{text.plural(total, 'page')} ({text.size(total * PAGE_SIZE)})"
+    holds = f"{text.plural(int(data.get('threads') or 0), 'thread')}, {pages}"
+    if ready.snapshots > 1:
+        every = gdb_travel.all_snapshots(session)
+        here = snapshots.headline(every, session.snapshot, look()).partition(" ")[2]
+        rows = [("trace", ready.core), ("snapshot", f"{here} ({holds})")]
+    else:
+        rows = [("core", f"{ready.core} ({holds})")]
+    rows += [
+        ("executable", str(data.get("executable") or "not found")),
         ("process", _process(data)),
         ("server", f"pid {session.server.process.pid}, gdb_uffd {ready.server}"),
     ]

@@ -136,6 +136,11 @@ def split_range(text: str) -> Tuple[str, str]:
     return text.strip(), ""
 
 
+def split_names(text: str) -> List[str]:
+    """Names one after the other; a label with blanks in it is quoted."""
+    return re.findall(r"\"[^\"]*\"|'[^']*'|\S+", text)
+
+
 def completions(snapshots: Sequence[SnapshotInfo], text: str) -> List[str]:
     """Labels, `start`, `end` and numbers that begin with `text`.  Numbers only once one is begun:
     a thousand of them would bury the labels."""

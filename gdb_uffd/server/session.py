@@ -124,7 +124,7 @@ class Session:
         return max(self.diversion.snapshot.pid, 1)
 
     def registers_packet(self) -> bytes:
-        """The framed `g` reply for the general thread.  PacketError when there is no such thread."""
+        """The framed `g` reply for the general thread.  PacketError when it is not there."""
         packet = self._framed_registers.get(self.general)
         if packet is None:
             packet = frame(self.layout.encode_hex(self.registers()))

@@ -6,8 +6,9 @@ import zlib
 from dataclasses import asdict, replace
 from typing import Any, Callable, Dict, Sequence
 
-from gdb_uffd.model import PAGE_SIZE, PROT_EXEC, Mapping, to_json
-from gdb_uffd.server.arguments import Arguments, boolean, integer, path
+from gdb_uffd.model import PAGE_SIZE, PROT_EXEC, Mapping, page_floor, to_json
+from gdb_uffd.server import export
+from gdb_uffd.server.arguments import Arguments, address, boolean, integer, path
 from gdb_uffd.server.journey import Move
 from gdb_uffd.server.session import Facts, Session
 from gdb_uffd.trace.source import UNAVAILABLE, Segment
@@ -104,6 +105,25 @@ def _listen(session: Session, arguments: Arguments) -> Any:
     return {}
 
 
+def _changes(session: Session, arguments: Arguments) -> Any:
+    from gdb_uffd.server import changes  # native code, which may lack
+
+    trace = session.journey.trace
+    return changes.compare(trace, integer(arguments, "a"), integer(arguments, "b"))
+
+
+def _changes_image(session: Session, arguments: Arguments) -> Any:
+    from gdb_uffd.server import changes
+
+    a, b = integer(arguments, "a"), integer(arguments, "b")
+    return changes.image(session.journey.trace, a, b, page_floor(address(arguments)))
+
+
+def _export(session: Session, arguments: Arguments) -> Any:
+    session.diversion.commit_pending()
+    return export.export(session, path(arguments))
+
+
 VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {
     "snapshots": _snapshots,
     "where": _where,
@@ -112,4 +132,7 @@ VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {
     "back": _back,
     "stay": _stay,
     "listen": _listen,
+    "changes": _changes,
+    "changes-image": _changes_image,
+    "export": _export,
 }

@@ -1,0 +1,80 @@
+"""Traces without a recorder: a core as the first snapshot, then the same process with a few pages
+written anew at each further one."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Callable, Dict, List
+
+from gdb_uffd.model import PAGE_SIZE, Mapping, page_floor
+from gdb_uffd.trace import store_import
+from gdb_uffd.trace.core import CoreSnapshot, open_core
+from gdb_uffd.trace.store_write import Writer
+
+ROOM = 0x10000000000
+"""Where the additional memory of `recorded` lies."""
+
+STEP_NS = 10_000_000
+
+Edit = Callable[[int], Dict[int, bytes]]
+"""For a snapshot's number: address -> bytes there from then on."""
+
+
+def recorded(
+    core: Path,
+    path: Path,
+    count: int,
+    edits: Callable[[CoreSnapshot], Edit],
+    label: Callable[[int], str] = lambda number: "",
+    room: int = 0,
+    dirty: float = 0.01,
+) -> Path:
+    """A trace of `count` snapshots, 10 ms apart, at `path`.
+
+    `room`: bytes of memory that the process has beyond the core's, of random content, a share
+    of `dirty` of which changes from each snapshot to the next.
+    """
+    snapshot = open_core(str(core), None)
+    edit = edits(snapshot)
+    mappings: List[Mapping] = store_import._mappings(snapshot)
+    files = store_import._files(snapshot.modules)
+    if room:
+        mappings = sorted([*mappings, Mapping(ROOM, ROOM + room, 3)], key=lambda m: m.start)
+    first = store_import.core_info(snapshot)
+    pages: Dict[int, bytearray] = {}
+    chance = random.Random(7)
+    try:
+        with Writer.create(str(path)) as writer:
+            for number in range(count):
+                info = replace(
+                    first,
+                    time_ns=first.time_ns + number * STEP_NS,
+                    monotonic_ns=STEP_NS * (number + 1),
+                    label=label(number),
+                )
+                pending = writer.begin(info, snapshot.threads, snapshot.auxv, mappings, files)
+                if number == 0:
+                    store_import._put_pages(pending, snapshot)
+                    if room:
+                        pending.area(ROOM, room // PAGE_SIZE)
+                        for start in range(0, room, 1 << 24):
+                            piece = os.urandom(min(1 << 24, room - start))
+                            pending.put(ROOM + start, piece)
+                else:
+                    for address, data in edit(number).items():
+                        start = page_floor(address)
+                        page = pages.get(start)
+                        if page is None:
+                            page = pages[start] = bytearray(snapshot.read(start, PAGE_SIZE))
+                        page[address - start : address - start + len(data)] = data
+                        pending.put(start, page)
+                    total = room // PAGE_SIZE
+                    for n in sorted(chance.sample(range(total), int(total * dirty))):
+                        pending.put(ROOM + n * PAGE_SIZE, os.urandom(PAGE_SIZE))
+                pending.commit()
+    finally:
+        snapshot.close()
+    return path
