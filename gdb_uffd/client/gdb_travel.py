@@ -174,7 +174,7 @@ def on_stop(_event: object) -> None:
             follow(session)
 
 
-def before_prompt(_event: object = None) -> None:
+def _refresh(_event: object = None) -> None:
     """The selected inferior may be another one, or its session over."""
     show_conveniences()
 
@@ -250,6 +250,7 @@ def _thread(tid: int) -> Optional[gdb.InferiorThread]:
 
 
 def install() -> None:
-    """Connect to gdb's events; called once, at load."""
+    """Connect to gdb's events; called once, at load, after gdb_hooks (which ends sessions)."""
     gdb.events.stop.connect(on_stop)
-    gdb.events.before_prompt.connect(before_prompt)
+    gdb.events.before_prompt.connect(_refresh)
+    gdb.events.connection_removed.connect(_refresh)

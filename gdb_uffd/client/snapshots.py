@@ -7,7 +7,7 @@ import signal
 import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.client.text import Look, milliseconds, number, printable
+from gdb_uffd.client.text import Look, number, printable
 from gdb_uffd.model import SCHEMA_VERSION, SnapshotInfo, UffdError, to_json
 
 MAX_ROWS = 48
@@ -179,7 +179,14 @@ def after(first: SnapshotInfo, info: SnapshotInfo) -> str:
     passed = elapsed_ns(first, info)
     if passed is None:
         return ""
-    return f"{'-' if passed < 0 else '+'}{milliseconds(abs(passed) / 1e6)}"
+    return f"{'-' if passed < 0 else '+'}{duration(abs(passed))}"
+
+
+def duration(ns: int) -> str:
+    """To the millisecond or better: "0.3 ms", "12.5 ms", "250 ms", "1.250 s"."""
+    if ns >= 10**9:
+        return f"{ns / 1e9:.3f} s"
+    return f"{ns / 1e6:.0f} ms" if ns >= 10**8 or not ns else f"{ns / 1e6:.1f} ms"
 
 
 def signal_name(number_: int) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 from typing import List, NamedTuple, Optional
 
-from gdb_uffd.model import GPR, UffdError
-from gdb_uffd.replay.interface import ACCESS_WATCH, Disconnected, Resume, Stop
+from gdb_uffd.model import GPR, MemoryUnavailable, UffdError
+from gdb_uffd.replay.interface import ACCESS_WATCH, WRITE_WATCH, Disconnected, Resume, Stop
 from gdb_uffd.server import signals, threads
 from gdb_uffd.server.connection import message
 from gdb_uffd.server.session import PacketError, Session, parse_hex
 
 _SIGINT, _SIGTRAP = 2, 5
+_WRITES = (WRITE_WATCH, ACCESS_WATCH)
 _MAX_WATCH_BYTES = 1 << 20  # beyond any debug register; the diversion refuses the rest
 
 _WATCH_NAMES = {"watch": b"watch", "rwatch": b"rwatch", "awatch": b"awatch"}
@@ -132,34 +133,63 @@ def _run(session: Session, action: Resume) -> bytes:
 
 
 def backward(session: Session, arguments: bytes) -> Optional[bytes]:
-    """`bc`: to the snapshot that was prepared; else back to the present one if the program was
-    resumed since, else to the one before (gdb manual, "Packets", `bc`).
+    """`bc`, `bs`: to the snapshot that was prepared; else back to the present one if the program
+    was resumed since, else to the one before (gdb manual, "Packets").
 
-    The stop has no signal: nothing is hit or delivered by travelling.
+    Nothing lies between two snapshots, so a step goes as far as everything else; gdb steps
+    where it must look at a software watchpoint.  The stop has no signal: nothing is hit or
+    delivered by travelling, but a watchpoint tells that the value is another than it was.
     """
     journey = session.journey
-    if arguments != b"c" or len(journey.trace.snapshots) < 2:
+    if arguments not in (b"c", b"s") or len(journey.trace.snapshots) < 2:
         return None
     place = journey.place
     number = place.number - (not place.ran)
     if journey.prepared is None and number < 0:
-        return stop_reply(session, Stop(session.general, _SIGTRAP), b"replaylog:begin;")
+        return stop_reply(session, Stop(session.runner, _SIGTRAP), b"replaylog:begin;")
     try:
         if journey.prepared is None:
-            move = journey.prepare(number)
-            if move.reconnect:
-                journey.cancel()
-                raise UffdError(f"snapshot {number} is another process: `uffd goto {number}`")
-            changed = journey.changed_here()
-            if changed:
-                pages = "1 changed page" if changed == 1 else f"{changed} changed pages"
-                message(session.connection, f"{pages} of snapshot {place.number} forgotten")
-        journey.arrive()
-        session.arrive()
-        session.general = session.runner  # as the stop reply tells
+            stop = _go_back(session, number)
+        else:
+            stop = _arrive(session)
     except UffdError as error:
         message(session.connection, str(error))
-    return stop_reply(session, Stop(session.general, 0))
+        stop = Stop(session.runner, 0)
+    session.general = session.runner = stop.tid
+    return stop_reply(session, stop)
+
+
+def _arrive(session: Session) -> Stop:
+    session.journey.arrive()
+    session.arrive()
+    return Stop(session.runner, 0)
+
+
+def _go_back(session: Session, number: int) -> Stop:
+    """To snapshot `number`, by the user's own `reverse-continue`."""
+    journey = session.journey
+    if journey.prepare(number).reconnect:
+        journey.cancel()
+        raise UffdError(f"snapshot {number} is another process: `uffd goto {number}` goes there")
+    changed = journey.changed_here()
+    if changed:
+        pages = "1 changed page" if changed == 1 else f"{changed} changed pages"
+        message(session.connection, f"{pages} of snapshot {journey.place.number} forgotten")
+    watched = [(a, n) for kind, a, n in sorted(session.inserted) if kind in _WRITES]
+    before = [_bytes_at(session, *each) for each in watched]
+    stop = _arrive(session)
+    for each, old in zip(watched, before):
+        if old != _bytes_at(session, *each):
+            # The watched value is another there: gdb shows both.
+            return Stop(stop.tid, _SIGTRAP, "watch", each[0])
+    return stop
+
+
+def _bytes_at(session: Session, address: int, length: int) -> Optional[bytes]:
+    try:
+        return session.diversion.read_memory(address, length)
+    except MemoryUnavailable:
+        return None
 
 
 def stop_reply(session: Session, stop: Stop, reason: bytes = b"") -> bytes:
