@@ -1,18 +1,64 @@
-"""Traces without a recorder: a core as the first snapshot, then the same process with a few pages
-written anew at each further one."""
+"""Traces without a recorder: of cores that gdb wrote of a live process, with what that process said
+at each; or of one core, with a few pages written anew at each further snapshot."""
 
 from __future__ import annotations
 
 import os
 import random
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Sequence
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, page_floor
 from gdb_uffd.trace import store_import
 from gdb_uffd.trace.core import CoreSnapshot, open_core
 from gdb_uffd.trace.store_write import Writer
+
+from harness import gdbs
+
+
+@dataclass
+class Made:
+    """A trace, and what the live process said at each snapshot: command -> its output."""
+
+    path: Path
+    said: List[Dict[str, str]] = field(default_factory=list)
+
+
+def of_live(
+    folder: Path, command: Sequence[str], where: str, labels: Sequence[str], asked: Sequence[str]
+) -> Made:
+    """Run `command` under native gdb 18.1; a snapshot at each of the first stops, as many as there
+    are `labels`, and what each command of `asked` printed there.
+
+    The commands must leave the process as it was.
+    """
+    live = gdbs.Gdb(str(gdbs.PYPI_GDB), folder / "home", [str(command[0])], init=None)
+    made = Made(folder / "made.uffd")
+    try:
+        live.run("set unwindonsignal on")
+        live.run(f"break {where}")
+        quoted = " ".join(f"'{a}'" for a in command[1:])
+        text = live.run(f"run {quoted}", 60)
+        with Writer.create(str(made.path)) as writer:
+            for label in labels:
+                assert "Breakpoint" in text or "received signal" in text, live.transcript
+                core = folder / "live.core"
+                live.run(f"gcore {core}", 60)
+                made.said.append({each: live.run(each) for each in asked})
+                snapshot = open_core(str(core), None)
+                try:
+                    store_import.add_core(writer, snapshot, label)
+                finally:
+                    snapshot.close()
+                core.unlink()
+                text = live.run("continue", 60)
+        live.run("kill")
+        live.quit()
+    finally:
+        live.child.close(force=True)
+    return made
+
 
 ROOM = 0x10000000000
 """Where the additional memory of `recorded` lies."""
