@@ -160,9 +160,7 @@ def connect(session: Session, executable: str, socket: str) -> None:
     """Make `session` the target of the selected inferior, silently but for gdb's warnings."""
     if executable:
         _load_executable(executable)
-    # Libraries are local files: through "target:" gdb would ask the server for each of them.
-    if gdb.parameter("sysroot") in ("target:", "remote:"):
-        borrowed.take("sysroot", "")
+    take_sysroot(session.ready.sysroot)
     asking = may_ask()
     try:
         with contextlib.ExitStack() as stack:
@@ -184,6 +182,17 @@ def connect(session: Session, executable: str, socket: str) -> None:
     note_threads(session)
     _sessions[session.number] = session
     borrow()
+
+
+def take_sysroot(unpacked: str) -> None:
+    """Let gdb find the libraries: under `unpacked`, where a trace brought its own ("" for none).
+
+    A sysroot of the user's own stays.
+    """
+    current = gdb.parameter("sysroot")
+    # Libraries are local files: through "target:" gdb would ask the server for each of them.
+    if current in ("target:", "remote:") or (current != unpacked and borrowed.holds("sysroot")):
+        borrowed.take("sysroot", unpacked)
 
 
 def note_threads(session: Session) -> None:

@@ -126,6 +126,7 @@ def _arrived(session: Session, where: Dict[str, Any]) -> None:
     session.explained = ""
     session.tls_addresses.clear()
     session.where = where
+    gdb_session.take_sysroot(str(where["sysroot"]))
     show_conveniences()
 
 

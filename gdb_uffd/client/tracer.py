@@ -172,6 +172,15 @@ def state(pid: int, tid: int) -> str:
         return ""
 
 
+def comm(tid: int) -> str:
+    """The thread's name, "" when it has gone."""
+    try:
+        with open(f"/proc/{tid}/comm", "rb") as file:
+            return file.read().rstrip(b"\n").decode("utf-8", "backslashreplace")
+    except OSError:
+        return ""
+
+
 def status_field(pid: int, tid: int, name: str) -> str:
     """A field of /proc/PID/task/TID/status, "" when there is none."""
     try:

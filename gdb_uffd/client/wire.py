@@ -69,6 +69,7 @@ class Ready:
     open_ms: float
     snapshots: int = 1
     snapshot: int = 0
+    sysroot: str = ""
 
 
 def parse_ready(line: str) -> Ready:
@@ -96,6 +97,7 @@ def parse_ready(line: str) -> Ready:
             open_ms=float(data["open_ms"]),
             snapshots=int(data.get("snapshots", 1)),
             snapshot=int(data.get("snapshot", 0)),
+            sysroot=str(data.get("sysroot", "")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UffdError(

@@ -1,0 +1,357 @@
+"""The recording of a live process: begun, asked for snapshots, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import gdb
+
+from gdb_uffd.client import gdb_session, gdb_settings, launch, text
+from gdb_uffd.client.gdb_freeze import watch_breakpoints
+from gdb_uffd.client.gdb_record_local import LocalProcess, is_traced
+from gdb_uffd.client.gdb_record_remote import RemoteProcess
+from gdb_uffd.client.gdb_util import decoded, look, quiet, say
+from gdb_uffd.client.recorder import Committed, Recorder, RecorderFailed, Source
+from gdb_uffd.client.wire import one_line
+from gdb_uffd.model import UffdError
+
+MAX_PENDING = 8
+"""Snapshots that may wait to be written when another one is taken; the recorder bounds bytes."""
+
+NOTHING = "nothing is recorded: `uffd record start FILE` on a stopped program does that"
+
+
+@dataclass
+class Where:
+    """Where a snapshot is taken; facts of a SnapshotInfo."""
+
+    tid: int
+    thread_name: str
+    function: str
+
+
+class Recording:
+    """One trace being recorded of the process of one inferior."""
+
+    def __init__(self, path: str, self_contained: bool) -> None:
+        """Prepare the process and start the recorder.  UffdError, with nothing left behind."""
+        inferior = gdb.selected_inferior()
+        self.number, self.pid = inferior.num, inferior.pid
+        self.on_end: List[Callable[[], None]] = []
+        self.signalled: Dict[int, int] = {}  # TID -> signal that gdb stopped it with
+        self.local: Optional[LocalProcess] = None
+        self.remote: Optional[RemoteProcess] = None
+        self.why_full = ""
+        interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
+        source, uffd = Source(self.pid), -1
+        if is_traced(self.pid):
+            self.local = LocalProcess(self.pid)
+            source, self.why_full = self.local.source()
+            uffd = dict(source.fds).get("uffd", -1)
+        else:
+            self.remote = RemoteProcess()
+        try:
+            self.recorder = Recorder(interpreter, path, source, self_contained)
+        except BaseException:
+            self._let_go()
+            raise
+        finally:
+            if uffd >= 0:
+                os.close(uffd)
+        self.why_full = self.why_full or self.recorder.why
+
+    @property
+    def snapshots(self) -> int:
+        """How many are in the trace."""
+        last = self.recorder.last
+        return last.number + 1 if last is not None else 0
+
+    def _let_go(self) -> None:
+        if self.local is not None:
+            self.local.close()
+        if self.remote is not None:
+            self.remote.close()
+
+    def gone(self) -> str:
+        """Why the process can be recorded no more, "" while it can."""
+        inferior = next((i for i in gdb.inferiors() if i.num == self.number), None)
+        if inferior is None or not inferior.pid:
+            return "gdb has let the program go"
+        if inferior.pid != self.pid:
+            return f"gdb debugs process {inferior.pid} now"
+        if self.local is not None and not self.local.alive():
+            return "the program ended, or another one runs in its place (exec)"
+        return ""
+
+    def take(self, label: str, where: Where, began: int) -> None:
+        """Take a snapshot, to be written while the program runs on; `began` as in LocalProcess.
+
+        UffdError; NotStill when only this one cannot be taken.
+        """
+        self.recorder.settle(MAX_PENDING)
+        info: Dict[str, Any] = {
+            "label": label,
+            "time_ns": time.time_ns(),
+            "monotonic_ns": began,
+            "pid": self.pid,
+            "tid": where.tid,
+            "thread_name": where.thread_name,
+            "function": where.function,
+            "signal": self.signalled.get(where.tid, 0),
+        }
+        if self.local is not None:
+            self.local.capture(self.recorder, info, began, function_at)
+        elif self.remote is not None:
+            self.remote.capture(self.recorder, info, began)
+
+    def end(self, reason: str) -> str:
+        """Finish the trace; a line about it."""
+        why = reason
+        try:
+            self.recorder.close()
+        except RecorderFailed as error:
+            why = str(error)
+        self._let_go()
+        for action in self.on_end:
+            with contextlib.suppress(gdb.error, RuntimeError):
+                action()
+        stored = text.plural(self.snapshots, "snapshot")
+        path = os.path.relpath(self.recorder.path)
+        shown = path if len(path) < len(self.recorder.path) else self.recorder.path
+        return f"recording ended{': ' + why if why else ''}; {stored} in {one_line(shown)}"
+
+
+_recording: Optional[Recording] = None
+
+
+def active() -> Optional[Recording]:
+    """The recording, if there is one."""
+    return _recording
+
+
+def current() -> Recording:
+    """The recording; UffdError when there is none or it has just ended."""
+    check()
+    if _recording is None:
+        raise UffdError(NOTHING)
+    return _recording
+
+
+def start(path: str, self_contained: bool) -> None:
+    """Begin to record the selected inferior."""
+    global _recording
+    check()
+    if _recording is not None:
+        raise UffdError(
+            f"{_recording.recorder.path} is being recorded: `uffd record stop` ends that"
+        )
+    inferior, thread = gdb.selected_inferior(), gdb.selected_thread()
+    if gdb_session.find(inferior.num) is not None:
+        raise UffdError("this inferior shows what was recorded; a live process can be recorded")
+    if not inferior.pid or thread is None:
+        raise UffdError("the program is not being run: `start` or `attach` it first")
+    if thread.is_running():
+        raise UffdError("the program runs: stop it first (Ctrl-C, or `interrupt`)")
+    recording = _recording = Recording(path, self_contained)
+    _connect(True)
+    how = "pages that are written are tracked"
+    if recording.remote is not None:
+        how = "gdb writes a core for each snapshot: this is no process that gdb itself traces"
+    elif not recording.recorder.tracked:
+        how = f"each snapshot reads all memory ({recording.why_full})"
+    say(f"recording to {one_line(recording.recorder.path)}; {how}")
+
+
+def stop() -> None:
+    """End the recording, when everything is written."""
+    current()
+    say(_end(""))
+
+
+def snapshot(label: str) -> None:
+    """Take one of the stopped program, and say so when it is in the trace."""
+    began = time.monotonic_ns()
+    recording = current()
+    thread = gdb.selected_thread()
+    if thread is None:
+        raise UffdError("no thread is selected")
+    try:
+        recording.take(label, here(thread), began)
+        recording.recorder.settle()
+    except RecorderFailed as error:
+        raise UffdError(_end(str(error))) from None
+    finally:
+        check_failure()
+    last = recording.recorder.last
+    if last is not None:
+        say(look().plain(line(last)))
+
+
+def line(done: Committed) -> str:
+    """What is said about a snapshot that is in the trace."""
+    label = f' "{one_line(done.label)}"' if done.label else ""
+    changed = text.plural(done.pages_changed, "page")
+    pause = text.milliseconds(done.pause_us / 1000)
+    return f"snapshot {done.number}{label}: {changed} changed, pause {pause}"
+
+
+def here(thread: gdb.InferiorThread) -> Where:
+    """The selected thread and its innermost function, by its frame."""
+    function = ""
+    with contextlib.suppress(gdb.error):
+        function = decoded(lambda: gdb.newest_frame().name())
+    name = decoded(lambda: thread.name)
+    return Where(thread.ptid[1] or thread.ptid[0], name, function)
+
+
+_functions: Dict[int, str] = {}
+
+
+def function_at(pc: int) -> str:
+    """Name of the function that holds `pc`, without a frame; "" when there is none."""
+    name = _functions.get(pc)
+    if name is None:
+        block = gdb.block_for_pc(pc) if pc else None
+        while block is not None and block.function is None:
+            block = block.superblock
+        name = decoded(lambda: str(block.function)) if block is not None else ""
+        if not name:
+            with contextlib.suppress(gdb.error):
+                words = quiet(f"info symbol {pc:#x}").split()
+                name = "" if words[:1] == ["No"] else words[0] if words else ""
+        if len(_functions) > 4096:
+            _functions.clear()
+        _functions[pc] = name
+    return name
+
+
+def check() -> None:
+    """See whether what is recorded is still there; else end the recording, with a line."""
+    if _recording is not None:
+        reason = _recording.gone()
+        if reason:
+            say(_end(reason))
+        else:
+            check_failure()
+
+
+def check_failure() -> None:
+    """Take in what the recorder has to say; if it cannot go on, end the recording, with a line."""
+    if _recording is not None:
+        try:
+            _recording.recorder.hear()
+        except RecorderFailed as error:
+            say(_end(str(error)))
+
+
+def fail(error: UffdError) -> None:
+    """A snapshot that was to be taken unasked could not be: end the recording, with a line."""
+    if _recording is not None:
+        say(_end(str(error)))
+
+
+def _end(reason: str) -> str:
+    global _recording
+    recording, _recording = _recording, None
+    _connect(False)
+    return look().plain(recording.end(reason)) if recording is not None else ""
+
+
+def rows() -> List[Tuple[str, str]]:
+    """What `uffd info` tells: (name, value)."""
+    if _recording is None:
+        return []
+    recording, recorder = _recording, _recording.recorder
+    check_failure()
+    stored = recorder.last.pages_stored if recorder.last is not None else 0
+    parts = [text.plural(recording.snapshots, "snapshot"), f"{text.plural(stored, 'page')} stored"]
+    if recorder.last is not None:
+        parts.append(f"last pause {text.milliseconds(recorder.last.pause_us / 1000)}")
+    how = "written pages are tracked" if recorder.tracked else "all memory is read each time"
+    if recording.remote is not None:
+        how = "through cores that gdb writes"
+    return [
+        ("recording", f"{one_line(recorder.path)} (pid {recording.pid}, {how})"),
+        ("recorded", " · ".join(parts)),
+    ]
+
+
+def facts() -> Optional[Dict[str, Any]]:
+    """The same for `uffd info -json`; None when nothing is recorded."""
+    if _recording is None:
+        return None
+    recorder = _recording.recorder
+    last = recorder.last
+    return {
+        "path": recorder.path,
+        "pid": _recording.pid,
+        "recorder_pid": recorder.pid,
+        "tracked": recorder.tracked,
+        "why_not_tracked": _recording.why_full,
+        "snapshots": _recording.snapshots,
+        "pages_stored": last.pages_stored if last is not None else 0,
+        "last_pause_us": last.pause_us if last is not None else 0,
+        "last_pages_changed": last.pages_changed if last is not None else 0,
+    }
+
+
+def _on_stop(event: gdb.StopEvent) -> None:
+    if _recording is None:
+        return
+    thread = gdb.selected_thread()
+    if thread is not None:
+        number = 0
+        if isinstance(event, gdb.SignalEvent):
+            with contextlib.suppress(KeyError):
+                number = signal.Signals[event.stop_signal].value
+        _recording.signalled = {thread.ptid[1]: number}
+    check()
+
+
+def _on_exit(event: gdb.ExitedEvent) -> None:
+    if _recording is None or event.inferior.num != _recording.number:
+        return
+    code = getattr(event, "exit_code", None)
+    say(_end("the program ended" if code is None else f"the program exited with code {code}"))
+
+
+def _before_prompt(_event: object = None) -> None:
+    check()
+    if _recording is not None and _recording.local is not None:
+        thread = gdb.selected_thread()
+        _recording.local.freezer.user_thread = thread.ptid[1] if thread is not None else 0
+
+
+def _on_connection_removed(_event: object = None) -> None:
+    if _recording is not None:
+        reason = _recording.gone()
+        if reason:
+            say(_end(reason))
+
+
+def _exiting(_event: object = None) -> None:
+    if _recording is not None:
+        _end("")
+
+
+def _connect(connect: bool) -> None:
+    """Follow gdb's events while something is recorded, and only then."""
+    watch_breakpoints(connect)
+    events = gdb.events
+    pairs: Tuple[Tuple[Any, Any], ...] = (
+        (events.stop, _on_stop),
+        (events.exited, _on_exit),
+        (events.before_prompt, _before_prompt),
+        (events.connection_removed, _on_connection_removed),
+        (events.gdb_exiting, _exiting),
+    )
+    for registry, function in pairs:
+        if connect:
+            registry.connect(function)
+        else:
+            registry.disconnect(function)
