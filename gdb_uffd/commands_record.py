@@ -42,10 +42,7 @@ class Record(Command):
         if argument.strip():
             word = argument.split()[0]
             raise UffdError(f'Undefined uffd record command: "{word}".  Try "help uffd record".')
-        rows = gdb_record.rows()
-        for title, value in rows:
-            say(f"{title:<12} {value}")
-        if not rows:
+        if not gdb_record.show():
             for command in COMMANDS[1:]:
                 first = (command.__doc__ or "").split("\n", 1)[0]
                 say(f"uffd {command.name:<16} {first}")

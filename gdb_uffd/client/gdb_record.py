@@ -262,27 +262,32 @@ def _end(reason: str) -> str:
     return look().plain(recording.end(reason)) if recording is not None else ""
 
 
-def rows() -> List[Tuple[str, str]]:
-    """What `uffd info` tells: (name, value)."""
+def show() -> bool:
+    """What `uffd info` tells of the recording; False when there is none."""
+    check()
     if _recording is None:
-        return []
+        return False
     recording, recorder = _recording, _recording.recorder
-    check_failure()
-    stored = recorder.last.pages_stored if recorder.last is not None else 0
-    parts = [text.plural(recording.snapshots, "snapshot"), f"{text.plural(stored, 'page')} stored"]
-    if recorder.last is not None:
-        parts.append(f"last pause {text.milliseconds(recorder.last.pause_us / 1000)}")
-    how = "written pages are tracked" if recorder.tracked else "all memory is read each time"
+    last = recorder.last
+    how = "pages that are written are tracked" if recorder.tracked else "all memory is read"
     if recording.remote is not None:
         how = "through cores that gdb writes"
-    return [
+    parts = [text.plural(recording.snapshots, "snapshot")]
+    if last is not None:
+        parts.append(f"{text.plural(last.pages_stored, 'page')} stored")
+        parts.append(f"last pause {text.milliseconds(last.pause_us / 1000)}")
+    looks = look()
+    for name, value in (
         ("recording", f"{one_line(recorder.path)} (pid {recording.pid}, {how})"),
         ("recorded", " · ".join(parts)),
-    ]
+    ):
+        say(looks.plain(f"{name:<12} {value}"))
+    return True
 
 
 def facts() -> Optional[Dict[str, Any]]:
     """The same for `uffd info -json`; None when nothing is recorded."""
+    check()
     if _recording is None:
         return None
     recorder = _recording.recorder
