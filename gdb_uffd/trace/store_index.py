@@ -208,16 +208,23 @@ class Index:
         out: List[Tuple[Optional[form.Row], str]] = []
         try:
             for values in self._connection.execute("SELECT * FROM snapshots ORDER BY number"):
-                number = values[0]
-                if type(number) is not int or not len(out) <= number <= len(out) + MAX_GAP:
-                    self.problem = f"the index is damaged behind snapshot {len(out) - 1}"
-                    break
-                while len(out) < number:
-                    out.append((None, "its row is missing in the index"))
+                number, why = values[0], ""
+                row: Optional[form.Row] = None
                 try:
-                    out.append((form.Row.check(values), ""))
+                    row = form.Row.check(values)
                 except form.FormatError as error:
-                    out.append((None, str(error)))
+                    why = str(error)
+                if number != len(out):
+                    gap = type(number) is int and len(out) < number <= len(out) + MAX_GAP
+                    if row is None or not gap:  # a damaged number tells nothing
+                        self.problem = f"the index has a damaged row behind snapshot {len(out) - 1}"
+                        continue
+                    while len(out) < number:
+                        out.append((None, "its row is missing in the index"))
+                out.append((row, why))
+            (last,) = self._connection.execute("SELECT max(number) FROM page_tables").fetchone()
+            while type(last) is int and len(out) <= last < len(out) + MAX_GAP:
+                out.append((None, "its row is missing in the index"))
         except (sqlite3.Error, OverflowError) as error:
             self.problem = f"the index is damaged behind snapshot {len(out) - 1} ({error})"
         return out
@@ -228,9 +235,9 @@ class Index:
         if row is None:
             raise form.FormatError(f"the page table of snapshot {number} is missing in the index")
         keyframe, delta, crc = row
-        if type(keyframe) is not int or type(delta) is not bytes or abs(keyframe) > number:
+        if type(keyframe) is not int or type(delta) is not bytes:
             raise form.FormatError(f"the page table of snapshot {number} is damaged")
-        if form.table_crc(number, keyframe, delta) != crc:
+        if not 0 <= keyframe <= number or form.table_crc(number, keyframe, delta) != crc:
             raise form.FormatError(f"the page table of snapshot {number} is damaged")
         return keyframe, delta
 

@@ -45,8 +45,9 @@ class StoreTrace:
         self.index = Index(directory, path)
         try:
             self._rows = self.index.rows()
-            if not self._rows:
-                why = self.index.problem or "no snapshot was completed"
+            if not any(row for row, _ in self._rows):
+                damaged = f"no snapshot in it is whole ({self._rows[0][1]})" if self._rows else ""
+                why = self.index.problem or damaged or "no snapshot was completed"
                 raise UffdError(f"{printable(path)}: {why}; record it again")
             self.pages = self._open_pages()
         except BaseException:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, UffdError
+from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.page_read import BadPage, PageData
+from gdb_uffd.trace.page_table import Delta, TableError
 from gdb_uffd.trace.source import SLOT_UNAVAILABLE
 from gdb_uffd.trace.store_read import StoreTrace
 
@@ -53,6 +55,7 @@ def verify(trace: StoreTrace, progress: Optional[Callable[[int, int], None]] = N
     bad = {slot: BadSlot(slot, why) for slot, why in _bad_slots(trace.pages, slots, progress)}
     objects: Set[bytes] = set()
     seen: Dict[int, Tuple["array[int]", Dict[int, int]]] = {}
+    beyond = _beyond(trace)
     for number in range(len(trace.snapshots)):
         try:
             row = trace.row(number)
@@ -63,7 +66,7 @@ def verify(trace: StoreTrace, progress: Optional[Callable[[int, int], None]] = N
                 verdict.problems.append(str(error))
             continue
         objects |= {row.thread_list, row.layout, row.auxv}
-        for area in table if bad or trace.pages.missing else ():
+        for area in table if bad or beyond else ():
             if area.slots is None:
                 continue
             known = seen.get(area.start)
@@ -78,6 +81,20 @@ def verify(trace: StoreTrace, progress: Optional[Callable[[int, int], None]] = N
             found.files.append(path)
     verdict.bad = [bad[slot] for slot in sorted(bad)]
     return verdict
+
+
+def _beyond(trace: StoreTrace) -> bool:
+    """Whether any page table speaks of slots that are not there."""
+    end = len(trace.pages.sums)
+    for number in range(len(trace.snapshots)):
+        try:
+            delta = Delta.decode(trace.index.delta(number)[1])
+        except (form.FormatError, TableError):
+            continue  # told when its table is made
+        for slots in (delta.slots, *(a.slots for a in delta.areas if a.slots is not None)):
+            if any(end <= slot < SLOT_UNAVAILABLE for slot in slots):
+                return True
+    return False
 
 
 def _indices(slots: "array[int]", bad: Dict[int, BadSlot], pages: PageData) -> Dict[int, int]:
