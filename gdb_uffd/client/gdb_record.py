@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import gdb
 
 from gdb_uffd.client import gdb_session, gdb_settings, launch, text
-from gdb_uffd.client.gdb_freeze import watch_breakpoints
+from gdb_uffd.client.gdb_freeze import NotStill, watch_breakpoints
 from gdb_uffd.client.gdb_record_local import LocalProcess, is_traced
 from gdb_uffd.client.gdb_record_remote import RemoteProcess
 from gdb_uffd.client.gdb_util import decoded, look, quiet, say
@@ -44,6 +44,7 @@ class Recording:
         self.number, self.pid = inferior.num, inferior.pid
         self.on_end: List[Callable[[], None]] = []
         self.signalled: Dict[int, int] = {}  # TID -> signal that gdb stopped it with
+        self.limit = 0  # snapshots that may be taken unasked; 0: any number
         self.local: Optional[LocalProcess] = None
         self.remote: Optional[RemoteProcess] = None
         self.why_full = ""
@@ -70,6 +71,11 @@ class Recording:
         """How many are in the trace."""
         last = self.recorder.last
         return last.number + 1 if last is not None else 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no more snapshots are to be taken unasked."""
+        return 0 < self.limit <= self.recorder.captured
 
     def _let_go(self) -> None:
         if self.local is not None:
@@ -127,6 +133,25 @@ class Recording:
 
 
 _recording: Optional[Recording] = None
+_snapshots = 0  # of the recording that ended last
+
+
+def _say(line: str) -> None:
+    say(line)
+
+
+_tell: Callable[[str], None] = _say
+
+
+def listen(function: Callable[[str], None]) -> None:
+    """Give the line about a recording's end to `function` instead of the user."""
+    global _tell
+    _tell = function
+
+
+def last_count() -> int:
+    """Snapshots in the trace that was recorded last."""
+    return _snapshots
 
 
 def active() -> Optional[Recording]:
@@ -170,7 +195,7 @@ def start(path: str, self_contained: bool) -> None:
 def stop() -> None:
     """End the recording, when everything is written."""
     current()
-    say(_end(""))
+    _tell(_end(""))
 
 
 def snapshot(label: str) -> None:
@@ -190,6 +215,20 @@ def snapshot(label: str) -> None:
     last = recording.recorder.last
     if last is not None:
         say(look().plain(line(last)))
+
+
+def signal_snapshot(name: str, always: bool) -> None:
+    """Take one because the program was stopped by a signal; `always`: beyond the limit too."""
+    began = time.monotonic_ns()
+    thread = gdb.selected_thread()
+    if _recording is None or thread is None or (_recording.full and not always):
+        return
+    try:
+        _recording.take(name, here(thread), began)
+    except NotStill:
+        pass
+    except UffdError as error:
+        fail(error)
 
 
 def line(done: Committed) -> str:
@@ -235,7 +274,7 @@ def check() -> None:
     if _recording is not None:
         reason = _recording.gone()
         if reason:
-            say(_end(reason))
+            _tell(_end(reason))
         else:
             check_failure()
 
@@ -246,20 +285,24 @@ def check_failure() -> None:
         try:
             _recording.recorder.hear()
         except RecorderFailed as error:
-            say(_end(str(error)))
+            _tell(_end(str(error)))
 
 
 def fail(error: UffdError) -> None:
     """A snapshot that was to be taken unasked could not be: end the recording, with a line."""
     if _recording is not None:
-        say(_end(str(error)))
+        _tell(_end(str(error)))
 
 
 def _end(reason: str) -> str:
-    global _recording
+    global _recording, _snapshots
     recording, _recording = _recording, None
     _connect(False)
-    return look().plain(recording.end(reason)) if recording is not None else ""
+    if recording is None:
+        return ""
+    line = look().plain(recording.end(reason))
+    _snapshots = recording.snapshots
+    return line
 
 
 def show() -> bool:
@@ -322,7 +365,7 @@ def _on_exit(event: gdb.ExitedEvent) -> None:
     if _recording is None or event.inferior.num != _recording.number:
         return
     code = getattr(event, "exit_code", None)
-    say(_end("the program ended" if code is None else f"the program exited with code {code}"))
+    _tell(_end("the program ended" if code is None else f"the program exited with code {code}"))
 
 
 def _before_prompt(_event: object = None) -> None:
@@ -336,7 +379,7 @@ def _on_connection_removed(_event: object = None) -> None:
     if _recording is not None:
         reason = _recording.gone()
         if reason:
-            say(_end(reason))
+            _tell(_end(reason))
 
 
 def _exiting(_event: object = None) -> None:

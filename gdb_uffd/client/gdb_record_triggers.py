@@ -65,7 +65,7 @@ class At(gdb.Breakpoint):
         """Whether gdb shall stop."""
         if gdb_record.active() is not self.recording:
             return False
-        if self.limit and self.taken >= self.limit:
+        if self.recording.full or (self.limit and self.taken >= self.limit):
             return False
         self.hits += 1
         if self.hits % self.every:
@@ -220,7 +220,9 @@ class Ticker:
         if self._ended.is_set() or gdb_record.active() is not recording:
             return
         gdb_record.check()
-        if gdb_record.active() is not recording or recording.recorder.pending > 2:
+        if gdb_record.active() is not recording or recording.full:
+            return
+        if recording.recorder.pending > 2:
             return  # the disk is slower than the clock
         where = self._where()
         if where is not None:
