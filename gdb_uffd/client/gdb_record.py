@@ -217,6 +217,13 @@ def snapshot(label: str) -> None:
         say(look().plain(line(last)))
 
 
+def trapped() -> bool:
+    """Whether the program stopped by a SIGTRAP of its own: gdb tells it by no event."""
+    with contextlib.suppress(gdb.error):
+        return "with signal SIGTRAP" in quiet("info program")
+    return False
+
+
 def signal_snapshot(name: str, always: bool) -> None:
     """Take one because the program was stopped by a signal; `always`: beyond the limit too."""
     began = time.monotonic_ns()
@@ -357,6 +364,8 @@ def _on_stop(event: gdb.StopEvent) -> None:
         if isinstance(event, gdb.SignalEvent):
             with contextlib.suppress(KeyError):
                 number = signal.Signals[event.stop_signal].value
+        elif not isinstance(event, gdb.BreakpointEvent) and trapped():
+            number = signal.SIGTRAP
         _recording.signalled = {thread.ptid[1]: number}
     check()
 
@@ -365,7 +374,15 @@ def _on_exit(event: gdb.ExitedEvent) -> None:
     if _recording is None or event.inferior.num != _recording.number:
         return
     code = getattr(event, "exit_code", None)
-    _tell(_end("the program ended" if code is None else f"the program exited with code {code}"))
+    _tell(_end(_killed_by() if code is None else f"the program exited with code {code}"))
+
+
+def _killed_by() -> str:
+    number = gdb.convenience_variable("_exitsignal")
+    try:
+        return f"the program was killed by {signal.Signals(int(number or 0)).name}"
+    except (ValueError, TypeError, gdb.error):
+        return "the program ended"
 
 
 def _before_prompt(_event: object = None) -> None:

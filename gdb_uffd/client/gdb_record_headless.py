@@ -64,9 +64,10 @@ class _Headless:
             quiet(resume)
             resume = "continue"
             if isinstance(self.event, gdb.SignalEvent) and self._pid():
-                name = self.event.stop_signal
-                self._signalled(name)
-                resume = "signal SIGTRAP" if name == "SIGTRAP" else resume
+                self._signalled(self.event.stop_signal)
+            elif self.event is not None and gdb_record.trapped():
+                self._signalled("SIGTRAP")
+                resume = "signal SIGTRAP"
 
     def _pid(self) -> int:
         return int(gdb.selected_inferior().pid)
