@@ -28,13 +28,15 @@ KILLS = 300
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """In memory where that is possible: being killed asks nothing of the disk."""
     if not os.access("/dev/shm", os.W_OK):
         yield tmp_path
         return
-    made = tempfile.mkdtemp(prefix="gdb-uffd-test-", dir="/dev/shm")
-    yield Path(made)
+    made = Path(tempfile.mkdtemp(prefix="gdb-uffd-test-", dir="/dev/shm"))
+    (made / "work").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(made))
+    yield made / "work"
     shutil.rmtree(made)
 
 
