@@ -9,7 +9,7 @@ from typing import Optional
 
 import gdb
 
-from gdb_uffd.client import gdb_places, gdb_session, gdb_settings
+from gdb_uffd.client import gdb_places, gdb_saved, gdb_session, gdb_settings
 from gdb_uffd.client.gdb_util import look, quiet, say
 from gdb_uffd.client.render import summary_line
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
@@ -119,6 +119,7 @@ def after_silent_command() -> None:
 def _before_prompt(_event: object = None) -> None:
     with contextlib.suppress(gdb.error):
         gdb_session.settle()
+        gdb_saved.relock()
         gdb_session.borrow()
         before_command()  # a server that died meanwhile is told now, not by gdb's next error
         session = gdb_session.selected()
@@ -146,10 +147,14 @@ def before_leaving() -> None:
 
 
 def before_reverse() -> None:
-    """`reverse-continue`: nothing can be delivered on the way back; gdb would warn of that."""
+    """`reverse-continue` and its kin: all threads go, to those of another snapshot.  Nothing can
+    be delivered on the way; gdb would warn of that."""
     session = gdb_session.selected()
-    if session is not None and session.signal not in DEBUGGER_SIGNALS:
-        with contextlib.suppress(gdb.error):
+    if session is None:
+        return
+    with contextlib.suppress(gdb.error):
+        gdb_saved.unlock()
+        if session.signal not in DEBUGGER_SIGNALS:
             quiet("queue-signal 0")
 
 
@@ -181,7 +186,8 @@ def define_hooks() -> None:
         _define(f"hookpost-{command}", "after_silent_command")
     for command in ("kill", "detach", "disconnect"):
         _define(f"hook-{command}", "before_leaving")
-    _define("hook-reverse-continue", "before_reverse")
+    for command in ("continue", "step", "next", "stepi", "nexti", "finish"):
+        _define(f"hook-reverse-{command}", "before_reverse")
     _define("hook-quit", "before_quit")
 
 

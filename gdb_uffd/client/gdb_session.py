@@ -191,7 +191,8 @@ def take_sysroot(unpacked: str) -> None:
     """
     current = gdb.parameter("sysroot")
     # Libraries are local files: through "target:" gdb would ask the server for each of them.
-    if current in ("target:", "remote:") or (current != unpacked and borrowed.holds("sysroot")):
+    theirs = current not in ("target:", "remote:", "" if unpacked else "target:")
+    if not theirs or (current != unpacked and borrowed.holds("sysroot")):
         borrowed.take("sysroot", unpacked)
 
 

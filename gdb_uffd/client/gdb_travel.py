@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_hooks, gdb_session, launch, snapshots
+from gdb_uffd.client import gdb_hooks, gdb_saved, gdb_session, launch, snapshots
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_util import (
     Selection,
@@ -74,6 +74,7 @@ def _resume_backward(session: Session) -> None:
     """Resume, so that gdb stops at the snapshot that the server has prepared."""
     direction = gdb.parameter("exec-direction")
     try:
+        gdb_saved.unlock()
         gdb.execute("continue" if direction == "reverse" else "reverse-continue")
     except BaseException:
         with contextlib.suppress(UffdError):
@@ -161,8 +162,15 @@ def show_conveniences() -> None:
     if _shown[0] == values:
         return
     for name, value in zip(_CONVENIENCES, values):
-        gdb.set_convenience_variable(name, value)  # type: ignore[arg-type]
+        gdb.set_convenience_variable(name, _empty() if value == "" else value)  # type: ignore[arg-type]
     _shown[0] = values
+
+
+def _empty() -> object:
+    """ "" as gdb prints it: gdb 13 makes a pointer of an empty Python string."""
+    with contextlib.suppress(gdb.error):
+        return gdb.Value(b"\0", gdb.lookup_type("char").array(0))
+    return ""
 
 
 def on_stop(_event: object) -> None:
@@ -170,6 +178,7 @@ def on_stop(_event: object) -> None:
     session = gdb_session.selected()
     if session is None or session.ready.snapshots < 2 or session.in_call or session.call_depth:
         return
+    gdb_saved.relock()
     if session.server.ended() is None and not session.away:
         with contextlib.suppress(UffdError, gdb.error):
             follow(session)

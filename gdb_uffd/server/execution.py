@@ -160,9 +160,25 @@ def backward(session: Session, arguments: bytes) -> Optional[bytes]:
 
 
 def _arrive(session: Session) -> Stop:
-    session.journey.arrive()
+    """Make the prepared move.  UffdError when gdb could not understand it.
+
+    The stop is of the snapshot's own thread.  But gdb fails at an assertion of its own
+    (inline-frame.c, skip_inline_frames) where a thread that it knows and has not resumed stops:
+    then it is of the one thread that gdb resumed.
+    """
+    journey = session.journey
+    there = journey.prepared.diversion.snapshot.threads if journey.prepared is not None else ()
+    own, scope = there[0].tid, session.scope
+    if scope in (threads.ANY, threads.ALL, own) or own not in session.thread_ids:
+        tid = own
+    elif scope in {thread.tid for thread in there}:
+        tid = scope
+    else:
+        journey.cancel()
+        raise UffdError("the selected thread does not exist there: select another one")
+    journey.arrive()
     session.arrive()
-    return Stop(session.runner, 0)
+    return Stop(tid, 0)
 
 
 def _go_back(session: Session, number: int) -> Stop:

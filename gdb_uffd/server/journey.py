@@ -70,6 +70,12 @@ class Journey:
         """What the trace tells of the present snapshot."""
         return self.trace.snapshots[self.place.number]
 
+    @property
+    def sysroot(self) -> str:
+        """A folder with the process's files under their own paths, where a self-contained trace
+        had to unpack them; else ""."""
+        return str(getattr(self.trace, "sysroot", ""))
+
     def _open(self, number: int) -> Place:
         snapshot = self.trace.snapshot(number)
         try:

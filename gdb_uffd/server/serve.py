@@ -97,6 +97,7 @@ def facts(journey: Journey, socket_path: str, open_ms: float) -> Facts:
         open_ms=round(open_ms, 3),
         snapshots=len(journey.trace.snapshots),
         snapshot=journey.place.number,
+        sysroot=journey.sysroot,
     )
 
 

@@ -65,6 +65,7 @@ class Facts:
     open_ms: float
     snapshots: int = 1
     snapshot: int = 0  # the number of the one that is shown
+    sysroot: str = ""  # where the recorded files lie that this machine has not, if anywhere
 
 
 @dataclass
@@ -80,6 +81,7 @@ class Session:
     diversion: Diversion = field(init=False)
     general: int = field(init=False)  # the thread of g, G, m, ... (Hg)
     runner: int = field(init=False)  # the thread that a resume naming none means
+    scope: int = 0  # the one thread that `bc` resumes, 0 or -1 for all (Hc)
     written: Optional[int] = None  # whose registers were written last, since it stopped
     offered: FrozenSet[bytes] = frozenset()  # the client's features, from qSupported
     last_unavailable: str = ""  # why the last memory access failed; for quffd.info

@@ -41,6 +41,7 @@ def select(session: Session, arguments: bytes) -> bytes:
             session.general = session.runner = tid
         return b"OK"
     if arguments[:1] == b"c":
+        session.scope = tid
         if tid not in (ANY, ALL):
             session.runner = tid
         return b"OK"

@@ -53,6 +53,7 @@ def _place(session: Session) -> Dict[str, Any]:
         "label": journey.info.label,
         "tid": first.tid,
         "signal": first.signal,
+        "sysroot": journey.sysroot,
         "libraries": _libraries(snapshot.mappings),
     }
 

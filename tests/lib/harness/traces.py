@@ -13,7 +13,6 @@ from gdb_uffd.model import PAGE_SIZE, Mapping, page_floor
 from gdb_uffd.trace import store_import
 from gdb_uffd.trace.core import CoreSnapshot, open_core
 from gdb_uffd.trace.store_write import Writer
-
 from harness import gdbs
 
 
