@@ -172,7 +172,7 @@ class Sink:
             # Holes begin and end at multiples of a block of the file, not of the piece.
             end = min(len(view), at + _BLOCK - (self.size + at) % _BLOCK)
             block = view[at:end]
-            if end - at < _BLOCK or bytes(block) != _ZEROS:
+            if bytes(block) != _ZEROS[: end - at]:
                 self._write(block, self.size + at)
             at = end
         self.size += len(data)

@@ -15,6 +15,7 @@ from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment
 
 NO_FILE_NOTE = "not in the core, which has no NT_FILE note to say what was there"
 NOT_DUMPED = "not in the core: anonymous memory was left out when it was written (coredump_filter)"
+TRUNCATED = "truncated core: the core file ends before this page"
 NO_VVAR = "[vvar]: the kernel's clock pages are never recorded"
 
 
@@ -217,8 +218,7 @@ def _segments(
             at = load.offset + start - load.start
             made.append(Segment(start, have, prot, FILE, plan.dumped.core, at, at + have - start))
         if have < dumped:
-            reason = "truncated core: the core file ends before this page"
-            made.append(Segment(have, dumped, prot, UNAVAILABLE, reason=reason))
+            made.append(Segment(have, dumped, prot, UNAVAILABLE, reason=TRUNCATED))
         start = dumped
     if start == end:
         return made

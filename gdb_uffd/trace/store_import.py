@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Sequence
 
@@ -11,6 +12,7 @@ from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo
 from gdb_uffd.trace.core import CoreSnapshot, open_core
 from gdb_uffd.trace.files import FileRef, Module
 from gdb_uffd.trace.info import core_info
+from gdb_uffd.trace.layout import TRUNCATED
 from gdb_uffd.trace.notes import USER_END
 from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment
 from gdb_uffd.trace.store_pending import Pending
@@ -67,11 +69,16 @@ def add_core(writer: Writer, snapshot: CoreSnapshot, label: str) -> int:
 
 def add_snapshot(writer: Writer, snapshot: CoreSnapshot, info: SnapshotInfo) -> SnapshotInfo:
     """Append a core of which `info` is known; `info` as it is in the trace.  UffdError."""
+    lost = _lost(snapshot)
     pending = writer.begin(
-        info, snapshot.threads, snapshot.auxv, _mappings(snapshot), _files(snapshot.modules)
+        info, snapshot.threads, snapshot.auxv, _mappings(snapshot, lost), _files(snapshot.modules)
     )
     try:
         _put_pages(pending, snapshot)
+        for segment in lost:
+            pages = (segment.end - segment.start) // PAGE_SIZE
+            pending.area(segment.start, pages)
+            pending.unavailable(segment.start, pages)
         pending.commit()
         return pending.info
     finally:
@@ -82,13 +89,18 @@ def _owners(modules: Sequence[Module]) -> Dict[int, Module]:
     return {r.start: m for m in modules for r in m.ranges}
 
 
-def _mappings(snapshot: CoreSnapshot) -> List[Mapping]:
+def _mappings(snapshot: CoreSnapshot, lost: Sequence[Segment]) -> List[Mapping]:
     """With the names as recorded.  Why a file cannot be had is found out anew at each opening."""
     owners = _owners(snapshot.modules)
+    marked = [s.start for s in lost]
     out: List[Mapping] = []
     for m in snapshot.mappings:
         module = owners.get(m.start)
-        out.append(m if module is None else replace(m, name=module.path, unavailable=""))
+        if module is not None:
+            m = replace(m, name=module.path, unavailable="")
+        elif any(m.start <= start < m.end for start in marked):
+            m = replace(m, unavailable="")
+        out.append(m)
     return out
 
 
@@ -105,7 +117,6 @@ def _files(modules: Sequence[Module]) -> Dict[str, FileRef]:
 
 def _put_pages(pending: Pending, snapshot: CoreSnapshot) -> None:
     """The pages that the core holds itself; nothing stays of the snapshot before."""
-    owners = _owners(snapshot.modules)
     pending.forget(0, USER_END)
     view = memoryview(snapshot.core)
     try:
@@ -114,9 +125,6 @@ def _put_pages(pending: Pending, snapshot: CoreSnapshot) -> None:
             if segment.kind == FILE and segment.data is snapshot.core:
                 pending.area(segment.start, pages)
                 _put(pending, segment, view)
-            elif segment.kind == UNAVAILABLE and _lost(segment, snapshot, owners):
-                pending.area(segment.start, pages)
-                pending.unavailable(segment.start, pages)
     finally:
         view.release()
 
@@ -128,12 +136,19 @@ def _put(pending: Pending, segment: Segment, view: memoryview) -> None:
     pending.put(segment.start, view[segment.offset : whole])
 
 
-def _lost(segment: Segment, snapshot: CoreSnapshot, owners: Dict[int, Module]) -> bool:
-    """Whether pages are to be marked one by one: part of a mapping was cut off, where the
-    rest of it is not in the core either and is found elsewhere."""
-    mapping = next(m for m in snapshot.mappings if m.start <= segment.start < m.end)
-    module = owners.get(mapping.start)
-    if module is not None:
-        return "truncated" in segment.reason
-    parts = [s for s in snapshot.segments if mapping.start <= s.start < mapping.end]
-    return any(s.kind == ZERO for s in parts)
+def _lost(snapshot: CoreSnapshot) -> List[Segment]:
+    """Unavailable parts of mappings of which the rest is elsewhere than in the core: they must be
+    marked page by page.  What is missing with its file is no loss for good."""
+    owners = _owners(snapshot.modules)
+    starts = [m.start for m in snapshot.mappings]
+    untouched = {
+        starts[bisect_right(starts, s.start) - 1] for s in snapshot.segments if s.kind == ZERO
+    }
+    lost: List[Segment] = []
+    for segment in snapshot.segments:
+        if segment.kind != UNAVAILABLE:
+            continue
+        start = starts[bisect_right(starts, segment.start) - 1]
+        if (start in owners and segment.reason == TRUNCATED) or start in untouched:
+            lost.append(segment)
+    return lost

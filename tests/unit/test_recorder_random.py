@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from gdb_uffd import trace
 from gdb_uffd.model import PAGE_SIZE, MemoryUnavailable
 
-PAGES = 24
+PAGES = 8
 MADV_DONTNEED, MADV_FREE = 4, 8
 PRIVATE, SHARED, FIXED = 0x22, 0x21, 0x10  # with MAP_ANONYMOUS
 
-places = st.tuples(st.integers(0, 3), st.integers(0, PAGES - 1), st.integers(1, 6))
+places = st.tuples(st.integers(0, 3), st.integers(0, PAGES - 1), st.integers(1, PAGES))
 """(which region, first page, pages); reduced to what there is."""
 
 steps = st.one_of(
@@ -41,7 +41,7 @@ steps = st.one_of(
     st.tuples(st.just("data"), places, st.integers(0, 255)),
     st.tuples(st.just("nothing"), places, st.just(0)),
 )
-stretches = st.lists(st.lists(steps, max_size=5), min_size=1, max_size=7)
+stretches = st.lists(st.lists(steps, min_size=1, max_size=4), min_size=4, max_size=8)
 
 
 class Life:
@@ -51,6 +51,8 @@ class Life:
         self.puppet, self.file = puppet, file
         puppet.thaw()
         self.regions: List[Tuple[int, int]] = [self.new(PRIVATE), self.new(PRIVATE)]
+        for start, end in self.regions:
+            puppet.do(tracing.FILL, start, end - start, start)
         self.at_data = puppet.data
         puppet.freeze()
 
@@ -104,7 +106,7 @@ class Life:
         elif what == "brk":
             do(tracing.BRK, number * PAGE_SIZE)
         elif what == "stack":
-            do(tracing.STACK, (first + 1) * 3 * PAGE_SIZE, number)
+            do(tracing.STACK, (first + 1) * 9 * PAGE_SIZE, number)
         elif what == "data":
             do(tracing.FILL, self.at_data + first * 100, 50, number)
 
