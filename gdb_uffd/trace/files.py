@@ -14,6 +14,7 @@ import errno
 import mmap
 import os
 import stat
+from array import array
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Optional, Sequence
 
@@ -81,6 +82,7 @@ class Module:
     bias: int = 0
     recorded_id: bytes = b""
     ref: Optional[FileRef] = None  # what a trace recorded of the file
+    slots: Optional["array[int]"] = None  # where the trace's own copy of it lies, when it serves
     top: int = 0  # end of its address range when that is known from program headers
 
     def holds(self, address: int) -> bool:

@@ -233,6 +233,11 @@ def _segments(
     return made + file_segments(module, where, start, end, prot)
 
 
+def past_the_end(name: str) -> str:
+    """Why a page of a mapping behind the end of its file cannot be had."""
+    return f"past the end of {name} (SIGBUS in the live program)"
+
+
 def file_segments(
     module: Optional[Module], where: FileRange, start: int, end: int, prot: int
 ) -> List[Segment]:
@@ -249,6 +254,6 @@ def file_segments(
         data_end = min(offset + inside - start, len(data))
         made.append(Segment(start, inside, prot, FILE, data, offset, data_end))
     if inside < end:
-        reason = f"past the end of {printable(module.file.path)} (SIGBUS in the live program)"
+        reason = past_the_end(printable(module.file.path))
         made.append(Segment(inside, end, prot, UNAVAILABLE, reason=reason))
     return made

@@ -89,7 +89,10 @@ def unpack_into(path: str, directory: str, limit: int = MAX_UNPACKED) -> None:
     with closing(_Stream(path)) as stream:
         left = limit
         for expected in MEMBERS:
-            size = _member(stream.pieces.exact(BLOCK), expected, shown)
+            block = stream.pieces.exact(BLOCK)
+            if expected == VERSION_NAME and _name(block) != expected:
+                raise UffdError(f"{shown}: not a packed trace (gdb-uffd pack makes those)")
+            size = _member(block, expected, shown)
             if expected == VERSION_NAME:
                 text = stream.pieces.exact(BLOCK)[:size]
                 if not text.isdigit() or size > 9:
@@ -110,7 +113,8 @@ def _member(block: bytes, expected: str, shown: str) -> int:
         raise UffdError(f"{shown}: damaged packed trace ({error}); get it again") from error
     if info.name != expected or info.type != tarfile.REGTYPE or info.size < 0:
         raise UffdError(
-            f"{shown}: not a packed trace: {printable(info.name)!r} is where {expected!r} should be"
+            f"{shown}: damaged packed trace: {printable(info.name)!r} is where {expected!r} "
+            "should be"
         )
     return info.size
 

@@ -46,24 +46,33 @@ class StoredFiles:
         return size, slots
 
     def get(self, module: Module, name: bytes) -> Optional[MappedFile]:
-        """The stored file of `module`, unpacked; None, with module.reason telling why, when that
-        cannot be."""
-        if name not in self._done:
-            try:
+        """The stored file of `module`, unpacked, and module.slots, where its pages lie.
+
+        None, with module.reason telling why, when it is damaged; its good pages then still are
+        where module.slots says.
+        """
+        try:
+            _, module.slots = self.slots(name)
+            if name not in self._done:
+                self._done[name] = None  # not tried again for other modules
                 self._done[name] = map_file(self._unpack(module.path, name))
-            except (form.FormatError, BadPage, FileProblem, OSError, ValueError) as error:
-                why = error.reason if isinstance(error, BadPage) else str(error)
-                module.reason += f"; the trace's copy of it cannot be used ({why})"
-                self._done[name] = None
-        return self._done[name]
+        except (form.FormatError, BadPage, FileProblem, OSError, ValueError) as error:
+            why = error.reason if isinstance(error, BadPage) else str(error)
+            module.reason += f"; the trace's copy of it is not whole ({why})"
+        return self._done.get(name)
 
     def _unpack(self, path: str, name: bytes) -> str:
         size, slots = self.slots(name)
         target = self.place(path)
-        with open(target, "xb") as file:
-            for first in range(0, len(slots), _AT_ONCE):
-                file.write(self._pages.read(slots[first : first + _AT_ONCE]))
-            file.truncate(size)
+        try:
+            with open(target, "xb") as file:
+                for first in range(0, len(slots), _AT_ONCE):
+                    file.write(self._pages.read(slots[first : first + _AT_ONCE]))
+                file.truncate(size)
+        except BaseException:
+            if os.path.exists(target):
+                os.unlink(target)
+            raise
         return target
 
     def place(self, path: str) -> str:

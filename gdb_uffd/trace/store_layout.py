@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from typing import List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, PROT_WRITE, Mapping, page_ceil, page_floor
 from gdb_uffd.trace.elf import ElfError
 from gdb_uffd.trace.executable import Found
 from gdb_uffd.trace.files import Module, printable
-from gdb_uffd.trace.layout import NO_VVAR, file_segments
+from gdb_uffd.trace.layout import NO_VVAR, file_segments, past_the_end
 from gdb_uffd.trace.notes import FileRange
 from gdb_uffd.trace.page_read import BadPage, PageData
 from gdb_uffd.trace.page_table import PageTable
@@ -36,7 +37,7 @@ def build(mappings: Sequence[Mapping], table: PageTable, found: Found, pages: Pa
         for area in table.overlapping(m.start, m.end):
             start, end = max(area.start, m.start), min(area.end, m.end)
             if position < start:
-                made += _unrecorded(m, position, start, owner.get(m.start))
+                made += _unrecorded(m, position, start, owner.get(m.start), pages)
             if area.slots is None:
                 made.append(Segment(start, end, m.prot, ZERO))
             else:
@@ -47,7 +48,7 @@ def build(mappings: Sequence[Mapping], table: PageTable, found: Found, pages: Pa
                 )
             position = end
         if position < m.end:
-            made += _unrecorded(m, position, m.end, owner.get(m.start))
+            made += _unrecorded(m, position, m.end, owner.get(m.start), pages)
         reason = next((s.reason for s in made if s.kind == UNAVAILABLE), "")
         name = printable(m.name)
         module = owner.get(m.start)
@@ -60,10 +61,14 @@ def build(mappings: Sequence[Mapping], table: PageTable, found: Found, pages: Pa
     return Memory(out, segments)
 
 
-def _unrecorded(m: Mapping, start: int, end: int, module: Optional[Module]) -> List[Segment]:
+def _unrecorded(
+    m: Mapping, start: int, end: int, module: Optional[Module], pages: PageData
+) -> List[Segment]:
     if m.unavailable:
         return [Segment(start, end, m.prot, UNAVAILABLE, reason=m.unavailable)]
     if m.name.startswith("/"):
+        if module is not None and module.slots is not None:
+            return _stored(m, start, end, module.slots, pages)
         where = FileRange(m.start, m.end, m.offset, m.name)
         return file_segments(module, where, start, end, m.prot)
     if m.name.startswith("[vvar"):
@@ -72,6 +77,22 @@ def _unrecorded(m: Mapping, start: int, end: int, module: Optional[Module]) -> L
         return [Segment(start, end, m.prot, ZERO)]
     reason = f"{printable(m.name)}: {NOT_RECORDED}"
     return [Segment(start, end, m.prot, UNAVAILABLE, reason=reason)]
+
+
+def _stored(
+    m: Mapping, start: int, end: int, slots: "array[int]", pages: PageData
+) -> List[Segment]:
+    """A mapping of a file that the trace holds."""
+    first = (m.offset + start - m.start) // PAGE_SIZE
+    inside = min(end, start + max(0, len(slots) - first) * PAGE_SIZE)
+    made: List[Segment] = []
+    if start < inside:
+        part = memoryview(slots)[first : first + (inside - start) // PAGE_SIZE]
+        made.append(Segment(start, inside, m.prot, PAGES, pages.data, slots=part, sums=pages.sums))
+    if inside < end:
+        reason = past_the_end(printable(m.name))
+        made.append(Segment(inside, end, m.prot, UNAVAILABLE, reason=reason))
+    return made
 
 
 def named_range(mappings: Sequence[Mapping], name: str, above: int = 0) -> Tuple[int, int]:

@@ -188,6 +188,8 @@ class StoreTrace:
         found, lookups = self._find_files(row, layout, notes, table)
         memory = build(layout.mappings, table, found, self.pages)
         memory.warnings = file_warnings(found, memory.segments)
+        broken = [m.reason for m in found.modules if m.slots is not None and m.file is None]
+        memory.warnings += [f"{reason}; gdb has no symbols of it" for reason in broken]
         made = TraceSnapshot(self.path, notes, memory, found, lookups, self.pages)
         top = found.main.top if found.main is not None else 0
         made.set_places(
