@@ -25,6 +25,7 @@ from gdb_uffd.client.gdb_util import (
     quiet,
     say,
     setting,
+    silent_stdout,
 )
 from gdb_uffd.client.text import plural
 from gdb_uffd.model import SnapshotInfo, UffdError
@@ -203,13 +204,25 @@ def excursion(session: Session) -> Iterator[None]:
         try:
             for breakpoint_ in disabled:
                 breakpoint_.enabled = False
-            with setting("unwindonsignal", "on"), setting("suppress-cli-notifications", "on"):
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(setting("unwindonsignal", "on"))
+                stack.enter_context(setting("suppress-cli-notifications", "on"))
+                stack.enter_context(_unseen())
                 yield
         finally:
             _come_back(session, selection, tid)
             for breakpoint_ in disabled:
                 if breakpoint_.is_valid():
                     breakpoint_.enabled = True
+
+
+@contextlib.contextmanager
+def _unseen() -> Iterator[None]:
+    """Nothing of what the called functions print, or gdb of their stops, reaches the terminal."""
+    with silent_stdout():
+        yield
+    if "not active" not in quiet("info win"):
+        quiet("refresh")  # the windows were drawn into the void meanwhile
 
 
 def _selected_tid() -> int:

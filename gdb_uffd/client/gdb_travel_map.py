@@ -7,12 +7,12 @@ from typing import Callable, List, Match, Optional, Tuple, TypeVar
 
 import gdb
 
-from gdb_uffd.client import gdb_travel, snapshots, timeline
+from gdb_uffd.client import gdb_call, gdb_travel, snapshots, timeline
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_util import look, pop_dummy_frames, say, say_json
 from gdb_uffd.client.options import split_format
 from gdb_uffd.client.timeline import Point, Timeline
-from gdb_uffd.client.wire import one_line
+from gdb_uffd.client.wire import one_line, parse_summary
 from gdb_uffd.model import SCHEMA_VERSION, SnapshotInfo, UffdError, to_json
 
 _NUMBERS = (gdb.TYPE_CODE_INT, gdb.TYPE_CODE_BOOL, gdb.TYPE_CODE_ENUM, gdb.TYPE_CODE_CHAR)
@@ -90,19 +90,39 @@ def _evaluate(session: Session, number: int, expression: str, use: Callable[[gdb
         if session.server.ended() is not None:
             raise
         raise _NoValue(one_line(str(error))) from None
-    try:
-        return use(gdb.parse_and_eval(expression))
-    except gdb.error as error:
-        text = one_line(str(error))
+    outcome = gdb_call.Outcome()
+    session.last_call = 0
+    with gdb_call.watch_stops(outcome):
+        try:
+            return use(gdb.parse_and_eval(expression))
+        except gdb.error as error:
+            text = one_line(str(error))
     if session.server.ended() is not None:
         raise UffdError(f"{text}{session.death()}")
-    pop_dummy_frames()  # a called function may have stopped half-way
-    if "SIGINT" in text:
+    called = bool(session.last_call)
+    if called:
+        pop_dummy_frames()  # it may have stopped half-way
+    if re.search(r"\bSIGINT\b", text) or (outcome.stop and outcome.stop.reason == "SIGINT"):
         raise Interrupted
+    raise _NoValue(_why(session, text, outcome if called else None))
+
+
+def _why(session: Session, text: str, outcome: Optional[gdb_call.Outcome]) -> str:
+    """Why there is no value: the server's words where gdb's say little.  `outcome`: of a call."""
+    if outcome is not None:
+        ran = parse_summary(session.request("commit"))
+        if ran is not None and ran.unavailable:
+            return f"touched memory that was not recorded: {ran.unavailable}"
+        if ran is not None and ran.ended:
+            return one_line(ran.ended.split(";", 1)[0])
+        signal = re.search(r"\b(SIG[A-Z0-9]+)\b", text)
+        if outcome.stop is not None and (outcome.stop.reason or signal):
+            reason = outcome.stop.reason or (signal[1] if signal else "")
+            return f"{reason} in {outcome.stop.where}"
     if "Cannot access memory" in text:
         reason = session.last_unavailable()
-        text += f" ({reason})" if reason else ""
-    raise _NoValue(text)
+        return f"{text} ({reason})" if reason else text
+    return text
 
 
 def _text(value: gdb.Value, shape: Match[str]) -> str:

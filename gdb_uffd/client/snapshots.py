@@ -219,6 +219,10 @@ def table(
     head = ("", "Num", "Time", "After", "Thread", "Function", "Changed", "Label")
     columns = [head, *(rows[n] for n in shown)]
     widths = [min(max(len(row[c]) for row in columns), 32) for c in range(len(head))]
+    widths = [
+        width if n == 0 or any(row[n] for row in columns[1:]) else 0
+        for n, width in enumerate(widths)
+    ]
     right = {1, 3, 6}
     lines = [day(snapshots[0].time_ns)] if snapshots[0].time_ns else []
     before = -1
@@ -231,7 +235,7 @@ def table(
             for c, (text, width) in enumerate(zip(row, widths))
             if width
         ]
-        lines.append("  ".join(cells).rstrip() if widths[0] else "   " + "  ".join(cells).rstrip())
+        lines.append("  ".join(cells).rstrip())
     return [look.plain(line) for line in lines]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left, bisect_right
 from dataclasses import replace
 from typing import Any, Dict, List, Sequence
@@ -40,7 +39,7 @@ def export(session: Session, path: str) -> Dict[str, Any]:
         diversion.read_memory,
         zeros=() if diversion.alive else zero_ranges(snapshot.segments),
         from_file=_Files(snapshot, dirty).have,
-        name=os.path.basename(snapshot.executable)[:15],
+        name=snapshot.executable,
     )
     return {"path": path, "size": done.size, "unavailable_pages": done.unavailable_pages}
 

@@ -88,8 +88,9 @@ def _prstatus(pid: int, thread: ThreadState, first_signal: int) -> bytes:
 
 
 def _prpsinfo(pid: int, name: str) -> bytes:
-    raw = name.encode("utf-8", "replace")
-    description = _PRPSINFO.pack(0, ord("R"), 0, 0, 0, 0, 0, pid, 0, pid, pid, raw[:15], raw[:79])
+    raw = name.encode("utf-8", "surrogateescape")
+    command = raw.rpartition(b"/")[2][:15]
+    description = _PRPSINFO.pack(0, ord("R"), 0, 0, 0, 0, 0, pid, 0, pid, pid, command, raw[:79])
     return note(b"CORE", read.NT_PRPSINFO, description)
 
 

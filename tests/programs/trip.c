@@ -46,13 +46,11 @@ int sum(void)
 	return total;
 }
 
-int busy(int value)
+int spin(int value)
 {
-	int result = 0;
-
-	for (int i = 0; i < 20000; i++)
-		result += value ^ i;
-	return result;
+	while (*(volatile int *)&counter == value)
+		;
+	return counter;
 }
 
 int third(int value)
