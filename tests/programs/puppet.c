@@ -2,16 +2,18 @@
  * A test drives it and compares what was recorded of it with what it held. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MMAP, MUNMAP, MREMAP, MADVISE, MPROTECT, FILL, FORK, BRK, STACK, READ, THREAD, MMAP_FD };
+enum { MMAP, MUNMAP, MREMAP, MADVISE, MPROTECT, FILL, FORK, BRK, STACK, READ, THREAD, MMAP_FD, UFFD };
 
 static char data[3 * 4096] = "initialised";
 static char zeroed[5 * 4096];
@@ -57,6 +59,21 @@ static uint64_t forked(uint64_t at, uint64_t len)
 	return (uint64_t)(int64_t)status;
 }
 
+/* Registers memory with a userfaultfd of its own, as garbage collectors and emulators do. */
+static uint64_t own_userfaultfd(uint64_t at, uint64_t len)
+{
+	int fd = (int)syscall(SYS_userfaultfd, 1 /* UFFD_USER_MODE_ONLY */);
+	struct uffdio_api api = {.api = UFFD_API};
+	struct uffdio_register reg = {
+		.range = {.start = at, .len = len},
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &reg))
+		return (uint64_t)-errno;
+	return 0;
+}
+
 static void *sleeper(void *argument)
 {
 	(void)argument;
@@ -96,6 +113,8 @@ static uint64_t obey(const uint64_t *word)
 	case MMAP_FD: /* descriptor, length, prot | flags << 8 */
 		return (uint64_t)(uintptr_t)mmap(NULL, word[2], (int)(word[3] & 7), (int)(word[3] >> 8),
 						 (int)word[1], 0);
+	case UFFD:
+		return own_userfaultfd(word[1], word[2]);
 	default:
 		return ~0ull;
 	}

@@ -132,7 +132,7 @@ def compare(path: Path, lives: List[Dict[int, bytes]]) -> None:
 @pytest.mark.parametrize("track", [True, False], ids=["tracked", "all memory"])
 @given(life=stretches)
 @settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

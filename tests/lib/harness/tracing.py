@@ -153,7 +153,9 @@ class Traced:
             self.recorder.end()
 
 
-MMAP, MUNMAP, MREMAP, MADVISE, MPROTECT, FILL, FORK, BRK, STACK, READ, THREAD, MMAP_FD = range(12)
+MMAP, MUNMAP, MREMAP, MADVISE, MPROTECT, FILL, FORK, BRK, STACK, READ, THREAD, MMAP_FD, UFFD = (
+    range(13)
+)
 
 
 class Puppet(Traced):
