@@ -206,7 +206,7 @@ def headline(snapshots: Sequence[SnapshotInfo], current: int, look: Look) -> str
     if info.label:
         parts[0] += f' "{printable(info.label)}"'
     parts += [clock(info.time_ns), after(snapshots[0], info) if current else ""]
-    parts.append(signal_name(info.signal))
+    parts.append(_signal(info))
     return look.plain(" · ".join(part for part in parts if part))
 
 
@@ -243,7 +243,7 @@ def _row(snapshots: Sequence[SnapshotInfo], info: SnapshotInfo, current: int) ->
     name = printable(info.thread_name)
     thread = f'{info.tid} "{name}"' if name else str(info.tid or "")
     function = f"{printable(info.function)} ()" if info.function else ""
-    note = " ".join(text for text in (_quoted(info.label), signal_name(info.signal)) if text)
+    note = " ".join(text for text in (_quoted(info.label), _signal(info)) if text)
     return (
         "*" if info.number == current else " ",
         str(info.number),
@@ -254,6 +254,12 @@ def _row(snapshots: Sequence[SnapshotInfo], info: SnapshotInfo, current: int) ->
         number(info.pages_changed),
         note,
     )
+
+
+def _signal(info: SnapshotInfo) -> str:
+    """The signal, unless the label says it."""
+    name = signal_name(info.signal)
+    return "" if name == info.label else name
 
 
 def _quoted(label: str) -> str:
