@@ -40,7 +40,7 @@ class PageData:
         summed = os.fstat(sums_fd).st_size // 4
         count = min(slots, there, summed)
         self.missing = slots - count  # slots that the index speaks of and that are not there
-        self.sums: Sequence[int] = array("I", _read(sums_fd, 4 * count))
+        self.sums: Sequence[int] = _read(sums_fd, 4 * count).cast("I")
         if count:
             self.data = mmap.mmap(pages_fd, count * PAGE_SIZE, access=mmap.ACCESS_READ)
         else:
@@ -92,14 +92,13 @@ class PageData:
         return bad_page(printable(self.path), slot)
 
 
-def _read(fd: int, length: int) -> bytes:
-    """The first `length` bytes; fewer are an OSError, for the file was longer before."""
-    parts: List[bytes] = []
+def _read(fd: int, length: int) -> memoryview:
+    """The first `length` bytes; OSError when they are not there any more."""
+    buffer = bytearray(length)
     at = 0
     while at < length:
-        part = os.pread(fd, min(length - at, 1 << 30), at)
-        if not part:
+        done = os.preadv(fd, [memoryview(buffer)[at : at + (1 << 30)]], at)
+        if not done:
             raise OSError("its checksums were cut off while they were read")
-        parts.append(part)
-        at += len(part)
-    return b"".join(parts)
+        at += done
+    return memoryview(buffer)

@@ -60,6 +60,10 @@ MAX_THREADS = 1 << 18
 _THREAD = struct.Struct("<iIQQ27QHH")  # TID, signal, sigmask, xfeatures, registers, two lengths
 
 
+_COLUMNS = (*[int] * 3, str, int, int, str, str, *[int] * 5, *[bytes] * 3, int)
+"""What the columns of `snapshots` hold."""
+
+
 class FormatError(Exception):
     """Something in the index is not as it was written; the text says what."""
 
@@ -91,12 +95,16 @@ class Row:
             raise FormatError("its row does not match its checksum")
         number, time_ns, mono_ns, label, pid, tid, name, function, *rest = values[:-4]
         digests = values[-4:-1]
-        numbers = (number, time_ns, mono_ns, pid, tid, *rest)
-        if not all(type(n) is int and n >= 0 for n in numbers):
+        kinds = tuple(map(type, values))
+        if kinds != _COLUMNS:
+            wrong = next(k for k, (one, two) in enumerate(zip(kinds, _COLUMNS)) if one is not two)
+            what = {int: "number", str: "text", bytes: "reference"}[_COLUMNS[wrong]]
+            raise FormatError(f"a {what} in its row is none")
+        if min(number, time_ns, mono_ns, pid, tid, *rest) < 0:
             raise FormatError("a number in its row is none")
-        if not all(type(t) is str and len(t) <= MAX_TEXT for t in (label, name, function)):
+        if len(label) > MAX_TEXT or len(name) > MAX_TEXT or len(function) > MAX_TEXT:
             raise FormatError("a text in its row is none")
-        if not all(type(d) is bytes and len(d) == DIGEST_SIZE for d in digests):
+        if not len(digests[0]) == len(digests[1]) == len(digests[2]) == DIGEST_SIZE:
             raise FormatError("a reference in its row is none")
         threads, changed, pause_us, signal, slots = rest
         if not 0 < slots <= SLOT_UNAVAILABLE:
