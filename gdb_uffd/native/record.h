@@ -10,7 +10,7 @@
 #include <sys/types.h>
 
 #include "error.h"
-#include "pagemap.h"
+#include "ranges.h"
 
 /* How the pages of a mapping are recorded. */
 #define RECORD_ANONYMOUS 0 /* private; a page that is not there is zeros */
@@ -29,11 +29,6 @@ struct record_map {
 	uint32_t how;   /* in */
 	uint32_t state; /* out */
 	bool code;      /* in: executable, so that a debugger may have put breakpoints there */
-};
-
-struct ranges {
-	struct page_range *at; /* sorted, disjoint */
-	size_t count, room;
 };
 
 struct page_hash {
@@ -81,10 +76,5 @@ int record_scan(struct record *record, struct record_map *maps, size_t count);
  * pieces filled; 0 of them: all is copied.  Returns bytes written to `to`, or -errno. */
 int64_t record_copy(struct record *record, uint8_t *to, size_t len, struct record_piece *pieces,
 		    size_t room, size_t *done);
-
-/* Appends to `out` what `from` has in [start, end) and `less` has not. */
-int ranges_subtract(struct ranges *out, const struct ranges *from, const struct ranges *less,
-		    uint64_t start, uint64_t end);
-void ranges_deinit(struct ranges *ranges);
 
 #endif
