@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
-import lzma
 import os
-import tempfile
 import zlib
 from typing import Any, Callable, Iterator, Optional
 
@@ -90,6 +88,8 @@ def _maker(kind: str) -> Callable[[], Any]:
     if kind == "gzip":
         return _Gzip
     if kind == "xz":
+        import lzma
+
         return lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
     if kind == "zstd":
         zstandard = package("zstandard", kind)
@@ -199,6 +199,8 @@ _ZEROS = bytes(_BLOCK)
 
 def temporary_file() -> int:
     """A descriptor of a new file (0600) in TMPDIR that has no name.  OSError."""
+    import tempfile
+
     directory = tempfile.gettempdir()
     try:
         return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -227,6 +229,8 @@ def unpacked(path: str, kind: str, limit: int = MAX_UNPACKED) -> int:
         if fd is not None:
             os.close(fd)
         if isinstance(error, OSError):
+            import tempfile
+
             raise UffdError(
                 f"{shown}: cannot be unpacked into {printable(tempfile.gettempdir())} "
                 f"({os.strerror(error.errno or 0)}); set TMPDIR to a place with room"

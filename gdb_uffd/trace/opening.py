@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from typing import List, Optional, Sequence
 
 from gdb_uffd.model import SnapshotInfo, UffdError
-from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.compare import find_snapshot
 from gdb_uffd.trace.compressed import compression
 from gdb_uffd.trace.core import CoreSnapshot, open_core
 from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.info import core_info
-from gdb_uffd.trace.packed import Scratch, is_packed, unpack_into
-from gdb_uffd.trace.source import Trace
-from gdb_uffd.trace.store_read import StoreTrace
+from gdb_uffd.trace.source import INDEX, SUFFIX, Trace
 
 
 class CoreTrace:
@@ -57,14 +53,20 @@ class CoreTrace:
 
 def open_trace(path: str, executable: Optional[str] = None) -> Trace:
     """See gdb_uffd.trace.open."""
+    # What only recorded traces need is imported for them only: a core opens as fast as ever.
     try:
         if os.path.isdir(path):
-            if os.path.lexists(os.path.join(path, form.INDEX)):
+            if os.path.lexists(os.path.join(path, INDEX)):
+                from gdb_uffd.trace.store_read import StoreTrace
+
                 return StoreTrace(path, executable)
-            if path.rstrip("/").endswith(form.SUFFIX):
-                raise UffdError(f"{printable(path)}: has no {form.INDEX}; the trace is not whole")
-        elif _may_be_packed(path) and is_packed(path):
-            return PackedTrace(path, executable)
+            if path.rstrip("/").endswith(SUFFIX):
+                raise UffdError(f"{printable(path)}: has no {INDEX}; the trace is not whole")
+        elif _may_be_packed(path):
+            from gdb_uffd.trace.store_packed import PackedTrace, is_packed
+
+            if is_packed(path):
+                return PackedTrace(path, executable)
         return CoreTrace(path, executable)
     except ValueError as error:  # NUL in the name
         raise UffdError(f"{printable(path)}: {error}") from error
@@ -79,24 +81,3 @@ def _may_be_packed(path: str) -> bool:
             return compression(file.read(8)) == "zstd"
     except OSError:
         return False  # open_core has the words for it
-
-
-class PackedTrace(StoreTrace):
-    """A packed trace, unpacked into files that lose their names once they are open."""
-
-    def __init__(self, path: str, executable: Optional[str] = None) -> None:
-        """UffdError."""
-        try:
-            self._scratch = Scratch()
-            try:
-                unpack_into(path, self._scratch.path)
-                super().__init__(self._scratch.path, executable, path)
-            except BaseException:
-                self._scratch.close()
-                raise
-        except OSError as error:
-            raise UffdError(
-                f"{printable(path)}: cannot be unpacked into {printable(tempfile.gettempdir())} "
-                f"({os.strerror(error.errno or 0)}); set TMPDIR to a place with room"
-            ) from error
-        self._scratch.close()

@@ -7,9 +7,7 @@ decimal), `index.sqlite`, `sums`, `pages`.  Any tar reads it; nothing else is re
 from __future__ import annotations
 
 import os
-import shutil
 import tarfile
-import tempfile
 from contextlib import closing
 from typing import Dict, Iterator, List, Tuple
 
@@ -18,10 +16,11 @@ from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.compressed import MAX_UNPACKED, Sink, compression, unpack
 from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.page_file import PAGES, SUMS
+from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store_index import check_version, open_regular
 
 VERSION_NAME = "gdb_uffd-trace"
-MEMBERS = (VERSION_NAME, form.INDEX, SUMS, PAGES)
+MEMBERS = (VERSION_NAME, INDEX, SUMS, PAGES)
 BLOCK = tarfile.BLOCKSIZE  # 512 bytes (POSIX.1, pax, "ustar Interchange Format")
 SUFFIX = ".zst"
 
@@ -161,14 +160,3 @@ def _content(path: str, length: int) -> Iterator[bytes]:
                 raise UffdError(f"{printable(path)}: was cut short while it was read")
             length -= len(part)
             yield part
-
-
-class Scratch:
-    """A private directory for the files of a packed trace."""
-
-    def __init__(self) -> None:
-        self.path = tempfile.mkdtemp(prefix="gdb-uffd-packed-")
-
-    def close(self) -> None:
-        """Remove it; what is open stays readable."""
-        shutil.rmtree(self.path, ignore_errors=True)

@@ -7,8 +7,6 @@ they were mapped from: what gdb calls a sysroot.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import weakref
 from array import array
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -18,6 +16,7 @@ from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace import symbols
 from gdb_uffd.trace.files import DELETED, FileProblem, MappedFile, Module, map_file
 from gdb_uffd.trace.page_read import BadPage, PageData
+from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.source import ReadMemory
 from gdb_uffd.trace.store_index import Index
 
@@ -83,8 +82,9 @@ class StoredFiles:
         if len(path) > MAX_NAME or parts == [""]:
             raise ValueError("its path is not one of a file")
         if not self.sysroot:
-            self.sysroot = tempfile.mkdtemp(prefix="gdb-uffd-root-")
-            self._finalizer = weakref.finalize(self, shutil.rmtree, self.sysroot, True)
+            scratch = Scratch("root")
+            self.sysroot = scratch.path
+            self._finalizer = weakref.finalize(self, scratch.close)
         target = os.path.join(self.sysroot, *parts)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         return target

@@ -18,10 +18,8 @@ from typing import Mapping as Dictionary
 from gdb_uffd.model import PAGE_SIZE, XSTATE_SIZE, Mapping, Registers, SnapshotInfo, ThreadState
 from gdb_uffd.trace.files import FileRef
 from gdb_uffd.trace.notes import MAX_AUXV, SIGINFO_SIZE, USER_END
-from gdb_uffd.trace.source import SLOT_UNAVAILABLE
+from gdb_uffd.trace.source import SLOT_UNAVAILABLE, SUFFIX
 
-SUFFIX = ".uffd"
-INDEX = "index.sqlite"
 APPLICATION_ID = 0x75666664  # "uffd"; PRAGMA application_id (sqlite.org/pragma.html)
 MAJOR, MINOR = 1, 0
 VERSION = MAJOR * 1000 + MINOR  # PRAGMA user_version

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import sqlite3
 import stat
 import struct
-import tempfile
 from contextlib import closing
 from typing import Any, Dict, List, Optional, Tuple
-from urllib.parse import quote
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.files import printable
+from gdb_uffd.trace.scratch import Scratch
+from gdb_uffd.trace.source import INDEX
 
 MAGIC = b"SQLite format 3\0"
 _HEADER = 100  # bytes; sqlite.org/fileformat2.html, "The Database Header"
@@ -70,7 +69,7 @@ class Index:
         `shown`: what the user calls the trace."""
         self.directory = directory
         self.shown = printable(shown or directory)
-        self.path = os.path.join(directory, form.INDEX)
+        self.path = os.path.join(directory, INDEX)
         self.finished = False
         self.version = ""
         self.problem = ""  # why not all rows of `snapshots` could be read
@@ -99,7 +98,7 @@ class Index:
         self._check_header()
         if self.finished:
             return _connect(self.path)
-        with closing(_Scratch()) as scratch:
+        with closing(Scratch("index")) as scratch:
             for _ in range(ATTEMPTS):
                 if self._copy(scratch.path):
                     break
@@ -110,7 +109,7 @@ class Index:
                 raise UffdError(
                     f"{printable(self.path)}: changes faster than it can be read; try again"
                 )
-            copy = os.path.join(scratch.path, form.INDEX)
+            copy = os.path.join(scratch.path, INDEX)
             with closing(sqlite3.connect(copy, isolation_level=None)) as folding:
                 folding.execute("PRAGMA trusted_schema = OFF")
                 folding.execute("PRAGMA synchronous = OFF")  # a copy that nobody will miss
@@ -126,11 +125,11 @@ class Index:
             os.close(fd)
         shown = self.shown
         if len(head) < _HEADER or head[:16] != MAGIC:
-            raise UffdError(f"{shown}: its {form.INDEX} is no trace index; get the trace again")
+            raise UffdError(f"{shown}: its {INDEX} is no trace index; get the trace again")
         (application,) = struct.unpack_from(">I", head, _APPLICATION_ID)
         (version,) = struct.unpack_from(">I", head, _USER_VERSION)
         if application != form.APPLICATION_ID:
-            raise UffdError(f"{shown}: its {form.INDEX} is a database of something else")
+            raise UffdError(f"{shown}: its {INDEX} is a database of something else")
         check_version(shown, version)
         self.version = f"{version // 1000}.{version % 1000}"
         beside = any(os.path.lexists(self.path + end) for end in (WAL, JOURNAL))
@@ -152,20 +151,24 @@ class Index:
                 f"{sum(sizes) >> 20} MiB must be copied to {printable(target)}, which is full; "
                 "set TMPDIR to a place with room"
             )
-        for name in (form.INDEX, form.INDEX + WAL, form.INDEX + JOURNAL):
+        for name in (INDEX, INDEX + WAL, INDEX + JOURNAL):
             source, copy = os.path.join(self.directory, name), os.path.join(target, name)
             if os.path.lexists(copy):
                 os.unlink(copy)
-            if name != form.INDEX and not os.path.lexists(source):
+            if name != INDEX and not os.path.lexists(source):
                 continue
             try:
                 fd = open_regular(source)
             except UffdError:
-                if name == form.INDEX or os.path.lexists(source):
+                if name == INDEX or os.path.lexists(source):
                     raise
                 return False  # folded and removed since we looked
             with open(fd, "rb") as old, open(copy, "xb") as new:
-                shutil.copyfileobj(old, new, 1 << 20)
+                while True:
+                    part = old.read(1 << 20)
+                    if not part:
+                        break
+                    new.write(part)
         return before == self._log_header()
 
     def _side_files(self) -> List[str]:
@@ -288,7 +291,7 @@ def check_version(shown: str, version: int) -> None:
 
 def _connect(path: str) -> sqlite3.Connection:
     """Opened so that nothing is written or locked, and nothing in the file is run."""
-    name = quote(os.fsencode(os.path.abspath(path)))
+    name = "".join(f"%{byte:02x}" for byte in os.fsencode(os.path.abspath(path)))
     connection = sqlite3.connect(
         f"file:{name}?mode=ro&immutable=1", uri=True, isolation_level=None, check_same_thread=False
     )
@@ -301,14 +304,3 @@ def _connect(path: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-class _Scratch:
-    """A private directory that is gone at close."""
-
-    def __init__(self) -> None:
-        self.path = tempfile.mkdtemp(prefix="gdb-uffd-index-")
-
-    def close(self) -> None:
-        """Remove it with what is in it; files that are open stay readable."""
-        shutil.rmtree(self.path, ignore_errors=True)

@@ -16,8 +16,10 @@ from gdb_uffd.model import PAGE_SIZE, UffdError
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.compressed import package
 from gdb_uffd.trace.files import FileCache, FileProblem, MappedFile, printable, unchanged
-from gdb_uffd.trace.packed import SUFFIX, Scratch, archive, unpack_into
+from gdb_uffd.trace.packed import SUFFIX, archive, unpack_into
 from gdb_uffd.trace.page_file import PAGES, SUMS, ZERO_PAGE
+from gdb_uffd.trace.scratch import Scratch
+from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store_read import StoreTrace
 
 LEVEL = 3
@@ -57,15 +59,15 @@ def pack(
     done = Packed(path)
     temporary: Optional[str] = None
     try:
-        with closing(Scratch()) as scratch:
-            index = os.path.join(scratch.path, form.INDEX)
+        with closing(Scratch("pack")) as scratch:
+            index = os.path.join(scratch.path, INDEX)
             trace.index.copy_to(index)
             more = _Files(scratch.path, trace.slots)
             if self_contained:
                 done.missing = more.embed(trace, index)
             more.close()
             sources = {
-                form.INDEX: [(index, os.stat(index).st_size)],
+                INDEX: [(index, os.stat(index).st_size)],
                 SUMS: [
                     (trace.file(SUMS), 4 * trace.slots),
                     (more.sums, os.stat(more.sums).st_size),

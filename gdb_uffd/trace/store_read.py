@@ -17,6 +17,7 @@ from gdb_uffd.trace.page_file import PAGES, SUMS, read_header
 from gdb_uffd.trace.page_read import PageData
 from gdb_uffd.trace.page_table import Delta, PageTable, TableError
 from gdb_uffd.trace.snapshot import Lookups, RecordedSnapshot
+from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store_files import StoredFiles
 from gdb_uffd.trace.store_index import Index, open_regular
 from gdb_uffd.trace.store_layout import RecordedPages, build, file_ranges, named_range
@@ -90,7 +91,7 @@ class StoreTrace:
             )
         elif head[1].hex() != self.index.facts.get("trace_id"):
             raise UffdError(
-                f"{printable(self.path)}: {PAGES} and {form.INDEX} are of different traces; "
+                f"{printable(self.path)}: {PAGES} and {INDEX} are of different traces; "
                 "get the whole directory again"
             )
 

@@ -25,6 +25,7 @@ from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.files import FileCache, FileProblem, FileRef, printable, unchanged
 from gdb_uffd.trace.page_file import PAGES, SUMS, PageFile, header_page
 from gdb_uffd.trace.page_table import Delta, PageTable, zeros
+from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store_pending import Pending
 
 CACHE_KIB = 2048
@@ -86,7 +87,7 @@ class Writer:
             fcntl.flock(self._fds[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.pages = PageFile(self._fds[1], self._fds[2])
             self.pages.start(os.pread(self._fds[1], PAGE_SIZE, 0))
-            self._index = _open_index(os.path.join(path, form.INDEX))
+            self._index = _open_index(os.path.join(path, INDEX))
         except (OSError, sqlite3.Error) as error:
             for fd in self._fds:
                 os.close(fd)
@@ -262,7 +263,7 @@ class Writer:
 
 def _make_files(directory: str, trace_id: bytes, self_contained: bool) -> None:
     header = header_page(form.VERSION, trace_id)
-    for name, content in ((PAGES, header), (SUMS, b""), (form.INDEX, b"")):
+    for name, content in ((PAGES, header), (SUMS, b""), (INDEX, b"")):
         fd = os.open(
             os.path.join(directory, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
             0o600,
@@ -273,7 +274,7 @@ def _make_files(directory: str, trace_id: bytes, self_contained: bool) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(fd)
-    index = _open_index(os.path.join(directory, form.INDEX))
+    index = _open_index(os.path.join(directory, INDEX))
     try:
         index.execute("BEGIN IMMEDIATE")
         for statement in form.SCHEMA.values():
