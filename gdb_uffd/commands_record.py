@@ -8,7 +8,7 @@ from typing import Tuple, Type
 
 import gdb
 
-from gdb_uffd.client import gdb_record, gdb_record_triggers
+from gdb_uffd.client import gdb_record, gdb_record_triggers, gdb_record_view
 from gdb_uffd.client.gdb_command import Command
 from gdb_uffd.client.gdb_util import say, user_errors
 from gdb_uffd.client.options import Parsed
@@ -42,7 +42,7 @@ class Record(Command):
         if argument.strip():
             word = argument.split()[0]
             raise UffdError(f'Undefined uffd record command: "{word}".  Try "help uffd record".')
-        if not gdb_record.show():
+        if not gdb_record_view.show():
             for command in COMMANDS[1:]:
                 first = (command.__doc__ or "").split("\n", 1)[0]
                 say(f"uffd {command.name:<16} {first}")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
 from gdb_uffd.client import gdb_session, gdb_settings, launch, text
 from gdb_uffd.client.gdb_freeze import NotStill, watch_breakpoints
 from gdb_uffd.client.gdb_record_local import LocalProcess, is_traced
+from gdb_uffd.client.gdb_record_names import Where, function_at, here, killed_by, trapped
 from gdb_uffd.client.gdb_record_remote import RemoteProcess
-from gdb_uffd.client.gdb_util import decoded, look, quiet, say
+from gdb_uffd.client.gdb_util import look, say
 from gdb_uffd.client.recorder import Committed, Recorder, RecorderFailed, Source
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import UffdError
@@ -24,15 +25,6 @@ MAX_PENDING = 8
 """Snapshots that may wait to be written when another one is taken; the recorder bounds bytes."""
 
 NOTHING = "nothing is recorded: `uffd record start FILE` on a stopped program does that"
-
-
-@dataclass
-class Where:
-    """Where a snapshot is taken; facts of a SnapshotInfo."""
-
-    tid: int
-    thread_name: str
-    function: str
 
 
 class Recording:
@@ -97,7 +89,7 @@ class Recording:
     def take(self, label: str, where: Where, began: int) -> None:
         """Take a snapshot, to be written while the program runs on; `began` as in LocalProcess.
 
-        UffdError; NotStill when only this one cannot be taken.
+        RecorderFailed; another UffdError (NotStill) when only this one cannot be taken.
         """
         self.recorder.settle(MAX_PENDING)
         info: Dict[str, Any] = {
@@ -110,10 +102,20 @@ class Recording:
             "function": where.function,
             "signal": self.signalled.get(where.tid, 0),
         }
-        if self.local is not None:
-            self.local.capture(self.recorder, info, began, function_at)
-        elif self.remote is not None:
-            self.remote.capture(self.recorder, info, began)
+        with _uninterrupted():
+            if self.remote is not None:
+                self.remote.capture(self.recorder, info, began)
+            elif self.local is not None:
+                self._capture(self.local, info, began)
+
+    def _capture(self, local: LocalProcess, info: Dict[str, Any], began: int) -> None:
+        try:
+            local.capture(self.recorder, info, began, function_at)
+        except (NotStill, RecorderFailed):
+            raise
+        except (UffdError, OSError, gdb.error) as error:
+            # Half a snapshot: what was written since the last one is no longer known.
+            raise RecorderFailed(one_line(str(error))) from None
 
     def end(self, reason: str) -> str:
         """Finish the trace; a line about it."""
@@ -130,6 +132,33 @@ class Recording:
         path = os.path.relpath(self.recorder.path)
         shown = path if len(path) < len(self.recorder.path) else self.recorder.path
         return f"recording ended{': ' + why if why else ''}; {stored} in {one_line(shown)}"
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until a snapshot is whole.
+
+    gdb would raise KeyboardInterrupt in our Python (gdb manual, "Basic Python"), and what it does
+    itself at a Ctrl-C, stop the program, would not happen: so it gets it when Python is done.
+    """
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        pending = signal.SIGINT in signal.sigpending()
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        except KeyboardInterrupt:
+            pass
+        if pending:
+            with contextlib.suppress(KeyboardInterrupt):
+                _interrupt_later()
+
+
+def _interrupt_later() -> None:
+    timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
+    timer.daemon = True
+    timer.start()
 
 
 _recording: Optional[Recording] = None
@@ -217,13 +246,6 @@ def snapshot(label: str) -> None:
         say(look().plain(line(last)))
 
 
-def trapped() -> bool:
-    """Whether the program stopped by a SIGTRAP of its own: gdb tells it by no event."""
-    with contextlib.suppress(gdb.error):
-        return "with signal SIGTRAP" in quiet("info program")
-    return False
-
-
 def signal_snapshot(name: str, always: bool) -> None:
     """Take one because the program was stopped by a signal; `always`: beyond the limit too."""
     began = time.monotonic_ns()
@@ -232,10 +254,10 @@ def signal_snapshot(name: str, always: bool) -> None:
         return
     try:
         _recording.take(name, here(thread), began)
-    except NotStill:
-        pass
-    except UffdError as error:
+    except RecorderFailed as error:
         fail(error)
+    except UffdError as error:
+        _tell(f"no snapshot at {name}: {error}")
 
 
 def line(done: Committed) -> str:
@@ -244,36 +266,6 @@ def line(done: Committed) -> str:
     changed = text.plural(done.pages_changed, "page")
     pause = text.milliseconds(done.pause_us / 1000)
     return f"snapshot {done.number}{label}: {changed} changed, pause {pause}"
-
-
-def here(thread: gdb.InferiorThread) -> Where:
-    """The selected thread and its innermost function, by its frame."""
-    function = ""
-    with contextlib.suppress(gdb.error):
-        function = decoded(lambda: gdb.newest_frame().name())
-    name = decoded(lambda: thread.name)
-    return Where(thread.ptid[1] or thread.ptid[0], name, function)
-
-
-_functions: Dict[int, str] = {}
-
-
-def function_at(pc: int) -> str:
-    """Name of the function that holds `pc`, without a frame; "" when there is none."""
-    name = _functions.get(pc)
-    if name is None:
-        block = gdb.block_for_pc(pc) if pc else None
-        while block is not None and block.function is None:
-            block = block.superblock
-        name = decoded(lambda: str(block.function)) if block is not None else ""
-        if not name:
-            with contextlib.suppress(gdb.error):
-                words = quiet(f"info symbol {pc:#x}").split()
-                name = "" if words[:1] == ["No"] else words[0] if words else ""
-        if len(_functions) > 4096:
-            _functions.clear()
-        _functions[pc] = name
-    return name
 
 
 def check() -> None:
@@ -312,49 +304,6 @@ def _end(reason: str) -> str:
     return line
 
 
-def show() -> bool:
-    """What `uffd info` tells of the recording; False when there is none."""
-    check()
-    if _recording is None:
-        return False
-    recording, recorder = _recording, _recording.recorder
-    last = recorder.last
-    how = "pages that are written are tracked" if recorder.tracked else "all memory is read"
-    if recording.remote is not None:
-        how = "through cores that gdb writes"
-    parts = [text.plural(recording.snapshots, "snapshot")]
-    if last is not None:
-        parts.append(f"{text.plural(last.pages_stored, 'page')} stored")
-        parts.append(f"last pause {text.milliseconds(last.pause_us / 1000)}")
-    looks = look()
-    for name, value in (
-        ("recording", f"{one_line(recorder.path)} (pid {recording.pid}, {how})"),
-        ("recorded", " · ".join(parts)),
-    ):
-        say(looks.plain(f"{name:<12} {value}"))
-    return True
-
-
-def facts() -> Optional[Dict[str, Any]]:
-    """The same for `uffd info -json`; None when nothing is recorded."""
-    check()
-    if _recording is None:
-        return None
-    recorder = _recording.recorder
-    last = recorder.last
-    return {
-        "path": recorder.path,
-        "pid": _recording.pid,
-        "recorder_pid": recorder.pid,
-        "tracked": recorder.tracked,
-        "why_not_tracked": _recording.why_full,
-        "snapshots": _recording.snapshots,
-        "pages_stored": last.pages_stored if last is not None else 0,
-        "last_pause_us": last.pause_us if last is not None else 0,
-        "last_pages_changed": last.pages_changed if last is not None else 0,
-    }
-
-
 def _on_stop(event: gdb.StopEvent) -> None:
     if _recording is None:
         return
@@ -374,15 +323,7 @@ def _on_exit(event: gdb.ExitedEvent) -> None:
     if _recording is None or event.inferior.num != _recording.number:
         return
     code = getattr(event, "exit_code", None)
-    _tell(_end(_killed_by() if code is None else f"the program exited with code {code}"))
-
-
-def _killed_by() -> str:
-    number = gdb.convenience_variable("_exitsignal")
-    try:
-        return f"the program was killed by {signal.Signals(int(number or 0)).name}"
-    except (ValueError, TypeError, gdb.error):
-        return "the program ended"
+    _tell(_end(killed_by() if code is None else f"the program exited with code {code}"))
 
 
 def _before_prompt(_event: object = None) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 import gdb
 
 from gdb_uffd.client import gdb_record, gdb_record_triggers, tracer
+from gdb_uffd.client.gdb_record_names import trapped
 from gdb_uffd.client.gdb_util import quiet
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import UffdError
@@ -65,7 +66,7 @@ class _Headless:
             resume = "continue"
             if isinstance(self.event, gdb.SignalEvent) and self._pid():
                 self._signalled(self.event.stop_signal)
-            elif self.event is not None and gdb_record.trapped():
+            elif self.event is not None and trapped():
                 self._signalled("SIGTRAP")
                 resume = "signal SIGTRAP"
 

@@ -13,7 +13,8 @@ import gdb
 
 from gdb_uffd.client import gdb_record, text, tracer
 from gdb_uffd.client.gdb_freeze import NotStill
-from gdb_uffd.client.gdb_record import Recording, Where
+from gdb_uffd.client.gdb_record import Recording
+from gdb_uffd.client.gdb_record_names import Where, here
 from gdb_uffd.client.gdb_saved import Borrowed
 from gdb_uffd.client.gdb_util import look, say
 from gdb_uffd.model import UffdError
@@ -59,7 +60,11 @@ class At(gdb.Breakpoint):
         self.where = location
         self.silent = True
         if recording.local is None:
-            self.commands = f"silent\npython {__name__}.hit({self.number})\ncontinue"
+            script = f"python import {__name__}; {__name__}.hit({self.number})"
+            self.commands = f"silent\n{script}\ncontinue"
+        else:
+            # Never run, since it never stops; `info breakpoints` shows what it is by it.
+            self.commands = "python pass  # uffd record: a snapshot at each hit, and on"
 
     def stop(self) -> bool:
         """Whether gdb shall stop."""
@@ -100,7 +105,7 @@ def hit(number: int) -> None:
         if isinstance(each, At) and each.number == number:
             thread = gdb.selected_thread()
             if thread is not None:
-                each.take(gdb_record.here(thread), time.monotonic_ns())
+                each.take(here(thread), time.monotonic_ns())
 
 
 def _take(recording: Recording, where: Where, began: int) -> bool:
@@ -108,8 +113,8 @@ def _take(recording: Recording, where: Where, began: int) -> bool:
         recording.take("", where, began)
     except NotStill:
         return False  # the next time
-    except (UffdError, OSError) as error:
-        gdb_record.fail(error if isinstance(error, UffdError) else UffdError(str(error)))
+    except UffdError as error:
+        gdb_record.fail(error)
         return False
     _tell(recording)
     return True
@@ -141,21 +146,25 @@ def _interactive() -> bool:
     return not _batch and os.isatty(0)
 
 
-_AT = re.compile(
-    r"(?P<location>.*?)(?:\s+if\b\s*(?P<condition>.*?))?"
-    r"(?:\s+every\s+(?P<every>\d+))?(?:\s+max\s+(?P<max>\d+))?\s*"
-)
+_WORD = re.compile(r"\s+(every|max)\s+(\S+)\s*$")
+_IF = re.compile(r"\s+if\b\s*")
 
 
 def parse_at(words: str, usage: str) -> Tuple[str, str, int, int]:
     """LOCATION [if COND] [every N] [max M] as (location, condition, N, M); M 0: no limit."""
-    match = _AT.fullmatch(words.strip())
-    if match is None or not match["location"] or match["condition"] == "":
+    rest, numbers = " " + words.strip(), {}
+    while (match := _WORD.search(rest)) is not None and match[1] not in numbers:
+        if not match[2].isdecimal() or not 0 < int(match[2]) < 1 << 31:
+            raise UffdError(
+                f"`{match[1]}` takes a number from 1 on, not {match[2]}; usage: {usage}"
+            )
+        numbers[match[1]] = int(match[2])
+        rest = rest[: match.start()]
+    location, *condition = _IF.split(rest, 1)
+    if not location.strip() or condition == [""]:
         raise UffdError(f"usage: {usage}")
-    every, limit = int(match["every"] or 1), int(match["max"] or 0)
-    if every < 1 or (match["max"] is not None and limit < 1):
-        raise UffdError(f"`every` and `max` take a number from 1 on; usage: {usage}")
-    return match["location"], (match["condition"] or "").strip(), every, limit
+    where = location.strip(), condition[0].strip() if condition else ""
+    return (*where, numbers.get("every", 1), numbers.get("max", 0))
 
 
 def at(words: str, usage: str) -> None:

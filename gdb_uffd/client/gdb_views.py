@@ -11,7 +11,15 @@ from typing import Any, Dict, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_record, gdb_settings, gdb_travel, launch, render, snapshots, text
+from gdb_uffd.client import (
+    gdb_record_view,
+    gdb_settings,
+    gdb_travel,
+    launch,
+    render,
+    snapshots,
+    text,
+)
 from gdb_uffd.client.gdb_session import Session, selected
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import look, say, say_json
@@ -95,13 +103,13 @@ def _range(expression: str) -> Tuple[int, int]:
 
 def info(as_json: bool) -> None:
     """The session of the selected inferior, and what is being recorded."""
-    session, recording = selected(), gdb_record.facts()
+    session, recording = selected(), gdb_record_view.facts()
     recorded = {"recording": recording} if recording is not None else {}
     if session is None:
         if as_json:
             say_json({"session": False, **recorded})
         elif recording is not None:
-            gdb_record.show()
+            gdb_record_view.show()
         else:
             say("no core is spawned in this inferior: `uffd spawn FILE` does that")
         return
@@ -134,7 +142,7 @@ def info(as_json: bool) -> None:
         rows.append(("last report", f"{text.plural(last.pages, 'page')} dirtied · {state}"))
     looks = look()
     say(*(looks.plain(f"{name:<12} {one_line(value)}") for name, value in rows))
-    gdb_record.show()
+    gdb_record_view.show()
 
 
 def _process(data: Dict[str, Any]) -> str:
