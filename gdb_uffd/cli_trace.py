@@ -73,6 +73,12 @@ def _add_export(commands: Any) -> None:
     )
     export.add_argument("-o", "--output", metavar="CORE", required=True)
     export.add_argument("--executable", metavar="PATH", help="where the trace does not tell")
+    export.add_argument(
+        "--after",
+        metavar="EXPRESSION",
+        default="",
+        help="the state after gdb evaluated this in it, such as 'push(7)'",
+    )
     export.set_defaults(run=export_)
 
 
@@ -101,7 +107,8 @@ def _add_pack(commands: Any) -> None:
     unpack.set_defaults(run=unpack_)
 
 
-def _warn(lines: List[str]) -> None:
+def warn(lines: List[str]) -> None:
+    """Lines for the user, on standard error."""
     for line in lines:
         print(f"warning: {line}", file=sys.stderr)
 
@@ -116,7 +123,7 @@ def import_(options: argparse.Namespace) -> int:
         executable=options.executable,
         self_contained=options.self_contained,
     )
-    _warn(done.warnings)
+    warn(done.warnings)
     count = "1 snapshot" if done.snapshots == 1 else f"{done.snapshots:,} snapshots"
     print(f"{done.path}: {count}, {done.pages_stored:,} pages stored")
     return 0
@@ -210,22 +217,9 @@ def _verdict_json(verdict: Any) -> Dict[str, Any]:
 
 def export_(options: argparse.Namespace) -> int:
     """Write a snapshot as a core."""
-    from gdb_uffd import trace as traces
-    from gdb_uffd.trace.export import export_snapshot
+    from gdb_uffd.cli_export import export
 
-    trace = traces.open(options.trace, options.executable)
-    try:
-        snapshot = trace.snapshot(trace.find(options.snapshot))
-        try:
-            done = export_snapshot(snapshot, options.output)
-        finally:
-            snapshot.close()
-    finally:
-        trace.close()
-    if done.unavailable_pages:
-        _warn([f"{done.unavailable_pages:,} pages are unavailable and not in the core"])
-    print(f"{options.output}: {done.size / 2**20:,.1f} MiB")
-    return 0
+    return export(options)
 
 
 def pack_(options: argparse.Namespace) -> int:
@@ -252,7 +246,7 @@ def pack_(options: argparse.Namespace) -> int:
     finally:
         trace.close()
         _clear_progress()
-    _warn([f"{line}; it is not in the packed trace" for line in done.missing])
+    warn([f"{line}; it is not in the packed trace" for line in done.missing])
     print(f"{done.path}: {done.size / 2**20:,.1f} MiB")
     return 0
 
