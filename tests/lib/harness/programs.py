@@ -39,6 +39,8 @@ def _recipes(out: Path) -> List[List[str]]:
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
         [*C, "-o", target("rounds"), source("rounds.c")],
         [*C, "-o", target("puppet"), source("puppet.c")],
+        [*C, "-o", target("pulse"), source("pulse.c")],
+        [*C, "-o", target("waits"), source("waits.c")],
         [*C, "-o", target("trip"), source("trip.c"), "-ldl"],
         [*CXX, "-std=c++17", "-o", target("ledger"), source("ledger.cpp")],
     ]
