@@ -7,11 +7,12 @@ import os
 import random
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, page_floor
 from gdb_uffd.trace import store_import
 from gdb_uffd.trace.core import CoreSnapshot, open_core
+from gdb_uffd.trace.info import core_info
 from gdb_uffd.trace.store_write import Writer
 from harness import gdbs
 
@@ -79,43 +80,41 @@ def recorded(
 ) -> Path:
     """A trace of `count` snapshots, 10 ms apart, at `path`.
 
-    `room`: bytes of memory that the process has beyond the core's, of random content, a share
-    of `dirty` of which changes from each snapshot to the next.
+    `room`: bytes of memory that the process has beyond the core's from snapshot 1 on, of random
+    content, a share of `dirty` of which changes from each snapshot to the next.
     """
     snapshot = open_core(str(core), None)
     edit = edits(snapshot)
-    mappings: List[Mapping] = store_import._mappings(snapshot)
-    files = store_import._files(snapshot.modules)
-    if room:
-        mappings = sorted([*mappings, Mapping(ROOM, ROOM + room, 3)], key=lambda m: m.start)
-    first = store_import.core_info(snapshot)
     pages: Dict[int, bytearray] = {}
     chance = random.Random(7)
     try:
         with Writer.create(str(path)) as writer:
-            for number in range(count):
+            begun = _note_begin(writer)
+            first = replace(core_info(snapshot), label=label(0), monotonic_ns=STEP_NS)
+            store_import.add_snapshot(writer, snapshot, first)
+            threads, auxv, mappings, files = begun[0]
+            if room:
+                mappings = sorted([*mappings, Mapping(ROOM, ROOM + room, 3)], key=_start)
+            for number in range(1, count):
                 info = replace(
                     first,
                     time_ns=first.time_ns + number * STEP_NS,
                     monotonic_ns=STEP_NS * (number + 1),
                     label=label(number),
                 )
-                pending = writer.begin(info, snapshot.threads, snapshot.auxv, mappings, files)
-                if number == 0:
-                    store_import._put_pages(pending, snapshot)
-                    if room:
-                        pending.area(ROOM, room // PAGE_SIZE)
-                        for start in range(0, room, 1 << 24):
-                            piece = os.urandom(min(1 << 24, room - start))
-                            pending.put(ROOM + start, piece)
-                else:
-                    for address, data in edit(number).items():
-                        start = page_floor(address)
-                        page = pages.get(start)
-                        if page is None:
-                            page = pages[start] = bytearray(snapshot.read(start, PAGE_SIZE))
-                        page[address - start : address - start + len(data)] = data
-                        pending.put(start, page)
+                pending = writer.begin(info, threads, auxv, mappings, files)
+                for address, data in edit(number).items():
+                    start = page_floor(address)
+                    page = pages.get(start)
+                    if page is None:
+                        page = pages[start] = bytearray(snapshot.read(start, PAGE_SIZE))
+                    page[address - start : address - start + len(data)] = data
+                    pending.put(start, page)
+                if room and number == 1:
+                    pending.area(ROOM, room // PAGE_SIZE)
+                    for start in range(0, room, 1 << 24):
+                        pending.put(ROOM + start, os.urandom(min(1 << 24, room - start)))
+                elif room:
                     total = room // PAGE_SIZE
                     for n in sorted(chance.sample(range(total), int(total * dirty))):
                         pending.put(ROOM + n * PAGE_SIZE, os.urandom(PAGE_SIZE))
@@ -123,3 +122,20 @@ def recorded(
     finally:
         snapshot.close()
     return path
+
+
+def _start(mapping: Mapping) -> int:
+    return mapping.start
+
+
+def _note_begin(writer: Writer) -> List[Tuple[Any, ...]]:
+    """What `writer.begin` was given, but for the info, call by call."""
+    begun: List[Tuple[Any, ...]] = []
+    begin = writer.begin
+
+    def noting(info: Any, *rest: Any) -> Any:
+        begun.append(rest)
+        return begin(info, *rest)
+
+    writer.begin = noting  # type: ignore[method-assign]
+    return begun
