@@ -45,15 +45,18 @@ class At(gdb.Breakpoint):
     is a stop with commands that continue.
     """
 
-    def __init__(
-        self, recording: Recording, location: str, condition: str, every: int, limit: int
-    ) -> None:
+    def __init__(self, recording: Recording, words: str, parsed: Tuple[str, str, int, int]) -> None:
+        location, condition, every, limit = parsed
         super().__init__(location)
         try:
+            # Checked by gdb, in the location's scope; but gdb asks `stop` first, whatever the
+            # condition says (bpstat_check_breakpoint_conditions), so it is evaluated there.
             self.condition = condition or None
+            self.condition = None
         except gdb.error:
             self.delete()
             raise
+        self.wanted = condition
         self.recording = recording
         self.every, self.limit = every, limit
         self.hits = self.taken = 0
@@ -64,7 +67,7 @@ class At(gdb.Breakpoint):
             self.commands = f"silent\n{script}\ncontinue"
         else:
             # Never run, since it never stops; `info breakpoints` shows what it is by it.
-            self.commands = "python pass  # uffd record: a snapshot at each hit, and on"
+            self.commands = f"python pass  # uffd record at {words}"
 
     def stop(self) -> bool:
         """Whether gdb shall stop."""
@@ -72,6 +75,12 @@ class At(gdb.Breakpoint):
             return False
         if self.recording.full or (self.limit and self.taken >= self.limit):
             return False
+        try:
+            if self.wanted and not gdb.parse_and_eval(self.wanted):
+                return False
+        except gdb.error as error:  # as gdb does it with a condition that it cannot evaluate
+            say(f"Error in testing the condition of `uffd record at {self.where}`: {error}")
+            return True
         self.hits += 1
         if self.hits % self.every:
             return False
@@ -169,10 +178,10 @@ def parse_at(words: str, usage: str) -> Tuple[str, str, int, int]:
 
 def at(words: str, usage: str) -> None:
     """Take a snapshot at each hit of a location from now on."""
-    location, condition, every, limit = parse_at(words, usage)
+    parsed = parse_at(words, usage)
     recording = gdb_record.current()
     _settle_settings(recording)
-    trigger = At(recording, location, condition, every, limit)
+    trigger = At(recording, words.strip(), parsed)
     recording.on_end.append(lambda: trigger.delete() if trigger.is_valid() else None)
 
 
