@@ -42,6 +42,7 @@ class Session:
         self.moves = -1  # made in the server, as far as gdb's side has followed; see gdb_travel
         self.libraries = -1  # what it said of the libraries then
         self.moving = False  # its connection is about to be replaced by another
+        self.going = False  # on the way to another snapshot, and showing it is its own affair
         self.away = False  # on an excursion: what gdb shows is not where the user stands
         self.where: Optional[Dict[str, Any]] = None  # the last answer of quffd.where
         self.snapshots: Optional[List[SnapshotInfo]] = None  # the trace's list, once asked for
@@ -271,7 +272,8 @@ _TOLD_BY_US = (
 def _show(session: Session) -> None:
     """What gdb shows for a core: the signal, the frame; then a summary."""
     ready = session.ready
-    what = "core: " if ready.snapshots == 1 else f"trace: snapshot 0 of 0-{ready.snapshots - 1}, "
+    where = f"snapshot {ready.snapshot} of 0-{ready.snapshots - 1}"
+    what = "core: " if ready.snapshots == 1 else f"trace: {where}, "
     if ready.signal and (ready.snapshots == 1 or ready.signal not in DEBUGGER_SIGNALS):
         ended = "terminated with" if ready.snapshots == 1 else "received"
         say(f"Program {ended} signal {signal_text(ready.signal)}.")

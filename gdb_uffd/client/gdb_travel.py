@@ -63,7 +63,6 @@ def goto(session: Session, name: str) -> None:
         follow(session)
     elif by_resume:
         _resume_backward(session)
-        return
     else:
         flush_caches()
         follow(session)
@@ -74,13 +73,18 @@ def goto(session: Session, name: str) -> None:
 def _resume_backward(session: Session) -> None:
     """Resume, so that gdb stops at the snapshot that the server has prepared."""
     direction = gdb.parameter("exec-direction")
+    session.going = True
     try:
         gdb_saved.unlock()
-        gdb.execute("continue" if direction == "reverse" else "reverse-continue")
+        # What gdb itself would show of the stop is not yet right: see `follow`.
+        with setting("suppress-cli-notifications", "on"):
+            gdb.execute("continue" if direction == "reverse" else "reverse-continue")
     except BaseException:
         with contextlib.suppress(UffdError):
             session.request("stay")
         raise
+    finally:
+        session.going = False
 
 
 def _reconnect(session: Session) -> None:
@@ -113,9 +117,13 @@ def follow(session: Session) -> None:
     _arrived(session, where)
     if session.moves:
         gdb_session.note_travel()
-    # What ran before may have loaded libraries, too; gdb lists those that are in memory.
-    if session.ready.snapshots > 1:
-        _update_libraries(session, where)
+        before = _frame_name()
+        # What ran before may have loaded libraries, too; gdb lists those that are in memory.
+        _update_libraries()
+        _show_inlined()
+        if _frame_name() != before and not session.going:
+            gdb.write(quiet("frame"))  # gdb had shown another one
+    session.libraries = int(where["libraries"])
     gdb_session.note_threads(session)
     if session.signal not in snapshots.DEBUGGER_SIGNALS and session.moves:
         gdb_session.restore_signals(session)
@@ -132,17 +140,32 @@ def _arrived(session: Session, where: Dict[str, Any]) -> None:
     show_conveniences()
 
 
-def _update_libraries(session: Session, where: Dict[str, Any]) -> None:
+def _update_libraries() -> None:
     """Let gdb's list of libraries follow, with their symbols unless the user reads those alone."""
-    first, session.libraries = session.libraries < 0, int(where["libraries"])
-    if first:
-        return  # gdb has just read it
-    before = _frame_name()
     command = "sharedlibrary" if gdb.parameter("auto-solib-add") else "info sharedlibrary"
     with contextlib.suppress(gdb.error), setting("print symbol-loading", "off"):
         gdb.execute(command, to_string=not gdb_session.may_ask())
-    if _frame_name() != before:
-        gdb.write(quiet("frame"))  # gdb had shown it without the new library's symbols
+
+
+def _show_inlined() -> None:
+    """Select the innermost function also where it is inlined and begins at the PC.
+
+    A stop that is at no breakpoint of the user's hides such a function until it is stepped into
+    (infrun.c, skip_inline_frames); the program was recorded inside of it.  gdb forgets that when it
+    sees the thread with another PC.
+    """
+    with contextlib.suppress(gdb.error, RuntimeError):
+        frame = gdb.newest_frame()
+        pc = frame.pc()
+        block: Optional[gdb.Block] = gdb.block_for_pc(pc)
+        while block is not None and block.function is None:
+            block = block.superblock
+        if block is None or block.start != pc or frame.function() == block.function:
+            return
+        quiet(f"set var $pc = {pc + 1:#x}")
+        gdb.newest_frame().name()
+        quiet(f"set var $pc = {pc:#x}")
+        gdb.newest_frame().select()
 
 
 def _frame_name() -> Optional[str]:
@@ -261,8 +284,9 @@ def _follow_quietly(session: Session, move: Dict[str, Any]) -> None:
     thread = _thread(int(move["tid"]))
     if thread is not None and gdb.selected_thread() != thread:
         thread.switch()
-    if int(move["libraries"]) != old:
-        _update_libraries(session, move)
+    session.libraries = int(move["libraries"])
+    if session.libraries != old:
+        _update_libraries()
 
 
 def _thread(tid: int) -> Optional[gdb.InferiorThread]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+from harness import gdbs, traces
 
 ORDER = [0, 6, 3, 2, 5, 4, 1, 6, 0]
 
@@ -271,6 +273,37 @@ def test_goto_in_a_core_undoes(sample):
     assert "forgotten" in text and "lookup (value=99)" in text, text
     assert sample.value("counter") == "1041"
     assert re.search("not (currently )?support", sample.run("reverse-continue"))
+
+
+@pytest.fixture(scope="session")
+def inlined(built: Path, tmp_path_factory: pytest.TempPathFactory) -> traces.Made:
+    """Stops at the first instruction of inlined functions, and of the one that holds them."""
+    if not gdbs.PYPI_GDB.exists():
+        pytest.skip("no gdb 18.1 for the live process: run `make gdb`")
+    folder = tmp_path_factory.mktemp("inlined")
+    labels = [f"n{n}" for n in range(8)]
+    return traces.of_live(folder, [str(built / "inlined")], "outer middle inner", labels, ["bt"])
+
+
+def test_inlined_functions_are_not_hidden(gdb, inlined):
+    """gdb hides those that begin at the PC after a stop that is at no breakpoint."""
+
+    def functions(text: str) -> list:
+        return re.findall(r"^#\d+ +(?:0x[0-9a-f]+ in )?(\w+)", text, re.M)
+
+    gdb.run(f"uffd spawn {inlined.path}")
+    assert functions(inlined.said[2]["bt"])[:2] == ["inner", "middle"]
+    for number in (2, 7, 1, 5, 4, 0, 3, 6):
+        shown = gdb.run(f"uffd goto {number}")
+        assert functions(gdb.run("bt")) == functions(inlined.said[number]["bt"])
+        assert functions(shown) == functions(inlined.said[number]["bt"])[:1]
+        if number:
+            gdb.run("reverse-continue")
+            assert functions(gdb.run("bt")) == functions(inlined.said[number - 1]["bt"])
+    gdb.run("uffd goto 5")
+    values = [p["value"] for p in gdb.json("uffd map -json a")["points"]]
+    assert values == ["0", "0", "7", "1", "1", "8", "2", "2"]
+    assert functions(gdb.run("bt")) == functions(inlined.said[5]["bt"])
 
 
 def test_exec_direction_reverse(trip_gdb):

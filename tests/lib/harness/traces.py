@@ -28,8 +28,9 @@ class Made:
 def of_live(
     folder: Path, command: Sequence[str], where: str, labels: Sequence[str], asked: Sequence[str]
 ) -> Made:
-    """Run `command` under native gdb 18.1; a snapshot at each of the first stops, as many as there
-    are `labels`, and what each command of `asked` printed there.
+    """Run `command` under native gdb 18.1 with breakpoints at the places of `where`; a snapshot at
+    each of the first stops, as many as there are `labels`, and what each command of `asked`
+    printed there.
 
     The commands must leave the process as it was.
     """
@@ -37,7 +38,8 @@ def of_live(
     made = Made(folder / "made.uffd")
     try:
         live.run("set unwindonsignal on")
-        live.run(f"break {where}")
+        for place in where.split():
+            live.run(f"break {place}")
         quoted = " ".join(f"'{a}'" for a in command[1:])
         text = live.run(f"run {quoted}", 60)
         with Writer.create(str(made.path)) as writer:
