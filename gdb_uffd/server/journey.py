@@ -55,10 +55,11 @@ class Journey:
     """The trace of a session, and the places that it holds open."""
 
     def __init__(self, trace: Trace, make_diversion: MakeDiversion, number: int = 0) -> None:
-        """Opens snapshot `number`.  UffdError when that, or a diversion of it, cannot be made."""
+        """Opens snapshot `number`, or the first whole one after it where that is damaged, with a
+        warning.  UffdError when there is none, or no diversion can be made."""
         self.trace = trace
         self._make_diversion = make_diversion
-        self.place = self._open(number)
+        self.place = self._open(self._first_whole(number))
         self.prepared: Optional[Place] = None
         self.endpoint: Optional[Endpoint] = None  # where the next connection is expected
         self.moves = 0
@@ -75,6 +76,16 @@ class Journey:
         """A folder with the process's files under their own paths, where a self-contained trace
         had to unpack them; else ""."""
         return str(getattr(self.trace, "sysroot", ""))
+
+    def _first_whole(self, number: int) -> int:
+        for candidate in range(number, len(self.trace.snapshots) - 1):
+            try:
+                self.trace.snapshot(candidate).close()
+                return candidate
+            except UffdError as error:
+                if not any(f"snapshot {candidate}: " in line for line in self.trace.warnings):
+                    self.trace.warnings.append(str(error))
+        return max(number, len(self.trace.snapshots) - 1)
 
     def _open(self, number: int) -> Place:
         snapshot = self.trace.snapshot(number)

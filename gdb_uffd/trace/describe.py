@@ -7,6 +7,7 @@ import fcntl
 import os
 from typing import Any, Dict, List
 
+from gdb_uffd.model import UffdError
 from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.source import Trace
 from gdb_uffd.trace.store_read import StoreTrace
@@ -28,11 +29,14 @@ def describe(trace: Trace) -> Dict[str, Any]:
         out["self_contained"] = bool(_number(facts.get("self_contained", "")))
     out["process"] = f"{first.pid} {printable(first.thread_name)}".strip()
     out["executable"] = ""
-    snapshot = trace.snapshot(0)
+    warnings = list(trace.warnings)
     try:
+        snapshot = trace.snapshot(0)
+    except UffdError as error:  # the others may be whole
+        warnings.append(str(error))
+    else:
         out["executable"] = snapshot.executable
-        warnings = [*trace.warnings, *snapshot.warnings]
-    finally:
+        warnings += snapshot.warnings
         snapshot.close()
     out["snapshot_count"] = len(trace.snapshots)
     out["threads"] = first.threads

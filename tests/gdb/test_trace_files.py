@@ -134,9 +134,13 @@ def test_a_damaged_first_snapshot(gdb, trace):
 
     with sqlite3.connect(trace / "index.sqlite") as db:
         db.execute("UPDATE snapshots SET pid = 5 WHERE number = 0")
-    text = gdb.run(f"uffd spawn {trace}").strip()
-    assert "Traceback" not in text
-    assert "snapshot 0" in text and "does not match its checksum" in text
+    text = gdb.run(f"uffd spawn {trace}")
+    assert "snapshot 0: its row does not match its checksum" in text
+    assert "snapshot 1 of 0-1" in text and "Traceback" not in text
+    assert gdb.call("push(7)")["value"] == "1042"
+    refused = gdb.run("uffd goto 0").strip()
+    assert "\n" not in refused and "snapshot 0 cannot be shown" in refused
+    assert gdb.value("counter") == "1041"
 
 
 @pytest.mark.parametrize("seed", range(6))
