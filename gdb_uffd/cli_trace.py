@@ -124,7 +124,7 @@ def import_(options: argparse.Namespace) -> int:
         self_contained=options.self_contained,
     )
     warn(done.warnings)
-    count = "1 snapshot" if done.snapshots == 1 else f"{done.snapshots:,} snapshots"
+    count = _counted(done.snapshots, "snapshot")
     print(f"{done.path}: {count}, {done.pages_stored:,} pages stored")
     return 0
 
@@ -178,6 +178,10 @@ def verify_(options: argparse.Namespace) -> int:
     return 0 if verdict.whole else 1
 
 
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def _print_verdict(path: str, verdict: Any) -> None:
     from gdb_uffd.trace.store_verify import ranges_text
 
@@ -191,10 +195,10 @@ def _print_verdict(path: str, verdict: Any) -> None:
             print(f"  part of {name}")
         if not bad.places and not bad.files:
             print("  belongs to no snapshot")
-    what = f"{verdict.snapshots:,} snapshots, {verdict.pages:,} pages"
-    state = "all whole" if verdict.whole else f"{len(verdict.bad):,} bad pages"
+    what = f"{_counted(verdict.snapshots, 'snapshot')}, {_counted(verdict.pages, 'page')}"
+    state = "all whole" if verdict.whole else _counted(len(verdict.bad), "bad page")
     if verdict.problems:
-        state += f", {len(verdict.problems)} other problems"
+        state += ", " + _counted(len(verdict.problems), "other problem")
     print(f"{path}: {what}: {state}")
 
 

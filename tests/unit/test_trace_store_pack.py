@@ -392,7 +392,7 @@ def test_the_shell_lists_bad_pages(
     first, second, last = out.splitlines()
     assert first == f"slot 2: checksum mismatch in {path}/pages at slot 2"
     assert second.startswith(f"  {BASE + PAGE:#x} in snapshots 0")
-    assert last == f"{path}: 4 snapshots, {len(raw) // PAGE - 1} pages: 1 bad pages"
+    assert last == f"{path}: 4 snapshots, {len(raw) // PAGE - 1} pages: 1 bad page"
     code, out, err = run(capsys, "verify", "--json", path)
     verdict = json.loads(out)
     assert code == 1 and verdict["bad"][0]["slot"] == 2
