@@ -34,7 +34,7 @@ class Recording:
         """Prepare the process and start the recorder.  UffdError, with nothing left behind."""
         inferior = gdb.selected_inferior()
         self.number, self.pid = inferior.num, inferior.pid
-        self.on_end: List[Callable[[], None]] = []
+        self.on_end: List[Callable[[bool], None]] = []  # called with: at a prompt, or in an event
         self.signalled: Dict[int, int] = {}  # TID -> signal that gdb stopped it with
         self.limit = 0  # snapshots that may be taken unasked; 0: any number
         self.local: Optional[LocalProcess] = None
@@ -83,7 +83,7 @@ class Recording:
         if inferior.pid != self.pid:
             return f"gdb debugs process {inferior.pid} now"
         if self.local is not None and not self.local.alive():
-            return "the program ended, or another one runs in its place (exec)"
+            return "the program ended, or became another one (exec)"
         return ""
 
     def take(self, label: str, where: Where, began: int) -> None:
@@ -117,7 +117,7 @@ class Recording:
             # Half a snapshot: what was written since the last one is no longer known.
             raise RecorderFailed(one_line(str(error))) from None
 
-    def end(self, reason: str) -> str:
+    def end(self, reason: str, at_prompt: bool) -> str:
         """Finish the trace; a line about it."""
         why = reason
         try:
@@ -127,7 +127,7 @@ class Recording:
         self._let_go()
         for action in self.on_end:
             with contextlib.suppress(gdb.error, RuntimeError):
-                action()
+                action(at_prompt)
         stored = text.plural(self.snapshots, "snapshot")
         path = os.path.relpath(self.recorder.path)
         shown = path if len(path) < len(self.recorder.path) else self.recorder.path
@@ -224,7 +224,7 @@ def start(path: str, self_contained: bool) -> None:
 def stop() -> None:
     """End the recording, when everything is written."""
     current()
-    _tell(_end(""))
+    _tell(_end("", at_prompt=True))
 
 
 def snapshot(label: str) -> None:
@@ -293,13 +293,13 @@ def fail(error: UffdError) -> None:
         _tell(_end(str(error)))
 
 
-def _end(reason: str) -> str:
+def _end(reason: str, at_prompt: bool = False) -> str:
     global _recording, _snapshots
     recording, _recording = _recording, None
     _connect(False)
     if recording is None:
         return ""
-    line = look().plain(recording.end(reason))
+    line = look().plain(recording.end(reason, at_prompt))
     _snapshots = recording.snapshots
     return line
 
@@ -333,6 +333,11 @@ def _before_prompt(_event: object = None) -> None:
         _recording.local.freezer.user_thread = thread.ptid[1] if thread is not None else 0
 
 
+def _on_new_objfile(_event: object = None) -> None:
+    if _recording is not None and _recording.local is not None and not _recording.local.alive():
+        _tell(_end("the program became another one (exec)"))
+
+
 def _on_connection_removed(_event: object = None) -> None:
     if _recording is not None:
         reason = _recording.gone()
@@ -354,6 +359,7 @@ def _connect(connect: bool) -> None:
         (events.exited, _on_exit),
         (events.before_prompt, _before_prompt),
         (events.connection_removed, _on_connection_removed),
+        (events.new_objfile, _on_new_objfile),
         (events.gdb_exiting, _exiting),
     )
     for registry, function in pairs:

@@ -15,8 +15,7 @@ from gdb_uffd.client import gdb_record, text, tracer
 from gdb_uffd.client.gdb_freeze import NotStill
 from gdb_uffd.client.gdb_record import Recording
 from gdb_uffd.client.gdb_record_names import Where, here
-from gdb_uffd.client.gdb_saved import Borrowed
-from gdb_uffd.client.gdb_util import look, say
+from gdb_uffd.client.gdb_util import look, quiet, say
 from gdb_uffd.model import UffdError
 
 PROGRESS_S = 1.0
@@ -26,16 +25,23 @@ _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 SHORTEST_S = 1e-3
 """A shorter interval could not be kept, and gdb would do nothing else."""
 
-_borrowed = Borrowed()
 _progress = 0.0
 
 
-def _settle_settings(recording: Recording) -> None:
+def _step_in_place(recording: Recording) -> None:
     """A thread that is stepped off a breakpoint elsewhere ("displaced") has a program counter and
     code of gdb's own making for that moment: no snapshot shall show it."""
-    if not _borrowed.holds("displaced-stepping"):
-        _borrowed.take("displaced-stepping", "off")
-        recording.on_end.append(_borrowed.give_back)
+    old = gdb.parameter("displaced-stepping")  # None: "auto"
+    if old is not False:
+        quiet("set displaced-stepping off")
+        text = "on" if old else "auto"
+
+        def give_back(_at_prompt: bool) -> None:
+            # Must not fail: a command that fails in the middle of an event makes gdb believe
+            # that the program has stopped (async_enable_stdin in gdb's python.c).
+            quiet(f"set displaced-stepping {text}")
+
+        recording.on_end.append(give_back)
 
 
 class At(gdb.Breakpoint):
@@ -99,6 +105,13 @@ class At(gdb.Breakpoint):
             if self.taken == self.limit:
                 # A breakpoint must not be changed while it is decided about.
                 gdb.post_event(self._exhausted)
+
+    def retire(self, at_prompt: bool) -> None:
+        """The recording has ended.  In the middle of an event gdb still uses its breakpoints."""
+        if not at_prompt:
+            gdb.post_event(lambda: self.retire(True))
+        elif self.is_valid():
+            self.delete()
 
     def _exhausted(self) -> None:
         if self.is_valid():
@@ -180,9 +193,9 @@ def at(words: str, usage: str) -> None:
     """Take a snapshot at each hit of a location from now on."""
     parsed = parse_at(words, usage)
     recording = gdb_record.current()
-    _settle_settings(recording)
+    _step_in_place(recording)
     trigger = At(recording, words.strip(), parsed)
-    recording.on_end.append(lambda: trigger.delete() if trigger.is_valid() else None)
+    recording.on_end.append(trigger.retire)
 
 
 def parse_interval(words: str, usage: str) -> float:
@@ -216,7 +229,7 @@ class Ticker:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
-    def end(self) -> None:
+    def end(self, at_prompt: bool = True) -> None:
         """No more snapshots."""
         self._ended.set()
 
@@ -275,7 +288,7 @@ def every(words: str, usage: str) -> None:
             "gdb debugs this program through another one, which cannot be frozen from here: "
             "`uffd record at LOCATION` takes snapshots of it"
         )
-    _settle_settings(recording)
+    _step_in_place(recording)
     for ticker in _tickers:
         ticker.end()
     _tickers[:] = [Ticker(recording, seconds)]

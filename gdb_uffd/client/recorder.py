@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import subprocess
 import tempfile
@@ -44,6 +45,14 @@ class Source:
     pid: int
     fds: Sequence[Tuple[str, int]] = ()
     auxv: bytes = b""
+
+
+def signal_name(number: int) -> str:
+    """9 as "SIGKILL"."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class Recorder:
@@ -119,9 +128,10 @@ class Recorder:
                 status: Optional[int] = self._process.wait(5)
             except subprocess.TimeoutExpired:
                 status = None
+            # gdb waits for all children (linux-nat.c), and may have taken this one's status.
+            how = f" ({signal_name(-status)})" if status is not None and status < 0 else ""
             words = last_line(self._stderr)
-            how = f"signal {-status}" if status is not None and status < 0 else f"status {status}"
-            self.failure = f"the recorder ended with {how}" + (f": {words}" if words else "")
+            self.failure = f"the recorder has died{how}" + (f": {words}" if words else "")
         return RecorderFailed(self.failure)
 
     def _receive(self, timeout_s: float) -> Optional[Message]:

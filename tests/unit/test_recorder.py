@@ -318,7 +318,7 @@ def test_the_trace_is_removed(story):
 def test_the_recorder_is_killed(story):
     story.snapshot()
     os.kill(story.puppet.recorder.pid, signal.SIGKILL)
-    with pytest.raises(RecorderFailed, match="signal 9"):
+    with pytest.raises(RecorderFailed, match="SIGKILL"):
         story.snapshot()
     # The program is no worse for it.
     at = story.region(4)
