@@ -256,7 +256,8 @@ def test_export(trip_gdb, gdb_path, built, tmp_path):
     shown = subprocess.run(
         [gdb_path, "-nx", "-batch", "-iex", "set debuginfod enabled off"]
         + [arg for e in ("counter", "*head", "mine") for arg in ("-ex", f"print {e}")]
-        + ["-ex", "bt", "-ex", "info threads", "-ex", "info sharedlibrary", str(built / "trip"), str(core)],
+        + ["-ex", "bt", "-ex", "info threads", "-ex", "info sharedlibrary"]
+        + [str(built / "trip"), str(core)],
         capture_output=True, text=True, timeout=60,
     ).stdout  # fmt: skip
     assert "$1 = 6" in shown and "{value = 80" in shown and "= 106" in shown, shown
