@@ -47,7 +47,9 @@ def of_live(
                 assert "Breakpoint" in text or "received signal" in text, live.transcript
                 core = folder / "live.core"
                 live.run(f"gcore {core}", 60)
+                live.run("set scheduler-locking on")  # no other thread runs on during a call
                 made.said.append({each: live.run(each) for each in asked})
+                live.run("set scheduler-locking off")
                 snapshot = open_core(str(core), None)
                 try:
                     store_import.add_core(writer, snapshot, label)
