@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import re
@@ -14,9 +15,13 @@ import tempfile
 from typing import IO, Any, Dict, List, Optional, Sequence
 
 from gdb_uffd.client.launch import PACKAGE_DIR
+from gdb_uffd.client.record_options import parse_at, parse_interval
 from gdb_uffd.model import UffdError
 from gdb_uffd.recorder.program import VARIABLE
 from gdb_uffd.trace.store_format import trace_path
+
+AT_USAGE = "--at 'LOCATION [if CONDITION] [every N] [max M]'"
+EVERY_USAGE = "--every 10ms"
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _TERMINALS = (signal.SIGINT, signal.SIGQUIT)  # the terminal sends them to the program as well
@@ -77,6 +82,10 @@ def run(options: argparse.Namespace) -> int:
         raise UffdError(
             f"{options.output}: {path} exists already; remove it or choose another name"
         )
+    for words in options.at:
+        parse_at(words, AT_USAGE)
+    if options.every:
+        parse_interval(options.every, EVERY_USAGE)
     plan = {
         "path": path,
         "at": options.at,
@@ -157,8 +166,7 @@ class _Run:
                 stderr=noise,
                 pass_fds=passed,
                 env=environ,
-                # The terminal's signals are for the program, and it for the terminal's group.
-                preexec_fn=_own_group,
+                preexec_fn=_set_apart,
             )
             for fd in (*standard, writing):
                 os.close(fd)
@@ -208,6 +216,8 @@ class _Run:
 
     def _finish(self, status: int, noise: IO[bytes]) -> int:
         if "error" in self.ends:
+            if not self.ends.get("snapshots"):
+                shutil.rmtree(self.plan["path"], ignore_errors=True)  # made by us, and empty
             raise UffdError(self.ends["error"])
         if "snapshots" not in self.ends:
             raise UffdError(f"{self.gdb} ended with status {status}: {_last_line(noise)}")
@@ -254,8 +264,15 @@ _PYTHONS = (signal.SIGPIPE, signal.SIGXFSZ)
 """Python itself ignores these (its manual, module signal)."""
 
 
-def _own_group() -> None:
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_libc = ctypes.CDLL(None)
+
+
+def _set_apart() -> None:
+    """gdb is in a group of its own: the terminal and its signals are the program's.  When we are
+    killed, so is gdb, and with it (PTRACE_O_EXITKILL) the program."""
     os.setpgid(0, 0)
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def _quoted(path: str) -> str:

@@ -15,10 +15,6 @@ from gdb_uffd.client.gdb_util import quiet
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import UffdError
 
-USAGE = "gdb-uffd record -o FILE [--at LOCATION ...] [--every INTERVAL] -- PROGRAM ARGS"
-AT_USAGE = "--at 'LOCATION [if CONDITION] [every N] [max M]'"
-EVERY_USAGE = "--every 10ms"
-
 FATAL = (
     "SIGSEGV SIGBUS SIGILL SIGFPE SIGABRT SIGSYS SIGTRAP SIGQUIT SIGXCPU SIGXFSZ "
     "SIGTERM SIGINT SIGHUP SIGPIPE"
@@ -55,9 +51,9 @@ class _Headless:
         recording = gdb_record.current()
         recording.limit = int(self.plan["max"])
         for words in self.plan["at"]:
-            gdb_record_triggers.at(words, AT_USAGE)
+            gdb_record_triggers.at(words, "")
         if self.plan["every"]:
-            gdb_record_triggers.every(self.plan["every"], EVERY_USAGE)
+            gdb_record_triggers.every(self.plan["every"], "")
         if recording.why_full:
             self.tell(note=f"each snapshot reads all memory: {recording.why_full}")
         resume = "continue"
@@ -91,6 +87,8 @@ class _Headless:
 
     def _on_exit(self, event: gdb.ExitedEvent) -> None:
         self.event = None
+        for where in gdb_record_triggers.pending():
+            self.tell(note=f"--at {one_line(where)}: no such location was found in the program")
         code = getattr(event, "exit_code", None)
         if code is not None:
             self.exit = {"exit": int(code)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 import time
@@ -16,14 +15,11 @@ from gdb_uffd.client.gdb_freeze import NotStill
 from gdb_uffd.client.gdb_record import Recording
 from gdb_uffd.client.gdb_record_names import Where, here
 from gdb_uffd.client.gdb_util import look, quiet, say
+from gdb_uffd.client.record_options import parse_at, parse_interval
 from gdb_uffd.model import UffdError
 
 PROGRESS_S = 1.0
 """An interactive session hears of the snapshots at most so often."""
-
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-SHORTEST_S = 1e-3
-"""A shorter interval could not be kept, and gdb would do nothing else."""
 
 _progress = 0.0
 
@@ -121,6 +117,11 @@ class At(gdb.Breakpoint):
             say(look().plain(f"[uffd: {counted} at {self.where}, as many as were asked for]"))
 
 
+def pending() -> List[str]:
+    """Locations of ours that gdb has not found in the program so far."""
+    return [each.where for each in gdb.breakpoints() if isinstance(each, At) and each.pending]
+
+
 def hit(number: int) -> None:
     """A breakpoint of ours stopped a remote target: its commands call this, then continue."""
     for each in gdb.breakpoints():
@@ -168,27 +169,6 @@ def _interactive() -> bool:
     return not _batch and os.isatty(0)
 
 
-_WORD = re.compile(r"\s+(every|max)\s+(\S+)\s*$")
-_IF = re.compile(r"\s+if\b\s*")
-
-
-def parse_at(words: str, usage: str) -> Tuple[str, str, int, int]:
-    """LOCATION [if COND] [every N] [max M] as (location, condition, N, M); M 0: no limit."""
-    rest, numbers = " " + words.strip(), {}
-    while (match := _WORD.search(rest)) is not None and match[1] not in numbers:
-        if not match[2].isdecimal() or not 0 < int(match[2]) < 1 << 31:
-            raise UffdError(
-                f"`{match[1]}` takes a number from 1 on, not {match[2]}; usage: {usage}"
-            )
-        numbers[match[1]] = int(match[2])
-        rest = rest[: match.start()]
-    location, *condition = _IF.split(rest, 1)
-    if not location.strip() or condition == [""]:
-        raise UffdError(f"usage: {usage}")
-    where = location.strip(), condition[0].strip() if condition else ""
-    return (*where, numbers.get("every", 1), numbers.get("max", 0))
-
-
 def at(words: str, usage: str) -> None:
     """Take a snapshot at each hit of a location from now on."""
     parsed = parse_at(words, usage)
@@ -196,17 +176,6 @@ def at(words: str, usage: str) -> None:
     _step_in_place(recording)
     trigger = At(recording, words.strip(), parsed)
     recording.on_end.append(trigger.retire)
-
-
-def parse_interval(words: str, usage: str) -> float:
-    """ "10ms" in seconds; UffdError."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(us|ms|s)\s*", words)
-    if match is None:
-        raise UffdError(f"an interval is a number and us, ms or s; usage: {usage}")
-    seconds = float(match[1]) * _UNITS[match[2]]
-    if not SHORTEST_S <= seconds <= 86400:
-        raise UffdError("an interval lies between 1ms and 86400s")
-    return seconds
 
 
 class Ticker:
