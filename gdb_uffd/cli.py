@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from gdb_uffd import __version__, cli_serve
+from gdb_uffd import __version__, cli_record, cli_serve, cli_trace
 from gdb_uffd.model import ENGINE_AUTO, ENGINES, UffdError
 from gdb_uffd.replay.interface import Check
 
@@ -19,6 +19,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one subcommand.  Returns the exit code: 0, 1 when it failed, 2 for wrong usage."""
     options = _parser().parse_args(argv)
     try:
+        if hasattr(options, "run"):
+            return int(options.run(options))
         if options.command == "gdbinit":
             return gdbinit()
         if options.command == "doctor":
@@ -54,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
         help="what `set uffd engine` is set to",
     )  # fmt: skip
     cli_serve.add_commands(commands)
+    cli_record.add_commands(commands)
+    cli_trace.add_commands(commands)
     return parser
 
 

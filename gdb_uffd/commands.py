@@ -6,7 +6,8 @@ from typing import List, Optional, Tuple, Type
 
 import gdb
 
-from gdb_uffd.client import gdb_call, gdb_hooks, gdb_session, gdb_settings, gdb_views
+from gdb_uffd import commands_record, commands_travel
+from gdb_uffd.client import gdb_call, gdb_hooks, gdb_session, gdb_settings, gdb_travel, gdb_views
 from gdb_uffd.client.gdb_command import Command
 from gdb_uffd.client.gdb_util import flush_caches, pop_dummy_frames, quiet, say, user_errors
 from gdb_uffd.client.options import Parsed, split_files
@@ -40,25 +41,26 @@ class Uffd(gdb.Command):
 
 
 class Spawn(Command):
-    """Open a core file; nothing runs until you call something.
+    """Open a core file or a trace; nothing runs until you call something.
 
-    Usage: uffd spawn CORE [EXECUTABLE]
+    Usage: uffd spawn FILE [EXECUTABLE]
 
-    CORE was written by the kernel or by gdb's gcore.  The executable and the libraries are
-    found from the core unless EXECUTABLE is given.  A core that this inferior already has
-    is closed first.
+    FILE is a core, written by the kernel or by gdb's gcore, or a trace of many snapshots,
+    NAME.uffd.  The executable and the libraries are found from it unless EXECUTABLE is
+    given.  What this inferior already has open is closed first.
 
     Example:
         uffd spawn core.4711
         uffd spawn core.4711 build/server"""
 
-    name, usage = "spawn", "uffd spawn CORE [EXECUTABLE]"
+    name, usage = "spawn", "uffd spawn FILE [EXECUTABLE]"
     completer = gdb.COMPLETE_FILENAME
 
     def run(self, parsed: Parsed) -> None:
         """Start the server and connect."""
         gdb_hooks.define_hooks()
         gdb_session.spawn(*split_files(parsed.rest, self.usage))
+        gdb_travel.follow(gdb_session.current())
 
 
 class Call(Command):
@@ -141,7 +143,8 @@ class Reset(Command):
 
     Usage: uffd reset
 
-    The process that ran ends; memory, registers and mappings are the core's again.
+    The process that ran ends; memory, registers and mappings are those of the core again, or
+    of the present snapshot of a trace.
 
     Example:
         print push(7)
@@ -184,7 +187,7 @@ class Kill(Command):
 
 
 class Info(Command):
-    """Show what is open: core, process, pages fed and dirtied, server.
+    """Show what is open: core or snapshot, process, pages fed and dirtied, server.
 
     Usage: uffd info [-json]
 
@@ -237,6 +240,8 @@ class Mappings(Command):
 
 COMMANDS: Tuple[Type[Command], ...] = (
     *(Spawn, Call, Dirty, Diff, Reset, Kill, Info, Mappings, Doctor),
+    *commands_record.COMMANDS,
+    *commands_travel.COMMANDS,
 )
 """Every subcommand, in the order of the bare `uffd`; those of a subject lie in a module of its
 own, commands_SUBJECT.py, each with its own COMMANDS."""
@@ -274,3 +279,4 @@ def register() -> None:
     gdb_settings.register()
     gdb_settings.on_engine(gdb_session.set_engine)
     gdb_hooks.install()
+    gdb_travel.install()

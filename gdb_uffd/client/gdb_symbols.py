@@ -116,8 +116,7 @@ class Symbols:
             at = address + len(data)
             start = page_floor(at)
             if start not in self._images:
-                arguments = {"address": hex(start), "all": self._all}
-                self._images[start] = parse_image(self._session.request("image", arguments))
+                self._images[start] = self.image(start)
             image = self._images[start]
             if image is None:  # this part of the object was not written: as it is now
                 chunk = min(size - len(data), start + 4096 - at)
@@ -129,6 +128,11 @@ class Symbols:
                 return None
             data += part
         return data
+
+    def image(self, start: int) -> Optional[Image]:
+        """The page at `start` before and after; None when it was not written."""
+        arguments = {"address": hex(start), "all": self._all}
+        return parse_image(self._session.request("image", arguments))
 
     def _static(self, page: DirtyPage, address: int) -> Optional[Variable]:
         """A static local of the function that wrote first; its linker symbol is no name."""

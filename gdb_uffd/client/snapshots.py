@@ -7,7 +7,7 @@ import signal
 import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.client.text import Look, milliseconds, number, printable
+from gdb_uffd.client.text import Look, number, printable
 from gdb_uffd.model import SCHEMA_VERSION, SnapshotInfo, UffdError, to_json
 
 MAX_ROWS = 48
@@ -15,7 +15,7 @@ MAX_ROWS = 48
 
 _AROUND = 8  # rows at each end, and on each side of the present one
 
-_SILENT_SIGNALS = (0, signal.SIGTRAP, signal.SIGSTOP)
+DEBUGGER_SIGNALS = (0, signal.SIGTRAP, signal.SIGSTOP)
 """How a debugger stops a program: nothing that the program did."""
 
 MAX_NAMED = 6
@@ -136,6 +136,11 @@ def split_range(text: str) -> Tuple[str, str]:
     return text.strip(), ""
 
 
+def split_names(text: str) -> List[str]:
+    """Names one after the other; a label with blanks in it is quoted."""
+    return re.findall(r"\"[^\"]*\"|'[^']*'|\S+", text)
+
+
 def completions(snapshots: Sequence[SnapshotInfo], text: str) -> List[str]:
     """Labels, `start`, `end` and numbers that begin with `text`.  Numbers only once one is begun:
     a thousand of them would bury the labels."""
@@ -174,12 +179,19 @@ def after(first: SnapshotInfo, info: SnapshotInfo) -> str:
     passed = elapsed_ns(first, info)
     if passed is None:
         return ""
-    return f"{'-' if passed < 0 else '+'}{milliseconds(abs(passed) / 1e6)}"
+    return f"{'-' if passed < 0 else '+'}{duration(abs(passed))}"
+
+
+def duration(ns: int) -> str:
+    """To the millisecond or better: "0.3 ms", "12.5 ms", "250 ms", "1.250 s"."""
+    if ns >= 10**9:
+        return f"{ns / 1e9:.3f} s"
+    return f"{ns / 1e6:.0f} ms" if ns >= 10**8 or not ns else f"{ns / 1e6:.1f} ms"
 
 
 def signal_name(number_: int) -> str:
     """ "SIGSEGV" for a signal the program got; "" for how a debugger stops one."""
-    if number_ in _SILENT_SIGNALS:
+    if number_ in DEBUGGER_SIGNALS:
         return ""
     try:
         return signal.Signals(number_).name
@@ -194,7 +206,7 @@ def headline(snapshots: Sequence[SnapshotInfo], current: int, look: Look) -> str
     if info.label:
         parts[0] += f' "{printable(info.label)}"'
     parts += [clock(info.time_ns), after(snapshots[0], info) if current else ""]
-    parts.append(signal_name(info.signal))
+    parts.append(_signal(info))
     return look.plain(" · ".join(part for part in parts if part))
 
 
@@ -207,6 +219,10 @@ def table(
     head = ("", "Num", "Time", "After", "Thread", "Function", "Changed", "Label")
     columns = [head, *(rows[n] for n in shown)]
     widths = [min(max(len(row[c]) for row in columns), 32) for c in range(len(head))]
+    widths = [
+        width if n == 0 or any(row[n] for row in columns[1:]) else 0
+        for n, width in enumerate(widths)
+    ]
     right = {1, 3, 6}
     lines = [day(snapshots[0].time_ns)] if snapshots[0].time_ns else []
     before = -1
@@ -219,7 +235,7 @@ def table(
             for c, (text, width) in enumerate(zip(row, widths))
             if width
         ]
-        lines.append("  ".join(cells).rstrip() if widths[0] else "   " + "  ".join(cells).rstrip())
+        lines.append("  ".join(cells).rstrip())
     return [look.plain(line) for line in lines]
 
 
@@ -227,7 +243,7 @@ def _row(snapshots: Sequence[SnapshotInfo], info: SnapshotInfo, current: int) ->
     name = printable(info.thread_name)
     thread = f'{info.tid} "{name}"' if name else str(info.tid or "")
     function = f"{printable(info.function)} ()" if info.function else ""
-    note = " ".join(text for text in (_quoted(info.label), signal_name(info.signal)) if text)
+    note = " ".join(text for text in (_quoted(info.label), _signal(info)) if text)
     return (
         "*" if info.number == current else " ",
         str(info.number),
@@ -238,6 +254,12 @@ def _row(snapshots: Sequence[SnapshotInfo], info: SnapshotInfo, current: int) ->
         number(info.pages_changed),
         note,
     )
+
+
+def _signal(info: SnapshotInfo) -> str:
+    """The signal, unless the label says it."""
+    name = signal_name(info.signal)
+    return "" if name == info.label else name
 
 
 def _quoted(label: str) -> str:

@@ -32,6 +32,7 @@ ffibuilder.set_source(
     #include "cpu.h"
     #include "engine_trial.h"
     #include "pagemap.h"
+    #include "record.h"
     #include "transaction.h"
     #include "uffd.h"
     #include "vessel.h"

@@ -8,9 +8,9 @@ place aside, kept effects and all, and comes back to it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, FrozenSet, Optional, Tuple
+from typing import Callable, FrozenSet, Optional, Sequence, Tuple
 
-from gdb_uffd.model import ENGINE_AUTO, PROT_EXEC, SnapshotInfo, UffdError
+from gdb_uffd.model import ENGINE_AUTO, DirtyPage, SnapshotInfo, ThreadState, UffdError
 from gdb_uffd.replay.interface import Choice, Diversion
 from gdb_uffd.server import target_xml
 from gdb_uffd.server.endpoint import Endpoint
@@ -43,28 +43,28 @@ class Move:
     """What a move changes beside memory and registers.
 
     `reconnect`: another process (or another machine's registers), which gdb must be told by a
-    new connection.  `lost`: pages that the program had changed at the old place.
+    new connection.
     """
 
     number: int
     threads_changed: bool
-    libraries_changed: bool
     reconnect: bool
-    lost: int
 
 
 class Journey:
     """The trace of a session, and the places that it holds open."""
 
     def __init__(self, trace: Trace, make_diversion: MakeDiversion, number: int = 0) -> None:
-        """Opens snapshot `number`.  UffdError when that, or a diversion of it, cannot be made."""
+        """Opens snapshot `number`, or the first whole one after it where that is damaged, with a
+        warning.  UffdError when there is none, or no diversion can be made."""
         self.trace = trace
         self.engine = ENGINE_AUTO  # `set uffd engine`, for the places to come
         self._aside: Optional[Place] = None
         self._make_diversion = make_diversion
-        self.place = self._open(number)
+        self.place = self._open(self._first_whole(number))
         self.prepared: Optional[Place] = None
         self.endpoint: Optional[Endpoint] = None  # where the next connection is expected
+        self.moves = 0
         self._returning = False  # `prepared` is what was set aside
 
     @property
@@ -78,6 +78,16 @@ class Journey:
         or were found elsewhere; else ""."""
         return str(getattr(self.trace, "sysroot", ""))
 
+    def _first_whole(self, number: int) -> int:
+        for candidate in range(number, len(self.trace.snapshots) - 1):
+            try:
+                self.trace.snapshot(candidate).close()
+                return candidate
+            except UffdError as error:
+                if not any(f"snapshot {candidate}: " in line for line in self.trace.warnings):
+                    self.trace.warnings.append(str(error))
+        return max(number, len(self.trace.snapshots) - 1)
+
     def _open(self, number: int) -> Place:
         snapshot = self.trace.snapshot(number)
         try:
@@ -87,7 +97,7 @@ class Journey:
                 )
             diversion = self._make_diversion(snapshot)
             # On an excursion one call is made at each of many places.
-            diversion.prefer_engine(self.engine, self.away)
+            diversion.prefer_engine(self.engine, self._aside is not None)
             return Place(number, diversion, snapshot.threads[0].tid)
         except BaseException:
             snapshot.close()
@@ -123,9 +133,19 @@ class Journey:
         if self.place is not self._aside:
             self.place.close()
         self.place, self.prepared = self.prepared, None
+        self.moves += 1
         if self._returning:
             self._aside, self._returning = None, False
         return True
+
+    def changed_here(self) -> int:
+        """Pages that hold other bytes now than at the snapshot, by the program's doing or the
+        user's, and that a move forgets."""
+        diversion = self.place.diversion
+        if not diversion.info().get("dirty_pages"):
+            return 0
+        pages = diversion.report_all().pages
+        return sum(1 for page in pages if page.bytes_changed and _lasting(page))
 
     def set_aside(self) -> None:
         """Leave the present place as it is until `prepare_return`."""
@@ -134,20 +154,17 @@ class Journey:
         self._aside = self.place
 
     @property
-    def away(self) -> bool:
-        """Whether a place is set aside."""
-        return self._aside is not None
+    def threads_aside(self) -> Sequence[ThreadState]:
+        """The threads of the place that is set aside, if one is.  gdb must not see them end: when
+        it is back they would have other numbers."""
+        return self._aside.diversion.snapshot.threads if self._aside is not None else ()
 
     def _compare(self, there: Place) -> Move:
         old, new = self.place.diversion.snapshot, there.diversion.snapshot
-        dirty = self.place.diversion.info().get("dirty_pages", 0)
-        leaving = self.place is not self._aside
         return Move(
             number=there.number,
             threads_changed=_tids(old) != _tids(new),
-            libraries_changed=old.mappings is not new.mappings and _code(old) != _code(new),
             reconnect=_identity(old) != _identity(new),
-            lost=dirty if leaving and isinstance(dirty, int) else 0,
         )
 
     def set_engine(self, name: str) -> Choice:
@@ -189,15 +206,13 @@ class Journey:
             self._aside.close()
 
 
+def _lasting(page: DirtyPage) -> bool:
+    """Whether it is more than gdb's pushed frames, or what a call left below the stack pointer."""
+    return bool(page.bytes_above) if page.kind == "stack" else page.writers != ["malloc"]
+
+
 def _tids(snapshot: Snapshot) -> FrozenSet[int]:
     return frozenset(thread.tid for thread in snapshot.threads)
-
-
-def _code(snapshot: Snapshot) -> FrozenSet[Tuple[int, str]]:
-    """Where which file's code is mapped: libraries that came or went show here."""
-    return frozenset(
-        (m.start, m.name) for m in snapshot.mappings if m.prot & PROT_EXEC and m.name[:1] == "/"
-    )
 
 
 def _identity(snapshot: Snapshot) -> Tuple[object, ...]:

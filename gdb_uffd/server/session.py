@@ -81,6 +81,7 @@ class Session:
     diversion: Diversion = field(init=False)
     general: int = field(init=False)  # the thread of g, G, m, ... (Hg)
     runner: int = field(init=False)  # the thread that a resume naming none means
+    scope: int = 0  # the one thread that `bc` resumes, 0 or -1 for all (Hc)
     written: Optional[int] = None  # whose registers were written last, since it stopped
     offered: FrozenSet[bytes] = frozenset()  # the client's features, from qSupported
     last_unavailable: str = ""  # why the last memory access failed; for quffd.info
@@ -103,19 +104,24 @@ class Session:
 
     def __post_init__(self) -> None:
         self.arrive()
+        self.general = self.runner
 
     def arrive(self) -> None:
-        """Show the place where the journey stands now."""
+        """Show the place where the journey stands now.
+
+        `general` stays: gdb does not select again the thread that it selected last.
+        """
         place = self.journey.place
         self.diversion = place.diversion
         threads = self.diversion.snapshot.threads
-        self.general = self.runner = place.thread
+        listed = [*threads, *self.journey.threads_aside]
+        self.runner = place.thread
         self.written, self.listed, self.calls = None, 0, 0
         self.last_unavailable, self.stopped = "", None
         self.saved_registers, self.allocated = {}, {}
         self.layout = layout_of(threads[0].registers.xfeatures)
         pid = self.pid
-        self.thread_ids = {t.tid: b"p%x.%x" % (pid, t.tid) for t in threads}
+        self.thread_ids = {t.tid: b"p%x.%x" % (pid, t.tid) for t in listed}
         self.thread_xml = b""
         self.forget_registers()
         for kind, address, length in self.inserted:
@@ -127,13 +133,27 @@ class Session:
         return max(self.diversion.snapshot.pid, 1)
 
     def registers_packet(self) -> bytes:
-        """The framed `g` reply for the general thread."""
+        """The framed `g` reply for the general thread.  PacketError when it is not there."""
         packet = self._framed_registers.get(self.general)
         if packet is None:
-            registers = self.diversion.registers(self.general)
-            packet = frame(self.layout.encode_hex(registers))
+            packet = frame(self.layout.encode_hex(self.registers()))
             self._framed_registers[self.general] = packet
         return packet
+
+    def registers(self) -> Registers:
+        """The general thread's registers.  PacketError when there is no such thread.
+
+        During an excursion gdb still lists the threads of the place set aside; those that the
+        present snapshot lacks stand where they stood there.
+        """
+        try:
+            return self.diversion.registers(self.general)
+        except KeyError:
+            pass
+        for thread in self.journey.threads_aside:
+            if thread.tid == self.general:
+                return thread.registers
+        raise PacketError(errno.ESRCH)
 
     def set_registers(self, registers: Registers) -> None:
         """Write the general thread's registers; that makes it the one to run next."""

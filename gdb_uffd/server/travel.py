@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import asdict, replace
 from typing import Any, Callable, Dict, Sequence
 
-from gdb_uffd.model import PAGE_SIZE, to_json
-from gdb_uffd.server.arguments import Arguments, boolean, integer, path
+from gdb_uffd.model import PAGE_SIZE, PROT_EXEC, Mapping, page_floor, to_json
+from gdb_uffd.server import export
+from gdb_uffd.server.arguments import Arguments, address, boolean, integer, path
 from gdb_uffd.server.journey import Move
 from gdb_uffd.server.session import Facts, Session
 from gdb_uffd.trace.source import UNAVAILABLE, Segment
@@ -42,13 +44,24 @@ def _where(session: Session, _arguments: Arguments) -> Any:
 
 def _place(session: Session) -> Dict[str, Any]:
     """The present snapshot, for gdb's side to follow."""
-    journey, thread = session.journey, session.diversion.snapshot.threads[0]
+    journey, snapshot = session.journey, session.diversion.snapshot
+    first = snapshot.threads[0]
     return {
         "number": journey.place.number,
-        "tid": thread.tid,
-        "signal": thread.signal,
-        "ran": journey.place.ran,
+        "moves": journey.moves,
+        "time_ns": journey.info.time_ns,
+        "label": journey.info.label,
+        "tid": first.tid,
+        "signal": first.signal,
+        "sysroot": journey.sysroot,
+        "libraries": _libraries(snapshot.mappings),
     }
+
+
+def _libraries(mappings: Sequence[Mapping]) -> int:
+    """A number that is another where files' code is mapped otherwise."""
+    code = [(m.start, m.name) for m in mappings if m.prot & PROT_EXEC and m.name[:1] == "/"]
+    return zlib.crc32(repr(code).encode("utf-8", "surrogateescape"))
 
 
 def _moved(session: Session, move: Move, now: bool) -> Any:
@@ -60,8 +73,12 @@ def _moved(session: Session, move: Move, now: bool) -> Any:
 
 
 def _goto(session: Session, arguments: Arguments) -> Any:
-    move = session.journey.prepare(integer(arguments, "number"))
-    return _moved(session, move, boolean(arguments, "now"))
+    number, now = integer(arguments, "number"), boolean(arguments, "now")
+    journey = session.journey
+    if not boolean(arguments, "tell"):
+        return _moved(session, journey.prepare(number), now)
+    changed = journey.changed_here()
+    return {**_moved(session, journey.prepare(number), now), "forgotten": changed}
 
 
 def _away(session: Session, arguments: Arguments) -> Any:
@@ -89,6 +106,25 @@ def _listen(session: Session, arguments: Arguments) -> Any:
     return {}
 
 
+def _changes(session: Session, arguments: Arguments) -> Any:
+    from gdb_uffd.server import changes  # native code, which may lack
+
+    trace = session.journey.trace
+    return changes.compare(trace, integer(arguments, "a"), integer(arguments, "b"))
+
+
+def _changes_image(session: Session, arguments: Arguments) -> Any:
+    from gdb_uffd.server import changes
+
+    a, b = integer(arguments, "a"), integer(arguments, "b")
+    return changes.image(session.journey.trace, a, b, page_floor(address(arguments)))
+
+
+def _export(session: Session, arguments: Arguments) -> Any:
+    session.diversion.commit_pending()
+    return export.export(session, path(arguments))
+
+
 VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {
     "snapshots": _snapshots,
     "where": _where,
@@ -97,4 +133,7 @@ VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {
     "back": _back,
     "stay": _stay,
     "listen": _listen,
+    "changes": _changes,
+    "changes-image": _changes_image,
+    "export": _export,
 }

@@ -19,6 +19,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import GPR, PROT_WRITE, Mapping, UffdError
 from gdb_uffd.trace import elf, executable, places
+from gdb_uffd.trace.compressed import compression, unpacked
 from gdb_uffd.trace.elf import ElfError
 from gdb_uffd.trace.files import FileCache, Module, close_map, printable
 from gdb_uffd.trace.layout import Dumped, Load, Plan, build, make_loads
@@ -34,13 +35,6 @@ from gdb_uffd.trace.snapshot import (
 
 MAX_WARNINGS = 100
 USAGE = "uffd spawn CORE [EXECUTABLE]"
-
-_COMPRESSED = (
-    (b"\x28\xb5\x2f\xfd", "zstd", "unzstd"),
-    (b"\x1f\x8b", "gzip", "gunzip"),
-    (b"\xfd7zXZ\x00", "xz", "unxz"),
-    (b"\x04\x22\x4d\x18", "lz4", "unlz4"),
-)
 
 
 class CoreSnapshot(RecordedSnapshot):
@@ -100,7 +94,8 @@ def open_core(
 
 
 def _map_core(path: str) -> Tuple[mmap.mmap, int]:
-    """The whole file mapped, and its modification time in ns.  Never opens a device or FIFO."""
+    """The whole file mapped, unpacked when it is compressed, and its modification time in ns.
+    Never opens a device or FIFO."""
     shown = printable(path)
     try:
         mode = os.stat(path).st_mode
@@ -115,6 +110,9 @@ def _map_core(path: str) -> Tuple[mmap.mmap, int]:
                 raise UffdError(
                     f"{shown}: empty file; was the core cut off by a full disk or `ulimit -c`?"
                 )
+            kind = compression(os.pread(fd, 8, 0))
+            if kind:
+                fd = _replaced(fd, unpacked(path, kind))
             return mmap.mmap(fd, 0, access=mmap.ACCESS_READ), status.st_mtime_ns
         finally:
             os.close(fd)
@@ -131,11 +129,12 @@ def _map_core(path: str) -> Tuple[mmap.mmap, int]:
         raise UffdError(f"{shown}: cannot be mapped ({error}); give a core file") from error
 
 
+def _replaced(old: int, new: int) -> int:
+    os.close(old)
+    return new
+
+
 def _check_header(shown: str, core: mmap.mmap) -> elf.Header:
-    start = core[:8]
-    for magic, name, tool in _COMPRESSED:
-        if start.startswith(magic):
-            raise UffdError(f"{shown}: compressed with {name}; unpack it first: {tool}")
     try:
         header = elf.read_header(core)
     except ElfError as error:

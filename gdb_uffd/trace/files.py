@@ -14,6 +14,7 @@ import errno
 import mmap
 import os
 import stat
+from array import array
 from dataclasses import dataclass, field
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Protocol, Sequence
 
@@ -62,6 +63,10 @@ class MappedFile:
     image: Optional[Image] = None
     build_id: bytes = b""
 
+    def ref(self) -> FileRef:
+        """What a trace records of it."""
+        return FileRef(self.build_id, len(self.data), self.mtime_ns)
+
 
 @dataclass
 class Module:
@@ -80,6 +85,7 @@ class Module:
     bias: int = 0
     recorded_id: bytes = b""
     ref: Optional[FileRef] = None  # what a trace recorded of the file
+    slots: Optional["array[int]"] = None  # where the trace's own copy of it lies, when it serves
     top: int = 0  # end of its address range when that is known from program headers
 
     def holds(self, address: int) -> bool:
@@ -166,6 +172,21 @@ class FileCache:
         for opened in self._files.values():
             close_map(opened.data)
         self._files.clear()
+
+
+def unchanged(cache: FileCache, path: str, ref: FileRef) -> MappedFile:
+    """The file `path` as it was when `ref` was taken of it; FileProblem when it is another now."""
+    if path.endswith(DELETED) and not os.path.lexists(path):
+        path = path[: -len(DELETED)]
+    opened = cache.open(path)
+    now = opened.ref()
+    if ref.build_id or now.build_id:
+        same = ref.build_id == now.build_id
+    else:
+        same = (ref.size, ref.mtime_ns) == (now.size, now.mtime_ns)
+    if not same:
+        raise FileProblem("is not the file that was mapped")
+    return opened
 
 
 def close_map(data: mmap.mmap) -> None:

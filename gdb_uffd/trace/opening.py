@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import List, Optional, Sequence
 
-from gdb_uffd.model import PAGE_SIZE, SnapshotInfo, UffdError
-from gdb_uffd.trace import store_format as form
+from gdb_uffd.model import SnapshotInfo, UffdError
 from gdb_uffd.trace.compare import find_snapshot
+from gdb_uffd.trace.compressed import compression
 from gdb_uffd.trace.core import CoreSnapshot, open_core
 from gdb_uffd.trace.files import printable
+from gdb_uffd.trace.info import core_info
 from gdb_uffd.trace.search import FoundElsewhere, Search
-from gdb_uffd.trace.source import FILE, Trace
-from gdb_uffd.trace.store_read import StoreTrace
+from gdb_uffd.trace.source import INDEX, SUFFIX, Trace
 
 
 class CoreTrace:
@@ -65,31 +66,35 @@ class CoreTrace:
         self._elsewhere.close()
 
 
-def core_info(snapshot: CoreSnapshot) -> SnapshotInfo:
-    """What a core tells of its instant; the time is that of the file's last change."""
-    first = snapshot.threads[0]
-    own = [s for s in snapshot.segments if s.kind == FILE and s.data is snapshot.core]
-    try:
-        time_ns = os.stat(snapshot.path).st_mtime_ns
-    except OSError:
-        time_ns = 0
-    return SnapshotInfo(
-        0, time_ns=time_ns, pid=snapshot.pid, tid=first.tid, thread_name=first.name,
-        threads=len(snapshot.threads), signal=first.signal,
-        pages_changed=sum((s.end - s.start) // PAGE_SIZE for s in own),
-    )  # fmt: skip
-
-
 def open_trace(
     path: str, executable: Optional[str] = None, search: Optional[Search] = None
 ) -> Trace:
     """See gdb_uffd.trace.open."""
+    # What only recorded traces need is imported for them only: a core opens as fast as ever.
     try:
         if os.path.isdir(path):
-            if os.path.lexists(os.path.join(path, form.INDEX)):
-                return StoreTrace(path, executable, search)
-            if path.rstrip("/").endswith(form.SUFFIX):
-                raise UffdError(f"{printable(path)}: has no {form.INDEX}; the trace is not whole")
+            if os.path.lexists(os.path.join(path, INDEX)):
+                from gdb_uffd.trace.store_read import StoreTrace
+
+                return StoreTrace(path, executable, search=search)
+            if path.rstrip("/").endswith(SUFFIX):
+                raise UffdError(f"{printable(path)}: has no {INDEX}; the trace is not whole")
+        elif _may_be_packed(path):
+            from gdb_uffd.trace.store_packed import PackedTrace, is_packed
+
+            if is_packed(path):
+                return PackedTrace(path, executable, search)
         return CoreTrace(path, executable, search)
     except ValueError as error:  # NUL in the name
         raise UffdError(f"{printable(path)}: {error}") from error
+
+
+def _may_be_packed(path: str) -> bool:
+    """Whether it is a regular file compressed with zstd, which may be read."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            return compression(file.read(8)) == "zstd"
+    except OSError:
+        return False  # open_core has the words for it

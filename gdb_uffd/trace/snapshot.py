@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -11,13 +10,12 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from gdb_uffd.model import PAGE_SIZE, Mapping, MemoryUnavailable, ThreadState, UffdError
 from gdb_uffd.trace import places, symbols, tls
 from gdb_uffd.trace.executable import Found
-from gdb_uffd.trace.files import Module, printable
+from gdb_uffd.trace.files import Module
 from gdb_uffd.trace.notes import Notes
+from gdb_uffd.trace.page_read import BadPage, PageData
 from gdb_uffd.trace.source import (
     FILE,
     PAGES,
-    SLOT_UNAVAILABLE,
-    SLOT_ZERO,
     UNAVAILABLE,
     ZERO,
     Place,
@@ -53,9 +51,16 @@ class RecordedSnapshot:
     """source.Snapshot over segments.  `mappings` that are named keep their name."""
 
     def __init__(
-        self, path: str, notes: Notes, memory: Memory, found: Found, lookups: Lookups
+        self,
+        path: str,
+        notes: Notes,
+        memory: Memory,
+        found: Found,
+        lookups: Lookups,
+        pages: Optional[PageData] = None,
     ) -> None:
         main = found.main
+        self.pages = pages
         self.path = path
         self.pid = notes.pid
         self.auxv = notes.auxv
@@ -152,43 +157,16 @@ class RecordedSnapshot:
 
     def _stored(self, segment: Segment, start: int, end: int) -> bytes:
         """Pages of the page file, each compared with its checksum."""
-        data, slots, sums = segment.data, segment.slots, segment.sums
-        parts: List[bytes] = []
-        base = segment.start
-        for index in range((start - base) // PAGE_SIZE, (end - 1 - base) // PAGE_SIZE + 1):
-            slot = slots[index]
-            if slot == SLOT_ZERO:
-                parts.append(_ZERO_PAGE)
-                continue
-            if data is None or slot >= len(sums) or (slot + 1) * PAGE_SIZE > len(data):
-                raise MemoryUnavailable(
-                    max(start, base + index * PAGE_SIZE), self.missing_page(slot)
-                )
-            page = data[slot * PAGE_SIZE : (slot + 1) * PAGE_SIZE]
-            if zlib.crc32(page) != sums[slot]:
-                raise MemoryUnavailable(
-                    max(start, base + index * PAGE_SIZE), self.damaged_page(slot)
-                )
-            parts.append(page)
-        skip = (start - base) % PAGE_SIZE
-        return b"".join(parts)[skip : skip + end - start]
-
-    def missing_page(self, slot: int) -> str:
-        """Why the page of `slot` is not in the page file."""
-        if slot == SLOT_UNAVAILABLE:
-            return "could not be read when the trace was recorded"
-        return (
-            f"{printable(self.path)}/pages ends before slot {slot}: the trace is truncated "
-            f"(gdb-uffd verify {printable(self.path)} lists all such pages)"
-        )
-
-    def damaged_page(self, slot: int) -> str:
-        """Why the page of `slot` is not shown."""
-        shown = printable(self.path)
-        return (
-            f"checksum mismatch in {shown}/pages at slot {slot} "
-            f"(gdb-uffd verify {shown} lists all such pages)"
-        )
+        if self.pages is None:
+            raise MemoryUnavailable(start, "not in this core")
+        first, last = (start - segment.start) // PAGE_SIZE, (end - 1 - segment.start) // PAGE_SIZE
+        try:
+            raw = self.pages.read(segment.slots[first : last + 1])
+        except BadPage as bad:
+            at = segment.start + (first + bad.index) * PAGE_SIZE
+            raise MemoryUnavailable(max(start, at), bad.reason) from None
+        skip = (start - segment.start) % PAGE_SIZE
+        return raw[skip : skip + end - start]
 
     def thread(self, tid: int) -> ThreadState:
         """The thread with that TID; KeyError when there is none."""
@@ -230,6 +208,3 @@ class RecordedSnapshot:
         """Nothing can be read any more.  Idempotent."""
         self.segments = []
         self._starts = []
-
-
-_ZERO_PAGE = bytes(PAGE_SIZE)

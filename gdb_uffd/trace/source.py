@@ -10,6 +10,9 @@ from gdb_uffd.model import Mapping, SnapshotInfo, ThreadState
 
 FILE, ZERO, UNAVAILABLE, PAGES = "file", "zero", "unavailable", "pages"
 
+SUFFIX, INDEX = ".uffd", "index.sqlite"
+"""How a recorded trace's directory ends, and the file in it that makes it one."""
+
 SLOT_ZERO, SLOT_UNAVAILABLE = 0, 0xFFFFFFFF
 """Slot numbers of a PAGES segment that name no stored page (docs/trace-format.md)."""
 

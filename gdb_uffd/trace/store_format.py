@@ -18,9 +18,8 @@ from typing import Mapping as Dictionary
 from gdb_uffd.model import PAGE_SIZE, XSTATE_SIZE, Mapping, Registers, SnapshotInfo, ThreadState
 from gdb_uffd.trace.files import FileRef
 from gdb_uffd.trace.notes import MAX_AUXV, SIGINFO_SIZE, USER_END
+from gdb_uffd.trace.source import SLOT_UNAVAILABLE, SUFFIX
 
-SUFFIX = ".uffd"
-INDEX = "index.sqlite"
 APPLICATION_ID = 0x75666664  # "uffd"; PRAGMA application_id (sqlite.org/pragma.html)
 MAJOR, MINOR = 1, 0
 VERSION = MAJOR * 1000 + MINOR  # PRAGMA user_version
@@ -59,6 +58,10 @@ MAX_THREADS = 1 << 18
 _THREAD = struct.Struct("<iIQQ27QHH")  # TID, signal, sigmask, xfeatures, registers, two lengths
 
 
+_COLUMNS = (*[int] * 3, str, int, int, str, str, *[int] * 5, *[bytes] * 3, int)
+"""What the columns of `snapshots` hold."""
+
+
 class FormatError(Exception):
     """Something in the index is not as it was written; the text says what."""
 
@@ -90,19 +93,31 @@ class Row:
             raise FormatError("its row does not match its checksum")
         number, time_ns, mono_ns, label, pid, tid, name, function, *rest = values[:-4]
         digests = values[-4:-1]
-        numbers = (number, time_ns, mono_ns, pid, tid, *rest)
-        if not all(type(n) is int and n >= 0 for n in numbers):
+        kinds = tuple(map(type, values))
+        if kinds != _COLUMNS:
+            wrong = next(k for k, (one, two) in enumerate(zip(kinds, _COLUMNS)) if one is not two)
+            what = {int: "number", str: "text", bytes: "reference"}[_COLUMNS[wrong]]
+            raise FormatError(f"a {what} in its row is none")
+        if min(number, time_ns, mono_ns, pid, tid, *rest) < 0:
             raise FormatError("a number in its row is none")
-        if not all(type(t) is str and len(t) <= MAX_TEXT for t in (label, name, function)):
+        if len(label) > MAX_TEXT or len(name) > MAX_TEXT or len(function) > MAX_TEXT:
             raise FormatError("a text in its row is none")
-        if not all(type(d) is bytes and len(d) == DIGEST_SIZE for d in digests):
+        if not len(digests[0]) == len(digests[1]) == len(digests[2]) == DIGEST_SIZE:
             raise FormatError("a reference in its row is none")
         threads, changed, pause_us, signal, slots = rest
+        if not 0 < slots <= SLOT_UNAVAILABLE:
+            raise FormatError(f"its row speaks of {slots} pages")
         info = SnapshotInfo(
             number, time_ns, mono_ns, label, pid, tid, name, function, threads, changed, pause_us,
             signal,
         )  # fmt: skip
         return cls(info, slots, *digests)
+
+
+def trace_path(path: str) -> str:
+    """`path` with the ending that traces have."""
+    path = path.rstrip("/") or path
+    return path if path.endswith(SUFFIX) else path + SUFFIX
 
 
 def row_crc(columns: Sequence[Any]) -> int:

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import sqlite3
 import stat
 import struct
-import tempfile
 from contextlib import closing
 from typing import Any, Dict, List, Optional, Tuple
-from urllib.parse import quote
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.files import printable
+from gdb_uffd.trace.scratch import Scratch
+from gdb_uffd.trace.source import INDEX
 
 MAGIC = b"SQLite format 3\0"
 _HEADER = 100  # bytes; sqlite.org/fileformat2.html, "The Database Header"
@@ -65,11 +64,14 @@ def open_regular(path: str) -> int:
 class Index:
     """The rows and objects of a trace.  Methods raise FormatError for damaged ones."""
 
-    def __init__(self, directory: str) -> None:
-        """Open it; UffdError, one line, when it is no index that this version can read."""
+    def __init__(self, directory: str, shown: str = "") -> None:
+        """Open it; UffdError, one line, when it is no index that this version can read.
+        `shown`: what the user calls the trace."""
         self.directory = directory
-        self.path = os.path.join(directory, form.INDEX)
+        self.shown = printable(shown or directory)
+        self.path = os.path.join(directory, INDEX)
         self.finished = False
+        self.version = ""
         self.problem = ""  # why not all rows of `snapshots` could be read
         self._objects: Dict[bytes, bytes] = {}
         self._objects_bytes = 0
@@ -83,7 +85,7 @@ class Index:
                 raise
         except sqlite3.Error as error:
             raise UffdError(
-                f"{printable(self.path)}: damaged ({error}); get the trace again"
+                f"{self.shown}: damaged index ({error}); get the trace again"
             ) from error
         except OSError as error:
             name = os.fsdecode(error.filename) if error.filename is not None else self.path
@@ -96,7 +98,7 @@ class Index:
         self._check_header()
         if self.finished:
             return _connect(self.path)
-        with closing(_Scratch()) as scratch:
+        with closing(Scratch("index")) as scratch:
             for _ in range(ATTEMPTS):
                 if self._copy(scratch.path):
                     break
@@ -107,9 +109,10 @@ class Index:
                 raise UffdError(
                     f"{printable(self.path)}: changes faster than it can be read; try again"
                 )
-            copy = os.path.join(scratch.path, form.INDEX)
+            copy = os.path.join(scratch.path, INDEX)
             with closing(sqlite3.connect(copy, isolation_level=None)) as folding:
                 folding.execute("PRAGMA trusted_schema = OFF")
+                folding.execute("PRAGMA synchronous = OFF")  # a copy that nobody will miss
                 folding.execute("PRAGMA journal_mode = DELETE")
             return _connect(copy)
 
@@ -120,14 +123,15 @@ class Index:
             head = os.pread(fd, _HEADER, 0)
         finally:
             os.close(fd)
-        shown = printable(self.directory)
+        shown = self.shown
         if len(head) < _HEADER or head[:16] != MAGIC:
-            raise UffdError(f"{shown}: its {form.INDEX} is no trace index; get the trace again")
+            raise UffdError(f"{shown}: its {INDEX} is no trace index; get the trace again")
         (application,) = struct.unpack_from(">I", head, _APPLICATION_ID)
         (version,) = struct.unpack_from(">I", head, _USER_VERSION)
         if application != form.APPLICATION_ID:
-            raise UffdError(f"{shown}: its {form.INDEX} is a database of something else")
+            raise UffdError(f"{shown}: its {INDEX} is a database of something else")
         check_version(shown, version)
+        self.version = f"{version // 1000}.{version % 1000}"
         beside = any(os.path.lexists(self.path + end) for end in (WAL, JOURNAL))
         self.finished = head[_WRITE_VERSION] == 1 and not beside
 
@@ -147,20 +151,24 @@ class Index:
                 f"{sum(sizes) >> 20} MiB must be copied to {printable(target)}, which is full; "
                 "set TMPDIR to a place with room"
             )
-        for name in (form.INDEX, form.INDEX + WAL, form.INDEX + JOURNAL):
+        for name in (INDEX, INDEX + WAL, INDEX + JOURNAL):
             source, copy = os.path.join(self.directory, name), os.path.join(target, name)
             if os.path.lexists(copy):
                 os.unlink(copy)
-            if name != form.INDEX and not os.path.lexists(source):
+            if name != INDEX and not os.path.lexists(source):
                 continue
             try:
                 fd = open_regular(source)
             except UffdError:
-                if name == form.INDEX or os.path.lexists(source):
+                if name == INDEX or os.path.lexists(source):
                     raise
                 return False  # folded and removed since we looked
             with open(fd, "rb") as old, open(copy, "xb") as new:
-                shutil.copyfileobj(old, new, 1 << 20)
+                while True:
+                    part = old.read(1 << 20)
+                    if not part:
+                        break
+                    new.write(part)
         return before == self._log_header()
 
     def _side_files(self) -> List[str]:
@@ -188,7 +196,7 @@ class Index:
         for name, sql in form.SCHEMA.items():
             if found.get(name) != sql:
                 raise UffdError(
-                    f"{printable(self.path)}: damaged (its table {name!r} is not as every trace "
+                    f"{self.shown}: damaged index (its table {name!r} is not as every trace "
                     "has it); get the trace again"
                 )
 
@@ -204,16 +212,23 @@ class Index:
         out: List[Tuple[Optional[form.Row], str]] = []
         try:
             for values in self._connection.execute("SELECT * FROM snapshots ORDER BY number"):
-                number = values[0]
-                if type(number) is not int or not len(out) <= number <= len(out) + MAX_GAP:
-                    self.problem = f"the index is damaged behind snapshot {len(out) - 1}"
-                    break
-                while len(out) < number:
-                    out.append((None, "its row is missing in the index"))
+                number, why = values[0], ""
+                row: Optional[form.Row] = None
                 try:
-                    out.append((form.Row.check(values), ""))
+                    row = form.Row.check(values)
                 except form.FormatError as error:
-                    out.append((None, str(error)))
+                    why = str(error)
+                if number != len(out):
+                    gap = type(number) is int and len(out) < number <= len(out) + MAX_GAP
+                    if row is None or not gap:  # a damaged number tells nothing
+                        self.problem = f"the index has a damaged row behind snapshot {len(out) - 1}"
+                        continue
+                    while len(out) < number:
+                        out.append((None, "its row is missing in the index"))
+                out.append((row, why))
+            (last,) = self._connection.execute("SELECT max(number) FROM page_tables").fetchone()
+            while type(last) is int and len(out) <= last < len(out) + MAX_GAP:
+                out.append((None, "its row is missing in the index"))
         except (sqlite3.Error, OverflowError) as error:
             self.problem = f"the index is damaged behind snapshot {len(out) - 1} ({error})"
         return out
@@ -224,9 +239,9 @@ class Index:
         if row is None:
             raise form.FormatError(f"the page table of snapshot {number} is missing in the index")
         keyframe, delta, crc = row
-        if type(keyframe) is not int or type(delta) is not bytes or abs(keyframe) > number:
+        if type(keyframe) is not int or type(delta) is not bytes:
             raise form.FormatError(f"the page table of snapshot {number} is damaged")
-        if form.table_crc(number, keyframe, delta) != crc:
+        if not 0 <= keyframe <= number or form.table_crc(number, keyframe, delta) != crc:
             raise form.FormatError(f"the page table of snapshot {number} is damaged")
         return keyframe, delta
 
@@ -251,6 +266,12 @@ class Index:
             raise form.FormatError(f"the index is damaged ({error})") from error
         return row
 
+    def copy_to(self, target: str) -> None:
+        """A copy in one file, all of the log in it, 0600; sqlite3.Error, OSError."""
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(target)) as copy:
+            self._connection.backup(copy)
+
     def close(self) -> None:
         """Close the index.  Idempotent."""
         self._connection.close()
@@ -270,7 +291,7 @@ def check_version(shown: str, version: int) -> None:
 
 def _connect(path: str) -> sqlite3.Connection:
     """Opened so that nothing is written or locked, and nothing in the file is run."""
-    name = quote(os.fsencode(os.path.abspath(path)))
+    name = "".join(f"%{byte:02x}" for byte in os.fsencode(os.path.abspath(path)))
     connection = sqlite3.connect(
         f"file:{name}?mode=ro&immutable=1", uri=True, isolation_level=None, check_same_thread=False
     )
@@ -283,14 +304,3 @@ def _connect(path: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-class _Scratch:
-    """A private directory that is gone at close."""
-
-    def __init__(self) -> None:
-        self.path = tempfile.mkdtemp(prefix="gdb-uffd-index-")
-
-    def close(self) -> None:
-        """Remove it with what is in it; files that are open stay readable."""
-        shutil.rmtree(self.path, ignore_errors=True)

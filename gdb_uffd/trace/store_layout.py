@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import mmap
-import zlib
-from dataclasses import dataclass
-from typing import Any, List, Optional, Sequence, Tuple
+from array import array
+from typing import List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, PROT_WRITE, Mapping, page_ceil, page_floor
 from gdb_uffd.trace.elf import ElfError
 from gdb_uffd.trace.executable import Found
 from gdb_uffd.trace.files import Module, printable
-from gdb_uffd.trace.layout import NO_VVAR, file_segments
+from gdb_uffd.trace.layout import NO_VVAR, file_segments, past_the_end
 from gdb_uffd.trace.notes import FileRange
+from gdb_uffd.trace.page_read import BadPage, PageData
 from gdb_uffd.trace.page_table import PageTable
 from gdb_uffd.trace.snapshot import Memory
-from gdb_uffd.trace.source import PAGES, SLOT_ZERO, UNAVAILABLE, ZERO, Segment
+from gdb_uffd.trace.source import PAGES, UNAVAILABLE, ZERO, Segment
 
 NOT_RECORDED = "was not recorded"
-
-
-@dataclass(frozen=True)
-class PageData:
-    """The mapped page file and its checksums (native u32, one a slot, as many as are there)."""
-
-    data: Optional[mmap.mmap]
-    sums: Any
-
-    def page(self, slot: int) -> Optional[bytes]:
-        """The page of `slot`; None when it is not there or damaged."""
-        if slot == SLOT_ZERO:
-            return bytes(PAGE_SIZE)
-        if self.data is None or slot >= len(self.sums) or (slot + 1) * PAGE_SIZE > len(self.data):
-            return None
-        page = self.data[slot * PAGE_SIZE : (slot + 1) * PAGE_SIZE]
-        return page if zlib.crc32(page) == self.sums[slot] else None
 
 
 def file_ranges(mappings: Sequence[Mapping]) -> List[FileRange]:
@@ -55,7 +37,7 @@ def build(mappings: Sequence[Mapping], table: PageTable, found: Found, pages: Pa
         for area in table.overlapping(m.start, m.end):
             start, end = max(area.start, m.start), min(area.end, m.end)
             if position < start:
-                made += _unrecorded(m, position, start, owner.get(m.start))
+                made += _unrecorded(m, position, start, owner.get(m.start), pages)
             if area.slots is None:
                 made.append(Segment(start, end, m.prot, ZERO))
             else:
@@ -66,7 +48,7 @@ def build(mappings: Sequence[Mapping], table: PageTable, found: Found, pages: Pa
                 )
             position = end
         if position < m.end:
-            made += _unrecorded(m, position, m.end, owner.get(m.start))
+            made += _unrecorded(m, position, m.end, owner.get(m.start), pages)
         reason = next((s.reason for s in made if s.kind == UNAVAILABLE), "")
         name = printable(m.name)
         module = owner.get(m.start)
@@ -79,10 +61,14 @@ def build(mappings: Sequence[Mapping], table: PageTable, found: Found, pages: Pa
     return Memory(out, segments)
 
 
-def _unrecorded(m: Mapping, start: int, end: int, module: Optional[Module]) -> List[Segment]:
+def _unrecorded(
+    m: Mapping, start: int, end: int, module: Optional[Module], pages: PageData
+) -> List[Segment]:
     if m.unavailable:
         return [Segment(start, end, m.prot, UNAVAILABLE, reason=m.unavailable)]
     if m.name.startswith("/"):
+        if module is not None and module.slots is not None:
+            return _stored(m, start, end, module.slots, pages)
         where = FileRange(m.start, m.end, m.offset, m.name)
         return file_segments(module, where, start, end, m.prot)
     if m.name.startswith("[vvar"):
@@ -91,6 +77,22 @@ def _unrecorded(m: Mapping, start: int, end: int, module: Optional[Module]) -> L
         return [Segment(start, end, m.prot, ZERO)]
     reason = f"{printable(m.name)}: {NOT_RECORDED}"
     return [Segment(start, end, m.prot, UNAVAILABLE, reason=reason)]
+
+
+def _stored(
+    m: Mapping, start: int, end: int, slots: "array[int]", pages: PageData
+) -> List[Segment]:
+    """A mapping of a file that the trace holds."""
+    first = (m.offset + start - m.start) // PAGE_SIZE
+    inside = min(end, start + max(0, len(slots) - first) * PAGE_SIZE)
+    made: List[Segment] = []
+    if start < inside:
+        part = memoryview(slots)[first : first + (inside - start) // PAGE_SIZE]
+        made.append(Segment(start, inside, m.prot, PAGES, pages.data, slots=part, sums=pages.sums))
+    if inside < end:
+        reason = past_the_end(printable(m.name))
+        made.append(Segment(inside, end, m.prot, UNAVAILABLE, reason=reason))
+    return made
 
 
 def named_range(mappings: Sequence[Mapping], name: str, above: int = 0) -> Tuple[int, int]:
@@ -117,10 +119,12 @@ class RecordedPages:
 
     def _page(self, address: int) -> bytes:
         slot = self._table.slot(address)
-        page = self._pages.page(slot) if slot is not None else None
-        if page is None:
+        if slot is None:
             raise ElfError(f"{address:#x} is not in the trace")
-        return page
+        try:
+            return self._pages.read([slot])
+        except BadPage as bad:
+            raise ElfError(f"{address:#x}: {bad.reason}") from bad
 
     def writable(self, address: int) -> bool:
         """Whether the mapping that starts at `address` was recorded as writable."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import replace
-from typing import TYPE_CHECKING, Dict, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import (
     PAGE_SIZE,
@@ -43,7 +43,8 @@ class Pending:
         layout: form.Layout,
     ) -> None:
         self._writer = writer
-        self._info, self._threads, self._auxv, self._layout = info, threads, auxv, layout
+        self.info = info  # once committed: as it is in the trace
+        self._threads, self._auxv, self._layout = threads, auxv, layout
         self._before = writer.table
         self._table = writer.table.copy()
         self._forgotten: List[Tuple[int, int]] = []
@@ -169,9 +170,12 @@ class Pending:
             changed += len(differing(old, area.slots))
         return changed
 
-    def commit(self) -> int:
-        """Its number, once it is safely in the trace; UffdError, and then it is not in it."""
+    def commit(self, info: Optional[SnapshotInfo] = None) -> int:
+        """Its number, once it is safely in the trace; UffdError, and then it is not in it.
+
+        `info` replaces what was given at first: how long the process stood still, say."""
         self._check()
+        self.info = info or self.info
         self._done = True
         writer = self._writer
         try:
@@ -180,11 +184,11 @@ class Pending:
                 writer.add_object(form.THREAD, form.encode_thread(t)) for t in self._threads
             )
             info = replace(
-                self._info,
+                self.info,
                 number=writer.snapshots,
-                label=form.plain_text(self._info.label),
-                thread_name=form.plain_text(self._info.thread_name),
-                function=form.plain_text(self._info.function),
+                label=form.plain_text(self.info.label),
+                thread_name=form.plain_text(self.info.thread_name),
+                function=form.plain_text(self.info.function),
                 threads=len(self._threads),
                 pages_changed=self._changed(delta),
             )
@@ -196,6 +200,7 @@ class Pending:
                 writer.add_object(form.AUXV, self._auxv),
             )
             writer.commit(row, self._table, delta)
+            self.info = info
         finally:
             writer.release(self)
         return info.number

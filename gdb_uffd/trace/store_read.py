@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
 import os
-from array import array
 from collections import OrderedDict
 from dataclasses import replace
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, SnapshotInfo, ThreadState, UffdError
 from gdb_uffd.trace import store_format as form
@@ -16,17 +14,14 @@ from gdb_uffd.trace.executable import Found, Identity, file_warnings, find_modul
 from gdb_uffd.trace.files import FileCache, MappedFile, Module, printable
 from gdb_uffd.trace.notes import Notes
 from gdb_uffd.trace.page_file import PAGES, SUMS, read_header
+from gdb_uffd.trace.page_read import PageData
 from gdb_uffd.trace.page_table import Delta, PageTable, TableError
 from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.snapshot import Lookups, RecordedSnapshot
+from gdb_uffd.trace.source import INDEX
+from gdb_uffd.trace.store_files import StoredFiles
 from gdb_uffd.trace.store_index import Index, open_regular
-from gdb_uffd.trace.store_layout import (
-    PageData,
-    RecordedPages,
-    build,
-    file_ranges,
-    named_range,
-)
+from gdb_uffd.trace.store_layout import RecordedPages, build, file_ranges, named_range
 
 KEPT_TABLES = 4
 KEPT_LAYOUTS = 64
@@ -43,17 +38,24 @@ class StoreTrace:
     """source.Trace over a directory NAME.uffd.  Nothing in it is ever written."""
 
     def __init__(
-        self, path: str, executable: Optional[str] = None, search: Optional[Search] = None
+        self,
+        directory: str,
+        executable: Optional[str] = None,
+        path: str = "",
+        search: Optional[Search] = None,
     ) -> None:
-        """UffdError, one line, when it is no trace or has no snapshot."""
-        self.path = path
+        """`path`: what the user calls it, when that is not the directory.  UffdError, one line,
+        when it is no trace or has no snapshot."""
+        self.path = path = path or directory
+        self.directory = directory
         self.warnings: List[str] = []
         self._executable = executable
-        self.index = Index(path)
+        self.index = Index(directory, path)
         try:
             self._rows = self.index.rows()
-            if not self._rows:
-                why = self.index.problem or "no snapshot was completed"
+            if not any(row for row, _ in self._rows):
+                damaged = f"no snapshot in it is whole ({self._rows[0][1]})" if self._rows else ""
+                why = self.index.problem or damaged or "no snapshot was completed"
                 raise UffdError(f"{printable(path)}: {why}; record it again")
             self.pages = self._open_pages()
         except BaseException:
@@ -68,34 +70,24 @@ class StoreTrace:
         self._threads: Dict[bytes, ThreadState] = {}
         self._found: Dict[object, Tuple[Found, Lookups]] = {}
         self._files = FileCache(search)
+        self.stored = StoredFiles(self.index, self.pages)
         self._warn()
 
     def _open_pages(self) -> PageData:
-        """Map the page file as far as the index, the file and its checksums go."""
-        slots = max((row.slots for row, _ in self._rows if row is not None), default=1)
-        pages_fd = open_regular(os.path.join(self.path, PAGES))
+        """The page file as far as the index, the file and its checksums go."""
+        slots = self.slots = max((row.slots for row, _ in self._rows if row is not None), default=1)
+        pages_fd = open_regular(self.file(PAGES))
         try:
-            sums_fd = open_regular(os.path.join(self.path, SUMS))
+            sums_fd = open_regular(self.file(SUMS))
             try:
-                there = os.fstat(pages_fd).st_size // PAGE_SIZE
-                summed = os.fstat(sums_fd).st_size // 4
-                if min(there, summed) < slots:
-                    self._short = slots - min(there, summed)
                 self._check_header(os.pread(pages_fd, PAGE_SIZE, 0))
-                count = min(slots, there, summed)
-                if not count:
-                    return PageData(None, array("I"))
-                data = mmap.mmap(pages_fd, count * PAGE_SIZE, access=mmap.ACCESS_READ)
-                sums = mmap.mmap(sums_fd, count * 4, access=mmap.ACCESS_READ)
-                return PageData(data, memoryview(sums).cast("I"))
+                return PageData(self.path, os.dup(pages_fd), sums_fd, slots)
             finally:
                 os.close(sums_fd)
         except (OSError, ValueError, OverflowError) as error:
             raise UffdError(f"{printable(self.path)}: cannot be mapped ({error})") from error
         finally:
             os.close(pages_fd)
-
-    _short = 0
 
     def _check_header(self, page: bytes) -> None:
         head = read_header(page)
@@ -106,15 +98,15 @@ class StoreTrace:
             )
         elif head[1].hex() != self.index.facts.get("trace_id"):
             raise UffdError(
-                f"{printable(self.path)}: {PAGES} and {form.INDEX} are of different traces; "
+                f"{printable(self.path)}: {PAGES} and {INDEX} are of different traces; "
                 "get the whole directory again"
             )
 
     def _warn(self) -> None:
         shown = printable(self.path)
-        if self._short:
+        if self.pages.missing:
             self.warnings.append(
-                f"{shown}: truncated: {self._short} pages of its page file are missing and "
+                f"{shown}: truncated: {self.pages.missing} pages of its page file are missing and "
                 f"unavailable; gdb-uffd verify {shown} lists them"
             )
         if self.index.problem:
@@ -135,6 +127,21 @@ class StoreTrace:
         if row is None:
             raise self._damaged(number, why)
         return row
+
+    def rows(self) -> Iterator[form.Row]:
+        """The rows that are whole, in order."""
+        return (row for row, _ in self._rows if row is not None)
+
+    def layout(self, row: form.Row) -> form.Layout:
+        """The mappings and files of a snapshot; UffdError."""
+        try:
+            return self._read_layout(row)
+        except form.FormatError as error:
+            raise self._damaged(row.info.number, error) from error
+
+    def file(self, name: str) -> str:
+        """The path of `pages` or `sums`."""
+        return os.path.join(self.directory, name)
 
     def _damaged(self, number: int, why: object) -> UffdError:
         return UffdError(
@@ -189,12 +196,15 @@ class StoreTrace:
         found, lookups = self._find_files(row, layout, notes, table)
         memory = build(layout.mappings, table, found, self.pages)
         memory.warnings = file_warnings(found, memory.segments)
-        made = TraceSnapshot(self.path, notes, memory, found, lookups)
+        broken = [m.reason for m in found.modules if m.slots is not None and m.file is None]
+        memory.warnings += [f"{reason}; gdb has no symbols of it" for reason in broken]
+        made = TraceSnapshot(self.path, notes, memory, found, lookups, self.pages)
         top = found.main.top if found.main is not None else 0
         made.set_places(
             named_range(made.mappings, "[heap]", top), named_range(made.mappings, "[stack]")
         )
         made.info = row.info
+        self.stored.complete(found.modules, found.main, made.read)
         return made
 
     def _read_threads(self, row: form.Row) -> List[ThreadState]:
@@ -235,7 +245,8 @@ class StoreTrace:
             recorded = RecordedPages(layout.mappings, table, self.pages)
 
             def stored(module: Module) -> Optional[MappedFile]:
-                return None
+                name = layout.embedded.get(module.path)
+                return self.stored.get(module, name) if name is not None else None
 
             found = find_modules(
                 notes, self._files, recorded, row.info.time_ns, self._executable,
@@ -243,6 +254,42 @@ class StoreTrace:
             )  # fmt: skip
             known = self._found[key] = found, Lookups()
         return known
+
+    @property
+    def sysroot(self) -> str:
+        """A directory with the files of the snapshots opened so far under their own paths, when
+        this machine has not got all of them and the trace has; else ""."""
+        return self.stored.sysroot
+
+    def check_records(self, number: int, known: Set[bytes]) -> None:
+        """Read every record of a snapshot that is not in `known`; UffdError, FormatError's line."""
+        row = self.row(number)
+        try:
+            if row.thread_list not in known:
+                self._read_threads(row)
+            if row.layout not in known:
+                for name in self._read_layout(row).embedded.values():
+                    self.stored.slots(name)
+            if row.auxv not in known:
+                form.check_auxv(self.index.object(row.auxv, form.AUXV))
+        except form.FormatError as error:
+            raise self._damaged(number, error) from error
+
+    def embedded_slots(self) -> Iterator[Tuple[str, int]]:
+        """(path, slot) of every page of the files that the trace holds."""
+        done: Set[bytes] = set()
+        for row, _ in self._rows:
+            if row is None or row.layout in done:
+                continue
+            done.add(row.layout)
+            try:
+                for path, name in self._read_layout(row).embedded.items():
+                    if name not in done:
+                        done.add(name)
+                        for slot in self.stored.slots(name)[1]:
+                            yield path, slot
+            except form.FormatError:
+                continue  # told by check_records
 
     def changed_pages(self, a: int, b: int) -> List[int]:
         """Start addresses of the pages that differ between two snapshots, sorted."""
@@ -256,6 +303,6 @@ class StoreTrace:
     def close(self) -> None:
         """Close the index.  The page file is unmapped with the last snapshot that uses it."""
         self.index.close()
+        self.stored.close()
         self._tables.clear()
         self._found.clear()
-        self.pages = PageData(None, array("I"))

@@ -22,9 +22,10 @@ from typing import Mapping as Dictionary
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, ThreadState, UffdError, page_ceil
 from gdb_uffd.trace import store_format as form
-from gdb_uffd.trace.files import FileCache, FileProblem, FileRef, printable
+from gdb_uffd.trace.files import FileCache, FileProblem, FileRef, printable, unchanged
 from gdb_uffd.trace.page_file import PAGES, SUMS, PageFile, header_page
 from gdb_uffd.trace.page_table import Delta, PageTable, zeros
+from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store_pending import Pending
 
 CACHE_KIB = 2048
@@ -32,12 +33,6 @@ CHECKPOINT_PAGES = 16384
 """Pages (64 MiB) of the index's log after which it is folded into the index."""
 
 NO_FILES: Dictionary[str, FileRef] = {}
-
-
-def trace_path(path: str) -> str:
-    """`path` with the ending that traces have."""
-    path = path.rstrip("/") or path
-    return path if path.endswith(form.SUFFIX) else path + form.SUFFIX
 
 
 class Writer:
@@ -54,7 +49,7 @@ class Writer:
         `self_contained`: the files that the process has mapped are copied into it.
         UffdError when something is there already, or it cannot be made.
         """
-        path = os.path.abspath(trace_path(path))
+        path = os.path.abspath(form.trace_path(path))
         shown = printable(path)
         if os.path.lexists(path):
             raise UffdError(f"{shown}: exists already; remove it or choose another name")
@@ -92,7 +87,7 @@ class Writer:
             fcntl.flock(self._fds[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.pages = PageFile(self._fds[1], self._fds[2])
             self.pages.start(os.pread(self._fds[1], PAGE_SIZE, 0))
-            self._index = _open_index(os.path.join(path, form.INDEX))
+            self._index = _open_index(os.path.join(path, INDEX))
         except (OSError, sqlite3.Error) as error:
             for fd in self._fds:
                 os.close(fd)
@@ -154,13 +149,9 @@ class Writer:
     def _embed_file(self, path: str, ref: FileRef) -> bytes:
         cache = FileCache()
         try:
-            opened = cache.open(path)
-        except FileProblem:
-            return b""
-        try:
-            if ref.build_id != opened.build_id or (
-                not ref.build_id and (ref.size, ref.mtime_ns) != (len(opened.data), opened.mtime_ns)
-            ):
+            try:
+                opened = unchanged(cache, path, ref)
+            except FileProblem:
                 return b""
             size = len(opened.data)
             slots = array("I")
@@ -272,7 +263,7 @@ class Writer:
 
 def _make_files(directory: str, trace_id: bytes, self_contained: bool) -> None:
     header = header_page(form.VERSION, trace_id)
-    for name, content in ((PAGES, header), (SUMS, b""), (form.INDEX, b"")):
+    for name, content in ((PAGES, header), (SUMS, b""), (INDEX, b"")):
         fd = os.open(
             os.path.join(directory, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
             0o600,
@@ -283,7 +274,7 @@ def _make_files(directory: str, trace_id: bytes, self_contained: bool) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(fd)
-    index = _open_index(os.path.join(directory, form.INDEX))
+    index = _open_index(os.path.join(directory, INDEX))
     try:
         index.execute("BEGIN IMMEDIATE")
         for statement in form.SCHEMA.values():

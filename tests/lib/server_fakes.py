@@ -259,12 +259,17 @@ class FakeTrace:
             raise UffdError(self.broken[number])
         if not 0 <= number < len(self.made):
             raise UffdError(f"no snapshot {number}: 0 to {len(self.made) - 1}")
-        return replace(self.made[number], closed=False)
+        made = self.made[number]
+        memory = {start: bytearray(page) for start, page in made.memory.items()}
+        return replace(made, closed=False, memory=memory)
 
     def find(self, name: str) -> int:
         return int(name)
 
     def changed_pages(self, a: int, b: int) -> List[int]:
+        for number in (a, b):
+            if not 0 <= number < len(self.made):
+                raise UffdError(f"no snapshot {number}: 0 to {len(self.made) - 1}")
         pages = {**self.made[a].memory, **self.made[b].memory}
         both = [self.made[a].memory, self.made[b].memory]
         return sorted(p for p in pages if both[0].get(p) != both[1].get(p))

@@ -39,6 +39,12 @@ def _recipes(out: Path) -> List[List[str]]:
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
         [*C, "-o", target("rounds"), source("rounds.c")],
         [*C, "-O1", "-o", target("steps"), source("steps.c")],
+        [*C, "-o", target("puppet"), source("puppet.c")],
+        [*C, "-o", target("pulse"), source("pulse.c")],
+        [*C, "-o", target("waits"), source("waits.c")],
+        [*C, "-o", target("turns"), source("turns.c")],
+        [*C, "-o", target("trip"), source("trip.c"), "-ldl"],
+        [*C, "-O1", "-o", target("inlined"), source("inlined.c")],
         [*CXX, "-std=c++17", "-o", target("ledger"), source("ledger.cpp")],
     ]
 
