@@ -206,8 +206,7 @@ def run_here(matrix: Matrix, travelled: Path) -> None:
 def _cores_to_travel(matrix: Matrix) -> Path:
     """Cores of this machine's kernel and CPU."""
     folder = matrix.cache / "runs" / "cores"
-    subprocess.run(["rm", "-rf", str(folder)], check=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     env = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "lib")}
     command = [PYTHON, "-m", "harness.travel", str(folder)]
     subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
