@@ -44,27 +44,32 @@ class Matrix:
         self.cache = (ROOT / ".cache").resolve() / "matrix"
         self.cache.mkdir(parents=True, exist_ok=True)
         self._file = self.cache / "results.json"
+        self.rows = self._kept()
+
+    def _kept(self) -> Dict[str, table.Row]:
         try:
-            self.rows: Dict[str, table.Row] = {
-                name: table.Row.load(data)
-                for name, data in json.loads(self._file.read_text()).items()
-            }
+            kept = json.loads(self._file.read_text())
+            return {name: table.Row.load(data) for name, data in kept.items()}
         except (OSError, ValueError, TypeError, KeyError):
-            self.rows = {}
+            return {}
 
     def put(self, name: str, row: table.Row) -> None:
         """Keep a row; say it."""
-        self.rows[name] = row
-        self._file.write_text(json.dumps({n: asdict(r) for n, r in self.rows.items()}, indent=1))
+        self.rows = {**self._kept(), name: row}  # another run may be at other rows
+        self._write()
         for column, result in row.cells.items():
             print(f"  {row.label}: {column}: {result.cell()}", flush=True)
             for failed in result.failed:
                 print(f"    {failed}", flush=True)
 
+    def _write(self) -> None:
+        self._file.write_text(json.dumps({n: asdict(r) for n, r in self.rows.items()}, indent=1))
+
     def forget(self, kind: str, names: List[str]) -> None:
         """Drop rows of that kind that are no longer wanted."""
         for name in [n for n, r in self.rows.items() if r.kind == kind and n not in names]:
             del self.rows[name]
+        self._write()
 
 
 def _pytest(
@@ -201,8 +206,7 @@ def run_here(matrix: Matrix, travelled: Path) -> None:
 def _cores_to_travel(matrix: Matrix) -> Path:
     """Cores of this machine's kernel and CPU."""
     folder = matrix.cache / "runs" / "cores"
-    subprocess.run(["rm", "-rf", str(folder)], check=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     env = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "lib")}
     command = [PYTHON, "-m", "harness.travel", str(folder)]
     subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)

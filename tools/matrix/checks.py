@@ -90,7 +90,7 @@ class Result:
             return f"lacks: {self.note}"
         if self.verdict == FAIL:
             total = self.passed + len(self.failed)
-            return f"**FAIL** {len(self.failed)} of {total}" if total else f"**FAIL** {self.note}"
+            return f"**FAIL** {self.note or f'{len(self.failed)} of {total}'}"
         skipped = sum(self.lacking.values())
         return f"pass {self.passed}" + (f", {skipped} lack" if skipped else "")
 

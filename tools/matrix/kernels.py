@@ -30,8 +30,16 @@ class Kernel:
 
     @property
     def label(self) -> str:
-        """The version that a table shows: "7.3.4"."""
-        return version_of(self.version)
+        """The version that a table shows: "5.10.262"; Debian's releases may stay at "5.10.0".
+
+        The boot protocol keeps a text with both (kernel's Documentation/arch/x86/boot.rst,
+        kernel_version: at 0x20e, relative to 0x200).
+        """
+        image = self.image.read_bytes()[:0x10000]
+        start = int.from_bytes(image[0x20E:0x210], "little") + 0x200
+        text = image[start : start + 200].partition(b"\0")[0].decode("ascii", "replace")
+        found = re.search(r"Debian (\d+\.\d+\.\d+)", text)
+        return found[1] if found else version_of(self.version)
 
 
 def version_of(release: str) -> str:
