@@ -53,7 +53,7 @@ def parse(reply: Any) -> Differences:
         report = {
             "kind": "all", "kept": True, "fed_pages": 0, "total_pages": 0, "fault_us": 0.0,
             "output": "", "refused": [], "ended": "", "unavailable": "", "layout_changed": False,
-            "notes": [], "streamed": 0, "pages": reply["data"],
+            "notes": [], "streamed": 0, "engine": "", "pages": reply["data"],
         }  # fmt: skip
         data = _report_from_json(report).pages
         return Differences(int(reply["pages"]), bool(reply["same_process"]), groups, data)
