@@ -84,4 +84,4 @@ def test_memory_that_cannot_be_read() -> None:
     memory = Memory([range(STACK, STACK + 0x800000)])
     memory.block(LINKER + 0x740, 12)
     assert base(memory, thread(12, STACK + 0x7F0000)) == LINKER + 0x740
-    assert base(Memory([range(0, 1 << 64)]), thread(12, STACK + 0x7F0000)) == 0
+    assert base(Memory([range(1 << 64)]), thread(12, STACK + 0x7F0000)) == 0
