@@ -2,8 +2,8 @@
 
 Linux 5.9 to 5.15 writes 0 for every thread but the one that crashed, on CPUs where loading a null
 selector clears the base: the others have begun to exit when the core is written, and
-deactivate_mm() has loaded FS with 0 (repaired in Linux by 92307383082d, "coredump: Don't perform any
-cleanups before dumping core").  Without it neither gdb nor the program finds a thread-local.
+deactivate_mm() has loaded FS with 0.  (Repaired by Linux's commit 92307383082d, "coredump: Don't
+perform any cleanups before dumping core".)  Without it nobody finds a thread-local.
 
 glibc's thread control block, to which FS points, begins with its own address twice (tcbhead_t in
 sysdeps/x86_64/nptl/tls.h: `tcb` at 0, `self` at 16), and `struct pthread` has the TID further on.
