@@ -72,7 +72,17 @@ ON_KERNELS = (
     ),
     Check("travelled", ("tests/gdb/test_travelled.py",)),
 )
-ON_GDBS = Check("tests/gdb", ("tests/gdb",), seconds=3600)
+ON_GDBS = Check(
+    "tests/gdb",
+    tuple(
+        f"tests/gdb/test_{name}.py"
+        for name in ("commands", "cxx", "elsewhere", "engine", "running", "serve", "spawn")
+        + ("travelled", "uffd_call")
+    ),
+    seconds=3600,
+)
+"""Without those of bad input, of processes' ends and of the installation: what these find lies on the
+server's side."""
 ON_LLDBS = Check("tests/lldb", ("tests/lldb",), seconds=900)
 
 
