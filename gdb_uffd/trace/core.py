@@ -18,7 +18,7 @@ import stat
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import GPR, PROT_WRITE, Mapping, UffdError
-from gdb_uffd.trace import elf, executable, places
+from gdb_uffd.trace import elf, executable, places, thread_base
 from gdb_uffd.trace.compressed import compression, unpacked
 from gdb_uffd.trace.elf import ElfError
 from gdb_uffd.trace.files import FileCache, Module, close_map, printable
@@ -52,6 +52,7 @@ class CoreSnapshot(RecordedSnapshot):
         random = notes.auxv_value(AT_RANDOM)
         stack = places.find_stack(self.mappings, self.pid, self.threads, random)
         self.mappings = _named(self.mappings, heap, stack)
+        thread_base.restore(self.threads, self.mappings, self.read)
         self.set_places(heap, stack)
 
     def close(self) -> None:
