@@ -378,7 +378,7 @@ def test_another_schema(copied: Callable[[], Path], name: str) -> None:
 
     with pytest.raises(
         UffdError,
-        match="its table 'snapshots' is not as every trace has it|a view that no trace has",
+        match=r"its table 'snapshots' is not as every trace has it|a view that no trace has",
     ):
         gdb_uffd.trace.open(str(edited(copied(), edit)))
 
