@@ -211,6 +211,10 @@ class Target:
         """Whether pages are left to be copied."""
         return int(self._record.range_cursor) < int(self._record.dirty.count)
 
+    def finish(self) -> None:
+        """To be called when all is copied, before the process runs again."""
+        check(lib.record_finish(self._record), self._record.error)
+
     def traps(self) -> List[int]:
         """Pages of code with a byte 0xCC (int3) in them, of those that `fill` copied so far."""
         return [start for start, _ in _pairs(self._record.traps)]
