@@ -4,6 +4,7 @@
 #ifndef GDB_UFFD_RECORD_H
 #define GDB_UFFD_RECORD_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,7 +16,7 @@
 /* How the pages of a mapping are recorded. */
 #define RECORD_ANONYMOUS 0 /* private; a page that is not there is zeros */
 #define RECORD_FILE 1      /* private, of a file: the pages that the process has of its own */
-#define RECORD_WHOLE 2     /* private, every page: no file can be relied on for the others */
+#define RECORD_WHOLE 2     /* the same, and the file's pages: it cannot be relied on later */
 #define RECORD_SHARED 3    /* others may write: what the process has mapped is read each time */
 #define RECORD_SHARED_WHOLE 4 /* the same, every page of it */
 
@@ -55,7 +56,12 @@ struct record {
 	struct ranges dirty;    /* in the last scan; `categories` not 0: compare before copying */
 	struct ranges present;  /* pages that hold something of their own, in the last scan */
 	struct ranges before;   /* `present` of the scan before */
-	struct ranges own, own_before; /* of RECORD_WHOLE mappings: pages that are no file's */
+	struct ranges found;    /* part of `present`, looked for by a thread while pages are copied */
+	pthread_t finder;
+	bool finding;           /* it runs, or has not been waited for */
+	int later;              /* what came of it */
+	const struct record_map *maps; /* of the last scan; the caller's, until record_finish */
+	size_t map_count;
 	struct ranges code;            /* executable mappings */
 	struct ranges traps;           /* pages of code that were copied with an int3 in them */
 	struct page_hashes hashes, hashes_before;
@@ -68,9 +74,12 @@ struct record {
 int record_init(struct record *record, pid_t pid, int mem, int pagemap, int uffd);
 void record_deinit(struct record *record);
 
-/* Fills `dirty` and `present` from the sorted mappings, and protects what it names: a write
- * after it counts for the next scan.  The process must stand still. */
+/* Fills `dirty`, and begins to fill `present`, from the sorted mappings, and protects what it
+ * names: a write after it counts for the next scan.  The process must stand still. */
 int record_scan(struct record *record, struct record_map *maps, size_t count);
+
+/* `present` is complete after it; to be called before the process runs again. */
+int record_finish(struct record *record);
 
 /* Copies the next pages of `dirty` into `to`, one piece after the other without gaps.  `done` out:
  * pieces filled; 0 of them: all is copied.  Returns bytes written to `to`, or -errno. */

@@ -140,6 +140,7 @@ class Service:
             for page in fresh:
                 traps[page] = chunk.page(page)
             taken.append((chunk, fresh))
+        target.finish()
         self._send("captured", {"code": sorted(traps)})
         if not begun:
             self._begin(target, sink)
@@ -168,6 +169,7 @@ class Service:
         states = threads.states(message.payload)
         if not states:
             raise UffdError("a snapshot without threads")
+        target.finish()
         changes = target.changes()
         layout = changes.layout
         begin = Begin(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 import zlib
 from dataclasses import dataclass, field
@@ -50,8 +51,15 @@ MAX_DELTAS = 32
 """Deltas between two keyframes at most: what one snapshot costs to open is bounded by it."""
 
 DIGEST_SIZE = 16
-MAX_OBJECT = 1 << 28
+MAX_OBJECT = {
+    THREAD: 1 << 16,
+    THREADS: 4 << 20,
+    LAYOUT: 32 << 20,
+    AUXV: 1 << 16,
+    FILE_PAGES: 1 << 28,
+}
 """Bytes of one object, unpacked (a layout of 65,530 mappings has about 6 MiB)."""
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 MAX_TEXT = 4096
 MAX_THREADS = 1 << 18
 
@@ -153,7 +161,7 @@ def unpack_object(name: bytes, kind: str, packed: Any) -> bytes:
         raise FormatError(f"a {kind} record is missing in the index")
     try:
         unpacker = zlib.decompressobj()
-        content = unpacker.decompress(packed, MAX_OBJECT)
+        content = unpacker.decompress(packed, MAX_OBJECT[kind])
     except zlib.error as error:
         raise FormatError(f"a {kind} record cannot be unpacked ({error})") from error
     if unpacker.unconsumed_tail or digest(kind, content) != name:
@@ -211,6 +219,10 @@ def encode_layout(layout: Layout) -> bytes:
 
 def decode_layout(raw: bytes) -> Layout:
     """What `encode_layout` wrote: sorted, disjoint, page-aligned user memory; FormatError."""
+    # What is written here has twenty bytes and more for each list; an unpacked list costs more.
+    structure = _STRING.sub(b"", raw)
+    if (structure.count(b"[") + structure.count(b"{")) * 8 > len(structure) + 64:
+        raise FormatError("a layout record is malformed (lists of nothing)")
     try:
         data = json.loads(raw)
         mappings = [Mapping(*m) for m in data["mappings"]]

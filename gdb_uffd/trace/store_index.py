@@ -25,6 +25,7 @@ MAGIC = b"SQLite format 3\0"
 _HEADER = 100  # bytes; sqlite.org/fileformat2.html, "The Database Header"
 _USER_VERSION, _APPLICATION_ID, _WRITE_VERSION = 60, 68, 18
 WAL, JOURNAL = "-wal", "-journal"
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 ATTEMPTS = 20  # a writer that folds its log between two of our reads costs one each
 MAX_GAP = 1000  # missing snapshots that are told one by one
 
@@ -169,6 +170,7 @@ class Index:
                     if not part:
                         break
                     new.write(part)
+        _check_journal(os.path.join(target, INDEX + JOURNAL), self.shown)
         return before == self._log_header()
 
     def _side_files(self) -> List[str]:
@@ -190,9 +192,19 @@ class Index:
             os.close(fd)
 
     def _check_schema(self) -> None:
-        found = dict(
-            self._connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
-        )
+        found: Dict[str, str] = {}
+        for kind, name, sql in self._connection.execute(
+            "SELECT type, name, sql FROM sqlite_master"
+        ):
+            # Triggers and views are programs; they would run when the trace is packed.
+            program = kind not in ("table", "index") or "VIRTUAL" in str(sql or "").upper()
+            if program or type(name) is not str:
+                raise UffdError(
+                    f"{self.shown}: its index has a {printable(str(kind))} that no trace has; "
+                    "get the trace again"
+                )
+            if kind == "table":
+                found[name] = sql
         for name, sql in form.SCHEMA.items():
             if found.get(name) != sql:
                 raise UffdError(
@@ -275,6 +287,22 @@ class Index:
     def close(self) -> None:
         """Close the index.  Idempotent."""
         self._connection.close()
+
+
+def _check_journal(path: str, shown: str) -> None:
+    """UffdError for a rollback journal that names a super-journal: SQLite deletes the file of that
+    name, whatever it is (pager.c, pager_delsuper).  No writer of traces makes one.
+
+    "The Rollback Journal", sqlite.org/fileformat2.html; the name stands before its magic, at
+    the journal's end.
+    """
+    if not os.path.lexists(path):
+        return
+    with open(path, "rb") as journal:
+        size = journal.seek(0, os.SEEK_END)
+        journal.seek(max(0, size - len(JOURNAL_MAGIC)))
+        if journal.read() == JOURNAL_MAGIC:
+            raise UffdError(f"{shown}: damaged index (its journal names another); get it again")
 
 
 def check_version(shown: str, version: int) -> None:

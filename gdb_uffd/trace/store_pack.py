@@ -135,6 +135,7 @@ class _Files:
         missing: Dict[str, None] = {}
         known: Dict[object, bytes] = {}
         with closing(sqlite3.connect(index, isolation_level=None)) as db:
+            db.execute("PRAGMA trusted_schema = OFF")
             db.execute("BEGIN")
             renamed: Dict[bytes, bytes] = {}
             last: Optional[form.Row] = None

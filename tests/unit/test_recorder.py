@@ -135,6 +135,29 @@ def test_private_file_pages_dropped_are_the_files_again(start, tmp_path, deleted
     assert opened.snapshot(0).read(at + PAGE_SIZE, 8) != b"f" * 8
 
 
+@pytest.mark.parametrize("kind", ["deleted", "there", "memfd"])
+def test_pages_that_are_the_files_own_follow_the_file(start, tmp_path, kind):
+    if kind == "memfd":
+        file = os.memfd_create("data")
+        os.write(file, b"f" * 8 * PAGE_SIZE)
+    else:
+        file = mapped_file(tmp_path / "data", 8)
+    if kind == "deleted":
+        os.unlink(tmp_path / "data")
+    story = Story(start(pass_fds=[file]), tmp_path / "t.uffd")
+    at = story.do(MMAP_FD, file, 8 * PAGE_SIZE, RW | 2 << 8)
+    story.fill(at + PAGE_SIZE, 1)
+    story.do(tracing.READ, at, 8 * PAGE_SIZE)
+    for byte in b"ABC":
+        story.snapshot()
+        os.pwrite(file, bytes([byte]) * 2 * PAGE_SIZE, PAGE_SIZE)
+    story.snapshot()
+    os.close(file)
+    opened = story.close()
+    followed = [opened.snapshot(n).read(at + 2 * PAGE_SIZE, 1) for n in range(4)]
+    assert followed == [b"f", b"A", b"B", b"C"]
+
+
 def test_dropped_pages_of_a_file_that_is_referred_to(start, built, tmp_path):
     copy = tmp_path / "program"
     copy.write_bytes((built / "puppet").read_bytes())

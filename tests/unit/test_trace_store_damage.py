@@ -274,7 +274,7 @@ def _twins(db: sqlite3.Connection) -> None:
 
 
 def _bomb(db: sqlite3.Connection) -> None:
-    packed = zlib.compress(bytes(form.MAX_OBJECT + 100))
+    packed = zlib.compress(bytes(form.MAX_OBJECT[form.LAYOUT] + 100))
     name = form.digest(form.LAYOUT, b"bomb")
     db.execute("INSERT INTO objects VALUES (?, 'layout', ?)", (name, packed))
     _column(14, name)(db)
@@ -376,7 +376,10 @@ def test_another_schema(copied: Callable[[], Path], name: str) -> None:
         db.execute("DROP TABLE snapshots")
         db.execute(SCHEMAS[name])
 
-    with pytest.raises(UffdError, match="its table 'snapshots' is not as every trace has it"):
+    with pytest.raises(
+        UffdError,
+        match=r"its table 'snapshots' is not as every trace has it|a view that no trace has",
+    ):
         gdb_uffd.trace.open(str(edited(copied(), edit)))
 
 
@@ -477,6 +480,45 @@ def test_a_damaged_header_of_the_page_file(made: Recorded, copied: Callable[[], 
     trace = gdb_uffd.trace.open(str(path))
     assert "its header is damaged" in trace.warnings[0]
     assert read_page(trace.snapshot(3), 2) == made.memories[3].at(2)
+
+
+def test_a_journal_cannot_delete_a_file(copied: Callable[[], Path], tmp_path: Path) -> None:
+    """SQLite deletes the super-journal that a journal names when it is rolled back."""
+    path, victim = copied(), tmp_path / "victim"
+    victim.write_text("precious")
+    index = path / "index.sqlite"
+    (size,) = struct.unpack_from(">H", index.read_bytes(), 16)
+    magic, name = bytes.fromhex("d9d505f920a163d7"), os.fsencode(victim)
+    journal = magic + struct.pack(">IIIII", 0, 0, index.stat().st_size // size, 512, size)
+    journal = journal.ljust(512, b"\0") + struct.pack(">I", 0x40000000 // size + 1) + name
+    journal += struct.pack(">II", len(name), sum(name)) + magic
+    (path / "index.sqlite-journal").write_bytes(journal)
+    with pytest.raises(UffdError) as caught:
+        gdb_uffd.trace.open(str(path)).close()
+    assert "journal" in one_line(caught.value)
+    assert victim.exists()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "CREATE TRIGGER t AFTER UPDATE ON snapshots BEGIN DELETE FROM objects; END",
+        "CREATE VIEW v AS SELECT * FROM objects",
+        "CREATE VIRTUAL TABLE w USING fts4(x)",
+    ],
+)
+def test_an_index_brings_no_program(copied: Callable[[], Path], program: str) -> None:
+    path = edited(copied(), lambda db: db.execute(program))
+    with pytest.raises(UffdError) as caught:
+        gdb_uffd.trace.open(str(path)).close()
+    assert "no trace has" in one_line(caught.value)
+
+
+def test_a_layout_of_nothing_but_lists_is_not_unpacked() -> None:
+    with pytest.raises(form.FormatError, match="lists of nothing"):
+        form.decode_layout(b'{"files":{},"mappings":[' + b"[]," * (1 << 20) + b"[]]}")
+    odd = '{"mappings":[[65536,69632,3,"/' + "[{" * 500 + '",0,""]],"files":{}}'
+    assert len(form.decode_layout(odd.encode()).mappings) == 1
 
 
 def test_a_log_of_garbage(made: Recorded, copied: Callable[[], Path]) -> None:
