@@ -32,8 +32,8 @@ oldest emulated kernel's). `its cores here`: cores that this kernel made, opened
 GDBS = """
 ## gdb
 
-`tests/gdb` on this machine's kernel, without the tests of bad input, of processes that die and of the
-installation.
+`tests/gdb` on this machine's kernel, without the tests of bad input, of processes that die and of
+the installation.
 
 | gdb | from | its Python | tests |
 | --- | --- | --- | --- |
