@@ -81,8 +81,8 @@ ON_GDBS = Check(
     ),
     seconds=3600,
 )
-"""Without those of bad input, of processes' ends and of the installation: what these find lies on the
-server's side."""
+"""Without those of bad input, of processes' ends and of the installation: what these find lies on
+the server's side."""
 ON_LLDBS = Check("tests/lldb", ("tests/lldb",), seconds=900)
 
 

@@ -15,7 +15,7 @@ slow, and without AVX-512), with other gdbs and with lldb. Nothing is decided by
 everything is probed.
 
 A cell says how many tests passed; "lack" counts those that the kernel, the CPU or the debugger
-cannot do, for the reasons below the table.
+cannot do, for the reasons below the table. An empty cell was not run.
 """
 
 KERNELS = """
@@ -32,8 +32,8 @@ oldest emulated kernel's). `its cores here`: cores that this kernel made, opened
 GDBS = """
 ## gdb
 
-`tests/gdb` on this machine's kernel, without the tests of bad input, of processes that die and of the
-installation.
+`tests/gdb` on this machine's kernel, without the tests of bad input, of processes that die and of
+the installation.
 
 | gdb | from | its Python | tests |
 | --- | --- | --- | --- |
