@@ -45,7 +45,7 @@ class _Stop:
 
 
 @dataclass
-class _Outcome:
+class Outcome:
     """What the evaluation came to."""
 
     value: str = ""  # what `print` shows after "$N = "
@@ -71,18 +71,18 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
     """Evaluate `text` in a transaction of its own, tell what it did, and undo it unless `keep`."""
     letters, expression = split_format(text)
     with one_cpu() as cpu:
-        report, outcome = _run(session, letters, expression, keep, as_json, cpu)
+        report, outcome = run_call(session, letters, expression, keep, as_json, cpu)
     session.wall_ms = outcome.wall_ms
     if as_json:
-        say_json(_object(session, report, outcome, expression))
+        say_json(call_object(session, report, outcome, expression))
         return
     _print_rest_of_output(report)
     _print_text(session, report, outcome)
 
 
-def _run(
+def run_call(
     session: Session, letters: str, expression: str, keep: bool, as_json: bool, cpu: Optional[int]
-) -> Tuple[CallReport, _Outcome]:
+) -> Tuple[CallReport, Outcome]:
     """The transaction: begin, evaluate, end, and gdb's caches as they must be then."""
     try:
         session.request("begin", {} if cpu is None else {"cpu": cpu})
@@ -91,7 +91,7 @@ def _run(
         raise
     session.calls_pending = False
     session.in_call, session.expression, session.call_depth = True, expression, 0
-    outcome = _Outcome()
+    outcome = Outcome()
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(setting("suppress-cli-notifications", "on"))
@@ -117,7 +117,7 @@ def _run(
     return report, outcome
 
 
-def _forget_the_call(outcome: _Outcome) -> None:
+def _forget_the_call(outcome: Outcome) -> None:
     """gdb's caches after a discard.  A function that returned left the registers, and with them
     the frames, as gdb itself put them back: only the memory is another."""
     if not outcome.error:
@@ -128,7 +128,7 @@ def _forget_the_call(outcome: _Outcome) -> None:
     selection.restore()
 
 
-def _end(session: Session, outcome: _Outcome, keep: bool) -> CallReport:
+def _end(session: Session, outcome: Outcome, keep: bool) -> CallReport:
     """Close the transaction; when that fails after a failed call, tell of the call instead."""
     try:
         report = parse_report(session.request("end", {"keep": keep}))
@@ -142,7 +142,7 @@ def _end(session: Session, outcome: _Outcome, keep: bool) -> CallReport:
             why = session.death().lstrip(": ")
         else:
             why = f"{one_line(why)} ({error})"
-        raise UffdError(f"{_function_name(outcome)} did not return: {why}") from None
+        raise UffdError(f"{function_name(outcome)} did not return: {why}") from None
     if report is None:
         raise UffdError("the server has no report of this call")
     return report
@@ -155,7 +155,7 @@ def evaluate_job() -> None:
     _evaluate(session, outcome, letters, expression)
 
 
-def _evaluate(session: Session, outcome: _Outcome, letters: str, expression: str) -> None:
+def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str) -> None:
     started = time.perf_counter()
     session.last_call = 0
     with _watch_stops(outcome):
@@ -201,7 +201,7 @@ def _reason(session: Session, error: str) -> str:
 
 
 @contextlib.contextmanager
-def _watch_stops(outcome: _Outcome) -> Iterator[None]:
+def _watch_stops(outcome: Outcome) -> Iterator[None]:
     """Note where a called function stops, before gdb unwinds.
 
     gdb 13 has an event for such a stop; gdb 18 has none for one that it unwinds itself, so
@@ -254,7 +254,7 @@ def _print_rest_of_output(report: CallReport) -> None:
         say(text[:-1])
 
 
-def _print_text(session: Session, report: CallReport, outcome: _Outcome) -> None:
+def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
     looks = look()
     if not outcome.error:
         say(f"${outcome.number} = {outcome.value}")
@@ -270,14 +270,14 @@ def _print_text(session: Session, report: CallReport, outcome: _Outcome) -> None
         raise UffdError(failure)
 
 
-def failure_line(session: Session, report: CallReport, outcome: _Outcome, looks: Look) -> str:
+def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: Look) -> str:
     """Why there is no value, in one line; "" when there is one."""
     if not outcome.error:
         return ""
     stop = outcome.stop
     if stop is None and not _ended(report, outcome.error):
         return one_line(outcome.error)  # it never began, or had returned: gdb's own words
-    what = _function_name(outcome)
+    what = function_name(outcome)
     if stop is not None and stop.breakpoint:
         return (
             f"{what} is not finished: stopped at {stop.reason} in {stop.where}; "
@@ -308,7 +308,8 @@ def _ended(report: CallReport, error: str) -> bool:
     return bool(report.ended or report.unavailable) or any(word in error for word in words)
 
 
-def _function_name(outcome: _Outcome) -> str:
+def function_name(outcome: Outcome) -> str:
+    """The function that gdb called last, "push ()"; "the call" where there is no name for it."""
     if not outcome.functions:
         return "the call"
     with contextlib.suppress(gdb.error):
@@ -318,8 +319,8 @@ def _function_name(outcome: _Outcome) -> str:
     return "the call"
 
 
-def _object(
-    session: Session, report: CallReport, outcome: _Outcome, expression: str
+def call_object(
+    session: Session, report: CallReport, outcome: Outcome, expression: str
 ) -> Dict[str, Any]:
     """The object of -json (docs/json.md)."""
     failed = bool(outcome.error)
