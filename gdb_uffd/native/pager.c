@@ -87,7 +87,7 @@ int pager_vessel_page(struct pager *pager, uint64_t page, uint8_t *to)
 
 /* The instruction and the stack pointer of the sleeping thread.  Documented in proc_pid_syscall(5):
  * "-1 SP PC" outside a system call, "NR A0 .. A5 SP PC" inside one. */
-static void read_access(struct pager *pager, struct access *who)
+void pager_read_access(struct pager *pager, struct access *who)
 {
 	char text[256];
 	ssize_t got = pread(pager->syscall_fd, text, sizeof(text) - 1, 0);
@@ -180,7 +180,7 @@ int pager_feed(struct pager *pager, const struct region *region, uint64_t page, 
 	int rc = uffd_copy_page(pager->uffd, page, from, protect);
 	if (rc < 0)
 		return rc;
-	slot->present = true;
+	pages_set_present(&pager->pages, slot, region->kind == REGION_ZERO);
 	w = pages_written(&pager->pages, page);
 	if (w)
 		w->armed = protect;
@@ -200,9 +200,15 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 	int rc;
 
 	if (program)
-		read_access(pager, &who);
+		pager_read_access(pager, &who);
 	int writer = !program ? WRITER_GDB : pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
 	struct written *w = NULL;
+	if (program && !protected && pager->limit && pager->pages.grown >= pager->limit) {
+		/* Not answered: the signal ends the wait, and the touch comes again if it may go on. */
+		pager->over_limit = true;
+		kill(pager->vessel, SIGSTOP);
+		return;
+	}
 	if (write && !(w = pager_note_write(pager, page, writer, &who)))
 		goto lost;
 	if (protected) {
@@ -210,6 +216,9 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 		rc = uffd_protect(pager->uffd, page, PAGE_BYTES, false);
 	} else {
 		const struct region *region = regions_find(&pager->regions, page);
+		if (region && region->kind == REGION_UNAVAILABLE && (region->flags & REGION_BORN) &&
+		    uffd_poison_page(pager->uffd, page) == 0)
+			return; /* behind the end of a file that it mapped: SIGBUS, as it should be */
 		if (!region || region->kind == REGION_UNAVAILABLE)
 			goto lost;
 		/* A write to a missing page needs one round trip: fed unprotected, counted dirty. */

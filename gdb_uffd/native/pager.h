@@ -49,6 +49,9 @@ struct pager {
 	struct file_map *maps;
 	size_t map_count, map_room;
 
+	uint64_t limit;   /* pages without recorded bytes that may be there; 0: any number */
+	bool over_limit;  /* one more was touched; the vessel was sent a SIGSTOP */
+	bool user_mode_only; /* the kernel's own accesses find only what is there */
 	uint64_t faults, fault_ns, fed;
 	uint64_t lost_page; /* page whose source failed (file cut short), else 0 */
 	int cpu;            /* the thread follows the vessel here; -1: anywhere */
@@ -75,6 +78,9 @@ static inline void pager_settle(struct pager *pager)
 	pthread_mutex_lock(&pager->lock);
 	pthread_mutex_unlock(&pager->lock);
 }
+
+/* Fills in who is in a fault or a system call: PC and SP of the vessel, which sleeps there. */
+void pager_read_access(struct pager *pager, struct access *who);
 
 /* Main side; the vessel is stopped. */
 int pager_populate(struct pager *pager, uint64_t page);

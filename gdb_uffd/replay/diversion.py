@@ -21,6 +21,7 @@ from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
 from gdb_uffd.replay.interface import Client, Resume, Stop
 from gdb_uffd.replay.layout import current_mappings
 from gdb_uffd.replay.machine import LOWEST_ADDRESS, Machine
+from gdb_uffd.replay.policy import Policy
 from gdb_uffd.replay.state import Threads
 from gdb_uffd.trace.source import Snapshot
 
@@ -44,9 +45,45 @@ class Diversion:
         self._disturbed = False
         self._closed = False
         self._loss = ""
+        self._filter_is_old = False
         self._kernel_kept = False  # kept calls left something in the vessel's kernel state
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
         self.accounts = Accounts(self.machine, self.threads, self.runner, self.read_memory)
+
+    # -- the policy ---------------------------------------------------------------------------
+
+    @property
+    def policy(self) -> Policy:
+        """What the program may do; another one can be set at any time."""
+        return self.machine.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        old = self.machine.policy
+        self.machine.use(policy)
+        if policy.filter_key() != old.filter_key():
+            self._filter_is_old = True
+            self._renew()
+
+    def _renew(self) -> None:
+        """Another vessel, with the filter that is wanted now; what was kept is kept."""
+        if not self._filter_is_old or (self._open is not None and self._open.explicit):
+            return  # `end` comes back here
+        self._filter_is_old = False
+        if not self.machine.running or self.machine.was_killed():
+            return
+        self.commit_pending()
+        self.threads.fetch()
+        check(lib.transaction_discard(self.machine.pager, True), doing="another process")
+        self.machine.destroy()
+        self.threads.forget_vessel()
+        self.breakpoints.forget_vessel()
+        self._kernel_kept = False
+
+    @property
+    def blocked(self) -> Optional[Dict[str, Any]]:
+        """The wait that the program stands before, if that is why it stopped."""
+        return self.runner.blocked
 
     # -- looking ------------------------------------------------------------------------------
 
@@ -129,6 +166,8 @@ class Diversion:
         self._materialise()
         open_.resumed = True
         open_.tid = action.tid
+        in_call = open_.kind == "call"
+        self.machine.vessel.deadline_ns = self.policy.deadline_ns() if in_call else 0
         try:
             stop = self.runner.resume(action, client)
         except UffdError:
@@ -138,6 +177,7 @@ class Diversion:
             stop = Stop(action.tid, signal.SIGKILL, message=KILLED, lost=True)
         if stop.message:
             open_.ended = stop.message
+        open_.blocked = self.blocked
         if self.runner.unavailable:
             open_.unavailable = self.runner.unavailable
         if stop.lost:
@@ -156,8 +196,7 @@ class Diversion:
                 pager.fault_ns,
             )  # fmt: skip
             self.runner.output.clear()
-            self.machine.vessel.refused_count = 0
-            self.machine.vessel.kernel_changed = False
+            lib.vessel_begin(self.machine.vessel)
         return self._open
 
     def begin(self) -> None:
@@ -220,10 +259,12 @@ class Diversion:
             raise
         if keep:
             check(lib.transaction_commit(self.machine.pager), doing="keeping the call's effects")
+            lib.vessel_end(self.machine.vessel, True)
             self._kernel_kept |= bool(self.machine.vessel.kernel_changed)
         else:
             self._discard(open_)
         self.last_report = report
+        self._renew()
         return report
 
     def commit_pending(self) -> Optional[CallReport]:
@@ -241,6 +282,7 @@ class Diversion:
             self.machine.destroy()
             self.breakpoints.forget_vessel()
             self._kernel_kept = False
+        lib.vessel_end(self.machine.vessel, False)
         self.threads.restore(open_.saved)
         self.machine.restore_brk(open_.brk)
         self._disturbed = self.machine.running or self._dirty_pages() > 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from typing import Optional
+from typing import Any, Dict, Optional
 
-from gdb_uffd.model import MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.replay import waiting
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.interface import Client, Resume, Stop
 from gdb_uffd.replay.machine import Machine
@@ -36,13 +36,15 @@ class Runner:
         self.breakpoints = breakpoints
         self.output = bytearray()
         self.unavailable = ""
+        self.blocked: Optional[Dict[str, Any]] = None
         self._run = ffi.new("struct run *")
+        self._buffer = ffi.new("uint8_t[]", 1 << 16)
         self._inject = 0  # sent to the vessel, to be passed on when it arrives
         self._signal_stop = False  # a signal can be injected with the next resume
 
     def resume(self, action: Resume, client: Client) -> Stop:
         """See Diversion.resume."""
-        self.unavailable = ""
+        self.unavailable, self.blocked = "", None
         number = action.signal if action.signal not in STOPPING else 0
         self.threads.load(action.tid)
         if number and lib.vessel_signal_is_fatal(self.machine.vessel, number):
@@ -101,47 +103,30 @@ class Runner:
         return self._stopped(action)
 
     def _goes_no_further(self) -> str:
-        """The system call that the vessel stands before and must not make, told to the user."""
+        """Why the vessel stands where no signal stopped it, told to the user."""
         run = self._run
-        back = "`bt` shows where, `uffd reset` goes back to the snapshot"
-        if run.end == lib.RUN_EXITING:
-            return f"the program would exit with code {run.status} here; {back}"
-        if run.end == lib.RUN_KILLING:
-            return f"the program would end itself with SIGKILL here; {back}"
         if run.end == lib.RUN_WAITING:
-            awaited = self._awaited(run.address)
-            return f"the program would wait here for ever: {awaited}; `bt` shows where"
-        return ""
-
-    def _awaited(self, address: int) -> str:
-        """What a futex stands for, as far as glibc's use of it tells: the recorded threads stay
-        as they are, so a lock that one of them holds is never released.
-
-        `pthread_mutex_t` has `__lock` first and `__owner` 8 bytes on (struct __pthread_mutex_s);
-        pthread_join waits on the TID in `struct pthread`, which the kernel clears at the end.
-        """
-        tids = [thread.tid for thread in self.machine.snapshot.threads]
-        try:
-            value, _, owner = struct.unpack("<3i", self.machine.read(address, 12))
-        except MemoryUnavailable:
-            return f"the futex at {address:#x}, and no other thread runs"
-        if owner in tids:
-            whose = "this thread itself" if owner == self.threads.loaded else f"thread {owner}"
-            return f"a lock at {address:#x}, held by {whose}, and no other thread runs"
-        if value in tids:
-            return f"for thread {value} to end, and no other thread runs"
-        return f"the futex (lock, condition, ...) at {address:#x}, and no other thread runs"
+            self.blocked = waiting.describe(self.machine, run, self.threads.loaded or 0)
+            return f"{waiting.text(self.blocked)}; `bt` shows where"
+        return waiting.ending(run, self.machine.policy)
 
     def _drain(self, client: Client) -> None:
-        while True:
+        vessel = self.machine.vessel
+        while vessel.out_len:
+            count = lib.vessel_take_output(vessel, self._buffer, len(self._buffer))
+            self._show(bytes(ffi.buffer(self._buffer, count)), client)
+        while vessel.output_fd >= 0:
             try:
-                data = os.read(self.machine.vessel.output_fd, 1 << 16)
+                data = os.read(vessel.output_fd, 1 << 16)
             except BlockingIOError:
                 return
             if not data:
                 return
-            self.output += data[: max(0, OUTPUT_MAX - len(self.output))]
-            client.output(data)
+            self._show(data, client)
+
+    def _show(self, data: bytes, client: Client) -> None:
+        self.output += data[: max(0, OUTPUT_MAX - len(self.output))]
+        client.output(data)
 
     def _gone(self, tid: int) -> Stop:
         status = self._run.status

@@ -20,6 +20,8 @@ from gdb_uffd.model import (
     page_ceil,
 )
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.replay import record
+from gdb_uffd.replay.policy import Policy
 from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment, Snapshot
 from gdb_uffd.trace.xstate import from_machine, to_machine
 
@@ -74,6 +76,9 @@ class Machine:
         check(lib.pager_init(self.pager), doing="pager")
         self.vessel = ffi.new("struct vessel *")
         lib.vessel_init(self.vessel)
+        record.fill(self.vessel.record, snapshot)
+        lib.vessel_forget_desk(self.vessel)
+        self.use(Policy())
         self._closed = False
         self._layout = machine_layout()
         self._xbuffer = ffi.new("uint8_t[]", XSTATE_ROOM)
@@ -184,13 +189,17 @@ class Machine:
         if self.running:
             return False
         check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
-        self.vessel.recorded_pid = self.snapshot.pid
         self.vessel.hardware = False
         size = lib.vessel_get_xstate(self.vessel, self._xbuffer, XSTATE_ROOM)
         # Without XSAVE (or the regset) the extended state simply stays the machine's initial one.
         self._xtemplate = bytes(ffi.buffer(self._xbuffer, size)) if size > 0 else None
         self._xloaded = None
         return True
+
+    def use(self, policy: Policy) -> None:
+        """The policy from now on; the filter of a vessel that runs stays as it is."""
+        self.policy = policy
+        policy.apply(self.vessel, self.pager)
 
     def destroy(self) -> None:
         """Kill the vessel, if any; what was written stays known to the pager."""
@@ -202,6 +211,7 @@ class Machine:
             return
         self._closed = True
         self.destroy()
+        lib.vessel_deinit(self.vessel)
         lib.pager_deinit(self.pager)
         for buffer in self._keep.values():
             if ffi.typeof(buffer).kind == "array":
@@ -310,5 +320,6 @@ class Machine:
         """Back to the undisturbed snapshot; the vessel is gone."""
         self.destroy()
         check(lib.transaction_reset(self.pager), doing="reset")
+        lib.vessel_forget_desk(self.vessel)
         self.tls_pages.clear()
         self.restore_brk(self._brk)

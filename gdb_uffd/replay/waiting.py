@@ -1,0 +1,94 @@
+"""What a call waited for, and why it ended otherwise than by returning, in words."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Dict
+
+from gdb_uffd.model import MemoryUnavailable
+from gdb_uffd.native import lib
+from gdb_uffd.replay import syscalls
+from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.policy import Policy
+
+FUTEX = 202
+OWNER_OFFSET = 8
+"""`pthread_mutex_t` has `__lock` first and `__owner` here (struct __pthread_mutex_s, glibc)."""
+
+FUTEX_TID_MASK = 0x3FFFFFFF
+
+
+def describe(machine: Machine, run: Any, self_tid: int) -> Dict[str, Any]:
+    """The wait that the vessel stands before, as plain JSON types.
+
+    `call`: the system call's name; `kind`: "lock", "join" or "wait"; `address`: the futex, ""
+    where it is none; `owner`: TID of the recorded thread that holds the lock or that is waited
+    for, 0 when nothing tells; `self`: whether that is the waiting thread itself.
+    """
+    call = syscalls.table().get(int(run.nr))
+    name = call.name if call is not None else f"system call {run.nr}"
+    out: Dict[str, Any] = {
+        "call": name, "kind": "wait", "address": "", "owner": 0, "self": False,
+    }  # fmt: skip
+    if run.nr != FUTEX:
+        return out
+    out["address"] = hex(run.address)
+    tids = [thread.tid for thread in machine.snapshot.threads]
+    try:
+        value, _, owner = struct.unpack("<IIi", machine.read(run.address, 12))
+    except MemoryUnavailable:
+        return out
+    named = value >> 30 and value & FUTEX_TID_MASK in tids  # robust, priority-inheriting locks
+    if named:
+        owner = value & FUTEX_TID_MASK
+    if owner in tids and (named or value in (1, 2)):
+        out.update(kind="lock", owner=owner, self=owner == self_tid)
+    elif value in tids:
+        # pthread_join waits on the TID in `struct pthread`, which the kernel clears at the end.
+        out.update(kind="join", owner=value)
+    elif value == 2:  # a low-level lock (lowlevellock.h): its owner is not written down
+        out.update(kind="lock")
+    return out
+
+
+def text(blocked: Dict[str, Any]) -> str:
+    """`describe` in one line, without symbols."""
+    what = str(blocked["call"])
+    if blocked["address"]:
+        what = f"{what}({blocked['address']})"
+    if blocked["kind"] == "lock":
+        who = "this thread itself" if blocked["self"] else f"thread {blocked['owner']}"
+        held = f"a lock held by {who}" if blocked["owner"] else "a lock that is held"
+        return f"would block: {what}, {held}, and no other thread runs"
+    if blocked["kind"] == "join":
+        return f"would block: {what}, for thread {blocked['owner']} to end, which does not run"
+    return f"would block: {what}, and no other thread runs"
+
+
+def ending(run: Any, policy: Policy) -> str:
+    """Why the program goes no further, for what is neither a wait nor a signal; "" otherwise."""
+    back = "`bt` shows where, `uffd reset` goes back to the snapshot"
+    if run.end == lib.RUN_EXITING:
+        return f"the program would exit with code {run.status} here; {back}"
+    if run.end == lib.RUN_KILLING:
+        name = {9: "SIGKILL", 19: "SIGSTOP"}.get(run.signal, "a signal")
+        return f"the program would end itself with {name} here; {back}"
+    if run.end == lib.RUN_TIMEOUT:
+        return (
+            f"the call ran for {policy.call_timeout} s without an end (set uffd call-timeout); "
+            + back
+        )
+    if run.end == lib.RUN_MEMORY:
+        return (
+            f"the call needs more than {size(policy.memory_limit)} of memory that was not "
+            f"recorded (set uffd memory-limit); {back}"
+        )
+    return ""
+
+
+def size(length: int) -> str:
+    """Bytes in the largest unit that they fill."""
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if length >= 1 << shift:
+            return f"{length / (1 << shift):g} {unit}"
+    return f"{length} bytes"
