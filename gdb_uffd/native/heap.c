@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "uffd.h"
+
 #define FLAGS 7ul
 #define ALIGNMENT 16ul /* MALLOC_ALIGNMENT on x86-64 */
 #define MIN_CHUNK 32ul /* MINSIZE */

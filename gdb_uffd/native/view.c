@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "uffd.h"
+
 int view_init(struct view *view)
 {
 	*view = (struct view){0};
