@@ -33,6 +33,7 @@ enum run_end {
 	RUN_EXITING = 3, /* about to exit with `status`; stands before that system call */
 	RUN_GONE = 4,    /* the process is gone: `status` as waitpid(2) has it */
 	RUN_KILLING = 6, /* about to send itself SIGKILL; stands before that system call */
+	RUN_WATCH = 16, /* the watched object was written: `low` to `high`, by `call` or at `pc` */
 	RUN_WAITING = 5, /* about to wait for ever on the futex at `address`; stands before the call */
 };
 
@@ -43,7 +44,9 @@ struct run {
 	bool interrupted; /* the SIGSTOP of vessel_interrupt */
 	bool stepped; /* a single step (or range step) completed */
 	uint64_t pc;
-	uint64_t address; /* of the futex */
+	uint64_t address; /* of the futex; of the watched write */
+	uint64_t low, high; /* what it changed, half-open; 0, 0: it wrote what was there */
+	int64_t call; /* the system call that wrote it; -1: an instruction */
 	uint8_t siginfo[128];
 };
 
