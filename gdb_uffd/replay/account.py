@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 from gdb_uffd.model import GPR, PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
@@ -13,6 +13,7 @@ from gdb_uffd.replay.execution import Runner
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images, refused_lines
 from gdb_uffd.replay.state import SavedThreads, Threads
+from gdb_uffd.replay.tape import Tape
 from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
 
 
@@ -34,6 +35,8 @@ class Transaction:
     tid: int = 0
     ended: str = ""
     unavailable: str = ""
+    tape: Tape = field(default_factory=Tape)
+    fed_from: int = 0  # in the pager's list of fed pages
 
 
 class Accounts:
@@ -147,6 +150,12 @@ class Accounts:
         except MemoryUnavailable:
             return None
         return (before, now) if before != now else None
+
+    def compare(self, again: Any) -> Tuple[int, int]:
+        """How many pages another native list has otherwise than the last report, and the first."""
+        page = ffi.new("uint64_t *")
+        count = lib.changes_differ(self._changes, again, lib.WRITER_PROGRAM, page)
+        return count, page[0]
 
     def forget(self) -> None:
         """Free the images of the last report."""
