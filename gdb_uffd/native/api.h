@@ -52,7 +52,7 @@ struct watch { uint64_t start, end; bool pages, all; uint8_t *old, *now; ...; };
 struct pages { size_t written_count; ...; };
 
 struct pager {
-	struct regions regions, recorded;
+	struct regions regions, recorded, at_tx;
 	struct pages pages;
 	bool running, layout_changed, in_malloc;
 	uint64_t faults, fault_ns, fed, lost_page;
@@ -173,7 +173,8 @@ void heap_mark_listed(struct chunks *chunks, const uint64_t *listed, size_t coun
 long heap_find(const struct chunks *chunks, uint64_t address);
 struct heap_totals { uint64_t allocated, allocated_bytes, freed, freed_bytes; ...; };
 void heap_compare(const struct chunks *was, const struct chunks *is, struct heap_totals *totals);
-size_t heap_list(struct view *view, uint64_t head, uint64_t skip, uint64_t *out, size_t room);
+size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
+		  size_t room);
 struct heap_index { uint64_t start; bool broken; ...; };
 void heap_index_init(struct heap_index *index, uint64_t start);
 void heap_index_deinit(struct heap_index *index);

@@ -214,6 +214,18 @@ size_t heap_list(struct view *view, uint64_t head, uint64_t skip, uint64_t *out,
 	return count;
 }
 
+size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
+		  size_t room)
+{
+	size_t found = 0;
+	uint64_t head;
+
+	for (size_t i = 0; i < count; i++)
+		if (view_word(view, heads + 8 * i, &head) == 0)
+			found += heap_list(view, head, skip, out + found, room - found);
+	return found;
+}
+
 void heap_index_init(struct heap_index *index, uint64_t start)
 {
 	*index = (struct heap_index){.start = start, .next = start};

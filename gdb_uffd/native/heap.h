@@ -56,6 +56,9 @@ void heap_compare(const struct chunks *was, const struct chunks *is, struct heap
 /* A list of free chunks: `head` as stored, the link at `skip` behind each entry; the entries as
  * they are linked.  Links are mangled since glibc 2.32 (PROTECT_PTR).  Ends at what cannot be. */
 size_t heap_list(struct view *view, uint64_t head, uint64_t skip, uint64_t *out, size_t room);
+/* The same for `count` heads in a row, one after the other. */
+size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
+		  size_t room);
 
 /* Chunk boundaries of one heap, one for each page that has any; grown on demand. */
 struct heap_index {

@@ -9,6 +9,7 @@ from typing import Any, List, Optional, Tuple
 from gdb_uffd.model import GPR, PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import stdio
+from gdb_uffd.replay.detail import Detail
 from gdb_uffd.replay.execution import Runner
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images, refused_lines
@@ -51,6 +52,8 @@ class Accounts:
         self.read = read
         self.snapshot = machine.snapshot
         self._changes = ffi.new("struct changes *")
+        self.detail = Detail(machine, self._changes)
+        self.recorded_brk = machine.save_brk()
         self.total_pages = (
             sum(s.end - s.start for s in self.snapshot.segments if s.kind != UNAVAILABLE)
             // PAGE_SIZE
@@ -80,19 +83,20 @@ class Accounts:
             lib.transaction_collect(pager, self._changes),
             doing="collecting the dirty pages",
         )
+        builder = Builder(self.machine, open_.tid, self._stack(open_, open_.tid))
         written = bytes(self.runner.output)
         output, unseen = written, 0
         if open_.explicit and open_.resumed:
             after = self.stdout_pending()
             output, unseen = stdio.printed(open_.stdout_pending, written, after)
-        return CallReport(
+        made = CallReport(
             kind=open_.kind,
             kept=keep,
             fed_pages=pager.fed - open_.fed,
             total_pages=self.total_pages,
             fault_us=(pager.fault_ns - open_.fault_ns) / 1000,
             output=output.decode("utf-8", "replace"),
-            pages=Builder(self.machine, open_.tid, self._sp_floor(open_)).pages(self._changes),
+            pages=builder.pages(self._changes),
             refused=refused_lines(self.machine.vessel),
             ended=open_.ended,
             unavailable=open_.unavailable,
@@ -100,6 +104,8 @@ class Accounts:
             notes=self._notes(keep, kernel_kept),
             streamed=len(output) - unseen,
         )
+        self.detail.note(made, open_.tid, functools.partial(self._stack, open_), open_.brk)
+        return made
 
     def _notes(self, keep: bool, kernel_kept: bool) -> List[str]:
         notes = []
@@ -114,12 +120,12 @@ class Accounts:
             )
         return notes
 
-    def _sp_floor(self, open_: Transaction) -> int:
-        """The stack pointer before gdb pushed a frame: what lies below was free."""
-        if not open_.tid:
+    def _stack(self, open_: Transaction, tid: int) -> int:
+        """A thread's stack pointer before gdb pushed a frame: what lies below was free."""
+        if not tid:
             return 0
-        saved = open_.saved.changed.get(open_.tid)
-        registers = saved if saved is not None else self.snapshot.thread(open_.tid).registers
+        saved = open_.saved.changed.get(tid)
+        registers = saved if saved is not None else self.snapshot.thread(tid).registers
         return registers.gpr[GPR["rsp"]]
 
     def everything(self) -> CallReport:
@@ -135,10 +141,12 @@ class Accounts:
         finally:
             lib.changes_deinit(changes)
         pager = self.machine.pager
-        return CallReport(
+        made = CallReport(
             "all", True, pager.fed, self.total_pages, pager.fault_ns / 1000, "", pages,
             layout_changed=any(r.flags & lib.REGION_BORN for r in self.machine.regions()),
         )  # fmt: skip
+        self.detail.refine_all(made, tid, self.recorded_brk)
+        return made
 
     def image(self, page: int, which_all: bool) -> Optional[Tuple[bytes, bytes]]:
         """(before, after) of a page; None when it was not written."""
@@ -159,4 +167,10 @@ class Accounts:
 
     def forget(self) -> None:
         """Free the images of the last report."""
+        self.detail.forget()
         lib.changes_deinit(self._changes)
+
+    def close(self) -> None:
+        """Free everything.  Idempotent."""
+        self.forget()
+        self.detail.close()

@@ -24,6 +24,7 @@ from gdb_uffd.replay.layout import current_mappings
 from gdb_uffd.replay.machine import LOWEST_ADDRESS, Machine
 from gdb_uffd.replay.past import Past
 from gdb_uffd.replay.state import Threads
+from gdb_uffd.replay.views import View
 from gdb_uffd.trace.source import Snapshot
 
 KILLED = f"the process was killed from outside; {SNAPSHOT_AGAIN}"
@@ -278,6 +279,12 @@ class Diversion:
         self.commit_pending()
         return self.accounts.image(page_floor(address), which_all)
 
+    def refine(self, report: CallReport) -> None:
+        self.accounts.detail.refine(report)
+
+    def view(self, after: bool, which_all: bool) -> View:
+        return self.accounts.detail.view(after, which_all)
+
     # -- ending -------------------------------------------------------------------------------
 
     def _forget_everything(self) -> None:
@@ -297,7 +304,7 @@ class Diversion:
         if self._closed:
             return
         self._closed = True
-        self.accounts.forget()
+        self.accounts.close()
         self.machine.close()
 
     def info(self) -> Dict[str, object]:
