@@ -123,6 +123,7 @@ int transaction_rearm(struct pager *pager);
 int transaction_commit(struct pager *pager);
 int transaction_discard(struct pager *pager, bool rebuild);
 int transaction_end_malloc(struct pager *pager);
+bool transaction_program_wrote(const struct pager *pager, uint64_t page);
 size_t pages_count_dirty(const struct pages *pages);
 int transaction_reset(struct pager *pager);
 uint32_t count_changed(const uint8_t *before, const uint8_t *after, size_t len);

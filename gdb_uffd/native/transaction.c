@@ -135,6 +135,13 @@ int transaction_collect_all(struct pager *pager, struct changes *changes)
 	return collect(pager, true, changes);
 }
 
+bool transaction_program_wrote(const struct pager *pager, uint64_t page)
+{
+	const struct written *w = pages_written(&pager->pages, page);
+
+	return w && w->in_tx && (w->writers & WRITER_PROGRAM);
+}
+
 static const struct change *next_by(const struct changes *changes, size_t *i, int writers)
 {
 	while (*i < changes->count && !(changes->at[*i].writers & writers))

@@ -39,6 +39,8 @@ int transaction_rearm(struct pager *pager);
 /* gdb's own call of malloc is over: what the program changes on its pages counts from here. */
 int transaction_end_malloc(struct pager *pager);
 int transaction_commit(struct pager *pager);
+/* Whether the program itself wrote that page in the open transaction. */
+bool transaction_program_wrote(const struct pager *pager, uint64_t page);
 /* 0: undone in place.  1: the layout had changed, or `rebuild`: the vessel must be destroyed, the
  * next one will be fed with what was kept before. */
 int transaction_discard(struct pager *pager, bool rebuild);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from gdb_uffd.model import (
     CallReport,
@@ -46,6 +46,8 @@ class Diversion:
         self._open: Optional[Transaction] = None
         self._disturbed = False
         self._closed = False
+        self.before_end: Optional[Callable[[int], None]] = None
+        """Told the thread that ran, before an ended transaction is undone or committed."""
         self._loss = ""
         self._kernel_kept = False  # kept calls left something in the vessel's kernel state
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
@@ -231,6 +233,8 @@ class Diversion:
         if self._loss:
             open_.lost, open_.ended = True, self._tell_loss()
         self._open = None
+        if self.before_end is not None:
+            self.before_end(open_.tid)
         if open_.lost:
             self.last_report = self.accounts.lost(open_)
             return self.last_report

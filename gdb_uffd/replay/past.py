@@ -24,6 +24,7 @@ class LastRun:
     brk: Tuple[int, int]
     report: CallReport
     kernel_lost: bool
+    fed: Tuple[int, int]  # from and to in the pager's list of fed pages
 
 
 class Past:
@@ -40,9 +41,10 @@ class Past:
         """`open_` ends, `report.kept` tells how; call before its before-images are given up."""
         if open_.resumed:
             lib.undo_deinit(self.undo)
+            fed = open_.fed_from, int(self._machine.pager.fed_log.count)
             self._last = LastRun(
-                open_.tape, open_.tid, open_.saved, open_.brk, report, kernel_kept
-            )  # fmt: skip
+                open_.tape, open_.tid, open_.saved, open_.brk, report, kernel_kept, fed
+            )
         if report.kept and self._last is not None:
             check(lib.undo_take(self.undo, self._machine.pager), doing="keeping the way back")
 
@@ -53,6 +55,10 @@ class Past:
         if self._last.tape.too_long:
             raise UffdError("the last run was too long to be run again: `uffd call` it")
         return self._last
+
+    def fed(self, report: CallReport) -> Optional[Tuple[int, int]]:
+        """Where the pages fed in the run of `report` stand in the pager's list."""
+        return self._last.fed if self._last is not None and self._last.report is report else None
 
     def forget(self, why: str) -> None:
         """Everything is the snapshot's again."""

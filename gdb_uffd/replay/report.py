@@ -51,6 +51,11 @@ CLONE_VM = 0x100  # <linux/sched.h>
 _SIGNED_ARGUMENTS = {62: 2, 200: 2, 234: 3}  # how many to show
 
 
+def system_call_name(number: int) -> str:
+    """ "mmap"; "system call 999" for one whose name is not known here."""
+    return _SYSCALLS.get(number, f"system call {number}")
+
+
 def refused_lines(vessel: Any) -> List[str]:
     """One line for each refused system call, "kill(1, 9) -> EPERM"; repeats are counted."""
     lines: List[str] = []
@@ -58,7 +63,7 @@ def refused_lines(vessel: Any) -> List[str]:
         call = vessel.refused[i]
         shown = _SIGNED_ARGUMENTS.get(call.nr, 0)
         arguments = ", ".join(str(int(ffi.cast("int", call.args[k]))) for k in range(shown))
-        name = _SYSCALLS.get(call.nr, f"system call {call.nr}")
+        name = system_call_name(call.nr)
         if name == "clone" and not call.args[0] & CLONE_VM:
             name = "fork"  # as the C library makes it
         lines.append(f"{name}({arguments}) -> {errno.errorcode.get(call.error, call.error)}")
@@ -79,7 +84,6 @@ class Builder:
         self.tid = tid
         self.sp_floor = sp_floor
         self._runs = ffi.new("uint16_t[]", 2 * RUNS_MAX)
-        self._found = ffi.new("uint64_t[]", CALLERS_MAX)
 
     def pages(self, changes: Any) -> List[DirtyPage]:
         """`changes` is the native list, sorted by address."""
@@ -99,7 +103,7 @@ class Builder:
                 change.first.pc,
                 change.first.sp,
                 self.tid,
-                self._callers(change.stack),
+                find_callers(self.machine, change.stack),
                 change.first.address,
             )
         return DirtyPage(
@@ -177,14 +181,14 @@ class Builder:
         out.append(Run(change.page + start, before[start:end], after[start:end]))
         return out
 
-    def _callers(self, stack: Any) -> Tuple[int, ...]:
-        """Likely return addresses above the stack pointer at the first write, innermost first."""
-        if stack == ffi.NULL:
-            return ()
-        count = lib.callers_find(
-            self.machine.pager, stack, lib.STACK_WORDS, self._found, CALLERS_MAX
-        )
-        return tuple(self._found[0:count])
+
+def find_callers(machine: Machine, stack: Any) -> Tuple[int, ...]:
+    """Likely return addresses in the words saved above a stack pointer, innermost first."""
+    if stack == ffi.NULL:
+        return ()
+    found = ffi.new("uint64_t[]", CALLERS_MAX)
+    count = lib.callers_find(machine.pager, stack, lib.STACK_WORDS, found, CALLERS_MAX)
+    return tuple(found[0:count])
 
 
 def page_images(changes: Any, page: int) -> Optional[Tuple[bytes, bytes]]:

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Optional
 
 from gdb_uffd import __version__
 from gdb_uffd.model import PROTOCOL_VERSION, CallReport, UffdError, to_json
-from gdb_uffd.server import private_names
+from gdb_uffd.server import private_calls, private_names
 from gdb_uffd.server.session import Session
 
 Arguments = Dict[str, Any]
@@ -179,6 +179,7 @@ _VERBS: Dict[str, Verb] = {
     "info": _info,
     "call-begin": _call_begin,
     "call-end": _call_end,
+    **private_calls.VERBS,
     "begin": _begin,
     "end": _end,
     "commit": _commit,
