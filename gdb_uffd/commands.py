@@ -6,6 +6,7 @@ from typing import List, Optional, Tuple, Type
 
 import gdb
 
+from gdb_uffd import commands_calls
 from gdb_uffd.client import gdb_call, gdb_hooks, gdb_session, gdb_settings, gdb_views
 from gdb_uffd.client.gdb_command import Command
 from gdb_uffd.client.gdb_util import flush_caches, pop_dummy_frames, quiet, say, user_errors
@@ -236,7 +237,9 @@ class Mappings(Command):
 
 
 COMMANDS: Tuple[Type[Command], ...] = (
-    *(Spawn, Call, Dirty, Diff, Reset, Kill, Info, Mappings, Doctor),
+    *(Spawn, Call, Dirty, Diff),
+    *commands_calls.COMMANDS,
+    *(Reset, Kill, Info, Mappings, Doctor),
 )
 """Every subcommand, in the order of the bare `uffd`; those of a subject lie in a module of its
 own, commands_SUBJECT.py, each with its own COMMANDS."""

@@ -76,7 +76,7 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
     if as_json:
         say_json(call_object(session, report, outcome, expression))
         return
-    _print_rest_of_output(report)
+    print_rest_of_output(report)
     _print_text(session, report, outcome)
 
 
@@ -244,7 +244,7 @@ def _describe(event: Optional[gdb.StopEvent]) -> _Stop:
     return _Stop(reason, where, backtrace, at_breakpoint)
 
 
-def _print_rest_of_output(report: CallReport) -> None:
+def print_rest_of_output(report: CallReport) -> None:
     """What gdb has not shown yet: text that the program still held in its stdio buffers."""
     output = report.output.encode("utf-8", "surrogateescape")
     text = output[max(0, report.streamed) :].decode("utf-8", "replace")

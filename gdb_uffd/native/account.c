@@ -52,16 +52,27 @@ void vessel_forget_desk(struct vessel *vessel)
 	vessel->out_len = 0;
 }
 
-int vessel_copy_desk(struct vessel *vessel, const struct vessel *other)
+/* With descriptors of its own. */
+static void copy_desk(struct desk *to, const struct desk *from)
 {
-	desk_close(&vessel->desk, NULL);
-	vessel->desk = other->desk;
+	desk_close(to, NULL);
+	*to = *from;
 	for (int i = 0; i < OPENED_MAX; i++) {
-		struct opened *file = &vessel->desk.files[i];
+		struct opened *file = &to->files[i];
 		if (file->kind && file->fd >= 0)
 			file->fd = fcntl(file->fd, F_DUPFD_CLOEXEC, 3);
 	}
-	return 0;
+}
+
+void vessel_note_past(struct vessel *vessel)
+{
+	if (vessel->in_transaction)
+		copy_desk(&vessel->past, &vessel->saved);
+}
+
+void vessel_copy_past(struct vessel *vessel, const struct vessel *other)
+{
+	copy_desk(&vessel->desk, &other->past);
 }
 
 void vessel_note_granted(struct vessel *vessel, uint64_t nr)
@@ -87,6 +98,7 @@ void vessel_deinit(struct vessel *vessel)
 {
 	vessel_end(vessel, false);
 	desk_close(&vessel->desk, NULL);
+	desk_close(&vessel->past, NULL);
 	free(vessel->out);
 	vessel->out = NULL;
 	vessel->out_len = vessel->out_room = 0;

@@ -22,6 +22,11 @@
 #define RUN_KILLING ...
 #define RUN_TIMEOUT ...
 #define RUN_MEMORY ...
+#define RUN_WATCH ...
+#define TOUCH_READ ...
+#define TOUCH_WRITE ...
+#define TOUCH_RUN ...
+#define WATCH_BYTES_MAX ...
 #define REFUSED_MAX ...
 #define RULES ...
 #define OPENED_NAMES_MAX ...
@@ -44,17 +49,28 @@ int regions_set(struct regions *regions, const struct region *region);
 const struct region *regions_find(const struct regions *regions, uint64_t address);
 void regions_deinit(struct regions *regions);
 
-struct access { uint64_t pc, sp, address; uint32_t tid; ...; };
+struct access { uint64_t pc, sp, address; uint32_t tid, call; ...; };
+struct touch { uint64_t page; struct access who; uint64_t *stack; uint8_t how; bool recorded; ...; };
+struct touches { bool on; struct touch *at; size_t count, missed; ...; };
+struct fed { uint64_t *at; size_t count, missed; ...; };
+struct watch { uint64_t start, end; bool pages, all; uint8_t *old, *now; ...; };
 struct pages { size_t written_count; ...; };
 
 struct pager {
-	struct regions regions, recorded;
+	struct regions regions, recorded, at_tx;
 	struct pages pages;
 	bool running, layout_changed, in_malloc;
 	uint64_t faults, fault_ns, fed, lost_page, limit;
 	bool user_mode_only;
+	struct fed fed_log;
+	struct touches touches;
+	struct watch watch;
 	...;
 };
+int watch_start(struct pager *pager, uint64_t start, uint64_t end, bool pages);
+void watch_accept(struct watch *watch, uint64_t low, uint64_t high);
+int watch_compare(struct pager *pager, bool all, uint64_t *low, uint64_t *high);
+int watch_timer(unsigned int milliseconds);
 int pager_init(struct pager *pager);
 void pager_deinit(struct pager *pager);
 int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end);
@@ -83,7 +99,8 @@ struct desk { uint64_t elapsed_ns; char cwd[...]; ...; };
 struct run {
 	int end, signal, status;
 	bool interrupted, stepped;
-	uint64_t pc, nr, address;
+	uint64_t pc, address, low, high;
+	int64_t call;
 	uint8_t siginfo[128];
 	...;
 };
@@ -132,7 +149,8 @@ void vessel_begin(struct vessel *vessel);
 void vessel_end(struct vessel *vessel, bool keep);
 void vessel_deinit(struct vessel *vessel);
 void vessel_forget_desk(struct vessel *vessel);
-int vessel_copy_desk(struct vessel *vessel, const struct vessel *other);
+void vessel_note_past(struct vessel *vessel);
+void vessel_copy_past(struct vessel *vessel, const struct vessel *other);
 size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
 extern "Python" int own_file(void *context, const char *name);
 bool vessel_signal_is_fatal(struct vessel *vessel, int signal);
@@ -155,10 +173,18 @@ int transaction_rearm(struct pager *pager);
 int transaction_commit(struct pager *pager);
 int transaction_discard(struct pager *pager, bool rebuild);
 int transaction_end_malloc(struct pager *pager);
+bool transaction_program_wrote(const struct pager *pager, uint64_t page);
 size_t pages_count_dirty(const struct pages *pages);
 int transaction_reset(struct pager *pager);
 uint32_t count_changed(const uint8_t *before, const uint8_t *after, size_t len);
 size_t diff_runs(const uint8_t *before, const uint8_t *after, size_t gap, uint16_t *runs, size_t room);
+
+struct undo { size_t count; bool layout_changed; ...; };
+void undo_deinit(struct undo *undo);
+int undo_take(struct undo *undo, struct pager *pager);
+int undo_export(const struct undo *undo, struct pager *pager, struct pager *fresh);
+size_t changes_differ(const struct changes *left, const struct changes *right, int writers,
+		      uint64_t *first);
 
 size_t callers_find(struct pager *pager, const uint64_t *stack, size_t words, uint64_t *callers,
 		    size_t room);
@@ -170,3 +196,38 @@ uint64_t cpu_xcr0(void);
 struct page_range { uint64_t start, end, categories; };
 int pagemap_scan(int pid, uint64_t start, uint64_t end, uint64_t categories,
 		 struct page_range *ranges, size_t room);
+
+#define VIEW_NOW ...
+#define VIEW_BEFORE ...
+#define VIEW_AFTER ...
+#define VIEW_RECORDED ...
+#define CHUNK_MMAPPED ...
+#define CHUNK_USED ...
+#define CHUNK_FREE ...
+#define CHUNK_LISTED ...
+#define CHUNK_TOP ...
+#define CHUNK_FENCE ...
+#define CHUNK_UNKNOWN ...
+
+struct view { int kind; ...; };
+int view_init(struct view *view);
+void view_deinit(struct view *view);
+void view_set(struct view *view, struct pager *pager, const struct changes *changes, int kind);
+int view_read(struct view *view, uint64_t address, uint8_t *to, size_t len, size_t *done);
+
+struct chunk { uint64_t at, size; uint32_t state; ...; };
+struct chunks { struct chunk *at; size_t count; bool broken; ...; };
+void chunks_deinit(struct chunks *chunks);
+int heap_span(struct view *before, struct view *after, uint64_t start, uint64_t until,
+	      uint64_t limit_before, uint64_t limit_after, struct chunks *was, struct chunks *is);
+void heap_mark_listed(struct chunks *chunks, const uint64_t *listed, size_t count);
+long heap_find(const struct chunks *chunks, uint64_t address);
+struct heap_totals { uint64_t allocated, allocated_bytes, freed, freed_bytes; ...; };
+void heap_compare(const struct chunks *was, const struct chunks *is, struct heap_totals *totals);
+size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
+		  size_t room);
+struct heap_index { uint64_t start; bool broken; ...; };
+void heap_index_init(struct heap_index *index, uint64_t start);
+void heap_index_deinit(struct heap_index *index);
+uint64_t heap_index_find(struct heap_index *index, struct view *view, uint64_t address, uint64_t limit);
+void heap_index_forget(struct heap_index *index, uint64_t address);

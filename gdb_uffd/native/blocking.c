@@ -28,7 +28,7 @@
 static int waits(struct vessel *vessel, struct user_regs_struct *regs, struct run *run, uint64_t address)
 {
 	run->end = RUN_WAITING;
-	run->nr = regs->orig_rax;
+	run->call = (int64_t)regs->orig_rax;
 	run->address = address;
 	return policy_stand_before(vessel, regs, run);
 }

@@ -30,9 +30,11 @@ ffibuilder.set_source(
     #endif
     #include "callers.h"
     #include "cpu.h"
+    #include "heap.h"
     #include "pagemap.h"
     #include "transaction.h"
     #include "uffd.h"
+    #include "undo.h"
     #include "vessel.h"
     """,
     # Relative to setup.py's directory, as setuptools wants them.

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,6 +32,9 @@ void pager_deinit(struct pager *pager)
 	regions_deinit(&pager->at_tx);
 	regions_deinit(&pager->recorded);
 	pager_drop_maps(pager, true);
+	fed_deinit(&pager->fed_log);
+	touches_deinit(&pager->touches);
+	watch_deinit(&pager->watch);
 	free(pager->maps);
 	pthread_mutex_destroy(&pager->lock);
 }
@@ -99,6 +103,8 @@ void pager_read_access(struct pager *pager, struct access *who)
 	char *last = strrchr(text, ' ');
 	if (!last)
 		return;
+	long number = strtol(text, NULL, 10);
+	who->call = number < 0 ? 0 : (uint32_t)number + 1;
 	who->pc = strtoull(last + 1, NULL, 16);
 	*last = 0;
 	char *before = strrchr(text, ' ');
@@ -108,15 +114,22 @@ void pager_read_access(struct pager *pager, struct access *who)
 
 /* The words above the stack pointer, as they are at this very write: return addresses for the
  * report ("who called malloc").  The stack page may be partly missing: what is there is taken. */
-static void save_stack(struct pager *pager, struct written *w, uint64_t sp)
+static void save_stack(struct pager *pager, uint64_t **stack, uint64_t sp)
 {
 	size_t bytes = STACK_WORDS * sizeof(uint64_t);
 
-	if (!w->stack && !(w->stack = malloc(bytes)))
+	if (!*stack && !(*stack = malloc(bytes)))
 		return;
-	ssize_t got = pread(pager->mem_fd, w->stack, bytes, (off_t)sp);
+	ssize_t got = pread(pager->mem_fd, *stack, bytes, (off_t)sp);
 	size_t have = got > 0 ? (size_t)got : 0;
-	memset((uint8_t *)w->stack + have, 0, bytes - have);
+	memset((uint8_t *)*stack + have, 0, bytes - have);
+}
+
+static int take_overlay(const struct pager *pager, const struct written *w, uint8_t *to)
+{
+	memcpy(to, w->overlay, PAGE_BYTES);
+	pager_mask_breakpoints(pager, w->page, to, PAGE_BYTES);
+	return 0;
 }
 
 struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
@@ -134,7 +147,7 @@ struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 			if (pages_find(&pager->pages, page)->present)
 				rc = pager_vessel_page(pager, page, w->before);
 			else if (w->overlay)
-				rc = (memcpy(w->before, w->overlay, PAGE_BYTES), 0);
+				rc = take_overlay(pager, w, w->before);
 			else
 				rc = pager_source_page(&pager->regions, page, w->before);
 			if (rc < 0)
@@ -150,7 +163,7 @@ struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 	if (writer == WRITER_PROGRAM) {
 		if (!w->first.tid) {
 			w->first = *who;
-			save_stack(pager, w, who->sp);
+			save_stack(pager, &w->stack, who->sp);
 		}
 		if (!w->first_ever.tid)
 			w->first_ever = *who;
@@ -185,8 +198,23 @@ int pager_feed(struct pager *pager, const struct region *region, uint64_t page, 
 	if (w)
 		w->armed = protect;
 	/* New memory is no part of what was recorded. */
-	pager->fed += !(region->flags & (REGION_BORN | REGION_GROWTH));
+	if (!(region->flags & (REGION_BORN | REGION_GROWTH))) {
+		pager->fed++;
+		fed_add(&pager->fed_log, page);
+	}
 	return 0;
+}
+
+static void note_touch(struct pager *pager, const struct region *region, const struct access *who,
+		       bool write)
+{
+	struct touch *touch = touches_add(&pager->touches, who->address & ~(PAGE_BYTES - 1), who, write,
+					  region->prot & PROT_EXEC);
+
+	if (!touch)
+		return;
+	touch->recorded = !(region->flags & (REGION_BORN | REGION_GROWTH));
+	save_stack(pager, &touch->stack, who->sp);
 }
 
 static void serve(struct pager *pager, const struct uffd_msg *msg)
@@ -211,6 +239,9 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 	}
 	if (write && !(w = pager_note_write(pager, page, writer, &who)))
 		goto lost;
+	bool watched = pager->watch.pages && watch_holds(&pager->watch, page);
+	if (protected && watched && program && watch_stop(&pager->watch, pager->vessel, page, &who))
+		return;
 	if (protected) {
 		w->armed = false;
 		rc = uffd_protect(pager->uffd, page, PAGE_BYTES, false);
@@ -221,8 +252,11 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 			return; /* behind the end of a file that it mapped: SIGBUS, as it should be */
 		if (!region || region->kind == REGION_UNAVAILABLE)
 			goto lost;
-		/* A write to a missing page needs one round trip: fed unprotected, counted dirty. */
-		rc = pager_feed(pager, region, page, !write);
+		if (pager->touches.on && program)
+			note_touch(pager, region, &who, write);
+		/* A write to a missing page needs one round trip: fed unprotected, counted dirty; but a
+		 * watched page stays protected, and faults again. */
+		rc = pager_feed(pager, region, page, !write || watched);
 	}
 	/* ENOENT: the mapping went; ESRCH, ENOSPC: the process went.  Both are its own doing. */
 	if (rc == 0 || rc == -ENOENT || rc == -ESRCH || rc == -ENOSPC)

@@ -13,6 +13,8 @@
 #include "error.h"
 #include "pages.h"
 #include "regions.h"
+#include "touch.h"
+#include "watch.h"
 
 #define BREAKPOINTS_MAX 1024
 
@@ -55,6 +57,9 @@ struct pager {
 	uint64_t faults, fault_ns, fed;
 	uint64_t lost_page; /* page whose source failed (file cut short), else 0 */
 	int cpu;            /* the thread follows the vessel here; -1: anywhere */
+	struct fed fed_log;
+	struct touches touches;
+	struct watch watch;
 };
 
 int pager_init(struct pager *pager);
@@ -84,6 +89,9 @@ void pager_read_access(struct pager *pager, struct access *who);
 
 /* Main side; the vessel is stopped. */
 int pager_populate(struct pager *pager, uint64_t page);
+/* As pager_populate; but while touches are listed, gdb's own writes feed nothing: they wait in the
+ * page's kept contents, so that the program's first touch is seen. */
+int pager_make_writable(struct pager *pager, uint64_t page);
 int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end);
 /* Memory as it is now; `done` out: how many bytes are there from `address` on. */
 int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done);

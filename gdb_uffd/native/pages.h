@@ -11,6 +11,7 @@ struct access {
 	uint64_t pc, sp;
 	uint64_t address; /* the byte; its page where the kernel does not tell (Linux < 5.18) */
 	uint32_t tid; /* the vessel's TID; 0: nobody */
+	uint32_t call; /* 1 + number of the system call that touched it; 0: an instruction did */
 };
 
 #define STACK_WORDS 96 /* enough to find the callers of a leaf of the C library */

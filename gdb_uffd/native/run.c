@@ -179,7 +179,9 @@ bool vessel_signal_is_fatal(struct vessel *vessel, int signal)
 
 static int let_go(struct vessel *vessel, int signal)
 {
-	int request = vessel->mode == RESUME_CONTINUE ? PTRACE_CONT : PTRACE_SINGLESTEP;
+	/* A watched object may be written by the kernel: system calls are looked at. */
+	int through = vessel->pager->watch.end ? PTRACE_SYSCALL : PTRACE_CONT;
+	int request = vessel->mode == RESUME_CONTINUE ? through : PTRACE_SINGLESTEP;
 
 	if (ptrace(request, vessel->pid, NULL, signal) < 0)
 		return errno == ESRCH ? 0 : fail(&vessel->error, errno, "resuming the vessel");
@@ -218,6 +220,23 @@ static bool step_goes_on(struct vessel *vessel, const struct run *run)
 	return vessel->mode == RESUME_RANGE && run->pc >= vessel->range_low && run->pc < vessel->range_high;
 }
 
+/* The pager has stopped the vessel before a write to a watched page. */
+static int watched_write(struct vessel *vessel, struct run *run)
+{
+	int rc = program_counter(vessel, &run->pc);
+
+	if (rc == 0)
+		rc = watch_step(vessel, run);
+	if (rc || vessel->mode == RESUME_CONTINUE)
+		return rc ? rc : let_go(vessel, 0);
+	/* Beside the object.  The step that was asked for is complete. */
+	rc = program_counter(vessel, &run->pc);
+	if (rc < 0 || step_goes_on(vessel, run))
+		return rc < 0 ? rc : let_go(vessel, 0);
+	run->end = RUN_STOPPED;
+	return 1;
+}
+
 /* What a stop means.  1: `run` is filled; 0: it runs again; negative: an error. */
 static int digest(struct vessel *vessel, int status, struct run *run)
 {
@@ -252,10 +271,21 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 				return 1;
 			}
 		}
+		if (vessel->at_exit && vessel->pager->watch.end) {
+			rc = watch_look(vessel, run);
+			if (rc)
+				return rc;
+		}
 		return let_go(vessel, 0);
+	}
+	if (WSTOPSIG(status) == (SIGTRAP | 0x80)) {
+		rc = watch_system_call(vessel, run);
+		return rc ? rc : let_go(vessel, 0);
 	}
 	run->end = RUN_STOPPED;
 	run->signal = WSTOPSIG(status) & 0x7f;
+	if (run->signal == SIGSTOP && vessel->pager->watch.hit_page)
+		return watched_write(vessel, run);
 	if (run->signal == SIGSTOP && vessel->pager->over_limit) {
 		run->end = RUN_MEMORY;
 	} else if (run->signal == SIGSTOP && vessel->stop_sent) {
@@ -273,8 +303,10 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 		memset(run->siginfo, 0, sizeof(run->siginfo));
 	const siginfo_t *info = (const siginfo_t *)run->siginfo;
 	run->stepped = run->signal == SIGTRAP && info->si_code == TRAP_TRACE;
-	if (run->stepped && step_goes_on(vessel, run))
-		return let_go(vessel, 0);
+	if (run->stepped && step_goes_on(vessel, run)) {
+		rc = watch_look(vessel, run);
+		return rc ? rc : let_go(vessel, 0);
+	}
 	return 1;
 }
 

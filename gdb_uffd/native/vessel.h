@@ -45,9 +45,10 @@ enum run_end {
 	RUN_EXITING = 3, /* about to exit with `status`; stands before that system call */
 	RUN_GONE = 4,    /* the process is gone: `status` as waitpid(2) has it */
 	RUN_KILLING = 6, /* about to send itself SIGKILL or SIGSTOP (`signal`); stands before that call */
-	RUN_WAITING = 5, /* about to wait for ever in call `nr` (of a futex: `address`); stands before it */
+	RUN_WAITING = 5, /* about to wait for ever in `call` (of a futex: `address`); stands before it */
 	RUN_TIMEOUT = 7, /* vessel->deadline_ns has passed */
 	RUN_MEMORY = 8,  /* about to touch one more page than pager->limit allows */
+	RUN_WATCH = 16, /* the watched object was written: `low` to `high`, by `call` or at `pc` */
 };
 
 struct run {
@@ -57,8 +58,9 @@ struct run {
 	bool interrupted; /* the SIGSTOP of vessel_interrupt */
 	bool stepped; /* a single step (or range step) completed */
 	uint64_t pc;
-	uint64_t nr;      /* of the call that would wait */
-	uint64_t address; /* of the futex */
+	uint64_t address; /* of the futex; of the watched write */
+	uint64_t low, high; /* what it changed, half-open; 0, 0: it wrote what was there */
+	int64_t call; /* the system call that wrote it (-1: an instruction), or that would wait */
 	uint8_t siginfo[128];
 };
 
@@ -79,6 +81,7 @@ struct vessel {
 	struct policy policy; /* its rules are those of the filter: set them before vessel_create */
 	struct record record; /* who it impersonates */
 	struct desk desk, saved; /* `saved`: as at the transaction's beginning */
+	struct desk past; /* as before the last run, with descriptors of its own */
 	bool in_transaction;
 	uint64_t brk_start, brk_now; /* the recorded heap; 0: none known */
 
@@ -146,8 +149,9 @@ void vessel_begin(struct vessel *vessel);
 void vessel_end(struct vessel *vessel, bool keep);
 /* Descriptors and clock as in the record. */
 void vessel_forget_desk(struct vessel *vessel);
-/* The descriptors, clock and directory of another one that stands still. */
-int vessel_copy_desk(struct vessel *vessel, const struct vessel *other);
+/* Before the end of a transaction: how the desk was before it, to be gone back to by another vessel. */
+void vessel_note_past(struct vessel *vessel);
+void vessel_copy_past(struct vessel *vessel, const struct vessel *other);
 /* Moves at most `room` bytes of what was printed; returns how many. */
 size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
 

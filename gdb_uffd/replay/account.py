@@ -9,12 +9,14 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from gdb_uffd.model import GPR, PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import stdio
+from gdb_uffd.replay.detail import Detail
 from gdb_uffd.replay.execution import Runner
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.record import facts_of
 from gdb_uffd.replay.refused import granted_lines, refused_lines
 from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images
 from gdb_uffd.replay.state import SavedThreads, Threads
+from gdb_uffd.replay.tape import Tape
 from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
 
 
@@ -37,6 +39,8 @@ class Transaction:
     ended: str = ""
     blocked: Optional[Dict[str, Any]] = None
     unavailable: str = ""
+    tape: Tape = field(default_factory=Tape)
+    fed_from: int = 0  # in the pager's list of fed pages
 
 
 class Accounts:
@@ -51,6 +55,8 @@ class Accounts:
         self.read = read
         self.snapshot = machine.snapshot
         self._changes = ffi.new("struct changes *")
+        self.detail = Detail(machine, self._changes)
+        self.recorded_brk = machine.save_brk()
         self.total_pages = (
             sum(s.end - s.start for s in self.snapshot.segments if s.kind != UNAVAILABLE)
             // PAGE_SIZE
@@ -84,19 +90,20 @@ class Accounts:
             lib.transaction_collect(pager, self._changes),
             doing="collecting the dirty pages",
         )
+        builder = Builder(self.machine, open_.tid, self._stack(open_, open_.tid))
         written = bytes(self.runner.output)
         output, unseen = written, 0
         if open_.explicit and open_.resumed:
             after = self.stdout_pending()
             output, unseen = stdio.printed(open_.stdout_pending, written, after)
-        return CallReport(
+        made = CallReport(
             kind=open_.kind,
             kept=keep,
             fed_pages=pager.fed - open_.fed,
             total_pages=self.total_pages,
             fault_us=(pager.fault_ns - open_.fault_ns) / 1000,
             output=output.decode("utf-8", "replace"),
-            pages=Builder(self.machine, open_.tid, self._sp_floor(open_)).pages(self._changes),
+            pages=builder.pages(self._changes),
             refused=refused_lines(self.machine.vessel, self._descriptors),
             asked=granted_lines(self.machine.vessel),
             blocked=open_.blocked,
@@ -107,6 +114,8 @@ class Accounts:
             notes=self._notes(keep, kernel_kept),
             streamed=len(output) - unseen,
         )
+        self.detail.note(made, open_.tid, functools.partial(self._stack, open_), open_.brk)
+        return made
 
     def _notes(self, keep: bool, kernel_kept: bool) -> List[str]:
         notes = []
@@ -131,12 +140,12 @@ class Accounts:
             lines.append(f"went through the lock at {passed.address:#x}, {owner}")
         return lines
 
-    def _sp_floor(self, open_: Transaction) -> int:
-        """The stack pointer before gdb pushed a frame: what lies below was free."""
-        if not open_.tid:
+    def _stack(self, open_: Transaction, tid: int) -> int:
+        """A thread's stack pointer before gdb pushed a frame: what lies below was free."""
+        if not tid:
             return 0
-        saved = open_.saved.changed.get(open_.tid)
-        registers = saved if saved is not None else self.snapshot.thread(open_.tid).registers
+        saved = open_.saved.changed.get(tid)
+        registers = saved if saved is not None else self.snapshot.thread(tid).registers
         return registers.gpr[GPR["rsp"]]
 
     def everything(self) -> CallReport:
@@ -152,10 +161,12 @@ class Accounts:
         finally:
             lib.changes_deinit(changes)
         pager = self.machine.pager
-        return CallReport(
+        made = CallReport(
             "all", True, pager.fed, self.total_pages, pager.fault_ns / 1000, "", pages,
             layout_changed=any(r.flags & lib.REGION_BORN for r in self.machine.regions()),
         )  # fmt: skip
+        self.detail.refine_all(made, tid, self.recorded_brk)
+        return made
 
     def image(self, page: int, which_all: bool) -> Optional[Tuple[bytes, bytes]]:
         """(before, after) of a page; None when it was not written."""
@@ -168,6 +179,18 @@ class Accounts:
             return None
         return (before, now) if before != now else None
 
+    def compare(self, again: Any) -> Tuple[int, int]:
+        """How many pages another native list has otherwise than the last report, and the first."""
+        page = ffi.new("uint64_t *")
+        count = lib.changes_differ(self._changes, again, lib.WRITER_PROGRAM, page)
+        return count, page[0]
+
     def forget(self) -> None:
         """Free the images of the last report."""
+        self.detail.forget()
         lib.changes_deinit(self._changes)
+
+    def close(self) -> None:
+        """Free everything.  Idempotent."""
+        self.forget()
+        self.detail.close()

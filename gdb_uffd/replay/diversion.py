@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any, Dict, Optional, Sequence, Tuple
+import time
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from gdb_uffd.model import (
     CallReport,
@@ -21,8 +22,10 @@ from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
 from gdb_uffd.replay.interface import Client, Resume, Stop
 from gdb_uffd.replay.layout import current_mappings
 from gdb_uffd.replay.machine import LOWEST_ADDRESS, Machine
+from gdb_uffd.replay.past import Past
 from gdb_uffd.replay.policy import Policy
 from gdb_uffd.replay.state import Threads
+from gdb_uffd.replay.views import View
 from gdb_uffd.trace.source import Snapshot
 
 KILLED = f"the process was killed from outside; {SNAPSHOT_AGAIN}"
@@ -44,10 +47,13 @@ class Diversion:
         self._open: Optional[Transaction] = None
         self._disturbed = False
         self._closed = False
+        self.before_end: Optional[Callable[[int], None]] = None
+        """Told the thread that ran, before an ended transaction is undone or committed."""
         self._loss = ""
         self._filter_is_old = False
         self._kernel_kept = False  # kept calls left something in the vessel's kernel state
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
+        self.past = Past(self.machine)
         self.accounts = Accounts(self.machine, self.threads, self.runner, self.read_memory)
 
     # -- the policy ---------------------------------------------------------------------------
@@ -115,6 +121,8 @@ class Diversion:
     def set_registers(self, tid: int, registers: Registers) -> None:
         self._notice_loss()
         self.threads.put(tid, registers)
+        if self._open is not None:
+            self._open.tape.set_registers(tid, self.threads.changed[tid])
 
     def siginfo(self, tid: int) -> bytes:
         found = self.threads.siginfo.get(tid)
@@ -122,14 +130,17 @@ class Diversion:
 
     def set_siginfo(self, tid: int, data: bytes) -> None:
         self.threads.siginfo[tid] = data
+        if self._open is not None:
+            self._open.tape.set_siginfo(tid, data)
 
     # -- changing -----------------------------------------------------------------------------
 
     def write_memory(self, address: int, data: bytes) -> None:
         self._notice_loss()
-        self._transaction("run")
+        open_ = self._transaction("run")
         self._materialise()
         self.machine.write(address, data)
+        open_.tape.wrote(address, data)
 
     def insert_breakpoint(self, kind: int, address: int, length: int) -> None:
         self.breakpoints.insert(kind, address, length)
@@ -162,10 +173,8 @@ class Diversion:
         open_ = self._open
         if open_ is not None and not open_.calls and open_.kind == "call" and not open_.explicit:
             self.commit_pending()
-        open_ = self._transaction("run")
-        self._materialise()
-        open_.resumed = True
-        open_.tid = action.tid
+        open_ = self.prepare(action)
+        started = time.perf_counter()
         in_call = open_.kind == "call"
         self.machine.vessel.deadline_ns = self.policy.deadline_ns() if in_call else 0
         try:
@@ -184,7 +193,19 @@ class Diversion:
             self._forget_everything()
             open_.lost = True
             self._open = open_ if open_.explicit else None  # its end is still to be asked for
+            return stop
+        after = self.threads.get(stop.tid)  # whoever reports the stop needs them as well
+        seconds = time.perf_counter() - started
+        open_.tape.ran(action, self.breakpoints, stop, after, seconds)
         return stop
+
+    def prepare(self, action: Resume) -> Transaction:
+        """The process and the transaction in which `action` can run."""
+        open_ = self._transaction("run")
+        self._materialise()
+        open_.resumed = True
+        open_.tid = action.tid
+        return open_
 
     # -- transactions -------------------------------------------------------------------------
 
@@ -193,7 +214,7 @@ class Diversion:
             pager = self.machine.pager
             self._open = Transaction(
                 kind, explicit, self.threads.save(), self.machine.save_brk(), pager.fed,
-                pager.fault_ns,
+                pager.fault_ns, fed_from=pager.fed_log.count,
             )  # fmt: skip
             self.runner.output.clear()
             lib.vessel_begin(self.machine.vessel)
@@ -223,6 +244,7 @@ class Diversion:
             self._rearm()
         open_.called = True
         open_.calls.append(is_malloc)
+        open_.tape.began(address, is_malloc)
         self.machine.pager.in_malloc = is_malloc
 
     def _rearm(self) -> None:
@@ -233,6 +255,8 @@ class Diversion:
         # Calls nest: gdb makes room for a string argument while the call that takes it is
         # under way already.
         calls = self._open.calls if self._open is not None else []
+        if self._open is not None:
+            self._open.tape.ended()
         if calls:
             calls.pop()
         outer = bool(calls) and calls[-1]
@@ -248,6 +272,8 @@ class Diversion:
         if self._loss:
             open_.lost, open_.ended = True, self._tell_loss()
         self._open = None
+        if self.before_end is not None:
+            self.before_end(open_.tid)
         if open_.lost:
             self.last_report = self.accounts.lost(open_)
             return self.last_report
@@ -257,6 +283,7 @@ class Diversion:
             if not keep:
                 self._discard(open_)  # whatever cannot be told, it is undone
             raise
+        self.past.closing(open_, report, self._kernel_kept)
         if keep:
             check(lib.transaction_commit(self.machine.pager), doing="keeping the call's effects")
             lib.vessel_end(self.machine.vessel, True)
@@ -298,12 +325,19 @@ class Diversion:
         self.commit_pending()
         return self.accounts.image(page_floor(address), which_all)
 
+    def refine(self, report: CallReport) -> None:
+        self.accounts.detail.refine(report)
+
+    def view(self, after: bool, which_all: bool) -> View:
+        return self.accounts.detail.view(after, which_all)
+
     # -- ending -------------------------------------------------------------------------------
 
     def _forget_everything(self) -> None:
         self.machine.reset()
         self.threads.reset()
         self.breakpoints.forget_vessel()
+        self.past.forget("everything is as recorded again")
         self._open = None
         self._disturbed = self._kernel_kept = False
 
@@ -316,7 +350,7 @@ class Diversion:
         if self._closed:
             return
         self._closed = True
-        self.accounts.forget()
+        self.accounts.close()
         self.machine.close()
 
     def info(self) -> Dict[str, object]:

@@ -23,6 +23,9 @@ SNAPSHOT_AGAIN = "this is the snapshot again, kept effects are gone"
 OUTPUT_MAX = 16 << 20
 """Bytes of a call's output that are remembered for its report; all of it is passed on."""
 
+WATCHED = "watched"
+"""`Stop.breakpoint` of a write to native/watch.h's object: never shown to a client."""
+
 _SIGINFO = struct.Struct("<iiiiQ")  # si_signo, si_errno, si_code, padding, si_addr
 
 
@@ -37,13 +40,20 @@ class Runner:
         self.output = bytearray()
         self.unavailable = ""
         self.blocked: Optional[Dict[str, Any]] = None
-        self._run = ffi.new("struct run *")
+        self.run = ffi.new("struct run *")
         self._buffer = ffi.new("uint8_t[]", 1 << 16)
         self._inject = 0  # sent to the vessel, to be passed on when it arrives
         self._signal_stop = False  # a signal can be injected with the next resume
 
     def resume(self, action: Resume, client: Client) -> Stop:
         """See Diversion.resume."""
+        stop = self.start(action)
+        while stop is None:
+            stop = self.wait(action, client)
+        return stop
+
+    def start(self, action: Resume) -> Optional[Stop]:
+        """Let the vessel run; a Stop when it cannot."""
         self.unavailable, self.blocked = "", None
         number = action.signal if action.signal not in STOPPING else 0
         self.threads.load(action.tid)
@@ -62,10 +72,7 @@ class Runner:
             os.kill(self.machine.vessel.pid, number)  # comes as a stop, and is injected then
             self._inject = number
         self._go(action, number if self._signal_stop else 0)
-        while True:
-            stop = self._wait(action, client)
-            if stop is not None:
-                return stop
+        return None
 
     def _offer_siginfo(self, siginfo: bytes, number: int) -> None:
         if len(siginfo) >= 128 and _SIGINFO.unpack_from(siginfo)[0] == number and self._signal_stop:
@@ -78,9 +85,9 @@ class Runner:
         mode = MODES[action.kind]
         check(lib.vessel_resume(vessel, mode, number, action.lo, action.hi), vessel.error)
 
-    def _wait(self, action: Resume, client: Client) -> Optional[Stop]:
+    def wait(self, action: Resume, client: Client) -> Optional[Stop]:
         """One event; None when the vessel runs on."""
-        vessel, run = self.machine.vessel, self._run
+        vessel, run = self.machine.vessel, self.run
         check(lib.vessel_wait(vessel, client.fileno(), run), vessel.error)
         if run.end == lib.RUN_OUTPUT:
             self._drain(client)
@@ -92,6 +99,8 @@ class Runner:
         self._drain(client)
         if run.end == lib.RUN_GONE:
             return self._gone(action.tid)
+        if run.end == lib.RUN_WATCH:
+            return Stop(action.tid, signal.SIGTRAP, WATCHED)
         self._signal_stop = run.end == lib.RUN_STOPPED and not vessel.at_exit
         if self._inject and run.end == lib.RUN_STOPPED and run.signal == self._inject:
             self._inject = 0
@@ -104,7 +113,7 @@ class Runner:
 
     def _goes_no_further(self) -> str:
         """Why the vessel stands where no signal stopped it, told to the user."""
-        run = self._run
+        run = self.run
         if run.end == lib.RUN_WAITING:
             self.blocked = waiting.describe(self.machine, run, self.threads.loaded or 0)
             return f"{waiting.text(self.blocked)}; `bt` shows where"
@@ -129,7 +138,7 @@ class Runner:
         client.output(data)
 
     def _gone(self, tid: int) -> Stop:
-        status = self._run.status
+        status = self.run.status
         how = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
         return Stop(
             tid, signal.SIGKILL, lost=True,
@@ -137,7 +146,7 @@ class Runner:
         )  # fmt: skip
 
     def _stopped(self, action: Resume) -> Optional[Stop]:
-        run, tid = self._run, action.tid
+        run, tid = self.run, action.tid
         number = run.signal
         siginfo = bytes(ffi.buffer(run.siginfo))
         _, _, code, _, fault = _SIGINFO.unpack_from(siginfo)
@@ -159,7 +168,7 @@ class Runner:
         self.threads.siginfo[tid] = siginfo
 
     def _trap(self, action: Resume, code: int, siginfo: bytes) -> Optional[Stop]:
-        run, tid = self._run, action.tid
+        run, tid = self.run, action.tid
         if code == SI_KERNEL and run.pc - 1 in self.breakpoints.inserted:
             self.machine.set_pc(run.pc - 1)
             self._note(tid, b"")
@@ -171,12 +180,13 @@ class Runner:
             if not name:  # a read watchpoint saw a write: not what was asked for
                 if run.stepped:
                     return Stop(tid, signal.SIGTRAP)
-                self._again(action)
+                self.again(action)
                 return None
             return Stop(tid, signal.SIGTRAP, name, address)
         return Stop(tid, signal.SIGTRAP)
 
-    def _again(self, action: Resume) -> None:
+    def again(self, action: Resume) -> None:
+        """Go on after a stop that is nobody's business."""
         self.breakpoints.synchronise()
         self._go(action, 0)
 

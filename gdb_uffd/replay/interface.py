@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Dict, List, Optional, Protocol, Sequence
 
 from gdb_uffd.model import CallReport, Mapping, Registers
+from gdb_uffd.replay.reach import State
 from gdb_uffd.trace.source import Snapshot
 
 # Breakpoint kinds: the digit of the Z packets (gdb manual, "Packets", `z type,addr,kind`).
@@ -142,6 +143,16 @@ class Diversion(Protocol):
     def image(self, address: int, which_all: bool) -> Optional[tuple[bytes, bytes]]:
         """(before, after) of the page at `address`: of the last report, or with `which_all`
         snapshot against now.  None when that page was not written."""
+        ...
+
+    def refine(self, report: CallReport) -> None:
+        """Tell what the bytes of the last report are (blocks, roles, names of thread-locals);
+        once for each report, cheap after that.  Of an older one: nothing."""
+        ...
+
+    def view(self, after: bool, which_all: bool) -> State:
+        """Memory before or after the last report, or with `which_all` as recorded or as it is;
+        good until something runs or is written."""
         ...
 
     def reset(self) -> None:

@@ -42,7 +42,6 @@ class Builder:
         self.tid = tid
         self.sp_floor = sp_floor
         self._runs = ffi.new("uint16_t[]", 2 * RUNS_MAX)
-        self._found = ffi.new("uint64_t[]", CALLERS_MAX)
 
     def pages(self, changes: Any) -> List[DirtyPage]:
         """`changes` is the native list, sorted by address."""
@@ -62,7 +61,7 @@ class Builder:
                 change.first.pc,
                 change.first.sp,
                 self.tid,
-                self._callers(change.stack),
+                find_callers(self.machine, change.stack),
                 change.first.address,
             )
         return DirtyPage(
@@ -140,14 +139,14 @@ class Builder:
         out.append(Run(change.page + start, before[start:end], after[start:end]))
         return out
 
-    def _callers(self, stack: Any) -> Tuple[int, ...]:
-        """Likely return addresses above the stack pointer at the first write, innermost first."""
-        if stack == ffi.NULL:
-            return ()
-        count = lib.callers_find(
-            self.machine.pager, stack, lib.STACK_WORDS, self._found, CALLERS_MAX
-        )
-        return tuple(self._found[0:count])
+
+def find_callers(machine: Machine, stack: Any) -> Tuple[int, ...]:
+    """Likely return addresses in the words saved above a stack pointer, innermost first."""
+    if stack == ffi.NULL:
+        return ()
+    found = ffi.new("uint64_t[]", CALLERS_MAX)
+    count = lib.callers_find(machine.pager, stack, lib.STACK_WORDS, found, CALLERS_MAX)
+    return tuple(found[0:count])
 
 
 def page_images(changes: Any, page: int) -> Optional[Tuple[bytes, bytes]]:

@@ -62,6 +62,12 @@ def by_name() -> Dict[str, SystemCall]:
     return {call.name: call for call in table().values()}
 
 
+def name(number: int) -> str:
+    """ "mmap"; "system call 999" for one that is not in the table."""
+    call = table().get(number)
+    return call.name if call is not None else f"system call {number}"
+
+
 def outcome(call: SystemCall, level: str, real_clock: bool = False) -> Outcome:
     """What the policy `level` makes of `call`."""
     if level == NONE:

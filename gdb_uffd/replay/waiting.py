@@ -25,12 +25,12 @@ def describe(machine: Machine, run: Any, self_tid: int) -> Dict[str, Any]:
     where it is none; `owner`: TID of the recorded thread that holds the lock or that is waited
     for, 0 when nothing tells; `self`: whether that is the waiting thread itself.
     """
-    call = syscalls.table().get(int(run.nr))
-    name = call.name if call is not None else f"system call {run.nr}"
+    call = syscalls.table().get(int(run.call))
+    name = call.name if call is not None else f"system call {run.call}"
     out: Dict[str, Any] = {
         "call": name, "kind": "wait", "address": "", "owner": 0, "self": False,
     }  # fmt: skip
-    if run.nr != FUTEX:
+    if run.call != FUTEX:
         return out
     out["address"] = hex(run.address)
     tids = [thread.tid for thread in machine.snapshot.threads]

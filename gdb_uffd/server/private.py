@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Optional
 
 from gdb_uffd import __version__
 from gdb_uffd.model import PROTOCOL_VERSION, CallReport, UffdError, to_json
+from gdb_uffd.server import private_calls, private_names
 from gdb_uffd.server.session import Session
 
 Arguments = Dict[str, Any]
@@ -56,6 +57,8 @@ def answer(session: Session, packet: bytes) -> Optional[bytes]:
             raise UffdError("the arguments are not JSON") from None
         if not isinstance(arguments, dict):
             raise UffdError("the arguments are not a JSON object")
+    if verb not in private_names.LOOKING:
+        session.view = None
     reply = encode(handler(session, arguments))
     if len(reply) > _MAX_REPLY:
         raise UffdError("the report is too large to send; ask for single pages with uffd diff")
@@ -130,7 +133,9 @@ def _begin(session: Session, arguments: Arguments) -> Any:
 def _end(session: Session, arguments: Arguments) -> Any:
     session.forget_registers()
     session.connection.share_cpu(None)
-    return to_json(session.diversion.end(_boolean(arguments, "keep")))
+    report = session.diversion.end(_boolean(arguments, "keep"))
+    session.diversion.refine(report)
+    return to_json(report)
 
 
 def _commit(session: Session, _arguments: Arguments) -> Any:
@@ -143,7 +148,10 @@ def _report(session: Session, arguments: Arguments) -> Any:
     if _boolean(arguments, "all"):
         return to_json(diversion.report_all())
     diversion.commit_pending()
-    return None if diversion.last_report is None else to_json(diversion.last_report)
+    if diversion.last_report is None:
+        return None
+    diversion.refine(diversion.last_report)
+    return to_json(diversion.last_report)
 
 
 def _image(session: Session, arguments: Arguments) -> Any:
@@ -171,6 +179,7 @@ _VERBS: Dict[str, Verb] = {
     "info": _info,
     "call-begin": _call_begin,
     "call-end": _call_end,
+    **private_calls.VERBS,
     "begin": _begin,
     "end": _end,
     "commit": _commit,
@@ -178,4 +187,5 @@ _VERBS: Dict[str, Verb] = {
     "image": _image,
     "mappings": _mappings,
     "reset": _reset,
+    **private_names.VERBS,
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import sys
 from dataclasses import dataclass, field
-from typing import Dict, FrozenSet, List, Optional, Union
+from typing import Any, Dict, FrozenSet, List, Optional, Union
 
 from gdb_uffd.model import Registers, UffdError
 from gdb_uffd.replay.interface import Diversion
+from gdb_uffd.replay.reach import Graph, State
 from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.framing import frame
 from gdb_uffd.server.registers import Layout
@@ -74,10 +75,13 @@ class Session:
     last_unavailable: str = ""  # why the last memory access failed; for quffd.info
     no_ack_agreed: bool = False
     listed: int = 0  # threads that qfThreadInfo has given so far
+    aside: Any = None  # private_calls.Aside while another diversion answers for this one
     files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
     layout: Layout = field(init=False)
     thread_ids: Dict[int, bytes] = field(init=False)  # TID -> b"p1f.2e", multiprocess syntax
     thread_xml: bytes = b""  # made once: the recorded threads stay
+    view: Optional[State] = None  # what memory reads see instead of the memory as it is
+    graph: Graph = field(default_factory=Graph)  # the types that the client has told of
     _framed_registers: Dict[int, bytes] = field(default_factory=dict)
     _logged: int = 0
 

@@ -76,6 +76,9 @@ _NAMED: Dict[bytes, Handler] = {
     b"vKill": _kill_process,
 }
 
+_CHANGING = frozenset((_NAMED[b"vCont"], *(_ONE_LETTER[ord(letter)] for letter in "CGMPSXcsZ")))
+"""What is refused while a view is on (quffd.view)."""
+
 _LONG = frozenset(b"qQv")
 _SEPARATORS = b":;,."
 
@@ -134,6 +137,8 @@ def handle(session: Session, packet: bytes) -> bytes:
     if handler is None:
         return b""
     try:
+        if session.view is not None and handler in _CHANGING:
+            raise UffdError("memory is shown as it was: nothing runs and nothing is written")
         reply = handler(session, arguments)
     except (Ended, Disconnected):
         raise

@@ -174,6 +174,10 @@ class CoreSnapshot:
         """What the byte at `address` belongs to."""
         return self._places.classify(address)
 
+    def modules(self) -> Sequence[Module]:
+        """The files that were mapped, in order of address."""
+        return self._places.modules
+
     def close(self) -> None:
         """Unmap the core and the files.  Idempotent."""
         self.segments = []

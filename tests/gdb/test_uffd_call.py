@@ -13,7 +13,7 @@ def test_text_of_a_call(sample):
     text = sample.run("uffd call push(7)")
     lines = text.strip().split("\n")
     assert re.fullmatch(r"\$1 = 1042", lines[0])
-    assert re.search(r"[45] pages dirtied · \d+ fed of [\d,]+ · [\d.]+ ms · discarded", lines[1]), (
+    assert re.search(r"[456] pages dirtied · \d+ fed of [\d,]+ · [\d.]+ ms · discarded", lines[1]), (
         text
     )
     body = "\n".join(lines[2:])

@@ -25,6 +25,7 @@ from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.framing import frame
 from gdb_uffd.server.serve import facts
 from gdb_uffd.server.session import Session
+from gdb_uffd.trace.files import Module
 from gdb_uffd.trace.source import UNAVAILABLE, ZERO, Place, ReadMemory, Segment
 
 CODE, DATA, STACK = 0x400000, 0x600000, 0x7FFF0000
@@ -109,8 +110,26 @@ class FakeSnapshot:
     def classify(self, address: int) -> Place:
         return Place("data", "/usr/bin/fake")
 
+    def modules(self) -> Sequence[Module]:
+        return []
+
     def close(self) -> None:
         self.closed = True
+
+
+class FakeView:
+    """Memory that holds one byte everywhere."""
+
+    def __init__(self, byte: bytes) -> None:
+        self.byte = byte
+
+    def read(self, address: int, length: int) -> bytes:
+        if address < CODE:
+            raise MemoryUnavailable(address, "not there in this state")
+        return self.byte * length
+
+    def word(self, address: int) -> Optional[int]:
+        return int.from_bytes(self.byte * 8, "little")
 
 
 @dataclass
@@ -125,6 +144,7 @@ class FakeDiversion:
     siginfos: Dict[int, bytes] = field(default_factory=dict)
     breakpoints: List[Tuple[int, int, int]] = field(default_factory=list)
     asked: List[Tuple[object, ...]] = field(default_factory=list)
+    refined: List[str] = field(default_factory=list)
     open: bool = False
     closed: int = 0
 
@@ -210,6 +230,12 @@ class FakeDiversion:
 
     def image(self, address: int, which_all: bool) -> Optional[Tuple[bytes, bytes]]:
         return (bytes(4096), b"\1" * 4096) if address & ~0xFFF == DATA else None
+
+    def refine(self, report: CallReport) -> None:
+        self.refined.append(report.kind)
+
+    def view(self, after: bool, which_all: bool) -> "FakeView":
+        return FakeView((b"\xaa" if after else b"\xbb") if not which_all else b"\xcc")
 
     def reset(self) -> None:
         self.alive = False

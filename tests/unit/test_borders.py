@@ -31,7 +31,7 @@ def name(path: Path) -> str:
 
 def gdb_side(path: Path) -> bool:
     relative = path.relative_to(PACKAGE)
-    return relative.parts[0] in ("client", "commands.py", "gdbinit.py")
+    return relative.parts[0] in ("client", "gdbinit.py") or path.name.startswith("commands")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)

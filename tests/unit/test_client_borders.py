@@ -10,8 +10,9 @@ from typing import Iterator
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "gdb_uffd"
-GDB_SIDE = [PACKAGE / "commands.py", PACKAGE / "gdbinit.py", *(PACKAGE / "client").glob("*.py")]
-MAY_IMPORT_GDB = {"commands.py"}
+COMMANDS = sorted(PACKAGE.glob("commands*.py"))
+GDB_SIDE = [*COMMANDS, PACKAGE / "gdbinit.py", *(PACKAGE / "client").glob("*.py")]
+MAY_IMPORT_GDB = {path.name for path in COMMANDS}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -30,7 +31,8 @@ def test_imports(path: Path):
         if top == "gdb":
             assert path.name in MAY_IMPORT_GDB or path.name.startswith("gdb_"), name
         elif top == "gdb_uffd":
-            assert name == "gdb_uffd.model" or name.startswith("gdb_uffd.client"), name
+            ours = ("gdb_uffd.model", "gdb_uffd", "gdb_uffd.commands_calls")
+            assert name in ours or name.startswith("gdb_uffd.client"), name
         elif sys.version_info >= (3, 10):
             assert top in sys.stdlib_module_names, name
 
@@ -41,7 +43,7 @@ def test_syntax_of_python_3_9(path: Path):
 
 
 @pytest.mark.parametrize(
-    "path", [PACKAGE / "commands.py", PACKAGE / "client/gdb_settings.py"], ids=lambda p: p.name
+    "path", [*COMMANDS, PACKAGE / "client/gdb_settings.py"], ids=lambda p: p.name
 )
 def test_help_texts_are_ascii(path: Path):
     """gdb refuses a command whose help its host charset cannot show (LC_ALL=C)."""

@@ -1,0 +1,60 @@
+"""Another process of the same snapshot, beside the session's own."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Tuple
+
+from gdb_uffd.native import check, lib
+from gdb_uffd.replay.diversion import Diversion
+from gdb_uffd.replay.state import SavedThreads
+
+SLICE_MS = 200
+"""How long it runs before whoever asks may think again: gdb sees Ctrl-C between two packets."""
+
+
+class Unseen:
+    """The client of a run that nobody looks at: its output goes nowhere, a timer wakes it."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self.expired = False
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def interrupt_requested(self) -> bool:
+        os.read(self._fd, 8)
+        self.expired = True
+        return False
+
+    def output(self, data: bytes) -> None:
+        del data
+
+    def start(self) -> None:
+        self.stop()
+        self._fd = check(lib.watch_timer(SLICE_MS), doing="timer")
+        self.expired = False
+
+    def stop(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+
+def make_ghost(real: Diversion, saved: SavedThreads, brk: Tuple[int, int], undo: Any) -> Diversion:
+    """Another diversion of `real`'s snapshot, with the memory that `undo` leads back to."""
+    ghost = Diversion(real.snapshot)
+    try:
+        check(
+            lib.undo_export(undo, real.machine.pager, ghost.machine.pager),
+            doing="copying the state before the call",
+        )
+    except BaseException:
+        ghost.close()
+        raise
+    lib.vessel_copy_past(ghost.machine.vessel, real.machine.vessel)
+    ghost.policy = real.policy
+    ghost.machine.restore_brk(brk)
+    ghost.threads.restore(saved)
+    return ghost
