@@ -181,9 +181,12 @@ class Oracle:
         session = self._live()
         found: List[Tuple[str, str, List[str]]] = []
         try:
-            session.run("set unwindonsignal off")
+            # A watchpoint does not stop a call that was made from the prompt, but it does
+            # after a breakpoint in it.
+            session.run(f"tbreak {call.partition('(')[0]}")
+            session.run(f"print {call}")
             session.run(f"watch {name}")
-            text = session.run(f"print {call}", timeout=60)
+            text = session.run("continue", timeout=60)
             while True:
                 values = re.search(r"Old value = (.*?)\nNew value = (.*?)\n", text)
                 if values is None:

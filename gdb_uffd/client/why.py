@@ -123,9 +123,7 @@ def _notes(result: WhyResult) -> List[str]:
     if result.differs:
         notes.append(f"this run differs from the first one: {one_line(result.differs)}")
     elif not result.compared and not result.first and result.not_compared:
-        notes.append(
-            f"whether this run differs from the first one cannot be told: {result.not_compared}"
-        )
+        notes.append(f"not compared with the first run: {result.not_compared}")
     return notes
 
 
