@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Callable, Iterator, List
+from typing import Callable, Iterator, List, Tuple
 
 import pytest
 from harness import cores, gdbs, programs, survivors
@@ -58,6 +59,10 @@ class Cores:
     def shapes(self) -> Path:
         """The C++ program, aborted."""
         return self._kernel("shapes", [str(self.built / "shapes"), "abort"])
+
+    def writes(self) -> Path:
+        """The program that notes its own writes, aborted."""
+        return self._kernel("writes", [str(self.built / "writes"), "abort"])
 
     def vector(self, kind: str) -> Path:
         """Known vector registers; `kind` is "avx" or "avx512"; skipped where the CPU has none."""
@@ -126,6 +131,13 @@ def shapes(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
     return gdb
 
 
+@pytest.fixture
+def writes(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
+    """A gdb with the core of the program that notes its own writes."""
+    gdb.spawned = gdb.run(f"uffd spawn {all_cores.writes()}")
+    return gdb
+
+
 class Oracle:
     """The same program alive under a native gdb 18.1, stopped in checkpoint(0).
 
@@ -164,6 +176,30 @@ class Oracle:
             self._core = target
         return self._core
 
+    def watch(self, name: str, call: str) -> List[Tuple[str, str, List[str]]]:
+        """What a watchpoint of a live process tells while `call` runs: (old, new, functions)."""
+        session = self._live()
+        found: List[Tuple[str, str, List[str]]] = []
+        try:
+            # A watchpoint does not stop a call that was made from the prompt, but it does
+            # after a breakpoint in it.
+            session.run(f"tbreak {call.partition('(')[0]}")
+            session.run(f"print {call}")
+            session.run(f"watch {name}")
+            text = session.run("continue", timeout=60)
+            while True:
+                values = re.search(r"Old value = (.*?)\nNew value = (.*?)\n", text)
+                if values is None:
+                    return found
+                frames = session.run("bt -frame-info location -frame-arguments none")
+                inside = frames.split("<function called from gdb>")[0]
+                functions = re.findall(r"^#\d+ +(?:0x\w+ in )?(\w+)", inside, re.M)
+                found.append((values[1], values[2], functions))
+                text = session.run("continue", timeout=60)
+        finally:
+            session.run("kill")
+            session.quit()
+
     def values(self, expressions: List[str]) -> List[str]:
         """What `print` shows for each, in this order, in one live process of its own."""
         session = self._live()
@@ -186,6 +222,12 @@ def live_zoo(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Oracle:
     folder = tmp_path_factory.mktemp("live-zoo")
     where = "checkpoint if depth_left == 0"
     return _oracle(built, folder, "zoo", where, f"{built / 'plugin.so'} pause")
+
+
+@pytest.fixture(scope="session")
+def live_writes(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Oracle:
+    """The program that notes its own writes, alive."""
+    return _oracle(built, tmp_path_factory.mktemp("live-writes"), "writes", "checkpoint", "pause")
 
 
 @pytest.fixture(scope="session")

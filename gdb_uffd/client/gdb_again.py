@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, List, Optional
 import gdb
 
 from gdb_uffd.client.gdb_session import Session
-from gdb_uffd.client.gdb_util import Selection, flush_caches
+from gdb_uffd.client.gdb_util import Selection, flush_caches, one_cpu, setting
 from gdb_uffd.model import UffdError
 
 
@@ -48,6 +48,7 @@ class Ended:
     """How it ended."""
 
     writes: int
+    more: bool  # than were counted
     seconds: float
     differs: str
     compared: bool
@@ -62,20 +63,31 @@ class Again:
         self._session = session
         self._arguments = arguments
         self._selection = Selection()
+        self._stack = contextlib.ExitStack()
         self.ended: Optional[Ended] = None
         self.start: Start
 
     def __enter__(self) -> "Again":
-        self.start = _start(self._session.request("why", self._arguments))
+        cpu = self._stack.enter_context(one_cpu())
+        # As for gdb_session's slow packets.
+        self._stack.enter_context(setting("remotetimeout", "3600"))
+        arguments = self._arguments if cpu is None else {**self._arguments, "cpu": cpu}
+        try:
+            self.start = _start(self._session.request("why", arguments))
+        except BaseException:
+            self._stack.close()
+            raise
         return self
 
     def __exit__(self, *_why: object) -> None:
-        # Ctrl-C here would leave gdb looking at the other process: once more, then.
-        for _ in range(2):
+        try:
+            # Ctrl-C here would leave gdb looking at the other process: once more, then.
             with contextlib.suppress(KeyboardInterrupt):
                 self._close()
                 return
-        self._close()
+            self._close()
+        finally:
+            self._stack.close()
 
     def _close(self) -> None:
         with contextlib.suppress(UffdError):
@@ -146,6 +158,7 @@ def _ended(data: Any) -> Ended:
     try:
         return Ended(
             writes=int(data["writes"]),
+            more=bool(data["more"]),
             seconds=float(data["seconds"]),
             differs=str(data["differs"]),
             compared=bool(data["compared"]),

@@ -65,7 +65,7 @@ def find(session: Session, text: str, after: bool = False) -> Object:
         value = gdb.parse_and_eval(text)
         if value.type.strip_typedefs().code in (gdb.TYPE_CODE_REF, gdb.TYPE_CODE_RVALUE_REF):
             value = value.referenced_value()
-        field = _bit_field(text, value, after)
+        field = _bit_field(text, after)
         if field is not None:
             return field
         return _of_value(session, text, value, after)
@@ -94,10 +94,10 @@ def _of_value(session: Session, text: str, value: gdb.Value, after: bool) -> Obj
     return _at_address(session, text, address, after)
 
 
-def _bit_field(text: str, value: gdb.Value, after: bool) -> Optional[Object]:
-    """A bit field has no address of its own: the bytes that hold it."""
+def _bit_field(text: str, after: bool) -> Optional[Object]:
+    """A bit field has no address of its own, whatever gdb says: the bytes that hold it."""
     match = _MEMBER.match(text)
-    if value.address is not None or match is None:
+    if match is None:
         return None
     parent = gdb.parse_and_eval(match[1] if match[2] == "." else f"*({match[1]})")
     plain = parent.type.strip_typedefs()

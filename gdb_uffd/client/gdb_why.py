@@ -65,7 +65,7 @@ def _close(result: why.WhyResult, again: Again) -> None:
     if ended is None:
         result.total, result.compared, result.cut = len(result.writes), False, True
         return
-    result.total, result.seconds = ended.writes, ended.seconds
+    result.total, result.more, result.seconds = ended.writes, ended.more, ended.seconds
     result.differs, result.compared = ended.differs, ended.compared
     result.not_compared, result.cut = ended.why, ended.cut
 

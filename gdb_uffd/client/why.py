@@ -52,6 +52,7 @@ class WhyResult:
     after: bool = False
     writes: List[WriteInfo] = field(default_factory=list)
     total: int = 0
+    more: bool = False  # than `total`, which are not counted
     seconds: float = 0.0
     differs: str = ""
     compared: bool = True
@@ -73,7 +74,8 @@ def lines(result: WhyResult, look: Look) -> List[str]:
         ]
     more = result.total - len(result.writes)
     if more > 0:
-        out.append(f"… {plural(more, 'more write')}: `uffd why -full`")
+        least = "at least " if result.more else ""
+        out.append(f"… {least}{plural(more, 'more write')}: `uffd why -full`")
     out += [f"  {note}" for note in _notes(result)]
     return [look.plain(printable(line)) for line in out]
 
@@ -81,6 +83,8 @@ def lines(result: WhyResult, look: Look) -> List[str]:
 def _head(result: WhyResult) -> str:
     what = f"{result.name}, {result.type}" if result.type else result.name
     count = plural(result.total, "write") if result.total else "not written"
+    if result.more:
+        count = f"more than {count}"
     if result.first and result.total:
         count = "the first write"
     if result.interrupted:
@@ -119,9 +123,7 @@ def _notes(result: WhyResult) -> List[str]:
     if result.differs:
         notes.append(f"this run differs from the first one: {one_line(result.differs)}")
     elif not result.compared and not result.first and result.not_compared:
-        notes.append(
-            f"whether this run differs from the first one cannot be told: {result.not_compared}"
-        )
+        notes.append(f"not compared with the first run: {result.not_compared}")
     return notes
 
 
@@ -138,6 +140,7 @@ def as_json(result: WhyResult) -> Dict[str, Any]:
         "ran": result.ran,
         "watched_by": result.by,
         "total": result.total,
+        "more": result.more,
         "complete": not result.cut and not result.interrupted,
         "interrupted": result.interrupted,
         "differs": result.differs or None if result.compared else None,

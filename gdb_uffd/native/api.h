@@ -67,6 +67,7 @@ struct pager {
 	struct watch watch;
 	...;
 };
+void watch_deinit(struct watch *watch);
 int watch_start(struct pager *pager, uint64_t start, uint64_t end, bool pages);
 void watch_accept(struct watch *watch, uint64_t low, uint64_t high);
 int watch_compare(struct pager *pager, bool all, uint64_t *low, uint64_t *high);

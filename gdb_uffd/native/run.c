@@ -198,6 +198,8 @@ int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uin
 	vessel_share_cpu(vessel);
 	if (signal && vessel->pager->user_mode_only && !vessel_signal_is_fatal(vessel, signal))
 		user_prepare_stack(vessel);
+	if (watch_note_mask(vessel) < 0)
+		return -ESRCH;
 	return let_go(vessel, signal);
 }
 
@@ -284,6 +286,8 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 	}
 	run->end = RUN_STOPPED;
 	run->signal = WSTOPSIG(status) & 0x7f;
+	if (run->signal == SIGTRAP && watch_mend_mask(vessel) < 0)
+		return -ESRCH;
 	if (run->signal == SIGSTOP && vessel->pager->watch.hit_page)
 		return watched_write(vessel, run);
 	if (run->signal == SIGSTOP && vessel->pager->over_limit) {

@@ -271,6 +271,8 @@ int watch_step(struct vessel *vessel, struct run *run)
 		run->end = RUN_GONE;
 		return 1;
 	}
+	if (watch_mend_mask(vessel) < 0)
+		return -ESRCH;
 	if (vessel->stop_sent) /* it may have come as the stop that we took for ours */
 		kill(vessel->pid, SIGSTOP);
 	int differs = watch_compare(pager, false, &run->low, &run->high);
@@ -292,6 +294,24 @@ int watch_step(struct vessel *vessel, struct run *run)
 	if (ptrace(PTRACE_GETSIGINFO, vessel->pid, NULL, run->siginfo) < 0)
 		memset(run->siginfo, 0, sizeof(run->siginfo));
 	return 1;
+}
+
+int watch_note_mask(struct vessel *vessel)
+{
+	struct watch *watch = &vessel->pager->watch;
+
+	return watch->end ? vessel_get_sigmask(vessel, &watch->mask) : 0;
+}
+
+int watch_mend_mask(struct vessel *vessel)
+{
+	const struct watch *watch = &vessel->pager->watch;
+	uint64_t now;
+
+	if (!watch->end || !(watch->mask >> (SIGTRAP - 1) & 1))
+		return 0;
+	int rc = vessel_get_sigmask(vessel, &now);
+	return rc < 0 ? rc : vessel_set_sigmask(vessel, now | 1ul << (SIGTRAP - 1));
 }
 
 int watch_look(struct vessel *vessel, struct run *run)
@@ -332,5 +352,6 @@ int watch_system_call(struct vessel *vessel, struct run *run)
 		watch->call = (int64_t)regs.orig_rax;
 		watch->all |= changes_layout(watch->call);
 	}
-	return watch_look(vessel, run);
+	rc = watch_note_mask(vessel);
+	return rc < 0 ? rc : watch_look(vessel, run);
 }

@@ -22,6 +22,7 @@ struct watch {
 	uint64_t start, end; /* the object, half-open; 0, 0: nothing is watched */
 	bool pages;          /* by write-protection; else by the caller's debug registers */
 	uint8_t *old, *now;  /* its bytes as told last, and as found since */
+	uint64_t mask;       /* blocked signals, before a trap of ours may have changed that */
 	int64_t call;        /* number of the system call under way, or that was made last */
 	bool all;            /* protected pages may have changed too: mapped anew, written by us */
 	/* From the pager to the tracer, under the pager's lock; hit_page 0: nothing. */
@@ -52,6 +53,10 @@ bool watch_stop(struct watch *watch, pid_t vessel, uint64_t page, const struct a
 int watch_step(struct vessel *vessel, struct run *run);
 /* At a stop beside a system call, or a completed step.  1: `run` tells of a write; 0: nothing. */
 int watch_look(struct vessel *vessel, struct run *run);
+/* At a resume, and after each trap.  Where the program blocks SIGTRAP, the kernel unblocks it to
+ * deliver the trap (force_sig_info_to_task), and the program could see that. */
+int watch_note_mask(struct vessel *vessel);
+int watch_mend_mask(struct vessel *vessel);
 /* At the entry to a system call and at its exit. */
 int watch_system_call(struct vessel *vessel, struct run *run);
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
+from dataclasses import dataclass
 from typing import Generator, Iterator, List, Optional, Tuple
 
 from gdb_uffd.model import GPR, MemoryUnavailable, UffdError
@@ -15,7 +16,7 @@ from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay.breakpoints import SLOTS, Breakpoints, Slot, pieces
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.execution import WATCHED
-from gdb_uffd.replay.ghost import Unseen, make_ghost
+from gdb_uffd.replay.ghost import SLICE_MS, Unseen, make_ghost
 from gdb_uffd.replay.interface import WRITE_WATCH, Resume, Stop
 from gdb_uffd.replay.past import LastRun
 from gdb_uffd.replay.tape import (
@@ -35,8 +36,23 @@ WINDOW = 256
 WINDOW_MAX = 4096
 """Bytes of an object that is told whole, and of a change that is."""
 
-LONGER = 10
+LONGER = 3
 """How many times as long as the first time a run that was interrupted may take."""
+
+COUNTED_MAX = 20_000
+"""Writes that are counted beyond those asked for; then the object is watched no more."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A write as native/watch.h or a debug register tells of it; `pc` 0: the thread stands behind
+    the instruction."""
+
+    by: str
+    low: int
+    high: int
+    pc: int = 0
+    call: int = -1
 
 
 class Retrace:
@@ -55,10 +71,12 @@ class Retrace:
         self._real = real
         self._timer = Unseen()
         self._writes = 0
-        self._began = time.perf_counter()
+        self._began = self._asked = time.perf_counter()
+        self.gave_up = False  # there were more writes than are counted
         self._running: Optional[Resume] = None
         self._watching = False
         self.diversion = make_ghost(real, self.last.saved, self.last.brk, real.past.undo)
+        self._watch = ffi.addressof(self.diversion.machine.pager, "watch")
         self._events = self._play()
 
     def _fits(self) -> bool:
@@ -74,6 +92,7 @@ class Retrace:
 
     def next(self) -> Event:
         """What happens next; End after the last."""
+        self._asked = time.perf_counter()
         cut = End(self._writes, time.perf_counter() - self._began, compared=False, cut=True)
         return next(self._events, cut)
 
@@ -160,7 +179,7 @@ class Retrace:
 
     # -- one resume ---------------------------------------------------------------------------
 
-    def _watch(self) -> None:
+    def _start_watching(self) -> None:
         """Once there is a process."""
         if self._watching or self.start == self.end:
             return
@@ -176,7 +195,7 @@ class Retrace:
         ghost.breakpoints.wanted = set(step.wanted)
         ghost.breakpoints.hardware = [*ours, *step.hardware]
         ghost.prepare(action)
-        self._watch()
+        self._start_watching()
         stop = ghost.runner.start(action)
         while True:
             if stop is None:
@@ -186,15 +205,35 @@ class Retrace:
             if told is not None:
                 self._writes += 1
                 if self._writes <= self.limit:
-                    yield told
+                    yield self._write(told)
+                else:
+                    lib.watch_accept(self._watch, told.low, told.high)
+                    if self._is_time():
+                        yield Running()
                 if self.first:
                     return None
             if stop.breakpoint != WATCHED:
                 return stop
             if self._is_complete(action, stop):
                 return Stop(stop.tid, signal.SIGTRAP)
+            if self._writes >= self.limit + COUNTED_MAX and self._watching:
+                self._stop_watching()
+                ghost.breakpoints.hardware, ours = [*step.hardware], []
             ghost.runner.again(action)
             stop = None
+
+    def _stop_watching(self) -> None:
+        """Too many writes: the rest of the run only serves to compare."""
+        lib.watch_deinit(self._watch)
+        self._watching, self.end, self.gave_up = False, self.start, True
+
+    def _is_time(self) -> bool:
+        """Whether a slice has passed since whoever asks was told something."""
+        now = time.perf_counter()
+        if now - self._asked < SLICE_MS / 1000:
+            return False
+        self._asked = now
+        return True
 
     def _wait(self, step: Ran) -> Generator[Event, None, Stop]:
         """The next stop; tells between slices that it runs on."""
@@ -229,8 +268,10 @@ class Retrace:
 
     def _is_complete(self, action: Resume, stop: Stop) -> bool:
         """Whether the step that was asked for is done, with the write that was just told."""
+        if action.kind != "r":
+            return action.kind == "s"
         pc = self.diversion.threads.get(stop.tid).gpr[GPR["rip"]]
-        return action.kind == "s" or (action.kind == "r" and not action.lo <= pc < action.hi)
+        return not action.lo <= pc < action.hi
 
     # -- what was written ---------------------------------------------------------------------
 
@@ -241,37 +282,34 @@ class Retrace:
         check(lib.watch_compare(pager, everything, low, high), doing="comparing")
         return low[0], high[0]
 
-    def _written(self, stop: Stop, ours: int) -> Optional[Write]:
+    def _written(self, stop: Stop, ours: int) -> Optional[_Found]:
         """The write that `stop` tells of; None when there is none."""
         if not self._watching:
             return None
-        run, watch = self.diversion.runner.run, self.diversion.machine.pager.watch
+        run = self.diversion.runner.run
         if stop.breakpoint == WATCHED or run.low < run.high:
             by = "kernel" if run.call >= 0 else "program"
-            low = int(run.low or run.address)
-            return self._write(by, low, int(run.high), int(run.pc), int(run.call))
+            return _Found(by, run.low or run.address, run.high, run.pc, run.call)
         hits = self.diversion.breakpoints.hits(until=ours) if ours else []
-        low, high = self._compare(bool(watch.all) or not self.pages)
+        low, high = self._compare(bool(self._watch.all) or not self.pages)
         if hits:
-            return self._write("program", low or hits[0][1], high)
-        return self._write("kernel", low, high, 0, int(watch.call)) if low else None
+            return _Found("program", low or hits[0][1], high)
+        return _Found("kernel", low, high, 0, self._watch.call) if low else None
 
-    def _write(self, by: str, low: int, high: int, pc: int = 0, call: int = -1) -> Write:
-        """`pc` 0: the thread stands behind the instruction."""
-        watch = self.diversion.machine.pager.watch
-        high = max(low, high)
+    def _write(self, found: _Found) -> Write:
+        low, high = found.low, max(found.low, found.high)
         start, end = self.start, self.end
         if end - start > WINDOW_MAX:
             start = max(start, low - WINDOW)
             end = min(end, min(high, low + WINDOW_MAX) + WINDOW)
         at, length = start - self.start, end - start
-        before = bytes(ffi.buffer(watch.old + at, length))
-        lib.watch_accept(ffi.addressof(watch), low, high)
-        after = bytes(ffi.buffer(watch.old + at, length))
+        before = bytes(ffi.buffer(self._watch.old + at, length))
+        lib.watch_accept(self._watch, low, high)
+        after = bytes(ffi.buffer(self._watch.old + at, length))
         gpr = self.diversion.threads.get(self.last.tid).gpr
         return Write(
-            by, low, high, start, before, after, pc or gpr[GPR["rip"]], bool(pc),
-            gpr[GPR["rsp"]], call,
+            found.by, low, high, start, before, after, found.pc or gpr[GPR["rip"]],
+            bool(found.pc), gpr[GPR["rsp"]], found.call,
         )  # fmt: skip
 
     def _gdb_writes(self, step: Wrote) -> Iterator[Event]:

@@ -58,6 +58,7 @@ def step_back(session: Session) -> None:
     aside, session.aside = session.aside, None
     if aside is not None:
         session.diversion = aside.real
+        session.connection.share_cpu(None)
         session.forget_registers()
         aside.work.close()
 
@@ -95,6 +96,9 @@ def _why(session: Session, arguments: Arguments) -> Any:
         _number(arguments, "limit", LIMIT_MAX),
     )
     _step_aside(session, work, _Standing(work))
+    cpu = arguments.get("cpu")
+    if isinstance(cpu, int):
+        session.connection.share_cpu(cpu)
     last = work.last
     saved = last.saved.changed.get(last.tid)
     before = saved if saved is not None else real.snapshot.thread(last.tid).registers
@@ -140,6 +144,7 @@ def _why_next(session: Session, _arguments: Arguments) -> Any:
     return {
         "event": "end",
         "writes": event.writes,
+        "more": work.gave_up,
         "seconds": round(event.seconds, 6),
         "differs": event.differs,
         "compared": event.compared,

@@ -114,6 +114,9 @@ __attribute__((noinline)) int by_kernel(void) // a system call writes
 
 __attribute__((noinline)) int by_kernel_into_large(void)
 {
+	uint64_t all = ~0ull;
+
+	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, NULL, 8);
 	large[5000] = 1;
 	syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &large[6000], 8);
 	large[7000] = 2;

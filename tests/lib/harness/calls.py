@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import List
+from typing import Any, List, Optional
 
 from gdb_uffd.model import GPR, CallReport
 from gdb_uffd.replay.diversion import Diversion
@@ -53,7 +53,7 @@ class Caller:
         assert found is not None, name
         return found
 
-    def start(self, name: str, argument: int = 0) -> Stop:
+    def start(self, name: str, argument: int = 0, client: Optional[Any] = None) -> Stop:
         """Begin the transaction, push a frame, run until the return or another stop."""
         d = self.diversion
         d.begin()
@@ -69,7 +69,7 @@ class Caller:
         registers.gpr[GPR["orig_rax"]] = (1 << 64) - 1
         saved = d.registers(self.tid)
         d.set_registers(self.tid, registers)
-        stop = d.resume(Resume(self.tid, "c"), Client())
+        stop = d.resume(Resume(self.tid, "c"), client or Client())
         d.remove_breakpoint(SOFTWARE, self.landing, 1)
         self.result = d.registers(self.tid).gpr[GPR["rax"]]
         if stop.breakpoint == "swbreak":

@@ -36,6 +36,7 @@ def _recipes(out: Path) -> List[List[str]]:
         + ["-Wl,-rpath,$ORIGIN"],
         [*C, "-o", target("vector"), source("vector.c")],
         [*C, "-o", target("forbid"), source("forbid.c")],
+        [*C, "-o", target("writes"), source("writes.c")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
     ]
 
