@@ -112,6 +112,7 @@ def report_lines(
 def notes(report: CallReport) -> List[str]:
     """What went otherwise than on the live process, one line each."""
     lines = [f"  refused: {one_line(text)}" for text in report.refused]
+    lines += [f"  unsound: {one_line(text)}" for text in report.unsound]
     if report.unavailable:
         lines.append(f"  touched a page that was not recorded: {one_line(report.unavailable)}")
     if report.layout_changed and not report.kept:
@@ -139,6 +140,10 @@ def summary_line(summary: Summary, look: Look) -> str:
     parts = [what + (", kept" if summary.pages else "")]
     for text in summary.refused[:2]:
         parts.append(f"refused {one_line(text)}")
+    if len(summary.refused) > 2:
+        parts.append(f"{len(summary.refused) - 2} more refused")
+    for text in summary.unsound[:1]:
+        parts.append(f"unsound: {one_line(text)}")
     if summary.unavailable:
         parts.append(f"touched a page not recorded: {one_line(summary.unavailable)}")
     if summary.ended:
@@ -344,6 +349,8 @@ def report_json(report: CallReport, namer: Namer) -> Dict[str, Any]:
             for page in gdb_pages
         ],
         "refused": report.refused,
+        "asked": report.asked,
+        "unsound": report.unsound,
         "ended": report.ended or None,
         "unavailable": report.unavailable or None,
         "layout_changed": report.layout_changed,

@@ -121,6 +121,8 @@ struct vessel {
 	uint32_t granted_count;
 	struct opened_name opened[...];
 	uint32_t opened_count;
+	const int32_t *tids;
+	uint32_t tid_count;
 	struct passed passed[...];
 	uint32_t passed_count;
 	size_t out_len;

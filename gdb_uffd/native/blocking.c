@@ -67,6 +67,15 @@ static bool is_lock(uint32_t value)
 	return value == 2 || value == 3 || ((value & FUTEX_WAITERS) && (value & FUTEX_TID_MASK));
 }
 
+/* A mutex of glibc's that a recorded thread holds: its owner must go, too. */
+static bool is_recorded(const struct vessel *vessel, int32_t tid)
+{
+	for (uint32_t i = 0; i < vessel->tid_count; i++)
+		if (vessel->tids[i] == tid)
+			return true;
+	return false;
+}
+
 /* `threads ignore-locks`: the lock appears free. */
 static bool pass(struct vessel *vessel, uint64_t address, uint32_t value)
 {
@@ -86,6 +95,9 @@ static bool pass(struct vessel *vessel, uint64_t address, uint32_t value)
 		user_load(vessel->pager, address + 8, &passed->owner, sizeof(passed->owner));
 	}
 	if (passed->times++ == PASSES_MAX)
+		return false;
+	if (is_recorded(vessel, passed->owner) &&
+	    user_store(vessel->pager, address + 8, &zero, sizeof(zero)) < 0)
 		return false;
 	return user_store(vessel->pager, address, &zero, sizeof(zero)) == 0;
 }

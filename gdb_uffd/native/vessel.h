@@ -93,6 +93,8 @@ struct vessel {
 	uint32_t granted_count;
 	struct opened_name opened[OPENED_NAMES_MAX];
 	uint32_t opened_count; /* may exceed OPENED_NAMES_MAX */
+	const int32_t *tids; /* of the recorded threads */
+	uint32_t tid_count;
 	struct passed passed[PASSED_MAX];
 	uint32_t passed_count;
 

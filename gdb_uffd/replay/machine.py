@@ -77,6 +77,8 @@ class Machine:
         self.vessel = ffi.new("struct vessel *")
         lib.vessel_init(self.vessel)
         record.fill(self.vessel.record, snapshot)
+        self._tids = ffi.new("int32_t[]", [thread.tid for thread in snapshot.threads])
+        self.vessel.tids, self.vessel.tid_count = self._tids, len(self._tids)
         lib.vessel_forget_desk(self.vessel)
         self.use(Policy())
         self._closed = False
