@@ -62,6 +62,8 @@ struct pager {
 	bool running, layout_changed, in_malloc;
 	uint64_t faults, fault_ns, fed, lost_page, limit;
 	bool user_mode_only;
+	uint64_t planted[...];
+	size_t planted_count;
 	struct fed fed_log;
 	struct touches touches;
 	struct watch watch;
@@ -148,6 +150,7 @@ int vessel_get_debug_register(struct vessel *vessel, int number, uint64_t *value
 int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64_t high);
 int vessel_wait(struct vessel *vessel, int control_fd, struct run *run);
 int vessel_interrupt(struct vessel *vessel);
+int vessel_step_over(struct vessel *vessel, uint64_t address);
 void vessel_begin(struct vessel *vessel);
 void vessel_end(struct vessel *vessel, bool keep);
 void vessel_deinit(struct vessel *vessel);

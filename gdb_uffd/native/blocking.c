@@ -76,10 +76,45 @@ static bool is_recorded(const struct vessel *vessel, int32_t tid)
 	return false;
 }
 
+static int32_t load_word(struct vessel *vessel, uint64_t address)
+{
+	int32_t word = 0;
+
+	return user_load(vessel->pager, address, &word, sizeof(word)) < 0 ? 0 : word;
+}
+
+static int store_word(struct vessel *vessel, uint64_t address, int32_t word)
+{
+	return user_store(vessel->pager, address, &word, sizeof(word));
+}
+
+/* What glibc keeps beside a lock's futex, as if nobody held it.  pthread_mutex_t: __owner 8 bytes on.
+ * pthread_rwlock_t: __readers with two bits of the writer's, __wrphase_futex at 8, __writers_futex at
+ * 12, __cur_writer at 24.  The owner, or 0; -EFAULT. */
+static int set_free(struct vessel *vessel, uint64_t address)
+{
+	static const uint64_t inside[] = {8, 12}; /* where the futex lies in a reader-writer lock */
+	int32_t owner = load_word(vessel, address + 8);
+	int rc = store_word(vessel, address, 0);
+
+	if (is_recorded(vessel, owner))
+		return rc < 0 || store_word(vessel, address + 8, 0) < 0 ? -EFAULT : owner;
+	for (int i = 0; rc == 0 && i < 2; i++) {
+		uint64_t lock = address - inside[i];
+		owner = load_word(vessel, lock + 24);
+		if (!is_recorded(vessel, owner))
+			continue;
+		if (store_word(vessel, lock, load_word(vessel, lock) & ~3) < 0 || store_word(vessel, lock + 8, 0) < 0 ||
+		    store_word(vessel, lock + 12, 0) < 0 || store_word(vessel, lock + 24, 0) < 0)
+			return -EFAULT;
+		return owner;
+	}
+	return rc;
+}
+
 /* `threads ignore-locks`: the lock appears free. */
 static bool pass(struct vessel *vessel, uint64_t address, uint32_t value)
 {
-	uint32_t zero = 0;
 	struct passed *passed = NULL;
 
 	if (!vessel->policy.ignore_locks || !is_lock(value))
@@ -92,14 +127,12 @@ static bool pass(struct vessel *vessel, uint64_t address, uint32_t value)
 			return false;
 		passed = &vessel->passed[vessel->passed_count++];
 		*passed = (struct passed){.address = address, .value = value};
-		user_load(vessel->pager, address + 8, &passed->owner, sizeof(passed->owner));
 	}
 	if (passed->times++ == PASSES_MAX)
 		return false;
-	if (is_recorded(vessel, passed->owner) &&
-	    user_store(vessel->pager, address + 8, &zero, sizeof(zero)) < 0)
-		return false;
-	return user_store(vessel->pager, address, &zero, sizeof(zero)) == 0;
+	int owner = set_free(vessel, address);
+	passed->owner = owner > 0 ? owner : passed->owner;
+	return owner >= 0;
 }
 
 /* The kernel would put the vessel's own TID into the word. */

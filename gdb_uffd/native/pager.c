@@ -171,6 +171,23 @@ struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 	return w;
 }
 
+/* The page with the breakpoints that go in with it; -EFAULT when it cannot be read after all. */
+static int plant(struct pager *pager, uint64_t page, const uint8_t **from, uint8_t *scratch)
+{
+	for (size_t i = 0; i < pager->planted_count; i++) {
+		uint64_t offset = pager->planted[i] - page;
+		if (offset >= PAGE_BYTES || pager->breakpoint_count == BREAKPOINTS_MAX)
+			continue;
+		if (*from != scratch && safe_copy(scratch, *from, PAGE_BYTES) < 0)
+			return -EFAULT;
+		*from = scratch;
+		pager->breakpoints[pager->breakpoint_count++] =
+			(struct breakpoint){pager->planted[i], scratch[offset]};
+		scratch[offset] = 0xcc;
+	}
+	return 0;
+}
+
 int pager_feed(struct pager *pager, const struct region *region, uint64_t page, bool protect)
 {
 	uint8_t scratch[PAGE_BYTES];
@@ -190,6 +207,8 @@ int pager_feed(struct pager *pager, const struct region *region, uint64_t page, 
 	} else {
 		from = region_page(region, page, scratch);
 	}
+	if (plant(pager, page, &from, scratch) < 0)
+		return -EFAULT;
 	int rc = uffd_copy_page(pager->uffd, page, from, protect);
 	if (rc < 0)
 		return rc;

@@ -17,6 +17,7 @@
 #include "watch.h"
 
 #define BREAKPOINTS_MAX 1024
+#define PLANTED_MAX 8
 
 struct breakpoint {
 	uint64_t address;
@@ -47,6 +48,9 @@ struct pager {
 
 	struct breakpoint breakpoints[BREAKPOINTS_MAX];
 	size_t breakpoint_count;
+
+	uint64_t planted[PLANTED_MAX]; /* breakpoints that go in when their page is fed */
+	size_t planted_count;
 
 	struct file_map *maps;
 	size_t map_count, map_room;
@@ -99,6 +103,8 @@ int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, s
 int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len);
 int pager_breakpoint_insert(struct pager *pager, uint64_t address);
 int pager_breakpoint_remove(struct pager *pager, uint64_t address);
+/* Takes a planted one out, and puts it in again. */
+int pager_plant(struct pager *pager, uint64_t address, bool in);
 
 /* Copies a page's bytes from a source that a hostile file may cut short: -EFAULT, never SIGBUS. */
 int safe_copy(void *to, const void *from, size_t len);

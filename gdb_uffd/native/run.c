@@ -203,6 +203,22 @@ int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uin
 	return let_go(vessel, signal);
 }
 
+int vessel_step_over(struct vessel *vessel, uint64_t address)
+{
+	int status, rc = pager_plant(vessel->pager, address, false);
+
+	if (rc < 0)
+		return fail(&vessel->error, -rc, "taking out a breakpoint");
+	if (ptrace(PTRACE_SINGLESTEP, vessel->pid, NULL, NULL) < 0 || vessel_wait_stop(vessel, &status) < 0)
+		return 0; /* it was killed: whoever resumes it will see */
+	if (status >> 8 == SIGTRAP)
+		return pager_plant(vessel->pager, address, true);
+	/* A fault, or a request to stop: it comes again, and the breakpoint stays out. */
+	if (WSTOPSIG(status) == SIGSTOP)
+		kill(vessel->pid, SIGSTOP);
+	return 0;
+}
+
 static int program_counter(struct vessel *vessel, uint64_t *pc)
 {
 	errno = 0;

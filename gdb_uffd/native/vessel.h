@@ -26,7 +26,7 @@ struct gate_call {
 struct passed {
 	uint64_t address;
 	uint32_t value; /* the futex */
-	int32_t owner;  /* the word 8 bytes on: glibc's mutex has its owner there */
+	int32_t owner;  /* TID of the recorded thread that holds it; 0: not known */
 	uint32_t times;
 };
 
@@ -143,6 +143,8 @@ int vessel_get_debug_register(struct vessel *vessel, int number, uint64_t *value
 /* Lets it run; then vessel_wait until it ends with something else than CONTROL or OUTPUT. */
 int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64_t high);
 int vessel_wait(struct vessel *vessel, int control_fd, struct run *run);
+/* Makes the instruction beneath the planted breakpoint at `address`, before which it stands. */
+int vessel_step_over(struct vessel *vessel, uint64_t address);
 /* Asks for a stop: SIGSTOP, reported once as RUN_STOPPED with that signal. */
 int vessel_interrupt(struct vessel *vessel);
 

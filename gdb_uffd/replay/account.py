@@ -32,6 +32,8 @@ class Transaction:
     fault_ns: int
     stdout_pending: bytes = b""
     calls: List[bool] = field(default_factory=list)  # under way, innermost last: gdb's malloc?
+    floors: Dict[int, int] = field(default_factory=dict)
+    """By the number of calls under way: the stack pointer with which the innermost began."""
     called: bool = False
     resumed: bool = False
     lost: bool = False

@@ -8,6 +8,7 @@ import time
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from gdb_uffd.model import (
+    GPR,
     CallReport,
     Mapping,
     MemoryUnavailable,
@@ -175,8 +176,6 @@ class Diversion:
             self.commit_pending()
         open_ = self.prepare(action)
         started = time.perf_counter()
-        in_call = open_.kind == "call"
-        self.machine.vessel.deadline_ns = self.policy.deadline_ns() if in_call else 0
         try:
             stop = self.runner.resume(action, client)
         except UffdError:
@@ -195,6 +194,9 @@ class Diversion:
             self._open = open_ if open_.explicit else None  # its end is still to be asked for
             return stop
         after = self.threads.get(stop.tid)  # whoever reports the stop needs them as well
+        left = self.runner.left(after.gpr[GPR["rsp"]]) if not stop.breakpoint else ""
+        if left:
+            open_.ended = f"{left}; {open_.ended}" if open_.ended else left
         seconds = time.perf_counter() - started
         open_.tape.ran(action, self.breakpoints, stop, after, seconds)
         return stop
@@ -205,6 +207,13 @@ class Diversion:
         self._materialise()
         open_.resumed = True
         open_.tid = action.tid
+        depth = len(open_.calls)
+        if depth and depth not in open_.floors:
+            open_.floors[depth] = self.threads.get(action.tid).gpr[GPR["rsp"]]
+        self.runner.floor = open_.floors.get(depth, 0)
+        before = open_.saved.changed.get(action.tid) or self.snapshot.thread(action.tid).registers
+        self.runner.base = before.gpr[GPR["rsp"]]
+        self.machine.vessel.deadline_ns = self.policy.deadline_ns() if depth else 0
         return open_
 
     # -- transactions -------------------------------------------------------------------------
@@ -257,7 +266,8 @@ class Diversion:
         calls = self._open.calls if self._open is not None else []
         if self._open is not None:
             self._open.tape.ended()
-        if calls:
+        if calls and self._open is not None:
+            self._open.floors.pop(len(calls), None)
             calls.pop()
         outer = bool(calls) and calls[-1]
         if self.machine.pager.in_malloc and not outer:

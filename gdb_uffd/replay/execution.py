@@ -7,8 +7,9 @@ import signal
 import struct
 from typing import Any, Dict, Optional
 
+from gdb_uffd.model import GPR
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import waiting
+from gdb_uffd.replay import jumps, waiting
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.interface import Client, Resume, Stop
 from gdb_uffd.replay.machine import Machine
@@ -26,6 +27,9 @@ OUTPUT_MAX = 16 << 20
 WATCHED = "watched"
 """`Stop.breakpoint` of a write to native/watch.h's object: never shown to a client."""
 
+STACK_NEAR = 1 << 16
+"""Bytes around the stack pointer where an access means the stack; a frame is rarely larger."""
+
 _SIGINFO = struct.Struct("<iiiiQ")  # si_signo, si_errno, si_code, padding, si_addr
 
 
@@ -40,6 +44,8 @@ class Runner:
         self.output = bytearray()
         self.unavailable = ""
         self.blocked: Optional[Dict[str, Any]] = None
+        self.floor = 0  # the stack pointer with which the function that is called began; 0: none
+        self.base = 0  # ... and of the frame below which gdb pushed its own
         self.run = ffi.new("struct run *")
         self._buffer = ffi.new("uint8_t[]", 1 << 16)
         self._inject = 0  # sent to the vessel, to be passed on when it arrives
@@ -169,6 +175,14 @@ class Runner:
 
     def _trap(self, action: Resume, code: int, siginfo: bytes) -> Optional[Stop]:
         run, tid = self.run, action.tid
+        if code == SI_KERNEL and run.pc - 1 in self.machine.jumps:
+            self.machine.set_pc(run.pc - 1)
+            message = self._leaves(tid)
+            if message:
+                self._note(tid, b"")
+                return Stop(tid, signal.SIGTRAP, message=message)
+            if run.pc - 1 not in self.breakpoints.wanted:
+                return self._pass_jump(action)
         if code == SI_KERNEL and run.pc - 1 in self.breakpoints.inserted:
             self.machine.set_pc(run.pc - 1)
             self._note(tid, b"")
@@ -185,6 +199,33 @@ class Runner:
             return Stop(tid, signal.SIGTRAP, name, address)
         return Stop(tid, signal.SIGTRAP)
 
+    def _leaves(self, tid: int) -> str:
+        """The longjmp that is about to be made, if it leaves the called function."""
+        found = jumps.target(self.machine, self.threads.get(tid)) if self.floor else None
+        self.threads.fresh = True  # the vessel's registers are the newer ones still
+        if found is None or not self._is_above(found[0]):
+            return ""
+        return f"longjmp leaves the called function here, for {found[1]:#x}; `bt` shows where"
+
+    def _pass_jump(self, action: Resume) -> Optional[Stop]:
+        """A longjmp inside of the called function: it goes its way."""
+        vessel = self.machine.vessel
+        check(lib.vessel_step_over(vessel, self.run.pc - 1), vessel.error)
+        if action.kind == "s":
+            return Stop(action.tid, signal.SIGTRAP)
+        self.again(action)
+        return None
+
+    def _is_above(self, sp: int) -> bool:
+        """Whether a stack pointer lies in the frames that were there before the call."""
+        return sp >= self.base and jumps.same_stack(self.machine, sp, self.floor)
+
+    def left(self, sp: int) -> str:
+        """A word on a call that stopped with the stack pointer `sp`: "" while it was inside."""
+        if not self.floor or not self._is_above(sp):
+            return ""
+        return "the called function had been left before, by longjmp or the like"
+
     def again(self, action: Resume) -> None:
         """Go on after a stop that is nobody's business."""
         self.breakpoints.synchronise()
@@ -197,4 +238,17 @@ class Runner:
             if reason:
                 self.unavailable = f"{at:#x}: {reason}"
                 return f"the page at {at:#x} is not in the trace: {reason}"
-        return ""
+        return self._stack_used_up(address)
+
+    def _stack_used_up(self, fault: int) -> str:
+        """An access just below a stack that has no room left."""
+        sp = self.threads.get(self.threads.loaded or 0).gpr[GPR["rsp"]] if self.floor else 0
+        self.threads.fresh = True
+        if not sp - STACK_NEAR <= fault <= sp + STACK_NEAR or fault > self.floor:
+            return ""
+        if self.machine.is_writable(fault) or not self.machine.is_writable(self.floor):
+            return ""
+        used = waiting.size(self.floor - sp)
+        return (
+            f"the stack is used up, {used} below the call: endless recursion? `bt 20` shows where"
+        )

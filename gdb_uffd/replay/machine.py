@@ -7,8 +7,9 @@ Everything here runs on the thread that created the vessel: ptrace(2) ties a tra
 from __future__ import annotations
 
 import bisect
+import functools
 import struct
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, Optional, Tuple
 
 from gdb_uffd.model import (
     GPR,
@@ -190,6 +191,7 @@ class Machine:
         """Make the vessel unless there is one.  True when it is new.  UffdError with the remedy."""
         if self.running:
             return False
+        _ = self.jumps  # known before the first page is fed
         check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
         self.vessel.hardware = False
         size = lib.vessel_get_xstate(self.vessel, self._xbuffer, XSTATE_ROOM)
@@ -197,6 +199,18 @@ class Machine:
         self._xtemplate = bytes(ffi.buffer(self._xbuffer, size)) if size > 0 else None
         self._xloaded = None
         return True
+
+    @functools.cached_property
+    def jumps(self) -> FrozenSet[int]:
+        """Where a longjmp begins: replay/jumps.py."""
+        from gdb_uffd.replay import jumps  # it needs this module
+
+        return jumps.plant(self)
+
+    def is_writable(self, address: int) -> bool:
+        """Whether the program may write there now."""
+        region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
+        return region != ffi.NULL and bool(region.prot & PROT_WRITE)
 
     def use(self, policy: Policy) -> None:
         """The policy from now on; the filter of a vessel that runs stays as it is."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Any, Dict
 
 from gdb_uffd.model import MemoryUnavailable
@@ -14,6 +13,10 @@ from gdb_uffd.replay.policy import Policy
 FUTEX = 202
 OWNER_OFFSET = 8
 """`pthread_mutex_t` has `__lock` first and `__owner` here (struct __pthread_mutex_s, glibc)."""
+
+WRITER_WORDS = (4, 3)
+"""`pthread_rwlock_t` has `__cur_writer` so many words behind `__wrphase_futex` and behind
+`__writers_futex`, the two that are waited on (struct __pthread_rwlock_arch_t, glibc)."""
 
 FUTEX_TID_MASK = 0x3FFFFFFF
 
@@ -33,22 +36,36 @@ def describe(machine: Machine, run: Any, self_tid: int) -> Dict[str, Any]:
     if run.call != FUTEX:
         return out
     out["address"] = hex(run.address)
-    tids = [thread.tid for thread in machine.snapshot.threads]
-    try:
-        value, _, owner = struct.unpack("<IIi", machine.read(run.address, 12))
-    except MemoryUnavailable:
-        return out
+    out.update(_holder(machine, run.address, self_tid))
+    return out
+
+
+def _holder(machine: Machine, address: int, self_tid: int) -> Dict[str, Any]:
+    """What of `describe` the C library's structures around the futex tell."""
+    tids = {thread.tid for thread in machine.snapshot.threads}
+    words = [_word(machine, address + 4 * index) for index in range(5)]
+    value, owner = words[0], words[OWNER_OFFSET // 4]
     named = value >> 30 and value & FUTEX_TID_MASK in tids  # robust, priority-inheriting locks
     if named:
         owner = value & FUTEX_TID_MASK
     if owner in tids and (named or value in (1, 2)):
-        out.update(kind="lock", owner=owner, self=owner == self_tid)
-    elif value in tids:
+        return {"kind": "lock", "owner": owner, "self": owner == self_tid}
+    if value in tids:
         # pthread_join waits on the TID in `struct pthread`, which the kernel clears at the end.
-        out.update(kind="join", owner=value)
-    elif value == 2:  # a low-level lock (lowlevellock.h): its owner is not written down
-        out.update(kind="lock")
-    return out
+        return {"kind": "join", "owner": value}
+    if value in (1, 2, 3):
+        for writer in (words[index] for index in WRITER_WORDS):
+            if writer in tids:
+                return {"kind": "lock", "owner": writer, "self": writer == self_tid}
+    # A low-level lock (lowlevellock.h): its owner is not written down.
+    return {"kind": "lock"} if value == 2 else {}
+
+
+def _word(machine: Machine, address: int) -> int:
+    try:
+        return int.from_bytes(machine.read(address, 4), "little")
+    except MemoryUnavailable:
+        return 0
 
 
 def text(blocked: Dict[str, Any]) -> str:
@@ -90,5 +107,5 @@ def size(length: int) -> str:
     """Bytes in the largest unit that they fill."""
     for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if length >= 1 << shift:
-            return f"{length / (1 << shift):g} {unit}"
+            return f"{length / (1 << shift):.1f}".removesuffix(".0") + f" {unit}"
     return f"{length} bytes"
