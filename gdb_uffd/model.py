@@ -184,6 +184,11 @@ class Run:
     role: str = ""
     symbol: str = ""
 
+    def changed(self) -> List[int]:
+        """Addresses of the bytes that differ, ascending."""
+        pairs = enumerate(zip(self.before, self.after))
+        return [self.address + i for i, (old, new) in pairs if old != new]
+
 
 @dataclass(frozen=True)
 class Block:
@@ -201,12 +206,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Path:
-    """Pointers from an object to a block.  `root`: the object's number (quffd.reach); `steps`:
-    for each pointer (element of the array it stands in, its number in that element's type);
+    """Pointers from an object to a block.  `root`: the object's number (quffd.reach), -1 for a
+    path too long to tell; `steps`: for each pointer the address of the object it stands in, that
+    object's element, and the pointer's number in the element's type (-1 - n: its nth array);
     `at`, `type`: where the last one points and to which type's number (-1: void)."""
 
     root: int
-    steps: Tuple[Tuple[int, int], ...]
+    steps: Tuple[Tuple[int, int, int], ...]
     at: int
     type: int
     after: bool = True  # found in the memory after the call, else in that before
@@ -273,6 +279,7 @@ class CallReport:
     heap: Optional[HeapTotals] = None  # None where malloc's heap cannot be understood
     mapped_bytes: int = 0
     unmapped_bytes: int = 0
+    tid: int = 0  # the recorded thread that ran
 
 
 def to_json(value: Any) -> Any:
@@ -302,6 +309,8 @@ def to_json(value: Any) -> Any:
             out[name] = hex(item) if name in _ADDRESSES and item is not None else to_json(item)
         if isinstance(value, FirstWrite):
             out["callers"] = [hex(a) for a in value.callers]
+        elif isinstance(value, Path):
+            out["steps"] = [[hex(a), element, index] for a, element, index in value.steps]
         return out
     return value
 
@@ -339,7 +348,7 @@ def path_from_json(data: Optional[Dict[str, Any]]) -> Optional[Path]:
     """The Path that `to_json` wrote; None for null."""
     if data is None:
         return None
-    steps = tuple((int(a), int(b)) for a, b in data["steps"])
+    steps = tuple((int(a, 16), int(b), int(c)) for a, b, c in data["steps"])
     return Path(data["root"], steps, int(data["at"], 16), data["type"], data["after"])
 
 

@@ -10,7 +10,8 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_blocked, render
+from gdb_uffd.client import gdb_blocked, render, render_json
+from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import (
@@ -158,6 +159,7 @@ def evaluate_job() -> None:
 def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str) -> None:
     started = time.perf_counter()
     session.last_call = 0
+    session.context = Context(expression)
     with _watch_stops(outcome):
         try:
             value = gdb.parse_and_eval(expression)
@@ -166,6 +168,7 @@ def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str)
             number = gdb.add_history(value)
             outcome.value = _value_text(value, number, letters)
             outcome.number = number
+            session.context = Context(expression, number)
             outcome.type = str(value.type)
         except gdb.error as error:
             outcome.error = one_line(str(error))
@@ -261,7 +264,7 @@ def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
         say(f"${outcome.number} = {outcome.value}")
     failure = failure_line(session, report, outcome, looks)
     if not failure or report.pages:
-        say(*render.report_lines(report, Symbols(session), looks, outcome.wall_ms))
+        say(*render.report_lines(report, Symbols(session, report), looks, outcome.wall_ms))
     if failure and outcome.stop is not None:
         if outcome.stop.breakpoint:
             gdb.write(quiet("frame"))
@@ -327,7 +330,7 @@ def call_object(
 ) -> Dict[str, Any]:
     """The object of -json (docs/json.md)."""
     failed = bool(outcome.error)
-    data = render.report_json(report, Symbols(session))
+    data = render_json.report_json(report, Symbols(session, report))
     head: Dict[str, Any] = {
         "schema": data.pop("schema"),
         "expression": expression,

@@ -10,7 +10,7 @@ from typing import Optional
 
 import gdb
 
-from gdb_uffd.client import gdb_blocked, gdb_places, gdb_session, gdb_settings
+from gdb_uffd.client import gdb_blocked, gdb_places, gdb_session, gdb_settings, gdb_types
 from gdb_uffd.client.gdb_util import look, quiet, say
 from gdb_uffd.client.render import summary_line
 from gdb_uffd.client.wire import parse_summary
@@ -29,7 +29,7 @@ _hooks_defined = False
 def _on_inferior_call(event: object) -> None:
     """Tell the server when gdb calls a function: what runs then is a transaction."""
     session = gdb_session.selected()
-    if session is None or session.server.ended() is not None:
+    if session is None or session.server.ended() is not None or session.looking:
         return
     # A failure shows again, and better, when gdb itself resumes the inferior.
     with contextlib.suppress(UffdError):
@@ -74,6 +74,7 @@ def _forget_symbols(event: object = None) -> None:
     global _malloc
     _malloc = None
     gdb_places.forget(event)
+    gdb_types.forget()
     gdb_session.forget_symbols()
 
 

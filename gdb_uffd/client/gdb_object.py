@@ -8,9 +8,11 @@ from typing import List, Optional
 
 import gdb
 
-from gdb_uffd.client import gdb_places, gdb_values
+from gdb_uffd.client import expression, gdb_places, gdb_values
 from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_types import largest_value
 from gdb_uffd.client.gdb_util import setting
+from gdb_uffd.client.gdb_variables import Variable
 from gdb_uffd.client.wire import parse_image
 from gdb_uffd.model import UffdError, page_floor
 
@@ -164,20 +166,32 @@ def parts(
     variable = _typed(what, low)
     found: List[Part] = []
     if variable is not None and variable.type is not None:
-        for leaf in gdb_values.leaves(variable.name, variable.type, variable.address, changed):
-            at = leaf.address - window
-            if at < 0 or at + leaf.size > len(before) or leaf.size > gdb_values.largest():
+        walk = gdb_values.Walk(changed, _reader(window, before, after))
+        place = expression.variable(variable.name)
+        for leaf in walk.leaves(place, variable.type, variable.address):
+            old, new = walk.bytes_of(leaf, False), walk.bytes_of(leaf, True)
+            if old is None or new is None or leaf.size > largest_value():
                 continue
-            texts = [_text(leaf.type, data[at : at + leaf.size]) for data in (before, after)]
-            found.append(Part(leaf.name, str(leaf.type), *texts))
+            texts = [_text(leaf.type, data) for data in (old, new)]
+            found.append(Part(leaf.place.text, str(leaf.type), *texts))
             if len(found) == gdb_values.MAX_CHANGES:
                 break
     return found or [_bytes_part(what, changed[0], changed[-1] + 1, window, before, after)]
 
 
-def _typed(what: Object, address: int) -> Optional[gdb_places.Variable]:
+def _reader(window: int, before: bytes, after: bytes) -> gdb_values.ReadBytes:
+    """Reads the bytes of the window, which begins at that address."""
+
+    def read(address: int, size: int, which: bool) -> Optional[bytes]:
+        at, data = address - window, after if which else before
+        return data[at : at + size] if 0 <= at <= len(data) - size else None
+
+    return read
+
+
+def _typed(what: Object, address: int) -> Optional[Variable]:
     if what.type is not None:
-        return gdb_places.Variable(what.name, what.address, what.type)
+        return Variable(what.name, what.address, what.type, what.length)
     return gdb_places.variable(address)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Dict, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_settings, launch, render, text
+from gdb_uffd.client import gdb_settings, launch, render, render_json, text
 from gdb_uffd.client.gdb_session import Session, selected
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import look, say, say_json
@@ -39,14 +39,14 @@ def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) ->
     """The pages of the last call, or all since the snapshot."""
     report = last_report(session, which_all)
     if as_json:
-        names = Symbols(session, which_all)
-        say_json(render.report_json(report or _nothing(session), names))
+        names = Symbols(session, report, which_all)
+        say_json(render_json.report_json(report or _nothing(session), names))
         return
     if report is None:
         say("no pages dirtied: nothing has run yet")
         return
     wall_ms = None if which_all else session.wall_ms
-    names = Symbols(session, which_all)
+    names = Symbols(session, report, which_all)
     say(*render.report_lines(report, names, look(), wall_ms, every_line))
 
 

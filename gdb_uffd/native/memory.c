@@ -190,6 +190,10 @@ int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size
 		rc = poke(pager, address, from, part);
 		if (rc < 0)
 			return rc;
+		/* An argument that gdb puts where its malloc made room is not the program's doing. */
+		struct written *w = pages_written(&pager->pages, page);
+		if (w && w->after_malloc)
+			memcpy(w->after_malloc + (address - page), from, part);
 		for (size_t i = 0; i < pager->breakpoint_count; i++) {
 			/* gdb writes over an inserted breakpoint: what lies beneath changes. */
 			struct breakpoint *b = &pager->breakpoints[i];

@@ -115,6 +115,7 @@ class Accounts:
             layout_changed=bool(pager.layout_changed),
             notes=self._notes(keep, kernel_kept),
             streamed=len(output) - unseen,
+            tid=open_.tid,
         )
         self.detail.note(made, open_.tid, functools.partial(self._stack, open_), open_.brk)
         return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
@@ -23,6 +24,9 @@ DT_PLTRELSZ, DT_PLTGOT = 2, 3  # gABI, "Dynamic Section"
 RELA_BYTES = 24  # sizeof(Elf64_Rela)
 GOT_RESERVED = 24  # the first three slots are the linker's own (psABI 5.2)
 MAX_BLOCKS = 1024  # thread-local blocks of one thread
+_LINKER = re.compile(r"/(ld-[^/]*|ld64[^/]*|ld)\.so[^/]*$")
+"""File names of glibc's dynamic linker; its counters change when it binds a function."""
+
 TCB = "(struct pthread)"
 """Stands for a variable's name in the block at the thread pointer."""
 
@@ -86,6 +90,8 @@ class Owners:
         self, runs: List[Run], mapping: str, words: Callable[[], List[Range]]
     ) -> List[Run]:
         """`runs` on a page of a file's data, with the roles of those that are not the program's."""
+        if _LINKER.search(mapping):
+            return [dataclasses.replace(run, role="linker") for run in runs]
         slots = self._linker_slots()
         index = bisect_right(slots, (runs[-1].address, 1 << 65)) - 1
         cuts: List[Tuple[int, int, str]] = []

@@ -67,6 +67,18 @@ class _Node:
     parent: Optional["_Node"] = None
 
 
+@dataclass(frozen=True)
+class _Hit:
+    """A pointer into a wanted block: its value and target type, the object that it stands in and
+    which of its pointers it is; no `step` where the root itself lies in the block."""
+
+    rank: int
+    value: int
+    target: int
+    node: _Node
+    step: Optional[Tuple[int, int]]
+
+
 class Graph:
     """The types that gdb has told of, by number."""
 
@@ -104,23 +116,25 @@ class Search:
         self._after = after
         self._wanted = sorted(wanted)
         self._starts = [start for start, _ in self._wanted]
-        self._best: Dict[int, Tuple[int, _Node, int, int, Tuple[int, int]]] = {}
+        self._best: Dict[int, _Hit] = {}
         self._seen: Set[Tuple[int, int]] = set()
         self._queue: Deque[_Node] = deque()
 
     def run(self, roots: Sequence[Tuple[int, int]]) -> Dict[int, Path]:
         """The best path to each block that was reached, by the block's start."""
         for number, (address, type_) in enumerate(roots):
-            self._add(_Node(address, type_, 1, number))
+            root = _Node(address, type_, 1, number)
+            self._claim(root, None, address, type_)
+            self._add(root)
         looked = since = 0
         while self._queue and looked < NODES_MAX and since < AFTER_HIT_MAX:
             self._look(self._queue.popleft())
             looked += 1
             if len(self._best) == len(self._wanted):
                 since += 1
-                if all(best[0] == 0 for best in self._best.values()):
+                if all(best.rank == 0 for best in self._best.values()):
                     break
-        return {start: self._path(*best[1:]) for start, best in self._best.items()}
+        return {start: self._path(best) for start, best in self._best.items()}
 
     def _add(self, node: _Node) -> None:
         known = 0 <= node.type < len(self._shapes)
@@ -149,14 +163,18 @@ class Search:
                 step = (element, -1 - index)
                 self._add(_Node(at, type_, number, node.root, node.depth + 1, step, node))
 
-    def _follow(self, node: _Node, step: Tuple[int, int], value: int, target: int) -> None:
+    def _claim(self, node: _Node, step: Optional[Tuple[int, int]], value: int, target: int) -> None:
+        """Note what a pointer reaches, unless a better one is known."""
         found = bisect_right(self._starts, value) - 1
         if found >= 0 and value < self._wanted[found][0] + self._wanted[found][1]:
             start, size = self._wanted[found]
             rank = self._rank(start, size, value, target)
             best = self._best.get(start)
-            if best is None or rank < best[0]:
-                self._best[start] = (rank, node, value, target, step)
+            if best is None or rank < best.rank:
+                self._best[start] = _Hit(rank, value, target, node, step)
+
+    def _follow(self, node: _Node, step: Tuple[int, int], value: int, target: int) -> None:
+        self._claim(node, step, value, target)
         if target < 0 or (value, target) in self._seen or target >= len(self._shapes):
             return
         shape = self._shapes[target]
@@ -189,12 +207,13 @@ class Search:
             return 1
         return max(1, min((size - 8) // shape.size, ELEMENTS_MAX))
 
-    def _path(self, node: _Node, value: int, target: int, step: Tuple[int, int]) -> Path:
-        steps = [step]
-        at: Optional[_Node] = node
+    def _path(self, hit: _Hit) -> Path:
+        node, steps = hit.node, []
         if node.depth >= STEPS_MAX:
-            return Path(-1, (), value, target, self._after)
-        while at is not None and at.parent is not None:
-            steps.append(at.step)
-            at = at.parent
-        return Path(node.root, tuple(reversed(steps)), value, target, self._after)
+            return Path(-1, (), hit.value, hit.target, self._after)
+        if hit.step is not None:
+            steps.append((node.address, *hit.step))
+        while node.parent is not None:
+            steps.append((node.parent.address, *node.step))
+            node = node.parent
+        return Path(node.root, tuple(reversed(steps)), hit.value, hit.target, self._after)

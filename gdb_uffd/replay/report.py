@@ -75,7 +75,7 @@ class Builder:
             first_write=first,
             runs=runs,
             more_runs=more,
-            around=self._around(change, runs) if place.kind in ("data", "tls") else [],
+            around=self._around(change, runs) if place.kind != "stack" else [],
             bytes_above=above,
         )
 

@@ -76,7 +76,7 @@ _NAMED: Dict[bytes, Handler] = {
     b"vKill": _kill_process,
 }
 
-_CHANGING = frozenset((_NAMED[b"vCont"], *(_ONE_LETTER[ord(letter)] for letter in "CGMPSXcsZ")))
+_CHANGING = frozenset((_NAMED[b"vCont"], *(_ONE_LETTER[ord(letter)] for letter in "CMSXcsZ")))
 """What is refused while a view is on (quffd.view)."""
 
 _LONG = frozenset(b"qQv")
