@@ -47,7 +47,9 @@ void vessel_forget_desk(struct vessel *vessel)
 {
 	vessel_end(vessel, false);
 	desk_close(&vessel->desk, NULL);
+	desk_close(&vessel->past, NULL);
 	desk_init(&vessel->desk, &vessel->record);
+	desk_init(&vessel->past, &vessel->record);
 	forget_account(vessel);
 	vessel->out_len = 0;
 }
@@ -70,9 +72,9 @@ void vessel_note_past(struct vessel *vessel)
 		copy_desk(&vessel->past, &vessel->saved);
 }
 
-void vessel_copy_past(struct vessel *vessel, const struct vessel *other)
+void vessel_copy_desk(struct vessel *vessel, const struct vessel *other, bool past)
 {
-	copy_desk(&vessel->desk, &other->past);
+	copy_desk(&vessel->desk, past ? &other->past : &other->desk);
 }
 
 void vessel_note_granted(struct vessel *vessel, uint64_t nr)

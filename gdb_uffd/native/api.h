@@ -86,7 +86,7 @@ struct rule { uint8_t action; bool traced; int16_t result; uint8_t kind[6]; uint
 struct policy { struct rule rules[...]; int level; bool read_files, real_clock, ignore_locks; ...; };
 struct system_call { uint64_t nr; uint64_t args[6]; uint64_t pc; int table; ...; };
 struct captured { uint8_t argument; bool cut; uint16_t len; uint8_t bytes[...]; ...; };
-struct refused { struct system_call call; int error; uint32_t times; struct captured memory[2]; ...; };
+struct refused { struct system_call call; int error; uint32_t times, others; struct captured memory[2]; ...; };
 struct opened_name { uint16_t nr, len; bool cut; uint8_t bytes[...]; ...; };
 struct passed { uint64_t address; uint32_t value; int32_t owner; uint32_t times; ...; };
 struct record {
@@ -156,7 +156,7 @@ void vessel_end(struct vessel *vessel, bool keep);
 void vessel_deinit(struct vessel *vessel);
 void vessel_forget_desk(struct vessel *vessel);
 void vessel_note_past(struct vessel *vessel);
-void vessel_copy_past(struct vessel *vessel, const struct vessel *other);
+void vessel_copy_desk(struct vessel *vessel, const struct vessel *other, bool past);
 size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
 extern "Python" int own_file(void *context, const char *name);
 bool vessel_signal_is_fatal(struct vessel *vessel, int signal);

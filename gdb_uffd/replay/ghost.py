@@ -53,7 +53,8 @@ def make_ghost(real: Diversion, saved: SavedThreads, brk: Tuple[int, int], undo:
     except BaseException:
         ghost.close()
         raise
-    lib.vessel_copy_past(ghost.machine.vessel, real.machine.vessel)
+    past = undo is real.past.undo  # else it is to go on from now
+    lib.vessel_copy_desk(ghost.machine.vessel, real.machine.vessel, past)
     ghost.policy = real.policy
     ghost.machine.restore_brk(brk)
     ghost.threads.restore(saved)
