@@ -17,6 +17,7 @@ from gdb_uffd.client.gdb_images import Images
 from gdb_uffd.client.gdb_paths import Found, Paths, Root, element_of
 from gdb_uffd.client.gdb_printers import Difference
 from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_shapes import is_open_ended
 from gdb_uffd.client.gdb_view import memory
 from gdb_uffd.client.render import INNER, NEW
 from gdb_uffd.model import Block, CallReport, Run
@@ -204,10 +205,9 @@ class Blocks:
             if real == type_ or real.sizeof < type_.sizeof:
                 return
             base = found.place.text if found.place.closed else f"({found.place.text})"
-            top = _offset_to_top(found.address)
-            cast = f"dynamic_cast<{real} *>({found.place.text})" if top else f"({real} *) {base}"
-            found.place = Expression(cast, True, False)
-            found.address += top
+            # gdb 13's dynamic_cast goes astray from a second base class; its plain cast does not.
+            found.place = Expression(f"({gdb_types.bare_name(real)} *) {base}", True, False)
+            found.address += _offset_to_top(found.address)
             found.type, found.spreads = real, False
 
     def _beyond(self, job: _Job, found: Found, changed: List[int]) -> Draft:
@@ -253,13 +253,10 @@ class Blocks:
         found: Found, about: gdb_types.Info, changed: List[int]
     ) -> Optional[Tuple[Expression, gdb.Type, int]]:
         """The flexible array at the end of a structure, as long as it must be."""
-        if not about.fields:
+        if not is_open_ended(about):
             return None
         last = about.fields[-1]
-        inner = gdb_types.info(last.type)
-        if inner.code != gdb.TYPE_CODE_ARRAY or inner.count or last.bits:
-            return None
-        element = inner.plain.target()
+        element = gdb_types.info(last.type).plain.target()
         start = found.address + last.offset
         if element.sizeof <= 0 or changed[0] < start:
             return None
