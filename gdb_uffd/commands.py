@@ -7,7 +7,15 @@ from typing import List, Optional, Tuple, Type
 import gdb
 
 from gdb_uffd import commands_calls
-from gdb_uffd.client import gdb_call, gdb_hooks, gdb_session, gdb_settings, gdb_views
+from gdb_uffd.client import (
+    gdb_blocked,
+    gdb_call,
+    gdb_hooks,
+    gdb_policy,
+    gdb_session,
+    gdb_settings,
+    gdb_views,
+)
 from gdb_uffd.client.gdb_command import Command
 from gdb_uffd.client.gdb_util import flush_caches, pop_dummy_frames, quiet, say, user_errors
 from gdb_uffd.client.options import Parsed, split_files
@@ -60,6 +68,7 @@ class Spawn(Command):
         """Start the server and connect."""
         gdb_hooks.define_hooks()
         gdb_session.spawn(*split_files(parsed.rest, self.usage))
+        gdb_policy.sync(gdb_session.current())
 
 
 class Call(Command):
@@ -274,5 +283,6 @@ def register() -> None:
         )
     _registered.extend([Uffd(), _SettingsPrefix("set"), _SettingsPrefix("show")])
     _registered.extend(command() for command in COMMANDS)
-    gdb_settings.register()
+    gdb_settings.register(gdb_policy.SETTINGS)
     gdb_hooks.install()
+    gdb_blocked.install()

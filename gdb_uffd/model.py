@@ -273,6 +273,8 @@ class CallReport:
     notes: List[str] = field(default_factory=list)  # what else the user must know, a line each
     streamed: int = 0  # bytes of `output` (UTF-8) that the client was shown while it ran
     asked: List[str] = field(default_factory=list)  # system calls that it was granted, "brk"
+    blocked: Optional[Dict[str, Any]] = None  # the wait it ended at: replay/waiting.py, describe
+    unsound: List[str] = field(default_factory=list)  # why it proves nothing (`ignore-locks`)
     blocks: List[Block] = field(default_factory=list)  # sorted by start
     heap: Optional[HeapTotals] = None  # None where malloc's heap cannot be understood
     mapped_bytes: int = 0

@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import render, render_json
+from gdb_uffd.client import gdb_blocked, render, render_json
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
@@ -220,6 +220,7 @@ def _watch_stops(outcome: Outcome) -> Iterator[None]:
             with contextlib.suppress(gdb.error):
                 if gdb.newest_frame().type() != gdb.DUMMY_FRAME:
                     outcome.stop = _describe(None)
+                    gdb_blocked.note_selected()
 
     gdb.events.stop.connect(on_stop)
     # Asking for the frame costs a tenth of a millisecond, so only where it is needed.
@@ -290,6 +291,8 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
         why = f"touched memory that was not recorded: {one_line(report.unavailable)}"
         if stop is not None:
             why += f", in {stop.where}"
+    elif report.blocked and gdb_blocked.text(session):
+        why = gdb_blocked.text(session)
     elif report.ended:
         # What the server advises holds where the program still stands there.
         why = one_line(report.ended if report.kept else report.ended.split(";", 1)[0])
@@ -343,4 +346,6 @@ def call_object(
                 "where": outcome.stop.where,
                 "backtrace": outcome.stop.backtrace,
             }
+    if report.blocked:
+        head["blocked"] = gdb_blocked.described(session) or report.blocked
     return {**head, **data}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import re
 from typing import Optional
 
 import gdb
 
-from gdb_uffd.client import gdb_places, gdb_session, gdb_settings, gdb_types
+from gdb_uffd.client import gdb_blocked, gdb_places, gdb_session, gdb_settings, gdb_types
 from gdb_uffd.client.gdb_util import look, quiet, say
 from gdb_uffd.client.render import summary_line
 from gdb_uffd.client.wire import parse_summary
@@ -102,6 +103,8 @@ def after_command() -> None:
     session.wall_ms = None
     if summary is None or not gdb_settings.report():
         return
+    if summary.ended and gdb_blocked.text(session):
+        summary = dataclasses.replace(summary, ended=gdb_blocked.text(session))
     if summary.pages or summary.refused or summary.ended or summary.unavailable:
         say(summary_line(summary, look()))
 

@@ -92,6 +92,11 @@ def find(number: int) -> Optional[Session]:
     return _sessions.get(number)
 
 
+def sessions() -> List[Session]:
+    """All of them."""
+    return list(_sessions.values())
+
+
 def selected() -> Optional[Session]:
     """The selected inferior's session, or None."""
     return _sessions.get(gdb.selected_inferior().num) if _sessions else None

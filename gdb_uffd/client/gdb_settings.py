@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Dict, Union
+from typing import Callable, Dict, Tuple, Union
 
 import gdb
 
 
-class _Setting(gdb.Parameter):
+class Setting(gdb.Parameter):
     """A parameter whose `show` line is one sentence, on every gdb from 12."""
 
     sentence = "{}"
@@ -21,7 +21,7 @@ class _Setting(gdb.Parameter):
         return self.sentence.format(svalue)
 
 
-class Report(_Setting):
+class Report(Setting):
     """Whether `print f ()` and its like are followed by a line that says what they dirtied.
 
     The line is printed after each gdb command that called a function of a uffd inferior,
@@ -36,7 +36,7 @@ class Report(_Setting):
         self.value = True
 
 
-class Python(_Setting):
+class Python(Setting):
     """The Python interpreter that runs the server (it needs gdb_uffd installed).
 
     Empty (the default): $GDB_UFFD_PYTHON, else the .venv of the checkout, else the
@@ -51,7 +51,7 @@ class Python(_Setting):
         self.value = ""
 
 
-class DiffContext(_Setting):
+class DiffContext(Setting):
     """How many equal lines `uffd diff` shows around each line that differs.
 
     A line is 16 bytes; 0 (the default) shows only what differs."""
@@ -65,12 +65,18 @@ class DiffContext(_Setting):
         self.value = 0
 
 
-_all: Dict[str, _Setting] = {}
+_all: Dict[str, Setting] = {}
 
 
-def register() -> None:
-    """Make the parameters; the prefixes `set uffd` and `show uffd` must exist."""
-    for name, kind in (("report", Report), ("python", Python), ("diff-context", DiffContext)):
+Settings = Tuple[Tuple[str, Callable[[], Setting]], ...]
+
+SETTINGS: Settings = (("report", Report), ("python", Python), ("diff-context", DiffContext))
+
+
+def register(more: Settings = ()) -> None:
+    """Make the parameters, and those of other modules; the prefixes `set uffd` and `show uffd`
+    must exist."""
+    for name, kind in (*SETTINGS, *more):
         _all[name] = kind()
 
 
@@ -79,21 +85,22 @@ def names() -> "list[str]":
     return list(_all)
 
 
-def _value(name: str) -> Union[bool, int, str, None]:
-    value = _all[name].value
-    return value if isinstance(value, (bool, int, str)) else None
+def value(name: str) -> Union[bool, int, str, None]:
+    """The parameter's value; None where gdb says "unlimited"."""
+    found = _all[name].value
+    return found if isinstance(found, (bool, int, str)) else None
 
 
 def report() -> bool:
     """`set uffd report`."""
-    return bool(_value("report"))
+    return bool(value("report"))
 
 
 def python() -> str:
     """`set uffd python`, "" when it is not set."""
-    return str(_value("python") or "")
+    return str(value("python") or "")
 
 
 def diff_context() -> int:
     """`set uffd diff-context`."""
-    return int(_value("diff-context") or 0)
+    return int(value("diff-context") or 0)

@@ -163,6 +163,7 @@ def _verdict_lines(report: CallReport, namer: Namer, look: Look) -> List[str]:
 def notes(report: CallReport) -> List[str]:
     """What went otherwise than on the live process, one line each."""
     lines = [f"  refused: {one_line(text)}" for text in report.refused]
+    lines += [f"  unsound: {one_line(text)}" for text in report.unsound]
     if report.unavailable:
         lines.append(f"  touched a page that was not recorded: {one_line(report.unavailable)}")
     if report.layout_changed and not report.kept:
@@ -190,6 +191,10 @@ def summary_line(summary: Summary, look: Look) -> str:
     parts = [what + (", kept" if summary.pages else "")]
     for text in summary.refused[:2]:
         parts.append(f"refused {one_line(text)}")
+    if len(summary.refused) > 2:
+        parts.append(f"{len(summary.refused) - 2} more refused")
+    for text in summary.unsound[:1]:
+        parts.append(f"unsound: {one_line(text)}")
     if summary.unavailable:
         parts.append(f"touched a page not recorded: {one_line(summary.unavailable)}")
     if summary.ended:

@@ -92,6 +92,8 @@ def report_json(report: CallReport, namer: Namer) -> Dict[str, Any]:
             {"start": hex(b.start), "size": b.size, "state": b.state} for b in report.blocks
         ],
         "refused": report.refused,
+        "asked": report.asked,
+        "unsound": report.unsound,
         "ended": report.ended or None,
         "unavailable": report.unavailable or None,
         "layout_changed": report.layout_changed,

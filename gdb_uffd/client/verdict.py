@@ -92,6 +92,7 @@ def is_pure(report: CallReport) -> bool:
         or report.output
         or report.asked
         or report.refused
+        or report.unsound
         or report.ended
         or report.unavailable
     )
@@ -115,6 +116,8 @@ def phrases(report: CallReport, thread: Callable[[int], str]) -> List[str]:
     for what, calls in (("asked the kernel for", report.asked), ("was refused", report.refused)):
         if calls:
             parts.append(f"{what} {_few([_name(call) for call in calls])}")
+    if report.unsound:
+        parts.append("unsound")
     return parts
 
 

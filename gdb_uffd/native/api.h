@@ -20,12 +20,17 @@
 #define RUN_GONE ...
 #define RUN_WAITING ...
 #define RUN_KILLING ...
+#define RUN_TIMEOUT ...
+#define RUN_MEMORY ...
 #define RUN_WATCH ...
 #define TOUCH_READ ...
 #define TOUCH_WRITE ...
 #define TOUCH_RUN ...
 #define WATCH_BYTES_MAX ...
 #define REFUSED_MAX ...
+#define RULES ...
+#define OPENED_NAMES_MAX ...
+#define DESCRIPTORS_MAX ...
 #define STACK_WORDS ...
 
 struct error { char text[256]; ...; };
@@ -55,7 +60,10 @@ struct pager {
 	struct regions regions, recorded, at_tx;
 	struct pages pages;
 	bool running, layout_changed, in_malloc;
-	uint64_t faults, fault_ns, fed, lost_page;
+	uint64_t faults, fault_ns, fed, lost_page, limit;
+	bool user_mode_only;
+	uint64_t planted[...];
+	size_t planted_count;
 	struct fed fed_log;
 	struct touches touches;
 	struct watch watch;
@@ -74,17 +82,55 @@ int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size
 int pager_breakpoint_insert(struct pager *pager, uint64_t address);
 int pager_breakpoint_remove(struct pager *pager, uint64_t address);
 
-struct refused { int64_t nr; uint64_t args[6]; int error; ...; };
-struct run { int end, signal, status; bool interrupted, stepped; uint64_t pc, address, low, high; int64_t call; uint8_t siginfo[128]; ...; };
+struct rule { uint8_t action; bool traced; int16_t result; uint8_t kind[6]; uint16_t size[6]; ...; };
+struct policy { struct rule rules[...]; int level; bool read_files, real_clock, ignore_locks; ...; };
+struct system_call { uint64_t nr; uint64_t args[6]; uint64_t pc; int table; ...; };
+struct captured { uint8_t argument; bool cut; uint16_t len; uint8_t bytes[...]; ...; };
+struct refused { struct system_call call; int error; uint32_t times; struct captured memory[2]; ...; };
+struct opened_name { uint16_t nr, len; bool cut; uint8_t bytes[...]; ...; };
+struct passed { uint64_t address; uint32_t value; int32_t owner; uint32_t times; ...; };
+struct record {
+	int pid, tid, ppid, pgrp, sid;
+	uint32_t uid, euid, gid, egid;
+	int64_t realtime_ns, monotonic_ns, cpu_ns;
+	char uname[6][65];
+	char cwd[...], executable[...], name[...];
+	uint8_t descriptors[...];
+	...;
+};
+struct desk { uint64_t elapsed_ns; char cwd[...]; ...; };
+struct run {
+	int end, signal, status;
+	bool interrupted, stepped;
+	uint64_t pc, address, low, high;
+	int64_t call;
+	uint8_t siginfo[128];
+	...;
+};
 struct vessel {
 	int pid;
-	int output_fd, how;
+	int output_fd, listener, how;
 	uint64_t gate, gate_bytes;
 	struct error error;
-	int recorded_pid, recorded_tid;
+	struct policy policy;
+	struct record record;
+	struct desk desk;
 	uint64_t brk_start, brk_now;
 	struct refused refused[...];
-	uint32_t refused_count;
+	uint32_t refused_count, refused_more;
+	uint32_t granted[...];
+	uint16_t granted_order[...];
+	uint32_t granted_count;
+	struct opened_name opened[...];
+	uint32_t opened_count;
+	const int32_t *tids;
+	uint32_t tid_count;
+	struct passed passed[...];
+	uint32_t passed_count;
+	size_t out_len;
+	uint64_t deadline_ns;
+	int (*own_file)(void *context, const char *name);
+	void *own_context;
 	bool hardware, kernel_changed, at_exit;
 	...;
 };
@@ -104,6 +150,15 @@ int vessel_get_debug_register(struct vessel *vessel, int number, uint64_t *value
 int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64_t high);
 int vessel_wait(struct vessel *vessel, int control_fd, struct run *run);
 int vessel_interrupt(struct vessel *vessel);
+int vessel_step_over(struct vessel *vessel, uint64_t address);
+void vessel_begin(struct vessel *vessel);
+void vessel_end(struct vessel *vessel, bool keep);
+void vessel_deinit(struct vessel *vessel);
+void vessel_forget_desk(struct vessel *vessel);
+void vessel_note_past(struct vessel *vessel);
+void vessel_copy_past(struct vessel *vessel, const struct vessel *other);
+size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
+extern "Python" int own_file(void *context, const char *name);
 bool vessel_signal_is_fatal(struct vessel *vessel, int signal);
 
 struct change {

@@ -240,6 +240,9 @@ int pager_breakpoint_remove(struct pager *pager, uint64_t address)
 		struct breakpoint *b = &pager->breakpoints[i];
 		if (b->address != address)
 			continue;
+		for (size_t k = 0; k < pager->planted_count; k++)
+			if (pager->planted[k] == address)
+				return 0; /* ours as well */
 		uint64_t page = address & ~(PAGE_BYTES - 1);
 		const struct written *w = pages_written(&pager->pages, page);
 		uint8_t now = 0;
@@ -255,4 +258,12 @@ int pager_breakpoint_remove(struct pager *pager, uint64_t address)
 		return rc;
 	}
 	return 0;
+}
+
+int pager_plant(struct pager *pager, uint64_t address, bool in)
+{
+	for (size_t i = 0; i < pager->breakpoint_count; i++)
+		if (pager->breakpoints[i].address == address)
+			return poke(pager, address, in ? (const uint8_t[]){0xcc} : &pager->breakpoints[i].original, 1);
+	return -ENOENT;
 }

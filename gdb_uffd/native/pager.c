@@ -91,7 +91,7 @@ int pager_vessel_page(struct pager *pager, uint64_t page, uint8_t *to)
 
 /* The instruction and the stack pointer of the sleeping thread.  Documented in proc_pid_syscall(5):
  * "-1 SP PC" outside a system call, "NR A0 .. A5 SP PC" inside one. */
-static void read_access(struct pager *pager, struct access *who)
+void pager_read_access(struct pager *pager, struct access *who)
 {
 	char text[256];
 	ssize_t got = pread(pager->syscall_fd, text, sizeof(text) - 1, 0);
@@ -171,6 +171,23 @@ struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 	return w;
 }
 
+/* The page with the breakpoints that go in with it; -EFAULT when it cannot be read after all. */
+static int plant(struct pager *pager, uint64_t page, const uint8_t **from, uint8_t *scratch)
+{
+	for (size_t i = 0; i < pager->planted_count; i++) {
+		uint64_t offset = pager->planted[i] - page;
+		if (offset >= PAGE_BYTES || pager->breakpoint_count == BREAKPOINTS_MAX)
+			continue;
+		if (*from != scratch && safe_copy(scratch, *from, PAGE_BYTES) < 0)
+			return -EFAULT;
+		*from = scratch;
+		pager->breakpoints[pager->breakpoint_count++] =
+			(struct breakpoint){pager->planted[i], scratch[offset]};
+		scratch[offset] = 0xcc;
+	}
+	return 0;
+}
+
 int pager_feed(struct pager *pager, const struct region *region, uint64_t page, bool protect)
 {
 	uint8_t scratch[PAGE_BYTES];
@@ -190,10 +207,12 @@ int pager_feed(struct pager *pager, const struct region *region, uint64_t page, 
 	} else {
 		from = region_page(region, page, scratch);
 	}
+	if (plant(pager, page, &from, scratch) < 0)
+		return -EFAULT;
 	int rc = uffd_copy_page(pager->uffd, page, from, protect);
 	if (rc < 0)
 		return rc;
-	slot->present = true;
+	pages_set_present(&pager->pages, slot, region->kind == REGION_ZERO);
 	w = pages_written(&pager->pages, page);
 	if (w)
 		w->armed = protect;
@@ -228,9 +247,15 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 	int rc;
 
 	if (program)
-		read_access(pager, &who);
+		pager_read_access(pager, &who);
 	int writer = !program ? WRITER_GDB : pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
 	struct written *w = NULL;
+	if (program && !protected && pager->limit && pager->pages.grown >= pager->limit) {
+		/* Not answered: the signal ends the wait, and the touch comes again if it may go on. */
+		pager->over_limit = true;
+		kill(pager->vessel, SIGSTOP);
+		return;
+	}
 	if (write && !(w = pager_note_write(pager, page, writer, &who)))
 		goto lost;
 	bool watched = pager->watch.pages && watch_holds(&pager->watch, page);
@@ -241,6 +266,9 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 		rc = uffd_protect(pager->uffd, page, PAGE_BYTES, false);
 	} else {
 		const struct region *region = regions_find(&pager->regions, page);
+		if (region && region->kind == REGION_UNAVAILABLE && (region->flags & REGION_BORN) &&
+		    uffd_poison_page(pager->uffd, page) == 0)
+			return; /* behind the end of a file that it mapped: SIGBUS, as it should be */
 		if (!region || region->kind == REGION_UNAVAILABLE)
 			goto lost;
 		if (pager->touches.on && program)

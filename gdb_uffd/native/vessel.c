@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -23,9 +24,15 @@
 #include "gate.h"
 #include "uffd.h"
 
+#ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+#define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
+#endif
+#ifndef CLOSE_RANGE_CLOEXEC
+#define CLOSE_RANGE_CLOEXEC 4
+#endif
 #define USER_END 0x7ffffffff000ul /* TASK_SIZE_MAX of x86-64 with four-level paging */
 /* Runs in the parent's memory (vfork): system calls only. */
-static void __attribute__((noreturn)) child(int image, int null_fd, int out_fd)
+static void __attribute__((noreturn)) child(int image, int null_fd, int out_fd, const char *cwd)
 {
 	static char *const argv[] = {(char *)"vessel", NULL}, *const envp[] = {NULL};
 	struct rlimit none = {0, 0};
@@ -38,8 +45,17 @@ static void __attribute__((noreturn)) child(int image, int null_fd, int out_fd)
 	signal(SIGXFSZ, SIG_DFL);
 	/* Same addresses for the same mmap calls, each time a call is repeated. */
 	personality(ADDR_NO_RANDOMIZE);
-	if (dup2(null_fd, 0) < 0 || dup2(out_fd, 1) < 0 || dup2(out_fd, 2) < 0)
-		_exit(126);
+	if (out_fd >= 0) {
+		if (dup2(null_fd, 0) < 0 || dup2(out_fd, 1) < 0 || dup2(out_fd, 2) < 0)
+			_exit(126);
+		if (chdir(cwd) < 0 && chdir("/") < 0)
+			_exit(126);
+	} else {
+		/* It has no descriptor at all: those of the program lie in the server. */
+		for (int fd = 0; fd < 3; fd++)
+			close(fd);
+	}
+	syscall(SYS_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC);
 	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
 		_exit(125);
 	syscall(SYS_execveat, image, "", argv, envp, AT_EMPTY_PATH);
@@ -62,32 +78,42 @@ int vessel_wait_stop(struct vessel *vessel, int *status)
 	}
 }
 
+/* Its stdin is empty, its stdout and stderr a pipe to us: with `syscalls all` only. */
+static int make_pipe(struct vessel *vessel, int pipes[2])
+{
+	if (pipe2(pipes, O_CLOEXEC) < 0)
+		return fail(&vessel->error, errno, "pipe for the program's output");
+	fcntl(pipes[0], F_SETFL, O_NONBLOCK);
+	return 0;
+}
+
 static int spawn(struct vessel *vessel, int image)
 {
-	int pipes[2], status = 0;
+	int pipes[2] = {-1, -1}, status = 0;
 	sigset_t all, old;
 	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	if (null_fd < 0)
 		return fail(&vessel->error, errno, "/dev/null");
-	if (pipe2(pipes, O_CLOEXEC) < 0) {
+	if (vessel->policy.level == LEVEL_ALL && make_pipe(vessel, pipes) < 0) {
 		close(null_fd);
-		return fail(&vessel->error, errno, "pipe for the program's output");
+		return -EMFILE;
 	}
-	fcntl(pipes[0], F_SETFL, O_NONBLOCK);
 	/* The child must not run the parent's handlers in the parent's memory; and what it blocks
 	 * at exec it inherits, so it unblocks nothing here: the recorded mask is set later. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
 	pid_t pid = vfork();
 	if (pid == 0)
-		child(image, null_fd, pipes[1]);
+		child(image, null_fd, pipes[1], vessel->record.cwd);
 	int failed = errno;
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	close(null_fd);
-	close(pipes[1]);
+	if (pipes[1] >= 0)
+		close(pipes[1]);
 	if (pid < 0) {
-		close(pipes[0]);
+		if (pipes[0] >= 0)
+			close(pipes[0]);
 		return fail(&vessel->error, failed, "vfork");
 	}
 	vessel->pid = pid;
@@ -126,7 +152,8 @@ static size_t plan(const struct vessel *vessel, struct gate_call *calls)
 	/* Everything that exec made, but the gate.  (poll(2) works on a non-blocking userfaultfd only.) */
 	calls[count++] = call6(SYS_munmap, PAGE_BYTES, vessel->gate - PAGE_BYTES, 0, 0, 0);
 	calls[count++] = call6(SYS_munmap, gate_end, USER_END - gate_end, 0, 0, 0);
-	calls[count++] = call6(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK, 0, 0, 0, 0);
+	calls[count++] = call6(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK |
+			       (vessel->pager->user_mode_only ? UFFD_USER_MODE_ONLY : 0), 0, 0, 0, 0);
 	for (size_t i = 0, j; i < regions->count; i = j) {
 		const struct region *first = &regions->at[i];
 		for (j = i + 1; j < regions->count && same_mapping(&regions->at[j - 1], &regions->at[j]); j++)
@@ -164,12 +191,55 @@ static int uffd_from_device(struct vessel *vessel)
 	return rc < 0 ? rc : (int)calls[0].result;
 }
 
+/* The listener for notifications comes to us, and to us alone. */
+static int take_listener(struct vessel *vessel, int64_t number)
+{
+	struct gate_call calls[2] = {call6(SYS_close, (uint64_t)number, 0, 0, 0, 0), {.nr = -1}};
+
+	vessel->listener = (int)syscall(SYS_pidfd_getfd, vessel->pidfd, (int)number, 0);
+	if (vessel->listener < 0)
+		return fail(&vessel->error, errno, "pidfd_getfd");
+	int rc = gate_copy(vessel, calls, sizeof(calls), true);
+	return rc < 0 ? rc : gate_run(vessel, vessel->policy.rules[SYS_close].action != POLICY_RUN);
+}
+
+/* Out of the program's reach for good: no descriptor of ours, no capability, the filter. */
+static int shut_in(struct vessel *vessel, int64_t number, bool notify)
+{
+	uint64_t flags = notify ? SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV : 0;
+	struct gate_call calls[6] = {
+		call6(SYS_close, (uint64_t)number, 0, 0, 0, 0),
+		call6(SYS_prctl, PR_SET_NAME, vessel->gate + GATE_NAME_AT, 0, 0, 0),
+		call6(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+		call6(SYS_capset, vessel->gate + GATE_NOTHING_AT, vessel->gate + GATE_NOTHING_AT + 8, 0, 0, 0),
+		call6(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, vessel->gate + GATE_FILTER_AT, 0, 0),
+	};
+	int rc = vessel_batch(vessel, calls, 5);
+
+	if (rc == 0 && calls[4].result == -EINVAL && notify) { /* WAIT_KILLABLE_RECV: Linux 5.19 */
+		calls[0] = calls[4];
+		calls[0].args[1] = SECCOMP_FILTER_FLAG_NEW_LISTENER;
+		rc = vessel_batch(vessel, calls, 1);
+		calls[4] = calls[0];
+	}
+	if (rc < 0)
+		return rc;
+	if (calls[3].result < 0)
+		return fail(&vessel->error, (int)-calls[3].result, "dropping capabilities");
+	if (calls[4].result < 0) {
+		vessel->no_listener = notify; /* one is in use further out (a container's): without, then */
+		return fail(&vessel->error, (int)-calls[4].result, "seccomp filter");
+	}
+	rc = notify ? take_listener(vessel, calls[4].result) : 0;
+	return rc < 0 ? rc : gate_close(vessel);
+}
+
 static int take_uffd(struct vessel *vessel, int64_t number)
 {
 	uint64_t features = 0, present = 0;
 	int how;
 
-	if (number < 0) {
+	if (number < 0 && !vessel->pager->user_mode_only) {
 		vessel->how = 1;
 		number = uffd_from_device(vessel);
 	}
@@ -191,20 +261,6 @@ static int take_uffd(struct vessel *vessel, int64_t number)
 		close(uffd);
 		return fail(&vessel->error, -rc,
 			    "userfaultfd write-protection (Linux 5.7 or newer is needed)");
-	}
-	/* The program must find its own descriptor numbers, and no way to the pager. */
-	struct gate_call calls[5] = {
-		call6(SYS_close, (uint64_t)number, 0, 0, 0, 0),
-		call6(SYS_prctl, PR_SET_NAME, vessel->gate + GATE_NAME_AT, 0, 0, 0),
-		call6(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
-		call6(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, vessel->gate + GATE_FILTER_AT, 0, 0),
-	};
-	rc = vessel_batch(vessel, calls, 4);
-	if (rc == 0 && calls[3].result < 0)
-		rc = fail(&vessel->error, (int)-calls[3].result, "seccomp filter");
-	if (rc < 0) {
-		close(uffd);
-		return rc;
 	}
 	return uffd;
 }
@@ -236,13 +292,14 @@ static int build(struct vessel *vessel, struct gate_call *calls)
 	size_t count = plan(vessel, calls);
 
 	calls[count].nr = -1;
-	int image = gate_image(vessel, calls, count + 1);
+	bool notify = !vessel->no_listener;
+	int image = gate_image(vessel, calls, count + 1, notify);
 	if (image < 0)
 		return image;
 	int rc = spawn(vessel, image);
 	close(image);
 	if (rc == 0)
-		rc = gate_run(vessel);
+		rc = gate_run(vessel, false);
 	if (rc == 0)
 		rc = gate_copy(vessel, calls, count * sizeof(*calls), false);
 	if (rc == 0)
@@ -253,6 +310,8 @@ static int build(struct vessel *vessel, struct gate_call *calls)
 	if (uffd < 0)
 		return uffd;
 	rc = check_plan(vessel, calls, count, uffd);
+	if (rc == 0)
+		rc = shut_in(vessel, calls[PLAN_FIXED - 1].result, notify);
 	if (rc < 0) {
 		close(uffd);
 		return rc;
@@ -262,7 +321,8 @@ static int build(struct vessel *vessel, struct gate_call *calls)
 
 void vessel_init(struct vessel *vessel)
 {
-	*vessel = (struct vessel){.pidfd = -1, .output_fd = -1, .cpu = -1};
+	*vessel = (struct vessel){.pidfd = -1, .output_fd = -1, .listener = -1, .cpu = -1};
+	desk_init(&vessel->desk, &vessel->record);
 }
 
 int vessel_create(struct vessel *vessel, struct pager *pager)
@@ -270,12 +330,19 @@ int vessel_create(struct vessel *vessel, struct pager *pager)
 	size_t entries = pager->regions.count + PLAN_FIXED + 4;
 	uint64_t bytes = (entries * sizeof(struct gate_call) + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
 	struct gate_call *calls = calloc(entries, sizeof(*calls));
+	bool listener = !vessel->no_listener;
+	uint64_t features;
+	int how;
 
 	vessel->pager = pager;
 	vessel->pid = 0;
-	vessel->pidfd = vessel->output_fd = -1;
+	vessel->pidfd = vessel->output_fd = vessel->listener = -1;
 	vessel->cpu = -1;
 	vessel->how = 0;
+	vessel->alternate_size = 0;
+	vessel->timed_out = false;
+	pager->over_limit = false;
+	pager->user_mode_only = uffd_probe(&features, &how) == 0 && how == 2;
 	vessel->stop_sent = vessel->stop_stale = vessel->kernel_changed = false;
 	if (!calls)
 		return fail(&vessel->error, ENOMEM, "gate table");
@@ -289,6 +356,8 @@ int vessel_create(struct vessel *vessel, struct pager *pager)
 		struct error error = vessel->error;
 		vessel_destroy(vessel);
 		vessel->error = error;
+		if (listener && vessel->no_listener)
+			return vessel_create(vessel, pager);
 	}
 	return rc;
 }
@@ -309,5 +378,7 @@ void vessel_destroy(struct vessel *vessel)
 		close(vessel->pidfd);
 	if (vessel->output_fd >= 0)
 		close(vessel->output_fd);
-	vessel->pidfd = vessel->output_fd = -1;
+	if (vessel->listener >= 0)
+		close(vessel->listener);
+	vessel->pidfd = vessel->output_fd = vessel->listener = -1;
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from gdb_uffd.model import GPR, PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
@@ -12,7 +12,9 @@ from gdb_uffd.replay import stdio
 from gdb_uffd.replay.detail import Detail
 from gdb_uffd.replay.execution import Runner
 from gdb_uffd.replay.machine import Machine
-from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images, refused_lines
+from gdb_uffd.replay.record import facts_of
+from gdb_uffd.replay.refused import granted_lines, refused_lines
+from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images
 from gdb_uffd.replay.state import SavedThreads, Threads
 from gdb_uffd.replay.tape import Tape
 from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
@@ -30,11 +32,14 @@ class Transaction:
     fault_ns: int
     stdout_pending: bytes = b""
     calls: List[bool] = field(default_factory=list)  # under way, innermost last: gdb's malloc?
+    floors: Dict[int, int] = field(default_factory=dict)
+    """By the number of calls under way: the stack pointer with which the innermost began."""
     called: bool = False
     resumed: bool = False
     lost: bool = False
     tid: int = 0
     ended: str = ""
+    blocked: Optional[Dict[str, Any]] = None
     unavailable: str = ""
     tape: Tape = field(default_factory=Tape)
     fed_from: int = 0  # in the pager's list of fed pages
@@ -58,6 +63,10 @@ class Accounts:
             sum(s.end - s.start for s in self.snapshot.segments if s.kind != UNAVAILABLE)
             // PAGE_SIZE
         )
+
+    @functools.cached_property
+    def _descriptors(self) -> Mapping[int, str]:
+        return facts_of(self.snapshot).descriptors or {}
 
     @functools.cached_property
     def _stdout(self) -> Optional[int]:
@@ -97,7 +106,10 @@ class Accounts:
             fault_us=(pager.fault_ns - open_.fault_ns) / 1000,
             output=output.decode("utf-8", "replace"),
             pages=builder.pages(self._changes),
-            refused=refused_lines(self.machine.vessel),
+            refused=refused_lines(self.machine.vessel, self._descriptors),
+            asked=granted_lines(self.machine.vessel),
+            blocked=open_.blocked,
+            unsound=self._unsound(),
             ended=open_.ended,
             unavailable=open_.unavailable,
             layout_changed=bool(pager.layout_changed),
@@ -116,10 +128,20 @@ class Accounts:
         remade = self.machine.vessel.kernel_changed or self.machine.pager.layout_changed
         if not keep and remade and kernel_kept:
             notes.append(
-                "undoing it needed a new process: descriptors, signal handlers and timers of "
-                "kept calls are gone"
+                "undoing it needed a new process: signal handlers (with `syscalls all` also "
+                "descriptors and timers) of kept calls are gone"
             )
         return notes
+
+    def _unsound(self) -> List[str]:
+        """What the recorded process would not have done, a line each."""
+        vessel, lines = self.machine.vessel, []
+        tids = {thread.tid for thread in self.snapshot.threads}
+        for i in range(vessel.passed_count):
+            passed = vessel.passed[i]
+            owner = f"held by thread {passed.owner}" if passed.owner in tids else "which was held"
+            lines.append(f"went through the lock at {passed.address:#x}, {owner}")
+        return lines
 
     def _stack(self, open_: Transaction, tid: int) -> int:
         """A thread's stack pointer before gdb pushed a frame: what lies below was free."""

@@ -8,6 +8,7 @@ import time
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from gdb_uffd.model import (
+    GPR,
     CallReport,
     Mapping,
     MemoryUnavailable,
@@ -23,6 +24,7 @@ from gdb_uffd.replay.interface import Client, Resume, Stop
 from gdb_uffd.replay.layout import current_mappings
 from gdb_uffd.replay.machine import LOWEST_ADDRESS, Machine
 from gdb_uffd.replay.past import Past
+from gdb_uffd.replay.policy import Policy
 from gdb_uffd.replay.state import Threads
 from gdb_uffd.replay.views import View
 from gdb_uffd.trace.source import Snapshot
@@ -49,10 +51,46 @@ class Diversion:
         self.before_end: Optional[Callable[[int], None]] = None
         """Told the thread that ran, before an ended transaction is undone or committed."""
         self._loss = ""
+        self._filter_is_old = False
         self._kernel_kept = False  # kept calls left something in the vessel's kernel state
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
         self.past = Past(self.machine)
         self.accounts = Accounts(self.machine, self.threads, self.runner, self.read_memory)
+
+    # -- the policy ---------------------------------------------------------------------------
+
+    @property
+    def policy(self) -> Policy:
+        """What the program may do; another one can be set at any time."""
+        return self.machine.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        old = self.machine.policy
+        self.machine.use(policy)
+        if policy.filter_key() != old.filter_key():
+            self._filter_is_old = True
+            self._renew()
+
+    def _renew(self) -> None:
+        """Another vessel, with the filter that is wanted now; what was kept is kept."""
+        if not self._filter_is_old or (self._open is not None and self._open.explicit):
+            return  # `end` comes back here
+        self._filter_is_old = False
+        if not self.machine.running or self.machine.was_killed():
+            return
+        self.commit_pending()
+        self.threads.fetch()
+        check(lib.transaction_discard(self.machine.pager, True), doing="another process")
+        self.machine.destroy()
+        self.threads.forget_vessel()
+        self.breakpoints.forget_vessel()
+        self._kernel_kept = False
+
+    @property
+    def blocked(self) -> Optional[Dict[str, Any]]:
+        """The wait that the program stands before, if that is why it stopped."""
+        return self.runner.blocked
 
     # -- looking ------------------------------------------------------------------------------
 
@@ -147,6 +185,7 @@ class Diversion:
             stop = Stop(action.tid, signal.SIGKILL, message=KILLED, lost=True)
         if stop.message:
             open_.ended = stop.message
+        open_.blocked = self.blocked
         if self.runner.unavailable:
             open_.unavailable = self.runner.unavailable
         if stop.lost:
@@ -155,6 +194,9 @@ class Diversion:
             self._open = open_ if open_.explicit else None  # its end is still to be asked for
             return stop
         after = self.threads.get(stop.tid)  # whoever reports the stop needs them as well
+        left = self.runner.left(after.gpr[GPR["rsp"]]) if not stop.breakpoint else ""
+        if left:
+            open_.ended = f"{left}; {open_.ended}" if open_.ended else left
         seconds = time.perf_counter() - started
         open_.tape.ran(action, self.breakpoints, stop, after, seconds)
         return stop
@@ -165,6 +207,13 @@ class Diversion:
         self._materialise()
         open_.resumed = True
         open_.tid = action.tid
+        depth = len(open_.calls)
+        if depth and depth not in open_.floors:
+            open_.floors[depth] = self.threads.get(action.tid).gpr[GPR["rsp"]]
+        self.runner.floor = open_.floors.get(depth, 0)
+        before = open_.saved.changed.get(action.tid) or self.snapshot.thread(action.tid).registers
+        self.runner.base = before.gpr[GPR["rsp"]]
+        self.machine.vessel.deadline_ns = self.policy.deadline_ns() if depth else 0
         return open_
 
     # -- transactions -------------------------------------------------------------------------
@@ -177,8 +226,7 @@ class Diversion:
                 pager.fault_ns, fed_from=pager.fed_log.count,
             )  # fmt: skip
             self.runner.output.clear()
-            self.machine.vessel.refused_count = 0
-            self.machine.vessel.kernel_changed = False
+            lib.vessel_begin(self.machine.vessel)
         return self._open
 
     def begin(self) -> None:
@@ -218,7 +266,8 @@ class Diversion:
         calls = self._open.calls if self._open is not None else []
         if self._open is not None:
             self._open.tape.ended()
-        if calls:
+        if calls and self._open is not None:
+            self._open.floors.pop(len(calls), None)
             calls.pop()
         outer = bool(calls) and calls[-1]
         if self.machine.pager.in_malloc and not outer:
@@ -247,10 +296,12 @@ class Diversion:
         self.past.closing(open_, report, self._kernel_kept)
         if keep:
             check(lib.transaction_commit(self.machine.pager), doing="keeping the call's effects")
+            lib.vessel_end(self.machine.vessel, True)
             self._kernel_kept |= bool(self.machine.vessel.kernel_changed)
         else:
             self._discard(open_)
         self.last_report = report
+        self._renew()
         return report
 
     def commit_pending(self) -> Optional[CallReport]:
@@ -268,6 +319,7 @@ class Diversion:
             self.machine.destroy()
             self.breakpoints.forget_vessel()
             self._kernel_kept = False
+        lib.vessel_end(self.machine.vessel, False)
         self.threads.restore(open_.saved)
         self.machine.restore_brk(open_.brk)
         self._disturbed = self.machine.running or self._dirty_pages() > 0

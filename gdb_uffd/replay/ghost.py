@@ -53,6 +53,8 @@ def make_ghost(real: Diversion, saved: SavedThreads, brk: Tuple[int, int], undo:
     except BaseException:
         ghost.close()
         raise
+    lib.vessel_copy_past(ghost.machine.vessel, real.machine.vessel)
+    ghost.policy = real.policy
     ghost.machine.restore_brk(brk)
     ghost.threads.restore(saved)
     return ghost

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Protocol, Sequence
+from typing import Any, Dict, List, Optional, Protocol, Sequence
 
 from gdb_uffd.model import CallReport, Mapping, Registers
 from gdb_uffd.replay.reach import State
@@ -67,6 +67,14 @@ class Diversion(Protocol):
     """A snapshot that can run.  No process exists until the first resume or write."""
 
     snapshot: Snapshot
+
+    policy: Any
+    """What the program may do (replay/policy.py, Policy); another one can be set at any time."""
+
+    @property
+    def blocked(self) -> Optional[Dict[str, Any]]:
+        """The wait that the last stop stands before (replay/waiting.py, describe), or None."""
+        ...
 
     @property
     def alive(self) -> bool:

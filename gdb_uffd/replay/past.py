@@ -41,6 +41,7 @@ class Past:
         """`open_` ends, `report.kept` tells how; call before its before-images are given up."""
         if open_.resumed:
             lib.undo_deinit(self.undo)
+            lib.vessel_note_past(self._machine.vessel)
             fed = open_.fed_from, int(self._machine.pager.fed_log.count)
             self._last = LastRun(
                 open_.tape, open_.tid, open_.saved, open_.brk, report, kernel_kept, fed

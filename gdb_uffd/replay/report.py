@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from typing import Any, List, Optional, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, DirtyPage, FirstWrite, Run, page_floor
@@ -33,47 +32,6 @@ _WRITERS = (
     (lib.WRITER_GDB, "gdb"),
     (lib.WRITER_MALLOC, "malloc"),
 )
-
-_SYSCALLS = {
-    25: "mremap", 28: "madvise", 142: "sched_setparam", 144: "sched_setscheduler",
-    203: "sched_setaffinity", 302: "prlimit64", 314: "sched_setattr", 434: "pidfd_open",
-    440: "process_madvise", 448: "process_mrelease", 141: "setpriority", 251: "ioprio_set",
-    312: "kcmp", 256: "migrate_pages", 279: "move_pages", 9: "mmap", 10: "mprotect", 11: "munmap",
-    56: "clone", 57: "fork", 58: "vfork", 59: "execve", 62: "kill", 101: "ptrace",
-    129: "rt_sigqueueinfo", 200: "tkill", 234: "tgkill", 297: "rt_tgsigqueueinfo",
-    310: "process_vm_readv", 311: "process_vm_writev", 322: "execveat", 323: "userfaultfd",
-    424: "pidfd_send_signal", 435: "clone3",
-}  # fmt: skip
-"""Numbers of arch/x86/entry/syscalls/syscall_64.tbl that the policy can refuse."""
-
-CLONE_VM = 0x100  # <linux/sched.h>
-
-_SIGNED_ARGUMENTS = {62: 2, 200: 2, 234: 3}  # how many to show
-
-
-def system_call_name(number: int) -> str:
-    """ "mmap"; "system call 999" for one whose name is not known here."""
-    return _SYSCALLS.get(number, f"system call {number}")
-
-
-def refused_lines(vessel: Any) -> List[str]:
-    """One line for each refused system call, "kill(1, 9) -> EPERM"; repeats are counted."""
-    lines: List[str] = []
-    for i in range(min(vessel.refused_count, lib.REFUSED_MAX)):
-        call = vessel.refused[i]
-        shown = _SIGNED_ARGUMENTS.get(call.nr, 0)
-        arguments = ", ".join(str(int(ffi.cast("int", call.args[k]))) for k in range(shown))
-        name = system_call_name(call.nr)
-        if name == "clone" and not call.args[0] & CLONE_VM:
-            name = "fork"  # as the C library makes it
-        lines.append(f"{name}({arguments}) -> {errno.errorcode.get(call.error, call.error)}")
-    if vessel.refused_count > lib.REFUSED_MAX:
-        lines.append(f"and {vessel.refused_count - lib.REFUSED_MAX} more")
-    out: List[str] = []
-    for line in dict.fromkeys(lines):
-        times = lines.count(line)
-        out.append(line if times == 1 else f"{line} ({times} times)")
-    return out
 
 
 class Builder:

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Optional
 
 from gdb_uffd import __version__
 from gdb_uffd.model import PROTOCOL_VERSION, CallReport, UffdError, to_json
-from gdb_uffd.server import private_calls, private_names
+from gdb_uffd.server import private_calls, private_names, private_policy
 from gdb_uffd.server.session import Session
 
 Arguments = Dict[str, Any]
@@ -78,6 +78,7 @@ def summary(report: CallReport) -> Dict[str, Any]:
         "ended": report.ended,
         "unavailable": report.unavailable,
         "refused": report.refused,
+        "unsound": report.unsound,
     }
 
 
@@ -188,4 +189,5 @@ _VERBS: Dict[str, Verb] = {
     "mappings": _mappings,
     "reset": _reset,
     **private_names.VERBS,
+    **private_policy.VERBS,
 }

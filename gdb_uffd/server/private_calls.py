@@ -155,7 +155,7 @@ def _why_next(session: Session, _arguments: Arguments) -> Any:
 
 def system_call_name(number: int) -> str:
     """ "read", "system call 999" for one without a known name, "" for none."""
-    from gdb_uffd.replay.report import system_call_name as name
+    from gdb_uffd.replay.syscalls import name
 
     return name(number) if number >= 0 else ""
 

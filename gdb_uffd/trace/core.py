@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import mmap
 import os
 import stat
@@ -26,8 +27,9 @@ from gdb_uffd.model import (
     ThreadState,
     UffdError,
 )
-from gdb_uffd.trace import elf, executable, places, symbols, tls
+from gdb_uffd.trace import elf, executable, facts, places, symbols, tls
 from gdb_uffd.trace.elf import ElfError
+from gdb_uffd.trace.facts import ProcessFacts
 from gdb_uffd.trace.files import FileCache, Module, close_map, printable
 from gdb_uffd.trace.layout import Dumped, Load, Plan, build, make_loads
 from gdb_uffd.trace.notes import Notes, read_notes
@@ -65,6 +67,8 @@ class CoreSnapshot:
         self.path = path
         self.pid = notes.pid
         self.auxv = notes.auxv
+        self._notes = notes
+        self.recorded_ns = 0  # when it was written, by the file's time
         self.threads: Sequence[ThreadState] = notes.threads
         self.executable = main.file.path if main is not None and main.file is not None else ""
         self.warnings = warnings
@@ -86,6 +90,26 @@ class CoreSnapshot:
         self._places = places.Places(
             self.mappings, modules, self.threads, self.pid, heap, stack, self.read, self.symbol
         )
+
+    @functools.cached_property
+    def facts(self) -> ProcessFacts:
+        """Who the process was; the clock by the time of the file, which is all there is."""
+        notes, ids = self._notes, facts.auxv_values(self._notes.auxv)
+        return ProcessFacts(
+            ppid=notes.ppid, pgrp=notes.pgrp, sid=notes.sid,
+            uid=ids.get(facts.AT_UID, notes.uid), euid=ids.get(facts.AT_EUID, notes.uid),
+            gid=ids.get(facts.AT_GID, notes.gid), egid=ids.get(facts.AT_EGID, notes.gid),
+            name=notes.name, realtime_ns=self.recorded_ns, cpu_ns=notes.cpu_ns,
+            cwd=facts.working_directory(self.read, self.symbol),
+            release=facts.kernel_release(ids.get(AT_SYSINFO_EHDR, 0), self._read_image),
+        )  # fmt: skip
+
+    def _read_image(self, address: int, length: int) -> bytes:
+        """As elf.Image wants it."""
+        try:
+            return self.read(address, length)
+        except UffdError as error:
+            raise ElfError(str(error)) from error
 
     def _patch_vdso(self, vdso: int) -> None:
         """Name [vdso] and give its segment the patched image."""
@@ -314,7 +338,7 @@ def _open(
         )
     problems += _truncation(core, loads)
     problems += executable.file_warnings(found, made)
-    return CoreSnapshot(
+    snapshot = CoreSnapshot(
         path,
         notes,
         core,
@@ -324,6 +348,8 @@ def _open(
         (mappings, made),
         [f"{shown}: {p}" if p[:1] != "/" else p for p in problems[:MAX_WARNINGS]],
     )
+    snapshot.recorded_ns = mtime_ns
+    return snapshot
 
 
 def _left_out(notes: Notes, dumped: Dumped, modules: Sequence[Module]) -> bool:
