@@ -10,7 +10,7 @@ import time
 from typing import Any, Dict, List, Sequence, Tuple
 
 from gdb_uffd import __version__
-from gdb_uffd.client import gdb_call, gdb_last, html_page, render
+from gdb_uffd.client import gdb_call, gdb_last, html_page, render, render_json
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import say
@@ -71,7 +71,7 @@ def collect(session: Session) -> html_page.Content:
     if last is not None:
         data = gdb_call.call_object(session, last.report, last.outcome, last.expression)
     else:
-        data = render.report_json(report, Symbols(session))
+        data = render_json.report_json(report, Symbols(session, report))
     starts = [page.start for page in report.pages if page.bytes_changed]
     return html_page.Content(
         data=data,
