@@ -7,10 +7,10 @@ import os
 import shlex
 import tempfile
 import time
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 from gdb_uffd import __version__
-from gdb_uffd.client import gdb_call, gdb_last, html_page, render, render_json
+from gdb_uffd.client import gdb_call, gdb_last, html_page, render, render_json, verdict
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import say
@@ -75,7 +75,7 @@ def collect(session: Session) -> html_page.Content:
     starts = [page.start for page in report.pages if page.bytes_changed]
     return html_page.Content(
         data=data,
-        verdict=_verdict(data, report, session),
+        verdict=_verdict(report, session),
         core=session.ready.core,
         executable=session.ready.executable,
         mappings=parse_mappings(session.request("mappings")),
@@ -85,9 +85,12 @@ def collect(session: Session) -> html_page.Content:
     )
 
 
-def _verdict(data: Dict[str, Any], report: CallReport, session: Session) -> Sequence[str]:
+def _verdict(report: CallReport, session: Session) -> Sequence[str]:
     program, _ = render.split_pages(report)
-    return [render.count_line(report, len(program), session.wall_ms)]
+    return [
+        verdict.text(report, Symbols(session, report).thread),
+        render.count_line(report, len(program), session.wall_ms),
+    ]
 
 
 def _fed(session: Session) -> List[Tuple[int, int]]:
