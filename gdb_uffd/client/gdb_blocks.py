@@ -31,6 +31,9 @@ CHARACTERS = 8
 MAX_WANTED = 2048
 """Blocks whose names are looked for."""
 
+_OBJECTS = gdb_types.STRUCTS
+"""What is certain to be the whole block when its size fits."""
+
 WalkObject = Callable[[Expression, gdb.Type, int, List[int], Setting], List[Draft]]
 """Names the changed members of an object (gdb_naming.Naming)."""
 
@@ -120,6 +123,9 @@ class Blocks:
         blocks = {job.block.start: job.block for job in self._jobs}
         wanted = list(blocks.values())[:MAX_WANTED]
         paths = Paths(self._session, self._all, self._session.shapes)
+        paths.found.update(self._at_once(wanted))
+        if len(paths.found) == len(wanted):
+            return paths.found
         for roots in self._beginnings():
             for after in (True, False):
                 ask = [b for b in wanted if (b.state != "freed") is after or b.state == "live"]
@@ -127,6 +133,25 @@ class Blocks:
             if all(b.start in paths.found for b in wanted):
                 break
         return paths.found
+
+    def _at_once(self, blocks: List[Block]) -> Dict[int, Found]:
+        """Blocks that a pointer the call set leads to, and that its type fits: without a search."""
+        found: Dict[int, Found] = {}
+        by_start = {b.start: b for b in blocks if b.state != "freed"}
+        for root in self.roots:
+            about = gdb_types.info(root.type)
+            raw = None
+            if about.code == gdb.TYPE_CODE_PTR:
+                raw = self._images.read(root.address, 8, True)
+            block = by_start.get(int.from_bytes(raw or b"", "little"))
+            if block is None or block.start in found:
+                continue
+            target = about.plain.target()
+            size = target.sizeof if target.strip_typedefs().code in _OBJECTS else 0
+            if 0 < size <= block.size <= max(24, (size + 23 & ~15) - 8):
+                place = root.place.target()
+                found[block.start] = Found(block, place, target, block.start, False)
+        return found
 
     def _beginnings(self) -> Iterator[List[Root]]:
         shapes = self._session.shapes

@@ -65,7 +65,7 @@ def of_bytes(
 def of_leaf(where: Setting, leaf: Leaf, walk: Walk, key: Tuple[object, ...]) -> Iterator[Draft]:
     """The change of one leaf; nothing where its bytes are alike or cannot be had."""
     about = gdb_types.info(leaf.type)
-    name, type_ = leaf.place.text, str(leaf.type)
+    name, type_ = leaf.place.text, about.name
     large = leaf.size > gdb_values.MAX_VALUE_BYTES and not leaf.printer
     text = about.element is not None and gdb_types.is_text(about.element)
     if leaf.padding or (large and not text):

@@ -31,6 +31,8 @@ CONTAINER_DEPTH = 4
 _PLAIN = re.compile(r"[\w\s.\->\[\]*&:$()]*")
 """Arguments that are looked at again: nothing in them assigns, and calls are forbidden."""
 
+_HAS_NAME = re.compile(r"[A-Za-z_$]")
+
 _RETURNS = (gdb.TYPE_CODE_PTR, *gdb_types.STRUCTS)
 
 
@@ -39,10 +41,12 @@ def of_call(context: Context, shapes: Shapes) -> Iterator[Root]:
     if context.number:
         value = gdb.history(context.number)
         yield from _of_value(Expression(f"${context.number}"), value, shapes)
+    texts = [t for t in arguments(context.expression) if _PLAIN.fullmatch(t) and "--" not in t]
+    texts = [t for t in texts if _HAS_NAME.search(t)]
+    if not texts:
+        return
     with setting("may-call-functions", "off"):
-        for text in arguments(context.expression):
-            if not _PLAIN.fullmatch(text) or "--" in text:
-                continue
+        for text in texts:
             with contextlib.suppress(gdb.error):
                 value = gdb.parse_and_eval(text)
                 inner = text[1:].strip() if text.startswith("&") else ""

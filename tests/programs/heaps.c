@@ -1,5 +1,6 @@
 // Allocates and frees, and keeps accounts of its own.  usage: heaps [arena]
 #define _GNU_SOURCE
+#include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,8 +25,7 @@ static size_t some_size(int scale)
 	return next(10) ? 1 + next((unsigned int)scale) : 1 + next(200000);
 }
 
-// `steps` times: allocate, free, or change the size of some block.  The result: allocated minus
-// freed bytes, as malloc_usable_size would have them.
+// `steps` times: allocate, free, or change the size of some block.  The result: how many there are.
 long mix(int steps, int scale)
 {
 	for (int i = 0; i < steps; i++) {
@@ -51,15 +51,34 @@ long mix(int steps, int scale)
 	return count;
 }
 
+long mixed(int steps)
+{
+	return mix(steps, 900);
+}
+
+long usable(void) // bytes of all blocks, as malloc counts them
+{
+	long sum = 0;
+
+	for (int i = 0; i < MAX; i++)
+		sum += blocks[i] ? (long)malloc_usable_size(blocks[i]) : 0;
+	return sum;
+}
+
 void *place(int index)
 {
 	return blocks[index];
 }
 
-int damage(int index) // writes over the size of the chunk behind
+int damage(int unused) // writes over the size of the chunk behind some block
 {
-	memset((char *)blocks[index] + sizes[index], 0xff, 32);
-	return index;
+	for (int i = 0; i < MAX; i++) {
+		if (!blocks[i] || sizes[i] > 900)
+			continue;
+		memset((char *)blocks[i] + sizes[i], 0xff, 48);
+		return i;
+	}
+	return unused;
 }
 
 static void *worker(void *unused)
