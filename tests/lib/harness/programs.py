@@ -42,6 +42,7 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-static", "-o", target("heaps-static"), source("heaps.c")],
         [*C, "-o", target("heaps"), source("heaps.c")],
         [*C, "-fPIC", "-shared", "-o", target("namesplugin.so"), source("namesplugin.c")],
+        ["cc", "-g", "-O2", "-w", "-pthread", "-o", target("names-o2"), source("names.c")],
         [*CXX, "-o", target("containers"), source("containers.cpp")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
     ]
