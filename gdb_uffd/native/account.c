@@ -75,6 +75,11 @@ void vessel_copy_past(struct vessel *vessel, const struct vessel *other)
 	copy_desk(&vessel->desk, &other->past);
 }
 
+void vessel_copy_desk(struct vessel *vessel, const struct vessel *other)
+{
+	copy_desk(&vessel->desk, &other->desk);
+}
+
 void vessel_note_granted(struct vessel *vessel, uint64_t nr)
 {
 	if (nr < RULES && !vessel->granted[nr]++)

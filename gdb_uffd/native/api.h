@@ -156,6 +156,7 @@ void vessel_end(struct vessel *vessel, bool keep);
 void vessel_deinit(struct vessel *vessel);
 void vessel_forget_desk(struct vessel *vessel);
 void vessel_note_past(struct vessel *vessel);
+void vessel_copy_desk(struct vessel *vessel, const struct vessel *other);
 void vessel_copy_past(struct vessel *vessel, const struct vessel *other);
 size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
 extern "Python" int own_file(void *context, const char *name);
