@@ -11,9 +11,11 @@ from gdb_uffd.client import (
     gdb_blocked,
     gdb_call,
     gdb_hooks,
+    gdb_mi,
     gdb_policy,
     gdb_session,
     gdb_settings,
+    gdb_tui,
     gdb_views,
 )
 from gdb_uffd.client.gdb_command import Command
@@ -286,3 +288,5 @@ def register() -> None:
     gdb_settings.register(gdb_policy.SETTINGS)
     gdb_hooks.install()
     gdb_blocked.install()
+    gdb_tui.register()
+    gdb_mi.register()

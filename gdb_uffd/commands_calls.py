@@ -6,7 +6,7 @@ from typing import Tuple, Type
 
 import gdb
 
-from gdb_uffd.client import gdb_session, gdb_trace, gdb_why
+from gdb_uffd.client import gdb_report, gdb_session, gdb_trace, gdb_why
 from gdb_uffd.client.gdb_command import Command
 from gdb_uffd.client.options import Parsed
 from gdb_uffd.model import UffdError
@@ -69,4 +69,28 @@ class Trace(Command):
         gdb_trace.show(session, parsed.rest, parsed.has("json"), parsed.has("full"))
 
 
-COMMANDS: Tuple[Type[Command], ...] = (Why, Trace)
+class Report(Command):
+    """Write the last call as one HTML page.
+
+    Usage: uffd report FILE.html
+
+    The page needs nothing else: no network, no scripts.  It shows the call and its value, a
+    map of the address space with the pages fed and dirtied, the variables that changed, each
+    page's bytes before and after, what was refused and what was printed.
+
+    Example:
+        uffd call push(7)
+        uffd report push.html"""
+
+    name, usage = "report", "uffd report FILE.html"
+    completer = gdb.COMPLETE_FILENAME
+
+    def run(self, parsed: Parsed) -> None:
+        """Collect and write."""
+        session = gdb_session.current()
+        if not parsed.rest:
+            raise UffdError(f"into which file? usage: {self.usage}")
+        gdb_report.write(session, parsed.rest, self.usage)
+
+
+COMMANDS: Tuple[Type[Command], ...] = (Why, Trace, Report)

@@ -306,7 +306,10 @@ def to_json(value: Any) -> Any:
         out: Dict[str, Any] = {}
         for name in _field_names(type(value)):
             item = getattr(value, name)
-            out[name] = hex(item) if name in _ADDRESSES and item is not None else to_json(item)
+            if type(item) in _SCALARS:
+                out[name] = hex(item) if name in _ADDRESSES and item is not None else item
+            else:
+                out[name] = to_json(item)
         if isinstance(value, FirstWrite):
             out["callers"] = [hex(a) for a in value.callers]
         elif isinstance(value, Path):
@@ -315,6 +318,7 @@ def to_json(value: Any) -> Any:
     return value
 
 
+_SCALARS = frozenset((str, int, bool, float, type(None)))
 _FIELD_NAMES: Dict[type, Tuple[str, ...]] = {}
 
 

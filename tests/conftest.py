@@ -64,6 +64,21 @@ class Cores:
         """The program that notes its own writes, aborted."""
         return self._kernel("writes", [str(self.built / "writes"), "abort"])
 
+    def names(self, program: str = "names", *more: str) -> Path:
+        """The program that notes its writes by name, aborted; `more`: its other arguments."""
+        command = [str(self.built / program), str(self.built / "namesplugin.so"), *more]
+        return self._kernel("-".join([program, *more]), command)
+
+    def heaps(self, program: str = "heaps", *arguments: str) -> Path:
+        """The program that keeps accounts of its heap, aborted."""
+        return self._kernel(
+            "-".join([program, *arguments]), [str(self.built / program), *arguments]
+        )
+
+    def containers(self) -> Path:
+        """C++ containers of all kinds, aborted."""
+        return self._kernel("containers", [str(self.built / "containers")])
+
     def vector(self, kind: str) -> Path:
         """Known vector registers; `kind` is "avx" or "avx512"; skipped where the CPU has none."""
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
@@ -121,6 +136,13 @@ def sample(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
 def zoo(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
     """A gdb with the zoo's kernel core (abort) opened."""
     gdb.spawned = gdb.run(f"uffd spawn {all_cores.zoo()}")
+    return gdb
+
+
+@pytest.fixture
+def names(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
+    """A gdb with the core of the program that notes its writes by name."""
+    gdb.spawned = gdb.run(f"uffd spawn {all_cores.names()}")
     return gdb
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Dict, List
 
 _UNARY = re.compile(r"[*&!~+\-(]|\(")
 """How text begins that binds weaker than `.`, `->` and `[]` (C11 6.5.2, 6.5.3)."""
@@ -58,3 +59,32 @@ def at_address(type_name: str, address: int) -> Expression:
     """The object of that type at an address."""
     star = "*" if type_name.endswith("*") else " *"
     return Expression(f"({type_name}{star}) {address:#x}", True, False)
+
+
+def arguments(expression: str) -> List[str]:
+    """The arguments of the outermost call in an expression; [] where it is none.
+
+    "f(a, g(b, c))" gives "a" and "g(b, c)".  Quotes are skipped whole.
+    """
+    text = expression.strip()
+    opened: List[int] = []  # where brackets that are still open stand
+    commas: Dict[int, List[int]] = {}  # by their bracket
+    last, quote = -1, ""
+    for index, char in enumerate(text):
+        if quote:
+            quote = "" if char == quote and text[index - 1] != "\\" else quote
+        elif char in "\"'":
+            quote = char
+        elif char in "([{":
+            opened.append(index)
+        elif char in ")]}":
+            last = opened.pop() if opened else -1
+        elif char == "," and opened:
+            commas.setdefault(opened[-1], []).append(index)
+    called = re.search(r"[\w\]>)]\s*$", text[: max(last, 0)])
+    if not text.endswith(")") or quote or opened or last < 1 or not called:
+        return []
+    ends = [*commas.get(last, []), len(text) - 1]
+    starts = [last + 1, *(end + 1 for end in ends[:-1])]
+    found = [text[start:end].strip() for start, end in zip(starts, ends)]
+    return found if len(found) > 1 or found[0] else []

@@ -17,6 +17,7 @@ from gdb_uffd.client.gdb_images import Images
 from gdb_uffd.client.gdb_paths import Found, Paths, Root, element_of
 from gdb_uffd.client.gdb_printers import Difference
 from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_shapes import is_open_ended
 from gdb_uffd.client.gdb_view import memory
 from gdb_uffd.client.render import INNER, NEW
 from gdb_uffd.model import Block, CallReport, Run
@@ -29,6 +30,9 @@ CHARACTERS = 8
 
 MAX_WANTED = 2048
 """Blocks whose names are looked for."""
+
+_OBJECTS = gdb_types.STRUCTS
+"""What is certain to be the whole block when its size fits."""
 
 WalkObject = Callable[[Expression, gdb.Type, int, List[int], Setting], List[Draft]]
 """Names the changed members of an object (gdb_naming.Naming)."""
@@ -119,6 +123,9 @@ class Blocks:
         blocks = {job.block.start: job.block for job in self._jobs}
         wanted = list(blocks.values())[:MAX_WANTED]
         paths = Paths(self._session, self._all, self._session.shapes)
+        paths.found.update(self._at_once(wanted))
+        if len(paths.found) == len(wanted):
+            return paths.found
         for roots in self._beginnings():
             for after in (True, False):
                 ask = [b for b in wanted if (b.state != "freed") is after or b.state == "live"]
@@ -126,6 +133,25 @@ class Blocks:
             if all(b.start in paths.found for b in wanted):
                 break
         return paths.found
+
+    def _at_once(self, blocks: List[Block]) -> Dict[int, Found]:
+        """Blocks that a pointer the call set leads to, and that its type fits: without a search."""
+        found: Dict[int, Found] = {}
+        by_start = {b.start: b for b in blocks if b.state != "freed"}
+        for root in self.roots:
+            about = gdb_types.info(root.type)
+            raw = None
+            if about.code == gdb.TYPE_CODE_PTR:
+                raw = self._images.read(root.address, 8, True)
+            block = by_start.get(int.from_bytes(raw or b"", "little"))
+            if block is None or block.start in found:
+                continue
+            target = about.plain.target()
+            size = target.sizeof if target.strip_typedefs().code in _OBJECTS else 0
+            if 0 < size <= block.size <= max(24, (size + 23 & ~15) - 8):
+                place = root.place.target()
+                found[block.start] = Found(block, place, target, block.start, False)
+        return found
 
     def _beginnings(self) -> Iterator[List[Root]]:
         shapes = self._session.shapes
@@ -204,10 +230,9 @@ class Blocks:
             if real == type_ or real.sizeof < type_.sizeof:
                 return
             base = found.place.text if found.place.closed else f"({found.place.text})"
-            top = _offset_to_top(found.address)
-            cast = f"dynamic_cast<{real} *>({found.place.text})" if top else f"({real} *) {base}"
-            found.place = Expression(cast, True, False)
-            found.address += top
+            # gdb 13's dynamic_cast goes astray from a second base class; its plain cast does not.
+            found.place = Expression(f"({gdb_types.bare_name(real)} *) {base}", True, False)
+            found.address += _offset_to_top(found.address)
             found.type, found.spreads = real, False
 
     def _beyond(self, job: _Job, found: Found, changed: List[int]) -> Draft:
@@ -253,13 +278,10 @@ class Blocks:
         found: Found, about: gdb_types.Info, changed: List[int]
     ) -> Optional[Tuple[Expression, gdb.Type, int]]:
         """The flexible array at the end of a structure, as long as it must be."""
-        if not about.fields:
+        if not is_open_ended(about):
             return None
         last = about.fields[-1]
-        inner = gdb_types.info(last.type)
-        if inner.code != gdb.TYPE_CODE_ARRAY or inner.count or last.bits:
-            return None
-        element = inner.plain.target()
+        element = gdb_types.info(last.type).plain.target()
         start = found.address + last.offset
         if element.sizeof <= 0 or changed[0] < start:
             return None

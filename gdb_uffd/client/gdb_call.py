@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_blocked, render, render_json
+from gdb_uffd.client import gdb_blocked, gdb_last, render, render_json
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
@@ -74,11 +74,16 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
     with one_cpu() as cpu:
         report, outcome = run_call(session, letters, expression, keep, as_json, cpu)
     session.wall_ms = outcome.wall_ms
-    if as_json:
-        say_json(call_object(session, report, outcome, expression))
-        return
-    print_rest_of_output(report)
-    _print_text(session, report, outcome)
+    last = gdb_last.Last(report, outcome, expression)
+    gdb_last.note(session, last)
+    try:
+        if as_json:
+            say_json(call_object(session, report, outcome, expression))
+        else:
+            print_rest_of_output(report)
+            _print_text(session, report, outcome)
+    finally:
+        gdb_last.tell(session, last)
 
 
 def run_call(

@@ -65,9 +65,14 @@ def of_bytes(
 def of_leaf(where: Setting, leaf: Leaf, walk: Walk, key: Tuple[object, ...]) -> Iterator[Draft]:
     """The change of one leaf; nothing where its bytes are alike or cannot be had."""
     about = gdb_types.info(leaf.type)
-    name, type_ = leaf.place.text, str(leaf.type)
-    if leaf.padding or (leaf.size > gdb_values.MAX_VALUE_BYTES and not leaf.printer):
+    name, type_ = leaf.place.text, about.name
+    large = leaf.size > gdb_values.MAX_VALUE_BYTES and not leaf.printer
+    text = about.element is not None and gdb_types.is_text(about.element)
+    if leaf.padding or (large and not text):
         yield from _part(where, leaf, walk)
+        return
+    if large and about.element is not None:
+        yield from _characters(where, leaf, about.element, walk, key)
         return
     old, new = walk.bytes_of(leaf, False), walk.bytes_of(leaf, True)
     if old is None or new is None or old == new:
@@ -85,7 +90,7 @@ def of_leaf(where: Setting, leaf: Leaf, walk: Walk, key: Tuple[object, ...]) -> 
         pass  # a type gdb cannot print from bytes
     if made.before != made.after:
         yield made
-    elif about.element is not None and gdb_types.is_text(about.element):
+    elif text and about.element is not None:
         yield from _characters(where, leaf, about.element, walk, key)
     else:
         yield from _part(where, leaf, walk)

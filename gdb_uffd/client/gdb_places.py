@@ -123,7 +123,7 @@ def variable(address: int, pcs: Sequence[int] = ()) -> Optional[Variable]:
     if key not in _cache.variables:
         _cache.variables[key] = _look_up(place.name, start)
     known = _cache.variables[key]
-    if known is None and re.search(r"\.\d+$|::", place.name):
+    if known is None and pcs:
         known = gdb_variables.find_static(address, pcs)
     if known is not None and known.holds(address):
         return known

@@ -10,7 +10,7 @@ import gdb
 
 from gdb_uffd.client import gdb_printers, gdb_types
 from gdb_uffd.client.context import Context
-from gdb_uffd.client.expression import Expression, variable
+from gdb_uffd.client.expression import Expression, arguments, variable
 from gdb_uffd.client.gdb_paths import Root
 from gdb_uffd.client.gdb_places import MALLOC, block_symbols, expression_for
 from gdb_uffd.client.gdb_shapes import Shapes, apply
@@ -31,6 +31,8 @@ CONTAINER_DEPTH = 4
 _PLAIN = re.compile(r"[\w\s.\->\[\]*&:$()]*")
 """Arguments that are looked at again: nothing in them assigns, and calls are forbidden."""
 
+_HAS_NAME = re.compile(r"[A-Za-z_$]")
+
 _RETURNS = (gdb.TYPE_CODE_PTR, *gdb_types.STRUCTS)
 
 
@@ -39,10 +41,12 @@ def of_call(context: Context, shapes: Shapes) -> Iterator[Root]:
     if context.number:
         value = gdb.history(context.number)
         yield from _of_value(Expression(f"${context.number}"), value, shapes)
+    texts = [t for t in arguments(context.expression) if _PLAIN.fullmatch(t) and "--" not in t]
+    texts = [t for t in texts if _HAS_NAME.search(t)]
+    if not texts:
+        return
     with setting("may-call-functions", "off"):
-        for text in arguments(context.expression):
-            if not _PLAIN.fullmatch(text) or "--" in text:
-                continue
+        for text in texts:
             with contextlib.suppress(gdb.error):
                 value = gdb.parse_and_eval(text)
                 inner = text[1:].strip() if text.startswith("&") else ""
@@ -70,40 +74,6 @@ def _of_value(place: Expression, value: gdb.Value, shapes: Shapes) -> Iterator[R
                 continue  # gdb < 15 does not give a structure's bytes
             if pointer.target >= 0 and at:
                 yield Root(inner.target(), shapes.all[pointer.target].type, at)
-
-
-def arguments(expression: str) -> List[str]:
-    """The arguments of the outermost call in an expression; [] where it is none.
-
-    "f(a, g(b, c))" gives "a" and "g(b, c)".  Quotes are skipped whole.
-    """
-    text = expression.strip()
-    if not text.endswith(")"):
-        return []
-    depth, start, end = 0, len(text) - 1, len(text) - 1
-    for index in range(len(text) - 1, -1, -1):
-        depth += (text[index] == ")") - (text[index] == "(")
-        if depth == 0:
-            start = index
-            break
-    if start == 0 or not re.search(r"[\w\]>)]\s*$", text[:start]):
-        return []
-    found, depth, quote, at = [], 0, "", start + 1
-    for index in range(start + 1, end):
-        char = text[index]
-        if quote:
-            quote = "" if char == quote and text[index - 1] != "\\" else quote
-        elif char in "\"'":
-            quote = char
-        elif char in "([{":
-            depth += 1
-        elif char in ")]}":
-            depth -= 1
-        elif char == "," and depth == 0:
-            found.append(text[at:index].strip())
-            at = index + 1
-    last = text[at:end].strip()
-    return [*found, last] if last else found
 
 
 _globals: Dict[str, List[Root]] = {}

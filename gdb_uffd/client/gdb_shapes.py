@@ -126,7 +126,8 @@ class Shapes:
         except gdb.error:
             pass  # what was found so far is true
         name = gdb_types.bare_name(shape.type)
-        shape.spreads = not (shape.polymorphic or _BASES.match(name))
+        open_ended = is_open_ended(gdb_types.info(shape.type))
+        shape.spreads = not (shape.polymorphic or open_ended or _BASES.match(name))
 
     def _collect(
         self,
@@ -149,7 +150,7 @@ class Shapes:
                 number = self._number(target)
                 shape.pointers.append(Pointer(offset, number, accessors, container, reference))
         elif about.code in gdb_types.STRUCTS:
-            if about.printer and container is None:
+            if container is None and (about.printer or _reached_as_written(about)):
                 container = Container(accessors, type_, offset)
             for field in about.fields:
                 if field.name.startswith("_vptr"):
@@ -163,6 +164,20 @@ class Shapes:
             number = self._number(about.element)
             if number != VOID and len(shape.arrays) < MAX_POINTERS:
                 shape.arrays.append(Array(offset, number, about.count, accessors, container))
+
+
+def _reached_as_written(about: Info) -> bool:
+    name = about.plain.name or ""
+    return bool(VECTOR.match(name) or SMART.match(name))
+
+
+def is_open_ended(about: Info) -> bool:
+    """Whether a structure ends with an array of no fixed length (C11 6.7.2.1)."""
+    if about.code not in gdb_types.STRUCTS or not about.fields:
+        return False
+    last = about.fields[-1]
+    inner = gdb_types.info(last.type)
+    return inner.code == gdb.TYPE_CODE_ARRAY and not inner.count and not last.bits
 
 
 def holds_pointers(about: Info) -> bool:

@@ -43,6 +43,7 @@ class Info:
     code: int
     size: int
     fields: List[Field]
+    name: str  # as gdb writes it, typedefs and all
     element: Optional[gdb.Type] = None  # of an array
     count: int = 0
     low: int = 0  # the first index
@@ -52,11 +53,15 @@ class Info:
 
 
 _known: Dict[Key, Info] = {}
+_objects: Dict[int, Tuple[gdb.Type, Info]] = {}
+"""The same by gdb.Type object, which is kept so that its id stays its own: making a key takes ten
+times as long."""
 
 
 def forget() -> None:
     """Object files came or went: a name may mean another type."""
     _known.clear()
+    _objects.clear()
 
 
 def key_of(type_: gdb.Type) -> Key:
@@ -74,6 +79,17 @@ def key_of(type_: gdb.Type) -> Key:
 
 def info(type_: gdb.Type) -> Info:
     """What is known of `type_`; gdb.error for one that gdb cannot resolve."""
+    seen = _objects.get(id(type_))
+    if seen is not None and seen[0] is type_:
+        return seen[1]
+    known = _look_up(type_)
+    if len(_objects) >= MAX_KNOWN:
+        _objects.clear()
+    _objects[id(type_)] = type_, known
+    return known
+
+
+def _look_up(type_: gdb.Type) -> Info:
     plain = type_.strip_typedefs()
     # A printer may be registered for the typedef's name.
     key = (str(type_), *key_of(plain))
@@ -86,7 +102,7 @@ def info(type_: gdb.Type) -> Info:
 
 
 def _examine(type_: gdb.Type, plain: gdb.Type) -> Info:
-    made = Info(plain, plain.code, max(0, plain.sizeof), [])
+    made = Info(plain, plain.code, max(0, plain.sizeof), [], str(type_))
     if plain.code in STRUCTS:
         made.fields, made.virtual = _fields(plain)
         made.printer = _has_printer(type_, made.size)

@@ -157,7 +157,7 @@ def silent_stdout() -> Iterator[None]:
     (gdb 13), so the descriptor itself is turned away.  Not where the machine interface
     runs on it: its front end must see every record.
     """
-    if _machine_interface():
+    if machine_interface():
         yield
         return
     gdb.flush()
@@ -173,7 +173,7 @@ def silent_stdout() -> Iterator[None]:
 
 
 @functools.cache
-def _machine_interface() -> bool:
+def machine_interface() -> bool:
     """Whether gdb was started with another interpreter than its console."""
     with open("/proc/self/cmdline", "rb") as file:
         words = file.read().split(b"\0")

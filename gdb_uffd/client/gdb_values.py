@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import re
 from dataclasses import dataclass
 from typing import Callable, FrozenSet, Iterator, List, Optional, Tuple
 
@@ -30,6 +31,9 @@ MAX_HEX_BYTES = 16
 
 MAX_TEXTS = 2000
 """Values of one type whose text is remembered."""
+
+_ARRAY = re.compile(r"^std::(__\w+::)?array<")
+"""Its elements are reached without the member that holds them: `a[2]`."""
 
 ReadBytes = Callable[[int, int, bool], Optional[bytes]]
 """(address, size, after?) -> the bytes in that state, None where they cannot be had."""
@@ -112,7 +116,7 @@ class Walk:
             if field.base:
                 # A member of a base needs no more than its name, unless another hides it.
                 inner, names = place, hidden | own
-            elif not field.name:
+            elif not field.name or _holds_elements(about, field):
                 inner, names = place, hidden
             else:
                 name = field.name
@@ -180,6 +184,10 @@ class Walk:
             value -= 1 << leaf.bits
         size = leaf.type.sizeof
         return (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+
+
+def _holds_elements(about: Info, field: Field) -> bool:
+    return field.name == "_M_elems" and bool(_ARRAY.match(about.plain.name or ""))
 
 
 def _bit_field(place: Expression, field: Field, address: int, union: bool) -> Leaf:

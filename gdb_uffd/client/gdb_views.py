@@ -37,17 +37,23 @@ def last_report(session: Session, which_all: bool) -> Optional[CallReport]:
 
 def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) -> None:
     """The pages of the last call, or all since the snapshot."""
-    report = last_report(session, which_all)
     if as_json:
-        names = Symbols(session, report, which_all)
-        say_json(render_json.report_json(report or _nothing(session), names))
+        say_json(dirty_object(session, which_all))
         return
+    report = last_report(session, which_all)
     if report is None:
         say("no pages dirtied: nothing has run yet")
         return
     wall_ms = None if which_all else session.wall_ms
     names = Symbols(session, report, which_all)
     say(*render.report_lines(report, names, look(), wall_ms, every_line))
+
+
+def dirty_object(session: Session, which_all: bool) -> Dict[str, Any]:
+    """The object of `uffd dirty -json` (docs/json.md)."""
+    report = last_report(session, which_all)
+    names = Symbols(session, report, which_all)
+    return render_json.report_json(report or _nothing(session), names)
 
 
 def _nothing(session: Session) -> CallReport:

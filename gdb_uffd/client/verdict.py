@@ -113,7 +113,9 @@ def phrases(report: CallReport, thread: Callable[[int], str]) -> List[str]:
             parts.append(f"{what} {size(count)}")
     if report.output:
         parts.append(f"printed {number(len(report.output.encode('utf-8', 'replace')))} B")
-    for what, calls in (("asked the kernel for", report.asked), ("was refused", report.refused)):
+    # What it printed is told in bytes.
+    asked = [c for c in report.asked if not (report.output and _name(c) in ("write", "writev"))]
+    for what, calls in (("asked the kernel for", asked), ("was refused", report.refused)):
         if calls:
             parts.append(f"{what} {_few([_name(call) for call in calls])}")
     if report.unsound:

@@ -72,9 +72,14 @@ void vessel_note_past(struct vessel *vessel)
 		copy_desk(&vessel->past, &vessel->saved);
 }
 
-void vessel_copy_desk(struct vessel *vessel, const struct vessel *other, bool past)
+void vessel_copy_past(struct vessel *vessel, const struct vessel *other)
 {
-	copy_desk(&vessel->desk, past ? &other->past : &other->desk);
+	copy_desk(&vessel->desk, &other->past);
+}
+
+void vessel_copy_desk(struct vessel *vessel, const struct vessel *other)
+{
+	copy_desk(&vessel->desk, &other->desk);
 }
 
 void vessel_note_granted(struct vessel *vessel, uint64_t nr)

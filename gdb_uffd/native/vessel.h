@@ -155,8 +155,9 @@ void vessel_end(struct vessel *vessel, bool keep);
 void vessel_forget_desk(struct vessel *vessel);
 /* Before the end of a transaction: how the desk was before it, to be gone back to by another vessel. */
 void vessel_note_past(struct vessel *vessel);
-/* The desk of another one that stands still, as it was before its last run (`past`) or is now. */
-void vessel_copy_desk(struct vessel *vessel, const struct vessel *other, bool past);
+void vessel_copy_past(struct vessel *vessel, const struct vessel *other);
+/* ... as it is now. */
+void vessel_copy_desk(struct vessel *vessel, const struct vessel *other);
 /* Moves at most `room` bytes of what was printed; returns how many. */
 size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
 

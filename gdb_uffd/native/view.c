@@ -41,6 +41,25 @@ static const struct change *find(const struct changes *changes, uint64_t page)
 	return changes && low < changes->count && changes->at[low].page == page ? &changes->at[low] : NULL;
 }
 
+static int load_open(struct pager *pager, uint64_t page, uint8_t *to)
+{
+	const struct written *w = pages_written(&pager->pages, page);
+	const struct regions *regions = pager->layout_changed ? &pager->at_tx : &pager->regions;
+	const struct region *region = regions_find(regions, page);
+	size_t done;
+
+	if (w && w->in_tx && w->before) {
+		memcpy(to, w->before, PAGE_BYTES);
+		return 0;
+	}
+	if (!w || !w->in_tx)
+		if (pager_read(pager, page, to, PAGE_BYTES, &done) == 0)
+			return 0;
+	if (!region || region->kind == REGION_UNAVAILABLE)
+		return -EFAULT;
+	return pager_source_page(regions, page, to);
+}
+
 static int load(struct view *view, uint64_t page, uint8_t *to)
 {
 	size_t done;
@@ -51,6 +70,8 @@ static int load(struct view *view, uint64_t page, uint8_t *to)
 			return -EFAULT;
 		return pager_source_page(&view->pager->recorded, page, to);
 	}
+	if (view->kind == VIEW_OPEN)
+		return load_open(view->pager, page, to);
 	const struct change *change = view->kind == VIEW_NOW ? NULL : find(view->changes, page);
 	if (change && change->bytes_changed) {
 		const uint8_t *image = view->kind == VIEW_BEFORE ? change->before : change->after;

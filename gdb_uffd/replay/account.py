@@ -167,6 +167,7 @@ class Accounts:
         made = CallReport(
             "all", True, pager.fed, self.total_pages, pager.fault_ns / 1000, "", pages,
             layout_changed=any(r.flags & lib.REGION_BORN for r in self.machine.regions()),
+            tid=tid,
         )  # fmt: skip
         self.detail.refine_all(made, tid, self.recorded_brk)
         return made

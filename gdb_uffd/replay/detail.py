@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import GPR, CallReport
-from gdb_uffd.native import lib
+from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.malloc import mapped_chunk
 from gdb_uffd.replay.owners import Owners
 from gdb_uffd.replay.refine import Facts, Refiner
 from gdb_uffd.replay.views import View, Views
@@ -35,9 +36,28 @@ class Detail:
             born, gone = minus(is_, was), minus(was, is_)
         now = self.machine.save_brk()
         self._report = report
-        self._facts = Facts(tid, self._fs_base(tid), stack, (brk, now), born, gone)
+        self._facts = Facts(
+            tid, self._fs_base(tid), stack, (brk, now), born, gone, self._blocks_in(gone)
+        )
         if report.kept and self._refiner is not None:
             self._refiner.kept(report.pages)
+
+    def _blocks_in(self, gone: Sequence[Range]) -> List[int]:
+        """Sizes of the blocks whose mappings were given back; soon nobody can read them."""
+        sizes: List[int] = []
+        view = View() if gone else None
+        if view is None:
+            return sizes
+        view.set(self.machine, ffi.NULL, lib.VIEW_OPEN)
+        for start, end in gone:
+            while start < end:
+                found = mapped_chunk(view, start, start, end)
+                if found is None:
+                    break
+                sizes.append(found[1] - 16)
+                start = found[0] + found[1]
+        view.close()
+        return sizes
 
     def refine(self, report: CallReport) -> None:
         """Fill in what the report's bytes are; once for each report, cheap after that."""

@@ -198,7 +198,8 @@ class Diversion:
         if left:
             open_.ended = f"{left}; {open_.ended}" if open_.ended else left
         seconds = time.perf_counter() - started
-        open_.tape.ran(action, self.breakpoints, stop, after, seconds)
+        interrupted = bool(self.runner.run.interrupted)
+        open_.tape.ran(action, self.breakpoints, stop, after, seconds, interrupted)
         return stop
 
     def prepare(self, action: Resume) -> Transaction:

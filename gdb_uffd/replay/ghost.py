@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Tuple
+from typing import Any, Optional, Tuple
 
-from gdb_uffd.native import check, lib
+from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.state import SavedThreads
 
@@ -42,19 +42,26 @@ class Unseen:
         self._fd = -1
 
 
-def make_ghost(real: Diversion, saved: SavedThreads, brk: Tuple[int, int], undo: Any) -> Diversion:
-    """Another diversion of `real`'s snapshot, with the memory that `undo` leads back to."""
+def make_ghost(
+    real: Diversion, saved: SavedThreads, brk: Tuple[int, int], undo: Optional[Any]
+) -> Diversion:
+    """Another diversion of `real`'s snapshot, with the memory that `undo` leads back to, and the
+    descriptors and clock from before the last run; without `undo` as everything is now."""
     ghost = Diversion(real.snapshot)
     try:
         check(
-            lib.undo_export(undo, real.machine.pager, ghost.machine.pager),
+            lib.undo_export(
+                ffi.new("struct undo *") if undo is None else undo,
+                real.machine.pager,
+                ghost.machine.pager,
+            ),
             doing="copying the state before the call",
         )
     except BaseException:
         ghost.close()
         raise
-    past = undo is real.past.undo  # else it is to go on from now
-    lib.vessel_copy_desk(ghost.machine.vessel, real.machine.vessel, past)
+    copy = lib.vessel_copy_desk if undo is None else lib.vessel_copy_past
+    copy(ghost.machine.vessel, real.machine.vessel)
     ghost.policy = real.policy
     ghost.machine.restore_brk(brk)
     ghost.threads.restore(saved)

@@ -43,7 +43,7 @@ class HeapWork:
     fs_base: int
     brk: Tuple[Range, Range]
     born: Sequence[Range]
-    gone: Sequence[Range]
+    gone_blocks: Sequence[int]
     caches: List[int] = field(default_factory=list)  # of free chunks, of the thread that ran
     totals: List[int] = field(default_factory=lambda: [0, 0, 0, 0])
     blocks: Dict[int, Block] = field(default_factory=dict)
@@ -67,7 +67,8 @@ class HeapWork:
             self._find_cache(heaps)
         for area, pages in by_area.values():
             self._area(heaps, area, pages)
-        self._unmapped_blocks()
+        for size in self.gone_blocks:
+            self._count("freed", size)
         report.blocks = sorted(self.blocks.values(), key=lambda b: b.start)[:BLOCKS_MAX]
         report.heap = HeapTotals(*self.totals) if self.understood else None
 
@@ -184,7 +185,8 @@ class HeapWork:
             while at < stop:
                 if at < anchor or at >= end:
                     upto = min(stop, anchor) if at < anchor else stop
-                    role = "malloc" if at < area.start and area.arena else ""
+                    # Of another stretch: told there, or told already.
+                    role = "malloc" if at < area.start and area.arena else run.role
                 else:
                     upto, role = self._part(at, span)
                     upto = min(upto, stop)
@@ -280,16 +282,6 @@ class HeapWork:
                       part(run, middle, run.address + len(run.before), ""))  # fmt: skip
             runs += [piece for piece in pieces if piece is not None]
         page.runs = runs
-
-    def _unmapped_blocks(self) -> None:
-        """Blocks whose mappings the call gave back."""
-        for start, end in self.gone:
-            while start < end:
-                found = malloc.mapped_chunk(self.before, start, start, end)
-                if found is None:
-                    break
-                self._count("freed", found[1] - 16)
-                start = found[0] + found[1]
 
 
 def _clusters(pages: List[DirtyPage]) -> Iterator[Range]:

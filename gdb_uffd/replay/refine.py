@@ -36,7 +36,8 @@ class Facts:
     """What a report does not say of itself: how the process stood when the call began and ended.
 
     `stack`: a thread's stack pointer when it began.  `brk`: (start, break) before and after.
-    `born`, `gone`: ranges that the call mapped and unmapped, half-open.
+    `born`, `gone`: ranges that the call mapped and unmapped, half-open; `gone_blocks`: the sizes of
+    malloc's blocks that had such a mapping of their own.
     """
 
     tid: int
@@ -45,6 +46,7 @@ class Facts:
     brk: Tuple[Range, Range]
     born: List[Range] = field(default_factory=list)
     gone: List[Range] = field(default_factory=list)
+    gone_blocks: List[int] = field(default_factory=list)
 
 
 class Refiner:
@@ -76,7 +78,14 @@ class Refiner:
         before, after = (self._views.get(a, which_all) for a in (False, True))
         known = self._recorded if which_all else self._known
         heap = HeapWork(
-            before, after, self._owners, known, facts.fs_base, facts.brk, facts.born, facts.gone
+            before,
+            after,
+            self._owners,
+            known,
+            facts.fs_base,
+            facts.brk,
+            facts.born,
+            facts.gone_blocks,
         )
         self._stacks(report, facts, before, after)
         heap.tell(report)

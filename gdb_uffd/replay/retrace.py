@@ -168,8 +168,9 @@ class Retrace:
 
     def _otherwise(self, step: Ran, stop: Stop) -> str:
         """How the end of a run differs from that of the first; "" when it does not."""
-        if step.stop.signal == signal.SIGINT:
-            return "" if stop.signal == signal.SIGINT else "the first run was interrupted earlier"
+        if step.interrupted:
+            again = self.diversion.runner.run.interrupted
+            return "" if again else "the first run was interrupted earlier"
         if stop != step.stop:
             how = stop.message or f"signal {stop.signal} {stop.breakpoint}".strip()
             return f"it stopped otherwise: {how}"
@@ -195,6 +196,7 @@ class Retrace:
         ghost.breakpoints.wanted = set(step.wanted)
         ghost.breakpoints.hardware = [*ours, *step.hardware]
         ghost.prepare(action)
+        ghost.machine.vessel.deadline_ns = 0  # it takes longer than the first time
         self._start_watching()
         stop = ghost.runner.start(action)
         while True:
@@ -238,7 +240,6 @@ class Retrace:
     def _wait(self, step: Ran) -> Generator[Event, None, Stop]:
         """The next stop; tells between slices that it runs on."""
         runner, began = self.diversion.runner, time.perf_counter()
-        interrupted = step.stop.signal == signal.SIGINT
         self._timer.start()
         self._running = step.action
         while True:
@@ -248,7 +249,7 @@ class Retrace:
                 return stop
             if not self._timer.expired:
                 continue
-            if interrupted and time.perf_counter() - began > LONGER * step.seconds + 1:
+            if step.interrupted and time.perf_counter() - began > LONGER * step.seconds + 1:
                 lib.vessel_interrupt(self.diversion.machine.vessel)
             else:
                 yield Running()

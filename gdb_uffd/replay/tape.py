@@ -56,7 +56,8 @@ class CallEnded:
 @dataclass(frozen=True)
 class Ran:
     """A resume, with the breakpoints of that moment, and how it ended: the stop, a digest of the
-    general registers, the seconds it took."""
+    general registers, the seconds it took.  `interrupted`: by Ctrl-C or for its time, so no run
+    ends there by itself."""
 
     action: Resume
     wanted: FrozenSet[int]
@@ -64,6 +65,7 @@ class Ran:
     stop: Stop
     digest: int
     seconds: float
+    interrupted: bool
 
 
 Step = Union[Wrote, SetRegisters, SetSiginfo, CallBegan, CallEnded, Ran]
@@ -98,11 +100,17 @@ class Tape:
         self._add(CallEnded())
 
     def ran(
-        self, action: Resume, points: Breakpoints, stop: Stop, after: Registers, seconds: float
+        self,
+        action: Resume,
+        points: Breakpoints,
+        stop: Stop,
+        after: Registers,
+        seconds: float,
+        interrupted: bool,
     ) -> None:
         """The process ran until `stop`, which it reached with the registers `after`."""
         wanted, hardware = frozenset(points.wanted), tuple(points.hardware)
-        self._add(Ran(action, wanted, hardware, stop, digest(after), seconds))
+        self._add(Ran(action, wanted, hardware, stop, digest(after), seconds, interrupted))
 
     def _add(self, step: Step, more: int = 0) -> None:
         """Append, unless the tape is full."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, List, Optional, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, CallReport, page_floor
-from gdb_uffd.native import ffi, lib
+from gdb_uffd.native import lib
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.ghost import make_ghost
 from gdb_uffd.replay.layout import classify
@@ -47,11 +47,10 @@ class Tracing:
 
     def __init__(self, real: Diversion) -> None:
         real.commit_pending()
-        nothing = ffi.new("struct undo *")
         saved, brk = real.threads.save(), real.machine.save_brk()
         self.touched: List[Touch] = []
         self.missed = 0
-        self.diversion = make_ghost(real, saved, brk, nothing)
+        self.diversion = make_ghost(real, saved, brk, None)
         self.diversion.before_end = self._collect
         self.diversion.machine.pager.touches.on = True
 

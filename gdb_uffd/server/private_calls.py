@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Union, cast
 
-from gdb_uffd.model import GPR, UffdError
+from gdb_uffd.model import GPR, UffdError, to_json
 from gdb_uffd.replay.interface import Diversion
 from gdb_uffd.server.session import Session
 
@@ -217,6 +217,19 @@ def _fed(session: Session, _arguments: Arguments) -> Any:
     return {"ranges": [[hex(a), hex(b)] for a, b in ranges], "complete": complete}
 
 
+def _peek(session: Session, arguments: Arguments) -> Any:
+    """The last report, unless the client has it; what is under way is not closed."""
+    report = session.diversion.last_report
+    serial, shown = session.shown
+    if report is not shown:
+        serial += 1
+        session.shown = (serial, report)
+    if report is None or arguments.get("known") == serial:
+        return {"serial": serial, "report": None, "known": report is not None}
+    session.diversion.refine(report)
+    return {"serial": serial, "report": to_json(report), "known": False}
+
+
 VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {
     "why": _why,
     "why-next": _why_next,
@@ -225,4 +238,5 @@ VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {
     "trace-end": _trace_end,
     "trace-drop": _end,
     "fed": _fed,
+    "peek": _peek,
 }

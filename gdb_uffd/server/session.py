@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, List, Optional, Union
+from typing import Any, Dict, FrozenSet, List, Optional, Tuple, Union
 
 from gdb_uffd.model import Registers, UffdError
 from gdb_uffd.replay.interface import Diversion
@@ -75,6 +75,7 @@ class Session:
     last_unavailable: str = ""  # why the last memory access failed; for quffd.info
     no_ack_agreed: bool = False
     listed: int = 0  # threads that qfThreadInfo has given so far
+    shown: Tuple[int, Any] = (0, None)  # the last report that was peeked at, and its number
     aside: Any = None  # private_calls.Aside while another diversion answers for this one
     files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
     layout: Layout = field(init=False)

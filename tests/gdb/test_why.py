@@ -244,6 +244,15 @@ def test_a_run_that_goes_on_for_ever(writes):
     assert steps(data) == [("41", "42")]
 
 
+def test_a_call_that_ran_out_of_time(writes):
+    writes.run("set uffd call-timeout 1")
+    assert "call-timeout" in writes.run("uffd call forever()")
+    data = why(writes, "counter", "-first")
+    assert steps(data) == [("41", "42")]
+    data = why(writes, "beside")
+    assert not data["writes"] and data["complete"]
+
+
 def test_completion_and_help(writes):
     assert "uffd why counter" in writes.run("complete uffd why count")
     assert "-first" in writes.run("complete uffd why -f")

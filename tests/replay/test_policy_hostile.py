@@ -148,7 +148,7 @@ def test_nothing_of_ours_is_mapped(hostile):
         start, end = (int(part, 16) for part in line.split()[0].split("-"))
         if "[vsyscall]" in line:
             continue
-        assert any(a <= start and end <= b or start <= a and b <= end for a, b in allowed), line
+        assert any((a <= start and end <= b) or (start <= a and b <= end) for a, b in allowed), line
         assert "vessel" not in line
     stop = hostile.start("scribble", GATE)
     assert stop.signal == signal.SIGSEGV
