@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from typing import Any, Dict, List, Optional
 from weakref import WeakKeyDictionary
@@ -12,11 +13,14 @@ import gdb
 from gdb_uffd.client import gdb_session
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_threads import in_thread
-from gdb_uffd.client.gdb_util import decoded, quiet
+from gdb_uffd.client.gdb_util import decoded, file_of, quiet
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import UffdError
 
 MAX_FRAMES = 64
+LOCK_BYTES = 64
+"""The futex lies within so many bytes of the lock's beginning (pthread_rwlock_t has 56)."""
+
 MAX_LINES = 8
 """Source lines that a call with its arguments may take."""
 
@@ -73,6 +77,25 @@ def text(session: Session) -> str:
     the last call did not end that way."""
     found = _blocked.get(session)
     return str(found["text"]) if found is not None else ""
+
+
+def symbolic(ended: str) -> str:
+    """The server's reason with "for 0x..." as function, file and line."""
+
+    def place(match: "re.Match[str]") -> str:
+        with contextlib.suppress(gdb.error, RuntimeError):
+            address = int(match[1], 16)
+            block, sal = gdb.block_for_pc(address), gdb.find_pc_line(address)
+            while block is not None and block.function is None:
+                block = block.superblock
+            if block is not None and block.function is not None:
+                where = (
+                    f" at {os.path.basename(file_of(sal.symtab))}:{sal.line}" if sal.symtab else ""
+                )
+                return f"for {block.function.print_name} (){where}"
+        return match[0]
+
+    return re.sub(r"\bfor (0x[0-9a-f]{1,16})\b", place, ended)
 
 
 def _named(session: Session, found: Dict[str, Any]) -> Dict[str, Any]:
@@ -138,7 +161,7 @@ def _plain(name: str) -> str:
 
 def _library_call(frames: List[gdb.Frame], address: int) -> "tuple[str, str]":
     """The library function that the program called, and its first argument's text where the
-    source has it and it is the object at `address` (0: any)."""
+    source has it and it is the object that holds `address` (0: any)."""
     for index, frame in enumerate(frames):
         with contextlib.suppress(gdb.error):
             if not _is_program(frame):
@@ -194,7 +217,7 @@ def _argument(frame: gdb.Frame, function: str, address: int) -> str:
     try:
         frame.select()
         value = gdb.parse_and_eval(text)
-        return text if int(value) == address else ""
+        return text if 0 <= address - int(value) < LOCK_BYTES else ""
     except (gdb.error, OverflowError, ValueError):
         return ""
     finally:

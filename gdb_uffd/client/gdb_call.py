@@ -300,7 +300,8 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
         why = gdb_blocked.text(session)
     elif report.ended:
         # What the server advises holds where the program still stands there.
-        why = one_line(report.ended if report.kept else report.ended.split(";", 1)[0])
+        why = report.ended if report.kept else report.ended.split(";", 1)[0]
+        why = gdb_blocked.symbolic(one_line(why))
     elif "std::terminate" in outcome.error:
         why = "a C++ exception left it uncaught"
     elif stop is not None and stop.reason == "SIGINT":

@@ -103,8 +103,9 @@ def after_command() -> None:
     session.wall_ms = None
     if summary is None or not gdb_settings.report():
         return
-    if summary.ended and gdb_blocked.text(session):
-        summary = dataclasses.replace(summary, ended=gdb_blocked.text(session))
+    if summary.ended:
+        ended = gdb_blocked.text(session) or gdb_blocked.symbolic(summary.ended)
+        summary = dataclasses.replace(summary, ended=ended)
     if summary.pages or summary.refused or summary.ended or summary.unavailable:
         say(summary_line(summary, look()))
 

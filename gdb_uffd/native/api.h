@@ -131,7 +131,7 @@ struct vessel {
 	uint64_t deadline_ns;
 	int (*own_file)(void *context, const char *name);
 	void *own_context;
-	bool hardware, kernel_changed, at_exit;
+	bool hardware, kernel_changed, at_exit, no_listener;
 	...;
 };
 void vessel_init(struct vessel *vessel);
@@ -197,6 +197,7 @@ size_t callers_find(struct pager *pager, const uint64_t *stack, size_t words, ui
 		    size_t room);
 
 int uffd_probe(uint64_t *features, int *how);
+bool notify_is_available(void);
 int cpu_xsave_component(int number, uint32_t *offset, uint32_t *size);
 uint64_t cpu_xcr0(void);
 

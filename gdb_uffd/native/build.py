@@ -31,6 +31,7 @@ ffibuilder.set_source(
     #include "callers.h"
     #include "cpu.h"
     #include "heap.h"
+    #include "notify.h"
     #include "pagemap.h"
     #include "transaction.h"
     #include "uffd.h"

@@ -1,9 +1,12 @@
+#define _GNU_SOURCE
 #include "notify.h"
 
 #include <errno.h>
 #include <linux/seccomp.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "policy.h"
 #include "vessel.h"
@@ -13,6 +16,13 @@ union received {
 	struct seccomp_notif notif;
 	uint8_t room[512];
 };
+
+bool notify_is_available(void)
+{
+	uint32_t action = SECCOMP_RET_USER_NOTIF;
+
+	return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
+}
 
 static int receive(struct vessel *vessel, union received *got)
 {

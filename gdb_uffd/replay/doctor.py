@@ -19,7 +19,10 @@ _FEATURES = (
     ("asynchronous write-protection", 1 << 15, False, "Linux 6.7 or newer"),
 )  # fmt: skip
 
-_WAYS = ("the system call", "/dev/userfaultfd", "user mode only")
+_WAYS = (
+    "through the system call", "through /dev/userfaultfd",
+    "for the program's own faults only (what the kernel touches is made present beforehand)",
+)  # fmt: skip
 
 _ALLOW = (
     "as root: sysctl vm.unprivileged_userfaultfd=1, or give this user access to /dev/userfaultfd"
@@ -46,8 +49,7 @@ def _userfaultfd() -> List[Check]:
     rc = lib.uffd_probe(features, how)
     if rc < 0:
         return [Check("userfaultfd", False, os.strerror(-rc), _ALLOW)]
-    full = how[0] != 2
-    checks = [Check("userfaultfd", full, f"through {_WAYS[how[0]]}", "" if full else _ALLOW)]
+    checks = [Check("userfaultfd", True, _WAYS[how[0]])]
     for name, bit, required, remedy in _FEATURES:
         has = bool(features[0] & bit)
         checks.append(Check(name, has, "yes" if has else "no", "" if has else remedy, required))
@@ -59,6 +61,13 @@ def _pagemap_scan() -> Check:
     rc = lib.pagemap_scan(os.getpid(), 0, 1 << 47, lib.PAGE_PRESENT, ranges, 1)
     found = "yes" if rc >= 0 else os.strerror(-rc)
     return Check("PAGEMAP_SCAN", rc >= 0, found, "" if rc >= 0 else "Linux 6.7 or newer", False)
+
+
+def _notifications() -> Check:
+    """SECCOMP_GET_ACTION_AVAIL (seccomp(2)) for SECCOMP_RET_USER_NOTIF."""
+    available = bool(lib.notify_is_available())
+    remedy = "" if available else "Linux 5.0 or newer; system calls cost more without"
+    return Check("seccomp notifications", available, "yes" if available else "no", remedy, False)
 
 
 def _ptrace() -> Check:
@@ -135,5 +144,11 @@ def examine() -> List[Check]:
     """Everything, in the order in which one lack explains the next."""
     checks: List[Check] = [_machine()]
     checks += _userfaultfd()
-    single: List[Callable[[], Check]] = [_pagemap_scan, _ptrace, _extended_state, _trial]
+    single: List[Callable[[], Check]] = [
+        _pagemap_scan,
+        _notifications,
+        _ptrace,
+        _extended_state,
+        _trial,
+    ]
     return checks + [examine_one() for examine_one in single]

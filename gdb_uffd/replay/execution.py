@@ -179,6 +179,9 @@ class Runner:
             self.machine.set_pc(run.pc - 1)
             message = self._leaves(tid)
             if message:
+                # Behind the first instruction: gdb has a breakpoint of its own on that one, and
+                # would take the stop for it, and go on.
+                self._step_over()
                 self._note(tid, b"")
                 return Stop(tid, signal.SIGTRAP, message=message)
             if run.pc - 1 not in self.breakpoints.wanted:
@@ -209,12 +212,15 @@ class Runner:
 
     def _pass_jump(self, action: Resume) -> Optional[Stop]:
         """A longjmp inside of the called function: it goes its way."""
-        vessel = self.machine.vessel
-        check(lib.vessel_step_over(vessel, self.run.pc - 1), vessel.error)
+        self._step_over()
         if action.kind == "s":
             return Stop(action.tid, signal.SIGTRAP)
         self.again(action)
         return None
+
+    def _step_over(self) -> None:
+        vessel = self.machine.vessel
+        check(lib.vessel_step_over(vessel, self.run.pc - 1), vessel.error)
 
     def _is_above(self, sp: int) -> bool:
         """Whether a stack pointer lies in the frames that were there before the call."""
