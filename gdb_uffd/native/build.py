@@ -32,6 +32,7 @@ ffibuilder.set_source(
     #include "cpu.h"
     #include "heap.h"
     #include "pagemap.h"
+    #include "record.h"
     #include "transaction.h"
     #include "uffd.h"
     #include "undo.h"

@@ -59,6 +59,9 @@ int pager_source_page(const struct regions *regions, uint64_t page, uint8_t *to)
 {
 	const struct region *region = regions_find(regions, page);
 
+	if (region && region->kind == REGION_PAGES)
+		return page_store_read(region->store, region->slots[(page - region->start) / PAGE_BYTES],
+				       to);
 	if (!region || region->kind != REGION_BYTES || page - region->start >= region->bytes_len) {
 		memset(to, 0, PAGE_BYTES);
 		return 0;
@@ -199,6 +202,11 @@ int pager_feed(struct pager *pager, const struct region *region, uint64_t page, 
 		return -ENOMEM;
 	if (w && w->overlay) {
 		from = w->overlay;
+	} else if (region->kind == REGION_PAGES) {
+		/* Never straight from the file: what was checked must be what is fed. */
+		if (pager_source_page(&pager->regions, page, scratch) < 0)
+			return -EFAULT;
+		from = scratch;
 	} else if (region->kind == REGION_BYTES && page - region->start < region->bytes_len &&
 		   region->bytes_len - (page - region->start) < PAGE_BYTES) {
 		if (pager_source_page(&pager->regions, page, scratch) < 0)
