@@ -47,7 +47,9 @@ void vessel_forget_desk(struct vessel *vessel)
 {
 	vessel_end(vessel, false);
 	desk_close(&vessel->desk, NULL);
+	desk_close(&vessel->past, NULL);
 	desk_init(&vessel->desk, &vessel->record);
+	desk_init(&vessel->past, &vessel->record);
 	forget_account(vessel);
 	vessel->out_len = 0;
 }

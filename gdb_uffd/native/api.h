@@ -103,7 +103,7 @@ struct rule { uint8_t action; bool traced; int16_t result; uint8_t kind[6]; uint
 struct policy { struct rule rules[...]; int level; bool read_files, real_clock, ignore_locks; ...; };
 struct system_call { uint64_t nr; uint64_t args[6]; uint64_t pc; int table; ...; };
 struct captured { uint8_t argument; bool cut; uint16_t len; uint8_t bytes[...]; ...; };
-struct refused { struct system_call call; int error; uint32_t times; struct captured memory[2]; ...; };
+struct refused { struct system_call call; int error; uint32_t times, others; struct captured memory[2]; ...; };
 struct opened_name { uint16_t nr, len; bool cut; uint8_t bytes[...]; ...; };
 struct passed { uint64_t address; uint32_t value; int32_t owner; uint32_t times; ...; };
 struct identity {

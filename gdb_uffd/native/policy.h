@@ -65,6 +65,7 @@ enum call_table { TABLE_X86_64 = 0, TABLE_I386 = 1, TABLE_X32 = 2, TABLE_VSYSCAL
 
 #define REFUSED_MAX 64
 #define REFUSED_BYTES 256
+#define ALIKE_MAX 8
 
 /* Memory that an argument pointed to when the call was refused. */
 struct captured {
@@ -77,7 +78,8 @@ struct captured {
 struct refused {
 	struct system_call call;
 	int error;      /* the errno that the program saw; 0: it was told that it went well */
-	uint32_t times; /* how often, one after the other */
+	uint32_t times;  /* how often */
+	uint32_t others; /* refusals of the same call with other arguments, beyond ALIKE_MAX */
 	struct captured memory[2];
 };
 

@@ -90,13 +90,24 @@ int64_t policy_note_refusal(struct vessel *vessel, const struct system_call *cal
 		made.memory[used] = (struct captured){.argument = 6};
 	if (used < 1)
 		made.memory[1] = (struct captured){.argument = 6};
-	/* A loop that tries the same again and again fills one entry. */
-	for (uint32_t i = 0; i < vessel->refused_count; i++)
-		if (same(&vessel->refused[i], &made)) {
-			vessel->refused[i].times++;
+	/* A loop that tries the same again and again fills one entry, one that tries one descriptor after
+	 * the other a few. */
+	struct refused *alike = NULL;
+	int count = 0;
+	for (uint32_t i = 0; i < vessel->refused_count; i++) {
+		struct refused *entry = &vessel->refused[i];
+		if (same(entry, &made)) {
+			entry->times++;
 			return -error;
 		}
-	if (vessel->refused_count < REFUSED_MAX)
+		if (entry->call.nr == call->nr && entry->call.table == call->table && entry->error == error) {
+			alike = entry;
+			count++;
+		}
+	}
+	if (count >= ALIKE_MAX)
+		alike->others++;
+	else if (vessel->refused_count < REFUSED_MAX)
 		vessel->refused[vessel->refused_count++] = made;
 	else
 		vessel->refused_more++;

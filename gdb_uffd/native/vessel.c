@@ -323,6 +323,7 @@ void vessel_init(struct vessel *vessel)
 {
 	*vessel = (struct vessel){.pidfd = -1, .output_fd = -1, .listener = -1, .cpu = -1};
 	desk_init(&vessel->desk, &vessel->record);
+	desk_init(&vessel->past, &vessel->record);
 }
 
 int vessel_create(struct vessel *vessel, struct pager *pager)

@@ -17,6 +17,7 @@ from gdb_uffd.model import (
     page_floor,
 )
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.replay import ownfiles
 from gdb_uffd.replay.account import Accounts, Transaction
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
@@ -41,6 +42,7 @@ class Diversion:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.machine = Machine(snapshot)
+        self._own_files = ownfiles.offer(self.machine)
         self.threads = Threads(snapshot, self.machine)
         self.breakpoints = Breakpoints(self.machine)
         self.runner = Runner(self.machine, self.threads, self.breakpoints)

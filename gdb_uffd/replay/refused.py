@@ -31,11 +31,18 @@ def refused_lines(vessel: Any, descriptors: Mapping[int, str]) -> List[str]:
     `descriptors`: what the recorded ones were, as far as that is known.
     """
     lines: Dict[str, int] = {}
+    others: Dict[str, int] = {}
     for i in range(vessel.refused_count):
         entry = vessel.refused[i]
         line = one(entry, descriptors)
         lines[line] = lines.get(line, 0) + entry.times
-    out = [line if times == 1 else f"{line} ({times:,} times)" for line, times in lines.items()]
+        others[line] = others.get(line, 0) + entry.others
+    out = [
+        line
+        + (f" ({times:,} times)" if times > 1 else "")
+        + (f" (and {others[line]:,} more with other arguments)" if others[line] else "")
+        for line, times in lines.items()
+    ]
     if vessel.refused_more:
         out.append(f"and {vessel.refused_more:,} more")
     return out

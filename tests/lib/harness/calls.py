@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from gdb_uffd.model import GPR, CallReport
 from gdb_uffd.replay.diversion import Diversion
@@ -48,6 +48,7 @@ class Caller:
         self.diversion = Diversion(self.snapshot)
         self.tid = self.snapshot.threads[0].tid
         self.reports: List[CallReport] = []
+        self.more: Dict[str, int] = {}  # further registers that a function begins with
 
     def symbol(self, name: str) -> int:
         found = self.snapshot.symbol(name)
@@ -64,7 +65,7 @@ class Caller:
         self.landing = stack + 64
         d.write_memory(stack, self.landing.to_bytes(8, "little"))
         d.insert_breakpoint(SOFTWARE, self.landing, 1)
-        values = {"rip": self.symbol(name), "rsp": stack, "rdi": argument, "rax": 0}
+        values = {"rip": self.symbol(name), "rsp": stack, "rdi": argument, "rax": 0, **self.more}
         for register, value in values.items():
             registers.gpr[GPR[register]] = value
         registers.gpr[GPR["orig_rax"]] = (1 << 64) - 1
