@@ -232,8 +232,8 @@ int pager_feed(struct pager *pager, const struct region *region, uint64_t page, 
 	return 0;
 }
 
-static void note_touch(struct pager *pager, const struct region *region, const struct access *who,
-		       bool write)
+void pager_note_touch(struct pager *pager, const struct region *region, const struct access *who,
+		      bool write)
 {
 	struct touch *touch = touches_add(&pager->touches, who->address & ~(PAGE_BYTES - 1), who, write,
 					  region->prot & PROT_EXEC);
@@ -280,7 +280,7 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 		if (!region || region->kind == REGION_UNAVAILABLE)
 			goto lost;
 		if (pager->touches.on && program)
-			note_touch(pager, region, &who, write);
+			pager_note_touch(pager, region, &who, write);
 		/* A write to a missing page needs one round trip: fed unprotected, counted dirty; but a
 		 * watched page stays protected, and faults again. */
 		rc = pager_feed(pager, region, page, !write || watched);
