@@ -17,7 +17,7 @@ $(VENV)/.made: tools/make-venv
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml setup.py
-	$(PIP) install --upgrade 'setuptools>=77' 'cffi>=1.15'
+	$(PIP) install --upgrade 'setuptools>=77' 'cffi>=1.15' 'lz4>=3' 'zstandard>=0.19'
 	tools/with-python-headers $(PY) $(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 

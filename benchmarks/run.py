@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
+import travel
+
 from gdb_uffd.model import GPR
 from gdb_uffd.native import check, lib
 from gdb_uffd.replay.diversion import Diversion
@@ -235,8 +237,13 @@ def run_gdb(gdb: Path, before: List[str], commands: List[str], args: List[str]) 
     return figures
 
 
+def any_gdb() -> Path:
+    """gdb 18.1 where it is there, else the system's."""
+    return GDB18 if GDB18.exists() else Path(shutil.which("gdb") or "gdb")
+
+
 def in_gdb(subject: Path, core: Path) -> List[Tuple[str, float, float, Optional[float]]]:
-    gdb = GDB18 if GDB18.exists() else Path(shutil.which("gdb") or "gdb")
+    gdb = any_gdb()
     started = [f"source {ROOT / 'gdb_uffd' / 'gdbinit.py'}", f"uffd spawn {core}"]
     ours: Dict[str, List[float]] = {}
     native: List[float] = []
@@ -257,7 +264,7 @@ def in_gdb(subject: Path, core: Path) -> List[Tuple[str, float, float, Optional[
 
 
 def spawn_in_gdb(core: Path) -> List[Tuple[str, float, float, Optional[float]]]:
-    gdb = GDB18 if GDB18.exists() else Path(shutil.which("gdb") or "gdb")
+    gdb = any_gdb()
     base = [str(gdb), "-nx", "-q", "-batch", "-iex", "set debuginfod enabled off"]
     load = ["-ex", f"source {ROOT / 'gdb_uffd' / 'gdbinit.py'}"]
     executable = open_core(str(core), None).executable
@@ -296,6 +303,7 @@ def main() -> int:
         rows += spawn_in_gdb(core)
         print("yardsticks: floor.c pinned; native `print push(7)` of gdb; eager feeding")
         show(rows)
+        travel.show(travel.travel(any_gdb(), core, work))
     return 0
 
 

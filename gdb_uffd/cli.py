@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from gdb_uffd import __version__
+from gdb_uffd import __version__, cli_record, cli_trace
 from gdb_uffd.model import UffdError
 from gdb_uffd.replay.interface import Check
 from gdb_uffd.server.session import Facts
@@ -25,6 +25,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one subcommand.  Returns the exit code: 0, 1 when it failed, 2 for wrong usage."""
     options = _parser().parse_args(argv)
     try:
+        if hasattr(options, "run"):
+            return int(options.run(options))
         if options.command == "gdbinit":
             return gdbinit()
         if options.command == "doctor":
@@ -61,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("core", metavar="CORE")
     server.add_argument("executable", metavar="EXECUTABLE", nargs="?")
     server.add_argument("--socket", metavar="PATH", help="where to listen; must not exist yet")
+    cli_record.add_commands(commands)
+    cli_trace.add_commands(commands)
     return parser
 
 

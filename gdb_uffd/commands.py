@@ -6,7 +6,7 @@ from typing import List, Optional, Tuple, Type
 
 import gdb
 
-from gdb_uffd import commands_calls
+from gdb_uffd import commands_calls, commands_record, commands_travel
 from gdb_uffd.client import (
     gdb_blocked,
     gdb_call,
@@ -15,6 +15,7 @@ from gdb_uffd.client import (
     gdb_policy,
     gdb_session,
     gdb_settings,
+    gdb_travel,
     gdb_tui,
     gdb_views,
 )
@@ -51,19 +52,19 @@ class Uffd(gdb.Command):
 
 
 class Spawn(Command):
-    """Open a core file; nothing runs until you call something.
+    """Open a core file or a trace; nothing runs until you call something.
 
-    Usage: uffd spawn CORE [EXECUTABLE]
+    Usage: uffd spawn FILE [EXECUTABLE]
 
-    CORE was written by the kernel or by gdb's gcore.  The executable and the libraries are
-    found from the core unless EXECUTABLE is given.  A core that this inferior already has
-    is closed first.
+    FILE is a core, written by the kernel or by gdb's gcore, or a trace of many snapshots,
+    NAME.uffd.  The executable and the libraries are found from it unless EXECUTABLE is
+    given.  What this inferior already has open is closed first.
 
     Example:
         uffd spawn core.4711
         uffd spawn core.4711 build/server"""
 
-    name, usage = "spawn", "uffd spawn CORE [EXECUTABLE]"
+    name, usage = "spawn", "uffd spawn FILE [EXECUTABLE]"
     completer = gdb.COMPLETE_FILENAME
 
     def run(self, parsed: Parsed) -> None:
@@ -71,6 +72,7 @@ class Spawn(Command):
         gdb_hooks.define_hooks()
         gdb_session.spawn(*split_files(parsed.rest, self.usage))
         gdb_policy.sync(gdb_session.current())
+        gdb_travel.follow(gdb_session.current())
 
 
 class Call(Command):
@@ -153,7 +155,8 @@ class Reset(Command):
 
     Usage: uffd reset
 
-    The process that ran ends; memory, registers and mappings are the core's again.
+    The process that ran ends; memory, registers and mappings are those of the core again, or
+    of the present snapshot of a trace.
 
     Example:
         print push(7)
@@ -196,7 +199,7 @@ class Kill(Command):
 
 
 class Info(Command):
-    """Show what is open: core, process, pages fed and dirtied, server.
+    """Show what is open: core or snapshot, process, pages fed and dirtied, server.
 
     Usage: uffd info [-json]
 
@@ -251,6 +254,8 @@ COMMANDS: Tuple[Type[Command], ...] = (
     *(Spawn, Call, Dirty, Diff),
     *commands_calls.COMMANDS,
     *(Reset, Kill, Info, Mappings, Doctor),
+    *commands_record.COMMANDS,
+    *commands_travel.COMMANDS,
 )
 """Every subcommand, in the order of the bare `uffd`; those of a subject lie in a module of its
 own, commands_SUBJECT.py, each with its own COMMANDS."""
@@ -290,3 +295,4 @@ def register() -> None:
     gdb_blocked.install()
     gdb_tui.register()
     gdb_mi.register()
+    gdb_travel.install()

@@ -10,6 +10,7 @@ from typing import List, Tuple
 import gdb
 
 CORE = os.environ["DEMO_CORE"]
+TRACE = os.environ["DEMO_TRACE"]
 
 STEPS: List[Tuple[str, str, str]] = [
     # What we say, what we type, what must be in the answer (a regular expression).
@@ -26,7 +27,11 @@ STEPS: List[Tuple[str, str, str]] = [
     ("Which pages did it write, and which line wrote them first?", "uffd dirty", r"counter 1041"),
     ("Back to the recorded instant.", "uffd reset", r""),
     ("", "print counter", r"= 1041\b"),
-    ("Call, see what it dirtied, and forget it.", "uffd call push(7)", r"= 1042\nwrote .*\n.*discarded\n"),
+    (
+        "Call, see what it dirtied, and forget it.",
+        "uffd call push(7)",
+        r"= 1042\nwrote .*\n.*discarded\n",
+    ),
     ("", "print counter", r"= 1041\b"),
     ("The bytes before and after.", "uffd diff counter", r"11 04(.|\n)*12 04"),
     ("The same for programs.", "uffd call -json push(7)", r'^\{.*"value": ?"1042".*\}$'),
@@ -38,6 +43,14 @@ STEPS: List[Tuple[str, str, str]] = [
     ("", "next", r""),
     ("", "bt", r"sum \(\)(.|\n)*<function called from gdb>"),
     ("", "uffd info", r"."),
+    ("The same program, recorded while it ran.", f"uffd spawn {TRACE}", r"push \(value="),
+    ("", "uffd snapshots", r"push(.|\n)*lookup"),
+    ("The last instant is the crash; what was before it?", "uffd goto end", r"snapshot 7 of"),
+    ("", "reverse-continue", r""),
+    ("", "bt", r"#0 .*push \(value=6\)(.|\n)*#1 .* main \(\)"),
+    ("A function of the program, called at every snapshot.", "uffd map sum()", r"^7\s.*\b21$"),
+    ("", "uffd when counter >= 1037", r"snapshot 3\b"),
+    ("What differs between two instants?", "uffd changes 0 1", r"counter +1034 → 1035"),
     ("Nothing is left running.", "uffd kill", r"."),
 ]
 

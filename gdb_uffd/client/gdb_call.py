@@ -165,7 +165,7 @@ def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str)
     started = time.perf_counter()
     session.last_call = 0
     session.context = Context(expression)
-    with _watch_stops(outcome):
+    with watch_stops(outcome):
         try:
             value = gdb.parse_and_eval(expression)
             outcome.stop = None
@@ -209,7 +209,7 @@ def _reason(session: Session, error: str) -> str:
 
 
 @contextlib.contextmanager
-def _watch_stops(outcome: Outcome) -> Iterator[None]:
+def watch_stops(outcome: Outcome) -> Iterator[None]:
     """Note where a called function stops, before gdb unwinds.
 
     gdb 13 has an event for such a stop; gdb 18 has none for one that it unwinds itself, so

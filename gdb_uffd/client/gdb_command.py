@@ -20,6 +20,7 @@ class Command(gdb.Command):
     usage = ""
     options: Sequence[str] = ()
     completer = gdb.COMPLETE_NONE
+    dashes = False  # what follows may begin with a dash: -1, -x + 1
 
     def __init__(self) -> None:
         super().__init__(f"uffd {self.name}", gdb.COMMAND_DATA)
@@ -27,7 +28,7 @@ class Command(gdb.Command):
     @user_errors
     def invoke(self, argument: str, from_tty: bool) -> None:
         """Parse the options and run."""
-        dashes = self.completer == gdb.COMPLETE_EXPRESSION
+        dashes = self.dashes or self.completer == gdb.COMPLETE_EXPRESSION
         self.dont_repeat()
         self.run(parse_options(argument, self.options, self.usage, dashes))
 

@@ -10,9 +10,17 @@ from typing import Optional
 
 import gdb
 
-from gdb_uffd.client import gdb_blocked, gdb_places, gdb_session, gdb_settings, gdb_types
+from gdb_uffd.client import (
+    gdb_blocked,
+    gdb_places,
+    gdb_saved,
+    gdb_session,
+    gdb_settings,
+    gdb_types,
+)
 from gdb_uffd.client.gdb_util import look, quiet, say
 from gdb_uffd.client.render import summary_line
+from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
 from gdb_uffd.client.wire import parse_summary
 from gdb_uffd.model import UffdError
 
@@ -70,7 +78,8 @@ def _malloc_address() -> int:
     return _malloc
 
 
-def _forget_symbols(event: object = None) -> None:
+def forget_symbols(event: object = None) -> None:
+    """Object files came, went or were moved."""
     global _malloc
     _malloc = None
     gdb_places.forget(event)
@@ -122,6 +131,7 @@ def after_silent_command() -> None:
 def _before_prompt(_event: object = None) -> None:
     with contextlib.suppress(gdb.error):
         gdb_session.settle()
+        gdb_saved.relock()
         gdb_session.borrow()
         before_command()  # a server that died meanwhile is told now, not by gdb's next error
         session = gdb_session.selected()
@@ -146,6 +156,18 @@ def before_leaving() -> None:
     takes them again.
     """
     gdb_session.lend_back()
+
+
+def before_reverse() -> None:
+    """`reverse-continue` and its kin: all threads go, to those of another snapshot.  Nothing can
+    be delivered on the way; gdb would warn of that."""
+    session = gdb_session.selected()
+    if session is None:
+        return
+    with contextlib.suppress(gdb.error):
+        gdb_saved.unlock()
+        if session.signal not in DEBUGGER_SIGNALS:
+            quiet("queue-signal 0")
 
 
 def before_quit() -> None:
@@ -176,6 +198,8 @@ def define_hooks() -> None:
         _define(f"hookpost-{command}", "after_silent_command")
     for command in ("kill", "detach", "disconnect"):
         _define(f"hook-{command}", "before_leaving")
+    for command in ("continue", "step", "next", "stepi", "nexti", "finish"):
+        _define(f"hook-reverse-{command}", "before_reverse")
     _define("hook-quit", "before_quit")
 
 
@@ -192,7 +216,7 @@ def install() -> None:
     gdb.events.inferior_call.connect(_on_inferior_call)
     gdb.events.before_prompt.connect(_before_prompt)
     gdb.events.connection_removed.connect(gdb_session.on_connection_removed)
-    gdb.events.new_objfile.connect(_forget_symbols)
-    gdb.events.clear_objfiles.connect(_forget_symbols)
+    gdb.events.new_objfile.connect(forget_symbols)
+    gdb.events.clear_objfiles.connect(forget_symbols)
     gdb.events.gdb_exiting.connect(_end_all)
     atexit.register(gdb_session.at_exit)

@@ -39,13 +39,17 @@ class Images:
             out += part
         return out
 
+    def page(self, start: int) -> Optional[Image]:
+        """The page at `start` before and after; None when it was not written."""
+        arguments = {"address": hex(start), "all": self._all}
+        return parse_image(self._session.request("image", arguments))
+
     def _part(self, address: int, size: int, after: bool) -> Optional[bytes]:
         """The same inside one page."""
         start = page_floor(address)
         if start in self._pages:
             if start not in self._images:
-                arguments = {"address": hex(start), "all": self._all}
-                self._images[start] = parse_image(self._session.request("image", arguments))
+                self._images[start] = self.page(start)
             image = self._images[start]
             if image is not None:
                 content = image.after if after else image.before

@@ -38,12 +38,16 @@ class Naming:
         self._report = report
         self._all = which_all
         self._pages = [p for p in report.pages if "program" in p.writers and p.bytes_changed]
-        self._images = Images(session, report.pages, which_all)
+        self._images = self.images(session, report, which_all)
         self._blocks = Blocks(session, report, which_all, context, self._images)
         self._tls = ThreadLocals(session)
         self._key = gdb_values.settings()
         self._told: Set[Tuple[int, str]] = set()
         self._count = 0
+
+    def images(self, session: Session, report: CallReport, which_all: bool) -> Images:
+        """Where the bytes before and after come from."""
+        return Images(session, report.pages, which_all)
 
     def changes(self) -> Dict[int, List[Change]]:
         """The changes by the start of the page that holds them, by address."""
@@ -57,7 +61,7 @@ class Naming:
                 self._count += len(drafts[page.start])
         for draft in self._blocks.drafts(self._walk):
             drafts.setdefault(draft.where.page, []).append(draft)
-        self._look([d for found in drafts.values() for d in found])
+        self.look([d for found in drafts.values() for d in found])
         return {start: self._finished(found) for start, found in drafts.items()}
 
     @staticmethod
@@ -65,7 +69,7 @@ class Naming:
         settled = [done for draft in drafts for done in gdb_drafts.settle(draft)]
         return [draft.change() for draft in sorted(settled, key=lambda d: d.address)]
 
-    def _look(self, drafts: List[Draft]) -> None:
+    def look(self, drafts: List[Draft]) -> None:
         """Read what is missing, in the memory before and in that after."""
         waiting = [draft for draft in drafts if draft.leaf is not None]
         if not waiting:

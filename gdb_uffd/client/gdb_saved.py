@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Dict
+import contextlib
+from typing import Dict, List
 
 import gdb
 
@@ -48,3 +49,20 @@ class Borrowed:
 
 
 borrowed = Borrowed()
+
+_unlocked: List[str] = []
+"""What `set scheduler-locking` was, while it is off for a moment."""
+
+
+def unlock() -> None:
+    """Until `relock` a resume is of all threads: on the way to another snapshot, all go."""
+    if not _unlocked:
+        _unlocked.append(parameter_text(gdb.parameter("scheduler-locking")))
+        quiet("set scheduler-locking off")
+
+
+def relock() -> None:
+    """As it was before `unlock`, if that was called."""
+    while _unlocked:
+        with contextlib.suppress(gdb.error):  # the target went
+            quiet(f"set scheduler-locking {_unlocked.pop()}")

@@ -13,14 +13,23 @@ from gdb_uffd.client import gdb_settings, launch, text
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_shapes import Shapes
-from gdb_uffd.client.gdb_util import decoded, look, quiet, quote_file, say, setting
-from gdb_uffd.client.options import check_readable
+from gdb_uffd.client.gdb_util import (
+    decoded,
+    look,
+    quiet,
+    quote_file,
+    say,
+    setting,
+    silent_stdout,
+)
+from gdb_uffd.client.options import check_readable, check_recording
+from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
 from gdb_uffd.client.wire import Ready, decode, encode, one_line
-from gdb_uffd.model import PAGE_SIZE, UffdError
+from gdb_uffd.model import PAGE_SIZE, SnapshotInfo, UffdError
 
 
 class Session:
-    """One spawned core in one inferior."""
+    """One spawned core or trace in one inferior."""
 
     def __init__(self, number: int, server: launch.Server) -> None:
         self.number = number
@@ -29,7 +38,16 @@ class Session:
         self.connection: Optional[gdb.RemoteTargetConnection] = None
         self.calls_pending = False  # gdb made an inferior call since the last quffd.commit
         self.explained = ""  # the last_unavailable that the user has been told of
-        self.first_thread = 0  # gdb's number of the thread that the core stopped in
+        self.first_thread = 0  # gdb's number of the thread that the snapshot stopped in
+        self.signal = server.ready.signal  # the one it stopped by
+        self.snapshot = server.ready.snapshot  # the number of the present one
+        self.moves = -1  # made in the server, as far as gdb's side has followed; see gdb_travel
+        self.libraries = -1  # what it said of the libraries then
+        self.moving = False  # its connection is about to be replaced by another
+        self.going = False  # on the way to another snapshot, and showing it is its own affair
+        self.away = False  # on an excursion: what gdb shows is not where the user stands
+        self.where: Optional[Dict[str, Any]] = None  # the last answer of quffd.where
+        self.snapshots: Optional[List[SnapshotInfo]] = None  # the trace's list, once asked for
         self.call_depth = 0  # gdb's inferior calls that are under way
         self.in_call = False  # `uffd call` is at work and closes its transaction itself
         self.expression = ""  # of that `uffd call`
@@ -38,7 +56,7 @@ class Session:
         self.looking = False  # gdb is shown memory as it was (gdb_view)
         self.last_call = 0  # address of the function gdb called last
         self.wall_ms: Optional[float] = None  # of the last `uffd call`
-        self.thread_numbers: Dict[int, int] = {}  # TID -> gdb's number; the threads stay the same
+        self.thread_numbers: Dict[int, int] = {}  # TID -> gdb's number, of the present snapshot
         self.tls_addresses: Dict[Tuple[int, str, str], int] = {}  # see gdb_symbols
 
     def request(self, verb: str, arguments: Optional[Dict[str, Any]] = None) -> Any:
@@ -70,8 +88,15 @@ class Session:
         return f": the server ended {how}{f' ({said})' if said else ''}; `uffd spawn` starts anew"
 
 
-_SLOW = frozenset(("end", "commit", "report", "image", "mappings", "reset"))
-"""Packets whose work grows with what a call wrote; gdb waits 2 s for the others."""
+_SLOW = frozenset(
+    ("end", "commit", "report", "image", "mappings", "reset")
+    + ("snapshots", "goto", "back", "changes", "export")
+)
+"""Packets whose work grows with what was written or recorded; gdb waits 2 s for the others."""
+
+_travelled: List[bool] = []
+"""Not empty once gdb stopped by travelling: it takes that for a signal, and says so once more at
+its next connection, past whatever captures its output (infrun.c, stopped_by_random_signal)."""
 
 _sessions: Dict[int, Session] = {}
 _leaving: List[Session] = []
@@ -81,7 +106,7 @@ def current() -> Session:
     """The selected inferior's session; UffdError when it has none."""
     session = find(gdb.selected_inferior().num)
     if session is None:
-        raise UffdError("no core is spawned in this inferior: `uffd spawn CORE` does that")
+        raise UffdError("no core is spawned in this inferior: `uffd spawn FILE` does that")
     if session.server.ended() is not None:
         raise UffdError(bury(session))
     return session
@@ -103,9 +128,9 @@ def selected() -> Optional[Session]:
 
 
 def spawn(core: str, executable: str) -> None:
-    """Open `core` in the selected inferior and show where it stands."""
+    """Open `core`, or a trace, in the selected inferior and show where it stands."""
     settle()
-    check_readable(core, "core")
+    check_recording(core)
     if executable:
         check_readable(executable, "executable")
     inferior = gdb.selected_inferior()
@@ -136,19 +161,25 @@ def spawn(core: str, executable: str) -> None:
 
 
 def _connect(session: Session) -> None:
-    ready = session.ready
-    for warning in ready.warnings:
+    for warning in session.ready.warnings:
         say(f"warning: {warning}")
-    if ready.executable:
-        _load_executable(ready.executable)
-    # Libraries are local files: through "target:" gdb would ask the server for each of them.
-    if gdb.parameter("sysroot") in ("target:", "remote:"):
-        borrowed.take("sysroot", "")
-    # A question about debuginfod must be seen, so nothing is captured while one may come.
-    visible = bool(_parameter("debuginfod urls")) and _parameter("debuginfod enabled") == "ask"
+    connect(session, session.ready.executable, session.ready.socket)
+    session.server.connected()
+
+
+def connect(session: Session, executable: str, socket: str) -> None:
+    """Make `session` the target of the selected inferior, silently but for gdb's warnings."""
+    if executable:
+        _load_executable(executable)
+    take_sysroot(session.ready.sysroot)
+    asking = may_ask()
     try:
-        with setting("print symbol-loading", "off"), setting("suppress-cli-notifications", "on"):
-            noise = gdb.execute(f"target remote {ready.socket}", to_string=not visible)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(setting("print symbol-loading", "off"))
+            stack.enter_context(setting("suppress-cli-notifications", "on"))
+            if _travelled and not asking:
+                stack.enter_context(silent_stdout())
+            noise = gdb.execute(f"target remote {socket}", to_string=not asking)
     except gdb.error as error:
         raise UffdError(
             f"gdb could not connect ({one_line(str(error))}){session.death()}"
@@ -158,15 +189,42 @@ def _connect(session: Session) -> None:
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise UffdError("gdb connected, but not to a remote target")
     session.connection = connection
-    session.server.connected()
     session.request("hello")
+    note_threads(session)
+    _sessions[session.number] = session
+    borrow()
+
+
+def take_sysroot(unpacked: str) -> None:
+    """Let gdb find the libraries: under `unpacked`, where a trace brought its own ("" for none).
+
+    A sysroot of the user's own stays.
+    """
+    current = gdb.parameter("sysroot")
+    # Libraries are local files: through "target:" gdb would ask the server for each of them.
+    theirs = current not in ("target:", "remote:", "" if unpacked else "target:")
+    if not theirs or (current != unpacked and borrowed.holds("sysroot")):
+        borrowed.take("sysroot", unpacked)
+
+
+def note_threads(session: Session) -> None:
+    """Remember gdb's numbers of the threads, and which one is selected: the snapshot's own."""
     thread = gdb.selected_thread()
     session.first_thread = thread.num if thread is not None else 0
     # Asking for the list costs packets, so it is asked for once.
-    for each in gdb.selected_inferior().threads():
-        session.thread_numbers[each.ptid[1]] = each.num
-    _sessions[session.number] = session
-    borrow()
+    threads = gdb.selected_inferior().threads()
+    session.thread_numbers = {each.ptid[1]: each.num for each in threads}
+
+
+def note_travel() -> None:
+    """gdb stopped at another snapshot."""
+    _travelled[:] = [True]
+
+
+def may_ask() -> bool:
+    """Whether loading symbols may put the question about debuginfod: that must be seen, so nothing
+    is captured then."""
+    return bool(_parameter("debuginfod urls")) and _parameter("debuginfod enabled") == "ask"
 
 
 def borrow() -> None:
@@ -224,14 +282,17 @@ _TOLD_BY_US = (
 def _show(session: Session) -> None:
     """What gdb shows for a core: the signal, the frame; then a summary."""
     ready = session.ready
-    if ready.signal:
-        say(f"Program terminated with signal {signal_text(ready.signal)}.")
+    where = f"snapshot {ready.snapshot} of 0-{ready.snapshots - 1}"
+    what = "core: " if ready.snapshots == 1 else f"trace: {where}, "
+    if ready.signal and (ready.snapshots == 1 or ready.signal not in DEBUGGER_SIGNALS):
+        ended = "terminated with" if ready.snapshots == 1 else "received"
+        say(f"Program {ended} signal {signal_text(ready.signal)}.")
     with contextlib.suppress(gdb.error):
         gdb.write(quiet("frame"))
     pages = f"{text.plural(ready.total_pages, 'page')} ({text.size(ready.total_pages * PAGE_SIZE)})"
     say(
         look().plain(
-            f"core: {text.plural(ready.threads, 'thread')}, {pages} · opened in "
+            f"{what}{text.plural(ready.threads, 'thread')}, {pages} · opened in "
             f"{text.milliseconds(ready.open_ms)}; nothing runs until you call something"
         )
     )
@@ -243,7 +304,7 @@ def restore_signals(session: Session) -> None:
     `queue-signal` (gdb manual, "Signaling") sets what a thread gets when it is resumed.  A
     signal that gdb does not pass on is not queued either.
     """
-    number = session.ready.signal
+    number = session.signal
     recorded = signal.Signals(number).name if number in set(signal.Signals) else "0"
     wanted = [("all", "0"), (str(session.first_thread), recorded)]
     for threads, name in wanted if session.first_thread else wanted[:1]:
@@ -309,7 +370,7 @@ def on_connection_removed(event: gdb.ConnectionEvent) -> None:
     `settle`.  Not through gdb.post_event: gdb 13 crashes when it exits with one pending.
     """
     for session in list(_sessions.values()):
-        if session.connection == event.connection:
+        if session.connection == event.connection and not session.moving:
             _leave(session)
 
 
@@ -336,7 +397,7 @@ def at_exit() -> None:
 
 
 def reselect(session: Session) -> None:
-    """Select the thread that the core stopped in, as after `uffd spawn`."""
+    """Select the thread that the snapshot stopped in, as after `uffd spawn`."""
     for thread in gdb.selected_inferior().threads():
         if thread.num == session.first_thread:
             thread.switch()

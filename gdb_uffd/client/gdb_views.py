@@ -11,7 +11,16 @@ from typing import Any, Dict, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_settings, launch, render, render_json, text
+from gdb_uffd.client import (
+    gdb_record_view,
+    gdb_settings,
+    gdb_travel,
+    launch,
+    render,
+    render_json,
+    snapshots,
+    text,
+)
 from gdb_uffd.client.gdb_session import Session, selected
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import look, say, say_json
@@ -101,26 +110,36 @@ def _range(expression: str) -> Tuple[int, int]:
 
 
 def info(as_json: bool) -> None:
-    """The session of the selected inferior."""
-    session = selected()
+    """The session of the selected inferior, and what is being recorded."""
+    session, recording = selected(), gdb_record_view.facts()
+    recorded = {"recording": recording} if recording is not None else {}
     if session is None:
         if as_json:
-            say_json({"session": False})
+            say_json({"session": False, **recorded})
+        elif recording is not None:
+            gdb_record_view.show()
         else:
-            say("no core is spawned in this inferior: `uffd spawn CORE` does that")
+            say("no core is spawned in this inferior: `uffd spawn FILE` does that")
         return
     data: Dict[str, Any] = session.request("info")
     if as_json:
-        data = {"schema": SCHEMA_VERSION, "session": True, **data}
+        data = {"schema": SCHEMA_VERSION, "session": True, **data, **recorded}
         data["server_pid"] = session.server.process.pid
         data["interpreter"] = _interpreter()
         say_json(data)
         return
     ready = session.ready
-    pages = f"{text.plural(ready.total_pages, 'page')} ({text.size(ready.total_pages * PAGE_SIZE)})"
-    rows = [
-        ("core", f"{ready.core} ({text.plural(ready.threads, 'thread')}, {pages})"),
-        ("executable", ready.executable or "not found"),
+    total = int(data.get("total_pages") or 0)
+    pages = f"{text.plural(total, 'page')} ({text.size(total * PAGE_SIZE)})"
+    holds = f"{text.plural(int(data.get('threads') or 0), 'thread')}, {pages}"
+    if ready.snapshots > 1:
+        every = gdb_travel.all_snapshots(session)
+        here = snapshots.headline(every, session.snapshot, look()).partition(" ")[2]
+        rows = [("trace", ready.core), ("snapshot", f"{here} ({holds})")]
+    else:
+        rows = [("core", f"{ready.core} ({holds})")]
+    rows += [
+        ("executable", str(data.get("executable") or "not found")),
         ("process", _process(data)),
         ("server", f"pid {session.server.process.pid}, gdb_uffd {ready.server}"),
     ]
@@ -131,6 +150,7 @@ def info(as_json: bool) -> None:
         rows.append(("last report", f"{text.plural(last.pages, 'page')} dirtied · {state}"))
     looks = look()
     say(*(looks.plain(f"{name:<12} {one_line(value)}") for name, value in rows))
+    gdb_record_view.show()
 
 
 def _process(data: Dict[str, Any]) -> str:

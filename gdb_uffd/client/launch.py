@@ -126,7 +126,7 @@ def start(interpreter: str, core: str, executable: str = "") -> Server:
 
     UffdError with the server's own line, or with what kept it from starting.
     """
-    directory = _private_directory()
+    directory = private_directory()
     socket = os.path.join(directory, "rsp")
     command = [interpreter, "-I", "-m", "gdb_uffd.server", "--socket", socket, "--core", core]
     if executable:
@@ -166,7 +166,7 @@ def start(interpreter: str, core: str, executable: str = "") -> Server:
         raise
 
 
-def _private_directory() -> str:
+def private_directory() -> str:
     """A new directory, mode 0700, short enough for a unix socket's name."""
     places: List[Optional[str]] = [os.environ.get("XDG_RUNTIME_DIR"), None, "/tmp"]
     for place in places:

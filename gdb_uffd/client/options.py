@@ -84,6 +84,13 @@ def check_readable(path: str, what: str) -> None:
         raise UffdError(f"{what} {path}: {(error.strerror or str(error)).lower()}") from None
 
 
+def check_recording(path: str) -> None:
+    """UffdError unless `path` may be a core, which is a file, or a trace, which is a directory (the
+    server tells what is wrong with one)."""
+    if not path.rstrip("/").endswith(".uffd") or not os.path.isdir(path):
+        check_readable(path, "core")
+
+
 def complete_options(word_text: str, allowed: Sequence[str]) -> List[str]:
     """The options that `word_text` ("-k") can become, with their dash."""
     return [f"-{name}" for name in allowed if f"-{name}".startswith(word_text)]

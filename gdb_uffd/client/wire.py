@@ -67,6 +67,9 @@ class Ready:
     inferior_pid: int
     signal: int
     open_ms: float
+    snapshots: int = 1
+    snapshot: int = 0
+    sysroot: str = ""
 
 
 def parse_ready(line: str) -> Ready:
@@ -92,6 +95,9 @@ def parse_ready(line: str) -> Ready:
             inferior_pid=int(data["inferior_pid"]),
             signal=int(data["signal"] or 0),
             open_ms=float(data["open_ms"]),
+            snapshots=int(data.get("snapshots", 1)),
+            snapshot=int(data.get("snapshot", 0)),
+            sysroot=str(data.get("sysroot", "")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UffdError(

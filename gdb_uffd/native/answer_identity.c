@@ -196,7 +196,7 @@ static int64_t getcpu_(struct vessel *vessel, const struct system_call *call)
 
 int64_t answer_identity(struct vessel *vessel, const struct system_call *call)
 {
-	const struct record *record = &vessel->record;
+	const struct identity *record = &vessel->record;
 
 	switch (call->nr) {
 	case SYS_getpid:

@@ -28,7 +28,7 @@ void answer_pass(struct vessel *vessel, uint64_t ns)
 
 int64_t answer_clock(struct vessel *vessel, int clock, int64_t *ns)
 {
-	const struct record *record = &vessel->record;
+	const struct identity *record = &vessel->record;
 	int64_t elapsed = (int64_t)vessel->desk.elapsed_ns;
 
 	switch (clock) {

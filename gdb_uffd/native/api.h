@@ -5,6 +5,7 @@
 
 #define REGION_ZERO ...
 #define REGION_BYTES ...
+#define REGION_PAGES ...
 #define REGION_UNAVAILABLE ...
 #define REGION_NATIVE ...
 #define REGION_BORN ...
@@ -27,6 +28,14 @@
 #define TOUCH_WRITE ...
 #define TOUCH_RUN ...
 #define WATCH_BYTES_MAX ...
+#define RECORD_ANONYMOUS ...
+#define RECORD_FILE ...
+#define RECORD_WHOLE ...
+#define RECORD_SHARED ...
+#define RECORD_SHARED_WHOLE ...
+#define RECORD_TRACKED ...
+#define RECORD_FRESH ...
+#define RECORD_UNTRACKED ...
 #define REFUSED_MAX ...
 #define RULES ...
 #define OPENED_NAMES_MAX ...
@@ -35,10 +44,18 @@
 
 struct error { char text[256]; ...; };
 
+struct page_store { uint64_t count; ...; };
+void page_store_init(struct page_store *store, const uint8_t *pages, uint64_t pages_len,
+		     const uint32_t *sums, uint64_t sums_len);
+uint32_t page_store_crc(const struct page_store *store, const uint8_t *bytes, size_t len);
+int page_store_read(const struct page_store *store, uint32_t slot, uint8_t *to);
+
 struct region {
 	uint64_t start, end;
 	const uint8_t *bytes;
 	uint64_t bytes_len;
+	const struct page_store *store;
+	const uint32_t *slots;
 	int prot, kind;
 	uint32_t flags;
 	...;
@@ -89,7 +106,7 @@ struct captured { uint8_t argument; bool cut; uint16_t len; uint8_t bytes[...]; 
 struct refused { struct system_call call; int error; uint32_t times, others; struct captured memory[2]; ...; };
 struct opened_name { uint16_t nr, len; bool cut; uint8_t bytes[...]; ...; };
 struct passed { uint64_t address; uint32_t value; int32_t owner; uint32_t times; ...; };
-struct record {
+struct identity {
 	int pid, tid, ppid, pgrp, sid;
 	uint32_t uid, euid, gid, egid;
 	int64_t realtime_ns, monotonic_ns, cpu_ns;
@@ -113,7 +130,7 @@ struct vessel {
 	uint64_t gate, gate_bytes;
 	struct error error;
 	struct policy policy;
-	struct record record;
+	struct identity record;
 	struct desk desk;
 	uint64_t brk_start, brk_now;
 	struct refused refused[...];
@@ -240,3 +257,23 @@ void heap_index_init(struct heap_index *index, uint64_t start);
 void heap_index_deinit(struct heap_index *index);
 uint64_t heap_index_find(struct heap_index *index, struct view *view, uint64_t address, uint64_t limit);
 void heap_index_forget(struct heap_index *index, uint64_t address);
+
+struct record_map { uint64_t start, end; uint32_t how, state; bool code; ...; };
+struct ranges { struct page_range *at; size_t count; ...; };
+struct record_piece { uint64_t start, end, bytes; };
+struct record {
+	bool direct, scans;
+	int uffd;
+	struct ranges dirty, present, before, traps;
+	size_t range_cursor;
+	struct error error;
+	...;
+};
+int record_init(struct record *record, int pid, int mem, int pagemap, int uffd);
+void record_deinit(struct record *record);
+int record_scan(struct record *record, struct record_map *maps, size_t count);
+int64_t record_copy(struct record *record, uint8_t *to, size_t len, struct record_piece *pieces,
+		    size_t room, size_t *done);
+int ranges_subtract(struct ranges *out, const struct ranges *from, const struct ranges *less,
+		    uint64_t start, uint64_t end);
+void ranges_deinit(struct ranges *ranges);

@@ -33,6 +33,7 @@ ffibuilder.set_source(
     #include "heap.h"
     #include "notify.h"
     #include "pagemap.h"
+    #include "record.h"
     #include "transaction.h"
     #include "uffd.h"
     #include "undo.h"

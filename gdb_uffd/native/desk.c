@@ -15,7 +15,7 @@ static void set_bit(uint8_t *bits, int number, bool on)
 	bits[number / 8] = (uint8_t)((bits[number / 8] & ~(1 << (number % 8))) | on << (number % 8));
 }
 
-void desk_init(struct desk *desk, const struct record *record)
+void desk_init(struct desk *desk, const struct identity *record)
 {
 	*desk = (struct desk){.directory = -1, .umask = 022};
 	for (int i = 0; i < DESCRIPTORS_MAX; i++)
@@ -65,7 +65,7 @@ struct opened *desk_open(struct desk *desk, int fd, int kind, uint32_t flags)
 	return NULL;
 }
 
-int desk_install(struct desk *desk, const struct record *record, struct opened *file, int64_t lowest,
+int desk_install(struct desk *desk, const struct identity *record, struct opened *file, int64_t lowest,
 		 bool close_on_exec)
 {
 	for (int i = lowest < 0 ? 0 : (int)lowest; i < DESCRIPTORS_MAX; i++) {

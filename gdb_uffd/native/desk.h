@@ -40,7 +40,7 @@ struct desk {
 };
 
 /* Who the program was. */
-struct record {
+struct identity {
 	int pid, tid, ppid, pgrp, sid;
 	uint32_t uid, euid, gid, egid;
 	int64_t realtime_ns, monotonic_ns, cpu_ns; /* at the snapshot */
@@ -51,14 +51,14 @@ struct record {
 	uint8_t descriptors[DESCRIPTORS_MAX / 8]; /* known to have been open: their numbers are not given out */
 };
 
-void desk_init(struct desk *desk, const struct record *record);
+void desk_init(struct desk *desk, const struct identity *record);
 /* Closes everything that `desk` holds and `kept` (or NULL) does not. */
 void desk_close(struct desk *desk, const struct desk *kept);
 struct opened *desk_find(struct desk *desk, int64_t descriptor); /* or NULL */
 /* A free slot with one reference, or NULL. */
 struct opened *desk_open(struct desk *desk, int fd, int kind, uint32_t flags);
 /* The lowest free descriptor from `lowest` on gets `file`; -EMFILE. */
-int desk_install(struct desk *desk, const struct record *record, struct opened *file, int64_t lowest,
+int desk_install(struct desk *desk, const struct identity *record, struct opened *file, int64_t lowest,
 		 bool close_on_exec);
 /* That very descriptor, whatever it was before. */
 void desk_replace(struct desk *desk, const struct desk *saved, int descriptor, struct opened *file,

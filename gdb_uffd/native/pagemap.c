@@ -16,26 +16,44 @@ struct scan_arg {
 };
 #define SCAN_IOCTL _IOWR('f', 16, struct scan_arg)
 
+#define SCAN_WP_MATCHING 1u
+#define SCAN_CHECK_WPASYNC 2u
+
+int pagemap_scan_fd(int fd, const struct page_scan *what, uint64_t start, uint64_t end,
+		    struct page_range *ranges, size_t room, uint64_t *walked)
+{
+	struct scan_arg arg = {
+		.size = sizeof(arg),
+		.flags = what->protect ? SCAN_WP_MATCHING | SCAN_CHECK_WPASYNC : 0,
+		.start = start,
+		.end = end < TASK_END ? end : TASK_END,
+		.vec = (uint64_t)ranges,
+		.vec_len = room,
+		.category_inverted = what->inverted,
+		.category_mask = what->mask,
+		.category_anyof_mask = what->anyof,
+		.return_mask = what->mask & ~what->inverted,
+	};
+	int got = ioctl(fd, SCAN_IOCTL, &arg);
+
+	if (got < 0)
+		return -errno;
+	if (walked)
+		*walked = end < TASK_END ? arg.walk_end : end;
+	return got;
+}
+
 int pagemap_scan(pid_t pid, uint64_t start, uint64_t end, uint64_t categories,
 		 struct page_range *ranges, size_t room)
 {
+	struct page_scan what = {.mask = categories};
 	char path[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	struct scan_arg arg = {
-		.size = sizeof(arg),
-		.start = start,
-		.end = end < TASK_END ? end : TASK_END,
-		.vec = (uint64_t)ranges,
-		.vec_len = room,
-		.category_mask = categories,
-		.return_mask = categories,
-	};
-	int got = ioctl(fd, SCAN_IOCTL, &arg);
-	int failed = errno;
+	int got = pagemap_scan_fd(fd, &what, start, end, ranges, room, NULL);
 	close(fd);
-	return got < 0 ? -failed : got;
+	return got;
 }

@@ -59,6 +59,9 @@ int pager_source_page(const struct regions *regions, uint64_t page, uint8_t *to)
 {
 	const struct region *region = regions_find(regions, page);
 
+	if (region && region->kind == REGION_PAGES)
+		return page_store_read(region->store, region->slots[(page - region->start) / PAGE_BYTES],
+				       to);
 	if (!region || region->kind != REGION_BYTES || page - region->start >= region->bytes_len) {
 		memset(to, 0, PAGE_BYTES);
 		return 0;
@@ -199,6 +202,11 @@ int pager_feed(struct pager *pager, const struct region *region, uint64_t page, 
 		return -ENOMEM;
 	if (w && w->overlay) {
 		from = w->overlay;
+	} else if (region->kind == REGION_PAGES) {
+		/* Never straight from the file: what was checked must be what is fed. */
+		if (pager_source_page(&pager->regions, page, scratch) < 0)
+			return -EFAULT;
+		from = scratch;
 	} else if (region->kind == REGION_BYTES && page - region->start < region->bytes_len &&
 		   region->bytes_len - (page - region->start) < PAGE_BYTES) {
 		if (pager_source_page(&pager->regions, page, scratch) < 0)
@@ -224,8 +232,8 @@ int pager_feed(struct pager *pager, const struct region *region, uint64_t page, 
 	return 0;
 }
 
-static void note_touch(struct pager *pager, const struct region *region, const struct access *who,
-		       bool write)
+void pager_note_touch(struct pager *pager, const struct region *region, const struct access *who,
+		      bool write)
 {
 	struct touch *touch = touches_add(&pager->touches, who->address & ~(PAGE_BYTES - 1), who, write,
 					  region->prot & PROT_EXEC);
@@ -272,7 +280,7 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 		if (!region || region->kind == REGION_UNAVAILABLE)
 			goto lost;
 		if (pager->touches.on && program)
-			note_touch(pager, region, &who, write);
+			pager_note_touch(pager, region, &who, write);
 		/* A write to a missing page needs one round trip: fed unprotected, counted dirty; but a
 		 * watched page stays protected, and faults again. */
 		rc = pager_feed(pager, region, page, !write || watched);

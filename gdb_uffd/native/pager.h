@@ -93,6 +93,9 @@ void pager_read_access(struct pager *pager, struct access *who);
 
 /* Main side; the vessel is stopped. */
 int pager_populate(struct pager *pager, uint64_t page);
+/* Lists the first touch of a page that is about to be fed. */
+void pager_note_touch(struct pager *pager, const struct region *region, const struct access *who,
+		      bool write);
 /* As pager_populate; but while touches are listed, gdb's own writes feed nothing: they wait in the
  * page's kept contents, so that the program's first touch is seen. */
 int pager_make_writable(struct pager *pager, uint64_t page);

@@ -74,6 +74,8 @@ static struct region tail_of(const struct region *region, uint64_t start)
 		tail.bytes = skipped < tail.bytes_len ? tail.bytes + skipped : NULL;
 		tail.bytes_len = skipped < tail.bytes_len ? tail.bytes_len - skipped : 0;
 	}
+	if (tail.slots)
+		tail.slots += skipped / 4096;
 	return tail;
 }
 

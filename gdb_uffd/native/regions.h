@@ -6,10 +6,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "store.h"
+
 enum region_kind {
 	REGION_ZERO = 0,    /* zeros */
 	REGION_BYTES = 1,   /* bytes_len bytes at `bytes`, then zeros */
 	REGION_UNAVAILABLE = 2, /* no bytes can be had: reserved in the vessel, never readable */
+	REGION_PAGES = 4, /* page i is slot slots[i] of `store` */
 	REGION_NATIVE = 3,  /* mapped by the program and not registrable (a device): not tracked */
 };
 
@@ -17,6 +20,8 @@ struct region {
 	uint64_t start, end; /* page-aligned */
 	const uint8_t *bytes; /* of `start` */
 	uint64_t bytes_len;
+	const struct page_store *store;
+	const uint32_t *slots; /* of `start` */
 	int prot;
 	int kind;
 	uint32_t flags; /* REGION_* below */

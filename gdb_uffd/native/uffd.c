@@ -66,6 +66,16 @@ int uffd_register(int uffd, uint64_t start, uint64_t len)
 	return ioctl(uffd, UFFDIO_REGISTER, &reg) < 0 ? -errno : 0;
 }
 
+int uffd_register_written(int uffd, uint64_t start, uint64_t len)
+{
+	struct uffdio_register reg = {
+		.range = {.start = start, .len = len},
+		.mode = UFFDIO_REGISTER_MODE_WP,
+	};
+
+	return ioctl(uffd, UFFDIO_REGISTER, &reg) < 0 ? -errno : 0;
+}
+
 int uffd_wake_page(int uffd, uint64_t page)
 {
 	struct uffdio_range range = {.start = page, .len = PAGE_BYTES};

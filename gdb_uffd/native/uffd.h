@@ -49,6 +49,9 @@ int uffd_probe(uint64_t *features, int *how);
 /* Missing and write-protect events for [start, start + len). */
 int uffd_register(int uffd, uint64_t start, uint64_t len);
 
+/* Nothing but a note of each page written, for PAGEMAP_SCAN (UFFD_FEATURE_WP_ASYNC). */
+int uffd_register_written(int uffd, uint64_t start, uint64_t len);
+
 /* One page from `from`, write-protected if `protect`.  0 also when another was first (EEXIST:
  * the waiters are woken); -EFAULT when the source cannot be read (its file was cut short). */
 int uffd_copy_page(int uffd, uint64_t page, const void *from, bool protect);

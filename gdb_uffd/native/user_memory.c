@@ -37,6 +37,22 @@ static bool allows(const struct pager *pager, uint64_t address, int prot)
 	return region && region->kind != REGION_UNAVAILABLE && (region->prot & prot);
 }
 
+/* What an answered system call touches, nobody faults on: it is listed here, and the page fed, so
+ * that it is listed once. */
+static void list_touch(struct pager *pager, uint64_t page, bool write)
+{
+	const struct page_slot *slot = pages_find(&pager->pages, page);
+	const struct region *region = regions_find(&pager->regions, page);
+	struct access who = {.address = page, .tid = (uint32_t)pager->vessel};
+
+	if (!pager->touches.on || !pager->running || (slot && slot->present) || !region ||
+	    region->kind == REGION_UNAVAILABLE || region->kind == REGION_NATIVE)
+		return;
+	pager_read_access(pager, &who);
+	pager_note_touch(pager, region, &who, write);
+	pager_populate(pager, page);
+}
+
 int user_load(struct pager *pager, uint64_t address, void *to, size_t len)
 {
 	size_t done;
@@ -44,6 +60,8 @@ int user_load(struct pager *pager, uint64_t address, void *to, size_t len)
 	for (size_t at = 0; at < len; at += in_page(address + at, len - at))
 		if (!allows(pager, address + at, 1 | 4))
 			return -EFAULT;
+		else
+			list_touch(pager, page_of(address + at), false);
 	return pager_read(pager, address, to, len, &done) < 0 ? -EFAULT : 0;
 }
 
@@ -74,6 +92,7 @@ static int open_page(struct pager *pager, uint64_t page)
 		return 0;
 	struct access who = {.address = page, .tid = (uint32_t)pager->vessel};
 	pager_read_access(pager, &who);
+	list_touch(pager, page, true);
 	int rc = pager_populate(pager, page);
 	if (rc < 0)
 		return rc;

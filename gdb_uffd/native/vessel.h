@@ -79,7 +79,7 @@ struct vessel {
 	cpu_set_t allowed; /* the tracer's own CPUs, between runs */
 
 	struct policy policy; /* its rules are those of the filter: set them before vessel_create */
-	struct record record; /* who it impersonates */
+	struct identity record; /* who it impersonates */
 	struct desk desk, saved; /* `saved`: as at the transaction's beginning */
 	struct desk past; /* as before the last run, with descriptors of its own */
 	bool in_transaction;

@@ -60,6 +60,8 @@ def make_ghost(
     except BaseException:
         ghost.close()
         raise
+    # The clock of a core begins where this machine's stood: a later look gives another beginning.
+    ghost.machine.vessel.record = real.machine.vessel.record
     copy = lib.vessel_copy_desk if undo is None else lib.vessel_copy_past
     copy(ghost.machine.vessel, real.machine.vessel)
     ghost.policy = real.policy

@@ -18,12 +18,22 @@ from gdb_uffd.model import (
     XSTATE_COMPONENTS,
     MemoryUnavailable,
     Registers,
+    UffdError,
     page_ceil,
 )
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import record
 from gdb_uffd.replay.policy import Policy
-from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment, Snapshot
+from gdb_uffd.trace.source import (
+    FILE,
+    PAGES,
+    SLOT_UNAVAILABLE,
+    UNAVAILABLE,
+    ZERO,
+    Segment,
+    Snapshot,
+    bad_page,
+)
 from gdb_uffd.trace.xstate import from_machine, to_machine
 
 STACK_LIMIT = 8 << 20
@@ -40,7 +50,12 @@ XSTATE_ROOM = 1 << 16
 """Bytes; more than any CPU's XSAVE area so far (AMX: 11,008)."""
 
 _GPRS = struct.Struct("<27Q")
-_KINDS = {FILE: lib.REGION_BYTES, ZERO: lib.REGION_ZERO, UNAVAILABLE: lib.REGION_UNAVAILABLE}
+_KINDS = {
+    FILE: lib.REGION_BYTES,
+    ZERO: lib.REGION_ZERO,
+    PAGES: lib.REGION_PAGES,
+    UNAVAILABLE: lib.REGION_UNAVAILABLE,
+}
 
 
 def machine_layout() -> Dict[int, Tuple[int, int]]:
@@ -73,6 +88,7 @@ class Machine:
         self.snapshot = snapshot
         self.tls_pages: Dict[int, bool] = {}  # whether a recorded page holds thread-locals
         self._keep: Dict[int, Any] = {}  # buffers that C points into
+        self._stores: Dict[Tuple[int, int], Any] = {}
         self.pager = ffi.new("struct pager *")
         check(lib.pager_init(self.pager), doing="pager")
         self.vessel = ffi.new("struct vessel *")
@@ -125,17 +141,38 @@ class Machine:
         region.start, region.end, region.prot = segment.start, segment.end, segment.prot
         region.kind, region.flags = _KINDS[segment.kind], 0
         region.bytes, region.bytes_len = ffi.NULL, 0
+        region.store, region.slots = ffi.NULL, ffi.NULL
         if segment.patch is not None:
             patch = ffi.new("uint8_t[]", segment.patch)
             self._keep[id(patch)] = patch
             region.bytes, region.bytes_len = patch, min(len(segment.patch), length)
             region.kind = lib.REGION_BYTES
+        elif segment.kind == PAGES:
+            if len(segment.slots) < length // PAGE_SIZE:
+                raise UffdError(f"{self.snapshot.path}: too few slots for {segment.start:#x}")
+            region.store = self._store(segment)
+            region.slots = self._buffer(segment.slots, "uint32_t")
         elif segment.kind == FILE and segment.data is not None:
-            buffer = self._keep.get(id(segment.data))
-            if buffer is None:
-                buffer = self._keep[id(segment.data)] = ffi.from_buffer("uint8_t[]", segment.data)
+            buffer = self._buffer(segment.data, "uint8_t")
             inside = max(0, min(length, segment.data_end - segment.offset))
             region.bytes, region.bytes_len = buffer + segment.offset, inside
+
+    def _buffer(self, data: Any, kind: str) -> Any:
+        """`data` for C, which may use it as long as this object lives (cffi keeps a reference)."""
+        buffer = self._keep.get(id(data))
+        if buffer is None:
+            buffer = self._keep[id(data)] = ffi.from_buffer(f"{kind}[]", data)
+        return buffer
+
+    def _store(self, segment: Segment) -> Any:
+        """The page file that a PAGES segment lies in."""
+        key = (id(segment.data), id(segment.sums))
+        if key not in self._stores:
+            pages = self._buffer(segment.data, "uint8_t")
+            sums = self._buffer(segment.sums, "uint32_t")
+            store = self._stores[key] = ffi.new("struct page_store *")
+            lib.page_store_init(store, pages, len(pages), sums, ffi.sizeof(sums))
+        return self._stores[key]
 
     @staticmethod
     def _growth(snapshot: Snapshot) -> Optional[Tuple[int, int]]:
@@ -314,9 +351,20 @@ class Machine:
             if segment.start <= address < segment.end:
                 if segment.kind == UNAVAILABLE:
                     return segment.reason
+                if segment.kind == PAGES:
+                    return self._why_not_stored(segment, address)
                 if self.pager.lost_page and address & -PAGE_SIZE == self.pager.lost_page:
                     return f"{self.snapshot.path} or a file it names was cut short while in use"
                 return ""
+        return ""
+
+    def _why_not_stored(self, segment: Segment, address: int) -> str:
+        slot = segment.slots[(address - segment.start) // PAGE_SIZE]
+        if slot == SLOT_UNAVAILABLE:
+            return "could not be read when it was recorded"
+        store = self._store(segment)
+        if slot and lib.page_store_read(store, slot, ffi.new("uint8_t[]", PAGE_SIZE)) < 0:
+            return bad_page(self.snapshot.path, slot)
         return ""
 
     def regions(self) -> List[Any]:

@@ -47,7 +47,7 @@ class Owners:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.snapshot = machine.snapshot
-        self._modules: Sequence[Module] = self.snapshot.modules()
+        self._modules: Sequence[Module] = self.snapshot.modules
         self._starts: Dict[str, int] = {}
         for m in self.snapshot.mappings:
             self._starts.setdefault(m.name, m.start)

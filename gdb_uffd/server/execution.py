@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 from typing import List, NamedTuple, Optional
 
-from gdb_uffd.model import GPR, UffdError
-from gdb_uffd.replay.interface import ACCESS_WATCH, Disconnected, Resume, Stop
+from gdb_uffd.model import GPR, MemoryUnavailable, UffdError
+from gdb_uffd.replay.interface import ACCESS_WATCH, WRITE_WATCH, Disconnected, Resume, Stop
 from gdb_uffd.server import signals, threads
 from gdb_uffd.server.connection import message
 from gdb_uffd.server.session import PacketError, Session, parse_hex
 
-_SIGINT = 2
+_SIGINT, _SIGTRAP = 2, 5
+_WRITES = (WRITE_WATCH, ACCESS_WATCH)
 _MAX_WATCH_BYTES = 1 << 20  # beyond any debug register; the diversion refuses the rest
 
 _WATCH_NAMES = {"watch": b"watch", "rwatch": b"rwatch", "awatch": b"awatch"}
@@ -102,6 +103,9 @@ def _parse(session: Session, text: bytes) -> Action:
 def _run(session: Session, action: Resume) -> bytes:
     session.forget_registers()
     session.written = None
+    session.journey.cancel()
+    if not session.calls:
+        session.journey.place.ran = True
     connection = session.connection
     connection.mid_line = False  # the client has printed since
     if connection.interrupt_waiting():
@@ -128,9 +132,88 @@ def _run(session: Session, action: Resume) -> bytes:
     return stop_reply(session, stop)
 
 
-def stop_reply(session: Session, stop: Stop) -> bytes:
-    """The `T` packet for `stop`, with the registers gdb asks for first."""
-    parts: List[bytes] = [b"T%02x" % signals.to_gdb(stop.signal)]
+def backward(session: Session, arguments: bytes) -> Optional[bytes]:
+    """`bc`, `bs`: to the snapshot that was prepared; else back to the present one if the program
+    was resumed since, else to the one before (gdb manual, "Packets").
+
+    Nothing lies between two snapshots, so a step goes as far as everything else; gdb steps
+    where it must look at a software watchpoint.  The stop has no signal: nothing is hit or
+    delivered by travelling, but a watchpoint tells that the value is another than it was.
+    """
+    journey = session.journey
+    if arguments not in (b"c", b"s") or len(journey.trace.snapshots) < 2:
+        return None
+    place = journey.place
+    number = place.number - (not place.ran)
+    if journey.prepared is None and number < 0:
+        return stop_reply(session, Stop(session.runner, _SIGTRAP), b"replaylog:begin;")
+    try:
+        if journey.prepared is None:
+            stop = _go_back(session, number)
+        else:
+            stop = _arrive(session)
+    except UffdError as error:
+        message(session.connection, str(error))
+        stop = Stop(session.runner, 0)
+    session.general = session.runner = stop.tid
+    return stop_reply(session, stop)
+
+
+def _arrive(session: Session) -> Stop:
+    """Make the prepared move.  UffdError when gdb could not understand it.
+
+    The stop is of the snapshot's own thread.  But gdb fails at an assertion of its own
+    (inline-frame.c, skip_inline_frames) where a thread that it knows and has not resumed stops:
+    then it is of the one thread that gdb resumed.
+    """
+    journey = session.journey
+    there = journey.prepared.diversion.snapshot.threads if journey.prepared is not None else ()
+    own, scope = there[0].tid, session.scope
+    if scope in (threads.ANY, threads.ALL, own) or own not in session.thread_ids:
+        tid = own
+    elif scope in {thread.tid for thread in there}:
+        tid = scope
+    else:
+        journey.cancel()
+        raise UffdError("the selected thread does not exist there: select another one")
+    journey.arrive()
+    session.arrive()
+    return Stop(tid, 0)
+
+
+def _go_back(session: Session, number: int) -> Stop:
+    """To snapshot `number`, by the user's own `reverse-continue`."""
+    journey = session.journey
+    if journey.prepare(number).reconnect:
+        journey.cancel()
+        raise UffdError(f"snapshot {number} is another process: `uffd goto {number}` goes there")
+    changed = journey.changed_here()
+    if changed:
+        pages = "1 changed page" if changed == 1 else f"{changed} changed pages"
+        message(session.connection, f"{pages} of snapshot {journey.place.number} forgotten")
+    watched = [(a, n) for kind, a, n in sorted(session.inserted) if kind in _WRITES]
+    before = [_bytes_at(session, *each) for each in watched]
+    stop = _arrive(session)
+    for each, old in zip(watched, before):
+        if old != _bytes_at(session, *each):
+            # The watched value is another there: gdb shows both.
+            return Stop(stop.tid, _SIGTRAP, "watch", each[0])
+    return stop
+
+
+def _bytes_at(session: Session, address: int, length: int) -> Optional[bytes]:
+    try:
+        return session.diversion.read_memory(address, length)
+    except MemoryUnavailable:
+        return None
+
+
+def stop_reply(session: Session, stop: Stop, reason: bytes = b"") -> bytes:
+    """The `T` packet for `stop`, with the registers gdb asks for first.
+
+    `reason`: a stop reason of the protocol's own, such as `replaylog:begin;`.
+    """
+    parts: List[bytes] = [b"T%02x" % signals.to_gdb(stop.signal), reason]
     if stop.breakpoint in ("swbreak", "hwbreak"):
         name = stop.breakpoint.encode()
         if name + b"+" in session.offered:
@@ -173,6 +256,8 @@ def _breakpoint(session: Session, arguments: bytes, inserting: bool) -> Optional
         raise PacketError(errno.EINVAL)
     if inserting:
         session.diversion.insert_breakpoint(kind, address, length)
+        session.inserted.add((kind, address, length))
     else:
         session.diversion.remove_breakpoint(kind, address, length)
+        session.inserted.discard((kind, address, length))
     return b"OK"

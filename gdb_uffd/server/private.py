@@ -10,10 +10,10 @@ from typing import Any, Callable, Dict, Optional
 
 from gdb_uffd import __version__
 from gdb_uffd.model import PROTOCOL_VERSION, CallReport, UffdError, to_json
-from gdb_uffd.server import private_calls, private_names, private_policy
+from gdb_uffd.server import private_calls, private_names, private_policy, travel
+from gdb_uffd.server.arguments import Arguments, address, boolean
 from gdb_uffd.server.session import Session
 
-Arguments = Dict[str, Any]
 Verb = Callable[[Session, Arguments], Any]
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -83,20 +83,6 @@ def summary(report: CallReport) -> Dict[str, Any]:
     }
 
 
-def _boolean(arguments: Arguments, name: str) -> bool:
-    value = arguments.get(name, False)
-    if not isinstance(value, bool):
-        raise UffdError(f"{name} is not true or false")
-    return value
-
-
-def _address(arguments: Arguments) -> int:
-    value = arguments.get("address")
-    if not isinstance(value, str) or not re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", value):
-        raise UffdError('address is not a hex string such as "0x1000"')
-    return int(value, 16)
-
-
 def _hello(_session: Session, _arguments: Arguments) -> Any:
     return {"protocol": PROTOCOL_VERSION, "server": __version__, "pid": os.getpid()}
 
@@ -105,7 +91,7 @@ def _info(session: Session, arguments: Arguments) -> Any:
     last = session.diversion.last_report
     return {
         **_hello(session, arguments),
-        **asdict(session.facts),
+        **asdict(travel.facts_now(session)),
         **session.diversion.info(),
         "alive": session.diversion.alive,
         "last_report": None if last is None else summary(last),
@@ -115,11 +101,13 @@ def _info(session: Session, arguments: Arguments) -> Any:
 
 
 def _call_begin(session: Session, arguments: Arguments) -> Any:
-    session.diversion.call_begin(_address(arguments), _boolean(arguments, "malloc"))
+    session.diversion.call_begin(address(arguments), boolean(arguments, "malloc"))
+    session.calls += 1
     return {}
 
 
 def _call_end(session: Session, _arguments: Arguments) -> Any:
+    session.calls = max(0, session.calls - 1)
     session.diversion.call_end()
     return {}
 
@@ -134,8 +122,9 @@ def _begin(session: Session, arguments: Arguments) -> Any:
 
 def _end(session: Session, arguments: Arguments) -> Any:
     session.forget_registers()
+    session.calls = 0
     session.connection.share_cpu(None)
-    report = session.diversion.end(_boolean(arguments, "keep"))
+    report = session.diversion.end(boolean(arguments, "keep"))
     session.diversion.refine(report)
     return to_json(report)
 
@@ -147,7 +136,7 @@ def _commit(session: Session, _arguments: Arguments) -> Any:
 
 def _report(session: Session, arguments: Arguments) -> Any:
     diversion = session.diversion
-    if _boolean(arguments, "all"):
+    if boolean(arguments, "all"):
         return to_json(diversion.report_all())
     diversion.commit_pending()
     if diversion.last_report is None:
@@ -157,12 +146,12 @@ def _report(session: Session, arguments: Arguments) -> Any:
 
 
 def _image(session: Session, arguments: Arguments) -> Any:
-    address = _address(arguments)
-    images = session.diversion.image(address, _boolean(arguments, "all"))
+    where = address(arguments)
+    images = session.diversion.image(where, boolean(arguments, "all"))
     if images is None:
         return None
     before, after = images
-    start = address - address % len(before) if before else address
+    start = where - where % len(before) if before else where
     return {"start": hex(start), "before": before.hex(), "after": after.hex()}
 
 
@@ -173,6 +162,7 @@ def _mappings(session: Session, _arguments: Arguments) -> Any:
 def _reset(session: Session, _arguments: Arguments) -> Any:
     session.forget_registers()
     session.diversion.reset()
+    session.journey.place.ran = False
     return {}
 
 
@@ -191,4 +181,5 @@ _VERBS: Dict[str, Verb] = {
     "reset": _reset,
     **private_names.VERBS,
     **private_policy.VERBS,
+    **travel.VERBS,
 }

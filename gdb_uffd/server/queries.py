@@ -39,7 +39,8 @@ _FEATURES = b";".join(
 def supported(session: Session, arguments: bytes) -> bytes:
     """`qSupported[:feature;...]`."""
     session.offered = frozenset(arguments.split(b";")[:_MAX_FEATURES])
-    return _FEATURES
+    backward = len(session.journey.trace.snapshots) > 1
+    return _FEATURES + b";ReverseContinue+;ReverseStep+" if backward else _FEATURES
 
 
 def start_no_ack(session: Session, _arguments: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""From a core file to a served connection, and down again without leaving anything behind."""
+"""From a core or a trace to a served connection, and down again without leaving anything behind."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 import stat
 import time
 from types import FrameType
 from typing import Callable, Iterator, List, Optional, Sequence
 
-from gdb_uffd.model import PAGE_SIZE, UffdError
+from gdb_uffd.model import UffdError
 from gdb_uffd.replay.interface import Diversion
 from gdb_uffd.server import stub, vfile
 from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.endpoint import Endpoint
+from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.session import Facts, Session
-from gdb_uffd.trace.source import UNAVAILABLE, Snapshot
+from gdb_uffd.server.travel import total_pages
+from gdb_uffd.trace.source import Snapshot, Trace
 
 
 class Terminated(BaseException):
@@ -47,12 +50,12 @@ def termination(*signals: int) -> Iterator[int]:
         os.close(waker)
 
 
-def open_snapshot(core: str, executable: Optional[str]) -> Snapshot:
-    """Open a core file.  UffdError in the user's words for anything wrong with it."""
-    from gdb_uffd.trace.core import open_core
+def open_trace(core: str, executable: Optional[str]) -> Trace:
+    """Open whatever was recorded.  UffdError in the user's words for anything wrong with it."""
+    import gdb_uffd.trace
 
     try:
-        return open_core(core, executable)
+        return gdb_uffd.trace.open(core, executable)
     except OSError as error:
         name = os.fsdecode(error.filename) if error.filename is not None else core
         raise UffdError(f"{name}: {error.strerror}") from error
@@ -79,19 +82,22 @@ def few(lines: Sequence[str]) -> List[str]:
     return [*lines[:WARNINGS_MAX], *([f"and {more} more such lines"] if more > 0 else [])]
 
 
-def facts(snapshot: Snapshot, socket_path: str, open_ms: float) -> Facts:
+def facts(journey: Journey, socket_path: str, open_ms: float) -> Facts:
     """What the ready line tells (docs/protocol.md)."""
+    snapshot = journey.place.diversion.snapshot
     return Facts(
         socket=socket_path,
-        core=snapshot.path,
+        core=journey.trace.path,
         executable=snapshot.executable,
-        warnings=few(snapshot.warnings),
+        warnings=few(list(dict.fromkeys([*journey.trace.warnings, *snapshot.warnings]))),
         threads=len(snapshot.threads),
-        total_pages=sum(s.end - s.start for s in snapshot.segments if s.kind != UNAVAILABLE)
-        // PAGE_SIZE,
+        total_pages=total_pages(snapshot.segments),
         inferior_pid=snapshot.pid,
-        signal=snapshot.threads[0].signal if snapshot.threads else 0,
+        signal=snapshot.threads[0].signal,
         open_ms=round(open_ms, 3),
+        snapshots=len(journey.trace.snapshots),
+        snapshot=journey.place.number,
+        sysroot=journey.sysroot,
     )
 
 
@@ -104,7 +110,8 @@ def run(
     watch: Optional[int] = None,
     seconds: Optional[float] = None,
 ) -> None:
-    """Open `core`, listen on `socket_path`, call `ready`, serve one connection.
+    """Open `core`, listen on `socket_path`, call `ready`, serve one connection, and those that
+    a move to another process takes after it.
 
     `wake`: as in Connection; `watch` and `seconds`: as in Endpoint.accept.
     UffdError before `ready` was called; Terminated at any time.  Nothing is left either way.
@@ -115,24 +122,32 @@ def run(
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.ExitStack() as stack:
         started = time.perf_counter()
-        snapshot = open_snapshot(core, executable)
-        stack.callback(snapshot.close)
-        diversion = make_diversion(snapshot)
-        stack.callback(diversion.close)
-        if not snapshot.threads:
-            raise UffdError(f"{core}: no thread is recorded in it; nothing to show")
+        trace = open_trace(core, executable)
+        stack.callback(trace.close)
+        journey = Journey(trace, make_diversion)
+        stack.callback(journey.close)
         endpoint = Endpoint(socket_path)
         stack.callback(endpoint.close)
-        opened = facts(snapshot, socket_path, (time.perf_counter() - started) * 1000)
+        opened = facts(journey, socket_path, (time.perf_counter() - started) * 1000)
         ready(opened)
         client = endpoint.accept(watch, seconds)
-        if client is None:
-            return
-        connection = Connection(client, wake)
-        stack.callback(connection.close)
-        session = Session(diversion, connection, opened)
-        stack.callback(vfile.close_all, session)
-        stub.serve(session)
+        while client is not None:
+            _serve(client, wake, journey, opened)
+            if journey.endpoint is None:
+                return
+            with contextlib.closing(journey.endpoint) as next_one:
+                journey.endpoint = None
+                client = next_one.accept(watch, seconds)
+
+
+def _serve(client: socket.socket, wake: Optional[int], journey: Journey, opened: Facts) -> None:
+    """One connection, to its end."""
+    with contextlib.closing(Connection(client, wake)) as connection:
+        session = Session(journey, connection, opened)
+        try:
+            stub.serve(session)
+        finally:
+            vfile.close_all(session)
 
 
 def pipe_to_watch(fd: int) -> Optional[int]:

@@ -1,20 +1,25 @@
-"""What one connection knows: the diversion, the selected threads, what the client can do."""
+"""What one connection knows: where it stands, the selected threads, what the client can do."""
 
 from __future__ import annotations
 
 import errno
+import functools
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, List, Optional, Tuple, Union
+from typing import Any, Dict, FrozenSet, List, Optional, Set, Tuple, Union
 
-from gdb_uffd.model import Registers, UffdError
+from gdb_uffd.model import Registers
 from gdb_uffd.replay.interface import Diversion
 from gdb_uffd.replay.reach import Graph, State
 from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.framing import frame
+from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.registers import Layout
 
 _MAX_LOG_LINES = 200  # a client that provokes errors must not fill a disk or block a pipe
+
+
+layout_of = functools.lru_cache(maxsize=8)(Layout)
 
 
 class PacketError(Exception):
@@ -59,17 +64,25 @@ class Facts:
     inferior_pid: int
     signal: int
     open_ms: float
+    snapshots: int = 1
+    snapshot: int = 0  # the number of the one that is shown
+    sysroot: str = ""  # where the recorded files lie that this machine has not, if anywhere
 
 
 @dataclass
 class Session:
-    """State between packets.  Threads are named by their recorded TID."""
+    """State between packets.  Threads are named by their recorded TID.
 
-    diversion: Diversion
+    `facts` are those of the start; what a move changes in them is asked for anew.
+    """
+
+    journey: Journey
     connection: Connection
     facts: Facts
+    diversion: Diversion = field(init=False)
     general: int = field(init=False)  # the thread of g, G, m, ... (Hg)
     runner: int = field(init=False)  # the thread that a resume naming none means
+    scope: int = 0  # the one thread that `bc` resumes, 0 or -1 for all (Hc)
     written: Optional[int] = None  # whose registers were written last, since it stopped
     offered: FrozenSet[bytes] = frozenset()  # the client's features, from qSupported
     last_unavailable: str = ""  # why the last memory access failed; for quffd.info
@@ -80,21 +93,37 @@ class Session:
     files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
     layout: Layout = field(init=False)
     thread_ids: Dict[int, bytes] = field(init=False)  # TID -> b"p1f.2e", multiprocess syntax
-    thread_xml: bytes = b""  # made once: the recorded threads stay
+    thread_xml: bytes = b""  # made once a snapshot: its threads stay
     view: Optional[State] = None  # what memory reads see instead of the memory as it is
     graph: Graph = field(default_factory=Graph)  # the types that the client has told of
+    inserted: Set[Tuple[int, int, int]] = field(default_factory=set)  # kind, address, length
+    calls: int = 0  # gdb's inferior calls that are under way
     _framed_registers: Dict[int, bytes] = field(default_factory=dict)
     _logged: int = 0
 
     def __post_init__(self) -> None:
-        snapshot = self.diversion.snapshot
-        if not snapshot.threads:
-            raise UffdError(f"{snapshot.path}: no thread is recorded in it; nothing to show")
-        first = snapshot.threads[0]
-        self.general = self.runner = first.tid
-        self.layout = Layout(first.registers.xfeatures)
+        self.arrive()
+        self.general = self.runner
+
+    def arrive(self) -> None:
+        """Show the place where the journey stands now.
+
+        `general` stays: gdb does not select again the thread that it selected last.
+        """
+        place = self.journey.place
+        self.diversion = place.diversion
+        threads = self.diversion.snapshot.threads
+        listed = [*threads, *self.journey.threads_aside]
+        self.runner = place.thread
+        self.written, self.listed, self.calls = None, 0, 0
+        self.last_unavailable = ""
+        self.layout = layout_of(threads[0].registers.xfeatures)
         pid = self.pid
-        self.thread_ids = {t.tid: b"p%x.%x" % (pid, t.tid) for t in snapshot.threads}
+        self.thread_ids = {t.tid: b"p%x.%x" % (pid, t.tid) for t in listed}
+        self.thread_xml = b""
+        self.forget_registers()
+        for kind, address, length in self.inserted:
+            self.diversion.insert_breakpoint(kind, address, length)
 
     @property
     def pid(self) -> int:
@@ -102,13 +131,27 @@ class Session:
         return max(self.diversion.snapshot.pid, 1)
 
     def registers_packet(self) -> bytes:
-        """The framed `g` reply for the general thread."""
+        """The framed `g` reply for the general thread.  PacketError when it is not there."""
         packet = self._framed_registers.get(self.general)
         if packet is None:
-            registers = self.diversion.registers(self.general)
-            packet = frame(self.layout.encode_hex(registers))
+            packet = frame(self.layout.encode_hex(self.registers()))
             self._framed_registers[self.general] = packet
         return packet
+
+    def registers(self) -> Registers:
+        """The general thread's registers.  PacketError when there is no such thread.
+
+        During an excursion gdb still lists the threads of the place set aside; those that the
+        present snapshot lacks stand where they stood there.
+        """
+        try:
+            return self.diversion.registers(self.general)
+        except KeyError:
+            pass
+        for thread in self.journey.threads_aside:
+            if thread.tid == self.general:
+                return thread.registers
+        raise PacketError(errno.ESRCH)
 
     def set_registers(self, registers: Registers) -> None:
         """Write the general thread's registers; that makes it the one to run next."""

@@ -49,6 +49,7 @@ _ONE_LETTER: Dict[int, Handler] = {
     ord("T"): threads.alive,
     ord("X"): state.write_memory_binary,
     ord("Z"): execution.insert,
+    ord("b"): execution.backward,
     ord("c"): _plain("c"),
     ord("k"): _kill,
     ord("m"): state.read_memory,
@@ -94,9 +95,9 @@ def _split(packet: bytes) -> Tuple[bytes, bytes]:
 def serve(session: Session) -> None:
     """Answer packets until the client detaches, kills, or goes away.
 
-    The diversion is closed on the way out, before the reply to a detach.
+    What runs is ended on the way out, before the reply to a detach.
     """
-    connection = session.connection
+    connection, left = session.connection, False
     try:
         while True:
             packet = connection.receive()
@@ -113,7 +114,8 @@ def serve(session: Session) -> None:
                 connection.stop_acknowledging()
                 session.no_ack_agreed = False
     except Ended as ended:
-        session.diversion.close()
+        session.journey.leave()
+        left = True
         if ended.reply:
             try:
                 connection.reply(ended.reply)
@@ -122,7 +124,8 @@ def serve(session: Session) -> None:
     except Disconnected:
         pass
     finally:
-        session.diversion.close()
+        if not left:
+            session.journey.leave()
 
 
 def handle(session: Session, packet: bytes) -> bytes:

@@ -41,6 +41,7 @@ def select(session: Session, arguments: bytes) -> bytes:
             session.general = session.runner = tid
         return b"OK"
     if arguments[:1] == b"c":
+        session.scope = tid
         if tid not in (ANY, ALL):
             session.runner = tid
         return b"OK"
@@ -76,7 +77,11 @@ def extra_info(session: Session, arguments: bytes) -> bytes:
     tid = parse_thread_id(session, arguments)
     if tid in (ANY, ALL):
         raise PacketError(errno.EINVAL)
-    name = session.diversion.snapshot.thread(tid).name or "recorded"
+    try:
+        name = session.diversion.snapshot.thread(tid).name
+    except KeyError:  # of the place set aside
+        name = ""
+    name = name or "recorded"
     return name.encode("utf-8", "replace").hex().encode("ascii")
 
 
@@ -87,7 +92,9 @@ def thread_list_xml(session: Session, annex: bytes) -> Optional[bytes]:
     if session.thread_xml:
         return session.thread_xml
     lines: List[str] = ['<?xml version="1.0"?>', "<threads>"]
-    for thread in session.diversion.snapshot.threads:
+    threads = {t.tid: t for t in session.journey.threads_aside}
+    threads.update((t.tid, t) for t in session.diversion.snapshot.threads)
+    for thread in threads.values():
         name = "".join(c if c.isprintable() else "?" for c in thread.name)
         named = f' name="{html.escape(name)}"' if name else ""
         lines.append(f'<thread id="{session.thread_ids[thread.tid].decode()}"{named}/>')

@@ -1,1 +1,20 @@
-"""What was recorded: the snapshot interface, and the ELF core that offers it."""
+"""What was recorded: the snapshot interface, ELF cores and recorded traces that offer it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    from gdb_uffd.trace.source import Trace
+
+
+def open(path: str, executable: Optional[str] = None) -> "Trace":
+    """The trace at `path`: a recorded one (a directory NAME.uffd) or a core, which is a trace of
+    one snapshot.
+
+    `executable` names the executable when the recorded path is not where it is.  UffdError: one
+    line with what was wrong and what to do.  Nothing at `path` is ever written.
+    """
+    from gdb_uffd.trace.opening import open_trace
+
+    return open_trace(path, executable)

@@ -12,186 +12,51 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import functools
 import mmap
 import os
 import stat
-from bisect import bisect_right
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.model import (
-    GPR,
-    PROT_WRITE,
-    Mapping,
-    MemoryUnavailable,
-    ThreadState,
-    UffdError,
-)
-from gdb_uffd.trace import elf, executable, facts, places, symbols, tls
+from gdb_uffd.model import GPR, PROT_WRITE, Mapping, UffdError
+from gdb_uffd.trace import elf, executable, places
+from gdb_uffd.trace.compressed import compression, unpacked
 from gdb_uffd.trace.elf import ElfError
-from gdb_uffd.trace.facts import ProcessFacts
 from gdb_uffd.trace.files import FileCache, Module, close_map, printable
 from gdb_uffd.trace.layout import Dumped, Load, Plan, build, make_loads
 from gdb_uffd.trace.notes import Notes, read_notes
-from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Place, ReadMemory, Segment
-from gdb_uffd.trace.vdso import MAX_VDSO, patch_vdso
+from gdb_uffd.trace.snapshot import (
+    AT_RANDOM,
+    AT_SYSINFO_EHDR,
+    Lookups,
+    Memory,
+    RecordedSnapshot,
+)
 
-AT_BASE, AT_RANDOM, AT_SYSINFO_EHDR = 7, 25, 33  # <elf.h>, getauxval(3)
-MAX_READ = 1 << 30
-"""Bytes of one read(); more is a mistake or an attack on our own memory."""
 MAX_WARNINGS = 100
 USAGE = "uffd spawn CORE [EXECUTABLE]"
 
-_COMPRESSED = (
-    (b"\x28\xb5\x2f\xfd", "zstd", "unzstd"),
-    (b"\x1f\x8b", "gzip", "gunzip"),
-    (b"\xfd7zXZ\x00", "xz", "unxz"),
-    (b"\x04\x22\x4d\x18", "lz4", "unlz4"),
-)
 
-
-class CoreSnapshot:
+class CoreSnapshot(RecordedSnapshot):
     """The one instant that a core file holds.  See source.Snapshot for the meaning of all."""
 
     def __init__(
-        self,
-        path: str,
-        notes: Notes,
-        core: mmap.mmap,
-        cache: FileCache,
-        modules: Sequence[Module],
-        main: Optional[Module],
-        layout: Tuple[List[Mapping], List[Segment]],
-        warnings: List[str],
-    ) -> None:
-        self.path = path
-        self.pid = notes.pid
-        self.auxv = notes.auxv
-        self._notes = notes
-        self.recorded_ns = 0  # when it was written, by the file's time
-        self.threads: Sequence[ThreadState] = notes.threads
-        self.executable = main.file.path if main is not None and main.file is not None else ""
-        self.warnings = warnings
-        self._core = core
+        self, path: str, notes: Notes, core: mmap.mmap, cache: FileCache, memory: Memory,
+        found: executable.Found,
+    ) -> None:  # fmt: skip
+        self.core = core
         self._cache = cache
-        self._by_tid = {t.tid: t for t in notes.threads}
-        self.mappings: Sequence[Mapping] = layout[0]
-        self.segments: Sequence[Segment] = layout[1]
-        self._starts = [s.start for s in layout[1]]
-        self._patch_vdso(notes.auxv_value(AT_SYSINFO_EHDR) or 0)
-        base = notes.auxv_value(AT_BASE) or 0
-        order = symbols.search_order(modules, main, base, self.read)
-        self._symbols = symbols.Symbols(order)
-        self._tls = tls.ThreadLocals(self.symbol, self.read, order, main)
-        heap = places.find_heap(self.mappings, main, self.symbol, self.read)
+        super().__init__(path, notes, memory, found, Lookups())
+        heap = places.find_heap(self.mappings, found.main, self.symbol, self.read)
         random = notes.auxv_value(AT_RANDOM)
         stack = places.find_stack(self.mappings, self.pid, self.threads, random)
         self.mappings = _named(self.mappings, heap, stack)
-        self._places = places.Places(
-            self.mappings, modules, self.threads, self.pid, heap, stack, self.read, self.symbol
-        )
-
-    @functools.cached_property
-    def facts(self) -> ProcessFacts:
-        """Who the process was; the clock by the time of the file, which is all there is."""
-        notes, ids = self._notes, facts.auxv_values(self._notes.auxv)
-        return ProcessFacts(
-            ppid=notes.ppid, pgrp=notes.pgrp, sid=notes.sid,
-            uid=ids.get(facts.AT_UID, notes.uid), euid=ids.get(facts.AT_EUID, notes.uid),
-            gid=ids.get(facts.AT_GID, notes.gid), egid=ids.get(facts.AT_EGID, notes.gid),
-            name=notes.name, realtime_ns=self.recorded_ns, cpu_ns=notes.cpu_ns,
-            cwd=facts.working_directory(self.read, self.symbol),
-            release=facts.kernel_release(ids.get(AT_SYSINFO_EHDR, 0), self._read_image),
-        )  # fmt: skip
-
-    def _read_image(self, address: int, length: int) -> bytes:
-        """As elf.Image wants it."""
-        try:
-            return self.read(address, length)
-        except UffdError as error:
-            raise ElfError(str(error)) from error
-
-    def _patch_vdso(self, vdso: int) -> None:
-        """Name [vdso] and give its segment the patched image."""
-        for index, mapping in enumerate(self.mappings):
-            if not vdso or mapping.start != vdso or mapping.name:
-                continue
-            named = dataclasses.replace(mapping, name="[vdso]")
-            self.mappings = [*self.mappings[:index], named, *self.mappings[index + 1 :]]
-            at = bisect_right(self._starts, vdso) - 1
-            segment = self.segments[at]
-            if (segment.start, segment.end, segment.kind) != (vdso, mapping.end, FILE):
-                return
-            if segment.end - segment.start > MAX_VDSO:
-                return
-            try:
-                image = patch_vdso(self.read(vdso, segment.end - segment.start))
-            except UffdError as error:
-                self.warnings.append(str(error))
-                return
-            patched = dataclasses.replace(segment, patch=image)
-            self.segments = [*self.segments[:at], patched, *self.segments[at + 1 :]]
-
-    def read(self, address: int, length: int) -> bytes:
-        """`length` recorded bytes; MemoryUnavailable (with reason) unless all are there.
-
-        UffdError when `length` is negative or more than MAX_READ.
-        """
-        if not 0 <= length <= MAX_READ:
-            raise UffdError(f"{length} bytes at {address:#x}: read at most {MAX_READ} at once")
-        end = address + length
-        index = bisect_right(self._starts, address) - 1
-        covering: List[Segment] = []
-        position = address
-        while position < end:
-            segment = self.segments[index] if 0 <= index < len(self.segments) else None
-            if segment is None or not segment.start <= position < segment.end:
-                raise MemoryUnavailable(position, "not mapped")
-            if segment.kind == UNAVAILABLE:
-                raise MemoryUnavailable(position, segment.reason)
-            covering.append(segment)
-            position = segment.end
-            index += 1
-        if len(covering) == 1:
-            return _bytes(covering[0], address, end)
-        return b"".join(_bytes(s, max(address, s.start), min(end, s.end)) for s in covering)
-
-    def thread(self, tid: int) -> ThreadState:
-        """The thread with that TID; KeyError when there is none."""
-        return self._by_tid[tid]
-
-    def symbol(self, name: str) -> Optional[int]:
-        """Run-time address of a symbol of any mapped ELF file, or None."""
-        return self._symbols.find(name)
-
-    def tls_address(
-        self, tid: int, offset: int, link_map: int, fs_base: int, read: ReadMemory
-    ) -> int:
-        """Address of a thread-local; UffdError when it has none (see source.Snapshot)."""
-        return self._tls.address(tid, offset, link_map, fs_base, read)
-
-    def classify(self, address: int) -> Place:
-        """What the byte at `address` belongs to."""
-        return self._places.classify(address)
-
-    def modules(self) -> Sequence[Module]:
-        """The files that were mapped, in order of address."""
-        return self._places.modules
+        self.set_places(heap, stack)
 
     def close(self) -> None:
         """Unmap the core and the files.  Idempotent."""
-        self.segments = []
-        self._starts = []
-        close_map(self._core)
+        super().close()
+        close_map(self.core)
         self._cache.close()
-
-
-def _bytes(segment: Segment, start: int, end: int) -> bytes:
-    if segment.kind == ZERO or segment.data is None:
-        return bytes(end - start)
-    at = segment.offset + start - segment.start
-    found = segment.data[at : min(at + end - start, segment.data_end)]
-    return found + bytes(end - start - len(found))
 
 
 def _named(
@@ -225,7 +90,8 @@ def open_core(path: str, executable_path: Optional[str] = None) -> CoreSnapshot:
 
 
 def _map_core(path: str) -> Tuple[mmap.mmap, int]:
-    """The whole file mapped, and its modification time in ns.  Never opens a device or FIFO."""
+    """The whole file mapped, unpacked when it is compressed, and its modification time in ns.
+    Never opens a device or FIFO."""
     shown = printable(path)
     try:
         mode = os.stat(path).st_mode
@@ -240,6 +106,9 @@ def _map_core(path: str) -> Tuple[mmap.mmap, int]:
                 raise UffdError(
                     f"{shown}: empty file; was the core cut off by a full disk or `ulimit -c`?"
                 )
+            kind = compression(os.pread(fd, 8, 0))
+            if kind:
+                fd = _replaced(fd, unpacked(path, kind))
             return mmap.mmap(fd, 0, access=mmap.ACCESS_READ), status.st_mtime_ns
         finally:
             os.close(fd)
@@ -256,11 +125,12 @@ def _map_core(path: str) -> Tuple[mmap.mmap, int]:
         raise UffdError(f"{shown}: cannot be mapped ({error}); give a core file") from error
 
 
+def _replaced(old: int, new: int) -> int:
+    os.close(old)
+    return new
+
+
 def _check_header(shown: str, core: mmap.mmap) -> elf.Header:
-    start = core[:8]
-    for magic, name, tool in _COMPRESSED:
-        if start.startswith(magic):
-            raise UffdError(f"{shown}: compressed with {name}; unpack it first: {tool}")
     try:
         header = elf.read_header(core)
     except ElfError as error:
@@ -343,10 +213,12 @@ def _open(
         notes,
         core,
         cache,
-        found.modules,
-        found.main,
-        (mappings, made),
-        [f"{shown}: {p}" if p[:1] != "/" else p for p in problems[:MAX_WARNINGS]],
+        Memory(
+            mappings,
+            made,
+            [f"{shown}: {p}" if p[:1] != "/" else p for p in problems[:MAX_WARNINGS]],
+        ),
+        found,
     )
     snapshot.recorded_ns = mtime_ns
     return snapshot

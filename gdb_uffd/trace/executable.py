@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence
+from typing import Callable, Dict, List, Mapping, Optional, Protocol, Sequence
 
 from gdb_uffd.model import PAGE_SIZE, UffdError, page_ceil, page_floor
 from gdb_uffd.trace.files import (
     FileCache,
     FileProblem,
+    FileRef,
     MappedFile,
     Module,
+    adopt,
     first_page,
     group,
     mismatch,
     printable,
     resolve,
 )
-from gdb_uffd.trace.layout import Dumped
 from gdb_uffd.trace.notes import USER_END, FileRange, Notes
 from gdb_uffd.trace.source import UNAVAILABLE, Segment
 
@@ -36,8 +37,34 @@ class Found:
     main: Optional[Module] = None
 
 
+class Recorded(Protocol):
+    """The memory that was recorded itself, not left to be found in files."""
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes; ElfError unless all were recorded."""
+        ...
+
+    def writable(self, address: int) -> bool:
+        """Whether the mapping at `address` was recorded as writable."""
+        ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a trace knows of its files: `refs` by path; `stored` gives the copy that the trace
+    itself holds of the file of a module, or None."""
+
+    refs: Mapping[str, FileRef]
+    stored: Callable[[Module], Optional[MappedFile]]
+
+
 def find_modules(
-    notes: Notes, cache: FileCache, dumped: Dumped, core_mtime_ns: int, named: Optional[str]
+    notes: Notes,
+    cache: FileCache,
+    dumped: Recorded,
+    core_mtime_ns: int,
+    named: Optional[str],
+    identity: Optional[Identity] = None,
 ) -> Found:
     """Modules of the core, each with its file or the reason why it has none.
 
@@ -49,6 +76,10 @@ def find_modules(
     if not ranges and chosen is not None:
         ranges = _ranges_of(chosen, notes)
     found = Found(group(ranges, cache, dumped.read), ranges)
+    for module in found.modules if identity is not None else ():
+        module.ref = identity.refs.get(module.path) if identity is not None else None
+        if module.ref is not None and module.ref.build_id:
+            module.recorded_id = module.ref.build_id
     found.main = _main_module(found.modules, notes)
     if chosen is not None and chosen.build_id:
         # A program started as `ld.so PROGRAM` has the entry point of ld.so.
@@ -68,6 +99,10 @@ def find_modules(
             module.path = chosen.path
         else:
             resolve(module, cache, page, core_mtime_ns)
+        if module.file is None and identity is not None:
+            stored = identity.stored(module)
+            if stored is not None:
+                adopt(module, stored)
     return found
 
 

@@ -14,6 +14,7 @@ import errno
 import mmap
 import os
 import stat
+from array import array
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Optional, Sequence
 
@@ -39,6 +40,16 @@ class FileProblem(Exception):
     """A file that cannot serve; the text is the reason, without the file's name."""
 
 
+@dataclass(frozen=True)
+class FileRef:
+    """What a mapped file was when the trace was recorded: its build-id (b"" when it has none),
+    size in bytes and time of its last change in ns (0, 0 when not known)."""
+
+    build_id: bytes = b""
+    size: int = 0
+    mtime_ns: int = 0
+
+
 @dataclass
 class MappedFile:
     """An open regular file, mapped read-only as a whole.  `image` is None unless it is ELF."""
@@ -48,6 +59,10 @@ class MappedFile:
     mtime_ns: int
     image: Optional[Image] = None
     build_id: bytes = b""
+
+    def ref(self) -> FileRef:
+        """What a trace records of it."""
+        return FileRef(self.build_id, len(self.data), self.mtime_ns)
 
 
 @dataclass
@@ -66,6 +81,8 @@ class Module:
     image: Optional[Image] = None
     bias: int = 0
     recorded_id: bytes = b""
+    ref: Optional[FileRef] = None  # what a trace recorded of the file
+    slots: Optional["array[int]"] = None  # where the trace's own copy of it lies, when it serves
     top: int = 0  # end of its address range when that is known from program headers
 
     def holds(self, address: int) -> bool:
@@ -141,6 +158,21 @@ class FileCache:
         self._files.clear()
 
 
+def unchanged(cache: FileCache, path: str, ref: FileRef) -> MappedFile:
+    """The file `path` as it was when `ref` was taken of it; FileProblem when it is another now."""
+    if path.endswith(DELETED) and not os.path.lexists(path):
+        path = path[: -len(DELETED)]
+    opened = cache.open(path)
+    now = opened.ref()
+    if ref.build_id or now.build_id:
+        same = ref.build_id == now.build_id
+    else:
+        same = (ref.size, ref.mtime_ns) == (now.size, now.mtime_ns)
+    if not same:
+        raise FileProblem("is not the file that was mapped")
+    return opened
+
+
 def close_map(data: mmap.mmap) -> None:
     """Unmap `data`; where native code still holds a view of it, its end unmaps it."""
     try:
@@ -214,14 +246,19 @@ def mismatch(
     `page`: dumped bytes of the module's first page (not writable), b"" when the core has none.
     `named`: the user named this file for it, so age alone does not speak against it.
     """
-    if module.recorded_id and opened.build_id:
+    ref = module.ref
+    if module.recorded_id and (opened.build_id or (ref is not None and ref.build_id)):
         if module.recorded_id == opened.build_id:
             return ""
         return (
-            f"has build-id {opened.build_id.hex()}, "
-            f"the core was made with build-id {module.recorded_id.hex()} "
-            "(what gdb says of its symbols and lines may be wrong too)"
+            f"has build-id {opened.build_id.hex() or '(none)'}, "
+            f"the {'core' if ref is None else 'trace'} was made with build-id "
+            f"{module.recorded_id.hex()} (what gdb says of its symbols and lines may be wrong too)"
         )
+    if ref is not None and ref.mtime_ns and not named:
+        if (ref.size, ref.mtime_ns) == (len(opened.data), opened.mtime_ns):
+            return ""
+        return "is not the file that was mapped (no build-id; its size or time of change differs)"
     if page:
         start = opened.data[: len(page)]
         if start + bytes(len(page) - len(start)) == page:
@@ -254,7 +291,12 @@ def resolve(
     if problem:
         module.reason = f"{printable(path)}: {problem}"
         return
-    module.file = opened
+    adopt(module, opened)
+
+
+def adopt(module: Module, opened: MappedFile) -> None:
+    """`opened` is the file of `module`."""
+    module.file, module.reason = opened, ""
     if opened.image is not None and module.ranges:
         bias = object_bias(opened.image, module.ranges[0])
         if bias is not None:

@@ -15,6 +15,7 @@ from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment
 
 NO_FILE_NOTE = "not in the core, which has no NT_FILE note to say what was there"
 NOT_DUMPED = "not in the core: anonymous memory was left out when it was written (coredump_filter)"
+TRUNCATED = "truncated core: the core file ends before this page"
 NO_VVAR = "[vvar]: the kernel's clock pages are never recorded"
 
 
@@ -217,8 +218,7 @@ def _segments(
             at = load.offset + start - load.start
             made.append(Segment(start, have, prot, FILE, plan.dumped.core, at, at + have - start))
         if have < dumped:
-            reason = "truncated core: the core file ends before this page"
-            made.append(Segment(have, dumped, prot, UNAVAILABLE, reason=reason))
+            made.append(Segment(have, dumped, prot, UNAVAILABLE, reason=TRUNCATED))
         start = dumped
     if start == end:
         return made
@@ -230,6 +230,19 @@ def _segments(
         else:
             made.append(Segment(start, end, prot, ZERO))
         return made
+    return made + file_segments(module, where, start, end, prot)
+
+
+def past_the_end(name: str) -> str:
+    """Why a page of a mapping behind the end of its file cannot be had."""
+    return f"past the end of {name} (SIGBUS in the live program)"
+
+
+def file_segments(
+    module: Optional[Module], where: FileRange, start: int, end: int, prot: int
+) -> List[Segment]:
+    """Where the bytes of `[start, end)`, mapped as `where` says, lie in the file."""
+    made: List[Segment] = []
     if module is None or module.file is None:
         reason = module.reason if module else f"{printable(where.path)}: not found"
         made.append(Segment(start, end, prot, UNAVAILABLE, reason=reason))
@@ -241,6 +254,6 @@ def _segments(
         data_end = min(offset + inside - start, len(data))
         made.append(Segment(start, inside, prot, FILE, data, offset, data_end))
     if inside < end:
-        reason = f"past the end of {printable(module.file.path)} (SIGBUS in the live program)"
+        reason = past_the_end(printable(module.file.path))
         made.append(Segment(inside, end, prot, UNAVAILABLE, reason=reason))
     return made

@@ -11,8 +11,19 @@ from gdb_uffd.trace.files import Module
 
 FILE, ZERO, UNAVAILABLE, PAGES = "file", "zero", "unavailable", "pages"
 
+SUFFIX, INDEX = ".uffd", "index.sqlite"
+"""How a recorded trace's directory ends, and the file in it that makes it one."""
+
 SLOT_ZERO, SLOT_UNAVAILABLE = 0, 0xFFFFFFFF
 """Slot numbers of a PAGES segment that name no stored page (docs/trace-format.md)."""
+
+
+def bad_page(trace: str, slot: int) -> str:
+    """Why the page in that slot of a trace's page file is not shown."""
+    return (
+        f"checksum mismatch in {trace}/pages at slot {slot} "
+        f"(gdb-uffd verify {trace} lists all such pages)"
+    )
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,7 @@ class Snapshot(Protocol):
         """What the byte at `address` belongs to; for report lines."""
         ...
 
+    @property
     def modules(self) -> Sequence[Module]:
         """The files that were mapped, in order of address."""
         ...

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Iterator
 
 import pytest
-from harness import survivors
+from harness import gdbs, survivors, traces
 
 
 @pytest.fixture(autouse=True)
@@ -14,3 +15,27 @@ def no_survivors() -> Iterator[None]:
     yield
     left = survivors.remaining(seconds=10)
     assert not left, "left running: " + "; ".join(left)
+
+
+TRIP_ASKED = [
+    *("print counter", "print *head", "print phase", "print text", "print mine", "print odd"),
+    *("print sum()", "bt", "info registers rip rsp rbp", "print $_siginfo.si_signo"),
+]
+TRIP_LABELS = ["begin", "", "threads", "plugin", "", "late", "crash"]
+
+
+@pytest.fixture(scope="session")
+def trip(built: Path, tmp_path_factory: pytest.TempPathFactory) -> traces.Made:
+    """The trace of tests/programs/trip.c: seven instants, the last one its crash."""
+    if not gdbs.PYPI_GDB.exists():
+        pytest.skip("no gdb 18.1 for the live process: run `make gdb`")
+    command = [str(built / "trip"), str(built / "plugin.so")]
+    folder = tmp_path_factory.mktemp("trip")
+    return traces.of_live(folder, command, "at", TRIP_LABELS, TRIP_ASKED)
+
+
+@pytest.fixture
+def trip_gdb(gdb: gdbs.Gdb, trip: traces.Made) -> gdbs.Gdb:
+    """A gdb with that trace opened."""
+    gdb.spawned = gdb.run(f"uffd spawn {trip.path}")
+    return gdb

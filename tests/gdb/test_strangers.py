@@ -5,21 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
-from harness import CACHE, cores
-
-
-def _extra(name: str) -> None:
-    if not (CACHE / name).is_dir():
-        reason = CACHE / f"{name}.skipped"
-        why = reason.read_text().strip() if reason.exists() else "run `make test-extras`"
-        pytest.skip(f"no {name}: {why}")
+from harness import cores
+from harness.extras import extra
 
 
 @pytest.fixture(scope="session")
 def python_core(tmp_path_factory):
     """python3.X-dbg that aborted inside os.abort(): its thread holds the GIL."""
-    _extra("python-dbg")
-    home = CACHE / "python-dbg" / "usr"
+    home = extra("python-dbg") / "usr"
     (program,) = (home / "bin").glob("python3.*-dbg")
     folder = tmp_path_factory.mktemp("python")
     script = "import os, gc\nanswer = [1, 2, 3]\nos.abort()\n"
@@ -33,11 +26,11 @@ def python_core(tmp_path_factory):
 @pytest.fixture(scope="session")
 def lua_core(tmp_path_factory):
     """lua5.4 that was killed while it waited for a child: its state is whole."""
-    _extra("lua")
+    home = extra("lua")
     folder = tmp_path_factory.mktemp("lua")
     script = "answer = {20, 22}; name = 'lua'; os.execute('kill -SEGV $PPID; sleep 5')"
     try:
-        return cores.kernel_core([str(CACHE / "lua" / "lua"), "-e", script], folder / "run")
+        return cores.kernel_core([str(home / "lua"), "-e", script], folder / "run")
     except cores.NoKernelCore as why:
         pytest.skip(str(why))
 

@@ -137,3 +137,11 @@ def test_gdb_text_argument_goes_through_malloc(zoo):
     assert data["output"] == "mix 1 2.50 text\n" and data["value"] == "5"
     heap = [t for t in data["touched"] if t["kind"] == "heap"]
     assert heap
+
+
+def test_what_an_answered_system_call_reads(zoo):
+    data = trace(zoo, "(long)write(1, greeting, 5)")
+    text = int(zoo.value("(long)greeting")) & -4096
+    (touch,) = [t for t in data["touched"] if int(t["start"], 16) == text]
+    assert touch["access"] == "read" and data["output"] == "hello"
+    assert touch["system_call"] == "write" and data["value"] == "5"

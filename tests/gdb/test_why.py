@@ -253,6 +253,13 @@ def test_a_call_that_ran_out_of_time(writes):
     assert not data["writes"] and data["complete"]
 
 
+def test_the_clock_of_the_record_is_the_same_again(writes):
+    writes.run("uffd call different()")
+    (change,) = [c for p in writes.json("uffd dirty -json")["dirty"] for c in p["changes"]
+                 if c["name"] == "beside"]  # fmt: skip
+    assert steps(why(writes, "beside"))[-1][1] == change["after"]
+
+
 def test_completion_and_help(writes):
     assert "uffd why counter" in writes.run("complete uffd why count")
     assert "-first" in writes.run("complete uffd why -f")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import (
@@ -16,6 +16,7 @@ from gdb_uffd.model import (
     Mapping,
     MemoryUnavailable,
     Registers,
+    SnapshotInfo,
     ThreadState,
     UffdError,
 )
@@ -23,6 +24,7 @@ from gdb_uffd.replay.interface import Client, Resume, Stop
 from gdb_uffd.server import stub, vfile
 from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.framing import frame
+from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.serve import facts
 from gdb_uffd.server.session import Session
 from gdb_uffd.trace.files import Module
@@ -245,7 +247,51 @@ class FakeDiversion:
         self.closed += 1
 
     def info(self) -> Dict[str, object]:
-        return {"vessel_pid": None, "fed_pages": 0, "engine": "fake"}
+        dirty = 2 if self.alive else 0
+        return {"vessel_pid": None, "fed_pages": 0, "dirty_pages": dirty, "engine": "fake"}
+
+
+@dataclass
+class FakeTrace:
+    """Snapshots of a list; `opened` are the numbers that were asked for, in order."""
+
+    made: Sequence[FakeSnapshot] = field(default_factory=lambda: [FakeSnapshot()])
+    path: str = "/tmp/fake.uffd"
+    warnings: List[str] = field(default_factory=list)
+    opened: List[int] = field(default_factory=list)
+    broken: Dict[int, str] = field(default_factory=dict)  # numbers that cannot be opened: why
+    closed: bool = False
+
+    @property
+    def snapshots(self) -> Sequence[SnapshotInfo]:
+        return [
+            SnapshotInfo(n, 10**18 + n, label=f"l{n}", pid=s.pid, tid=s.threads[0].tid)
+            for n, s in enumerate(self.made)
+        ]
+
+    def snapshot(self, number: int) -> FakeSnapshot:
+        self.opened.append(number)
+        if number in self.broken:
+            raise UffdError(self.broken[number])
+        if not 0 <= number < len(self.made):
+            raise UffdError(f"no snapshot {number}: 0 to {len(self.made) - 1}")
+        made = self.made[number]
+        memory = {start: bytearray(page) for start, page in made.memory.items()}
+        return replace(made, closed=False, memory=memory)
+
+    def find(self, name: str) -> int:
+        return int(name)
+
+    def changed_pages(self, a: int, b: int) -> List[int]:
+        for number in (a, b):
+            if not 0 <= number < len(self.made):
+                raise UffdError(f"no snapshot {number}: 0 to {len(self.made) - 1}")
+        pages = {**self.made[a].memory, **self.made[b].memory}
+        both = [self.made[a].memory, self.made[b].memory]
+        return sorted(p for p in pages if both[0].get(p) != both[1].get(p))
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class RawClient:
@@ -303,8 +349,14 @@ def serving(diversion: Optional[FakeDiversion] = None) -> Iterator[RawClient]:
 
 def serve_on(sock: socket.socket, diversion: FakeDiversion) -> None:
     """Serve one connection to its end."""
+    trace = FakeTrace([diversion.snapshot], path=diversion.snapshot.path)
+    serve_journey(sock, Journey(trace, lambda snapshot: diversion))
+
+
+def serve_journey(sock: socket.socket, journey: Journey) -> None:
+    """Serve one connection to its end."""
     connection = Connection(sock)
-    session = Session(diversion, connection, facts(diversion.snapshot, "/tmp/s", 1.0))
+    session = Session(journey, connection, facts(journey, "/tmp/s", 1.0))
     try:
         stub.serve(session)
     finally:

@@ -31,7 +31,8 @@ def name(path: Path) -> str:
 
 def gdb_side(path: Path) -> bool:
     relative = path.relative_to(PACKAGE)
-    return relative.parts[0] in ("client", "gdbinit.py") or path.name.startswith("commands")
+    first = relative.parts[0]
+    return first in ("client", "gdbinit.py") or first.startswith("commands")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
@@ -46,13 +47,19 @@ def test_only_the_gdb_side_imports_gdb(path):
 def test_only_the_server_imports_native(path):
     relative = path.relative_to(PACKAGE)
     native = any(m.startswith("gdb_uffd.native") for m in imports(path))
-    assert not native or relative.parts[0] in ("native", "replay", "server")
+    assert not native or relative.parts[0] in ("native", "recorder", "replay", "server")
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if gdb_side(p)], ids=name)
 def test_the_gdb_side_needs_nothing_of_the_server(path):
+    theirs = tuple(f"gdb_uffd.{name}" for name in ("recorder", "replay", "server", "trace"))
     for module in imports(path):
-        assert not module.startswith(("gdb_uffd.server", "gdb_uffd.replay", "gdb_uffd.trace"))
+        assert not module.startswith(theirs) or module.startswith("gdb_uffd.recorder.wire")
+
+
+def test_what_both_sides_of_the_recorder_say_needs_neither():
+    modules = {m.split(".")[0] for m in imports(PACKAGE / "recorder" / "wire.py")}
+    assert not modules & {"gdb", "gdb_uffd"}
 
 
 @pytest.mark.parametrize("path", STANDARD_ONLY, ids=name)

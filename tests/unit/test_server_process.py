@@ -40,7 +40,8 @@ class Diversion(server_fakes.FakeDiversion):
         super().close()
         print("closed", flush=True)
 
-serve.open_snapshot = lambda core, executable: server_fakes.FakeSnapshot(path=core)
+serve.open_trace = lambda core, executable: server_fakes.FakeTrace(
+    [server_fakes.FakeSnapshot()], path=core)
 serve.make_diversion = lambda snapshot: Diversion(snapshot, run)
 sys.exit(__main__.main())
 """

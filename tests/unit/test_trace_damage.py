@@ -116,7 +116,7 @@ def test_truncated_anywhere(
 def test_pages_before_the_cut_still_serve(told: Told, whole: CoreSnapshot, tmp_path: Path) -> None:
     if told.core.name != "core":
         pytest.skip("gcore writes its notes last: a truncated one has no threads")
-    stack = next(s for s in whole.segments if s.data is whole._core and s.end - s.start > 8192)
+    stack = next(s for s in whole.segments if s.data is whole.core and s.end - s.start > 8192)
     cut = tmp_path / "cut.core"
     cut.write_bytes(told.core.read_bytes()[: stack.offset + PAGE + 100])
     snapshot = open_core(str(cut))
@@ -311,7 +311,7 @@ def _not_cores(folder: Path) -> Iterator[Tuple[Path, str]]:
         (
             "packed",
             b"\x28\xb5\x2f\xfd" + bytes(99),
-            "compressed with zstd; unpack it first: unzstd",
+            "(damaged|truncated).*zstd data.*get it again",
         ),
         ("header", b"\x7fELF\x02\x01\x01", "lie outside it"),
         ("thirty-two", b"\x7fELF\x01\x01\x01".ljust(64, b"\0"), "32-bit little-endian"),

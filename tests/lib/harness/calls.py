@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from gdb_uffd.model import GPR, CallReport
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
-from gdb_uffd.trace.core import open_core
+from gdb_uffd.trace.core import CoreSnapshot, open_core
 from harness.cores import kernel_core
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,8 +42,9 @@ class Client:
 class Caller:
     """A core and its diversion."""
 
-    def __init__(self, core: Path) -> None:
+    def __init__(self, core: Path, change: Callable[[CoreSnapshot], None] = lambda _: None) -> None:
         self.snapshot = open_core(str(core), None)
+        change(self.snapshot)
         self.diversion = Diversion(self.snapshot)
         self.tid = self.snapshot.threads[0].tid
         self.reports: List[CallReport] = []

@@ -45,6 +45,14 @@ def _recipes(out: Path) -> List[List[str]]:
         ["cc", "-g", "-O2", "-w", "-pthread", "-o", target("names-o2"), source("names.c")],
         [*CXX, "-o", target("containers"), source("containers.cpp")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
+        [*C, "-o", target("rounds"), source("rounds.c")],
+        [*C, "-o", target("puppet"), source("puppet.c")],
+        [*C, "-o", target("pulse"), source("pulse.c")],
+        [*C, "-o", target("waits"), source("waits.c")],
+        [*C, "-o", target("turns"), source("turns.c")],
+        [*C, "-o", target("trip"), source("trip.c"), "-ldl"],
+        [*C, "-O1", "-o", target("inlined"), source("inlined.c")],
+        [*CXX, "-std=c++17", "-o", target("ledger"), source("ledger.cpp")],
     ]
 
 

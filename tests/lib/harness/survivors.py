@@ -1,4 +1,4 @@
-"""Finds servers and vessels that outlived their gdb.
+"""Finds servers, recorders and vessels that outlived their gdb.
 
 The test process makes itself the reaper of orphans (prctl(2), PR_SET_CHILD_SUBREAPER), so whatever
 a gdb of ours leaves behind stays among our descendants, and nobody else's processes do.
@@ -54,11 +54,11 @@ def _descendants(root: int) -> List[int]:
 
 
 def _is_ours(pid: int) -> bool:
-    """Whether it is a server or a vessel (a vessel runs from a memfd of that name)."""
+    """Whether it is a server, a recorder or a vessel (which runs from a memfd of that name)."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as f:
             arguments = f.read().split(b"\0")
-        if b"gdb_uffd.server" in arguments:
+        if b"gdb_uffd.server" in arguments or b"gdb_uffd.recorder" in arguments:
             return True
     except OSError:
         return False

@@ -1,0 +1,281 @@
+"""`gdb-uffd import`, `info`, `verify`, `export`, `pack`, `unpack`: traces in the shell."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from typing import Any, Callable, Dict, List
+
+from gdb_uffd.model import UffdError
+
+Handler = Callable[[argparse.Namespace], int]
+
+
+def add_commands(commands: Any) -> None:
+    """Add the subcommands; each sets `run` to what carries it out."""
+    _add_import(commands)
+    _add_info(commands)
+    _add_verify(commands)
+    _add_export(commands)
+    _add_pack(commands)
+
+
+def _add_import(commands: Any) -> None:
+    importer = commands.add_parser(
+        "import",
+        help="make a trace of core files",
+        description="Make a trace of the core files of one program, a snapshot of each, in the "
+        "order given.  Compressed ones (.zst .gz .xz .lz4) are unpacked on the way.",
+    )
+    importer.add_argument("cores", metavar="CORE", nargs="+")
+    importer.add_argument("-o", "--output", metavar="FILE", required=True, help="FILE.uffd is made")
+    importer.add_argument("--executable", metavar="PATH", help="where the cores do not tell")
+    importer.add_argument(
+        "--self-contained", action="store_true", help="copy executables and libraries into it"
+    )
+    importer.set_defaults(run=import_)
+
+
+def _add_info(commands: Any) -> None:
+    info = commands.add_parser(
+        "info", help="what a trace or core holds", description="What a trace or core holds."
+    )
+    info.add_argument("trace", metavar="TRACE")
+    info.add_argument("--json", action="store_true", help="one line, one JSON object")
+    info.set_defaults(run=info_)
+
+
+def _add_verify(commands: Any) -> None:
+    check = commands.add_parser(
+        "verify",
+        help="compare every page of a trace with its checksum",
+        description="Compare every page and record of a trace with its checksum, and list those "
+        "that are damaged.  Exit status: 0 whole, 1 damaged.",
+    )
+    check.add_argument("trace", metavar="TRACE")
+    check.add_argument("--json", action="store_true", help="one line, one JSON object")
+    check.set_defaults(run=verify_)
+
+
+def _add_export(commands: Any) -> None:
+    export = commands.add_parser(
+        "export",
+        help="write a snapshot as a core file",
+        description="Write a snapshot of a trace as a core file, which any gdb opens.",
+    )
+    export.add_argument("trace", metavar="TRACE")
+    export.add_argument(
+        "-n", "--snapshot", metavar="N", default="end", help="number or label; else the last one"
+    )
+    export.add_argument("-o", "--output", metavar="CORE", required=True)
+    export.add_argument("--executable", metavar="PATH", help="where the trace does not tell")
+    export.add_argument(
+        "--after",
+        metavar="EXPRESSION",
+        default="",
+        help="the state after gdb evaluated this in it, such as 'push(7)'",
+    )
+    export.set_defaults(run=export_)
+
+
+def _add_pack(commands: Any) -> None:
+    pack = commands.add_parser(
+        "pack",
+        help="make one compressed file of a trace",
+        description="Make one file of a trace, to be sent: compressed with zstd, with the "
+        "executables and libraries in it.  `uffd spawn` opens it as it is.",
+    )
+    pack.add_argument("trace", metavar="TRACE")
+    pack.add_argument("-o", "--output", metavar="FILE", help="else TRACE.zst")
+    pack.add_argument(
+        "--by-reference",
+        action="store_true",
+        help="leave executables and libraries out; the receiver must have the same ones",
+    )
+    pack.set_defaults(run=pack_)
+    unpack = commands.add_parser(
+        "unpack",
+        help="make a trace of a packed one",
+        description="Make a directory NAME.uffd of a packed trace.",
+    )
+    unpack.add_argument("trace", metavar="FILE")
+    unpack.add_argument("-o", "--output", metavar="NAME", help="else FILE without .zst")
+    unpack.set_defaults(run=unpack_)
+
+
+def warn(lines: List[str]) -> None:
+    """Lines for the user, on standard error."""
+    for line in lines:
+        print(f"warning: {line}", file=sys.stderr)
+
+
+def import_(options: argparse.Namespace) -> int:
+    """Make a trace of cores."""
+    from gdb_uffd.trace.store_import import import_cores
+
+    done = import_cores(
+        options.cores,
+        options.output,
+        executable=options.executable,
+        self_contained=options.self_contained,
+    )
+    warn(done.warnings)
+    count = _counted(done.snapshots, "snapshot")
+    print(f"{done.path}: {count}, {done.pages_stored:,} pages stored")
+    return 0
+
+
+def info_(options: argparse.Namespace) -> int:
+    """Show what a trace holds."""
+    from gdb_uffd import trace as traces
+    from gdb_uffd.trace.describe import describe
+
+    trace = traces.open(options.trace)
+    try:
+        facts = describe(trace)
+    finally:
+        trace.close()
+    if options.json:
+        print(json.dumps(facts))
+        return 0
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        if value not in ("", None, []):
+            for number, line in enumerate(value if isinstance(value, list) else [_text(value)]):
+                print(f"{key.replace('_', ' ') if not number else '':{width}}  {line}")
+    return 0
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def verify_(options: argparse.Namespace) -> int:
+    """Check a trace; 1 when something is damaged."""
+    from gdb_uffd import trace as traces
+    from gdb_uffd.trace.store_read import StoreTrace
+    from gdb_uffd.trace.store_verify import Verdict, verify
+
+    trace = traces.open(options.trace)
+    try:
+        if not isinstance(trace, StoreTrace):
+            raise UffdError(f"{options.trace}: a core has no checksums; verify is for traces")
+        verdict = verify(trace, _progress("verified"))
+    finally:
+        trace.close()
+        _clear_progress()
+    if options.json:
+        print(json.dumps(_verdict_json(verdict)))
+        return 0 if verdict.whole else 1
+    _print_verdict(options.trace, verdict)
+    assert isinstance(verdict, Verdict)
+    return 0 if verdict.whole else 1
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _print_verdict(path: str, verdict: Any) -> None:
+    from gdb_uffd.trace.store_verify import ranges_text
+
+    for line in verdict.problems:
+        print(line)
+    for bad in verdict.bad:
+        print(f"slot {bad.slot}: {bad.reason.split(' (gdb-uffd')[0]}")
+        for address, snapshots in sorted(bad.places.items()):
+            print(f"  {address:#x} in snapshots {ranges_text(snapshots)}")
+        for name in bad.files:
+            print(f"  part of {name}")
+        if not bad.places and not bad.files:
+            print("  belongs to no snapshot")
+    what = f"{_counted(verdict.snapshots, 'snapshot')}, {_counted(verdict.pages, 'page')}"
+    state = "all whole" if verdict.whole else _counted(len(verdict.bad), "bad page")
+    if verdict.problems:
+        state += ", " + _counted(len(verdict.problems), "other problem")
+    print(f"{path}: {what}: {state}")
+
+
+def _verdict_json(verdict: Any) -> Dict[str, Any]:
+    bad = [
+        {
+            **asdict(b),
+            "places": [
+                {"address": hex(address), "snapshots": numbers}
+                for address, numbers in sorted(b.places.items())
+            ],
+        }
+        for b in verdict.bad
+    ]
+    return {
+        "whole": verdict.whole, "snapshots": verdict.snapshots, "pages": verdict.pages,
+        "bad": bad, "problems": verdict.problems,
+    }  # fmt: skip
+
+
+def export_(options: argparse.Namespace) -> int:
+    """Write a snapshot as a core."""
+    from gdb_uffd.cli_export import export
+
+    return export(options)
+
+
+def pack_(options: argparse.Namespace) -> int:
+    """Make one file of a trace."""
+    from gdb_uffd import trace as traces
+    from gdb_uffd.trace.store_pack import default_pack_name, pack
+    from gdb_uffd.trace.store_read import StoreTrace
+
+    if not os.path.isdir(options.trace):
+        raise UffdError(
+            f"{options.trace}: not a trace directory (NAME.uffd); only those are packed"
+        )
+    trace = traces.open(options.trace)
+    try:
+        if not isinstance(trace, StoreTrace):
+            raise UffdError(f"{options.trace}: not a trace; only traces are packed")
+        output = options.output or default_pack_name(options.trace)
+        done = pack(
+            trace,
+            output,
+            self_contained=not options.by_reference,
+            progress=_progress("packed"),
+        )
+    finally:
+        trace.close()
+        _clear_progress()
+    warn([f"{line}; it is not in the packed trace" for line in done.missing])
+    print(f"{done.path}: {done.size / 2**20:,.1f} MiB")
+    return 0
+
+
+def unpack_(options: argparse.Namespace) -> int:
+    """Make a trace of a packed one."""
+    from gdb_uffd.trace.store_pack import default_unpack_name, unpack
+
+    print(unpack(options.trace, options.output or default_unpack_name(options.trace)))
+    return 0
+
+
+def _progress(word: str) -> Callable[[int, int], None]:
+    """Shows how far it is, now and then, on a terminal only."""
+    shown = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        if sys.stderr.isatty() and time.monotonic() - shown > 0.2 and total:
+            shown = time.monotonic()
+            print(f"\r{word} {100 * done // total} %", end="", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _clear_progress() -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

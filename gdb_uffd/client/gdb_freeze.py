@@ -1,0 +1,272 @@
+"""Makes every thread of a native process stand still for a moment, without gdb noticing.
+
+gdb's native target lets the other threads run while a breakpoint's `stop` method decides
+(gdb's infrun.c works thread by thread underneath), and a timer finds all of them running.
+So each gets a SIGSTOP, as gdb itself does it, and is waited for; its event is only looked at.  Then
+either the event is taken and the thread resumed, as if nothing had been; or, where gdb may be
+stepping it over an instruction, the event is left for gdb, which resumes it the way it must be
+(SIGSTOP is not reported to the user meanwhile).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from dataclasses import dataclass
+from typing import Dict, FrozenSet, List, Optional, Set
+
+import gdb
+
+from gdb_uffd.client import tracer
+from gdb_uffd.client.gdb_util import quiet
+from gdb_uffd.model import GPR, UffdError
+
+PATIENCE_S = 2.0
+"""A thread that sleeps where no signal wakes it (a disk that does not answer, vfork) is not
+waited for any longer."""
+
+_SI_KERNEL = 0x80  # <asm-generic/siginfo.h>: what int3 raises on x86
+_RIP = GPR["rip"] * 8
+
+
+class NotStill(UffdError):
+    """A thread cannot be stopped now; the next attempt may succeed."""
+
+
+@dataclass
+class Held:
+    """A thread that stands still.  `ours`: by our SIGSTOP, which is to be taken back."""
+
+    tid: int
+    ours: bool = False
+    moved: int = 0  # by how many bytes its program counter is past a breakpoint it has hit
+
+
+class Quarantine:
+    """SIGSTOPs of ours that gdb will see: it is told to ignore them while there are any."""
+
+    def __init__(self) -> None:
+        self._saved = ""
+
+    def begin(self) -> None:
+        """From now on gdb passes over a SIGSTOP."""
+        if not self._saved:
+            self._saved = _handling()
+            quiet("handle SIGSTOP nostop noprint nopass")
+
+    def end(self) -> None:
+        """Give the user's handling back."""
+        if self._saved:
+            saved, self._saved = self._saved, ""
+            quiet(f"handle SIGSTOP {saved}")
+
+    @property
+    def active(self) -> bool:
+        """Whether it holds."""
+        return bool(self._saved)
+
+
+def _handling() -> str:
+    """How gdb handles SIGSTOP, in words of `handle` (gdb manual, "Signals")."""
+    fields = re.search(
+        r"^SIGSTOP\s+(Yes|No)\s+(Yes|No)\s+(Yes|No)", quiet("info signals SIGSTOP"), re.M
+    )
+    if fields is None:
+        return "stop print pass"
+    names = ("stop", "print", "pass")
+    return " ".join(n if f == "Yes" else "no" + n for n, f in zip(names, fields.groups()))
+
+
+class Freezer:
+    """Freezes the threads of process `pid`, which gdb traces, again and again."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.user_thread = 0  # TID that was selected when the user last resumed the program
+        self._quarantine = Quarantine()
+        self._strays: Set[int] = set()  # threads with a SIGSTOP of ours that gdb is to see
+        self._held: List[Held] = []
+
+    def freeze(self, inferior: gdb.Inferior) -> List[Held]:
+        """Stop what runs; all threads.  NotStill, and then all are as they were."""
+        known = {thread.ptid[1] for thread in inferior.threads()}
+        held: Dict[int, Held] = {}
+        sent: Set[int] = set()
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            fresh = [tid for tid in tracer.threads(self.pid) if tid not in held]
+            if not fresh:
+                break
+            for tid in fresh:
+                letter = tracer.state(self.pid, tid)
+                if letter in ("", "Z", "X"):
+                    held[tid] = Held(0)
+                elif letter == "t":
+                    held[tid] = self._stopped(tid, tid in sent)
+                elif tid in known and tid not in sent:
+                    sent.add(tid)
+                    self._signal(tid)
+                # One that gdb does not know of yet stops by itself, before its first instruction.
+            if time.monotonic() > deadline:
+                self._held = [h for h in held.values() if h.tid]
+                self._strays |= sent - {h.tid for h in self._held if h.ours}
+                self.thaw()
+                raise NotStill(
+                    f"thread {next(t for t in fresh if t not in held)} cannot be stopped now"
+                )
+            if any(tid not in held for tid in fresh):
+                os.sched_yield()
+        self._held = [h for h in held.values() if h.tid]
+        # They have another event to report first; ours comes after it.
+        self._strays |= sent - {h.tid for h in self._held if h.ours}
+        return self._held
+
+    def _signal(self, tid: int) -> None:
+        try:
+            tracer.tgkill(self.pid, tid, signal.SIGSTOP)
+        except OSError:
+            pass  # it has just ended
+
+    def _stopped(self, tid: int, sent: bool) -> Held:
+        event = tracer.look(tid)
+        if event is None or not event.stopped:
+            return Held(tid)  # gdb has taken its event already
+        if sent and event.status == signal.SIGSTOP:
+            return Held(tid, ours=True)
+        return Held(tid, moved=self._past_breakpoint(tid) if event.status == signal.SIGTRAP else 0)
+
+    def _past_breakpoint(self, tid: int) -> int:
+        """1 when the thread has hit a breakpoint that gdb does not know of yet: its program
+        counter is behind the int3, and gdb will set it back."""
+        info = tracer.get_siginfo(tid)
+        if len(info) < 12 or int.from_bytes(info[8:12], "little") != _SI_KERNEL:
+            return 0
+        pc = program_counter(tracer.get_gprs(tid))
+        try:
+            with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
+                memory.seek(pc - 1)
+                raw = memory.read(1)
+            shown = bytes(gdb.selected_inferior().read_memory(pc - 1, 1))
+        except (OSError, gdb.error):
+            return 0
+        return 1 if raw == b"\xcc" != shown else 0
+
+    def thaw(self) -> None:
+        """Let run again what `freeze` stopped."""
+        held, self._held = self._held, []
+        ours = [h.tid for h in held if h.ours]
+        left = self._doubtful(ours) if ours else frozenset()
+        self._strays |= left
+        if self._strays:
+            self._quarantine.begin()
+        for tid in ours:
+            if tid not in left:
+                try:
+                    tracer.take(tid)
+                    tracer.resume(tid)
+                except OSError:
+                    pass  # killed meanwhile
+        if self._strays and not left:
+            self._drain()
+
+    def _drain(self) -> None:
+        """Forget strays that gdb has seen; the last one ends the quarantine."""
+        waiting = set()
+        for tid in self._strays:
+            pending = tracer.status_field(self.pid, tid, "SigPnd") or "0"
+            stopped = tracer.state(self.pid, tid) == "t"
+            if stopped or int(pending, 16) >> (signal.SIGSTOP - 1) & 1:
+                waiting.add(tid)
+        self._strays = waiting
+        if not waiting:
+            self._quarantine.end()
+
+    def release(self) -> None:
+        """No more freezing: give gdb's setting back."""
+        self._strays.clear()
+        self._quarantine.end()
+
+    def _doubtful(self, tids: List[int]) -> FrozenSet[int]:
+        """Those that gdb may be stepping: resumed by us they would run on."""
+        breakpoints = locations()
+        if breakpoints is None:
+            return frozenset(tids)
+        found = set()
+        for tid in tids:
+            try:
+                gprs = tracer.get_gprs(tid)
+            except OSError:
+                continue
+            pc = program_counter(gprs)
+            in_call = int.from_bytes(gprs[GPR["orig_rax"] * 8 :][:8], "little") >> 63 == 0
+            at = {pc, pc - 2} if in_call else {pc}
+            if at & breakpoints:  # about to be stepped off that breakpoint
+                found.add(tid)
+            elif tid == self.user_thread and (not in_call or _has_line(pc - 2)):
+                found.add(tid)  # `next`, `finish` ... may be under way
+        return frozenset(found)
+
+
+def program_counter(gprs: bytes) -> int:
+    """RIP out of the 216 bytes of struct user_regs_struct."""
+    return int.from_bytes(gprs[_RIP : _RIP + 8], "little")
+
+
+def _has_line(pc: int) -> bool:
+    return gdb.find_pc_line(pc).symtab is not None
+
+
+_locations: Optional[FrozenSet[int]] = None
+_known = False
+
+
+def locations() -> Optional[FrozenSet[int]]:
+    """Addresses of all breakpoints, gdb's internal ones too; None where system calls are caught
+    (gdb then resumes in a way that only gdb knows)."""
+    global _locations, _known
+    if not _known:
+        text = quiet("maintenance info breakpoints")
+        caught = re.search(r"catchpoint.*(syscall|seccomp)", text)
+        _locations = (
+            None
+            if caught
+            else frozenset(int(a, 16) for a in re.findall(r"\b0x[0-9a-f]{8,16}\b", text))
+        )
+        _known = True
+    return _locations
+
+
+_hits: Dict[int, int] = {}
+
+
+def forget_locations(_event: object = None) -> None:
+    """Breakpoints, or what they mean, changed."""
+    global _known
+    _known = False
+
+
+def _modified(breakpoint: gdb.Breakpoint) -> None:
+    """A hit counts as a modification; it moves nothing."""
+    hits = breakpoint.hit_count
+    if _hits.get(breakpoint.number) == hits:
+        forget_locations()
+    _hits[breakpoint.number] = hits
+
+
+def watch_breakpoints(connect: bool) -> None:
+    """Follow gdb's breakpoints while something is recorded."""
+    forget_locations()
+    events = gdb.events
+    pairs = (
+        (events.breakpoint_created, forget_locations),
+        (events.breakpoint_deleted, forget_locations),
+        (events.breakpoint_modified, _modified),
+        (events.new_objfile, forget_locations),
+    )
+    for registry, function in pairs:
+        if connect:
+            registry.connect(function)  # type: ignore[arg-type]
+        else:
+            registry.disconnect(function)  # type: ignore[arg-type]

@@ -1,0 +1,116 @@
+"""Inside of the gdb that `gdb-uffd record` runs: the program is started and recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any, Dict, List, Optional
+
+import gdb
+
+from gdb_uffd.client import gdb_record, gdb_record_triggers, tracer
+from gdb_uffd.client.gdb_record_names import trapped
+from gdb_uffd.client.gdb_util import quiet
+from gdb_uffd.client.wire import one_line
+from gdb_uffd.model import UffdError
+
+FATAL = (
+    "SIGSEGV SIGBUS SIGILL SIGFPE SIGABRT SIGSYS SIGTRAP SIGQUIT SIGXCPU SIGXFSZ "
+    "SIGTERM SIGINT SIGHUP SIGPIPE"
+).split()
+"""Signals that end a program that does not expect them, and seldom come often: those of clocks and
+SIGUSR1 would cost a stop each in programs that use them."""
+
+
+class _Headless:
+    def __init__(self, plan: Dict[str, Any]) -> None:
+        self.plan = plan
+        self.report = int(plan["report_fd"])
+        self.event: Optional[gdb.Event] = None
+        self.exit: Dict[str, Any] = {}
+
+    def tell(self, **facts: Any) -> None:
+        """A line of JSON to the shell command."""
+        os.write(self.report, (json.dumps(facts) + "\n").encode("ascii"))
+
+    def run(self) -> None:
+        gdb.events.stop.connect(self._on_stop)
+        gdb.events.exited.connect(self._on_exit)
+        quiet("handle all nostop noprint pass")
+        quiet(f"handle SIGINT {' '.join(FATAL)} {' '.join(self.plan['signals'])} stop print pass")
+        quiet("handle SIGTRAP nopass")  # gdb's own stops; one of the program's is given by hand
+        try:
+            quiet("starti")
+        except gdb.error as error:
+            raise UffdError(one_line(str(error))) from None
+        if not self._pid():
+            return  # it could not be started; it said so itself
+        self.tell(pid=self._pid())
+        gdb_record.start(self.plan["path"], self.plan["self_contained"])
+        recording = gdb_record.current()
+        recording.limit = int(self.plan["max"])
+        for words in self.plan["at"]:
+            gdb_record_triggers.at(words, "")
+        if self.plan["every"]:
+            gdb_record_triggers.every(self.plan["every"], "")
+        if recording.why_full:
+            self.tell(note=f"each snapshot reads all memory: {recording.why_full}")
+        resume = "continue"
+        while self._pid():
+            quiet(resume)
+            resume = "continue"
+            if isinstance(self.event, gdb.SignalEvent) and self._pid():
+                self._signalled(self.event.stop_signal)
+            elif self.event is not None and trapped():
+                self._signalled("SIGTRAP")
+                resume = "signal SIGTRAP"
+
+    def _pid(self) -> int:
+        return int(gdb.selected_inferior().pid)
+
+    def _signalled(self, name: str) -> None:
+        wanted = name in self.plan["signals"]
+        fatal = name in FATAL and self._deadly(name)
+        if gdb_record.active() is not None and (wanted or fatal):
+            gdb_record.signal_snapshot(name, always=fatal)
+
+    def _deadly(self, name: str) -> bool:
+        """Whether the program neither handles nor ignores that signal."""
+        bit = signal.Signals[name].value - 1
+        pid = self._pid()
+        masks = [tracer.status_field(pid, pid, field) or "0" for field in ("SigCgt", "SigIgn")]
+        return not any(int(mask, 16) >> bit & 1 for mask in masks)
+
+    def _on_stop(self, event: gdb.Event) -> None:
+        self.event = event
+
+    def _on_exit(self, event: gdb.ExitedEvent) -> None:
+        self.event = None
+        for where in gdb_record_triggers.pending():
+            self.tell(note=f"--at {one_line(where)}: no such location was found in the program")
+        code = getattr(event, "exit_code", None)
+        if code is not None:
+            self.exit = {"exit": int(code)}
+        else:
+            number = gdb.convenience_variable("_exitsignal")
+            self.exit = {"signal": int(number) if number is not None else 0}
+
+
+def main(descriptor: int) -> None:
+    """`descriptor`: a file with the plan, as JSON."""
+    plan = json.loads(os.pread(descriptor, 1 << 24, 0))
+    headless = _Headless(plan)
+    ended: List[str] = []
+    gdb_record.listen(ended.append)
+    try:
+        headless.run()
+    except (UffdError, gdb.error) as error:
+        headless.tell(error=one_line(str(error)))
+        if headless._pid():
+            quiet("kill")
+    finally:
+        recording = gdb_record.active()
+        if recording is not None:
+            gdb_record.stop()
+        headless.tell(**headless.exit, ended=ended, snapshots=gdb_record.last_count())

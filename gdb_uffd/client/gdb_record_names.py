@@ -1,0 +1,67 @@
+"""What a snapshot is called by: the thread, the function, the signal, as gdb knows them."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from dataclasses import dataclass
+from typing import Dict
+
+import gdb
+
+from gdb_uffd.client.gdb_util import decoded, quiet
+
+
+@dataclass
+class Where:
+    """Where a snapshot is taken; facts of a SnapshotInfo."""
+
+    tid: int
+    thread_name: str
+    function: str
+
+
+def here(thread: gdb.InferiorThread) -> Where:
+    """The selected thread and its innermost function, by its frame."""
+    function = ""
+    with contextlib.suppress(gdb.error):
+        function = decoded(lambda: gdb.newest_frame().name())
+    name = decoded(lambda: thread.name)
+    return Where(thread.ptid[1] or thread.ptid[0], name, function)
+
+
+_functions: Dict[int, str] = {}
+
+
+def function_at(pc: int) -> str:
+    """Name of the function that holds `pc`, without a frame; "" when there is none."""
+    name = _functions.get(pc)
+    if name is None:
+        block = gdb.block_for_pc(pc) if pc else None
+        while block is not None and block.function is None:
+            block = block.superblock
+        name = decoded(lambda: str(block.function)) if block is not None else ""
+        if not name:
+            with contextlib.suppress(gdb.error):
+                words = quiet(f"info symbol {pc:#x}").split()
+                name = "" if words[:1] == ["No"] else words[0] if words else ""
+        if len(_functions) > 4096:
+            _functions.clear()
+        _functions[pc] = name
+    return name
+
+
+def trapped() -> bool:
+    """Whether the program stopped by a SIGTRAP of its own: gdb tells it by no event."""
+    with contextlib.suppress(gdb.error):
+        return "with signal SIGTRAP" in quiet("info program")
+    return False
+
+
+def killed_by() -> str:
+    """How the program ended that gdb has just seen the end of."""
+    number = gdb.convenience_variable("_exitsignal")
+    try:
+        return f"the program was killed by {signal.Signals(int(number or 0)).name}"
+    except (ValueError, TypeError, gdb.error):
+        return "the program ended"

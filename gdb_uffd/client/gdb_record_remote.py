@@ -1,0 +1,42 @@
+"""Snapshots of what gdb debugs through another program (gdbserver, QEMU, rr): by its cores."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from typing import Any, Dict
+
+import gdb
+
+from gdb_uffd.client.gdb_util import quiet, quote_file
+from gdb_uffd.client.recorder import Recorder
+from gdb_uffd.model import UffdError
+
+
+class RemoteProcess:
+    """A private directory for the core that is on its way."""
+
+    def __init__(self) -> None:
+        self._directory = tempfile.mkdtemp(prefix="gdb-uffd-record-")
+
+    def close(self) -> None:
+        """Remove it; idempotent."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def capture(self, recorder: Recorder, info: Dict[str, Any], began: int) -> None:
+        """Write a core of the stopped program and wait until the recorder has it."""
+        core = os.path.join(self._directory, "core")
+        try:
+            quiet(f"generate-core-file {quote_file(core)}")
+        except gdb.error as error:
+            raise UffdError(f"gdb cannot write a core of this target: {error}") from None
+        info["pause_us"] = (time.monotonic_ns() - began) // 1000
+        try:
+            recorder.import_core(core, info)
+            recorder.settle()
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(core)

@@ -1,0 +1,251 @@
+/* record.c - which pages of the process were written. */
+#define _GNU_SOURCE
+#include "record.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "uffd.h"
+
+static const struct page_scan IN_USE = {.anyof = PAGE_PRESENT | PAGE_SWAPPED};
+/* Pages that are not the page of zeros. */
+static const struct page_scan NOT_ZERO = {
+	.anyof = PAGE_PRESENT | PAGE_SWAPPED,
+	.mask = PAGE_PFNZERO,
+	.inverted = PAGE_PFNZERO,
+};
+/* Nor a file's; to ask for that makes a scan 20 times slower (vm_normal_page for each page). */
+static const struct page_scan OWN = {
+	.anyof = PAGE_PRESENT | PAGE_SWAPPED,
+	.mask = PAGE_FILE | PAGE_PFNZERO,
+	.inverted = PAGE_FILE | PAGE_PFNZERO,
+};
+
+int record_init(struct record *record, pid_t pid, int mem, int pagemap, int uffd)
+{
+	uint64_t features = 0;
+
+	memset(record, 0, sizeof(*record));
+	record->mem = mem;
+	record->pagemap = pagemap;
+	record->uffd = -1;
+	record->pid = pid;
+	record->direct = true;
+	if (getrandom(&record->key, sizeof(record->key), 0) != (ssize_t)sizeof(record->key))
+		return fail(&record->error, errno, "getrandom");
+	record->scans = pagemap_scan_fd(pagemap, &IN_USE, 0, PAGE_BYTES, NULL, 0, NULL) >= 0;
+	if (uffd < 0)
+		return 0;
+	if (!record->scans)
+		return fail(&record->error, EOPNOTSUPP, "this kernel has no PAGEMAP_SCAN (6.7)");
+	int rc = uffd_api(uffd, UFFD_FEATURE_WP_ASYNC, &features);
+	if (rc < 0 || !(features & UFFD_FEATURE_WP_ASYNC))
+		return fail(&record->error, EOPNOTSUPP, "this kernel has no UFFD_FEATURE_WP_ASYNC (6.7)");
+	record->uffd = uffd;
+	return 0;
+}
+
+void record_deinit(struct record *record)
+{
+	ranges_deinit(&record->dirty);
+	ranges_deinit(&record->present);
+	ranges_deinit(&record->before);
+	ranges_deinit(&record->own);
+	ranges_deinit(&record->own_before);
+	ranges_deinit(&record->code);
+	ranges_deinit(&record->traps);
+	free(record->hashes.at);
+	free(record->hashes_before.at);
+	record->hashes = record->hashes_before = (struct page_hashes){0};
+}
+
+/* Appends the pages of [start, end) that match; those of them that touch are joined. */
+static int scan(struct record *record, const struct page_scan *what, uint64_t start, uint64_t end,
+		struct ranges *out, uint64_t flags)
+{
+	const size_t room = 512, first = out->count;
+
+	while (start < end) {
+		int rc = ranges_reserve(out, room);
+		if (rc < 0)
+			return rc;
+		struct page_range *at = out->at + out->count;
+		uint64_t walked = start;
+		int got = pagemap_scan_fd(record->pagemap, what, start, end, at, room, &walked);
+		if (got < 0)
+			return got;
+		if (walked <= start)
+			return -EIO;
+		for (int i = 0; i < got; i++) {
+			struct page_range *last = out->count > first ? &out->at[out->count - 1] : NULL;
+			struct page_range range = {at[i].start, at[i].end, flags};
+			if (last && last->end == range.start && last->categories == flags)
+				last->end = range.end;
+			else
+				out->at[out->count++] = range;
+		}
+		start = walked;
+	}
+	return 0;
+}
+
+/* The same without PAGEMAP_SCAN: 64 bits a page in /proc/PID/pagemap (proc_pid_pagemap(5)). */
+static int read_pagemap(struct record *record, bool own, uint64_t start, uint64_t end,
+			struct ranges *out, uint64_t flags)
+{
+	uint64_t entries[512];
+	const size_t first = out->count;
+
+	while (start < end) {
+		size_t want = (end - start) / PAGE_BYTES < 512 ? (end - start) / PAGE_BYTES : 512;
+		ssize_t got = pread(record->pagemap, entries, want * 8, (off_t)(start / PAGE_BYTES * 8));
+		if (got < 8)
+			return got < 0 ? -errno : -ESRCH;
+		for (ssize_t i = 0; i < got / 8; i++, start += PAGE_BYTES) {
+			bool used = entries[i] >> 63 || (entries[i] >> 62 & 1);
+			bool file = entries[i] >> 61 & 1;
+			struct page_range *last = out->count > first ? &out->at[out->count - 1] : NULL;
+			if (!used || (own && file))
+				continue;
+			if (last && last->end == start && last->categories == flags)
+				last->end += PAGE_BYTES;
+			else if (ranges_add(out, start, start + PAGE_BYTES, flags) < 0)
+				return -ENOMEM;
+		}
+	}
+	return 0;
+}
+
+static const struct page_scan *kept(const struct record_map *map)
+{
+	if (map->how == RECORD_WHOLE)
+		return &IN_USE;
+	return map->how == RECORD_ANONYMOUS ? &NOT_ZERO : &OWN;
+}
+
+static int scan_untracked(struct record *record, const struct record_map *map)
+{
+	size_t first = record->dirty.count;
+	int rc = 0;
+
+	if (map->how == RECORD_WHOLE || map->how == RECORD_SHARED_WHOLE) {
+		rc = ranges_add(&record->dirty, map->start, map->end, 1);
+	} else {
+		bool own = map->how != RECORD_SHARED;
+		rc = record->scans ? scan(record, own ? kept(map) : &IN_USE, map->start, map->end,
+					  &record->dirty, 1)
+				   : read_pagemap(record, own, map->start, map->end, &record->dirty, 1);
+	}
+	for (size_t i = first; rc == 0 && i < record->dirty.count; i++)
+		rc = ranges_add(&record->present, record->dirty.at[i].start, record->dirty.at[i].end, 0);
+	return rc;
+}
+
+/* What of a tracked mapping was written, and protect it again.  -EPERM: it is not registered. */
+static int scan_written(struct record *record, const struct record_map *map)
+{
+	struct page_scan what = *kept(map);
+
+	what.mask |= PAGE_WRITTEN;
+	what.protect = true;
+	return scan(record, &what, map->start, map->end, &record->dirty, 0);
+}
+
+static int scan_fresh(struct record *record, const struct record_map *map)
+{
+	struct page_scan what = *kept(map);
+	size_t first = record->dirty.count;
+
+	what.protect = true;
+	int rc = scan(record, &what, map->start, map->end, &record->dirty, 0);
+	if (rc == 0 && map->how == RECORD_WHOLE) {
+		record->dirty.count = first;
+		rc = ranges_add(&record->dirty, map->start, map->end, 0);
+	}
+	return rc;
+}
+
+/* A page that a file's mapping had of its own and that was dropped (MADV_DONTNEED) may leave
+ * a marker behind, which looks like a swapped page that nobody wrote: those are read again. */
+static int scan_swapped(struct record *record, const struct record_map *map)
+{
+	static const struct page_scan SWAPPED = {.mask = PAGE_SWAPPED};
+
+	return scan(record, &SWAPPED, map->start, map->end, &record->dirty, 0);
+}
+
+static int scan_tracked(struct record *record, struct record_map *map)
+{
+	size_t first = record->dirty.count;
+	int rc = scan_written(record, map);
+
+	map->state = RECORD_TRACKED;
+	if (rc == -EPERM) {
+		record->dirty.count = first;
+		map->state = RECORD_FRESH;
+		if (uffd_register_written(record->uffd, map->start, map->end - map->start) < 0)
+			return -EPERM;
+		rc = scan_fresh(record, map);
+	} else if (rc == 0 && map->how != RECORD_ANONYMOUS) {
+		rc = scan_swapped(record, map);
+	}
+	if (rc < 0)
+		return rc;
+	if (map->how == RECORD_WHOLE) {
+		rc = scan(record, &OWN, map->start, map->end, &record->own, 0);
+		if (rc == 0)
+			rc = ranges_add(&record->present, map->start, map->end, 0);
+		if (rc == 0 && map->state == RECORD_TRACKED)
+			rc = ranges_subtract(&record->dirty, &record->own_before, &record->own,
+					     map->start, map->end);
+	} else {
+		rc = scan(record, kept(map), map->start, map->end, &record->present, 0);
+	}
+	ranges_join(&record->dirty, first);
+	return rc;
+}
+
+static void swap_ranges(struct ranges *a, struct ranges *b)
+{
+	struct ranges t = *a;
+
+	*a = *b;
+	*b = t;
+	a->count = 0;
+}
+
+int record_scan(struct record *record, struct record_map *maps, size_t count)
+{
+	struct page_hashes hashes = record->hashes;
+
+	swap_ranges(&record->present, &record->before);
+	swap_ranges(&record->own, &record->own_before);
+	record->hashes = record->hashes_before;
+	record->hashes_before = hashes;
+	record->hashes.count = record->hash_cursor = 0;
+	record->dirty.count = record->range_cursor = 0;
+	record->page_cursor = 0;
+	record->code.count = record->traps.count = 0;
+	for (size_t i = 0; i < count; i++) {
+		struct record_map *map = &maps[i];
+		bool shared = map->how == RECORD_SHARED || map->how == RECORD_SHARED_WHOLE;
+		size_t dirty = record->dirty.count, present = record->present.count;
+		int rc = record->uffd < 0 || shared ? -EPERM : scan_tracked(record, map);
+
+		if (rc == -EPERM || rc == -EINVAL) {
+			record->dirty.count = dirty;
+			record->present.count = present;
+			map->state = RECORD_UNTRACKED;
+			rc = scan_untracked(record, map);
+		}
+		if (rc == 0 && map->code)
+			rc = ranges_add(&record->code, map->start, map->end, 0);
+		if (rc < 0)
+			return fail(&record->error, -rc, "scanning %#lx-%#lx", (unsigned long)map->start,
+				    (unsigned long)map->end);
+	}
+	return 0;
+}

@@ -1,0 +1,1 @@
+"""The recorder, a process of its own: from a live process's instants to a trace's snapshots."""

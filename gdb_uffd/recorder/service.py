@@ -1,0 +1,212 @@
+"""The recorder's side of the conversation: one connection, one trace."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from dataclasses import fields
+from typing import Any, Dict, List, Optional, Set, Tuple
+
+from gdb_uffd.model import PAGE_SIZE, SnapshotInfo, UffdError
+from gdb_uffd.recorder import maps, threads
+from gdb_uffd.recorder.capture import Changes, Chunk, Pool, Target
+from gdb_uffd.recorder.ranges import Range, intersect, normal, subtract
+from gdb_uffd.recorder.sink import Begin, Commit, Pages, Sink, Whole
+from gdb_uffd.recorder.wire import PROTOCOL, Message, WireError, receive, send
+from gdb_uffd.trace.store_write import Writer
+
+_INFO_FIELDS = {f.name: f.type for f in fields(SnapshotInfo)}
+
+
+class Service:
+    """Serves one tracer until it closes, or is gone; then the trace is finished."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._pool = Pool()
+        self._sink: Optional[Sink] = None
+        self._target: Optional[Target] = None
+        self._auxv = b""
+        self._areas: List[Range] = []  # what the trace has recorded pages of
+        self._fds: List[int] = []
+
+    def run(self) -> None:
+        """Until the other side closes."""
+        try:
+            while True:
+                message = receive(self._connection)
+                if message is None:
+                    break
+                if message.verb == "close":
+                    self._close()
+                    self._send("closed", {"snapshots": self._snapshots()})
+                    break
+                self._handle(message)
+        except WireError:
+            pass  # gdb is gone; what was captured whole is written
+        finally:
+            self._close()
+
+    def _snapshots(self) -> int:
+        return self._sink.writer.snapshots if self._sink is not None else 0
+
+    def _close(self) -> None:
+        # The userfaultfd goes first: from then on the program pays for nothing.
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+        if self._sink is not None:
+            self._sink.close()
+
+    def _send(self, verb: str, data: Dict[str, Any]) -> None:
+        with self._sending:
+            try:
+                send(self._connection, Message(verb, data))
+            except OSError:
+                pass  # gone; the next receive says so
+
+    def _handle(self, message: Message) -> None:
+        try:
+            if message.verb == "open":
+                self._open(message)
+            elif self._sink is None:
+                raise UffdError("nothing is open")
+            elif self._sink.failure:
+                self._send("failed", {"error": self._sink.failure})
+            elif message.verb == "capture" and self._target is not None:
+                self._capture(self._target, self._sink)
+            elif message.verb == "import":
+                self._import(message, self._sink)
+            else:
+                raise UffdError(f"unexpected message {message.verb}")
+        except (UffdError, ValueError, KeyError, TypeError, OSError) as error:
+            self._send("failed", {"error": str(error), "gone": type(error).__name__ == "Gone"})
+
+    def _open(self, message: Message) -> None:
+        data = message.data
+        named = dict(zip(data["fds"], message.fds))
+        self._fds = list(message.fds)
+        if data["protocol"] != PROTOCOL:
+            raise UffdError("the recorder is of another version than gdb's side: restart gdb")
+        target = None
+        if "mem" in named:
+            target = Target(
+                int(data["pid"]), named["mem"], named["pagemap"], named["maps"],
+                named.get("uffd", -1),
+            )  # fmt: skip
+            target.layout()  # examines the files, which takes a while the first time
+        writer = Writer.create(data["path"], self_contained=bool(data["self_contained"]))
+        self._auxv, self._target = message.payload, target
+        self._sink = Sink(
+            writer,
+            self._pool,
+            lambda info: self._send("committed", self._facts(info)),
+            lambda text: self._send("failed", {"error": text}),
+        )
+        tracked = target is not None and target.tracked
+        why = target.why_full if target is not None else ""
+        self._send("opened", {"path": writer.path, "tracked": tracked, "why": why})
+
+    def _facts(self, info: SnapshotInfo) -> Dict[str, Any]:
+        stored = self._sink.writer.pages_stored if self._sink is not None else 0
+        return {
+            "number": info.number,
+            "label": info.label,
+            "pages_changed": info.pages_changed,
+            "pages_stored": stored,
+            "pause_us": info.pause_us,
+        }
+
+    def _capture(self, target: Target, sink: Sink) -> None:
+        """From the moment the process stands still until gdb says that it runs again."""
+        target.scan()
+        traps: Dict[int, bytes] = {}
+        taken: List[Tuple[Chunk, Set[int]]] = []
+        begun = False
+        while target.more():
+            if not begun and not self._pool.ready():  # more than fits: it must go out meanwhile
+                self._begin(target, sink)
+                begun = True
+            if begun:
+                self._write(sink, taken)
+            chunk = self._pool.get()
+            if not target.fill(chunk):
+                self._pool.give_back(chunk)
+                break
+            fresh = set(target.traps()).difference(traps)
+            for page in fresh:
+                traps[page] = chunk.page(page)
+            taken.append((chunk, fresh))
+        self._send("captured", {"code": sorted(traps)})
+        if not begun:
+            self._begin(target, sink)
+        self._write(sink, taken)
+        message = self._expect("commit")
+        for index, page in enumerate(message.data["code"]):
+            data = message.payload[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
+            if page in traps and len(data) == PAGE_SIZE:
+                traps[page] = data
+        sink.put(Commit(_info(message.data["info"]), traps))
+
+    @staticmethod
+    def _write(sink: Sink, taken: List[Tuple[Chunk, Set[int]]]) -> None:
+        for chunk, held in taken:
+            sink.put(Pages(chunk, held))
+        taken.clear()
+
+    def _expect(self, verb: str) -> Message:
+        message = receive(self._connection)
+        if message is None or message.verb != verb:
+            raise WireError(f"no {verb}")
+        return message
+
+    def _begin(self, target: Target, sink: Sink) -> None:
+        message = self._expect("threads")
+        states = threads.states(message.payload)
+        if not states:
+            raise UffdError("a snapshot without threads")
+        changes = target.changes()
+        layout = changes.layout
+        begin = Begin(
+            _info(message.data["info"]), states, self._auxv, layout.mappings, layout.files
+        )
+        self._plan(changes, begin)
+        sink.put(begin)
+
+    def _plan(self, changes: Changes, begin: Begin) -> None:
+        """Which ranges the trace records from now on, and which of them begin as zeros."""
+        lines = list(zip(changes.layout.lines, changes.layout.hows, changes.states))
+        every = [(x.start, x.end) for x, how, _ in lines if how not in (maps.FILE, maps.SHARED)]
+        wanted = normal([*every, *changes.runs])
+        fresh = normal((x.start, x.end) for x, _, state in lines if state == maps.FRESH)
+        begin.forget = subtract(self._areas, wanted)
+        begin.areas = normal([*subtract(wanted, self._areas), *intersect(wanted, fresh)])
+        zero_backed = normal((x.start, x.end) for x, how, _ in lines if how == maps.ANONYMOUS)
+        begin.zeros = subtract(intersect(changes.gone, zero_backed), begin.areas)
+        self._areas = wanted
+
+    def _import(self, message: Message, sink: Sink) -> None:
+        from gdb_uffd.recorder.imported import write_core
+
+        core, info = str(message.data["core"]), _info(message.data["info"])
+        sink.put(Whole(lambda writer: write_core(writer, core, info)))
+
+
+def _info(data: Dict[str, Any]) -> SnapshotInfo:
+    """A SnapshotInfo from its JSON; unknown fields are an error, missing ones stay as they are."""
+    for name, value in data.items():
+        wanted = str if _INFO_FIELDS[name] == "str" else int
+        if type(value) is not wanted:
+            raise ValueError(f"{name} of a snapshot is {value!r}")
+    return SnapshotInfo(**{"number": 0, **data})
+
+
+def serve(descriptor: int) -> None:
+    """Serve the socket with that number."""
+    # A capture must not wait for 5 ms (the default) until the thread that writes gives way.
+    sys.setswitchinterval(0.0002)
+    with socket.socket(fileno=descriptor) as connection:
+        Service(connection).run()

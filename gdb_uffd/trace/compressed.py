@@ -1,0 +1,238 @@
+"""Compressed cores and packed traces, as systemd-coredump and others write them.
+
+Unpacked as a stream: into an unlinked file that only we have, with holes where the zeros are,
+never beyond a limit nor onto the last of the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import zlib
+from typing import Any, Callable, Iterator, Optional
+
+from gdb_uffd.model import UffdError
+from gdb_uffd.trace.files import printable
+
+MAGICS = (
+    (b"\x28\xb5\x2f\xfd", "zstd"),  # RFC 8878, 3.1.1
+    (b"\x1f\x8b", "gzip"),  # RFC 1952, 2.3.1
+    (b"\xfd7zXZ\x00", "xz"),  # The .xz file format, 2.1.1.1
+    (b"\x04\x22\x4d\x18", "lz4"),  # LZ4 frame format
+)
+
+MAX_UNPACKED = 1 << 38
+"""Bytes (256 GiB) that one file may unpack to: what is larger is taken for an attack."""
+KEEP_FREE = 256 << 20
+"""Bytes of the temporary directory's disk that are left to others."""
+
+_LONGEST_MAGIC = max(len(magic) for magic, _ in MAGICS)
+_INPUT = 4096
+"""Compressed bytes at a time.  zstd gives what they hold at once: at most 32,768 times as much."""
+_OUTPUT = 1 << 20
+_BLOCK = 1 << 16  # bytes; a hole is made of whole blocks of zeros
+_XZ_MEMORY = 1 << 30  # bytes; `xz -9` needs 65 MiB to unpack
+
+
+def compression(start: bytes) -> str:
+    """ "zstd", "gzip", "xz" or "lz4" by a file's first bytes, "" for anything else."""
+    return next((name for magic, name in MAGICS if start.startswith(magic)), "")
+
+
+class _Zstd:
+    """zstandard's decompressor with the interface of lzma's."""
+
+    def __init__(self, module: Any) -> None:
+        self._frame = module.ZstdDecompressor().decompressobj()
+
+    def decompress(self, data: bytes, _max_length: int) -> bytes:
+        out: bytes = self._frame.decompress(data)
+        return out
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._frame.eof)
+
+    @property
+    def unused_data(self) -> bytes:
+        left: bytes = self._frame.unused_data
+        return left
+
+    needs_input = True
+
+
+class _Gzip:
+    """zlib's decompressor with the interface of lzma's."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(wbits=31)
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._member.decompress(self._member.unconsumed_tail + data, max_length)
+
+    @property
+    def eof(self) -> bool:
+        return self._member.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._member.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._member.unconsumed_tail
+
+
+def _maker(kind: str) -> Callable[[], Any]:
+    if kind == "gzip":
+        return _Gzip
+    if kind == "xz":
+        import lzma
+
+        return lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+    if kind == "zstd":
+        zstandard = package("zstandard", kind)
+        return lambda: _Zstd(zstandard)
+    package("lz4", kind)
+    frame = package("lz4.frame", kind)
+    return lambda: frame.LZ4FrameDecompressor()
+
+
+def package(name: str, kind: str) -> Any:
+    """The module `name`, which `kind` needs; UffdError when it is not installed."""
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UffdError(
+            f"{kind} needs Python's package {name.split('.')[0]}, which is missing: "
+            f"pip install {name.split('.')[0]}"
+        ) from error
+
+
+def unpack(file: io.BufferedIOBase, kind: str, shown: str) -> Iterator[bytes]:
+    """The content of a compressed file, piece by piece; several frames are one after the other.
+
+    UffdError when it is damaged or ends early.  `shown`: its name for the user.
+    """
+    make = _maker(kind)
+    current = make()
+    data = file.read(_INPUT)
+    while True:
+        try:
+            piece = current.decompress(data, _OUTPUT)
+        except Exception as error:  # every package has its own kind
+            raise UffdError(f"{shown}: damaged {kind} data ({error}); get it again") from error
+        data = b""
+        if piece:
+            yield piece
+        if current.eof:
+            data = _next_frame(file, current.unused_data or b"")
+            if compression(data) != kind:
+                return
+            current = make()
+        elif current.needs_input:
+            data = file.read(_INPUT)
+            if not data:
+                break
+    raise UffdError(f"{shown}: truncated: its {kind} data ends early; get it again")
+
+
+def _next_frame(file: io.BufferedIOBase, data: bytes) -> bytes:
+    """What follows a frame, without the zeros that may pad it (.xz file format, 2.2; tapes)."""
+    data = data.lstrip(b"\0")
+    while len(data) < _LONGEST_MAGIC:
+        more = file.read(_INPUT)
+        if not more:
+            break
+        data = (data + more).lstrip(b"\0")
+    return data
+
+
+class Sink:
+    """Writes to a file of our own, zeros as holes, up to `limit` bytes."""
+
+    def __init__(self, fd: int, shown: str, limit: int = MAX_UNPACKED) -> None:
+        self._fd, self._shown, self._limit = fd, shown, limit
+        self.size = 0
+        self._room = 0  # bytes that may be written until the disk is looked at again
+
+    def write(self, data: bytes) -> None:
+        """Append; UffdError at the limit, or when the disk is nearly full."""
+        if self.size + len(data) > self._limit:
+            raise UffdError(
+                f"{self._shown}: unpacks to more than {self._limit >> 30} GiB; unpack it yourself "
+                "if you trust it"
+            )
+        view = memoryview(data)
+        at = 0
+        while at < len(view):
+            # Holes begin and end at multiples of a block of the file, not of the piece.
+            end = min(len(view), at + _BLOCK - (self.size + at) % _BLOCK)
+            block = view[at:end]
+            if bytes(block) != _ZEROS[: end - at]:
+                self._write(block, self.size + at)
+            at = end
+        self.size += len(data)
+
+    def _write(self, block: memoryview, offset: int) -> None:
+        if self._room < len(block):
+            disk = os.fstatvfs(self._fd)
+            self._room = disk.f_bavail * disk.f_frsize - KEEP_FREE
+            if self._room < len(block):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._room = min(self._room, 64 << 20)
+        self._room -= len(block)
+        while len(block):
+            done = os.pwrite(self._fd, block, offset)
+            block, offset = block[done:], offset + done
+
+    def finish(self) -> None:
+        """Give the file its whole size."""
+        os.ftruncate(self._fd, self.size)
+
+
+_ZEROS = bytes(_BLOCK)
+
+
+def temporary_file() -> int:
+    """A descriptor of a new file (0600) in TMPDIR that has no name.  OSError."""
+    import tempfile
+
+    directory = tempfile.gettempdir()
+    try:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+            raise
+    fd, name = tempfile.mkstemp(prefix="gdb-uffd-", dir=directory)
+    os.unlink(name)
+    return fd
+
+
+def unpacked(path: str, kind: str, limit: int = MAX_UNPACKED) -> int:
+    """A descriptor of a nameless file with the content of the compressed file `path`.
+    UffdError."""
+    shown = printable(path)
+    fd: Optional[int] = None
+    try:
+        with open(path, "rb") as file:
+            fd = temporary_file()
+            sink = Sink(fd, shown, limit)
+            for piece in unpack(file, kind, shown):
+                sink.write(piece)
+            sink.finish()
+        return fd
+    except BaseException as error:
+        if fd is not None:
+            os.close(fd)
+        if isinstance(error, OSError):
+            import tempfile
+
+            raise UffdError(
+                f"{shown}: cannot be unpacked into {printable(tempfile.gettempdir())} "
+                f"({os.strerror(error.errno or 0)}); set TMPDIR to a place with room"
+            ) from error
+        raise

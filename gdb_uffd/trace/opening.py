@@ -1,0 +1,83 @@
+"""Opening a trace of any kind by its path."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import List, Optional, Sequence
+
+from gdb_uffd.model import SnapshotInfo, UffdError
+from gdb_uffd.trace.compare import find_snapshot
+from gdb_uffd.trace.compressed import compression
+from gdb_uffd.trace.core import CoreSnapshot, open_core
+from gdb_uffd.trace.files import printable
+from gdb_uffd.trace.info import core_info
+from gdb_uffd.trace.source import INDEX, SUFFIX, Trace
+
+
+class CoreTrace:
+    """A core as a trace of one snapshot."""
+
+    def __init__(self, path: str, executable: Optional[str] = None) -> None:
+        """UffdError as open_core."""
+        self.path = path
+        self.warnings: List[str] = []
+        self._executable = executable
+        self._first: Optional[CoreSnapshot] = open_core(path, executable)
+        self.snapshots: Sequence[SnapshotInfo] = [core_info(self._first)]
+
+    def snapshot(self, number: int) -> CoreSnapshot:
+        """Open it; the caller closes it.  UffdError when `number` is not 0."""
+        if number != 0:
+            raise UffdError(f"no snapshot {number}: there is only 0")
+        first, self._first = self._first, None
+        return first if first is not None else open_core(self.path, self._executable)
+
+    def find(self, name: str) -> int:
+        """0 for "0", "start" and "end"; UffdError."""
+        return find_snapshot(self.snapshots, name)
+
+    def changed_pages(self, a: int, b: int) -> List[int]:
+        """Nothing; UffdError when there is no such snapshot."""
+        for number in (a, b):
+            if number != 0:
+                raise UffdError(f"no snapshot {number}: there is only 0")
+        return []
+
+    def close(self) -> None:
+        """Close the core unless `snapshot` handed it out.  Idempotent."""
+        first, self._first = self._first, None
+        if first is not None:
+            first.close()
+
+
+def open_trace(path: str, executable: Optional[str] = None) -> Trace:
+    """See gdb_uffd.trace.open."""
+    # What only recorded traces need is imported for them only: a core opens as fast as ever.
+    try:
+        if os.path.isdir(path):
+            if os.path.lexists(os.path.join(path, INDEX)):
+                from gdb_uffd.trace.store_read import StoreTrace
+
+                return StoreTrace(path, executable)
+            if path.rstrip("/").endswith(SUFFIX):
+                raise UffdError(f"{printable(path)}: has no {INDEX}; the trace is not whole")
+        elif _may_be_packed(path):
+            from gdb_uffd.trace.store_packed import PackedTrace, is_packed
+
+            if is_packed(path):
+                return PackedTrace(path, executable)
+        return CoreTrace(path, executable)
+    except ValueError as error:  # NUL in the name
+        raise UffdError(f"{printable(path)}: {error}") from error
+
+
+def _may_be_packed(path: str) -> bool:
+    """Whether it is a regular file compressed with zstd, which may be read."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            return compression(file.read(8)) == "zstd"
+    except OSError:
+        return False  # open_core has the words for it

@@ -1,0 +1,162 @@
+"""A whole trace as one compressed file: a tar archive of four members, packed with zstd.
+
+The members, in this order, plain files of mode 0600: VERSION_NAME (the format's version in
+decimal), `index.sqlite`, `sums`, `pages`.  Any tar reads it; nothing else is read as one.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from contextlib import closing
+from typing import Dict, Iterator, List, Tuple
+
+from gdb_uffd.model import UffdError
+from gdb_uffd.trace import store_format as form
+from gdb_uffd.trace.compressed import MAX_UNPACKED, Sink, compression, unpack
+from gdb_uffd.trace.files import printable
+from gdb_uffd.trace.page_file import PAGES, SUMS
+from gdb_uffd.trace.source import INDEX
+from gdb_uffd.trace.store_index import check_version, open_regular
+
+VERSION_NAME = "gdb_uffd-trace"
+MEMBERS = (VERSION_NAME, INDEX, SUMS, PAGES)
+BLOCK = tarfile.BLOCKSIZE  # 512 bytes (POSIX.1, pax, "ustar Interchange Format")
+SUFFIX = ".zst"
+
+
+def header(name: str, size: int) -> bytes:
+    """The tar header of a member."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o600
+    return info.tobuf(format=tarfile.GNU_FORMAT)  # sizes of 8 GiB and more in base 256
+
+
+class Pieces:
+    """Reads exact lengths from an iterator of byte strings."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._left = pieces, b""
+
+    def some(self, length: int) -> bytes:
+        """1 to `length` bytes; b"" at the end."""
+        if not self._left:
+            self._left = next(self._pieces, b"")
+        part, self._left = self._left[:length], self._left[length:]
+        return part
+
+    def exact(self, length: int) -> bytes:
+        """`length` bytes, fewer at the end."""
+        out = b""
+        while len(out) < length:
+            part = self.some(length - len(out))
+            if not part:
+                break
+            out += part
+        return out
+
+
+def is_packed(path: str) -> bool:
+    """Whether the file `path` is a packed trace; UffdError when it is compressed and damaged."""
+    with closing(_Stream(path)) as stream:
+        return bool(stream.kind) and _name(stream.pieces.exact(BLOCK)) == VERSION_NAME
+
+
+class _Stream:
+    def __init__(self, path: str) -> None:
+        self._file = os.fdopen(open_regular(path), "rb")
+        self.kind = compression(self._file.read(8))
+        self._file.seek(0)
+        self.pieces = Pieces(
+            unpack(self._file, self.kind, printable(path)) if self.kind else iter(())
+        )
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _name(block: bytes) -> str:
+    try:
+        return tarfile.TarInfo.frombuf(block, "ascii", "replace").name
+    except tarfile.HeaderError:
+        return ""
+
+
+def unpack_into(path: str, directory: str, limit: int = MAX_UNPACKED) -> None:
+    """The members of the packed trace `path` as files in `directory`; UffdError, one line."""
+    shown = printable(path)
+    with closing(_Stream(path)) as stream:
+        left = limit
+        for expected in MEMBERS:
+            block = stream.pieces.exact(BLOCK)
+            if expected == VERSION_NAME and _name(block) != expected:
+                raise UffdError(f"{shown}: not a packed trace (gdb-uffd pack makes those)")
+            size = _member(block, expected, shown)
+            if expected == VERSION_NAME:
+                text = stream.pieces.exact(BLOCK)[:size]
+                if not text.isdigit() or size > 9:
+                    raise UffdError(f"{shown}: damaged packed trace (no version); get it again")
+                check_version(shown, int(text))
+                continue
+            left -= size
+            if left < 0:
+                raise UffdError(f"{shown}: unpacks to more than {limit >> 30} GiB; not opened")
+            _extract(stream.pieces, os.path.join(directory, expected), size, shown)
+
+
+def _member(block: bytes, expected: str, shown: str) -> int:
+    """The size of the member whose header is `block`; UffdError unless it is the one expected."""
+    try:
+        info = tarfile.TarInfo.frombuf(block, "ascii", "replace")
+    except tarfile.HeaderError as error:
+        raise UffdError(f"{shown}: damaged packed trace ({error}); get it again") from error
+    if info.name != expected or info.type != tarfile.REGTYPE or info.size < 0:
+        raise UffdError(
+            f"{shown}: damaged packed trace: {printable(info.name)!r} is where {expected!r} "
+            "should be"
+        )
+    return info.size
+
+
+def _extract(pieces: Pieces, target: str, size: int, shown: str) -> None:
+    fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        sink = Sink(fd, shown)
+        left = size
+        while left:
+            part = pieces.some(left)
+            if not part:
+                raise UffdError(f"{shown}: truncated packed trace; get it again")
+            sink.write(part)
+            left -= len(part)
+        sink.finish()
+        pieces.exact(-size % BLOCK)
+    finally:
+        os.close(fd)
+
+
+Source = Tuple[str, int]
+"""The first bytes of a file: path, how many."""
+
+
+def archive(sources: Dict[str, List[Source]]) -> Iterator[bytes]:
+    """The archive, piece by piece: each of MEMBERS made of the files given for it."""
+    version = str(form.VERSION).encode()
+    yield header(VERSION_NAME, len(version)) + version.ljust(BLOCK, b"\0")
+    for name in MEMBERS[1:]:
+        size = sum(length for _, length in sources[name])
+        yield header(name, size)
+        for path, length in sources[name]:
+            yield from _content(path, length)
+        yield bytes(-size % BLOCK)
+    yield bytes(2 * BLOCK)  # the end (POSIX.1, pax)
+
+
+def _content(path: str, length: int) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while length:
+            part = file.read(min(length, 1 << 20))
+            if not part:
+                raise UffdError(f"{printable(path)}: was cut short while it was read")
+            length -= len(part)
+            yield part

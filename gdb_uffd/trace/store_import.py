@@ -1,0 +1,154 @@
+"""Cores of one program, one after the other, as a trace."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from typing import Callable, Dict, List, Optional, Sequence
+
+from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo
+from gdb_uffd.trace.core import CoreSnapshot, open_core
+from gdb_uffd.trace.files import FileRef, Module
+from gdb_uffd.trace.info import core_info
+from gdb_uffd.trace.layout import TRUNCATED
+from gdb_uffd.trace.notes import USER_END
+from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment
+from gdb_uffd.trace.store_pending import Pending
+from gdb_uffd.trace.store_write import Writer
+
+
+@dataclass
+class Imported:
+    """What became of it.  `warnings`: the cores', each once."""
+
+    path: str
+    snapshots: int
+    pages_stored: int
+    warnings: List[str]
+
+
+def import_cores(
+    cores: Sequence[str],
+    path: str,
+    *,
+    executable: Optional[str] = None,
+    self_contained: bool = False,
+    progress: Optional[Callable[[int, str], None]] = None,
+) -> Imported:
+    """Make the trace `path` of `cores`, in this order; each may be compressed.
+
+    Each snapshot has the core's file name as its label and the time of its last change.
+    `progress` is called with each number and core when it is in the trace.  UffdError when one of
+    them is no core; the trace is then not made.
+    """
+    warnings: Dict[str, None] = {}
+    with Writer.create(path, self_contained=self_contained) as writer:
+        try:
+            for number, core in enumerate(cores):
+                snapshot = open_core(core, executable)
+                try:
+                    warnings.update(dict.fromkeys(snapshot.warnings))
+                    add_core(writer, snapshot, os.path.basename(core))
+                finally:
+                    snapshot.close()
+                if progress is not None:
+                    progress(number, core)
+        except BaseException:
+            writer.close()
+            shutil.rmtree(writer.path, ignore_errors=True)
+            raise
+        return Imported(writer.path, writer.snapshots, writer.pages_stored, list(warnings))
+
+
+def add_core(writer: Writer, snapshot: CoreSnapshot, label: str) -> int:
+    """Append a core to a trace; its number.  UffdError."""
+    return add_snapshot(writer, snapshot, replace(core_info(snapshot), label=label)).number
+
+
+def add_snapshot(writer: Writer, snapshot: CoreSnapshot, info: SnapshotInfo) -> SnapshotInfo:
+    """Append a core of which `info` is known; `info` as it is in the trace.  UffdError."""
+    lost = _lost(snapshot)
+    pending = writer.begin(
+        info, snapshot.threads, snapshot.auxv, _mappings(snapshot, lost), _files(snapshot.modules)
+    )
+    try:
+        _put_pages(pending, snapshot)
+        for segment in lost:
+            pages = (segment.end - segment.start) // PAGE_SIZE
+            pending.area(segment.start, pages)
+            pending.unavailable(segment.start, pages)
+        pending.commit()
+        return pending.info
+    finally:
+        pending.abandon()
+
+
+def _owners(modules: Sequence[Module]) -> Dict[int, Module]:
+    return {r.start: m for m in modules for r in m.ranges}
+
+
+def _mappings(snapshot: CoreSnapshot, lost: Sequence[Segment]) -> List[Mapping]:
+    """With the names as recorded.  Why a file cannot be had is found out anew at each opening."""
+    owners = _owners(snapshot.modules)
+    marked = [s.start for s in lost]
+    out: List[Mapping] = []
+    for m in snapshot.mappings:
+        module = owners.get(m.start)
+        if module is not None:
+            m = replace(m, name=module.path, unavailable="")
+        elif any(m.start <= start < m.end for start in marked):
+            m = replace(m, unavailable="")
+        out.append(m)
+    return out
+
+
+def _files(modules: Sequence[Module]) -> Dict[str, FileRef]:
+    """What each mapped file was; of one that is not there, what the core knows of it."""
+    out: Dict[str, FileRef] = {}
+    for module in modules:
+        if module.file is not None:
+            out[module.path] = module.file.ref()
+        else:
+            out.setdefault(module.path, FileRef(module.recorded_id))
+    return out
+
+
+def _put_pages(pending: Pending, snapshot: CoreSnapshot) -> None:
+    """The pages that the core holds itself; nothing stays of the snapshot before."""
+    pending.forget(0, USER_END)
+    view = memoryview(snapshot.core)
+    try:
+        for segment in snapshot.segments:
+            pages = (segment.end - segment.start) // PAGE_SIZE
+            if segment.kind == FILE and segment.data is snapshot.core:
+                pending.area(segment.start, pages)
+                _put(pending, segment, view)
+    finally:
+        view.release()
+
+
+def _put(pending: Pending, segment: Segment, view: memoryview) -> None:
+    end = segment.offset + segment.end - segment.start
+    have = min(end, segment.data_end)
+    whole = have - (have - segment.offset) % PAGE_SIZE
+    pending.put(segment.start, view[segment.offset : whole])
+
+
+def _lost(snapshot: CoreSnapshot) -> List[Segment]:
+    """Unavailable parts of mappings of which the rest is elsewhere than in the core: they must be
+    marked page by page.  What is missing with its file is no loss for good."""
+    owners = _owners(snapshot.modules)
+    starts = [m.start for m in snapshot.mappings]
+    untouched = {
+        starts[bisect_right(starts, s.start) - 1] for s in snapshot.segments if s.kind == ZERO
+    }
+    lost: List[Segment] = []
+    for segment in snapshot.segments:
+        if segment.kind != UNAVAILABLE:
+            continue
+        start = starts[bisect_right(starts, segment.start) - 1]
+        if (start in owners and segment.reason == TRUNCATED) or start in untouched:
+            lost.append(segment)
+    return lost

@@ -1,0 +1,257 @@
+"""`gdb-uffd record`: the program runs as from the shell, and a trace comes of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable, List
+
+import pexpect
+import pytest
+from harness import survivors
+
+from gdb_uffd import trace
+
+CLI = [sys.executable, "-I", "-c", "import sys; from gdb_uffd.cli import main; sys.exit(main())"]
+
+
+@pytest.fixture
+def run(gdb_path, tmp_path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs `gdb-uffd record -o tmp_path/t OPTIONS -- COMMAND`."""
+
+    def begin(options: List[str], command: List[str], **keywords: object):
+        env = {**os.environ, "GDB_UFFD_GDB": gdb_path, "LC_ALL": "C.UTF-8"}
+        return subprocess.run(
+            [*CLI, "record", "-o", str(tmp_path / "t"), *options, "--", *command],
+            capture_output=True,
+            text=True,
+            env={**env, **keywords.pop("env", {})},  # type: ignore[dict-item]
+            timeout=60,
+            check=False,
+            cwd=tmp_path,
+            **keywords,  # type: ignore[call-overload]
+        )
+
+    return begin
+
+
+def count(done: "subprocess.CompletedProcess[str]") -> int:
+    """What the last line on standard error says."""
+    found = re.search(r"^gdb-uffd: .*?(\d+) snapshots? in .*t\.uffd$", done.stderr, re.M)
+    assert found, done.stderr
+    return int(found[1])
+
+
+def snapshots(tmp_path: Path):
+    return trace.open(str(tmp_path / "t.uffd")).snapshots
+
+
+def test_at_a_location(run, built, tmp_path):
+    done = run(["--at", "beat every 4"], [str(built / "pulse"), "20", "2"])
+    assert done.returncode == 0 and done.stdout == "20 beats\n"
+    assert count(done) == 5 == len(snapshots(tmp_path))
+    assert all(i.function == "beat" and i.threads == 3 for i in snapshots(tmp_path))
+
+
+def test_several_locations_and_a_limit(run, built, tmp_path):
+    options = ["--at", "beat if number > 3", "--at", "linger", "--max", "7"]
+    done = run(options, [str(built / "pulse"), "20", "0", "1"])
+    assert done.stdout == "20 beats\n" and count(done) == 7
+    assert {i.function for i in snapshots(tmp_path)} == {"beat", "linger"}
+
+
+def test_every_so_often(run, built, tmp_path):
+    done = run(["--every", "5ms"], [str(built / "pulse"), "30", "3", "10"])
+    assert done.returncode == 0 and done.stdout == "30 beats\n", "sleeps were interrupted"
+    assert count(done) > 5
+
+
+def test_exit_status_output_and_arguments_pass_through(run, tmp_path):
+    script = 'read line; echo "in: $line"; printf "[%s]" "$@"; echo err >&2; echo $LEFT; exit 42'
+    done = run(
+        [], ["/bin/sh", "-c", script, "sh", "two  words", "a'b\"c$d", ""],
+        input="from stdin\n", env={"LEFT": "as it was"},
+    )  # fmt: skip
+    assert done.stdout == "in: from stdin\n[two  words][a'b\"c$d][]as it was\n"
+    assert done.returncode == 42
+    assert done.stderr.splitlines()[0] == "err" and count(done) == 0
+
+
+def test_the_environment_is_the_callers(run):
+    env = {"TERM": "vt100", "COLUMNS": "13", "SHELL": "/bin/false"}
+    done = run([], ["/usr/bin/env"], env=env)
+    seen = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    assert {k: seen.get(k) for k in env} == env
+    assert not {"LINES", "GDB_UFFD_PROGRAM", "PYTHONHOME", "PYTHONPATH"} & set(seen)
+
+
+@pytest.mark.parametrize("what, number", [("abort", signal.SIGABRT)])
+def test_a_fatal_signal_is_recorded(run, built, tmp_path, what, number):
+    done = run(["--at", "reached max 1"], [str(built / "turns"), what])
+    assert done.returncode == 128 + number and count(done) == 2
+    last = snapshots(tmp_path)[-1]
+    assert last.signal == number and last.label == number.name
+    assert "was killed by SIGABRT" in done.stderr
+
+
+def test_a_fatal_signal_is_recorded_beyond_the_limit(run, built, tmp_path):
+    done = run(["--at", "reached", "--max", "1"], [str(built / "turns"), "abort"])
+    assert count(done) == 2 and snapshots(tmp_path)[-1].signal == signal.SIGABRT
+
+
+def test_on_a_signal(run, tmp_path):
+    script = "trap 'echo got it' USR1; kill -USR1 $$; kill -USR1 $$; kill -TERM $$"
+    done = run(["--on-signal", "USR1,SIGUSR2"], ["/bin/sh", "-c", script])
+    assert done.stdout == "got it\ngot it\n"
+    assert done.returncode == 128 + signal.SIGTERM and count(done) == 3
+    assert [i.label for i in snapshots(tmp_path)] == ["SIGUSR1", "SIGUSR1", "SIGTERM"]
+
+
+def test_a_handled_signal_is_not_fatal(run, tmp_path):
+    done = run([], ["/bin/sh", "-c", "trap 'echo handled' TERM; kill -TERM $$; exit 3"])
+    assert done.stdout == "handled\n" and done.returncode == 3 and count(done) == 0
+
+
+def test_ignored_signals_stay_ignored(run, tmp_path):
+    code = "import signal; print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
+    done = run(
+        [], [sys.executable, "-c", code],
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )  # fmt: skip
+    assert done.stdout == "True\n", done.stderr
+    shutil.rmtree(tmp_path / "t.uffd")
+    done = run([], [sys.executable, "-c", code.replace("SIGHUP", "SIGINT").replace("==", "!=")])
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_self_contained(run, built, tmp_path):
+    done = run(["--self-contained", "--at", "beat max 1"], [str(built / "pulse"), "3", "0"])
+    assert count(done) == 1
+    assert (tmp_path / "t.uffd" / "pages").stat().st_size > (built / "pulse").stat().st_size
+
+
+def test_errors_are_one_line(run, built, tmp_path):
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    for options, command, wanted in (
+        (["--at", "beat every x"], [str(built / "pulse")], "takes a number"),
+        (["--every", "soon"], [str(built / "pulse")], "interval"),
+        (["--on-signal", "NONE"], [str(built / "pulse")], "no signal"),
+        (["--at", "beat if nonsense"], [str(built / "pulse")], "nonsense"),
+        ([], ["/nonexistent"], "no such program"),
+        ([], [str(script)], "interpreter"),
+    ):
+        done = run(options, command)
+        assert done.returncode == 1 and done.stdout == "", (options, done)
+        assert len(done.stderr.splitlines()) == 1 and wanted in done.stderr, done.stderr
+        assert not (tmp_path / "t.uffd").exists()
+    (tmp_path / "t.uffd").mkdir()
+    done = run([], [str(built / "pulse")])
+    assert "exists already" in done.stderr and done.returncode == 1
+
+
+def test_a_location_that_never_was(run, built, tmp_path):
+    done = run(["--at", "no_such_function"], [str(built / "pulse"), "3", "0"])
+    assert done.stdout == "3 beats\n" and count(done) == 0
+    assert "no_such_function" in done.stderr
+
+
+def test_no_gdb(built, tmp_path):
+    done = subprocess.run(
+        [*CLI, "record", "-o", str(tmp_path / "t"), "--", str(built / "pulse")],
+        env={**os.environ, "GDB_UFFD_GDB": "/nowhere/gdb"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and "GDB_UFFD_GDB" in done.stderr
+
+
+def in_terminal(gdb_path, tmp_path, command: List[str], options: List[str]) -> pexpect.spawn:
+    words = ["record", "-o", str(tmp_path / "t"), *options, "--", *command]
+    env = {**os.environ, "GDB_UFFD_GDB": gdb_path, "LC_ALL": "C.UTF-8"}
+    return pexpect.spawn(CLI[0], [*CLI[1:], *words], env=env, encoding="utf-8", timeout=30)
+
+
+def test_terminal_and_ctrl_c_are_the_programs(gdb_path, tmp_path):
+    code = (
+        "import sys, time\n"
+        "print('tty', sys.stdin.isatty(), sys.stdout.isatty(), flush=True)\n"
+        "try:\n"
+        "    print('said', input(), flush=True)\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('interrupted', flush=True)\n"
+        "    sys.exit(9)\n"
+    )
+    child = in_terminal(gdb_path, tmp_path, [sys.executable, "-c", code], ["--every", "20ms"])
+    child.expect_exact("tty True True")
+    child.sendline("hello")
+    child.expect_exact("said hello")
+    child.sendintr()
+    child.expect_exact("interrupted")
+    child.expect(r"(\d+) snapshots? in")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 9
+
+
+def test_ctrl_c_kills_what_does_not_handle_it(gdb_path, built, tmp_path):
+    child = in_terminal(gdb_path, tmp_path, [str(built / "pulse"), "100000", "0", "10"], [])
+    survivors.until(lambda: (tmp_path / "t.uffd").exists())
+    survivors.until(lambda: any(_runs(p, "pulse") for p in survivors._descendants(child.pid)))
+    child.sendintr()
+    child.expect("was killed by SIGINT; 1 snapshot")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 128 + signal.SIGINT
+
+
+def _runs(pid: int, name: str) -> bool:
+    try:
+        comm = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+        return comm == name and survivors.cpu_ticks(pid) >= 0 and _sleeps(pid)
+    except OSError:
+        return False
+
+
+def _sleeps(pid: int) -> bool:
+    return "nanosleep" in Path(f"/proc/{pid}/wchan").read_text(encoding="ascii")
+
+
+def test_a_termination_is_passed_on(gdb_path, built, tmp_path):
+    command = [
+        *CLI,
+        "record",
+        "-o",
+        str(tmp_path / "t"),
+        "--",
+        str(built / "pulse"),
+        "99999",
+        "0",
+        "9",
+    ]
+    env = {**os.environ, "GDB_UFFD_GDB": gdb_path}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
+        survivors.until(lambda: any(_runs(p, "pulse") for p in survivors._descendants(process.pid)))
+        process.terminate()
+        assert "killed by SIGTERM" in process.communicate(timeout=30)[1]
+        assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_the_shell_command_killed(gdb_path, built, tmp_path):
+    """Nothing of ours is left, and the trace opens."""
+    command = [*CLI, "record", "-o", str(tmp_path / "t"), "--every", "5ms", "--"]
+    command += [str(built / "pulse"), "99999", "0", "9"]
+    env = {**os.environ, "GDB_UFFD_GDB": gdb_path}
+    with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process:
+        survivors.until(lambda: any(_runs(p, "pulse") for p in survivors._descendants(process.pid)))
+        everybody = survivors._descendants(process.pid)
+        process.kill()
+    for pid in everybody:
+        assert survivors.wait_gone(pid, 20), survivors.describe(pid)
+    snapshots(tmp_path)

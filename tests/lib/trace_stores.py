@@ -1,0 +1,85 @@
+"""Traces for the tests of the store: written by the Writer, next to what they must hold."""
+
+from __future__ import annotations
+
+import copy
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence
+
+from gdb_uffd.model import XSTATE_SIZE, Mapping, Registers, SnapshotInfo, ThreadState
+from gdb_uffd.trace.store_write import Writer
+
+PAGE = 4096
+BASE = 0x7F0000000000
+
+
+def thread(tid: int = 77, seed: int = 0, name: str = "main") -> ThreadState:
+    """A thread whose registers tell its seed."""
+    image = bytearray(XSTATE_SIZE)
+    image[512] = 7
+    image[160:168] = seed.to_bytes(8, "little")
+    return ThreadState(tid, Registers([seed + i for i in range(27)], bytes(image), 7), name=name)
+
+
+@dataclass
+class Memory:
+    """What a process holds: page number (from BASE) -> bytes; None: cannot be read.  A page of
+    `mapped` that is not in `pages` was never touched."""
+
+    mapped: int = 64
+    pages: Dict[int, Optional[bytes]] = field(default_factory=dict)
+
+    def at(self, page: int) -> Optional[bytes]:
+        """The bytes of a mapped page."""
+        return self.pages.get(page, bytes(PAGE))
+
+    def mappings(self) -> List[Mapping]:
+        """One anonymous mapping."""
+        return [Mapping(BASE, BASE + self.mapped * PAGE, 3)]
+
+
+def read_page(snapshot: object, page: int) -> bytes:
+    """Page number `page` of a snapshot."""
+    return snapshot.read(BASE + page * PAGE, PAGE)  # type: ignore[attr-defined]
+
+
+@dataclass
+class Recorded:
+    """A trace and the memory of each of its snapshots."""
+
+    path: str
+    memories: List[Memory] = field(default_factory=list, repr=False)
+
+
+def info(label: str = "", **more: object) -> SnapshotInfo:
+    """A snapshot's facts."""
+    return SnapshotInfo(0, pid=77, tid=77, label=label, **more)  # type: ignore[arg-type]
+
+
+def record(
+    folder: Path, snapshots: int = 5, pages: int = 64, dirty: int = 4, seed: int = 1,
+    threads: Sequence[ThreadState] = (), name: str = "t",
+) -> Recorded:  # fmt: skip
+    """A trace of random pages, some of which change between snapshots."""
+    random_ = random.Random(seed)
+    memory = Memory(pages)
+    with Writer.create(str(folder / name)) as writer:
+        out = Recorded(writer.path)
+        for number in range(snapshots):
+            pending = writer.begin(
+                info(f"l{number}", time_ns=1000 + number),
+                threads or [thread(seed=number)],
+                b"",
+                memory.mappings(),
+            )
+            if number == 0:
+                pending.area(BASE, pages)
+            chosen = range(pages) if number == 0 else random_.sample(range(pages), dirty)
+            for page in sorted(chosen):
+                memory.pages[page] = random_.randbytes(PAGE)
+                pending.put(BASE + page * PAGE, memory.pages[page])
+            assert pending.commit() == number
+            out.memories.append(copy.deepcopy(memory))
+    return out
