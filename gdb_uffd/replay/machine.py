@@ -96,8 +96,7 @@ class Machine:
         record.fill(self.vessel.record, snapshot)
         self._tids = ffi.new("int32_t[]", [thread.tid for thread in snapshot.threads])
         self.vessel.tids, self.vessel.tid_count = self._tids, len(self._tids)
-        lib.vessel_forget_desk(self.vessel)
-        self.use(Policy())
+        self.policy = Policy()
         self._closed = False
         self._layout = machine_layout()
         self._xbuffer = ffi.new("uint8_t[]", XSTATE_ROOM)
@@ -229,6 +228,7 @@ class Machine:
         if self.running:
             return False
         _ = self.jumps  # known before the first page is fed
+        self.policy.apply(self.vessel, self.pager)
         check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
         self.vessel.hardware = False
         size = lib.vessel_get_xstate(self.vessel, self._xbuffer, XSTATE_ROOM)
@@ -252,7 +252,8 @@ class Machine:
     def use(self, policy: Policy) -> None:
         """The policy from now on; the filter of a vessel that runs stays as it is."""
         self.policy = policy
-        policy.apply(self.vessel, self.pager)
+        if self.running:
+            policy.apply(self.vessel, self.pager)
 
     def destroy(self) -> None:
         """Kill the vessel, if any; what was written stays known to the pager."""

@@ -55,6 +55,11 @@ class Policy:
             values[name] = value
         return cls(**values)
 
+    @staticmethod
+    def prepare() -> None:
+        """Read the table now: the first call needs it, and it takes a millisecond."""
+        _rules(*Policy().filter_key())
+
     def filter_key(self) -> Tuple[str, str]:
         """What the vessel's filter depends on: another key needs another vessel."""
         return self.syscalls, self.clock
@@ -86,6 +91,8 @@ _KINDS = {
 """enum argument_kind of native/policy.h; rN, wN and rwN are 10, 11 and 12."""
 
 _RULE = struct.Struct("<BBh6B6H")
+_HEAD = struct.Struct("<BBh")
+_ARGUMENTS = struct.Struct("<6B6H")
 
 
 def _argument(word: str) -> Tuple[int, int]:
@@ -99,6 +106,14 @@ def _argument(word: str) -> Tuple[int, int]:
 
 
 @functools.cache
+def _arguments(words: Tuple[str, ...]) -> bytes:
+    """struct rule's `kind` and `size`."""
+    pairs = [_argument(word) for word in words]
+    pairs += [(0, 0)] * (6 - len(pairs))
+    return _ARGUMENTS.pack(*(kind for kind, _ in pairs), *(size for _, size in pairs))
+
+
+@functools.cache
 def _rules(level: str, clock: str) -> bytes:
     """struct rule rules[RULES] for a policy."""
     out = bytearray(_RULE.size * lib.RULES)
@@ -106,12 +121,9 @@ def _rules(level: str, clock: str) -> bytes:
         meant = syscalls.outcome(call, level, clock == "real")
         traced = meant.action == "trace" or call.safe == "trace"
         error = -meant.error if meant.action == "result" else meant.error
-        arguments = [_argument(word) for word in call.arguments]
-        arguments += [(0, 0)] * (6 - len(arguments))
-        _RULE.pack_into(
-            out, call.number * _RULE.size, _ACTIONS[meant.action], traced, error,
-            *(kind for kind, _ in arguments), *(size for _, size in arguments),
-        )  # fmt: skip
+        at = call.number * _RULE.size
+        _HEAD.pack_into(out, at, _ACTIONS[meant.action], traced, error)
+        out[at + _HEAD.size : at + _RULE.size] = _arguments(call.arguments)
     return bytes(out)
 
 

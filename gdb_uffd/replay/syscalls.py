@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import functools
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
 TABLE = Path(__file__).with_name("syscalls.tbl")
 
@@ -25,8 +24,7 @@ CLOCKS = ("clock_gettime", "gettimeofday", "time", "times", "nanosleep", "clock_
 """The kernel carries these out with `clock real`."""
 
 
-@dataclass(frozen=True)
-class SystemCall:
+class SystemCall(NamedTuple):
     """One line of the table; `safe` and `all` in its words."""
 
     number: int
@@ -36,8 +34,7 @@ class SystemCall:
     arguments: Tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a policy makes of a call.  `action`: "run", "let", "answer", "trace", "result" or
     "refuse"; `error`: the errno of "refuse" and of "result" (0: success)."""
 
@@ -50,9 +47,10 @@ def table() -> Dict[int, SystemCall]:
     """By number."""
     calls: Dict[int, SystemCall] = {}
     for line in TABLE.read_text(encoding="ascii").splitlines():
-        if not line.startswith("#"):
-            number, name, safe, all_, *arguments = line.split()
-            calls[int(number)] = SystemCall(int(number), name, safe, all_, tuple(arguments))
+        if line[0] != "#":
+            words_ = line.split()
+            number = int(words_[0])
+            calls[number] = SystemCall(number, words_[1], words_[2], words_[3], tuple(words_[4:]))
     return calls
 
 
@@ -89,6 +87,7 @@ def _nothing(call: SystemCall) -> Outcome:
     return Outcome("refuse", meant.error if meant.action == "refuse" else errno.EPERM)
 
 
+@functools.cache
 def _meaning(word: str) -> Outcome:
     if word == "0":
         return Outcome("result")

@@ -6,7 +6,7 @@ import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import (
     GPR,
@@ -141,6 +141,8 @@ class FakeDiversion:
     snapshot: FakeSnapshot = field(default_factory=FakeSnapshot)
     on_resume: Optional[Callable[[Resume, Client], Stop]] = None
     alive: bool = False
+    policy: Any = None
+    blocked: Optional[Dict[str, Any]] = None
     last_report: Optional[CallReport] = None
     current: Dict[int, Registers] = field(default_factory=dict)
     siginfos: Dict[int, bytes] = field(default_factory=dict)
