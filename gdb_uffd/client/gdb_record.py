@@ -91,6 +91,12 @@ class Recording:
 
         RecorderFailed; another UffdError (NotStill) when only this one cannot be taken.
         """
+        selected = gdb.selected_inferior().num
+        if selected != self.number:  # memory is read, and threads are found, through gdb
+            raise NotStill(
+                f"inferior {selected} is selected, the recorded program is inferior {self.number}: "
+                f"`inferior {self.number}` selects it"
+            )
         self.recorder.settle(MAX_PENDING)
         info: Dict[str, Any] = {
             "label": label,
@@ -252,6 +258,8 @@ def signal_snapshot(name: str, always: bool) -> None:
     thread = gdb.selected_thread()
     if _recording is None or thread is None or (_recording.full and not always):
         return
+    if thread.inferior.num != _recording.number:
+        return
     try:
         _recording.take(name, here(thread), began)
     except RecorderFailed as error:
@@ -308,7 +316,7 @@ def _on_stop(event: gdb.StopEvent) -> None:
     if _recording is None:
         return
     thread = gdb.selected_thread()
-    if thread is not None:
+    if thread is not None and thread.inferior.num == _recording.number:
         number = 0
         if isinstance(event, gdb.SignalEvent):
             with contextlib.suppress(KeyError):

@@ -75,6 +75,8 @@ class At(gdb.Breakpoint):
         """Whether gdb shall stop."""
         if gdb_record.active() is not self.recording:
             return False
+        if gdb.selected_inferior().num != self.recording.number:
+            return False  # gdb sets a breakpoint in every program that has the location
         if self.recording.full or (self.limit and self.taken >= self.limit):
             return False
         try:

@@ -80,7 +80,7 @@ class Line:
 def parse(text: bytes) -> List[Line]:
     """The lines of proc_pid_maps(5), sorted; [vsyscall] is left out: it is no user memory."""
     lines = []
-    for raw in text.splitlines():
+    for raw in text.split(b"\n"):
         match = _LINE.fullmatch(raw)
         if match is None:
             continue

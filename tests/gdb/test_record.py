@@ -311,3 +311,23 @@ def test_a_thread_that_waits_in_the_kernel_notices_nothing(start_gdb, built, tmp
     failed = "-1 ETIMEDOUT" if how == "futex" else f"{int(how == 'read')} "
     when = said.split(", ")[1] if how in ("read", "wait") else "in time"  # these end when we say so
     assert said == f"{how}: {failed}, {when}, 2 descriptors\n"
+
+
+def test_another_inferior_is_no_part_of_the_recording(live, gdb_path, built, tmp_path):
+    if gdbs.version(gdb_path) < (14, 0):
+        pytest.skip("gdb 13 does not always come back from starti in a second inferior")
+    session = live("rounds", "tick", "4", keep=True)
+    record(session, tmp_path / "one")
+    session.run("uffd record at add max 3")
+    session.run(f"add-inferior -exec {built / 'sample'}")
+    session.run("inferior 2")
+    session.run("starti")
+    said = session.run("uffd record snapshot wrong")
+    assert "inferior 1" in said and "\n" not in said.strip(), said
+    session.run("kill")
+    session.run("inferior 1")
+    assert SNAPSHOT.search(session.run("uffd record snapshot right"))
+    session.run("uffd record stop")
+    opened = snapshots(tmp_path / "one")
+    assert [s.label for s in opened.snapshots] == ["right"]
+    opened.close()
