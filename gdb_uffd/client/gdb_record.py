@@ -24,6 +24,9 @@ from gdb_uffd.model import UffdError
 MAX_PENDING = 8
 """Snapshots that may wait to be written when another one is taken; the recorder bounds bytes."""
 
+MAX_LABEL = 200
+"""Characters; a label is a name, and is shown on one line."""
+
 NOTHING = "nothing is recorded: `uffd record start FILE` on a stopped program does that"
 
 
@@ -240,6 +243,8 @@ def snapshot(label: str) -> None:
     thread = gdb.selected_thread()
     if thread is None:
         raise UffdError("no thread is selected")
+    if len(label) > MAX_LABEL:
+        raise UffdError(f"a label of {len(label)} characters; it may have up to {MAX_LABEL}")
     try:
         recording.take(label, here(thread), began)
         recording.recorder.settle()
