@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Callable, List
 
 import pytest
-from harness import gdbs, survivors
+from harness import ROOT, gdbs, survivors
 from harness.gdbs import Gdb
 
 from gdb_uffd import trace
@@ -331,3 +331,20 @@ def test_another_inferior_is_no_part_of_the_recording(live, gdb_path, built, tmp
     opened = snapshots(tmp_path / "one")
     assert [s.label for s in opened.snapshots] == ["right"]
     opened.close()
+
+
+def test_a_script_that_ends_with_the_program_ends_well(gdb_path, built, tmp_path):
+    """gdb 13 crashes at its exit when an event of Python's is left over."""
+    script = tmp_path / "script.gdb"
+    script.write_text(
+        "break tick\nrun 4\ndelete 1\n"
+        f"uffd record start {tmp_path}/t\nuffd record at tick max 2\nuffd record at add max 5\n"
+        "continue\n"
+    )
+    done = subprocess.run(
+        [gdb_path, "-nx", "-batch", "-iex", "set debuginfod enabled off"]
+        + ["-x", str(ROOT / "gdbinit.example"), "-x", str(script), str(built / "rounds")],
+        capture_output=True, text=True, timeout=60, env=gdbs.environment(tmp_path / "home"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "recording ended: the program exited with code 0; 7 snapshots" in done.stdout
