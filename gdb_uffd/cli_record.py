@@ -153,7 +153,7 @@ class _Run:
         os.set_inheritable(writing, True)
         with tempfile.TemporaryFile() as described, tempfile.TemporaryFile() as planned, \
                 tempfile.TemporaryFile() as noise:  # fmt: skip
-            _describe(described, name, standard)
+            _describe(described, name, standard, [writing, planned.fileno()])
             planned.write(json.dumps({**self.plan, "report_fd": writing}).encode())
             planned.flush()
             passed = [*standard, writing, described.fileno(), planned.fileno()]
@@ -213,6 +213,8 @@ class _Run:
             self.ends.update(facts)
             if "exit" in facts or "signal" in facts:
                 self.pid = 0
+            if "ended" in facts:
+                return  # the last line; descendants of the program may hold the pipe open
 
     def _finish(self, status: int, noise: IO[bytes]) -> int:
         if "error" in self.ends:
@@ -240,7 +242,7 @@ def _dup(number: int) -> int:
     return fd
 
 
-def _describe(file: IO[bytes], name: str, fds: List[int]) -> None:
+def _describe(file: IO[bytes], name: str, fds: List[int], close: List[int]) -> None:
     """What gdb_uffd.recorder.program needs to make the program what the shell would have made."""
     ignored = [
         int(number)
@@ -251,6 +253,7 @@ def _describe(file: IO[bytes], name: str, fds: List[int]) -> None:
     data = {
         "environ": dict(os.environ),
         "fds": fds,
+        "close": close,
         "group": os.getpgrp(),
         "name": name,
         "ignored": ignored,

@@ -144,7 +144,7 @@ struct record_map { uint64_t start, end; uint32_t how, state; bool code; ...; };
 struct ranges { struct page_range *at; size_t count; ...; };
 struct record_piece { uint64_t start, end, bytes; };
 struct record {
-	bool direct, scans;
+	bool direct, scans, read_all;
 	int uffd;
 	struct ranges dirty, present, before, traps;
 	size_t range_cursor;

@@ -131,12 +131,13 @@ static int scan_untracked(struct record *record, const struct record_map *map)
 	int rc = 0;
 
 	if (map->how == RECORD_WHOLE || map->how == RECORD_SHARED_WHOLE) {
-		rc = ranges_add(&record->dirty, map->start, map->end, 1);
+		rc = ranges_add(&record->dirty, map->start, map->end, RANGE_MAYBE_THERE);
 	} else {
 		bool own = map->how != RECORD_SHARED;
 		rc = record->scans ? scan(record, own ? own_of(map) : &IN_USE, map->start, map->end,
-					  &record->dirty, 1)
-				   : read_pagemap(record, own, map->start, map->end, &record->dirty, 1);
+					  &record->dirty, RANGE_COMPARE)
+				   : read_pagemap(record, own, map->start, map->end, &record->dirty,
+						  RANGE_COMPARE);
 	}
 	for (size_t i = first; rc == 0 && i < record->dirty.count; i++)
 		rc = ranges_add(&record->present, record->dirty.at[i].start, record->dirty.at[i].end, 0);
@@ -173,7 +174,7 @@ static int scan_the_files(struct record *record, const struct record_map *map)
 	if (rc == 0)
 		rc = ranges_subtract(&record->dirty, &whole, &own, map->start, map->end);
 	for (size_t i = first; i < record->dirty.count; i++)
-		record->dirty.at[i].categories = 1;
+		record->dirty.at[i].categories = RANGE_MAYBE_THERE;
 	ranges_deinit(&own);
 	ranges_deinit(&whole);
 	return rc;
@@ -286,7 +287,8 @@ int record_scan(struct record *record, struct record_map *maps, size_t count)
 		struct record_map *map = &maps[i];
 		bool shared = map->how == RECORD_SHARED || map->how == RECORD_SHARED_WHOLE;
 		size_t dirty = record->dirty.count, present = record->present.count;
-		int rc = record->uffd < 0 || shared ? -EPERM : scan_tracked(record, map);
+		bool untracked = record->uffd < 0 || record->read_all || shared;
+		int rc = untracked ? -EPERM : scan_tracked(record, map);
 
 		if (rc == -EPERM || rc == -EINVAL) {
 			record->dirty.count = dirty;

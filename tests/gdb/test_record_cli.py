@@ -129,6 +129,18 @@ def test_ignored_signals_stay_ignored(run, tmp_path):
     assert done.stdout == "True\n", done.stderr
 
 
+def test_nothing_of_ours_is_open_in_the_program(run):
+    done = run([], ["/bin/ls", "/proc/self/fd"])
+    assert done.stdout.split() == ["0", "1", "2", "3"]  # 3: ls reads the directory
+
+
+def test_what_the_program_leaves_behind_is_not_waited_for(run):
+    script = "sleep 50 >/dev/null 2>&1 </dev/null & echo $!"
+    done = run([], ["/bin/sh", "-c", script])
+    os.kill(int(done.stdout), signal.SIGKILL)  # still there
+    assert count(done) == 0
+
+
 def test_self_contained(run, built, tmp_path):
     done = run(["--self-contained", "--at", "beat max 1"], [str(built / "pulse"), "3", "0"])
     assert count(done) == 1

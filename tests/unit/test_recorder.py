@@ -302,6 +302,24 @@ def test_memory_that_the_program_watches_itself(story):
     story.close()
 
 
+def test_shared_memory_that_the_program_fills_when_it_is_touched(start, tmp_path):
+    """A page that is not there would be waited for: its handler stands still with the program."""
+    file = os.memfd_create("lazy")
+    os.ftruncate(file, 8 * PAGE_SIZE)
+    story = Story(start(pass_fds=[file]), tmp_path / "t.uffd")
+    at = story.do(MMAP_FD, file, 8 * PAGE_SIZE, RW | 1 << 8)
+    story.fill(at, 2)
+    if story.do(tracing.UFFD, at, 8 * PAGE_SIZE):
+        pytest.skip("no userfaultfd for shared memory here")
+    os.close(file)
+    story.puppet.snapshot()
+    story.puppet.recorder.close()
+    snapshot = trace.open(str(story.path)).snapshot(0)
+    assert snapshot.read(at, 8) != bytes(8)
+    with pytest.raises(MemoryUnavailable):
+        snapshot.read(at + 4 * PAGE_SIZE, 1)
+
+
 def test_threads(story):
     for _ in range(3):
         story.do(tracing.THREAD)
