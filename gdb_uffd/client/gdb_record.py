@@ -300,6 +300,18 @@ def check_failure() -> None:
             _tell(_end(str(error)))
 
 
+def settled() -> Optional[Recording]:
+    """The recording, when all snapshots taken so far are in the trace; None without one."""
+    check()
+    if _recording is not None:
+        try:
+            with _uninterrupted():
+                _recording.recorder.settle()
+        except RecorderFailed as error:
+            _tell(_end(str(error)))
+    return _recording
+
+
 def fail(error: UffdError) -> None:
     """A snapshot that was to be taken unasked could not be: end the recording, with a line."""
     if _recording is not None:
