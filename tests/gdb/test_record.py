@@ -348,3 +348,23 @@ def test_a_script_that_ends_with_the_program_ends_well(gdb_path, built, tmp_path
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "recording ended: the program exited with code 0; 7 snapshots" in done.stdout
+
+
+def test_what_the_kernel_writes_past_the_page_tables(start_gdb, built, tmp_path):
+    session = start_gdb(arguments=[str(built / "uring")])
+    session.run("break filled")
+    if "Breakpoint 1" not in session.run("run"):
+        pytest.skip("no io_uring here")
+    record(session, tmp_path / "t")
+    session.run("uffd record at filled")
+    session.run("uffd record snapshot")
+    session.run("delete 1")
+    assert "5 snapshots in" in session.run("continue")
+    opened = snapshots(tmp_path / "t")
+    seen = b""
+    for info in opened.snapshots:
+        snapshot = opened.snapshot(info.number)
+        assert info.threads == 1  # the kernel's workers are none
+        buffer = int.from_bytes(snapshot.read(symbol(snapshot, "buffer"), 8), "little")
+        seen += snapshot.read(buffer + 4095, 1)
+    assert seen == b"zbcde"
