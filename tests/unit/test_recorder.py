@@ -276,6 +276,25 @@ def test_huge_pages_are_tracked_page_by_page(story):
     story.close()
 
 
+@pytest.mark.parametrize("huge", [False, True])
+def test_a_whole_page_table_dropped(story, huge):
+    at = story.region(2048)
+    at = (at + (1 << 21) - 1) >> 21 << 21
+    if huge:
+        story.do(MADVISE, at, 1 << 21, HUGEPAGE)
+    story.fill(at, 1024)
+    story.snapshot()
+    story.fill(at + 700 * PAGE_SIZE, 1, 9)
+    story.do(MADVISE, at, 1 << 21, DONTNEED)
+    story.snapshot()
+    story.fill(at + 3 * PAGE_SIZE, 1, 9)
+    story.do(MADVISE, at + 800 * PAGE_SIZE, 3 * PAGE_SIZE, DONTNEED)
+    story.snapshot()
+    opened = story.close()
+    assert opened.snapshot(1).read(at, PAGE_SIZE) == bytes(PAGE_SIZE)
+    assert opened.snapshot(2).read(at + 800 * PAGE_SIZE, PAGE_SIZE) == bytes(PAGE_SIZE)
+
+
 def test_guard_pages_are_unavailable(story):
     at = story.region(8)
     story.fill(at, 8)
