@@ -16,6 +16,7 @@ import pytest
 from harness import survivors
 
 from gdb_uffd import trace
+from gdb_uffd.model import UffdError
 
 CLI = [sys.executable, "-I", "-c", "import sys; from gdb_uffd.cli import main; sys.exit(main())"]
 
@@ -49,6 +50,13 @@ def count(done: "subprocess.CompletedProcess[str]") -> int:
 
 def snapshots(tmp_path: Path):
     return trace.open(str(tmp_path / "t.uffd")).snapshots
+
+
+def _has_a_snapshot(tmp_path: Path) -> bool:
+    try:
+        return bool(snapshots(tmp_path))
+    except UffdError:
+        return False
 
 
 def test_at_a_location(run, built, tmp_path):
@@ -261,7 +269,7 @@ def test_the_shell_command_killed(gdb_path, built, tmp_path):
     command += [str(built / "pulse"), "99999", "0", "9"]
     env = {**os.environ, "GDB_UFFD_GDB": gdb_path}
     with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process:
-        survivors.until(lambda: any(_runs(p, "pulse") for p in survivors._descendants(process.pid)))
+        survivors.until(lambda: _has_a_snapshot(tmp_path), 60)
         everybody = survivors._descendants(process.pid)
         process.kill()
     for pid in everybody:
