@@ -237,8 +237,8 @@ static int unite(struct ranges *out, const struct ranges *a, const struct ranges
 	return rc;
 }
 
-/* The parts of [start, end), each what one page table covers, whose page table may have gone: the
- * first page that was there is not there any more.  Appended to `out`. */
+/* The parts of a mapping, each what one page table covers, whose page table may have gone: the first
+ * page that was there is not there any more.  Kernels differ in what they tell of those. */
 static int lost_tables(struct record *record, const struct record_map *map, struct ranges *out)
 {
 	const struct ranges *before = &record->before;
@@ -267,7 +267,7 @@ static int lost_tables(struct record *record, const struct record_map *map, stru
  *
  * All that were there before or were written now, and are protected: the kernel finds those that are
  * not several times faster than those that are there (pagemap_scan_pmd_entry's short way, for the one
- * category).  It tells of the page tables that there are; the others are looked into in full. */
+ * category).  Where a page table may have gone it is looked at in full. */
 static int find_protected(struct record *record, const struct record_map *map)
 {
 	static const struct page_scan UNPROTECTED = {.mask = PAGE_WRITTEN};
