@@ -75,26 +75,38 @@ def _positive(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Record; the program's exit status, 128 + N when signal N killed it."""
+    """Record; the program's exit status, 128 + N when signal N killed it; 2 for wrong usage."""
+    try:
+        signals = _check_words(options)
+    except UffdError as error:
+        print(f"gdb-uffd: {error}", file=sys.stderr)
+        return 2
     program = find_program(options.program)
     path = os.path.abspath(trace_path(options.output))
     if os.path.lexists(path):
         raise UffdError(
             f"{options.output}: {path} exists already; remove it or choose another name"
         )
-    for words in options.at:
-        parse_at(words, AT_USAGE)
-    if options.every:
-        parse_interval(options.every, EVERY_USAGE)
     plan = {
         "path": path,
         "at": options.at,
         "every": options.every,
-        "signals": signal_names(options.on_signal),
+        "signals": signals,
         "max": options.max,
         "self_contained": options.self_contained,
     }
     return _Run(find_gdb(), plan).run(options.program, [program, *options.arguments])
+
+
+def _check_words(options: argparse.Namespace) -> List[str]:
+    """The names of the signals to record at; UffdError when an option makes no sense."""
+    if os.path.basename(options.output.rstrip("/")) in ("", ".", ".."):
+        raise UffdError(f"-o {options.output!r}: that is no name of a file")
+    for words in options.at:
+        parse_at(words, AT_USAGE)
+    if options.every:
+        parse_interval(options.every, EVERY_USAGE)
+    return signal_names(options.on_signal)
 
 
 def find_program(name: str) -> str:

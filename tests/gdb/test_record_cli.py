@@ -168,9 +168,13 @@ def test_errors_are_one_line(run, built, tmp_path):
         ([], [str(script)], "interpreter"),
     ):
         done = run(options, command)
-        assert done.returncode == 1 and done.stdout == "", (options, done)
+        usage = wanted in ("takes a number", "interval", "no signal")
+        assert done.returncode == (2 if usage else 1) and done.stdout == "", (options, done)
         assert len(done.stderr.splitlines()) == 1 and wanted in done.stderr, done.stderr
         assert not (tmp_path / "t.uffd").exists()
+    for name in ("", ".", "/"):
+        done = run(["-o", name], [str(built / "pulse")])
+        assert done.returncode == 2 and "no name of a file" in done.stderr, done.stderr
     (tmp_path / "t.uffd").mkdir()
     done = run([], [str(built / "pulse")])
     assert "exists already" in done.stderr and done.returncode == 1
