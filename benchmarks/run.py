@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
+import record
 import travel
 
 from gdb_uffd.model import GPR
@@ -304,6 +305,7 @@ def main() -> int:
         print("yardsticks: floor.c pinned; native `print push(7)` of gdb; eager feeding")
         show(rows)
         travel.show(travel.travel(any_gdb(), core, work))
+        record.show(any_gdb(), work)
     return 0
 
 

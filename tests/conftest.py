@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 from typing import Callable, Iterator, List, Tuple
 
@@ -11,6 +12,12 @@ from harness import cores, gdbs, programs, survivors
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell without job control starts what runs behind `&` with these ignored (POSIX,
+    # "Asynchronous Lists"), and programs inherit that: Ctrl-C would be nobody's.
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, handler)
     survivors.become_subreaper()
 
 

@@ -262,7 +262,7 @@ struct record_map { uint64_t start, end; uint32_t how, state; bool code; ...; };
 struct ranges { struct page_range *at; size_t count; ...; };
 struct record_piece { uint64_t start, end, bytes; };
 struct record {
-	bool direct, scans;
+	bool direct, scans, read_all;
 	int uffd;
 	struct ranges dirty, present, before, traps;
 	size_t range_cursor;
@@ -272,6 +272,7 @@ struct record {
 int record_init(struct record *record, int pid, int mem, int pagemap, int uffd);
 void record_deinit(struct record *record);
 int record_scan(struct record *record, struct record_map *maps, size_t count);
+int record_finish(struct record *record);
 int64_t record_copy(struct record *record, uint8_t *to, size_t len, struct record_piece *pieces,
 		    size_t room, size_t *done);
 int ranges_subtract(struct ranges *out, const struct ranges *from, const struct ranges *less,

@@ -4,6 +4,7 @@
 #ifndef GDB_UFFD_RECORD_H
 #define GDB_UFFD_RECORD_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,7 +16,7 @@
 /* How the pages of a mapping are recorded. */
 #define RECORD_ANONYMOUS 0 /* private; a page that is not there is zeros */
 #define RECORD_FILE 1      /* private, of a file: the pages that the process has of its own */
-#define RECORD_WHOLE 2     /* private, every page: no file can be relied on for the others */
+#define RECORD_WHOLE 2     /* the same, and the file's pages: it cannot be relied on later */
 #define RECORD_SHARED 3    /* others may write: what the process has mapped is read each time */
 #define RECORD_SHARED_WHOLE 4 /* the same, every page of it */
 
@@ -45,17 +46,27 @@ struct record_piece {
 	uint64_t start, end, bytes;
 };
 
+/* Categories of ranges in `dirty`; 0: copied as they are. */
+#define RANGE_COMPARE 1     /* left out where they stayed equal */
+#define RANGE_MAYBE_THERE 2 /* the same; some of the pages may not be there yet */
+
 struct record {
 	int mem, pagemap; /* /proc/PID/mem and pagemap; the caller's */
 	int uffd;         /* -1: nothing is tracked; the caller's */
 	pid_t pid;
 	bool direct;            /* process_vm_readv is allowed */
 	bool scans;             /* PAGEMAP_SCAN is there */
+	bool read_all;          /* in: the kernel may write without its tracking seeing it (VmPin) */
 	uint64_t key;           /* of the hashes: the program cannot forge an equal page */
-	struct ranges dirty;    /* in the last scan; `categories` not 0: compare before copying */
+	struct ranges dirty;    /* in the last scan; `categories`: RANGE_... */
 	struct ranges present;  /* pages that hold something of their own, in the last scan */
 	struct ranges before;   /* `present` of the scan before */
-	struct ranges own, own_before; /* of RECORD_WHOLE mappings: pages that are no file's */
+	struct ranges found;    /* part of `present`, looked for by a thread while pages are copied */
+	pthread_t finder;
+	bool finding;           /* it runs, or has not been waited for */
+	int later;              /* what came of it */
+	const struct record_map *maps; /* of the last scan; the caller's, until record_finish */
+	size_t map_count;
 	struct ranges code;            /* executable mappings */
 	struct ranges traps;           /* pages of code that were copied with an int3 in them */
 	struct page_hashes hashes, hashes_before;
@@ -68,9 +79,12 @@ struct record {
 int record_init(struct record *record, pid_t pid, int mem, int pagemap, int uffd);
 void record_deinit(struct record *record);
 
-/* Fills `dirty` and `present` from the sorted mappings, and protects what it names: a write
- * after it counts for the next scan.  The process must stand still. */
+/* Fills `dirty`, and begins to fill `present`, from the sorted mappings, and protects what it
+ * names: a write after it counts for the next scan.  The process must stand still. */
 int record_scan(struct record *record, struct record_map *maps, size_t count);
+
+/* `present` is complete after it; to be called before the process runs again. */
+int record_finish(struct record *record);
 
 /* Copies the next pages of `dirty` into `to`, one piece after the other without gaps.  `done` out:
  * pieces filled; 0 of them: all is copied.  Returns bytes written to `to`, or -errno. */

@@ -22,8 +22,11 @@ from gdb_uffd.recorder.ranges import Range
 from gdb_uffd.trace.files import FileRef
 
 CHUNK_BYTES = 4 << 20
-POOL_CHUNKS = 64
-"""Chunks (256 MiB) that may wait to be written; then the process waits for the disk."""
+KEPT_CHUNKS = 64
+"""Chunks (256 MiB) that may wait to be written whatever memory there is, and that are kept."""
+MEMORY_SHARE = 8
+"""The part of the available memory, one in so many, that may wait: a first image that fits is
+copied at the memory's speed instead of the disk's.  Beyond that the process waits for the disk."""
 WARM_CHUNKS = 4
 """Chunks whose memory is there from the start: a page that is not costs more than its copy."""
 
@@ -63,17 +66,18 @@ class Pool:
     def __init__(self) -> None:
         self._free: List[Chunk] = [Chunk(_buffer(True)) for _ in range(WARM_CHUNKS)]
         self._made = WARM_CHUNKS
+        self._limit = max(KEPT_CHUNKS, available_bytes() // MEMORY_SHARE // CHUNK_BYTES)
         self._changed = threading.Condition()
 
     def ready(self) -> bool:
         """Whether `get` would not wait."""
         with self._changed:
-            return bool(self._free) or self._made < POOL_CHUNKS
+            return bool(self._free) or self._made < self._limit
 
     def get(self) -> Chunk:
         """A buffer for the caller alone."""
         with self._changed:
-            while not self._free and self._made >= POOL_CHUNKS:
+            while not self._free and self._made >= self._limit:
                 self._changed.wait()
             if self._free:
                 return self._free.pop()
@@ -84,8 +88,24 @@ class Pool:
         """It is not needed any more."""
         chunk.raw = b""
         with self._changed:
-            self._free.append(chunk)
+            if self._made > KEPT_CHUNKS:
+                self._made -= 1
+                chunk.memory.close()
+            else:
+                self._free.append(chunk)
             self._changed.notify()
+
+
+def available_bytes() -> int:
+    """MemAvailable of proc_meminfo(5), 0 when it does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) << 10
+    except (OSError, ValueError):
+        pass
+    return 0
 
 
 def _buffer(warm: bool) -> mmap.mmap:
@@ -187,10 +207,22 @@ class Target:
     def scan(self) -> None:
         """Find what changed; what is written from now on counts for the next scan.  Gone."""
         layout = self.layout()
+        self._record.read_all = self._pinned()
         rc = lib.record_scan(self._record, layout.table, len(layout.lines))
         if rc < 0 and not self._text_again():
             raise Gone("the program has ended")
         check(rc, self._record.error, "scanning")
+
+    def _pinned(self) -> bool:
+        """Whether memory is pinned: what a device or io_uring writes into it goes past the page
+        tables, where writes are tracked."""
+        try:
+            with open(f"/proc/{self.pid}/status", "rb") as file:
+                text = file.read()
+        except OSError:
+            return False
+        at = text.find(b"VmPin:")
+        return at >= 0 and int(text[at + 6 :].split(None, 1)[0]) != 0
 
     def _text_again(self) -> bool:
         os.lseek(self._maps, 0, os.SEEK_SET)
@@ -210,6 +242,10 @@ class Target:
     def more(self) -> bool:
         """Whether pages are left to be copied."""
         return int(self._record.range_cursor) < int(self._record.dirty.count)
+
+    def finish(self) -> None:
+        """To be called when all is copied, before the process runs again."""
+        check(lib.record_finish(self._record), self._record.error)
 
     def traps(self) -> List[int]:
         """Pages of code with a byte 0xCC (int3) in them, of those that `fill` copied so far."""

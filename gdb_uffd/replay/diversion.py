@@ -356,6 +356,7 @@ class Diversion:
 
     def reset(self) -> None:
         self._forget_everything()
+        self._loss = ""  # whatever was lost, it would be gone now
         self.accounts.forget()
         self.last_report = None
 

@@ -28,7 +28,7 @@ def test_no_such_file(gdb, tmp_path):
 
 
 def test_no_file_named(gdb):
-    refused(gdb, "uffd spawn", "CORE")
+    refused(gdb, "uffd spawn", "FILE")
 
 
 def test_too_many_files(gdb):
