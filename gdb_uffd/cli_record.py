@@ -75,26 +75,38 @@ def _positive(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Record; the program's exit status, 128 + N when signal N killed it."""
+    """Record; the program's exit status, 128 + N when signal N killed it; 2 for wrong usage."""
+    try:
+        signals = _check_words(options)
+    except UffdError as error:
+        print(f"gdb-uffd: {error}", file=sys.stderr)
+        return 2
     program = find_program(options.program)
     path = os.path.abspath(trace_path(options.output))
     if os.path.lexists(path):
         raise UffdError(
             f"{options.output}: {path} exists already; remove it or choose another name"
         )
-    for words in options.at:
-        parse_at(words, AT_USAGE)
-    if options.every:
-        parse_interval(options.every, EVERY_USAGE)
     plan = {
         "path": path,
         "at": options.at,
         "every": options.every,
-        "signals": signal_names(options.on_signal),
+        "signals": signals,
         "max": options.max,
         "self_contained": options.self_contained,
     }
     return _Run(find_gdb(), plan).run(options.program, [program, *options.arguments])
+
+
+def _check_words(options: argparse.Namespace) -> List[str]:
+    """The names of the signals to record at; UffdError when an option makes no sense."""
+    if os.path.basename(options.output.rstrip("/")) in ("", ".", ".."):
+        raise UffdError(f"-o {options.output!r}: that is no name of a file")
+    for words in options.at:
+        parse_at(words, AT_USAGE)
+    if options.every:
+        parse_interval(options.every, EVERY_USAGE)
+    return signal_names(options.on_signal)
 
 
 def find_program(name: str) -> str:
@@ -153,7 +165,7 @@ class _Run:
         os.set_inheritable(writing, True)
         with tempfile.TemporaryFile() as described, tempfile.TemporaryFile() as planned, \
                 tempfile.TemporaryFile() as noise:  # fmt: skip
-            _describe(described, name, standard)
+            _describe(described, name, standard, [writing, planned.fileno()])
             planned.write(json.dumps({**self.plan, "report_fd": writing}).encode())
             planned.flush()
             passed = [*standard, writing, described.fileno(), planned.fileno()]
@@ -213,6 +225,8 @@ class _Run:
             self.ends.update(facts)
             if "exit" in facts or "signal" in facts:
                 self.pid = 0
+            if "ended" in facts:
+                return  # the last line; descendants of the program may hold the pipe open
 
     def _finish(self, status: int, noise: IO[bytes]) -> int:
         if "error" in self.ends:
@@ -240,7 +254,7 @@ def _dup(number: int) -> int:
     return fd
 
 
-def _describe(file: IO[bytes], name: str, fds: List[int]) -> None:
+def _describe(file: IO[bytes], name: str, fds: List[int], close: List[int]) -> None:
     """What gdb_uffd.recorder.program needs to make the program what the shell would have made."""
     ignored = [
         int(number)
@@ -251,6 +265,7 @@ def _describe(file: IO[bytes], name: str, fds: List[int]) -> None:
     data = {
         "environ": dict(os.environ),
         "fds": fds,
+        "close": close,
         "group": os.getpgrp(),
         "name": name,
         "ignored": ignored,

@@ -6,8 +6,19 @@ from typing import List, Optional, Tuple, Type
 
 import gdb
 
-from gdb_uffd import commands_record, commands_travel
-from gdb_uffd.client import gdb_call, gdb_hooks, gdb_session, gdb_settings, gdb_travel, gdb_views
+from gdb_uffd import commands_calls, commands_record, commands_travel
+from gdb_uffd.client import (
+    gdb_blocked,
+    gdb_call,
+    gdb_hooks,
+    gdb_mi,
+    gdb_policy,
+    gdb_session,
+    gdb_settings,
+    gdb_travel,
+    gdb_tui,
+    gdb_views,
+)
 from gdb_uffd.client.gdb_command import Command
 from gdb_uffd.client.gdb_util import flush_caches, pop_dummy_frames, quiet, say, user_errors
 from gdb_uffd.client.options import Parsed, split_files
@@ -60,6 +71,7 @@ class Spawn(Command):
         """Start the server and connect."""
         gdb_hooks.define_hooks()
         gdb_session.spawn(*split_files(parsed.rest, self.usage))
+        gdb_policy.sync(gdb_session.current())
         gdb_travel.follow(gdb_session.current())
 
 
@@ -239,7 +251,9 @@ class Mappings(Command):
 
 
 COMMANDS: Tuple[Type[Command], ...] = (
-    *(Spawn, Call, Dirty, Diff, Reset, Kill, Info, Mappings, Doctor),
+    *(Spawn, Call, Dirty, Diff),
+    *commands_calls.COMMANDS,
+    *(Reset, Kill, Info, Mappings, Doctor),
     *commands_record.COMMANDS,
     *commands_travel.COMMANDS,
 )
@@ -276,7 +290,10 @@ def register() -> None:
         )
     _registered.extend([Uffd(), _SettingsPrefix("set"), _SettingsPrefix("show")])
     _registered.extend(command() for command in COMMANDS)
-    gdb_settings.register()
+    gdb_settings.register(gdb_policy.SETTINGS)
     gdb_settings.on_engine(gdb_session.set_engine)
     gdb_hooks.install()
+    gdb_blocked.install()
+    gdb_tui.register()
+    gdb_mi.register()
     gdb_travel.install()

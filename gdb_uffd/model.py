@@ -173,11 +173,55 @@ class FirstWrite:
 
 @dataclass
 class Run:
-    """Bytes that differ: `before` and `after` are of the same length."""
+    """Bytes that differ: `before` and `after` are of the same length.
+
+    What follows tells them apart from the rest of their page: `kind` ("" as the page) and
+    `thread` as in DirtyPage; `role`: "" the program's data, "malloc" the bookkeeping of the C
+    library's malloc, "linker" a slot that the dynamic linker fills, "freed" memory that no block
+    holds any more, "scratch" a stack below every frame; `symbol`: a thread-local's name in the
+    ELF file, "+0x8" behind it.
+    """
 
     address: int
     before: bytes
     after: bytes
+    kind: str = ""
+    thread: Optional[int] = None
+    role: str = ""
+    symbol: str = ""
+
+    def changed(self) -> List[int]:
+        """Addresses of the bytes that differ, ascending."""
+        pairs = enumerate(zip(self.before, self.after))
+        return [self.address + i for i, (old, new) in pairs if old != new]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of malloc's heap that holds changed bytes: `[start, start + size)` is the caller's.
+
+    `state`: "allocated" or "freed" by the call, "live" before and after, "gone" when it was
+    neither (the call allocated and freed it).  `path`: how pointers lead to it, see Path.
+    """
+
+    start: int
+    size: int
+    state: str
+    path: Optional[Path] = None
+
+
+@dataclass(frozen=True)
+class Path:
+    """Pointers from an object to a block.  `root`: the object's number (quffd.reach), -1 for a
+    path too long to tell; `steps`: for each pointer the address of the object it stands in, that
+    object's element, and the pointer's number in the element's type (-1 - n: its nth array);
+    `at`, `type`: where the last one points and to which type's number (-1: void)."""
+
+    root: int
+    steps: Tuple[Tuple[int, int, int], ...]
+    at: int
+    type: int
+    after: bool = True  # found in the memory after the call, else in that before
 
 
 @dataclass
@@ -203,6 +247,18 @@ class DirtyPage:
     more_runs: bool = False
     bytes_above: int = 0  # of a stack page: changed bytes in frames that were there before
     around: List[Run] = field(default_factory=list)  # the 16-byte blocks that hold the runs
+    mapping_start: int = 0  # of its mapping (of a file: of its first one); 0: not known
+
+
+@dataclass(frozen=True)
+class HeapTotals:
+    """What malloc's heaps hold after and did not before, and the reverse: blocks and bytes (of
+    the caller; a block that grew or shrank counts in bytes only)."""
+
+    allocated: int = 0
+    allocated_bytes: int = 0
+    freed: int = 0
+    freed_bytes: int = 0
 
 
 @dataclass
@@ -223,16 +279,28 @@ class CallReport:
     notes: List[str] = field(default_factory=list)  # what else the user must know, a line each
     streamed: int = 0  # bytes of `output` (UTF-8) that the client was shown while it ran
     engine: str = ""  # of ENGINES: the one that found the pages; "" where nothing ran
+    asked: List[str] = field(default_factory=list)  # system calls that it was granted, "brk"
+    blocked: Optional[Dict[str, Any]] = None  # the wait it ended at: replay/waiting.py, describe
+    unsound: List[str] = field(default_factory=list)  # why it proves nothing (`ignore-locks`)
+    blocks: List[Block] = field(default_factory=list)  # sorted by start
+    heap: Optional[HeapTotals] = None  # None where malloc's heap cannot be understood
+    mapped_bytes: int = 0
+    unmapped_bytes: int = 0
+    tid: int = 0  # the recorded thread that ran
 
 
 def to_json(value: Any) -> Any:
     """A dataclass (or list, dict, scalar) as plain JSON types, by the rules above."""
     if isinstance(value, Run):  # by the hundred in a report: spelled out for speed
-        return {
+        run: Dict[str, Any] = {
             "address": hex(value.address),
             "before": value.before.hex(),
             "after": value.after.hex(),
         }
+        for name in ("kind", "thread", "role", "symbol"):
+            if getattr(value, name):
+                run[name] = getattr(value, name)
+        return run
     if isinstance(value, (str, int, float, bool)) or value is None:
         return value
     if isinstance(value, (list, tuple)):
@@ -245,13 +313,19 @@ def to_json(value: Any) -> Any:
         out: Dict[str, Any] = {}
         for name in _field_names(type(value)):
             item = getattr(value, name)
-            out[name] = hex(item) if name in _ADDRESSES and item is not None else to_json(item)
+            if type(item) in _SCALARS:
+                out[name] = hex(item) if name in _ADDRESSES and item is not None else item
+            else:
+                out[name] = to_json(item)
         if isinstance(value, FirstWrite):
             out["callers"] = [hex(a) for a in value.callers]
+        elif isinstance(value, Path):
+            out["steps"] = [[hex(a), element, index] for a, element, index in value.steps]
         return out
     return value
 
 
+_SCALARS = frozenset((str, int, bool, float, type(None)))
 _FIELD_NAMES: Dict[type, Tuple[str, ...]] = {}
 
 
@@ -263,14 +337,34 @@ def _field_names(kind: type) -> Tuple[str, ...]:
     return names
 
 
-_ADDRESSES = {"start", "end", "address", "pc", "sp"}
+_ADDRESSES = {"start", "end", "address", "pc", "sp", "at", "mapping_start"}
 
 
-def _runs_from_json(data: List[Dict[str, str]]) -> List[Run]:
+def _runs_from_json(data: List[Dict[str, Any]]) -> List[Run]:
     return [
-        Run(int(r["address"], 16), bytes.fromhex(r["before"]), bytes.fromhex(r["after"]))
+        Run(
+            int(r["address"], 16),
+            bytes.fromhex(r["before"]),
+            bytes.fromhex(r["after"]),
+            r.get("kind", ""),
+            r.get("thread"),
+            r.get("role", ""),
+            r.get("symbol", ""),
+        )
         for r in data
     ]
+
+
+def path_from_json(data: Optional[Dict[str, Any]]) -> Optional[Path]:
+    """The Path that `to_json` wrote; None for null."""
+    if data is None:
+        return None
+    steps = tuple((int(a, 16), int(b), int(c)) for a, b, c in data["steps"])
+    return Path(data["root"], steps, int(data["at"], 16), data["type"], data["after"])
+
+
+def _block_from_json(data: Dict[str, Any]) -> Block:
+    return Block(int(data["start"], 16), data["size"], data["state"], path_from_json(data["path"]))
 
 
 def report_from_json(data: Dict[str, Any]) -> CallReport:
@@ -300,7 +394,10 @@ def report_from_json(data: Dict[str, Any]) -> CallReport:
                 runs=_runs_from_json(p["runs"]),
                 more_runs=p["more_runs"],
                 bytes_above=p["bytes_above"],
+                mapping_start=int(p["mapping_start"], 16),
             )
         )
-    names = [f.name for f in dataclasses.fields(CallReport) if f.name != "pages"]
-    return CallReport(pages=pages, **{name: data[name] for name in names})
+    made: Dict[str, Any] = {"pages": pages, "blocks": [_block_from_json(b) for b in data["blocks"]]}
+    made["heap"] = None if data["heap"] is None else HeapTotals(**data["heap"])
+    names = [f.name for f in dataclasses.fields(CallReport) if f.name not in made]
+    return CallReport(**made, **{name: data[name] for name in names})

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from pathlib import Path
-from typing import Callable, Iterator, List
+from typing import Callable, Iterator, List, Tuple
 
 import pytest
 from harness import cores, gdbs, programs, survivors
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell without job control starts what runs behind `&` with these ignored (POSIX,
+    # "Asynchronous Lists"), and programs inherit that: Ctrl-C would be nobody's.
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, handler)
     survivors.become_subreaper()
 
 
@@ -58,6 +66,25 @@ class Cores:
     def shapes(self) -> Path:
         """The C++ program, aborted."""
         return self._kernel("shapes", [str(self.built / "shapes"), "abort"])
+
+    def writes(self) -> Path:
+        """The program that notes its own writes, aborted."""
+        return self._kernel("writes", [str(self.built / "writes"), "abort"])
+
+    def names(self, program: str = "names", *more: str) -> Path:
+        """The program that notes its writes by name, aborted; `more`: its other arguments."""
+        command = [str(self.built / program), str(self.built / "namesplugin.so"), *more]
+        return self._kernel("-".join([program, *more]), command)
+
+    def heaps(self, program: str = "heaps", *arguments: str) -> Path:
+        """The program that keeps accounts of its heap, aborted."""
+        return self._kernel(
+            "-".join([program, *arguments]), [str(self.built / program), *arguments]
+        )
+
+    def containers(self) -> Path:
+        """C++ containers of all kinds, aborted."""
+        return self._kernel("containers", [str(self.built / "containers")])
 
     def vector(self, kind: str) -> Path:
         """Known vector registers; `kind` is "avx" or "avx512"; skipped where the CPU has none."""
@@ -120,9 +147,23 @@ def zoo(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
 
 
 @pytest.fixture
+def names(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
+    """A gdb with the core of the program that notes its writes by name."""
+    gdb.spawned = gdb.run(f"uffd spawn {all_cores.names()}")
+    return gdb
+
+
+@pytest.fixture
 def shapes(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
     """A gdb with the C++ program's kernel core opened."""
     gdb.spawned = gdb.run(f"uffd spawn {all_cores.shapes()}")
+    return gdb
+
+
+@pytest.fixture
+def writes(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
+    """A gdb with the core of the program that notes its own writes."""
+    gdb.spawned = gdb.run(f"uffd spawn {all_cores.writes()}")
     return gdb
 
 
@@ -164,6 +205,30 @@ class Oracle:
             self._core = target
         return self._core
 
+    def watch(self, name: str, call: str) -> List[Tuple[str, str, List[str]]]:
+        """What a watchpoint of a live process tells while `call` runs: (old, new, functions)."""
+        session = self._live()
+        found: List[Tuple[str, str, List[str]]] = []
+        try:
+            # A watchpoint does not stop a call that was made from the prompt, but it does
+            # after a breakpoint in it.
+            session.run(f"tbreak {call.partition('(')[0]}")
+            session.run(f"print {call}")
+            session.run(f"watch {name}")
+            text = session.run("continue", timeout=60)
+            while True:
+                values = re.search(r"Old value = (.*?)\nNew value = (.*?)\n", text)
+                if values is None:
+                    return found
+                frames = session.run("bt -frame-info location -frame-arguments none")
+                inside = frames.split("<function called from gdb>")[0]
+                functions = re.findall(r"^#\d+ +(?:0x\w+ in )?(\w+)", inside, re.M)
+                found.append((values[1], values[2], functions))
+                text = session.run("continue", timeout=60)
+        finally:
+            session.run("kill")
+            session.quit()
+
     def values(self, expressions: List[str]) -> List[str]:
         """What `print` shows for each, in this order, in one live process of its own."""
         session = self._live()
@@ -186,6 +251,12 @@ def live_zoo(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Oracle:
     folder = tmp_path_factory.mktemp("live-zoo")
     where = "checkpoint if depth_left == 0"
     return _oracle(built, folder, "zoo", where, f"{built / 'plugin.so'} pause")
+
+
+@pytest.fixture(scope="session")
+def live_writes(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Oracle:
+    """The program that notes its own writes, alive."""
+    return _oracle(built, tmp_path_factory.mktemp("live-writes"), "writes", "checkpoint", "pause")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,15 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from gdb_uffd.client import snapshots as naming
 from gdb_uffd.client.render import Change
 from gdb_uffd.client.text import Look, number, plural, printable, size
-from gdb_uffd.model import PAGE_SIZE, SCHEMA_VERSION, DirtyPage, SnapshotInfo, UffdError
+from gdb_uffd.model import (
+    PAGE_SIZE,
+    SCHEMA_VERSION,
+    CallReport,
+    DirtyPage,
+    SnapshotInfo,
+    UffdError,
+    to_json,
+)
 from gdb_uffd.model import report_from_json as _report_from_json
 
 MAX_LINES = 40
@@ -50,11 +58,7 @@ def parse(reply: Any) -> Differences:
             )
             for g in reply["groups"]
         ]  # fmt: skip
-        report = {
-            "kind": "all", "kept": True, "fed_pages": 0, "total_pages": 0, "fault_us": 0.0,
-            "output": "", "refused": [], "ended": "", "unavailable": "", "layout_changed": False,
-            "notes": [], "streamed": 0, "engine": "", "pages": reply["data"],
-        }  # fmt: skip
+        report = {**to_json(CallReport("all", True, 0, 0, 0.0, "", [])), "pages": reply["data"]}
         data = _report_from_json(report).pages
         return Differences(int(reply["pages"]), bool(reply["same_process"]), groups, data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -10,7 +10,8 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import render
+from gdb_uffd.client import gdb_blocked, gdb_last, render, render_json
+from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import (
@@ -71,16 +72,21 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
     """Evaluate `text` in a transaction of its own, tell what it did, and undo it unless `keep`."""
     letters, expression = split_format(text)
     with one_cpu() as cpu:
-        report, outcome = _run(session, letters, expression, keep, as_json, cpu)
+        report, outcome = run_call(session, letters, expression, keep, as_json, cpu)
     session.wall_ms = outcome.wall_ms
-    if as_json:
-        say_json(_object(session, report, outcome, expression))
-        return
-    _print_rest_of_output(report)
-    _print_text(session, report, outcome)
+    last = gdb_last.Last(report, outcome, expression)
+    gdb_last.note(session, last)
+    try:
+        if as_json:
+            say_json(call_object(session, report, outcome, expression))
+        else:
+            print_rest_of_output(report)
+            _print_text(session, report, outcome)
+    finally:
+        gdb_last.tell(session, last)
 
 
-def _run(
+def run_call(
     session: Session, letters: str, expression: str, keep: bool, as_json: bool, cpu: Optional[int]
 ) -> Tuple[CallReport, Outcome]:
     """The transaction: begin, evaluate, end, and gdb's caches as they must be then."""
@@ -142,7 +148,7 @@ def _end(session: Session, outcome: Outcome, keep: bool) -> CallReport:
             why = session.death().lstrip(": ")
         else:
             why = f"{one_line(why)} ({error})"
-        raise UffdError(f"{_function_name(outcome)} did not return: {why}") from None
+        raise UffdError(f"{function_name(outcome)} did not return: {why}") from None
     if report is None:
         raise UffdError("the server has no report of this call")
     return report
@@ -158,6 +164,7 @@ def evaluate_job() -> None:
 def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str) -> None:
     started = time.perf_counter()
     session.last_call = 0
+    session.context = Context(expression)
     with watch_stops(outcome):
         try:
             value = gdb.parse_and_eval(expression)
@@ -166,6 +173,7 @@ def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str)
             number = gdb.add_history(value)
             outcome.value = _value_text(value, number, letters)
             outcome.number = number
+            session.context = Context(expression, number)
             outcome.type = str(value.type)
         except gdb.error as error:
             outcome.error = one_line(str(error))
@@ -217,6 +225,7 @@ def watch_stops(outcome: Outcome) -> Iterator[None]:
             with contextlib.suppress(gdb.error):
                 if gdb.newest_frame().type() != gdb.DUMMY_FRAME:
                     outcome.stop = _describe(None)
+                    gdb_blocked.note_selected()
 
     gdb.events.stop.connect(on_stop)
     # Asking for the frame costs a tenth of a millisecond, so only where it is needed.
@@ -244,7 +253,7 @@ def _describe(event: Optional[gdb.StopEvent]) -> _Stop:
     return _Stop(reason, where, backtrace, at_breakpoint)
 
 
-def _print_rest_of_output(report: CallReport) -> None:
+def print_rest_of_output(report: CallReport) -> None:
     """What gdb has not shown yet: text that the program still held in its stdio buffers."""
     output = report.output.encode("utf-8", "surrogateescape")
     text = output[max(0, report.streamed) :].decode("utf-8", "replace")
@@ -260,7 +269,7 @@ def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
         say(f"${outcome.number} = {outcome.value}")
     failure = failure_line(session, report, outcome, looks)
     if not failure or report.pages:
-        say(*render.report_lines(report, Symbols(session), looks, outcome.wall_ms))
+        say(*render.report_lines(report, Symbols(session, report), looks, outcome.wall_ms))
     if failure and outcome.stop is not None:
         if outcome.stop.breakpoint:
             gdb.write(quiet("frame"))
@@ -277,7 +286,7 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
     stop = outcome.stop
     if stop is None and not _ended(report, outcome.error):
         return one_line(outcome.error)  # it never began, or had returned: gdb's own words
-    what = _function_name(outcome)
+    what = function_name(outcome)
     if stop is not None and stop.breakpoint:
         return (
             f"{what} is not finished: stopped at {stop.reason} in {stop.where}; "
@@ -287,9 +296,12 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
         why = f"touched memory that was not recorded: {one_line(report.unavailable)}"
         if stop is not None:
             why += f", in {stop.where}"
+    elif report.blocked and gdb_blocked.text(session):
+        why = gdb_blocked.text(session)
     elif report.ended:
         # What the server advises holds where the program still stands there.
-        why = one_line(report.ended if report.kept else report.ended.split(";", 1)[0])
+        why = report.ended if report.kept else report.ended.split(";", 1)[0]
+        why = gdb_blocked.symbolic(one_line(why))
     elif "std::terminate" in outcome.error:
         why = "a C++ exception left it uncaught"
     elif stop is not None and stop.reason == "SIGINT":
@@ -308,7 +320,8 @@ def _ended(report: CallReport, error: str) -> bool:
     return bool(report.ended or report.unavailable) or any(word in error for word in words)
 
 
-def _function_name(outcome: Outcome) -> str:
+def function_name(outcome: Outcome) -> str:
+    """The function that gdb called last, "push ()"; "the call" where there is no name for it."""
     if not outcome.functions:
         return "the call"
     with contextlib.suppress(gdb.error):
@@ -318,12 +331,12 @@ def _function_name(outcome: Outcome) -> str:
     return "the call"
 
 
-def _object(
+def call_object(
     session: Session, report: CallReport, outcome: Outcome, expression: str
 ) -> Dict[str, Any]:
     """The object of -json (docs/json.md)."""
     failed = bool(outcome.error)
-    data = render.report_json(report, Symbols(session))
+    data = render_json.report_json(report, Symbols(session, report))
     head: Dict[str, Any] = {
         "schema": data.pop("schema"),
         "expression": expression,
@@ -339,4 +352,6 @@ def _object(
                 "where": outcome.stop.where,
                 "backtrace": outcome.stop.backtrace,
             }
+    if report.blocked:
+        head["blocked"] = gdb_blocked.described(session) or report.blocked
     return {**head, **data}

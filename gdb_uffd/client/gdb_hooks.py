@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import re
 from typing import Optional
 
 import gdb
 
-from gdb_uffd.client import gdb_places, gdb_saved, gdb_session, gdb_settings
+from gdb_uffd.client import (
+    gdb_blocked,
+    gdb_places,
+    gdb_saved,
+    gdb_session,
+    gdb_settings,
+    gdb_types,
+)
 from gdb_uffd.client.gdb_util import look, quiet, say
 from gdb_uffd.client.render import summary_line
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
@@ -29,7 +37,7 @@ _hooks_defined = False
 def _on_inferior_call(event: object) -> None:
     """Tell the server when gdb calls a function: what runs then is a transaction."""
     session = gdb_session.selected()
-    if session is None or session.server.ended() is not None:
+    if session is None or session.server.ended() is not None or session.looking:
         return
     # A failure shows again, and better, when gdb itself resumes the inferior.
     with contextlib.suppress(UffdError):
@@ -75,6 +83,7 @@ def forget_symbols(event: object = None) -> None:
     global _malloc
     _malloc = None
     gdb_places.forget(event)
+    gdb_types.forget()
     gdb_session.forget_symbols()
 
 
@@ -103,6 +112,9 @@ def after_command() -> None:
     session.wall_ms = None
     if summary is None or not gdb_settings.report():
         return
+    if summary.ended:
+        ended = gdb_blocked.text(session) or gdb_blocked.symbolic(summary.ended)
+        summary = dataclasses.replace(summary, ended=ended)
     if summary.pages or summary.refused or summary.ended or summary.unavailable:
         say(summary_line(summary, look()))
 

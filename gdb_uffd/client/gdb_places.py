@@ -9,11 +9,13 @@ import functools
 import os
 import re
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import gdb
 
+from gdb_uffd.client import gdb_variables
 from gdb_uffd.client.gdb_util import decoded, file_of, quiet
+from gdb_uffd.client.gdb_variables import Variable, address_of_name, evaluate_name
 from gdb_uffd.client.render import Writer
 from gdb_uffd.client.text import without_parameters
 from gdb_uffd.model import FirstWrite
@@ -30,17 +32,16 @@ MAX_TLS_SYMBOLS = 256
 _SYMBOL = re.compile(r"^(.*?)(?: \+ (\d+))? in section (\S+)(?: of (.*))?$")
 """A line of `info symbol` (gdb manual, "Examining the Symbol Table")."""
 
+MALLOC = re.compile(
+    r"^(main_arena|mp_|tcache\w*|narenas|free_list|(free_)?list_lock|thread_arena|__curbrk"
+    r"|perturb_byte)\b"
+)
+"""Variables of glibc's malloc (malloc/malloc.c, malloc/arena.c)."""
+
+_ABI_TAG = re.compile(r"\[abi:\w+\]")
+
 _FILE_SECTION = re.compile(r"^\s*(0x[0-9a-f]+) - (0x[0-9a-f]+) is (\S+)(?: in (.*))?$")
 """A line of `info files` (gdb manual, "Files")."""
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A variable in memory; `type` is None without debug information for it."""
-
-    name: str
-    address: int
-    type: Optional[gdb.Type]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def forget(_event: object = None) -> None:
     global _cache
     _cache = _Cache()
     _real_path.cache_clear()
+    gdb_variables.forget()
 
 
 def _place(address: int) -> _Place:
@@ -110,8 +112,9 @@ def section(address: int) -> str:
     return rest[index][1] if index >= 0 and address < rest[index][0] else ""
 
 
-def variable(address: int) -> Optional[Variable]:
-    """The variable at `address` by its linker symbol, with its type if that is known."""
+def variable(address: int, pcs: Sequence[int] = ()) -> Optional[Variable]:
+    """The variable at `address` by its linker symbol, with its type if that is known; where the
+    linker's name is none of gdb's (a function's static variable), by the source files of `pcs`."""
     place = _place(address)
     if not place.name:
         return None
@@ -120,25 +123,49 @@ def variable(address: int) -> Optional[Variable]:
     if key not in _cache.variables:
         _cache.variables[key] = _look_up(place.name, start)
     known = _cache.variables[key]
-    if known is not None and known.type is not None:
-        inside = address < known.address + known.type.sizeof
-        return known if inside else Variable(f"{place.name}+{place.offset:#x}", address, None)
+    if known is None and pcs:
+        known = gdb_variables.find_static(address, pcs)
+    if known is not None and known.holds(address):
+        return known
     name = f"{place.name}+{place.offset:#x}" if place.offset else place.name
     return Variable(name, address, None)
 
 
 def _look_up(name: str, start: int) -> Optional[Variable]:
-    candidates: List[Optional[gdb.Symbol]] = [gdb.lookup_global_symbol(name)]
-    with contextlib.suppress(gdb.error):
-        candidates += gdb.lookup_static_symbols(name)
-    for symbol in candidates:
+    for symbol in _candidates(name):
         if symbol is None or not symbol.is_variable or symbol.needs_frame:
             continue
         with contextlib.suppress(gdb.error):
             value = symbol.value()
             if value.address is not None and int(value.address) == start and value.type.sizeof:
-                return Variable(symbol.print_name, start, value.type)
+                text = expression_for(symbol.print_name, start, symbol.symtab)
+                return Variable(text, start, value.type, value.type.sizeof)
+    with contextlib.suppress(gdb.error):
+        named = evaluate_name(name)  # "f(int)::count", as the linker's name reads
+        if named is not None and named.address is not None and int(named.address) == start:
+            return Variable(name, start, named.type, named.type.sizeof)
     return None
+
+
+def _candidates(name: str) -> Iterator[Optional[gdb.Symbol]]:
+    """Symbols of that name; the debug information may leave out what the linker's name has,
+    "[abi:cxx11]"."""
+    for each in dict.fromkeys((name, _ABI_TAG.sub("", name))):
+        yield gdb.lookup_global_symbol(each)
+        with contextlib.suppress(gdb.error):
+            yield from gdb.lookup_static_symbols(each)
+
+
+def expression_for(name: str, address: int, symtab: Optional[gdb.Symtab] = None) -> str:
+    """How gdb is asked for the variable `name` that lies at `address`: other files may have one of
+    that name, and "(anonymous namespace)" is nothing that gdb's parser reads."""
+    choices = [_ABI_TAG.sub("", name), name]
+    if "(anonymous namespace)::" in name:
+        choices = [name.replace("(anonymous namespace)::", ""), f"'{name}'"]
+    if symtab is not None:
+        choices.append(f"'{os.path.basename(file_of(symtab))}'::{name}")
+        choices.append(f"'{file_of(symtab)}'::{name}")
+    return next((choice for choice in choices if address_of_name(choice) == address), name)
 
 
 def block_symbols(pc: int) -> Iterator[gdb.Symbol]:
@@ -214,7 +241,7 @@ def _real_path(name: str) -> bytes:
 def thread_locals(first: FirstWrite) -> Iterator[gdb.Symbol]:
     """Thread-locals of the source files of `first` and its callers, the program's own first."""
     # A function's own static thread-locals are in its blocks, not in the file's.
-    yield from (symbol for symbol in block_symbols(first.pc) if _maybe_tls(symbol))
+    yield from (symbol for symbol in block_symbols(first.pc) if maybe_tls(symbol))
     pcs = [first.pc, *(address - 1 for address in first.callers[:MAX_CALLERS] if address)]
     symtabs: Dict[str, gdb.Symtab] = {}
     for pc in pcs:
@@ -227,7 +254,7 @@ def thread_locals(first: FirstWrite) -> Iterator[gdb.Symbol]:
         yield from _cache.thread_locals[name]
 
 
-def _maybe_tls(symbol: gdb.Symbol) -> bool:
+def maybe_tls(symbol: gdb.Symbol) -> bool:
     """gdb has no class for thread-locals: they are "computed" and need no frame."""
     return (
         symbol.is_variable
@@ -240,6 +267,6 @@ def _tls_symbols(symtab: gdb.Symtab) -> List[gdb.Symbol]:
     found: List[gdb.Symbol] = []
     for block in (symtab.global_block(), symtab.static_block()):
         for symbol in block:
-            if len(found) < MAX_TLS_SYMBOLS and _maybe_tls(symbol):
+            if len(found) < MAX_TLS_SYMBOLS and maybe_tls(symbol):
                 found.append(symbol)
     return found

@@ -24,6 +24,9 @@ from gdb_uffd.model import UffdError
 MAX_PENDING = 8
 """Snapshots that may wait to be written when another one is taken; the recorder bounds bytes."""
 
+MAX_LABEL = 200
+"""Characters; a label is a name, and is shown on one line."""
+
 NOTHING = "nothing is recorded: `uffd record start FILE` on a stopped program does that"
 
 
@@ -91,6 +94,12 @@ class Recording:
 
         RecorderFailed; another UffdError (NotStill) when only this one cannot be taken.
         """
+        selected = gdb.selected_inferior().num
+        if selected != self.number:  # memory is read, and threads are found, through gdb
+            raise NotStill(
+                f"inferior {selected} is selected, the recorded program is inferior {self.number}: "
+                f"`inferior {self.number}` selects it"
+            )
         self.recorder.settle(MAX_PENDING)
         info: Dict[str, Any] = {
             "label": label,
@@ -234,6 +243,8 @@ def snapshot(label: str) -> None:
     thread = gdb.selected_thread()
     if thread is None:
         raise UffdError("no thread is selected")
+    if len(label) > MAX_LABEL:
+        raise UffdError(f"a label of {len(label)} characters; it may have up to {MAX_LABEL}")
     try:
         recording.take(label, here(thread), began)
         recording.recorder.settle()
@@ -251,6 +262,8 @@ def signal_snapshot(name: str, always: bool) -> None:
     began = time.monotonic_ns()
     thread = gdb.selected_thread()
     if _recording is None or thread is None or (_recording.full and not always):
+        return
+    if thread.inferior.num != _recording.number:
         return
     try:
         _recording.take(name, here(thread), began)
@@ -287,6 +300,18 @@ def check_failure() -> None:
             _tell(_end(str(error)))
 
 
+def settled() -> Optional[Recording]:
+    """The recording, when all snapshots taken so far are in the trace; None without one."""
+    check()
+    if _recording is not None:
+        try:
+            with _uninterrupted():
+                _recording.recorder.settle()
+        except RecorderFailed as error:
+            _tell(_end(str(error)))
+    return _recording
+
+
 def fail(error: UffdError) -> None:
     """A snapshot that was to be taken unasked could not be: end the recording, with a line."""
     if _recording is not None:
@@ -308,7 +333,7 @@ def _on_stop(event: gdb.StopEvent) -> None:
     if _recording is None:
         return
     thread = gdb.selected_thread()
-    if thread is not None:
+    if thread is not None and thread.inferior.num == _recording.number:
         number = 0
         if isinstance(event, gdb.SignalEvent):
             with contextlib.suppress(KeyError):

@@ -87,7 +87,9 @@ class LocalProcess:
     def _maps(self) -> List[Tuple[int, int, str, str]]:
         found = []
         os.lseek(self._fds["maps"], 0, os.SEEK_SET)
-        with open(os.dup(self._fds["maps"]), encoding="utf-8", errors="replace") as file:
+        with open(
+            os.dup(self._fds["maps"]), encoding="utf-8", errors="replace", newline="\n"
+        ) as file:
             for line in file:
                 where, perms, _, _, _, *name = line.split(None, 5)
                 start, end = (int(x, 16) for x in where.split("-"))

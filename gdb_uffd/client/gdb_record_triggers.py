@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -40,6 +41,18 @@ def _step_in_place(recording: Recording) -> None:
         recording.on_end.append(give_back)
 
 
+_retired: "List[At]" = []  # to be deleted at the next prompt
+
+
+def _sweep(_event: object = None) -> None:
+    retired, _retired[:] = list(_retired), []
+    for each in retired:
+        if each.is_valid():
+            each.delete()
+    with contextlib.suppress(RuntimeError, SystemError, ValueError):  # it was not connected
+        gdb.events.before_prompt.disconnect(_sweep)
+
+
 class At(gdb.Breakpoint):
     """A breakpoint that takes a snapshot and lets the program go on; gdb lists it as any other.
 
@@ -75,6 +88,8 @@ class At(gdb.Breakpoint):
         """Whether gdb shall stop."""
         if gdb_record.active() is not self.recording:
             return False
+        if gdb.selected_inferior().num != self.recording.number:
+            return False  # gdb sets a breakpoint in every program that has the location
         if self.recording.full or (self.limit and self.taken >= self.limit):
             return False
         try:
@@ -98,23 +113,26 @@ class At(gdb.Breakpoint):
         """Take the snapshot; a failure ends the recording."""
         if _take(self.recording, where, began):
             self.taken += 1
-            if self.taken == self.limit:
-                # A breakpoint must not be changed while it is decided about.
+            if self.taken == self.limit and _interactive():
+                # A breakpoint must not be changed while it is decided about.  Not where gdb may be
+                # about to quit: gdb 13 crashes when an event of Python's is left over then.
                 gdb.post_event(self._exhausted)
 
     def retire(self, at_prompt: bool) -> None:
         """The recording has ended.  In the middle of an event gdb still uses its breakpoints."""
-        if not at_prompt:
-            gdb.post_event(lambda: self.retire(True))
-        elif self.is_valid():
-            self.delete()
+        if at_prompt:
+            _retired.append(self)
+            _sweep()
+        else:
+            if not _retired:
+                gdb.events.before_prompt.connect(_sweep)
+            _retired.append(self)
 
     def _exhausted(self) -> None:
         if self.is_valid():
             self.enabled = False
-        if _interactive():
-            counted = text.plural(self.taken, "snapshot")
-            say(look().plain(f"[uffd: {counted} at {self.where}, as many as were asked for]"))
+        counted = text.plural(self.taken, "snapshot")
+        say(look().plain(f"[uffd: {counted} at {self.where}, as many as were asked for]"))
 
 
 def pending() -> List[str]:

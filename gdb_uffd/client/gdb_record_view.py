@@ -11,8 +11,7 @@ from gdb_uffd.client.wire import one_line
 
 def show() -> bool:
     """What `uffd info` tells of the recording; False when there is none."""
-    gdb_record.check()
-    recording = gdb_record.active()
+    recording = gdb_record.settled()
     if recording is None:
         return False
     recorder, last = recording.recorder, recording.recorder.last
@@ -34,8 +33,7 @@ def show() -> bool:
 
 def facts() -> Optional[Dict[str, Any]]:
     """The same for `uffd info -json`; None when nothing is recorded."""
-    gdb_record.check()
-    recording = gdb_record.active()
+    recording = gdb_record.settled()
     if recording is None:
         return None
     recorder, last = recording.recorder, recording.recorder.last

@@ -10,7 +10,9 @@ from typing import Any, Dict, List, Optional, Tuple
 import gdb
 
 from gdb_uffd.client import gdb_search, gdb_settings, launch, text
+from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_saved import borrowed
+from gdb_uffd.client.gdb_shapes import Shapes
 from gdb_uffd.client.gdb_util import (
     decoded,
     look,
@@ -49,6 +51,9 @@ class Session:
         self.call_depth = 0  # gdb's inferior calls that are under way
         self.in_call = False  # `uffd call` is at work and closes its transaction itself
         self.expression = ""  # of that `uffd call`
+        self.context = Context()  # of the last `uffd call`
+        self.shapes = Shapes()  # the types that the server was told of
+        self.looking = False  # gdb is shown memory as it was (gdb_view)
         self.last_call = 0  # address of the function gdb called last
         self.wall_ms: Optional[float] = None  # of the last `uffd call`
         self.thread_numbers: Dict[int, int] = {}  # TID -> gdb's number, of the present snapshot
@@ -110,6 +115,11 @@ def current() -> Session:
 def find(number: int) -> Optional[Session]:
     """The session of inferior `number`, or None."""
     return _sessions.get(number)
+
+
+def sessions() -> List[Session]:
+    """All of them."""
+    return list(_sessions.values())
 
 
 def selected() -> Optional[Session]:
@@ -383,6 +393,7 @@ def forget_symbols() -> None:
     """Object files came or went: names may mean other addresses."""
     for session in _sessions.values():
         session.tls_addresses.clear()
+        session.shapes = Shapes()
 
 
 def at_exit() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, List, Union
+from typing import Callable, Dict, List, Tuple, Union
 
 import gdb
 
 from gdb_uffd.model import ENGINE_AUTO, ENGINES, UffdError
 
 
-class _Setting(gdb.Parameter):
+class Setting(gdb.Parameter):
     """A parameter whose `show` line is one sentence, on every gdb from 12."""
 
     sentence = "{}"
@@ -23,7 +23,7 @@ class _Setting(gdb.Parameter):
         return self.sentence.format(svalue)
 
 
-class Report(_Setting):
+class Report(Setting):
     """Whether `print f ()` and its like are followed by a line that says what they dirtied.
 
     The line is printed after each gdb command that called a function of a uffd inferior,
@@ -38,7 +38,7 @@ class Report(_Setting):
         self.value = True
 
 
-class Python(_Setting):
+class Python(Setting):
     """The Python interpreter that runs the server (it needs gdb_uffd installed).
 
     Empty (the default): $GDB_UFFD_PYTHON, else the .venv of the checkout, else the
@@ -53,7 +53,7 @@ class Python(_Setting):
         self.value = ""
 
 
-class DiffContext(_Setting):
+class DiffContext(Setting):
     """How many equal lines `uffd diff` shows around each line that differs.
 
     A line is 16 bytes; 0 (the default) shows only what differs."""
@@ -67,7 +67,7 @@ class DiffContext(_Setting):
         self.value = 0
 
 
-class Engine(_Setting):
+class Engine(Setting):
     """How the pages that a call writes are found (docs/engines.md).
 
     auto (the default): the best that works on this kernel, tried out: wp-sync for calls that
@@ -102,15 +102,23 @@ class Engine(_Setting):
     listeners: List[Callable[[str], str]] = []
 
 
-_all: Dict[str, _Setting] = {}
+_all: Dict[str, Setting] = {}
 
 
-def register() -> None:
-    """Make the parameters; the prefixes `set uffd` and `show uffd` must exist."""
-    for name, kind in (
-        *(("report", Report), ("python", Python), ("diff-context", DiffContext)),
-        ("engine", Engine),
-    ):
+Settings = Tuple[Tuple[str, Callable[[], Setting]], ...]
+
+SETTINGS: Settings = (
+    ("report", Report),
+    ("python", Python),
+    ("diff-context", DiffContext),
+    ("engine", Engine),
+)
+
+
+def register(more: Settings = ()) -> None:
+    """Make the parameters, and those of other modules; the prefixes `set uffd` and `show uffd`
+    must exist."""
+    for name, kind in (*SETTINGS, *more):
         _all[name] = kind()
 
 
@@ -119,29 +127,30 @@ def names() -> "list[str]":
     return list(_all)
 
 
-def _value(name: str) -> Union[bool, int, str, None]:
-    value = _all[name].value
-    return value if isinstance(value, (bool, int, str)) else None
+def value(name: str) -> Union[bool, int, str, None]:
+    """The parameter's value; None where gdb says "unlimited"."""
+    found = _all[name].value
+    return found if isinstance(found, (bool, int, str)) else None
 
 
 def report() -> bool:
     """`set uffd report`."""
-    return bool(_value("report"))
+    return bool(value("report"))
 
 
 def python() -> str:
     """`set uffd python`, "" when it is not set."""
-    return str(_value("python") or "")
+    return str(value("python") or "")
 
 
 def diff_context() -> int:
     """`set uffd diff-context`."""
-    return int(_value("diff-context") or 0)
+    return int(value("diff-context") or 0)
 
 
 def engine() -> str:
     """`set uffd engine`."""
-    return str(_value("engine") or ENGINE_AUTO)
+    return str(value("engine") or ENGINE_AUTO)
 
 
 def on_engine(tell: Callable[[str], str]) -> None:

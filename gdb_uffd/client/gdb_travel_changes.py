@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Tuple
+from dataclasses import replace
+from typing import List, Optional, Sequence, Tuple
 
 from gdb_uffd.client import differences, gdb_travel, snapshots
+from gdb_uffd.client.context import Context
+from gdb_uffd.client.gdb_drafts import Draft
+from gdb_uffd.client.gdb_images import Images
+from gdb_uffd.client.gdb_naming import Naming
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
-from gdb_uffd.client.gdb_util import look, say, say_json
+from gdb_uffd.client.gdb_util import captured, look, say, say_json
 from gdb_uffd.client.render import Change
 from gdb_uffd.client.wire import Image, parse_image
-from gdb_uffd.model import UffdError
+from gdb_uffd.model import CallReport, DirtyPage, UffdError
+
+
+class _PairImages(Images):
+    """Pages in the snapshots `pair`."""
+
+    def __init__(self, session: Session, pages: Sequence[DirtyPage], pair: Tuple[int, int]) -> None:
+        super().__init__(session, pages, False)
+        self._pair = pair
+
+    def page(self, start: int) -> Optional[Image]:
+        """The page at `start` in both."""
+        arguments = {"a": self._pair[0], "b": self._pair[1], "address": hex(start)}
+        return parse_image(self._session.request("changes-image", arguments))
+
+
+class _PairNaming(Naming):
+    """Names of what differs between the snapshots `pair`."""
+
+    def __init__(self, session: Session, report: CallReport, pair: Tuple[int, int]) -> None:
+        self._pair = pair
+        super().__init__(session, report, False, Context())
+
+    def images(self, session: Session, report: CallReport, which_all: bool) -> Images:
+        """Those of the pair."""
+        return _PairImages(session, report.pages, self._pair)
+
+    def look(self, drafts: List[Draft]) -> None:
+        """Memory is shown as it is in neither: what needs it is told as bytes."""
+        for draft in drafts:
+            draft.leaf = None
 
 
 class _Names(Symbols):
     """Names of what differs between the snapshots `pair`."""
 
-    def __init__(self, session: Session, pair: Tuple[int, int]) -> None:
-        super().__init__(session)
-        self._pair = pair
-
-    def image(self, start: int) -> Optional[Image]:
-        """The page at `start` in both."""
-        arguments = {"a": self._pair[0], "b": self._pair[1], "address": hex(start)}
-        return parse_image(self._session.request("changes-image", arguments))
+    def __init__(self, session: Session, pages: Sequence[DirtyPage], pair: Tuple[int, int]) -> None:
+        listed = [replace(page, writers=["program"]) for page in pages]
+        report = CallReport("all", True, 0, 0, 0.0, "", listed)
+        super().__init__(session, report)
+        naming = _PairNaming(session, report, pair)
+        self._changes = captured(naming.changes)
 
 
 def changes(session: Session, text: str, usage: str, as_json: bool, full: bool) -> None:
@@ -31,7 +64,7 @@ def changes(session: Session, text: str, usage: str, as_json: bool, full: bool) 
     every = gdb_travel.all_snapshots(session)
     pair = _pair(session, text, usage)
     found = differences.parse(session.request("changes", {"a": pair[0], "b": pair[1]}))
-    names = _Names(session, pair)
+    names = _Names(session, found.data if found.same_process else [], pair)
     variables: List[Change] = []
     if found.same_process:
         program = session.ready.executable

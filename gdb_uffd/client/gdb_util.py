@@ -88,6 +88,33 @@ def quiet(command: str) -> str:
     return text if not text.startswith(('~"', '&"')) else _from_mi(text)
 
 
+_jobs: List[Callable[[], None]] = []
+
+
+def captured(function: Callable[[], R]) -> R:
+    """Call `function`, and drop what gdb prints meanwhile: its warnings about odd types, and
+    tracebacks of the user's own printers.  gdb captures a command's output, not a function's."""
+    results: List[R] = []
+    errors: List[BaseException] = []
+
+    def job() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:
+            errors.append(error)
+
+    _jobs.append(job)
+    quiet("python import gdb_uffd.client.gdb_util; gdb_uffd.client.gdb_util.run_job()")
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def run_job() -> None:
+    """Run what `captured` left."""
+    _jobs.pop()()
+
+
 def decoded(get: Callable[[], Optional[str]]) -> str:
     """A text of gdb's, also where its bytes are not of the host's charset: gdb decodes names of
     files and what a command printed by that."""
@@ -130,7 +157,7 @@ def silent_stdout() -> Iterator[None]:
     (gdb 13), so the descriptor itself is turned away.  Not where the machine interface
     runs on it: its front end must see every record.
     """
-    if _machine_interface():
+    if machine_interface():
         yield
         return
     gdb.flush()
@@ -146,7 +173,7 @@ def silent_stdout() -> Iterator[None]:
 
 
 @functools.cache
-def _machine_interface() -> bool:
+def machine_interface() -> bool:
     """Whether gdb was started with another interpreter than its console."""
     with open("/proc/self/cmdline", "rb") as file:
         words = file.read().split(b"\0")

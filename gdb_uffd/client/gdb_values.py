@@ -1,14 +1,18 @@
-"""Members of a variable, and their values from plain bytes."""
+"""The changed scalars of an object: their names, and their values before and after."""
 
 from __future__ import annotations
 
 import bisect
+import contextlib
+import re
 from dataclasses import dataclass
-from typing import Iterator, List
+from typing import Callable, FrozenSet, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client.render import Change
+from gdb_uffd.client import gdb_types
+from gdb_uffd.client.expression import Expression
+from gdb_uffd.client.gdb_types import Field, Info
 
 MAX_CHANGES = 64
 """Named changes told of one page; a changed array of a thousand elements is told by 64."""
@@ -16,129 +20,234 @@ MAX_CHANGES = 64
 MAX_DEPTH = 12
 """Nesting of members that is followed; types come from files and may be nonsense."""
 
-MAX_TEXT = 120
+MAX_TEXT = 160
 """Characters of a value; a union or a vector may print long."""
 
-MAX_VALUE_BYTES = 256
-"""Larger scalars, which are text buffers and unions, are told as bytes."""
+MAX_VALUE_BYTES = 4096
+"""Larger scalars, which are text buffers, are told as bytes."""
 
-_STRUCTS = (gdb.TYPE_CODE_STRUCT,)
+MAX_HEX_BYTES = 16
+"""Bytes that are shown where there is no type for them."""
+
+MAX_TEXTS = 2000
+"""Values of one type whose text is remembered."""
+
+_ARRAY = re.compile(r"^std::(__\w+::)?array<")
+"""Its elements are reached without the member that holds them: `a[2]`."""
+
+ReadBytes = Callable[[int, int, bool], Optional[bytes]]
+"""(address, size, after?) -> the bytes in that state, None where they cannot be had."""
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A scalar (or what is told whole) inside a variable."""
+    """A scalar (or what is told whole) inside an object."""
 
-    name: str
+    place: Expression
     type: gdb.Type
     address: int
     size: int
+    bits: int = 0  # of a bit field, which begins at bit `shift` of its bytes
+    shift: int = 0
+    union: bool = False  # other members share its bytes
+    printer: bool = False  # a pretty printer shows it
+    padding: bool = False  # bytes of `type` that no member holds
 
 
-def leaves(name: str, type_: gdb.Type, address: int, changed: List[int]) -> Iterator[Leaf]:
-    """The scalars of the object at `address` that hold one of the `changed` addresses.
+@dataclass
+class Walk:
+    """The changed leaves of one object.  `changed`: addresses of changed bytes, ascending."""
 
-    `changed` is ascending.
-    """
-    yield from _descend(name, type_, address, changed, 0)
+    changed: List[int]
+    read: ReadBytes
 
+    def leaves(self, place: Expression, type_: gdb.Type, address: int) -> Iterator[Leaf]:
+        """Every leaf that holds a changed byte, in order of address."""
+        yield from self._descend(place, type_, address, 0, False, frozenset())
 
-def _hit(changed: List[int], start: int, size: int) -> bool:
-    index = bisect.bisect_left(changed, start)
-    return index < len(changed) and changed[index] < start + size
+    def _hit(self, start: int, size: int) -> bool:
+        index = bisect.bisect_left(self.changed, start)
+        return index < len(self.changed) and self.changed[index] < start + size
 
-
-def _descend(
-    name: str, type_: gdb.Type, address: int, changed: List[int], depth: int
-) -> Iterator[Leaf]:
-    plain = type_.strip_typedefs()
-    size = plain.sizeof
-    if size <= 0 or not _hit(changed, address, size):
-        return
-    if depth < MAX_DEPTH and plain.code in _STRUCTS:
-        members = [
-            field
-            for field in plain.fields()
-            # Static members have no position; a bit field has no address of its own.
-            if getattr(field, "bitpos", None) is not None and field.type is not None
-        ]
-        if members and not any(field.bitsize for field in members):
-            for field in members:
-                if field.bitpos is None or field.type is None:
-                    continue
-                inner = f"{name}.{field.name}" if field.name and not field.is_base_class else name
-                at = address + field.bitpos // 8
-                yield from _descend(inner, field.type, at, changed, depth + 1)
+    def _descend(
+        self,
+        place: Expression,
+        type_: gdb.Type,
+        address: int,
+        depth: int,
+        union: bool,
+        hidden: FrozenSet[str],
+    ) -> Iterator[Leaf]:
+        about = gdb_types.info(type_)
+        if about.size <= 0 or not self._hit(address, about.size):
             return
-    if depth < MAX_DEPTH and plain.code == gdb.TYPE_CODE_ARRAY and not _is_vector(plain):
-        element = plain.target()
-        step = element.strip_typedefs().sizeof
-        if step > 0 and not _is_text(element):
-            # Only the elements that changed: an array may have millions.
-            last = -1
-            first = bisect.bisect_left(changed, address)
-            low = plain.range()[0]
-            for at in changed[first:]:
-                if at >= address + size:
-                    break
-                index = (at - address) // step
-                if index != last:
-                    last = index
-                    inner = f"{name}[{low + index}]"
-                    yield from _descend(inner, element, address + index * step, changed, depth + 1)
-            return
-    yield Leaf(name, type_, address, size)
+        if about.printer or depth >= MAX_DEPTH:
+            yield Leaf(
+                place.object(), type_, address, about.size, union=union, printer=about.printer
+            )
+        elif about.code in gdb_types.STRUCTS and (about.fields or about.virtual):
+            yield from self._members(about, place, type_, address, depth, union, hidden)
+        elif about.element is not None and about.count and not gdb_types.is_text(about.element):
+            yield from self._elements(about, place, address, depth, union)
+        else:
+            yield Leaf(place.object(), type_, address, about.size, union=union)
+
+    def _members(
+        self,
+        about: Info,
+        place: Expression,
+        type_: gdb.Type,
+        address: int,
+        depth: int,
+        union: bool,
+        hidden: FrozenSet[str],
+    ) -> Iterator[Leaf]:
+        shared = union or about.code == gdb.TYPE_CODE_UNION
+        own = frozenset(field.name for field in about.fields if not field.base)
+        told = False
+        for field in about.fields:
+            at = address + field.offset
+            if field.bits:
+                leaf = _bit_field(place, field, at, shared)
+                if self._hit(at, leaf.size) and self._differs(leaf):
+                    told = True
+                    yield leaf
+                continue
+            if field.base:
+                # A member of a base needs no more than its name, unless another hides it.
+                inner, names = place, hidden | own
+            elif not field.name or _holds_elements(about, field):
+                inner, names = place, hidden
+            else:
+                name = field.name
+                if name in hidden:
+                    name = f"{about.plain.name}::{name}"
+                inner, names = place.member(name), frozenset()
+            for leaf in self._descend(inner, field.type, at, depth + 1, shared, names):
+                told = True
+                yield leaf
+        if about.virtual:
+            for leaf in self._virtual_bases(about, place, address, depth, shared, hidden | own):
+                told = True
+                yield leaf
+        if not told:  # bytes between the members
+            yield Leaf(place.object(), type_, address, about.size, union=union, padding=True)
+
+    def _virtual_bases(
+        self,
+        about: Info,
+        place: Expression,
+        address: int,
+        depth: int,
+        union: bool,
+        hidden: FrozenSet[str],
+    ) -> Iterator[Leaf]:
+        """Bases whose place the object's own table tells."""
+        for field in about.plain.fields():
+            if not field.is_base_class or getattr(field, "bitpos", None) is not None:
+                continue
+            with contextlib.suppress(gdb.error, TypeError):
+                pointer = gdb.Value(address).cast(about.plain.pointer())
+                where = pointer.dereference()[field].address
+                if where is not None and field.type is not None:
+                    at = int(where)
+                    yield from self._descend(place, field.type, at, depth + 1, union, hidden)
+
+    def _elements(
+        self, about: Info, place: Expression, address: int, depth: int, union: bool
+    ) -> Iterator[Leaf]:
+        assert about.element is not None
+        step = about.size // about.count
+        last = -1
+        # Only the elements that changed: an array may have millions.
+        for at in self.changed[bisect.bisect_left(self.changed, address) :]:
+            if at >= address + about.size:
+                break
+            index = (at - address) // step
+            if index != last:
+                last = index
+                inner = place.element(about.low + index)
+                start = address + index * step
+                yield from self._descend(inner, about.element, start, depth + 1, union, frozenset())
+
+    def _differs(self, leaf: Leaf) -> bool:
+        both = [self.bytes_of(leaf, after) for after in (False, True)]
+        return None not in both and both[0] != both[1]
+
+    def bytes_of(self, leaf: Leaf, after: bool) -> Optional[bytes]:
+        """The leaf's bytes in that state, a bit field's widened to its type; None."""
+        data = self.read(leaf.address, leaf.size, after)
+        if data is None or not leaf.bits:
+            return data
+        value = int.from_bytes(data, "little") >> leaf.shift & (1 << leaf.bits) - 1
+        if value >> leaf.bits - 1 and _is_signed(leaf.type):
+            value -= 1 << leaf.bits
+        size = leaf.type.sizeof
+        return (value & (1 << 8 * size) - 1).to_bytes(size, "little")
 
 
-def _is_vector(type_: gdb.Type) -> bool:
-    """A vector type; gdb calls it an array, and prints it whole."""
-    return "__attribute__" in str(type_) and "vector_size" in str(type_)
+def _holds_elements(about: Info, field: Field) -> bool:
+    return field.name == "_M_elems" and bool(_ARRAY.match(about.plain.name or ""))
 
 
-def _is_text(type_: gdb.Type) -> bool:
-    """char and its kin: an array of them reads best as one string."""
-    plain = type_.strip_typedefs()
-    return plain.code == gdb.TYPE_CODE_CHAR or (
-        plain.code == gdb.TYPE_CODE_INT and plain.sizeof == 1 and "char" in str(plain)
-    )
+def _bit_field(place: Expression, field: Field, address: int, union: bool) -> Leaf:
+    size = (field.bit % 8 + field.bits + 7) // 8
+    inner = place.member(field.name)
+    return Leaf(inner, field.type, address, size, field.bits, field.bit % 8, union)
 
 
-def largest() -> int:
-    """Bytes of the largest object that is shown as a value.
-
-    Never beyond `max-value-size`: gdb 13 lets that error fly through the interpreter when
-    a gdb.Value is made from bytes, which breaks gdb's Python for good.
-    """
-    limit = gdb.parameter("max-value-size")
-    return min(MAX_VALUE_BYTES, int(limit)) if limit is not None else MAX_VALUE_BYTES
-
-
-def only_bytes(leaf: Leaf, changed: List[int]) -> Change:
-    """The change of an object that is too large to print: where it begins, how much it is."""
-    first = bisect.bisect_left(changed, leaf.address)
-    last = bisect.bisect_left(changed, leaf.address + leaf.size)
-    offset = changed[first] - leaf.address if first < len(changed) else 0
-    name = f"{leaf.name}+{offset:#x}" if offset else leaf.name
-    return Change(name, str(leaf.type), "", "", last - first)
-
-
-def change(leaf: Leaf, before: bytes, after: bytes) -> Change:
-    """The change of one scalar, as gdb would print both values."""
+def _is_signed(type_: gdb.Type) -> bool:
     try:
-        texts = [_text(leaf.type, data) for data in (before, after)]
-    except (gdb.error, ValueError, TypeError):
-        texts = ["", ""]  # a type gdb cannot print from bytes
-    if texts[0] == texts[1]:  # cut off, or padding: only the bytes tell
-        count = sum(x != y for x, y in zip(before, after))
-        return Change(leaf.name, str(leaf.type), "", "", count)
-    return Change(leaf.name, str(leaf.type), texts[0], texts[1], leaf.size)
+        return bool(gdb.Value(-1).cast(type_) < gdb.Value(0).cast(type_))
+    except gdb.error:
+        return False
 
 
-def _text(type_: gdb.Type, data: bytes) -> str:
-    plain = type_.strip_typedefs()
-    if plain.code in (gdb.TYPE_CODE_PTR, gdb.TYPE_CODE_REF, gdb.TYPE_CODE_RVALUE_REF):
-        # Never through the pointer: what it pointed at then is not there now.
+def settings() -> Tuple[object, ...]:
+    """gdb's settings that values depend on, as a key of what is remembered."""
+    return tuple(gdb.parameter(name) for name in ("output-radix", "print symbol", "print address"))
+
+
+def needs_memory(about: Info) -> bool:
+    """Whether gdb reads memory to show such a value: strings behind pointers, pretty printers."""
+    return about.printer or gdb_types.is_string(about.plain)
+
+
+def text_of_bytes(leaf: Leaf, data: bytes, key: Tuple[object, ...]) -> str:
+    """The value of a leaf that needs no memory, as gdb prints it.  `key`: `settings()`."""
+    about = gdb_types.info(leaf.type)
+    text = about.texts.get((key, data))
+    if text is None:
+        if len(about.texts) >= MAX_TEXTS:
+            about.texts.clear()
+        text = about.texts[key, data] = _text(leaf, about, data)
+    return text
+
+
+def _text(leaf: Leaf, about: Info, data: bytes) -> str:
+    if len(data) > gdb_types.largest_value():
+        raise ValueError("larger than max-value-size")
+    if about.code in (gdb.TYPE_CODE_REF, gdb.TYPE_CODE_RVALUE_REF):
         return hex(int.from_bytes(data, "little"))
-    value = gdb.Value(data, type_)
-    text = str(value.format_string(max_elements=40, raw=True, symbols=False))
+    return shown(gdb.Value(data, leaf.type))
+
+
+def text_in_memory(leaf: Leaf) -> str:
+    """The value of a leaf as memory is shown now, "" where it cannot be read."""
+    try:
+        pointer = gdb.Value(leaf.address).cast(leaf.type.pointer())
+        return shown(pointer.dereference())
+    except Exception:  # a printer's own code may raise anything
+        return ""
+
+
+def shown(value: gdb.Value) -> str:
+    """A value's text as `print` shows it, cut at MAX_TEXT."""
+    text = str(value.format_string(max_elements=64))
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def hex_text(data: bytes) -> str:
+    """Bytes for which there is no type: "0a 00 ff"."""
+    text = data[:MAX_HEX_BYTES].hex(" ")
+    return text + " …" if len(data) > MAX_HEX_BYTES else text

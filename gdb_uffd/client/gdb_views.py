@@ -17,6 +17,7 @@ from gdb_uffd.client import (
     gdb_travel,
     launch,
     render,
+    render_json,
     snapshots,
     text,
 )
@@ -37,24 +38,31 @@ DOCTOR_TIMEOUT_S = 60.0
 """The doctor tries userfaultfd and ptrace for real, which takes milliseconds."""
 
 
-def _report(session: Session, which_all: bool) -> Optional[CallReport]:
+def last_report(session: Session, which_all: bool) -> Optional[CallReport]:
+    """The report of the last call or command; None when nothing has run."""
     session.calls_pending = False
     return parse_report(session.request("report", {"all": which_all}))
 
 
 def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) -> None:
     """The pages of the last call, or all since the snapshot."""
-    report = _report(session, which_all)
     if as_json:
-        names = Symbols(session, which_all)
-        say_json(render.report_json(report or _nothing(session), names))
+        say_json(dirty_object(session, which_all))
         return
+    report = last_report(session, which_all)
     if report is None:
         say("no pages dirtied: nothing has run yet")
         return
     wall_ms = None if which_all else session.wall_ms
-    names = Symbols(session, which_all)
+    names = Symbols(session, report, which_all)
     say(*render.report_lines(report, names, look(), wall_ms, every_line))
+
+
+def dirty_object(session: Session, which_all: bool) -> Dict[str, Any]:
+    """The object of `uffd dirty -json` (docs/json.md)."""
+    report = last_report(session, which_all)
+    names = Symbols(session, report, which_all)
+    return render_json.report_json(report or _nothing(session), names)
 
 
 def _nothing(session: Session) -> CallReport:
@@ -66,12 +74,12 @@ def diff(session: Session, which_all: bool, expression: str) -> None:
     looks, context = look(), gdb_settings.diff_context()
     limits = _range(expression) if expression else None
     if limits is None:
-        report = _report(session, which_all)
+        report = last_report(session, which_all)
         starts = [page.start for page in report.pages if page.bytes_changed] if report else []
         nothing = "nothing differs"
     else:
         session.calls_pending = False
-        _report(session, which_all)  # closes a pending transaction
+        last_report(session, which_all)  # closes a pending transaction
         starts = list(range(page_floor(limits[0]), limits[1], PAGE_SIZE))
         nothing = f"nothing differs in {expression} ({limits[0]:#x}, {limits[1] - limits[0]} bytes)"
     shown = False

@@ -1,4 +1,4 @@
-"""Reports as a user reads them, and as `-json` prints them.  No gdb here.
+"""Reports as a user reads them (render_json.py: as `-json` prints them).  No gdb here.
 
 What needs symbols (names, lines, thread numbers) comes through a `Namer`.
 """
@@ -7,14 +7,33 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Optional, Protocol, Sequence, Tuple
+from typing import Dict, List, Optional, Protocol, Sequence, Tuple
 
-from gdb_uffd.client.text import Look, milliseconds, number, plural, printable, wrap_items
+from gdb_uffd.client import verdict
+from gdb_uffd.client.text import (
+    Look,
+    milliseconds,
+    number,
+    plural,
+    printable,
+    shortened,
+    wrap_items,
+)
 from gdb_uffd.client.wire import Summary, one_line
-from gdb_uffd.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, DirtyPage, FirstWrite
+from gdb_uffd.model import CallReport, DirtyPage, FirstWrite
 
 MAX_CHANGES_SHOWN = 4
 """Named changes a text line shows; -json has them all (up to the Namer's own cap)."""
+
+NEW = "new"
+"""The note of a change in a block that the call allocated: what the bytes were before means
+nothing."""
+
+INNER = "inner"
+"""The note of words that a container keeps for itself."""
+
+MAX_RAW_SHOWN = 4
+"""Bytes without a type that a text line shows; of more it tells how many."""
 
 MAX_PAGES_SHOWN = 64
 """Lines of a text report; `uffd dirty -full` and -json are for the rest."""
@@ -22,10 +41,14 @@ MAX_PAGES_SHOWN = 64
 
 @dataclass(frozen=True)
 class Change:
-    """A variable, or a member of one, that a page's new bytes gave another value.
+    """A variable, a member of one, or bytes without a name, that a page's new bytes gave another
+    value.
 
-    `before` and `after` are gdb's text; both "" where only bytes can be told
-    (`size` of them, without debug information for the variable).
+    `before` and `after` are gdb's text; `raw` says that they are bytes in hex, as nothing tells
+    their type; "" where it was not there (an element of a container that came or went).
+    `size` counts the bytes from `address` on that it is about.  `kind`, `role`, `thread` as in
+    model.Run, `kind` never "".  `frame`: (level, function) for a local.  `other`: another member
+    of the same union is told first.  `note`: what else there is to say, in a few words.
     """
 
     name: str
@@ -33,12 +56,27 @@ class Change:
     before: str
     after: str
     size: int = 0
+    address: int = 0
+    kind: str = ""
+    role: str = ""
+    thread: Optional[int] = None
+    frame: Optional[Tuple[int, str]] = None
+    raw: bool = False
+    other: bool = False
+    note: str = ""
 
     def text(self) -> str:
         """ "counter 1041 → 1042", or "16 B in table"."""
-        if not self.before and not self.after:
-            return f"{self.size} B in {self.name}"
-        return f"{self.name} {self.before} → {self.after}"
+        name = self.name
+        if self.note and self.note != NEW:
+            name += f" ({self.note})"
+        if self.frame is not None:
+            name += f" of #{self.frame[0]} {self.frame[1]} ()"
+        if (not self.before and not self.after) or (self.raw and self.size > MAX_RAW_SHOWN):
+            return f"{number(self.size)} B in {name}"
+        if self.note == NEW:
+            return f"new {name} = {self.after}"
+        return f"{name} {self.before or 'nothing'} → {self.after or 'nothing'}"
 
 
 @dataclass(frozen=True)
@@ -56,7 +94,7 @@ class Writer:
 
     def text(self) -> str:
         """ "push () at sample.c:7"; "_int_malloc () … push () at sample.c:7"."""
-        name = f"{self.function} ()" if self.function else "?"
+        name = f"{shortened(self.function)} ()" if self.function else "?"
         if self.caller:
             return f"{name} … {self.caller.text()}"
         return f"{name} at {os.path.basename(self.file)}:{self.line}" if self.file else name
@@ -95,9 +133,10 @@ def report_lines(
     wall_ms: Optional[float] = None,
     all_lines: bool = False,
 ) -> List[str]:
-    """The count line, a line a page (neighbours folded), and what else the user must know."""
+    """The verdict, the counts, a line a page (neighbours folded), what else there is to know."""
     program, gdb_pages = split_pages(report)
-    lines = [count_line(report, len(program), wall_ms)]
+    lines = _verdict_lines(report, namer, look)
+    lines.append(count_line(report, len(program), wall_ms))
     rows = [_row(group, namer) for group in fold(program, namer)]
     shown = rows if all_lines else rows[:MAX_PAGES_SHOWN]
     lines += _table(shown, look)
@@ -109,9 +148,22 @@ def report_lines(
     return [look.plain(line) for line in lines]
 
 
+def _verdict_lines(report: CallReport, namer: Namer, look: Look) -> List[str]:
+    """The verdict, broken between its phrases where the terminal is narrow."""
+    lines: List[str] = []
+    for phrase in verdict.phrases(report, namer.thread):
+        joined = f"{lines[-1]} · {printable(phrase)}" if lines else printable(phrase)
+        if lines and not look.fits(joined):
+            lines.append(f"  {printable(phrase)}")
+        else:
+            lines[-1:] = [joined]
+    return lines
+
+
 def notes(report: CallReport) -> List[str]:
     """What went otherwise than on the live process, one line each."""
     lines = [f"  refused: {one_line(text)}" for text in report.refused]
+    lines += [f"  unsound: {one_line(text)}" for text in report.unsound]
     if report.unavailable:
         lines.append(f"  touched a page that was not recorded: {one_line(report.unavailable)}")
     if report.layout_changed and not report.kept:
@@ -139,6 +191,10 @@ def summary_line(summary: Summary, look: Look) -> str:
     parts = [what + (", kept" if summary.pages else "")]
     for text in summary.refused[:2]:
         parts.append(f"refused {one_line(text)}")
+    if len(summary.refused) > 2:
+        parts.append(f"{len(summary.refused) - 2} more refused")
+    for text in summary.unsound[:1]:
+        parts.append(f"unsound: {one_line(text)}")
     if summary.unavailable:
         parts.append(f"touched a page not recorded: {one_line(summary.unavailable)}")
     if summary.ended:
@@ -149,7 +205,8 @@ def summary_line(summary: Summary, look: Look) -> str:
 
 
 def fold(pages: Sequence[DirtyPage], namer: Namer) -> List[List[DirtyPage]]:
-    """Neighbouring pages that agree in kind, mapping, thread and the first writer's place."""
+    """Neighbouring pages that agree in kind, mapping, thread and the first writer's place; all
+    the pages of one thread's scratch together."""
     groups: List[List[DirtyPage]] = []
     writers: Dict[FirstWrite, str] = {}
     last: Tuple[object, ...] = ()
@@ -162,7 +219,14 @@ def fold(pages: Sequence[DirtyPage], namer: Namer) -> List[List[DirtyPage]]:
             writers[place] = namer.writer(first).text()
         return writers[place]
 
+    scratch: Dict[Optional[int], List[DirtyPage]] = {}
     for page in sorted(pages, key=lambda p: p.start):
+        if is_scratch(page):
+            if page.thread not in scratch:
+                groups.append(scratch.setdefault(page.thread, []))
+            scratch[page.thread].append(page)
+            last = ()
+            continue
         key = (page.kind, page.mapping, page.thread, writer(page.first_write))
         if groups and groups[-1][-1].end == page.start and key == last:
             groups[-1].append(page)
@@ -170,6 +234,11 @@ def fold(pages: Sequence[DirtyPage], namer: Namer) -> List[List[DirtyPage]]:
             groups.append([page])
         last = key
     return groups
+
+
+def is_scratch(page: DirtyPage) -> bool:
+    """A stack's page on which nothing of a live frame changed: it is told in one line a thread."""
+    return page.kind == "stack" and not page.bytes_above
 
 
 @dataclass(frozen=True)
@@ -185,15 +254,44 @@ def _row(group: List[DirtyPage], namer: Namer) -> _Row:
     address = hex(head.start)
     if len(group) > 1:
         address += f"-{group[-1].end:#x}"
-    items: List[str] = []
-    if head.kind in ("data", "tls"):
-        changes = [change for page in group for change in namer.changes(page)]
-        items = [change.text() for change in changes[:MAX_CHANGES_SHOWN]]
-        if len(changes) > MAX_CHANGES_SHOWN:
-            items.append(f"… {plural(len(changes) - MAX_CHANGES_SHOWN, 'more change')}")
+    items = [] if is_scratch(head) else _items(group, namer)
     writer = namer.writer(head.first_write).text() if head.first_write else ""
     items = [printable(item) for item in items] or [_bytes_text(group)]
     return _Row(address, printable(_what(head, namer)), items, printable(writer))
+
+
+def _items(group: List[DirtyPage], namer: Namer) -> List[str]:
+    """The changes of a row: the program's by name, malloc's own after them."""
+    changes = [change for page in group for change in namer.changes(page)]
+    told = [c for c in changes if not c.role and not c.other and c.note != INNER]
+    shown = told[:MAX_CHANGES_SHOWN]
+    items = [change.text() for change in shown]
+    if len(told) > len(shown):
+        items.append(f"… {plural(len(told) - len(shown), 'more change')}")
+    inner = dict.fromkeys(c.name for c in changes if c.note == INNER)
+    if inner:
+        items.append(f"inner words of {', '.join(list(inner)[:MAX_CHANGES_SHOWN])}")
+    freed = sum(c.size for c in changes if c.role == "freed")
+    if freed:
+        items.append(f"{number(freed)} B in freed memory")
+    for role, words in (("linker", "the linker's"), ("malloc", "malloc's own")):
+        own = [c for c in changes if c.role == role]
+        if own:
+            items.append(_others_text(words, own))
+    below = sum(page.bytes_changed - page.bytes_above for page in group)
+    if items and group[0].kind == "stack" and below > 0:
+        items.append(f"{number(below)} B below the frame")
+    return items
+
+
+def _others_text(words: str, changes: List[Change]) -> str:
+    """Changes that are not to the program's data: the first by name, if it has one."""
+    named = next((c for c in changes if not c.raw or "@" in c.name), None)
+    if named is None:
+        return f"{words} words"
+    if len(changes) == 1:
+        return f"{words} {shortened(named.name) if named.raw else named.text()}"
+    return f"{words} {shortened(named.name)} and {number(len(changes) - 1)} more"
 
 
 def _what(page: DirtyPage, namer: Namer) -> str:
@@ -213,7 +311,7 @@ def _bytes_text(group: List[DirtyPage]) -> str:
     total = sum(page.bytes_changed for page in group)
     head = group[0]
     if not total:
-        return "written, but no byte changed"
+        return "written, nothing changed"
     if head.kind == "stack":
         return _stack_text(group, total)
     if len(group) > 1:
@@ -279,73 +377,3 @@ def _paint(line: str, row: _Row, look: Look) -> str:
     if row.writer and line.endswith(row.writer):
         line = line[: -len(row.writer)] + look.paint("function", row.writer)
     return line
-
-
-# -json
-
-
-def page_json(page: DirtyPage, namer: Namer) -> Dict[str, Any]:
-    """One entry of `dirty`: the fields of docs/json.md."""
-    first: Optional[Dict[str, Any]] = None
-    if page.first_write is not None:
-        writer = namer.writer(page.first_write)
-        first = {
-            "pc": hex(page.first_write.pc),
-            "sp": hex(page.first_write.sp),
-            "tid": page.first_write.tid,
-            "address": hex(page.first_write.address or page.start),
-            "function": writer.function or None,
-            "file": writer.file or None,
-            "line": writer.line or None,
-        }
-        if writer.caller is not None:
-            first["caller"] = {
-                "function": writer.caller.function or None,
-                "file": writer.caller.file or None,
-                "line": writer.caller.line or None,
-            }
-    changes = namer.changes(page) if page.kind in ("data", "tls") else []
-    return {
-        "start": hex(page.start),
-        "end": hex(page.end),
-        "kind": page.kind,
-        "mapping": page.mapping,
-        "thread": page.thread,
-        "bytes_changed": page.bytes_changed,
-        "changes": [
-            {"name": c.name, "type": c.type, "before": c.before or None, "after": c.after or None}
-            for c in changes
-        ],
-        "first_write": first,
-    }
-
-
-def report_json(report: CallReport, namer: Namer) -> Dict[str, Any]:
-    """The fields that `uffd call -json` and `uffd dirty -json` share."""
-    program, gdb_pages = split_pages(report)
-    return {
-        "schema": SCHEMA_VERSION,
-        "kept": report.kept,
-        "fed_pages": report.fed_pages,
-        "total_pages": report.total_pages,
-        "engine": report.engine or None,
-        "page_size": PAGE_SIZE,
-        "fault_us": round(report.fault_us, 1),
-        "output": report.output,
-        "dirty": [page_json(page, namer) for page in program],
-        "gdb_dirty": [
-            {
-                "start": hex(page.start),
-                "end": hex(page.end),
-                "kind": page.kind,
-                "mapping": page.mapping,
-                "bytes_changed": page.bytes_changed,
-                "writers": page.writers,
-            }
-            for page in gdb_pages
-        ],
-        "refused": report.refused,
-        "ended": report.ended or None,
-        "unavailable": report.unavailable or None,
-        "layout_changed": report.layout_changed,
-    }

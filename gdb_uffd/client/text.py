@@ -93,6 +93,28 @@ def without_parameters(name: str) -> str:
     return name
 
 
+def shortened(name: str, most: int = 60) -> str:
+    """A C++ name that is too long to read, without what stands in its brackets:
+    "std::vector<…>::push_back"."""
+    if len(name) <= most:
+        return name
+    out: List[str] = []
+    depth = 0
+    for char in name:
+        if char in "<(" and not "".join(out[-8:]).endswith("operator"):
+            depth += 1
+            if depth == 1:
+                out.append(char + "…")
+        elif char in ">)" and depth:
+            depth -= 1
+            if depth == 0:
+                out.append(char)
+        elif not depth:
+            out.append(char)
+    text = "".join(out)
+    return text if len(text) <= 2 * most else text[: 2 * most - 1] + "…"
+
+
 def milliseconds(value: float) -> str:
     """A duration: "0.9 ms", "12 ms", "3.4 s"."""
     if value >= 1000:

@@ -163,12 +163,19 @@ def _waitid(tid: int, flags: int) -> Optional[Event]:
     return Event(info[2], info[6]) if info[4] else None
 
 
+_PF_IO_WORKER, _PF_USER_WORKER = 0x10, 0x4000  # include/linux/sched.h
+
+
 def state(pid: int, tid: int) -> str:
-    """The letter of proc_pid_stat(5): "t" stopped by the tracer; "" when it has gone."""
+    """The letter of proc_pid_stat(5): "t" stopped by the tracer; "" when it has gone, or when it is
+    one of the kernel's workers (io_uring's, vhost's), which are no threads of the program."""
     try:
         with open(f"/proc/{pid}/task/{tid}/stat", "rb") as file:
-            return chr(file.read().rpartition(b")")[2].lstrip()[0])
-    except (OSError, IndexError):
+            fields = file.read().rpartition(b")")[2].split()
+        if int(fields[6]) & (_PF_IO_WORKER | _PF_USER_WORKER):
+            return ""
+        return chr(fields[0][0])
+    except (OSError, IndexError, ValueError):
         return ""
 
 

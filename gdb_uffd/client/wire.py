@@ -118,6 +118,7 @@ class Summary:
     ended: str = ""
     unavailable: str = ""
     refused: List[str] = field(default_factory=list)
+    unsound: List[str] = field(default_factory=list)
 
 
 def parse_summary(data: Any) -> Optional[Summary]:
@@ -135,6 +136,7 @@ def parse_summary(data: Any) -> Optional[Summary]:
             ended=str(data["ended"] or ""),
             unavailable=str(data["unavailable"] or ""),
             refused=[str(r) for r in data["refused"]],
+            unsound=[str(r) for r in data["unsound"]],
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UffdError(f"the server sent an incomplete summary ({error!r})") from None

@@ -21,6 +21,13 @@
 #define RUN_GONE ...
 #define RUN_WAITING ...
 #define RUN_KILLING ...
+#define RUN_TIMEOUT ...
+#define RUN_MEMORY ...
+#define RUN_WATCH ...
+#define TOUCH_READ ...
+#define TOUCH_WRITE ...
+#define TOUCH_RUN ...
+#define WATCH_BYTES_MAX ...
 #define RECORD_ANONYMOUS ...
 #define RECORD_FILE ...
 #define RECORD_WHOLE ...
@@ -37,6 +44,9 @@
 #define UFFD_DEVICE ...
 #define UFFD_SYSCALL ...
 #define UFFD_USER_MODE ...
+#define RULES ...
+#define OPENED_NAMES_MAX ...
+#define DESCRIPTORS_MAX ...
 #define STACK_WORDS ...
 
 struct error { char text[256]; ...; };
@@ -63,7 +73,11 @@ int regions_set(struct regions *regions, const struct region *region);
 const struct region *regions_find(const struct regions *regions, uint64_t address);
 void regions_deinit(struct regions *regions);
 
-struct access { uint64_t pc, sp, address; uint32_t tid; ...; };
+struct access { uint64_t pc, sp, address; uint32_t tid, call; ...; };
+struct touch { uint64_t page; struct access who; uint64_t *stack; uint8_t how; bool recorded; ...; };
+struct touches { bool on; struct touch *at; size_t count, missed; ...; };
+struct fed { uint64_t *at; size_t count, missed; ...; };
+struct watch { uint64_t start, end; bool pages, all; uint8_t *old, *now; ...; };
 struct pages { size_t written_count; ...; };
 
 struct uffd_offer { bool known; int way; int rc[3]; uint64_t features, ioctls; ...; };
@@ -78,12 +92,23 @@ uint64_t engine_features(int kind, uint64_t offered, uint64_t *lacking);
 
 struct pager {
 	struct engine engine;
-	struct regions regions, recorded;
+	struct regions regions, recorded, at_tx;
 	struct pages pages;
 	bool running, layout_changed, in_malloc;
-	uint64_t faults, fault_ns, fed, lost_page;
+	uint64_t faults, fault_ns, fed, lost_page, limit;
+	bool user_mode_only;
+	uint64_t planted[...];
+	size_t planted_count;
+	struct fed fed_log;
+	struct touches touches;
+	struct watch watch;
 	...;
 };
+void watch_deinit(struct watch *watch);
+int watch_start(struct pager *pager, uint64_t start, uint64_t end, bool pages);
+void watch_accept(struct watch *watch, uint64_t low, uint64_t high);
+int watch_compare(struct pager *pager, bool all, uint64_t *low, uint64_t *high);
+int watch_timer(unsigned int milliseconds);
 int pager_init(struct pager *pager);
 void pager_deinit(struct pager *pager);
 int engine_settle(struct pager *pager);
@@ -93,18 +118,56 @@ int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size
 int pager_breakpoint_insert(struct pager *pager, uint64_t address);
 int pager_breakpoint_remove(struct pager *pager, uint64_t address);
 
-struct refused { int64_t nr; uint64_t args[6]; int error; ...; };
-struct run { int end, signal, status; bool interrupted, stepped; uint64_t pc, address; uint8_t siginfo[128]; ...; };
+struct rule { uint8_t action; bool traced; int16_t result; uint8_t kind[6]; uint16_t size[6]; ...; };
+struct policy { struct rule rules[...]; int level; bool read_files, real_clock, ignore_locks; ...; };
+struct system_call { uint64_t nr; uint64_t args[6]; uint64_t pc; int table; ...; };
+struct captured { uint8_t argument; bool cut; uint16_t len; uint8_t bytes[...]; ...; };
+struct refused { struct system_call call; int error; uint32_t times, others; struct captured memory[2]; ...; };
+struct opened_name { uint16_t nr, len; bool cut; uint8_t bytes[...]; ...; };
+struct passed { uint64_t address; uint32_t value; int32_t owner; uint32_t times; ...; };
+struct identity {
+	int pid, tid, ppid, pgrp, sid;
+	uint32_t uid, euid, gid, egid;
+	int64_t realtime_ns, monotonic_ns, cpu_ns;
+	char uname[6][65];
+	char cwd[...], executable[...], name[...];
+	uint8_t descriptors[...];
+	...;
+};
+struct desk { uint64_t elapsed_ns; char cwd[...]; ...; };
+struct run {
+	int end, signal, status;
+	bool interrupted, stepped;
+	uint64_t pc, address, low, high;
+	int64_t call;
+	uint8_t siginfo[128];
+	...;
+};
 struct vessel {
 	int pid;
-	int output_fd, how;
+	int output_fd, listener, how;
 	uint64_t gate, gate_bytes;
 	struct error error;
-	int recorded_pid, recorded_tid;
+	struct policy policy;
+	struct identity record;
+	struct desk desk;
 	uint64_t brk_start, brk_now;
 	struct refused refused[...];
-	uint32_t refused_count;
-	bool hardware, kernel_changed, at_exit;
+	uint32_t refused_count, refused_more;
+	uint32_t granted[...];
+	uint16_t granted_order[...];
+	uint32_t granted_count;
+	struct opened_name opened[...];
+	uint32_t opened_count;
+	const int32_t *tids;
+	uint32_t tid_count;
+	struct passed passed[...];
+	uint32_t passed_count;
+	size_t out_len;
+	uint64_t deadline_ns;
+	int (*own_file)(void *context, const char *name);
+	void *own_context;
+	bool hardware, kernel_changed, at_exit, no_listener;
 	...;
 };
 void vessel_init(struct vessel *vessel);
@@ -123,6 +186,16 @@ int vessel_get_debug_register(struct vessel *vessel, int number, uint64_t *value
 int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64_t high);
 int vessel_wait(struct vessel *vessel, int control_fd, struct run *run);
 int vessel_interrupt(struct vessel *vessel);
+int vessel_step_over(struct vessel *vessel, uint64_t address);
+void vessel_begin(struct vessel *vessel);
+void vessel_end(struct vessel *vessel, bool keep);
+void vessel_deinit(struct vessel *vessel);
+void vessel_forget_desk(struct vessel *vessel);
+void vessel_note_past(struct vessel *vessel);
+void vessel_copy_desk(struct vessel *vessel, const struct vessel *other);
+void vessel_copy_past(struct vessel *vessel, const struct vessel *other);
+size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
+extern "Python" int own_file(void *context, const char *name);
 bool vessel_signal_is_fatal(struct vessel *vessel, int signal);
 
 struct change {
@@ -143,14 +216,23 @@ int transaction_rearm(struct pager *pager);
 int transaction_commit(struct pager *pager);
 int transaction_discard(struct pager *pager, bool rebuild);
 int transaction_end_malloc(struct pager *pager);
+bool transaction_program_wrote(const struct pager *pager, uint64_t page);
 size_t pages_count_dirty(const struct pages *pages);
 int transaction_reset(struct pager *pager);
 uint32_t count_changed(const uint8_t *before, const uint8_t *after, size_t len);
 size_t diff_runs(const uint8_t *before, const uint8_t *after, size_t gap, uint16_t *runs, size_t room);
 
+struct undo { size_t count; bool layout_changed; ...; };
+void undo_deinit(struct undo *undo);
+int undo_take(struct undo *undo, struct pager *pager);
+int undo_export(const struct undo *undo, struct pager *pager, struct pager *fresh);
+size_t changes_differ(const struct changes *left, const struct changes *right, int writers,
+		      uint64_t *first);
+
 size_t callers_find(struct pager *pager, const uint64_t *stack, size_t words, uint64_t *callers,
 		    size_t room);
 
+bool notify_is_available(void);
 int cpu_xsave_component(int number, uint32_t *offset, uint32_t *size);
 uint64_t cpu_xcr0(void);
 
@@ -158,11 +240,47 @@ struct page_range { uint64_t start, end, categories; };
 int pagemap_scan(int pid, uint64_t start, uint64_t end, uint64_t categories,
 		 struct page_range *ranges, size_t room);
 
+#define VIEW_NOW ...
+#define VIEW_BEFORE ...
+#define VIEW_AFTER ...
+#define VIEW_RECORDED ...
+#define VIEW_OPEN ...
+#define CHUNK_MMAPPED ...
+#define CHUNK_USED ...
+#define CHUNK_FREE ...
+#define CHUNK_LISTED ...
+#define CHUNK_TOP ...
+#define CHUNK_FENCE ...
+#define CHUNK_UNKNOWN ...
+
+struct view { int kind; ...; };
+int view_init(struct view *view);
+void view_deinit(struct view *view);
+void view_set(struct view *view, struct pager *pager, const struct changes *changes, int kind);
+int view_read(struct view *view, uint64_t address, uint8_t *to, size_t len, size_t *done);
+
+struct chunk { uint64_t at, size; uint32_t state; ...; };
+struct chunks { struct chunk *at; size_t count; bool broken; ...; };
+void chunks_deinit(struct chunks *chunks);
+int heap_span(struct view *before, struct view *after, uint64_t start, uint64_t until,
+	      uint64_t limit_before, uint64_t limit_after, struct chunks *was, struct chunks *is);
+void heap_mark_listed(struct chunks *chunks, const uint64_t *listed, size_t count);
+long heap_find(const struct chunks *chunks, uint64_t address);
+struct heap_totals { uint64_t allocated, allocated_bytes, freed, freed_bytes; ...; };
+void heap_compare(const struct chunks *was, const struct chunks *is, struct heap_totals *totals);
+size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
+		  size_t room);
+struct heap_index { uint64_t start; bool broken; ...; };
+void heap_index_init(struct heap_index *index, uint64_t start);
+void heap_index_deinit(struct heap_index *index);
+uint64_t heap_index_find(struct heap_index *index, struct view *view, uint64_t address, uint64_t limit);
+void heap_index_forget(struct heap_index *index, uint64_t address);
+
 struct record_map { uint64_t start, end; uint32_t how, state; bool code; ...; };
 struct ranges { struct page_range *at; size_t count; ...; };
 struct record_piece { uint64_t start, end, bytes; };
 struct record {
-	bool direct, scans;
+	bool direct, scans, read_all;
 	int uffd;
 	struct ranges dirty, present, before, traps;
 	size_t range_cursor;

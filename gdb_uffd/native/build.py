@@ -31,10 +31,13 @@ ffibuilder.set_source(
     #include "callers.h"
     #include "cpu.h"
     #include "engine_trial.h"
+    #include "heap.h"
+    #include "notify.h"
     #include "pagemap.h"
     #include "record.h"
     #include "transaction.h"
     #include "uffd.h"
+    #include "undo.h"
     #include "vessel.h"
     """,
     # Relative to setup.py's directory, as setuptools wants them.

@@ -107,6 +107,19 @@ int engine_serve(struct pager *pager, const struct region *region, uint64_t page
 	return rc;
 }
 
+int engine_populate(struct pager *pager, uint64_t page)
+{
+	const struct page_slot *slot = pages_find(&pager->pages, page);
+	bool clear = pager->engine.kind == ENGINE_SOFT_DIRTY && pager->engine.ran && !(slot && slot->present);
+
+	int rc = clear ? soft_dirty_look(pager) : 0;
+	if (rc == 0)
+		rc = pager_populate(pager, page);
+	if (rc == 0 && clear)
+		rc = soft_dirty_clear(&pager->engine);
+	return rc;
+}
+
 static uint64_t now_ns(void)
 {
 	struct timespec now;

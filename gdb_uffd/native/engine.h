@@ -53,6 +53,8 @@ void engine_stop(struct pager *pager);
 
 /* The pager thread, for every kind but wp-sync: feeds the missing page. */
 int engine_serve(struct pager *pager, const struct region *region, uint64_t page, bool write);
+/* The vessel stands in a system call: the page is fed, and what the program wrote so far stays known. */
+int engine_populate(struct pager *pager, uint64_t page);
 /* Copies the page in, with what the engine needs to see it written. */
 int engine_copy(struct pager *pager, uint64_t page, const void *from, bool protect);
 

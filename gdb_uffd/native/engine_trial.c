@@ -86,6 +86,9 @@ static int add(struct trial *trial, uint64_t start, uint64_t pages, int prot, co
 
 static int build(struct trial *trial)
 {
+	const struct rule layout = {.action = POLICY_TRACE, .traced = true};
+
+	trial->vessel.policy.rules[SYS_madvise] = trial->vessel.policy.rules[SYS_mremap] = layout;
 	memcpy(trial->code, machine_code, sizeof(machine_code));
 	memset(trial->bytes, 0x11, sizeof(trial->bytes));
 	int rc = add(trial, CODE, 1, PROT_READ | PROT_EXEC, trial->code);
@@ -207,6 +210,7 @@ int engine_trial(int kind, const struct uffd_offer *offer, struct error *error)
 	if (rc == 0)
 		rc = play(&trial);
 	vessel_destroy(&trial.vessel);
+	vessel_deinit(&trial.vessel);
 	pager_deinit(&trial.pager);
 	return rc;
 }

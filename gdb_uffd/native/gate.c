@@ -4,15 +4,18 @@
 #include <assert.h>
 #include <elf.h>
 #include <errno.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "notify.h"
 #include "uffd.h"
 
 #define CODE_AT 0x100
@@ -30,9 +33,10 @@ static const uint8_t gate_loop[] = {
 
 static_assert(sizeof(struct gate_call) == 64, "the loop steps by 64 bytes");
 
-int gate_image(struct vessel *vessel, const struct gate_call *calls, size_t count)
+int gate_image(struct vessel *vessel, const struct gate_call *calls, size_t count, bool notify)
 {
 	static const char name[] = "vessel", device[] = "/dev/userfaultfd";
+	static const struct __user_cap_header_struct head_of_nothing = {.version = _LINUX_CAPABILITY_VERSION_3};
 	uint8_t page[PAGE_BYTES] = {0};
 	Elf64_Ehdr *head = (void *)page;
 	Elf64_Phdr *segment = (void *)(page + sizeof(*head));
@@ -54,9 +58,11 @@ int gate_image(struct vessel *vessel, const struct gate_call *calls, size_t coun
 	segment->p_align = PAGE_BYTES;
 	memcpy(page + GATE_NAME_AT, name, sizeof(name));
 	memcpy(page + GATE_DEVICE_AT, device, sizeof(device));
+	memcpy(page + GATE_NOTHING_AT, &head_of_nothing, sizeof(head_of_nothing));
 	memcpy(page + CODE_AT, gate_loop, sizeof(gate_loop));
 	filter->filter = (void *)(page + GATE_FILTER_AT + sizeof(*filter));
-	policy_filter(filter, FILTER_MAX);
+	if (policy_filter(vessel, filter, FILTER_MAX, notify) < 0)
+		return fail(&vessel->error, E2BIG, "seccomp filter");
 	filter->filter = (void *)(vessel->gate + GATE_FILTER_AT + sizeof(*filter));
 
 	int fd = memfd_create("vessel", MFD_CLOEXEC);
@@ -96,11 +102,9 @@ static bool is_asynchronous(int signal)
 	       signal != SIGFPE && signal != SIGSYS;
 }
 
-int gate_run(struct vessel *vessel)
+static int stand_at_loop(struct vessel *vessel)
 {
 	struct user_regs_struct regs;
-	int status;
-	uint64_t held = 0;
 
 	if (ptrace(PTRACE_GETREGS, vessel->pid, NULL, &regs) < 0)
 		return fail(&vessel->error, errno, "PTRACE_GETREGS");
@@ -110,11 +114,22 @@ int gate_run(struct vessel *vessel)
 	regs.eflags &= ~0x100ul;
 	if (ptrace(PTRACE_SETREGS, vessel->pid, NULL, &regs) < 0)
 		return fail(&vessel->error, errno, "PTRACE_SETREGS");
+	return 0;
+}
+
+int gate_run(struct vessel *vessel, bool listened)
+{
+	int status, rc = stand_at_loop(vessel);
+	uint64_t held = 0;
+
+	if (rc < 0)
+		return rc;
 	do {
 		if (ptrace(PTRACE_CONT, vessel->pid, NULL, NULL) < 0 ||
-		    vessel_wait_stop(vessel, &status) < 0)
+		    (listened && notify_let_one(vessel) < 0) || vessel_wait_stop(vessel, &status) < 0)
 			return fail(&vessel->error, ESRCH, "the vessel died while it was being set up");
 		held |= 1ull << (WSTOPSIG(status) - 1);
+		listened = false;
 		/* Our own calls pass the filter; what else arrives is the program's, for later. */
 	} while (status >> 8 == (SIGTRAP | PTRACE_EVENT_SECCOMP << 8) || is_asynchronous(WSTOPSIG(status)));
 	for (int signal = 1; signal < 65; signal++)
@@ -143,6 +158,43 @@ int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count)
 	calls[count].nr = -1;
 	int rc = gate_copy(vessel, calls, bytes + 8, true);
 	if (rc == 0)
-		rc = gate_run(vessel);
+		rc = gate_run(vessel, false);
 	return rc < 0 ? rc : gate_copy(vessel, calls, bytes, false);
+}
+
+/* Lets it go to the next stop of one kind; `listened`: a notification comes before that. */
+static int go_on(struct vessel *vessel, int request, bool listened, int *status)
+{
+	if (ptrace(request, vessel->pid, NULL, NULL) < 0 || (listened && notify_let_one(vessel) < 0) ||
+	    vessel_wait_stop(vessel, status) < 0)
+		return fail(&vessel->error, ESRCH, "the vessel died while it was being set up");
+	return 0;
+}
+
+int gate_close(struct vessel *vessel)
+{
+	struct gate_call call = {.nr = SYS_munmap, .args = {vessel->gate, vessel->gate_bytes}};
+	struct user_regs_struct regs;
+	int status, rc = gate_copy(vessel, &call, sizeof(call), true);
+
+	if (rc == 0)
+		rc = stand_at_loop(vessel);
+	if (rc == 0)
+		rc = go_on(vessel, PTRACE_SYSCALL, false, &status); /* into the call */
+	bool traced = vessel->listener < 0 || vessel->policy.rules[SYS_munmap].traced;
+	if (rc == 0)
+		rc = go_on(vessel, PTRACE_SYSCALL, !traced, &status);
+	if (rc == 0 && traced) /* that was the filter's event */
+		rc = go_on(vessel, PTRACE_SYSCALL, false, &status);
+	if (rc < 0)
+		return rc;
+	if (ptrace(PTRACE_GETREGS, vessel->pid, NULL, &regs) < 0 || regs.rax)
+		return fail(&vessel->error, EIO, "the gate cannot be closed");
+	/* From a signal stop the kernel restarts an interrupted call of the recorded thread by itself. */
+	kill(vessel->pid, SIGSTOP);
+	rc = go_on(vessel, PTRACE_CONT, false, &status);
+	if (rc == 0 && WSTOPSIG(status) != SIGSTOP)
+		return fail(&vessel->error, EIO, "the gate ended with signal %d", WSTOPSIG(status));
+	vessel->gate = vessel->gate_bytes = 0;
+	return rc;
 }

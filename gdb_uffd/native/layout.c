@@ -22,8 +22,10 @@
 #define MADV_GUARD_REMOVE 103
 #endif
 
-/* MAP_HUGE_SHIFT and MAP_HUGE_MASK of mmap(2): six bits from bit 26 on. */
-#define HUGE_SIZES (0x3fu << 26)
+#ifndef MAP_HUGE_MASK
+#define MAP_HUGE_MASK 0x3f
+#define MAP_HUGE_SHIFT 26
+#endif
 
 #define PLACED (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
@@ -151,90 +153,140 @@ static int do_brk(struct vessel *vessel, struct user_regs_struct *regs)
 	return rc < 0 ? rc : set_result(vessel, &own, (int64_t)vessel->brk_now);
 }
 
-/* A file's pages are fed from our own private mapping of it, so that they are tracked, and the
- * file cannot be changed through a shared mapping. */
-static int stand_in(struct vessel *vessel, const struct user_regs_struct *at_exit,
-		    const struct user_regs_struct *asked, uint64_t start, uint64_t len)
+/* The file behind a descriptor of the program's, opened anew for reading: a regular one.  -ENODEV: it
+ * is something else.  Otherwise what mmap(2) is to say. */
+static int open_mapped(struct vessel *vessel, const struct user_regs_struct *regs)
 {
-	struct pager *pager = vessel->pager;
 	char path[64];
 	struct stat info;
-	int rc = 0;
+	struct opened *file = desk_find(&vessel->desk, (int)regs->r8);
+	bool shared = (regs->r10 & MAP_TYPE) != MAP_PRIVATE;
 
-	snprintf(path, sizeof(path), "/proc/%d/fd/%d", vessel->pid, (int)asked->r8);
-	int fd = -1;
-	if (stat(path, &info) == 0 && S_ISREG(info.st_mode))
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-	uint64_t offset = asked->r9;
-	if (fd < 0 || (off_t)offset >= info.st_size) {
-		/* A device, say: it stays as the kernel mapped it, untracked. */
-		struct region native = {.start = start, .end = start + len, .prot = (int)asked->rdx,
-					.kind = REGION_NATIVE, .flags = REGION_BORN};
-		if (fd >= 0)
-			close(fd);
-		pages_forget_range(&pager->pages, start, start + len);
-		return regions_set(&pager->regions, &native);
+	if (vessel->policy.level == LEVEL_ALL)
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", vessel->pid, (int)regs->r8);
+	else if (!file || file->kind == OPENED_PATH)
+		return -EBADF;
+	else if (file->kind != OPENED_FILE || (shared && (regs->rdx & PROT_WRITE)))
+		return -EACCES;
+	else
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
+	if (stat(path, &info) < 0)
+		return -EBADF;
+	if (!S_ISREG(info.st_mode))
+		return -ENODEV;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	return fd < 0 ? -EACCES : fd;
+}
+
+/* A file's pages are fed from our own private mapping of it, so that they are tracked, and the
+ * file cannot be changed through a shared mapping.  `map` out: that mapping, of `*bytes` bytes. */
+static int map_ourselves(struct pager *pager, int fd, uint64_t offset, uint64_t len, void **map, uint64_t *bytes)
+{
+	struct stat info;
+
+	*map = NULL;
+	*bytes = 0;
+	if (offset % PAGE_BYTES || fstat(fd, &info) < 0)
+		return -EINVAL;
+	if (offset >= (uint64_t)info.st_size)
+		return 0;
+	*bytes = (uint64_t)info.st_size - offset < len ? (uint64_t)info.st_size - offset : len;
+	*map = mmap(NULL, *bytes, PROT_READ, MAP_PRIVATE, fd, (off_t)offset);
+	return *map == MAP_FAILED ? -errno : pager_keep_map(pager, *map, *bytes);
+}
+
+/* [start, start + len) was mapped as anonymous memory and stands for the file. */
+static int stand_in(struct pager *pager, uint64_t start, uint64_t len, int prot, const void *map, uint64_t bytes)
+{
+	uint64_t covered = ceil_page(bytes);
+	struct region region = {.start = start, .end = start + covered, .prot = prot, .kind = REGION_BYTES,
+				.bytes = map, .bytes_len = bytes, .flags = REGION_BORN | REGION_FILE};
+
+	pages_forget_range(&pager->pages, start, start + len);
+	int rc = uffd_register(pager->uffd, start, len, engine_protects(&pager->engine));
+	if (rc == 0 && covered)
+		rc = regions_set(&pager->regions, &region);
+	if (rc < 0 || covered == len)
+		return rc;
+	/* Behind the file's end a touch gives SIGBUS (mmap(2)). */
+	struct region behind = {.start = start + covered, .end = start + len, .prot = prot,
+				.kind = REGION_UNAVAILABLE, .flags = REGION_BORN | REGION_FILE};
+	return regions_set(&pager->regions, &behind);
+}
+
+/* What the program mapped natively (a device, with `syscalls all`): not tracked. */
+static int leave_native(struct pager *pager, uint64_t start, uint64_t len, int prot)
+{
+	struct region native = {.start = start, .end = start + len, .prot = prot, .kind = REGION_NATIVE,
+				.flags = REGION_BORN};
+
+	pages_forget_range(&pager->pages, start, start + len);
+	return regions_set(&pager->regions, &native);
+}
+
+/* Makes the call with the flags and descriptor given; the program's own registers come back. */
+static int make_mapping(struct vessel *vessel, struct user_regs_struct *regs, bool anonymous, int64_t *result)
+{
+	struct user_regs_struct asked = *regs;
+
+	/* Populated pages would be there without our having fed them; huge ones could not be fed. */
+	regs->r10 &= ~(unsigned long)(MAP_POPULATE | MAP_LOCKED | MAP_GROWSDOWN | MAP_HUGETLB |
+				      MAP_HUGE_MASK << MAP_HUGE_SHIFT);
+	if (anonymous) {
+		/* Nobody shares it: fork is refused.  And pages of shared memory cannot be protected before
+		 * Linux 5.19. */
+		regs->r10 = (regs->r10 & ~(unsigned long)MAP_TYPE) | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+		regs->r8 = (unsigned long)-1;
+		regs->r9 = 0;
 	}
-	uint64_t have = (uint64_t)info.st_size - offset;
-	uint64_t bytes = have < len ? have : len;
-	void *map = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, (off_t)offset);
-	int failed = errno;
-	close(fd);
-	if (map == MAP_FAILED)
-		return -failed;
-	rc = pager_keep_map(pager, map, bytes);
+	int rc = layout_finish_call(vessel, regs, result);
 	if (rc < 0)
 		return rc;
-	uint64_t covered = ceil_page(bytes);
-	struct gate_call calls[2] = {{.nr = SYS_mmap,
-				      .args = {start, covered, asked->rdx & 7, PLACED | MAP_FIXED,
-					       (uint64_t)-1, 0}}};
-	rc = vessel_batch(vessel, calls, 1);
-	if (rc == 0 && calls[0].result != (int64_t)start)
-		rc = (int)calls[0].result;
-	if (rc == 0)
-		rc = vessel_set_registers(vessel, at_exit);
-	if (rc == 0)
-		rc = uffd_register(pager->uffd, start, covered, engine_protects(&pager->engine));
-	struct region region = {.start = start, .end = start + covered, .prot = (int)asked->rdx & 7,
-				.kind = REGION_BYTES, .bytes = map, .bytes_len = bytes,
-				.flags = REGION_BORN | REGION_FILE};
-	pages_forget_range(&pager->pages, start, start + len);
-	return rc < 0 ? rc : regions_set(&pager->regions, &region);
+	regs->r10 = asked.r10;
+	regs->r8 = asked.r8;
+	regs->r9 = asked.r9;
+	return vessel_set_registers(vessel, regs);
 }
 
 static int do_mmap(struct vessel *vessel, struct user_regs_struct *regs)
 {
 	struct pager *pager = vessel->pager;
-	struct user_regs_struct asked = *regs;
-	uint64_t len = ceil_page(regs->rsi);
-	int64_t result;
-	int rc = remember_layout(pager);
+	uint64_t len = ceil_page(regs->rsi), bytes = 0;
+	int prot = (int)regs->rdx & 7, fd = -1, rc;
+	bool native = false, file = !(regs->r10 & MAP_ANONYMOUS);
+	void *map = NULL;
+	int64_t result = -ENOMEM;
 
+	if (file) {
+		fd = open_mapped(vessel, regs);
+		native = fd == -ENODEV && vessel->policy.level == LEVEL_ALL;
+		if (fd == -EBADF)
+			return policy_refuse(vessel, regs, EBADF);
+		if (fd < 0 && !native)
+			return policy_skip(vessel, regs, fd);
+	}
+	rc = remember_layout(pager);
 	if (rc == 0 && (regs->r10 & MAP_FIXED))
 		rc = save_range(pager, regs->rdi, regs->rdi + len);
-	if (rc < 0)
-		return rc;
-	/* Populated pages would be there without our having fed them. */
-	regs->r10 &= ~(unsigned long)(MAP_POPULATE | MAP_LOCKED | MAP_GROWSDOWN);
-	uint32_t shared = 0;
-	if (regs->r10 & MAP_ANONYMOUS) {
-		/* Nobody shares it, as nobody is forked; and pages of shared memory cannot be protected
-		 * before Linux 5.19, nor large ones be fed in small ones. */
-		shared = (regs->r10 & MAP_TYPE) == MAP_PRIVATE ? 0 : REGION_SHARED;
-		regs->r10 &= ~(unsigned long)(MAP_TYPE | MAP_HUGETLB | HUGE_SIZES);
-		regs->r10 |= MAP_PRIVATE;
+	if (rc == 0 && fd >= 0) {
+		rc = map_ourselves(pager, fd, regs->r9, len, &map, &bytes);
+		if (rc < 0) {
+			close(fd);
+			return policy_skip(vessel, regs, rc);
+		}
 	}
-	rc = layout_finish_call(vessel, regs, &result);
+	if (fd >= 0)
+		close(fd);
+	if (rc == 0)
+		rc = make_mapping(vessel, regs, !native, &result);
 	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)
 		return rc;
-	regs->r10 = asked.r10;
-	rc = vessel_set_registers(vessel, regs);
-	if (rc < 0)
-		return rc;
-	if (asked.r10 & MAP_ANONYMOUS)
-		return add_zero(pager, (uint64_t)result, (uint64_t)result + len, (int)asked.rdx & 7, shared);
-	return stand_in(vessel, regs, &asked, (uint64_t)result, len);
+	if (native)
+		return leave_native(pager, (uint64_t)result, len, prot);
+	if (file)
+		return stand_in(pager, (uint64_t)result, len, prot, map, bytes);
+	uint32_t shared = (regs->r10 & MAP_TYPE) == MAP_PRIVATE ? 0 : REGION_SHARED;
+	return add_zero(pager, (uint64_t)result, (uint64_t)result + len, prot, shared);
 }
 
 static int do_munmap(struct vessel *vessel, struct user_regs_struct *regs)
@@ -308,7 +360,7 @@ static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
 		struct written *w = slot ? pager_note_write(pager, to + done, writer, &who) : NULL;
 		if (!w)
 			return -ENOMEM;
-		pages_find(&pager->pages, to + done)->present = true;
+		pages_set_present(&pager->pages, pages_find(&pager->pages, to + done), true);
 		w->armed = false;
 		rc = engine_moved(pager, to + done);
 	}
@@ -381,24 +433,8 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 	return rc;
 }
 
-/* The gate is not the program's. */
-static bool hits_gate(const struct vessel *vessel, const struct user_regs_struct *regs)
-{
-	uint64_t start = regs->rdi, end = start + ceil_page(regs->rsi);
-	uint64_t gate_end = vessel->gate + vessel->gate_bytes;
-	bool names_range = regs->orig_rax != SYS_brk &&
-			   (regs->orig_rax != SYS_mmap || (regs->r10 & (MAP_FIXED | MAP_FIXED_NOREPLACE)));
-
-	if (regs->orig_rax == SYS_mremap && (regs->r10 & MREMAP_FIXED) && regs->r8 < gate_end &&
-	    regs->r8 + ceil_page(regs->rdx) > vessel->gate)
-		return true;
-	return names_range && start < gate_end && end > vessel->gate;
-}
-
 int layout_system_call(struct vessel *vessel, struct user_regs_struct *regs)
 {
-	if (hits_gate(vessel, regs))
-		return policy_refuse(vessel, regs, EINVAL);
 	int rc = engine_before_layout(vessel->pager, false);
 	if (rc < 0)
 		return rc;
@@ -413,6 +449,8 @@ int layout_system_call(struct vessel *vessel, struct user_regs_struct *regs)
 		return do_mremap(vessel, regs);
 	case SYS_mprotect:
 		return do_mprotect(vessel, regs);
+	case SYS_pkey_mprotect: /* there are no keys but "none" */
+		return (int)regs->r10 == -1 ? do_mprotect(vessel, regs) : policy_skip(vessel, regs, -EINVAL);
 	case SYS_madvise:
 		return do_madvise(vessel, regs);
 	default:

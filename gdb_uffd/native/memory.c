@@ -58,6 +58,43 @@ int pager_populate(struct pager *pager, uint64_t page)
 	return pager_feed(pager, region, page, true);
 }
 
+static bool is_present(const struct pager *pager, uint64_t page)
+{
+	const struct page_slot *slot = pages_find(&pager->pages, page);
+
+	return slot && slot->present;
+}
+
+int pager_make_writable(struct pager *pager, uint64_t page)
+{
+	const struct region *region = regions_find(&pager->regions, page);
+
+	if (!pager->touches.on || !region || region->kind == REGION_NATIVE)
+		return pager_populate(pager, page);
+	return region->kind == REGION_UNAVAILABLE ? -EFAULT : 0;
+}
+
+/* A write to a page that is not fed yet: it will be fed with it. */
+static int write_unfed(struct pager *pager, struct written *w, size_t offset, const uint8_t *from,
+		       size_t len)
+{
+	if (!w)
+		return -ENOMEM;
+	if (!w->overlay) {
+		w->overlay = malloc(PAGE_BYTES);
+		if (!w->overlay)
+			return -ENOMEM;
+		int rc = pager_source_page(&pager->regions, w->page, w->overlay);
+		if (rc < 0) {
+			free(w->overlay);
+			w->overlay = NULL;
+			return rc;
+		}
+	}
+	memcpy(w->overlay + offset, from, len);
+	return 0;
+}
+
 int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end)
 {
 	for (uint64_t page = start; page < end; page += PAGE_BYTES) {
@@ -87,6 +124,7 @@ static int read_page_part(struct pager *pager, uint64_t page, size_t offset, uin
 	}
 	if (w && w->overlay) {
 		memcpy(to, w->overlay + offset, len);
+		pager_mask_breakpoints(pager, page + offset, to, len);
 		return 0;
 	}
 	if (region->kind == REGION_NATIVE)
@@ -122,6 +160,9 @@ static int poke(struct pager *pager, uint64_t address, const uint8_t *from, size
 	bool tracked = region && region->kind != REGION_NATIVE;
 	bool arm = tracked && !(w && w->in_tx && !w->armed && (w->writers & WRITER_PROGRAM));
 
+	if (tracked && pager->touches.on && !is_present(pager, page))
+		return write_unfed(pager, w, address - page, from, len);
+	pager->watch.all |= watch_holds(&pager->watch, page);
 	if (tracked && engine_protects(&pager->engine))
 		uffd_protect(pager->uffd, page, PAGE_BYTES, false);
 	ssize_t put = pwrite(pager->mem_fd, from, len, (off_t)address);
@@ -147,7 +188,7 @@ int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size
 		size_t part = PAGE_BYTES - (size_t)(address - page);
 		if (part > len)
 			part = len;
-		rc = pager_populate(pager, page);
+		rc = pager_make_writable(pager, page);
 		if (rc < 0)
 			return rc;
 		if (!pager_note_write(pager, page, WRITER_GDB, &nobody))
@@ -155,6 +196,10 @@ int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size
 		rc = poke(pager, address, from, part);
 		if (rc < 0)
 			return rc;
+		/* An argument that gdb puts where its malloc made room is not the program's doing. */
+		struct written *w = pages_written(&pager->pages, page);
+		if (w && w->after_malloc)
+			memcpy(w->after_malloc + (address - page), from, part);
 		for (size_t i = 0; i < pager->breakpoint_count; i++) {
 			/* gdb writes over an inserted breakpoint: what lies beneath changes. */
 			struct breakpoint *b = &pager->breakpoints[i];
@@ -186,7 +231,7 @@ int pager_breakpoint_insert(struct pager *pager, uint64_t address)
 	if (rc == 0)
 		rc = pager_read(pager, address, &made.original, 1, &done);
 	if (rc == 0)
-		rc = pager_populate(pager, page);
+		rc = pager_make_writable(pager, page);
 	if (rc < 0)
 		return rc;
 	if (!pager_note_write(pager, page, WRITER_GDB, &nobody))
@@ -205,15 +250,34 @@ int pager_breakpoint_remove(struct pager *pager, uint64_t address)
 		struct breakpoint *b = &pager->breakpoints[i];
 		if (b->address != address)
 			continue;
+		for (size_t k = 0; k < pager->planted_count; k++)
+			if (pager->planted[k] == address)
+				return 0; /* ours as well */
+		uint64_t page = address & ~(PAGE_BYTES - 1);
+		const struct written *w = pages_written(&pager->pages, page);
 		uint8_t now = 0;
 		int rc = engine_settle(pager);
 		if (rc < 0)
 			return rc;
+		if (w && w->overlay && !is_present(pager, page))
+			now = w->overlay[address - page];
+		else if (pread(pager->mem_fd, &now, 1, (off_t)address) != 1)
+			now = 0;
 		/* Unless the program wrote there itself meanwhile. */
-		if (pread(pager->mem_fd, &now, 1, (off_t)address) == 1 && now == 0xcc)
+		if (now == 0xcc)
 			rc = poke(pager, address, &b->original, 1);
 		*b = pager->breakpoints[--pager->breakpoint_count];
 		return rc;
 	}
 	return 0;
+}
+
+int pager_plant(struct pager *pager, uint64_t address, bool in)
+{
+	int rc = engine_settle(pager);
+
+	for (size_t i = 0; rc == 0 && i < pager->breakpoint_count; i++)
+		if (pager->breakpoints[i].address == address)
+			return poke(pager, address, in ? (const uint8_t[]){0xcc} : &pager->breakpoints[i].original, 1);
+	return rc < 0 ? rc : -ENOENT;
 }

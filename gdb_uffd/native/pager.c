@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,6 +34,9 @@ void pager_deinit(struct pager *pager)
 	regions_deinit(&pager->at_tx);
 	regions_deinit(&pager->recorded);
 	pager_drop_maps(pager, true);
+	fed_deinit(&pager->fed_log);
+	touches_deinit(&pager->touches);
+	watch_deinit(&pager->watch);
 	free(pager->maps);
 	pthread_mutex_destroy(&pager->lock);
 }
@@ -43,32 +47,6 @@ static uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-int safe_copy(void *to, const void *from, size_t len)
-{
-	struct iovec local = {to, len}, remote = {(void *)from, len};
-	ssize_t done = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
-
-	return done == (ssize_t)len ? 0 : -EFAULT;
-}
-
-int pager_source_page(const struct regions *regions, uint64_t page, uint8_t *to)
-{
-	const struct region *region = regions_find(regions, page);
-
-	if (region && region->kind == REGION_PAGES)
-		return page_store_read(region->store, region->slots[(page - region->start) / PAGE_BYTES],
-				       to);
-	if (!region || region->kind != REGION_BYTES || page - region->start >= region->bytes_len) {
-		memset(to, 0, PAGE_BYTES);
-		return 0;
-	}
-	uint64_t skipped = page - region->start, left = region->bytes_len - skipped;
-	if (left > PAGE_BYTES)
-		left = PAGE_BYTES;
-	memset(to + left, 0, PAGE_BYTES - left);
-	return safe_copy(to, region->bytes + skipped, left);
 }
 
 void pager_mask_breakpoints(const struct pager *pager, uint64_t address, uint8_t *bytes, size_t len)
@@ -92,7 +70,7 @@ int pager_vessel_page(struct pager *pager, uint64_t page, uint8_t *to)
 
 /* The instruction and the stack pointer of the sleeping thread.  Documented in proc_pid_syscall(5):
  * "-1 SP PC" outside a system call, "NR A0 .. A5 SP PC" inside one. */
-static void read_access(struct pager *pager, struct access *who)
+void pager_read_access(struct pager *pager, struct access *who)
 {
 	char text[256];
 	ssize_t got = pread(pager->syscall_fd, text, sizeof(text) - 1, 0);
@@ -104,6 +82,8 @@ static void read_access(struct pager *pager, struct access *who)
 	char *last = strrchr(text, ' ');
 	if (!last)
 		return;
+	long number = strtol(text, NULL, 10);
+	who->call = number < 0 ? 0 : (uint32_t)number + 1;
 	who->pc = strtoull(last + 1, NULL, 16);
 	*last = 0;
 	char *before = strrchr(text, ' ');
@@ -113,15 +93,22 @@ static void read_access(struct pager *pager, struct access *who)
 
 /* The words above the stack pointer, as they are at this very write: return addresses for the
  * report ("who called malloc").  The stack page may be partly missing: what is there is taken. */
-static void save_stack(struct pager *pager, struct written *w, uint64_t sp)
+static void save_stack(struct pager *pager, uint64_t **stack, uint64_t sp)
 {
 	size_t bytes = STACK_WORDS * sizeof(uint64_t);
 
-	if (!w->stack && !(w->stack = malloc(bytes)))
+	if (!*stack && !(*stack = malloc(bytes)))
 		return;
-	ssize_t got = pread(pager->mem_fd, w->stack, bytes, (off_t)sp);
+	ssize_t got = pread(pager->mem_fd, *stack, bytes, (off_t)sp);
 	size_t have = got > 0 ? (size_t)got : 0;
-	memset((uint8_t *)w->stack + have, 0, bytes - have);
+	memset((uint8_t *)*stack + have, 0, bytes - have);
+}
+
+static int take_overlay(const struct pager *pager, const struct written *w, uint8_t *to)
+{
+	memcpy(to, w->overlay, PAGE_BYTES);
+	pager_mask_breakpoints(pager, w->page, to, PAGE_BYTES);
+	return 0;
 }
 
 struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
@@ -140,7 +127,7 @@ struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 			if (pager->engine.kind == ENGINE_WP_SYNC && pages_find(&pager->pages, page)->present)
 				rc = pager_vessel_page(pager, page, w->before);
 			else if (w->overlay)
-				rc = (memcpy(w->before, w->overlay, PAGE_BYTES), 0);
+				rc = take_overlay(pager, w, w->before);
 			else
 				rc = pager_source_page(&pager->regions, page, w->before);
 			if (rc < 0)
@@ -156,7 +143,7 @@ struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 	if (writer == WRITER_PROGRAM) {
 		if (!w->first.tid) {
 			w->first = *who;
-			save_stack(pager, w, who->sp);
+			save_stack(pager, &w->stack, who->sp);
 		}
 		if (!w->first_ever.tid)
 			w->first_ever = *who;
@@ -164,40 +151,16 @@ struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 	return w;
 }
 
-int pager_feed(struct pager *pager, const struct region *region, uint64_t page, bool protect)
+void pager_note_touch(struct pager *pager, const struct region *region, const struct access *who,
+		      bool write)
 {
-	uint8_t scratch[PAGE_BYTES];
-	const uint8_t *from;
-	struct written *w = pages_written(&pager->pages, page);
-	struct page_slot *slot = pages_get(&pager->pages, page);
+	struct touch *touch = touches_add(&pager->touches, who->address & ~(PAGE_BYTES - 1), who, write,
+					  region->prot & PROT_EXEC);
 
-	if (!slot)
-		return -ENOMEM;
-	if (w && w->overlay) {
-		from = w->overlay;
-	} else if (region->kind == REGION_PAGES) {
-		/* Never straight from the file: what was checked must be what is fed. */
-		if (pager_source_page(&pager->regions, page, scratch) < 0)
-			return -EFAULT;
-		from = scratch;
-	} else if (region->kind == REGION_BYTES && page - region->start < region->bytes_len &&
-		   region->bytes_len - (page - region->start) < PAGE_BYTES) {
-		if (pager_source_page(&pager->regions, page, scratch) < 0)
-			return -EFAULT;
-		from = scratch;
-	} else {
-		from = region_page(region, page, scratch);
-	}
-	int rc = engine_copy(pager, page, from, protect);
-	if (rc < 0)
-		return rc;
-	slot->present = true;
-	w = pages_written(&pager->pages, page);
-	if (w)
-		w->armed = protect;
-	/* New memory is no part of what was recorded. */
-	pager->fed += !(region->flags & (REGION_BORN | REGION_GROWTH));
-	return 0;
+	if (!touch)
+		return;
+	touch->recorded = !(region->flags & (REGION_BORN | REGION_GROWTH));
+	save_stack(pager, &touch->stack, who->sp);
 }
 
 /* The page cannot be had: its reader gets SIGBUS.  Where the kernel has no UFFDIO_POISON (before
@@ -232,22 +195,38 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 	struct access who = {.address = msg->arg.pagefault.address};
 	int rc;
 
-	if (program && sync)
-		read_access(pager, &who);
+	/* Who it was is asked only where it is told: it costs more than the rest. */
+	if (program && (sync || pager->touches.on))
+		pager_read_access(pager, &who);
 	int writer = !program ? WRITER_GDB : pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
 	struct written *w = NULL;
+	if (program && !protected && pager->limit && pager->pages.grown >= pager->limit) {
+		/* Not answered: the signal ends the wait, and the touch comes again if it may go on. */
+		pager->over_limit = true;
+		kill(pager->vessel, SIGSTOP);
+		return;
+	}
 	if (write && sync && !(w = pager_note_write(pager, page, writer, &who)))
 		goto lost;
+	bool watched = pager->watch.pages && watch_holds(&pager->watch, page);
+	if (protected && watched && program && watch_stop(&pager->watch, pager->vessel, page, &who))
+		return;
 	if (protected) {
 		if (w)
 			w->armed = false;
 		rc = uffd_protect(pager->uffd, page, PAGE_BYTES, false);
 	} else {
 		const struct region *region = regions_find(&pager->regions, page);
+		if (region && region->kind == REGION_UNAVAILABLE && (region->flags & REGION_BORN) &&
+		    uffd_poison_page(pager->uffd, page) == 0)
+			return; /* behind the end of a file that it mapped: SIGBUS, as it should be */
 		if (!region || region->kind == REGION_UNAVAILABLE)
 			goto lost;
-		/* A write to a missing page needs one round trip: fed unprotected, counted dirty. */
-		rc = sync ? pager_feed(pager, region, page, !write) :
+		if (pager->touches.on && program)
+			pager_note_touch(pager, region, &who, write);
+		/* A write to a missing page needs one round trip: fed unprotected, counted dirty; but a
+		 * watched page stays protected, and faults again. */
+		rc = sync ? pager_feed(pager, region, page, !write || watched) :
 			    engine_serve(pager, region, page, write);
 	}
 	/* ENOENT: the mapping went; ESRCH, ENOSPC: the process went.  Both are its own doing. */

@@ -14,8 +14,11 @@
 #include "error.h"
 #include "pages.h"
 #include "regions.h"
+#include "touch.h"
+#include "watch.h"
 
 #define BREAKPOINTS_MAX 1024
+#define PLANTED_MAX 8
 
 struct breakpoint {
 	uint64_t address;
@@ -47,14 +50,23 @@ struct pager {
 	struct breakpoint breakpoints[BREAKPOINTS_MAX];
 	size_t breakpoint_count;
 
+	uint64_t planted[PLANTED_MAX]; /* breakpoints that go in when their page is fed */
+	size_t planted_count;
+
 	struct file_map *maps;
 	size_t map_count, map_room;
 
+	uint64_t limit;   /* pages without recorded bytes that may be there; 0: any number */
+	bool over_limit;  /* one more was touched; the vessel was sent a SIGSTOP */
+	bool user_mode_only; /* the kernel's own accesses find only what is there */
 	uint64_t faults, fault_ns, fed;
 	uint64_t lost_page; /* page whose source failed (file cut short), else 0 */
 	uint64_t fault_address; /* of an access whose SIGBUS is a SIGSTOP on its way, else 0 */
 	struct engine engine;
 	int cpu;            /* the thread follows the vessel here; -1: anywhere */
+	struct fed fed_log;
+	struct touches touches;
+	struct watch watch;
 };
 
 int pager_init(struct pager *pager);
@@ -79,8 +91,17 @@ static inline void pager_settle(struct pager *pager)
 	pthread_mutex_unlock(&pager->lock);
 }
 
+/* Fills in who is in a fault or a system call: PC and SP of the vessel, which sleeps there. */
+void pager_read_access(struct pager *pager, struct access *who);
+
 /* Main side; the vessel is stopped. */
 int pager_populate(struct pager *pager, uint64_t page);
+/* Lists the first touch of a page that is about to be fed. */
+void pager_note_touch(struct pager *pager, const struct region *region, const struct access *who,
+		      bool write);
+/* As pager_populate; but while touches are listed, gdb's own writes feed nothing: they wait in the
+ * page's kept contents, so that the program's first touch is seen. */
+int pager_make_writable(struct pager *pager, uint64_t page);
 int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end);
 /* Memory as it is now; `done` out: how many bytes are there from `address` on. */
 int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done);
@@ -88,6 +109,8 @@ int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, s
 int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len);
 int pager_breakpoint_insert(struct pager *pager, uint64_t address);
 int pager_breakpoint_remove(struct pager *pager, uint64_t address);
+/* Takes a planted one out, and puts it in again. */
+int pager_plant(struct pager *pager, uint64_t address, bool in);
 
 /* Copies a page's bytes from a source that a hostile file may cut short: -EFAULT, never SIGBUS. */
 int safe_copy(void *to, const void *from, size_t len);

@@ -122,15 +122,29 @@ size_t pages_count_dirty(const struct pages *pages)
 	return count;
 }
 
+static void set_absent(struct pages *pages, struct page_slot *slot)
+{
+	pages->grown -= slot->grown;
+	slot->present = slot->grown = false;
+}
+
+void pages_set_present(struct pages *pages, struct page_slot *slot, bool grown)
+{
+	set_absent(pages, slot);
+	slot->present = true;
+	slot->grown = grown;
+	pages->grown += grown;
+}
+
 void pages_forget_present(struct pages *pages)
 {
 	for (size_t i = 0; i <= pages->slot_mask; i++)
-		pages->slots[i].present = false;
+		set_absent(pages, &pages->slots[i]);
 }
 
 static void forget(struct pages *pages, struct page_slot *slot)
 {
-	slot->present = false;
+	set_absent(pages, slot);
 	if (!slot->written)
 		return;
 	struct written *w = &pages->written[slot->written - 1];

@@ -11,6 +11,7 @@ struct access {
 	uint64_t pc, sp;
 	uint64_t address; /* the byte; its page where the kernel does not tell (Linux < 5.18) */
 	uint32_t tid; /* the vessel's TID; 0: nobody */
+	uint32_t call; /* 1 + number of the system call that touched it; 0: an instruction did */
 };
 
 #define STACK_WORDS 96 /* enough to find the callers of a leaf of the C library */
@@ -44,6 +45,7 @@ struct page_slot {
 	uint64_t page; /* 0: free slot (page 0 is never mapped: vm.mmap_min_addr) */
 	uint32_t written;
 	bool present; /* fed: the vessel has it */
+	bool grown;   /* ... and no recorded byte is in it */
 };
 
 struct pages {
@@ -51,6 +53,7 @@ struct pages {
 	size_t slot_mask, used;
 	struct written *written;
 	size_t written_count, written_room;
+	size_t grown; /* pages that are there and were not recorded */
 };
 
 /* Pages that may differ from the snapshot. */
@@ -64,6 +67,8 @@ struct page_slot *pages_get(struct pages *pages, uint64_t page);        /* makes
 struct written *pages_written(const struct pages *pages, uint64_t page); /* or NULL */
 struct written *pages_make_written(struct pages *pages, uint64_t page); /* NULL: no memory */
 
+/* The page is there; `grown`: nothing of it was recorded. */
+void pages_set_present(struct pages *pages, struct page_slot *slot, bool grown);
 /* No page is present any more (the vessel went); what was written stays known. */
 void pages_forget_present(struct pages *pages);
 /* The pages in [start, end) are no longer mapped as they were: not present, no kept contents. */

@@ -1,143 +1,227 @@
-/* policy.c - the system calls that are decided here, not by the kernel: who the program is,
- * whom it may signal, what must not happen (exit, fork, exec), and every change of the layout,
- * so that the pager knows each mapping. */
+/* policy.c - the filter, and the system calls that are decided one by one: changes of the address
+ * space, signals, the end of the process, and what names another process. */
 #define _GNU_SOURCE
+#include "policy.h"
+
+#include <asm/prctl.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/ptrace.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
 #include <termios.h>
-#include <unistd.h>
 
+#include "answer.h"
 #include "layout.h"
-#include "uffd.h"
+#include "user_memory.h"
 #include "vessel.h"
 
-#ifndef SYS_clone3
-#define SYS_clone3 435
-#endif
-#ifndef FUTEX_LOCK_PI2
-#define FUTEX_LOCK_PI2 13
-#endif
-#ifndef SYS_process_mrelease
-#define SYS_process_mrelease 448
-#endif
-#ifndef SYS_process_madvise
-#define SYS_process_madvise 440
-#endif
-#ifndef SYS_pidfd_send_signal
-#define SYS_pidfd_send_signal 424
-#endif
 #define X32_BIT 0x40000000u /* __X32_SYSCALL_BIT, <asm/unistd.h> */
+#define FUTEX_COMMAND 0x7f  /* FUTEX_CMD_MASK without the sign */
+#define VSYSCALL_PAGE 0xffffffffff600000ul
+#define USER_END 0x7ffffffff000ul
+#ifndef ARCH_GET_XCOMP_SUPP
+#define ARCH_GET_XCOMP_SUPP 0x1021
+#endif
+#ifndef ARCH_REQ_XCOMP_PERM
+#define ARCH_REQ_XCOMP_PERM 0x1023
+#endif
 
-/* Calls that leave nothing behind in the kernel: they run untraced.  All others stop here: some are
- * decided, and after the rest an undone call needs a new process (descriptors, handlers, timers). */
-static const uint32_t harmless[] = {
-	SYS_read, SYS_write, SYS_readv, SYS_writev, SYS_pread64, SYS_preadv,
-	SYS_stat, SYS_fstat, SYS_lstat, SYS_newfstatat, SYS_statx, SYS_access, SYS_faccessat,
-	SYS_readlink, SYS_readlinkat, SYS_getcwd, SYS_getdents64,
-	SYS_poll, SYS_ppoll, SYS_select, SYS_pselect6, SYS_sched_yield, SYS_mincore,
-	SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_rt_sigpending, SYS_restart_syscall,
-	SYS_nanosleep, SYS_clock_nanosleep, SYS_clock_gettime, SYS_clock_getres, SYS_gettimeofday,
-	SYS_time, SYS_times, SYS_getitimer, SYS_getcpu, SYS_getrandom, SYS_membarrier,
-	SYS_uname, SYS_sysinfo, SYS_getrlimit, SYS_getrusage,
-	SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid, SYS_getppid, SYS_getpgrp, SYS_getpgid,
-	SYS_getsid, SYS_getgroups, SYS_getresuid, SYS_getresgid,
-	SYS_sched_getparam, SYS_sched_getscheduler, SYS_sched_getaffinity,
+/* futex(2) operations that only wake: nobody waits, and nothing else happens. */
+static const uint32_t waking[] = {FUTEX_WAKE, FUTEX_WAKE_BITSET};
+/* ... and that read or change the futex on the way. */
+static const uint32_t moving[] = {FUTEX_REQUEUE, FUTEX_CMP_REQUEUE, FUTEX_WAKE_OP};
+
+struct filter {
+	struct sock_filter *out;
+	unsigned used, room;
 };
 
-/* futex(2) operations that wait; the low seven bits of the argument (FUTEX_CMD_MASK). */
-static const uint32_t waiting[] = {FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_LOCK_PI, FUTEX_LOCK_PI2};
-
-#define FUTEX_COMMAND 0x7f
-
-/* A futex call that waits is traced; one that wakes is not. */
-static size_t futex_filter(struct sock_filter *out)
+static void put(struct filter *filter, uint16_t code, uint32_t k, uint8_t yes, uint8_t no)
 {
-	size_t n = 0, count = sizeof(waiting) / sizeof(waiting[0]);
-
-	out[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_futex, 0, (uint8_t)(2 * count + 3));
-	out[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1]));
-	out[n++] = (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, FUTEX_COMMAND);
-	for (size_t i = 0; i < count; i++) {
-		out[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, waiting[i], 0, 1);
-		out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE);
-	}
-	out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-	return n;
+	if (filter->used < filter->room)
+		filter->out[filter->used] = (struct sock_filter){code, yes, no, k};
+	filter->used++;
 }
 
-/* BPF: another architecture or the x32 table: ENOSYS; harmless: allow; else: trace. */
-size_t policy_filter(struct sock_fprog *program, size_t room)
+static void put_return(struct filter *filter, uint32_t action)
 {
-	struct sock_filter *out = program->filter;
-	size_t n = 0, listed = sizeof(harmless) / sizeof(harmless[0]);
-
-	if (listed * 2 + 20 > room)
-		return 0;
-	out[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
-	out[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0);
-	out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
-	out[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
-	out[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1);
-	out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
-	n += futex_filter(out + n);
-	for (size_t i = 0; i < listed; i++) {
-		out[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, harmless[i], 0, 1);
-		out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-	}
-	out[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE);
-	program->len = (unsigned short)n;
-	return n;
+	put(filter, BPF_RET | BPF_K, action, 0, 0);
 }
 
-/* The vessel does not make the call; the program sees `result` (seccomp(2), "-1 skips it"). */
+/* `action` for the numbers [first, last]. */
+static void put_range(struct filter *filter, uint32_t first, uint32_t last, uint32_t action)
+{
+	if (first == last) {
+		put(filter, BPF_JMP | BPF_JEQ | BPF_K, first, 0, 1);
+	} else {
+		put(filter, BPF_JMP | BPF_JGE | BPF_K, first, 0, 2);
+		put(filter, BPF_JMP | BPF_JGT | BPF_K, last, 1, 0);
+	}
+	put_return(filter, action);
+}
+
+static void put_futex(struct filter *filter, bool user_mode_only)
+{
+	unsigned start = filter->used;
+
+	put(filter, BPF_JMP | BPF_JEQ | BPF_K, SYS_futex, 0, 0);
+	put(filter, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1]), 0, 0);
+	put(filter, BPF_ALU | BPF_AND | BPF_K, FUTEX_COMMAND, 0, 0);
+	for (unsigned i = 0; i < sizeof(waking) / sizeof(waking[0]); i++)
+		put_range(filter, waking[i], waking[i], SECCOMP_RET_ALLOW);
+	for (unsigned i = 0; !user_mode_only && i < sizeof(moving) / sizeof(moving[0]); i++)
+		put_range(filter, moving[i], moving[i], SECCOMP_RET_ALLOW);
+	put_return(filter, SECCOMP_RET_TRACE);
+	if (start < filter->room)
+		filter->out[start].jf = (uint8_t)(filter->used - start - 1);
+}
+
+/* Whether the kernel can carry it out without our knowing. */
+static bool passes(const struct vessel *vessel, uint32_t nr)
+{
+	const struct rule *rule = &vessel->policy.rules[nr];
+	bool memory = nr == SYS_rt_sigreturn;
+
+	for (int i = 0; i < 6; i++)
+		memory |= rule->kind[i] != ARGUMENT_NUMBER;
+	return rule->action == POLICY_RUN && !(memory && vessel->pager->user_mode_only);
+}
+
+int policy_filter(const struct vessel *vessel, struct sock_fprog *program, unsigned room, bool notify)
+{
+	struct filter filter = {program->filter, 0, room};
+	const struct rule *rules = vessel->policy.rules;
+
+	put(&filter, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch), 0, 0);
+	put(&filter, BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0);
+	put_return(&filter, SECCOMP_RET_TRACE | TABLE_I386);
+	put(&filter, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr), 0, 0);
+	put(&filter, BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1);
+	put_return(&filter, SECCOMP_RET_TRACE | TABLE_X32);
+	if (rules[SYS_futex].action == POLICY_TRACE)
+		put_futex(&filter, vessel->pager->user_mode_only);
+	for (uint32_t nr = 0; nr < RULES; nr++) {
+		bool pass = passes(vessel, nr);
+		uint32_t first = nr;
+		if (!pass && !(rules[nr].traced && notify))
+			continue;
+		while (nr + 1 < RULES && passes(vessel, nr + 1) == pass && rules[nr + 1].traced == rules[first].traced)
+			nr++;
+		put_range(&filter, first, nr, pass ? SECCOMP_RET_ALLOW : SECCOMP_RET_TRACE);
+	}
+	put_return(&filter, notify ? SECCOMP_RET_USER_NOTIF : SECCOMP_RET_TRACE);
+	program->len = (unsigned short)filter.used;
+	return filter.used > room ? -E2BIG : 0;
+}
+
+const struct rule *policy_rule(const struct vessel *vessel, const struct system_call *call)
+{
+	return call->table == TABLE_X86_64 && call->nr < RULES ? &vessel->policy.rules[call->nr] : NULL;
+}
+
+/* Where the program left its alternate signal stack: the kernel will write there. */
+static void note_alternate(struct vessel *vessel, const struct system_call *call)
+{
+	stack_t stack;
+
+	if (call->args[0] && user_load(vessel->pager, call->args[0], &stack, sizeof(stack)) == 0) {
+		vessel->alternate_stack = (uint64_t)stack.ss_sp;
+		vessel->alternate_size = stack.ss_flags & SS_DISABLE ? 0 : stack.ss_size;
+	}
+}
+
+/* ioctl(2) requests that only ask: what stdio wants to know of its descriptors. */
+static bool only_asks(const struct system_call *call)
+{
+	return call->nr == SYS_ioctl &&
+	       (call->args[1] == TCGETS || call->args[1] == TIOCGWINSZ || call->args[1] == FIONREAD);
+}
+
+int policy_decide(struct vessel *vessel, const struct system_call *asked, int64_t *result)
+{
+	struct system_call call = *asked;
+
+	if (call.pc - VSYSCALL_PAGE < 4096)
+		call.table = TABLE_VSYSCALL;
+	const struct rule *rule = policy_rule(vessel, &call);
+	if (!rule || rule->action == POLICY_REFUSE) {
+		*result = policy_note_refusal(vessel, &call, rule && rule->result ? rule->result : ENOSYS);
+		return 1;
+	}
+	vessel_note_granted(vessel, call.nr);
+	switch (rule->action) {
+	case POLICY_RESULT:
+		*result = rule->result;
+		return 1;
+	case POLICY_ANSWER:
+		*result = answer_call(vessel, &call);
+		return 1;
+	case POLICY_LET:
+		vessel->kernel_changed |= !only_asks(&call);
+		break;
+	}
+	if (call.nr == SYS_sigaltstack)
+		note_alternate(vessel, &call);
+	user_prepare(vessel, &call);
+	return 0;
+}
+
 int policy_skip(struct vessel *vessel, struct user_regs_struct *regs, int64_t result)
 {
-	regs->orig_rax = (unsigned long)-1;
+	regs->orig_rax = (unsigned long)-1; /* seccomp(2): "-1 skips it" */
 	regs->rax = (unsigned long)result;
 	return vessel_set_registers(vessel, regs);
 }
 
-int policy_refuse(struct vessel *vessel, struct user_regs_struct *regs, int error)
+static struct system_call call_of(const struct user_regs_struct *regs, int table)
 {
-	if (vessel->refused_count < REFUSED_MAX) {
-		vessel->refused[vessel->refused_count] = (struct refused){
-			.nr = (int64_t)regs->orig_rax,
-			.args = {regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9},
-			.error = error,
-		};
-	}
-	vessel->refused_count++;
-	return policy_skip(vessel, regs, -error);
+	return (struct system_call){
+		.nr = regs->orig_rax,
+		.args = {regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9},
+		.pc = regs->rip,
+		.table = table,
+	};
 }
 
-/* Back before the instruction: whoever resumes here comes here again. */
-static int stand_before(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
+int policy_refuse(struct vessel *vessel, struct user_regs_struct *regs, int error)
+{
+	struct system_call call = call_of(regs, TABLE_X86_64);
+
+	return policy_skip(vessel, regs, policy_note_refusal(vessel, &call, error));
+}
+
+int policy_stand_before(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
 {
 	regs->rax = regs->orig_rax;
 	regs->orig_rax = (unsigned long)-1;
-	regs->rip -= 2;
+	regs->rip -= 2; /* syscall is 0f 05; vsyscall entries never come here */
 	run->pc = regs->rip;
-	return vessel_set_registers(vessel, regs);
+	int rc = vessel_set_registers(vessel, regs);
+	return rc < 0 ? rc : 1;
 }
 
-static int signal_number(const struct user_regs_struct *regs)
+/* With registers changed for the kernel, and the program's own afterwards. */
+static int call_with(struct vessel *vessel, struct user_regs_struct *regs, unsigned long rdi, unsigned long rsi)
 {
-	bool third = regs->orig_rax == SYS_tgkill || regs->orig_rax == SYS_rt_tgsigqueueinfo;
+	unsigned long own[2] = {regs->rdi, regs->rsi};
+	int64_t result;
 
-	return (int)(third ? regs->rdx : regs->rsi);
+	vessel->kernel_changed = true;
+	regs->rdi = rdi;
+	regs->rsi = rsi;
+	int rc = layout_finish_call(vessel, regs, &result);
+	if (rc < 0)
+		return rc;
+	regs->rdi = own[0];
+	regs->rsi = own[1];
+	return vessel_set_registers(vessel, regs);
 }
 
 /* A signal to itself goes to the vessel; to anybody else it is refused: the recorded PID may be
@@ -145,152 +229,122 @@ static int signal_number(const struct user_regs_struct *regs)
 static int signal_self(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
 {
 	pid_t first = (pid_t)regs->rdi, second = (pid_t)regs->rsi;
+	bool both = regs->orig_rax == SYS_tgkill || regs->orig_rax == SYS_rt_tgsigqueueinfo;
+	int signal = (int)(both ? regs->rdx : regs->rsi);
 	bool self;
 
-	switch (regs->orig_rax) {
-	case SYS_kill:
-	case SYS_rt_sigqueueinfo:
-		self = first == vessel->recorded_pid;
-		break;
-	case SYS_tkill:
-		self = first == vessel->recorded_tid;
-		break;
-	default:
-		self = first == vessel->recorded_pid && second == vessel->recorded_tid;
-		break;
-	}
+	if (both)
+		self = first == vessel->record.pid && second == vessel->record.tid;
+	else
+		self = first == (regs->orig_rax == SYS_tkill ? vessel->record.tid : vessel->record.pid);
 	if (!self)
 		return policy_refuse(vessel, regs, EPERM);
-	if (signal_number(regs) == SIGKILL) {
-		int rc = stand_before(vessel, regs, run);
+	if (signal == SIGKILL || signal == SIGSTOP) {
 		run->end = RUN_KILLING;
-		return rc < 0 ? rc : 1;
+		run->signal = signal;
+		return policy_stand_before(vessel, regs, run);
 	}
-	/* The kernel leaves a call's argument registers alone, and so must we. */
-	unsigned long rdi = regs->rdi, rsi = regs->rsi;
-	int64_t result;
-	vessel->kernel_changed = true; /* a pending signal */
-	regs->rdi = (unsigned long)vessel->pid;
-	if (regs->orig_rax == SYS_tgkill || regs->orig_rax == SYS_rt_tgsigqueueinfo)
-		regs->rsi = (unsigned long)vessel->pid;
-	int rc = layout_finish_call(vessel, regs, &result);
-	if (rc < 0)
-		return rc;
-	regs->rdi = rdi;
-	regs->rsi = rsi;
-	return vessel_set_registers(vessel, regs);
+	return call_with(vessel, regs, (unsigned long)vessel->pid, both ? (unsigned long)vessel->pid : regs->rsi);
 }
 
 /* Calls that name a process: itself by its recorded PID is 0; another one is refused. */
 static int about_self(struct vessel *vessel, struct user_regs_struct *regs)
 {
-	unsigned long rdi = regs->rdi;
-	pid_t who = (pid_t)rdi;
-	int64_t result;
+	pid_t who = (pid_t)regs->rdi;
 
-	if (who && who != vessel->recorded_pid && who != vessel->recorded_tid)
+	if (who && who != vessel->record.pid && who != vessel->record.tid)
 		return policy_refuse(vessel, regs, EPERM);
-	vessel->kernel_changed = true;
-	regs->rdi = 0;
-	int rc = layout_finish_call(vessel, regs, &result);
-	if (rc < 0)
-		return rc;
-	regs->rdi = rdi;
-	return vessel_set_registers(vessel, regs);
+	return call_with(vessel, regs, 0, regs->rsi);
 }
 
-/* ioctl(2) requests that only ask: what stdio wants to know of its descriptors. */
-static bool asks_only(const struct user_regs_struct *regs)
+static int arch_prctl_(struct vessel *vessel, struct user_regs_struct *regs)
 {
-	return regs->rsi == TCGETS || regs->rsi == TIOCGWINSZ || regs->rsi == FIONREAD;
+	uint64_t value = regs->rsi;
+	int64_t result = 0;
+
+	switch (regs->rdi) {
+	case ARCH_SET_FS:
+	case ARCH_SET_GS:
+		if (value >= USER_END)
+			result = -EPERM;
+		else if (regs->rdi == ARCH_SET_FS)
+			regs->fs_base = value;
+		else
+			regs->gs_base = value;
+		break;
+	case ARCH_GET_FS:
+		result = user_store(vessel->pager, value, &regs->fs_base, sizeof(value));
+		break;
+	case ARCH_GET_GS:
+		result = user_store(vessel->pager, value, &regs->gs_base, sizeof(value));
+		break;
+	case ARCH_REQ_XCOMP_PERM: /* AMX: whether its registers may be used */
+		vessel->kernel_changed = true;
+		return 0;
+	default:
+		if (regs->rdi - ARCH_GET_XCOMP_SUPP < 5) {
+			user_make_present(vessel->pager, value, sizeof(value), true);
+			return 0;
+		}
+		return policy_refuse(vessel, regs, EINVAL);
+	}
+	return policy_skip(vessel, regs, result);
 }
 
-/* A wait without a time limit on a value that stands: nobody else runs who could change it. */
-static bool waits_for_ever(struct vessel *vessel, const struct user_regs_struct *regs)
+static int traced(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
 {
-	int command = (int)regs->rsi & FUTEX_COMMAND;
-	uint32_t value;
-	size_t done;
-
-	if (regs->r10 || (regs->rdi & 3)) /* a time limit; EINVAL for an unaligned word */
-		return false;
-	if (pager_read(vessel->pager, regs->rdi, (uint8_t *)&value, sizeof(value), &done) < 0)
-		return false; /* EFAULT is the kernel's to give */
-	return command == FUTEX_WAIT || command == FUTEX_WAIT_BITSET ? value == (uint32_t)regs->rdx :
-								       value != 0;
+	switch (regs->orig_rax) {
+	case SYS_exit:
+	case SYS_exit_group:
+		run->end = RUN_EXITING;
+		run->status = (int)regs->rdi & 0xff;
+		return policy_stand_before(vessel, regs, run);
+	case SYS_futex:
+		return blocking_futex(vessel, regs, run);
+	case SYS_poll:
+	case SYS_ppoll:
+		return blocking_poll(vessel, regs, run);
+	case SYS_select:
+	case SYS_pselect6:
+		return blocking_select(vessel, regs, run);
+	case SYS_pause:
+	case SYS_rt_sigsuspend:
+	case SYS_rt_sigtimedwait:
+		return blocking_signal(vessel, regs, run);
+	case SYS_kill:
+	case SYS_tkill:
+	case SYS_tgkill:
+	case SYS_rt_sigqueueinfo:
+	case SYS_rt_tgsigqueueinfo:
+		return signal_self(vessel, regs, run);
+	case SYS_prlimit64:
+	case SYS_sched_setparam:
+	case SYS_sched_setscheduler:
+	case SYS_sched_setaffinity:
+	case SYS_sched_setattr:
+		return about_self(vessel, regs);
+	case SYS_arch_prctl:
+		return arch_prctl_(vessel, regs);
+	default:
+		return layout_system_call(vessel, regs);
+	}
 }
 
-int policy_system_call(struct vessel *vessel, struct run *run)
+int policy_traced(struct vessel *vessel, unsigned long data, struct run *run)
 {
 	struct user_regs_struct regs;
 	int rc = vessel_get_registers(vessel, &regs);
 
 	if (rc < 0)
 		return rc;
-	switch (regs.orig_rax) {
-	case SYS_exit:
-	case SYS_exit_group:
-		run->end = RUN_EXITING;
-		run->status = (int)regs.rdi & 0xff;
-		rc = stand_before(vessel, &regs, run);
-		return rc < 0 ? rc : 1;
-	case SYS_futex:
-		if (!waits_for_ever(vessel, &regs))
-			return 0;
-		run->end = RUN_WAITING;
-		run->address = regs.rdi;
-		rc = stand_before(vessel, &regs, run);
-		return rc < 0 ? rc : 1;
-	case SYS_fork:
-	case SYS_vfork:
-	case SYS_clone:
-	case SYS_clone3:
-		return policy_refuse(vessel, &regs, EAGAIN);
-	case SYS_execve:
-	case SYS_execveat:
-	case SYS_ptrace:
-	case SYS_process_vm_readv:
-	case SYS_process_vm_writev:
-	case SYS_userfaultfd:
-	case SYS_pidfd_send_signal:
-	case SYS_pidfd_open:
-	case SYS_process_madvise:
-	case SYS_process_mrelease:
-	case SYS_setpriority:
-	case SYS_ioprio_set:
-	case SYS_kcmp:
-	case SYS_migrate_pages:
-	case SYS_move_pages:
-		return policy_refuse(vessel, &regs, EPERM);
-	case SYS_kill:
-	case SYS_tkill:
-	case SYS_tgkill:
-	case SYS_rt_sigqueueinfo:
-	case SYS_rt_tgsigqueueinfo:
-		return signal_self(vessel, &regs, run);
-	case SYS_prlimit64:
-	case SYS_sched_setparam:
-	case SYS_sched_setscheduler:
-	case SYS_sched_setaffinity:
-	case SYS_sched_setattr:
-		return about_self(vessel, &regs);
-	case SYS_getpid:
-		return policy_skip(vessel, &regs, vessel->recorded_pid);
-	case SYS_gettid:
-	case SYS_set_tid_address:
-		return policy_skip(vessel, &regs, vessel->recorded_tid);
-	case SYS_brk:
-	case SYS_mmap:
-	case SYS_munmap:
-	case SYS_mremap:
-	case SYS_mprotect:
-	case SYS_madvise:
-		return layout_system_call(vessel, &regs);
-	case SYS_ioctl:
-		vessel->kernel_changed |= !asks_only(&regs);
-		return 0;
-	default:
-		vessel->kernel_changed = true;
-		return 0;
+	struct system_call call = call_of(&regs, (int)data);
+	const struct rule *rule = policy_rule(vessel, &call);
+	if (rule && rule->action == POLICY_TRACE) {
+		vessel_note_granted(vessel, call.nr);
+		user_prepare(vessel, &call);
+		return traced(vessel, &regs, run);
 	}
+	int64_t result;
+	rc = policy_decide(vessel, &call, &result);
+	return rc == 1 ? policy_skip(vessel, &regs, result) : rc;
 }

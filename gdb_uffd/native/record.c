@@ -10,6 +10,8 @@
 
 #include "uffd.h"
 
+#define TABLE_BYTES (512 * PAGE_BYTES) /* what one page table covers */
+
 static const struct page_scan IN_USE = {.anyof = PAGE_PRESENT | PAGE_SWAPPED};
 /* Pages that are not the page of zeros. */
 static const struct page_scan NOT_ZERO = {
@@ -131,12 +133,13 @@ static int scan_untracked(struct record *record, const struct record_map *map)
 	int rc = 0;
 
 	if (map->how == RECORD_WHOLE || map->how == RECORD_SHARED_WHOLE) {
-		rc = ranges_add(&record->dirty, map->start, map->end, 1);
+		rc = ranges_add(&record->dirty, map->start, map->end, RANGE_MAYBE_THERE);
 	} else {
 		bool own = map->how != RECORD_SHARED;
 		rc = record->scans ? scan(record, own ? own_of(map) : &IN_USE, map->start, map->end,
-					  &record->dirty, 1)
-				   : read_pagemap(record, own, map->start, map->end, &record->dirty, 1);
+					  &record->dirty, RANGE_COMPARE)
+				   : read_pagemap(record, own, map->start, map->end, &record->dirty,
+						  RANGE_COMPARE);
 	}
 	for (size_t i = first; rc == 0 && i < record->dirty.count; i++)
 		rc = ranges_add(&record->present, record->dirty.at[i].start, record->dirty.at[i].end, 0);
@@ -173,7 +176,7 @@ static int scan_the_files(struct record *record, const struct record_map *map)
 	if (rc == 0)
 		rc = ranges_subtract(&record->dirty, &whole, &own, map->start, map->end);
 	for (size_t i = first; i < record->dirty.count; i++)
-		record->dirty.at[i].categories = 1;
+		record->dirty.at[i].categories = RANGE_MAYBE_THERE;
 	ranges_deinit(&own);
 	ranges_deinit(&whole);
 	return rc;
@@ -220,14 +223,87 @@ static bool is_later(const struct record_map *map)
 	return map->state != RECORD_UNTRACKED && map->how == RECORD_ANONYMOUS;
 }
 
+/* What `a` or `b` has in [start, end), appended to `out`. */
+static int unite(struct ranges *out, const struct ranges *a, const struct ranges *b, uint64_t start,
+		 uint64_t end)
+{
+	static const struct ranges NOTHING = {0};
+	size_t first = out->count;
+	int rc = ranges_subtract(out, a, &NOTHING, start, end);
+
+	if (rc == 0)
+		rc = ranges_subtract(out, b, &NOTHING, start, end);
+	ranges_join(out, first);
+	return rc;
+}
+
+/* The parts of a mapping, each what one page table covers, whose page table may have gone: the first
+ * page that was there is not there any more.  Kernels differ in what they tell of those. */
+static int lost_tables(struct record *record, const struct record_map *map, struct ranges *out)
+{
+	const struct ranges *before = &record->before;
+	uint64_t next = map->start;
+
+	for (size_t i = ranges_after(before, next); i < before->count; i = ranges_after(before, next)) {
+		uint64_t page = before->at[i].start > next ? before->at[i].start : next;
+		struct page_range found;
+
+		if (page >= map->end)
+			break;
+		next = (page | (TABLE_BYTES - 1)) + 1;
+		int got = pagemap_scan_fd(record->pagemap, &IN_USE, page, page + PAGE_BYTES, &found, 1, NULL);
+		if (got < 0)
+			return got;
+		uint64_t start = page & -TABLE_BYTES;
+		int rc = got ? 0 : ranges_add(out, start > map->start ? start : map->start,
+					      next < map->end ? next : map->end, 0);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+/* The pages that a tracked anonymous mapping has, appended to `found`.
+ *
+ * All that were there before or were written now, and are protected: the kernel finds those that are
+ * not several times faster than those that are there (pagemap_scan_pmd_entry's short way, for the one
+ * category).  Where a page table may have gone it is looked at in full. */
+static int find_protected(struct record *record, const struct record_map *map)
+{
+	static const struct page_scan UNPROTECTED = {.mask = PAGE_WRITTEN};
+	struct ranges all = {0}, rest = {0}, holes = {0}, lost = {0};
+	size_t first = record->found.count;
+	int rc = scan(record, &UNPROTECTED, map->start, map->end, &holes, 0);
+
+	if (rc == 0)
+		rc = lost_tables(record, map, &lost);
+	if (rc == 0)
+		rc = unite(&all, &record->before, &record->dirty, map->start, map->end);
+	if (rc == 0)
+		rc = ranges_subtract(&rest, &all, &lost, map->start, map->end);
+	if (rc == 0)
+		rc = ranges_subtract(&record->found, &rest, &holes, map->start, map->end);
+	for (size_t i = 0; rc == 0 && i < lost.count; i++)
+		rc = scan(record, &NOT_ZERO, lost.at[i].start, lost.at[i].end, &record->found, 0);
+	ranges_join(&record->found, first);
+	ranges_deinit(&all);
+	ranges_deinit(&rest);
+	ranges_deinit(&holes);
+	ranges_deinit(&lost);
+	return rc;
+}
+
 static void *find_present(void *argument)
 {
 	struct record *record = argument;
 
 	for (size_t i = 0; record->later == 0 && i < record->map_count; i++) {
 		const struct record_map *map = &record->maps[i];
-		if (is_later(map))
-			record->later = scan(record, own_of(map), map->start, map->end, &record->found, 0);
+		if (!is_later(map))
+			continue;
+		record->later = map->state == RECORD_TRACKED
+					? find_protected(record, map)
+					: scan(record, &NOT_ZERO, map->start, map->end, &record->found, 0);
 	}
 	return NULL;
 }
@@ -286,7 +362,8 @@ int record_scan(struct record *record, struct record_map *maps, size_t count)
 		struct record_map *map = &maps[i];
 		bool shared = map->how == RECORD_SHARED || map->how == RECORD_SHARED_WHOLE;
 		size_t dirty = record->dirty.count, present = record->present.count;
-		int rc = record->uffd < 0 || shared ? -EPERM : scan_tracked(record, map);
+		bool untracked = record->uffd < 0 || record->read_all || shared;
+		int rc = untracked ? -EPERM : scan_tracked(record, map);
 
 		if (rc == -EPERM || rc == -EINVAL) {
 			record->dirty.count = dirty;

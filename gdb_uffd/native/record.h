@@ -46,14 +46,19 @@ struct record_piece {
 	uint64_t start, end, bytes;
 };
 
+/* Categories of ranges in `dirty`; 0: copied as they are. */
+#define RANGE_COMPARE 1     /* left out where they stayed equal */
+#define RANGE_MAYBE_THERE 2 /* the same; some of the pages may not be there yet */
+
 struct record {
 	int mem, pagemap; /* /proc/PID/mem and pagemap; the caller's */
 	int uffd;         /* -1: nothing is tracked; the caller's */
 	pid_t pid;
 	bool direct;            /* process_vm_readv is allowed */
 	bool scans;             /* PAGEMAP_SCAN is there */
+	bool read_all;          /* in: the kernel may write without its tracking seeing it (VmPin) */
 	uint64_t key;           /* of the hashes: the program cannot forge an equal page */
-	struct ranges dirty;    /* in the last scan; `categories` not 0: compare before copying */
+	struct ranges dirty;    /* in the last scan; `categories`: RANGE_... */
 	struct ranges present;  /* pages that hold something of their own, in the last scan */
 	struct ranges before;   /* `present` of the scan before */
 	struct ranges found;    /* part of `present`, looked for by a thread while pages are copied */

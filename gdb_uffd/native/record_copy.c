@@ -10,7 +10,8 @@
 #include "record.h"
 #include "uffd.h"
 
-#define IOVECS 512 /* of one process_vm_readv; IOV_MAX is 1024 */
+#define IOVECS 1024      /* of one round; IOV_MAX is 1024 */
+#define SPLIT_IOVECS 128 /* fewer are not worth a thread */
 
 /* One page that process_vm_readv does not read: it has no read permission, or cannot be had. */
 static bool read_page(struct record *record, uint64_t page, uint8_t *to)
@@ -18,21 +19,63 @@ static bool read_page(struct record *record, uint64_t page, uint8_t *to)
 	return pread(record->mem, to, PAGE_BYTES, (off_t)page) == (ssize_t)PAGE_BYTES;
 }
 
-/* How many bytes of the iovecs could be read, from the first on. */
-static size_t read_some(struct record *record, uint8_t *to, const struct iovec *from, size_t count)
+struct half {
+	pid_t pid;
+	struct iovec local;
+	const struct iovec *from;
+	size_t count;
+	ssize_t got;
+};
+
+static void *read_half(void *argument)
+{
+	struct half *half = argument;
+
+	half->got = process_vm_readv(half->pid, &half->local, 1, half->from, half->count, 0);
+	if (half->got < 0)
+		half->got = -errno;
+	return NULL;
+}
+
+/* process_vm_readv, by two threads where there is much to read: the process stands still, so that its
+ * CPU is free.  Bytes from the first on that were read, or -errno. */
+static ssize_t read_direct(pid_t pid, uint8_t *to, const struct iovec *from, size_t count)
+{
+	size_t middle = count >= SPLIT_IOVECS ? count / 2 : count, bytes[2] = {0};
+	pthread_t thread;
+
+	for (size_t i = 0; i < count; i++)
+		bytes[i >= middle] += from[i].iov_len;
+	struct half one = {.pid = pid, .local = {to, bytes[0]}, .from = from, .count = middle};
+	struct half two = {.pid = pid, .local = {to + bytes[0], bytes[1]}, .from = from + middle,
+			   .count = count - middle};
+	bool split = two.count && pthread_create(&thread, NULL, read_half, &two) == 0;
+
+	read_half(&one);
+	if (split)
+		pthread_join(thread, NULL);
+	if (one.got < 0 || (size_t)one.got < bytes[0] || !split || two.got < 0)
+		return one.got;
+	return one.got + two.got;
+}
+
+/* How many bytes of the iovecs could be read, from the first on.
+ *
+ * A page that is not there, in memory that the program watches by a userfaultfd of its own, would
+ * make process_vm_readv wait for the program's handler, which stands still; /proc/PID/mem fails. */
+static size_t read_some(struct record *record, uint8_t *to, const struct iovec *from, size_t count,
+			bool there)
 {
 	size_t total = 0;
 
-	if (record->direct) {
-		struct iovec local = {to, 0};
-		for (size_t i = 0; i < count; i++)
-			local.iov_len += from[i].iov_len;
-		ssize_t got = process_vm_readv(record->pid, &local, 1, from, count, 0);
+	if (record->direct && there) {
+		ssize_t got = read_direct(record->pid, to, from, count);
 		if (got >= 0)
 			return (size_t)got / PAGE_BYTES * PAGE_BYTES;
-		if (errno != EPERM && errno != ENOSYS)
+		if (got != -EPERM && got != -ENOSYS && got != -ESRCH)
 			return 0;
-		record->direct = false; /* yama: only the tracer may; the descriptor still can */
+		/* Yama: only the tracer may.  Or the main thread has ended.  The descriptor still can. */
+		record->direct = false;
 	}
 	for (size_t i = 0; i < count; i++) {
 		ssize_t got = pread(record->mem, to + total, from[i].iov_len,
@@ -99,7 +142,8 @@ static void output_add(struct output *out, uint64_t page, bool bytes)
 }
 
 /* The iovecs of what comes next and fits.  Pages that are compared go alone with their like. */
-static size_t gather(struct record *record, struct output *out, struct iovec *from, bool *compare)
+static size_t gather(struct record *record, struct output *out, struct iovec *from, bool *compare,
+		     bool *there)
 {
 	size_t count = 0, bytes = 0, index = record->range_cursor;
 	size_t limit = out->room - out->count < IOVECS ? out->room - out->count : IOVECS;
@@ -113,6 +157,7 @@ static size_t gather(struct record *record, struct output *out, struct iovec *fr
 		if (count && *compare != (range->categories != 0))
 			break;
 		*compare = range->categories != 0;
+		*there = range->categories != RANGE_MAYBE_THERE;
 		if (*compare && len > limit * PAGE_BYTES) /* a piece may come of each */
 			len = limit * PAGE_BYTES;
 		if (len > out->len - out->used - bytes)
@@ -184,13 +229,13 @@ int64_t record_copy(struct record *record, uint8_t *to, size_t len, struct recor
 {
 	struct output out = {.to = to, .len = len, .pieces = pieces, .room = room};
 	struct iovec from[IOVECS];
-	bool compare = false;
+	bool compare = false, there = true;
 
 	while (record->range_cursor < record->dirty.count && !output_full(&out)) {
-		size_t count = gather(record, &out, from, &compare);
+		size_t count = gather(record, &out, from, &compare, &there);
 		if (!count)
 			break;
-		size_t got = read_some(record, to + out.used, from, count);
+		size_t got = read_some(record, to + out.used, from, count, there);
 		if (got) {
 			int rc = take(record, &out, from, count, got, compare);
 			if (rc < 0)

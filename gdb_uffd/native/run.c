@@ -10,8 +10,11 @@
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "notify.h"
+#include "user_memory.h"
 #include "vessel.h"
 
 #ifndef PTRACE_SETSIGMASK
@@ -176,7 +179,9 @@ bool vessel_signal_is_fatal(struct vessel *vessel, int signal)
 
 static int let_go(struct vessel *vessel, int signal)
 {
-	int request = vessel->mode == RESUME_CONTINUE ? PTRACE_CONT : PTRACE_SINGLESTEP;
+	/* A watched object may be written by the kernel: system calls are looked at. */
+	int through = vessel->pager->watch.end ? PTRACE_SYSCALL : PTRACE_CONT;
+	int request = vessel->mode == RESUME_CONTINUE ? through : PTRACE_SINGLESTEP;
 	int rc = engine_about_to_run(vessel->pager);
 
 	if (rc < 0)
@@ -192,8 +197,31 @@ int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uin
 	vessel->range_low = low;
 	vessel->range_high = high;
 	vessel->stop_stale = vessel->stop_sent;
+	vessel->pager->over_limit = vessel->timed_out = false;
 	vessel_share_cpu(vessel);
+	if (signal && vessel->pager->user_mode_only && !vessel_signal_is_fatal(vessel, signal))
+		user_prepare_stack(vessel);
+	if (watch_note_mask(vessel) < 0)
+		return -ESRCH;
 	return let_go(vessel, signal);
+}
+
+int vessel_step_over(struct vessel *vessel, uint64_t address)
+{
+	int status, rc = pager_plant(vessel->pager, address, false);
+
+	if (rc == 0)
+		rc = engine_about_to_run(vessel->pager);
+	if (rc < 0)
+		return fail(&vessel->error, -rc, "taking out a breakpoint");
+	if (ptrace(PTRACE_SINGLESTEP, vessel->pid, NULL, NULL) < 0 || vessel_wait_stop(vessel, &status) < 0)
+		return 0; /* it was killed: whoever resumes it will see */
+	if (status >> 8 == SIGTRAP)
+		return pager_plant(vessel->pager, address, true);
+	/* A fault, or a request to stop: it comes again, and the breakpoint stays out. */
+	if (WSTOPSIG(status) == SIGSTOP)
+		kill(vessel->pid, SIGSTOP);
+	return 0;
 }
 
 static int program_counter(struct vessel *vessel, uint64_t *pc)
@@ -231,6 +259,23 @@ static bool faulted(struct vessel *vessel, struct run *run)
 	return program_counter(vessel, &run->pc) == 0;
 }
 
+/* The pager has stopped the vessel before a write to a watched page. */
+static int watched_write(struct vessel *vessel, struct run *run)
+{
+	int rc = program_counter(vessel, &run->pc);
+
+	if (rc == 0)
+		rc = watch_step(vessel, run);
+	if (rc || vessel->mode == RESUME_CONTINUE)
+		return rc ? rc : let_go(vessel, 0);
+	/* Beside the object.  The step that was asked for is complete. */
+	rc = program_counter(vessel, &run->pc);
+	if (rc < 0 || step_goes_on(vessel, run))
+		return rc < 0 ? rc : let_go(vessel, 0);
+	run->end = RUN_STOPPED;
+	return 1;
+}
+
 /* What a stop means.  1: `run` is filled; 0: it runs again; negative: an error. */
 static int digest(struct vessel *vessel, int status, struct run *run)
 {
@@ -245,7 +290,9 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 		return 1;
 	}
 	if (status >> 8 == (SIGTRAP | PTRACE_EVENT_SECCOMP << 8)) {
-		rc = policy_system_call(vessel, run);
+		unsigned long data = 0;
+		ptrace(PTRACE_GETEVENTMSG, vessel->pid, NULL, &data);
+		rc = policy_traced(vessel, data, run);
 		if (rc < 0)
 			return rc;
 		if (rc == 1) {
@@ -263,18 +310,35 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 				return 1;
 			}
 		}
+		if (vessel->at_exit && vessel->pager->watch.end) {
+			rc = watch_look(vessel, run);
+			if (rc)
+				return rc;
+		}
 		return let_go(vessel, 0);
+	}
+	if (WSTOPSIG(status) == (SIGTRAP | 0x80)) {
+		rc = watch_system_call(vessel, run);
+		return rc ? rc : let_go(vessel, 0);
 	}
 	run->end = RUN_STOPPED;
 	run->signal = WSTOPSIG(status) & 0x7f;
 	if (faulted(vessel, run))
 		return 1;
-	if (run->signal == SIGSTOP && vessel->stop_sent) {
+	if (run->signal == SIGTRAP && watch_mend_mask(vessel) < 0)
+		return -ESRCH;
+	if (run->signal == SIGSTOP && vessel->pager->watch.hit_page)
+		return watched_write(vessel, run);
+	if (run->signal == SIGSTOP && vessel->pager->over_limit) {
+		run->end = RUN_MEMORY;
+	} else if (run->signal == SIGSTOP && vessel->stop_sent) {
 		bool stale = vessel->stop_stale;
 		vessel->stop_sent = vessel->stop_stale = false;
 		if (stale)
 			return let_go(vessel, 0);
 		run->interrupted = true;
+		if (vessel->timed_out)
+			run->end = RUN_TIMEOUT;
 	}
 	if (program_counter(vessel, &run->pc) < 0)
 		return -ESRCH;
@@ -282,8 +346,10 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 		memset(run->siginfo, 0, sizeof(run->siginfo));
 	const siginfo_t *info = (const siginfo_t *)run->siginfo;
 	run->stepped = run->signal == SIGTRAP && info->si_code == TRAP_TRACE;
-	if (run->stepped && step_goes_on(vessel, run))
-		return let_go(vessel, 0);
+	if (run->stepped && step_goes_on(vessel, run)) {
+		rc = watch_look(vessel, run);
+		return rc ? rc : let_go(vessel, 0);
+	}
 	return 1;
 }
 
@@ -307,9 +373,54 @@ static int listen_for_stops(sigset_t *inside, sigset_t *before, struct sigaction
 	return sigaction(SIGCHLD, &action, old) < 0 ? -errno : 0;
 }
 
+#define OUTPUT_NOW (64u << 10)    /* bytes that are shown at once */
+#define OUTPUT_WAIT_NS 20000000ul /* ... and how long fewer may wait for more */
+
+static uint64_t clock_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Until when to sleep: output that waits, the deadline.  `limit` out; NULL: for ever.  True when
+ * there is output to be shown now. */
+static bool time_limit(struct vessel *vessel, struct timespec *limit, struct timespec **used)
+{
+	uint64_t until = UINT64_MAX;
+
+	*used = NULL;
+	if (!vessel->out_len && !vessel->deadline_ns)
+		return false;
+	uint64_t now = clock_ns();
+	if (vessel->out_len) {
+		if (!vessel->out_since_ns)
+			vessel->out_since_ns = now;
+		until = vessel->out_since_ns + OUTPUT_WAIT_NS;
+		if (vessel->out_len >= OUTPUT_NOW || until <= now)
+			return true;
+	}
+	if (vessel->deadline_ns && !vessel->timed_out) {
+		if (vessel->deadline_ns <= now) {
+			vessel->timed_out = true;
+			vessel_interrupt(vessel);
+		} else if (vessel->deadline_ns < until) {
+			until = vessel->deadline_ns;
+		}
+	}
+	if (until == UINT64_MAX)
+		return false;
+	*limit = (struct timespec){(time_t)((until - now) / 1000000000u), (long)((until - now) % 1000000000u)};
+	*used = limit;
+	return false;
+}
+
 static int wait_inside(struct vessel *vessel, int control_fd, struct run *run, const sigset_t *inside)
 {
-	struct pollfd fds[2] = {{vessel->output_fd, POLLIN, 0}, {control_fd, POLLIN, 0}};
+	struct pollfd fds[3] = {
+		{control_fd, POLLIN, 0}, {vessel->output_fd, POLLIN, 0}, {vessel->listener, POLLIN, 0}};
+	struct timespec limit, *used;
 	int status;
 
 	for (;;) {
@@ -322,22 +433,34 @@ static int wait_inside(struct vessel *vessel, int control_fd, struct run *run, c
 				return rc < 0 ? rc : 0;
 			continue;
 		}
-		int ready = ppoll(fds, control_fd >= 0 ? 2 : 1, NULL, inside);
+	sleep:
+		if (time_limit(vessel, &limit, &used)) {
+			run->end = RUN_OUTPUT;
+			return 0;
+		}
+		int ready = ppoll(fds, 3, used, inside);
 		if (ready < 0) {
 			if (errno == EINTR)
 				continue;
 			return fail(&vessel->error, errno, "ppoll");
 		}
-		if (fds[1].revents) {
+		if (fds[0].revents) {
 			run->end = RUN_CONTROL;
 			return 0;
 		}
-		if (fds[0].revents & POLLIN) {
+		if (fds[1].revents & POLLIN) {
 			run->end = RUN_OUTPUT;
 			return 0;
 		}
-		if (fds[0].revents) /* the write ends are closed: nothing more to come */
-			fds[0].fd = -1;
+		if (fds[1].revents) /* the write ends are closed: nothing more to come */
+			fds[1].fd = -1;
+		if (fds[2].revents & POLLIN) {
+			/* The vessel was asleep until now: there is no stop to look for. */
+			notify_serve(vessel);
+			goto sleep;
+		}
+		if (fds[2].revents)
+			fds[2].fd = -1;
 	}
 }
 

@@ -18,8 +18,7 @@ void changes_deinit(struct changes *changes)
 	*changes = (struct changes){0};
 }
 
-/* The page as it is now, wherever it lies. */
-static int page_now(struct pager *pager, const struct written *w, uint8_t *to)
+int transaction_page_now(struct pager *pager, const struct written *w, uint8_t *to)
 {
 	const struct region *region = regions_find(&pager->regions, w->page);
 	struct page_slot *slot = pages_find(&pager->pages, w->page);
@@ -30,6 +29,7 @@ static int page_now(struct pager *pager, const struct written *w, uint8_t *to)
 		return pager_vessel_page(pager, w->page, to);
 	if (w->overlay) {
 		memcpy(to, w->overlay, PAGE_BYTES);
+		pager_mask_breakpoints(pager, w->page, to, PAGE_BYTES);
 		return 0;
 	}
 	return pager_source_page(&pager->regions, w->page, to);
@@ -91,7 +91,7 @@ static int collect(struct pager *pager, bool all, struct changes *changes)
 		struct written *w = &pager->pages.written[i];
 		if (all ? !w->dirty : !w->in_tx || !w->writers)
 			continue;
-		rc = page_now(pager, w, after);
+		rc = transaction_page_now(pager, w, after);
 		if (rc == -ENOENT) /* unmapped meanwhile */
 			continue;
 		if (rc == 0 && all)
@@ -134,6 +134,48 @@ int transaction_collect(struct pager *pager, struct changes *changes)
 int transaction_collect_all(struct pager *pager, struct changes *changes)
 {
 	return collect(pager, true, changes);
+}
+
+bool transaction_program_wrote(const struct pager *pager, uint64_t page)
+{
+	const struct written *w = pages_written(&pager->pages, page);
+
+	return w && w->in_tx && (w->writers & WRITER_PROGRAM);
+}
+
+static const struct change *next_by(const struct changes *changes, size_t *i, int writers)
+{
+	while (*i < changes->count && !(changes->at[*i].writers & writers))
+		++*i;
+	return *i < changes->count ? &changes->at[*i] : NULL;
+}
+
+static bool same_outcome(const struct change *left, const struct change *right)
+{
+	if (left->bytes_changed != right->bytes_changed)
+		return false;
+	return !left->after || !right->after || memcmp(left->after, right->after, PAGE_BYTES) == 0;
+}
+
+size_t changes_differ(const struct changes *left, const struct changes *right, int writers,
+		      uint64_t *first)
+{
+	size_t i = 0, j = 0, count = 0;
+
+	for (;;) {
+		const struct change *a = next_by(left, &i, writers), *b = next_by(right, &j, writers);
+		if (!a && !b)
+			return count;
+		bool both = a && b && a->page == b->page;
+		uint64_t page = a && (!b || a->page <= b->page) ? a->page : b->page;
+		if (!both || !same_outcome(a, b)) {
+			if (!count)
+				*first = page;
+			count++;
+		}
+		i += a && a->page == page;
+		j += b && b->page == page;
+	}
 }
 
 static int arm(struct pager *pager, struct written *w)
@@ -194,7 +236,7 @@ int transaction_end_malloc(struct pager *pager)
 			continue;
 		if (!w->after_malloc && !(w->after_malloc = malloc(PAGE_BYTES)))
 			return -ENOMEM;
-		rc = page_now(pager, w, w->after_malloc);
+		rc = transaction_page_now(pager, w, w->after_malloc);
 		if (rc == -ENOENT)
 			rc = 0;
 	}
@@ -224,10 +266,21 @@ static int restore(struct pager *pager, struct written *w)
 	return arm(pager, w);
 }
 
+/* gdb wrote to a page that was never fed. */
+static void restore_unfed(struct written *w)
+{
+	if (w->was_dirty && w->before && w->overlay) {
+		memcpy(w->overlay, w->before, PAGE_BYTES);
+	} else if (!w->was_dirty) {
+		free(w->overlay);
+		w->overlay = NULL;
+	}
+}
+
 static int save_overlay(struct pager *pager, struct written *w, bool from_before)
 {
 	uint8_t now[PAGE_BYTES];
-	int rc = from_before ? page_before(pager, w, now) : page_now(pager, w, now);
+	int rc = from_before ? page_before(pager, w, now) : transaction_page_now(pager, w, now);
 
 	if (rc == -ENOENT)
 		return 0;
@@ -302,6 +355,8 @@ int transaction_discard(struct pager *pager, bool rebuild)
 		int rc = slot->present ? restore(pager, w) : 0;
 		if (rc < 0)
 			return rc;
+		if (!slot->present)
+			restore_unfed(w);
 		w->dirty = w->was_dirty;
 		close_written(w, false);
 	}

@@ -31,16 +31,26 @@ int transaction_collect(struct pager *pager, struct changes *changes);
 /* Everything that differs from the snapshot. */
 int transaction_collect_all(struct pager *pager, struct changes *changes);
 
+/* The page as it is now, wherever it lies.  -ENOENT: not mapped any more. */
+int transaction_page_now(struct pager *pager, const struct written *w, uint8_t *to);
+
 /* Between the calls of one transaction: so that the next call's first write is seen as its own. */
 int transaction_rearm(struct pager *pager);
 /* gdb's own call of malloc is over: what the program changes on its pages counts from here. */
 int transaction_end_malloc(struct pager *pager);
 int transaction_commit(struct pager *pager);
+/* Whether the program itself wrote that page in the open transaction. */
+bool transaction_program_wrote(const struct pager *pager, uint64_t page);
 /* 0: undone in place.  1: the layout had changed, or `rebuild`: the vessel must be destroyed, the
  * next one will be fed with what was kept before. */
 int transaction_discard(struct pager *pager, bool rebuild);
 /* Back to the snapshot; no vessel lives. */
 int transaction_reset(struct pager *pager);
+
+/* Pages that only one of the two lists has as written by one of `writers`, or that it left with
+ * other bytes; `first` out: the lowest of them.  Pages without images are taken as equal. */
+size_t changes_differ(const struct changes *left, const struct changes *right, int writers,
+		      uint64_t *first);
 
 /* How many of the bytes differ. */
 uint32_t count_changed(const uint8_t *before, const uint8_t *after, size_t len);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -26,9 +27,15 @@
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
+#ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+#define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
+#endif
+#ifndef CLOSE_RANGE_CLOEXEC
+#define CLOSE_RANGE_CLOEXEC 4
+#endif
 #define USER_END 0x7ffffffff000ul /* TASK_SIZE_MAX of x86-64 with four-level paging */
 /* Runs in the parent's memory (vfork): system calls only. */
-static void __attribute__((noreturn)) child(int image, int null_fd, int out_fd)
+static void __attribute__((noreturn)) child(int image, int null_fd, int out_fd, const char *cwd)
 {
 	static char *const argv[] = {(char *)"vessel", NULL}, *const envp[] = {NULL};
 	struct rlimit none = {0, 0};
@@ -41,8 +48,17 @@ static void __attribute__((noreturn)) child(int image, int null_fd, int out_fd)
 	signal(SIGXFSZ, SIG_DFL);
 	/* Same addresses for the same mmap calls, each time a call is repeated. */
 	personality(ADDR_NO_RANDOMIZE);
-	if (dup2(null_fd, 0) < 0 || dup2(out_fd, 1) < 0 || dup2(out_fd, 2) < 0)
-		_exit(126);
+	if (out_fd >= 0) {
+		if (dup2(null_fd, 0) < 0 || dup2(out_fd, 1) < 0 || dup2(out_fd, 2) < 0)
+			_exit(126);
+		if (chdir(cwd) < 0 && chdir("/") < 0)
+			_exit(126);
+	} else {
+		/* It has no descriptor at all: those of the program lie in the server. */
+		for (int fd = 0; fd < 3; fd++)
+			close(fd);
+	}
+	syscall(SYS_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC);
 	if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
 		_exit(125);
 	syscall(SYS_execveat, image, "", argv, envp, AT_EMPTY_PATH);
@@ -65,32 +81,42 @@ int vessel_wait_stop(struct vessel *vessel, int *status)
 	}
 }
 
+/* Its stdin is empty, its stdout and stderr a pipe to us: with `syscalls all` only. */
+static int make_pipe(struct vessel *vessel, int pipes[2])
+{
+	if (pipe2(pipes, O_CLOEXEC) < 0)
+		return fail(&vessel->error, errno, "pipe for the program's output");
+	fcntl(pipes[0], F_SETFL, O_NONBLOCK);
+	return 0;
+}
+
 static int spawn(struct vessel *vessel, int image)
 {
-	int pipes[2], status = 0;
+	int pipes[2] = {-1, -1}, status = 0;
 	sigset_t all, old;
 	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	if (null_fd < 0)
 		return fail(&vessel->error, errno, "/dev/null");
-	if (pipe2(pipes, O_CLOEXEC) < 0) {
+	if (vessel->policy.level == LEVEL_ALL && make_pipe(vessel, pipes) < 0) {
 		close(null_fd);
-		return fail(&vessel->error, errno, "pipe for the program's output");
+		return -EMFILE;
 	}
-	fcntl(pipes[0], F_SETFL, O_NONBLOCK);
 	/* The child must not run the parent's handlers in the parent's memory; and what it blocks
 	 * at exec it inherits, so it unblocks nothing here: the recorded mask is set later. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
 	pid_t pid = vfork();
 	if (pid == 0)
-		child(image, null_fd, pipes[1]);
+		child(image, null_fd, pipes[1], vessel->record.cwd);
 	int failed = errno;
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	close(null_fd);
-	close(pipes[1]);
+	if (pipes[1] >= 0)
+		close(pipes[1]);
 	if (pid < 0) {
-		close(pipes[0]);
+		if (pipes[0] >= 0)
+			close(pipes[0]);
 		return fail(&vessel->error, failed, "vfork");
 	}
 	vessel->pid = pid;
@@ -123,12 +149,17 @@ static bool same_mapping(const struct region *left, const struct region *right)
 #define UFFD_CALLS 3
 #define PLAN_FIXED (3 + UFFD_CALLS)
 
-/* One way to a userfaultfd (uffd.h): three calls, of which the second gives the descriptor.  The
- * vessel has no other descriptor than 0 to 2, so the device gets number 3.  (poll(2) works on a
- * non-blocking userfaultfd only.) */
+/* The vessel has no descriptor from this one on. */
+static uint64_t first_descriptor(const struct vessel *vessel)
+{
+	return vessel->policy.level == LEVEL_ALL ? 3 : 0;
+}
+
+/* One way to a userfaultfd (uffd.h): three calls, of which the second gives the descriptor.  (poll(2)
+ * works on a non-blocking userfaultfd only.) */
 static void uffd_calls(const struct vessel *vessel, int way, struct gate_call *calls)
 {
-	const uint64_t flags = O_CLOEXEC | O_NONBLOCK, device = 3;
+	const uint64_t flags = O_CLOEXEC | O_NONBLOCK, device = first_descriptor(vessel);
 
 	if (way == UFFD_DEVICE) {
 		calls[0] = call6(SYS_openat, (uint64_t)AT_FDCWD, vessel->gate + GATE_DEVICE_AT,
@@ -151,7 +182,7 @@ static size_t plan(const struct vessel *vessel, struct gate_call *calls)
 	/* Everything that exec made, but the gate; and what the server itself was started with. */
 	calls[count++] = call6(SYS_munmap, PAGE_BYTES, vessel->gate - PAGE_BYTES, 0, 0, 0);
 	calls[count++] = call6(SYS_munmap, gate_end, USER_END - gate_end, 0, 0, 0);
-	calls[count++] = call6(SYS_close_range, 3, ~0u, 0, 0, 0);
+	calls[count++] = call6(SYS_close_range, first_descriptor(vessel), ~0u, 0, 0, 0);
 	uffd_calls(vessel, vessel->how, calls + count);
 	count += UFFD_CALLS;
 	for (size_t i = 0, j; i < regions->count; i = j) {
@@ -168,20 +199,48 @@ static size_t plan(const struct vessel *vessel, struct gate_call *calls)
 	return count;
 }
 
-/* The way that was chosen may be closed to the vessel: then the others, in their order. */
-static int64_t other_way(struct vessel *vessel, int64_t number)
+/* The listener for notifications comes to us, and to us alone. */
+static int take_listener(struct vessel *vessel, int64_t number)
 {
-	struct gate_call calls[UFFD_CALLS + 1];
+	struct gate_call calls[2] = {call6(SYS_close, (uint64_t)number, 0, 0, 0, 0), {.nr = -1}};
 
-	for (int way = 0; way < UFFD_WAYS && number < 0; way++) {
-		uffd_calls(vessel, way, calls);
-		int rc = vessel_batch(vessel, calls, UFFD_CALLS);
-		if (rc < 0)
-			return rc;
-		number = calls[1].result;
-		vessel->how = way;
+	vessel->listener = (int)syscall(SYS_pidfd_getfd, vessel->pidfd, (int)number, 0);
+	if (vessel->listener < 0)
+		return fail(&vessel->error, errno, "pidfd_getfd");
+	int rc = gate_copy(vessel, calls, sizeof(calls), true);
+	return rc < 0 ? rc : gate_run(vessel, vessel->policy.rules[SYS_close].action != POLICY_RUN);
+}
+
+/* Out of the program's reach for good: no descriptor of ours, no capability, the filter. */
+static int shut_in(struct vessel *vessel, int64_t number, bool notify)
+{
+	uint64_t flags = notify ? SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV : 0;
+	struct gate_call calls[6] = {
+		call6(SYS_close, (uint64_t)number, 0, 0, 0, 0),
+		call6(SYS_prctl, PR_SET_NAME, vessel->gate + GATE_NAME_AT, 0, 0, 0),
+		call6(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+		call6(SYS_capset, vessel->gate + GATE_NOTHING_AT, vessel->gate + GATE_NOTHING_AT + 8, 0, 0, 0),
+		call6(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, vessel->gate + GATE_FILTER_AT, 0, 0),
+	};
+	int rc = vessel_batch(vessel, calls, 5);
+
+	if (rc == 0 && calls[4].result == -EINVAL && notify) { /* WAIT_KILLABLE_RECV: Linux 5.19 */
+		calls[0] = calls[4];
+		calls[0].args[1] = SECCOMP_FILTER_FLAG_NEW_LISTENER;
+		rc = vessel_batch(vessel, calls, 1);
+		calls[4] = calls[0];
 	}
-	return number;
+	if (rc < 0)
+		return rc;
+	if (calls[3].result < 0)
+		return fail(&vessel->error, (int)-calls[3].result, "dropping capabilities");
+	if (calls[4].result < 0) {
+		/* One is in use further out (a container's): without, then. */
+		vessel->no_listener = vessel->other_way = notify;
+		return fail(&vessel->error, (int)-calls[4].result, "seccomp filter");
+	}
+	rc = notify ? take_listener(vessel, calls[4].result) : 0;
+	return rc < 0 ? rc : gate_close(vessel);
 }
 
 static int take_uffd(struct vessel *vessel, int64_t number)
@@ -189,8 +248,11 @@ static int take_uffd(struct vessel *vessel, int64_t number)
 	const struct engine *engine = &vessel->pager->engine;
 	uint64_t features = 0, lacking = 0;
 
-	if (number < 0)
-		number = other_way(vessel, number);
+	if (number < 0 && vessel->how + 1 < UFFD_WAYS) {
+		/* What was open to us may be closed to the vessel. */
+		vessel->pager->engine.offer.way = vessel->how + 1;
+		vessel->other_way = true;
+	}
 	if (number < 0)
 		return fail(&vessel->error, (int)-number,
 			    "userfaultfd is forbidden here: as root, sysctl vm.unprivileged_userfaultfd=1, "
@@ -208,20 +270,6 @@ static int take_uffd(struct vessel *vessel, int64_t number)
 		close(uffd);
 		return fail(&vessel->error, -rc, "this kernel's userfaultfd lacks what the engine needs "
 						 "(features %#lx)", lacking);
-	}
-	/* The program must find its own descriptor numbers, and no way to the pager. */
-	struct gate_call calls[5] = {
-		call6(SYS_close, (uint64_t)number, 0, 0, 0, 0),
-		call6(SYS_prctl, PR_SET_NAME, vessel->gate + GATE_NAME_AT, 0, 0, 0),
-		call6(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
-		call6(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, vessel->gate + GATE_FILTER_AT, 0, 0),
-	};
-	rc = vessel_batch(vessel, calls, 4);
-	if (rc == 0 && calls[3].result < 0)
-		rc = fail(&vessel->error, (int)-calls[3].result, "seccomp filter");
-	if (rc < 0) {
-		close(uffd);
-		return rc;
 	}
 	return uffd;
 }
@@ -254,23 +302,27 @@ static int build(struct vessel *vessel, struct gate_call *calls)
 	size_t count = plan(vessel, calls);
 
 	calls[count].nr = -1;
-	int image = gate_image(vessel, calls, count + 1);
+	bool notify = !vessel->no_listener;
+	int image = gate_image(vessel, calls, count + 1, notify);
 	if (image < 0)
 		return image;
 	int rc = spawn(vessel, image);
 	close(image);
 	if (rc == 0)
-		rc = gate_run(vessel);
+		rc = gate_run(vessel, false);
 	if (rc == 0)
 		rc = gate_copy(vessel, calls, count * sizeof(*calls), false);
 	if (rc == 0)
 		rc = check_plan(vessel, calls, count, -1);
 	if (rc < 0)
 		return rc;
-	int uffd = take_uffd(vessel, calls[PLAN_FIXED - 2].result);
+	int64_t uffd_number = calls[PLAN_FIXED - 2].result;
+	int uffd = take_uffd(vessel, uffd_number);
 	if (uffd < 0)
 		return uffd;
 	rc = check_plan(vessel, calls, count, uffd);
+	if (rc == 0)
+		rc = shut_in(vessel, uffd_number, notify);
 	if (rc < 0) {
 		close(uffd);
 		return rc;
@@ -280,7 +332,9 @@ static int build(struct vessel *vessel, struct gate_call *calls)
 
 void vessel_init(struct vessel *vessel)
 {
-	*vessel = (struct vessel){.pidfd = -1, .output_fd = -1, .cpu = -1};
+	*vessel = (struct vessel){.pidfd = -1, .output_fd = -1, .listener = -1, .cpu = -1};
+	desk_init(&vessel->desk, &vessel->record);
+	desk_init(&vessel->past, &vessel->record);
 }
 
 int vessel_create(struct vessel *vessel, struct pager *pager)
@@ -291,11 +345,16 @@ int vessel_create(struct vessel *vessel, struct pager *pager)
 
 	vessel->pager = pager;
 	vessel->pid = 0;
-	vessel->pidfd = vessel->output_fd = -1;
+	vessel->pidfd = vessel->output_fd = vessel->listener = -1;
 	vessel->cpu = -1;
 	if (!pager->engine.offer.known)
 		uffd_negotiate(&pager->engine.offer);
 	vessel->how = pager->engine.offer.way < 0 ? UFFD_DEVICE : pager->engine.offer.way;
+	vessel->other_way = false;
+	vessel->alternate_size = 0;
+	vessel->timed_out = false;
+	pager->over_limit = false;
+	pager->user_mode_only = vessel->how == UFFD_USER_MODE;
 	vessel->stop_sent = vessel->stop_stale = vessel->kernel_changed = false;
 	if (!calls)
 		return fail(&vessel->error, ENOMEM, "gate table");
@@ -309,6 +368,8 @@ int vessel_create(struct vessel *vessel, struct pager *pager)
 		struct error error = vessel->error;
 		vessel_destroy(vessel);
 		vessel->error = error;
+		if (vessel->other_way)
+			return vessel_create(vessel, pager);
 	}
 	return rc;
 }
@@ -329,5 +390,7 @@ void vessel_destroy(struct vessel *vessel)
 		close(vessel->pidfd);
 	if (vessel->output_fd >= 0)
 		close(vessel->output_fd);
-	vessel->pidfd = vessel->output_fd = -1;
+	if (vessel->listener >= 0)
+		close(vessel->listener);
+	vessel->pidfd = vessel->output_fd = vessel->listener = -1;
 }

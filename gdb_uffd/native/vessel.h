@@ -8,8 +8,10 @@
 #include <sys/types.h>
 #include <sys/user.h>
 
+#include "desk.h"
 #include "error.h"
 #include "pager.h"
+#include "policy.h"
 
 /* One entry of the gate's table: number, six arguments, result; run by a loop in the vessel. */
 struct gate_call {
@@ -18,12 +20,22 @@ struct gate_call {
 	int64_t result;
 };
 
-#define REFUSED_MAX 64
+#define PASSED_MAX 16
 
-struct refused {
-	int64_t nr;
-	uint64_t args[6];
-	int error; /* the errno that the program saw */
+/* A lock that the program went through although somebody holds it (`threads ignore-locks`). */
+struct passed {
+	uint64_t address;
+	uint32_t value; /* the futex */
+	int32_t owner;  /* TID of the recorded thread that holds it; 0: not known */
+	uint32_t times;
+};
+
+#define OPENED_NAMES_MAX 32
+
+struct opened_name {
+	uint16_t nr, len;
+	bool cut;
+	uint8_t bytes[REFUSED_BYTES];
 };
 
 enum run_end {
@@ -32,8 +44,11 @@ enum run_end {
 	RUN_OUTPUT = 2,  /* the output pipe is readable; the vessel runs on */
 	RUN_EXITING = 3, /* about to exit with `status`; stands before that system call */
 	RUN_GONE = 4,    /* the process is gone: `status` as waitpid(2) has it */
-	RUN_KILLING = 6, /* about to send itself SIGKILL; stands before that system call */
-	RUN_WAITING = 5, /* about to wait for ever on the futex at `address`; stands before the call */
+	RUN_KILLING = 6, /* about to send itself SIGKILL or SIGSTOP (`signal`); stands before that call */
+	RUN_WAITING = 5, /* about to wait for ever in `call` (of a futex: `address`); stands before it */
+	RUN_TIMEOUT = 7, /* vessel->deadline_ns has passed */
+	RUN_MEMORY = 8,  /* about to touch one more page than pager->limit allows */
+	RUN_WATCH = 16, /* the watched object was written: `low` to `high`, by `call` or at `pc` */
 };
 
 struct run {
@@ -43,7 +58,9 @@ struct run {
 	bool interrupted; /* the SIGSTOP of vessel_interrupt */
 	bool stepped; /* a single step (or range step) completed */
 	uint64_t pc;
-	uint64_t address; /* of the futex */
+	uint64_t address; /* of the futex; of the watched write */
+	uint64_t low, high; /* what it changed, half-open; 0, 0: it wrote what was there */
+	int64_t call; /* the system call that wrote it (-1: an instruction), or that would wait */
 	uint8_t siginfo[128];
 };
 
@@ -52,7 +69,8 @@ enum resume { RESUME_CONTINUE = 0, RESUME_STEP = 1, RESUME_RANGE = 2 };
 struct vessel {
 	pid_t pid;
 	int pidfd;
-	int output_fd; /* read end of the vessel's stdout and stderr */
+	int output_fd; /* read end of the vessel's stdout and stderr; -1: the server answers write(2) */
+	int listener;  /* seccomp user notifications; -1: ptrace events instead */
 	int how;       /* enum uffd_way */
 	uint64_t gate, gate_bytes;
 	struct pager *pager;
@@ -60,15 +78,42 @@ struct vessel {
 	int cpu; /* the CPU that vessel, pager and tracer share while it runs */
 	cpu_set_t allowed; /* the tracer's own CPUs, between runs */
 
-	pid_t recorded_pid, recorded_tid; /* who it impersonates */
-	uint64_t brk_start, brk_now;      /* the recorded heap; 0: none known */
+	struct policy policy; /* its rules are those of the filter: set them before vessel_create */
+	struct identity record; /* who it impersonates */
+	struct desk desk, saved; /* `saved`: as at the transaction's beginning */
+	struct desk past; /* as before the last run, with descriptors of its own */
+	bool in_transaction;
+	uint64_t brk_start, brk_now; /* the recorded heap; 0: none known */
 
+	/* What the transaction's report tells. */
 	struct refused refused[REFUSED_MAX];
-	uint32_t refused_count; /* may exceed REFUSED_MAX */
+	uint32_t refused_count, refused_more; /* more: beyond REFUSED_MAX different ones */
+	uint32_t granted[RULES];              /* how often each call was granted, but the untouched ones */
+	uint16_t granted_order[RULES];        /* numbers, in the order of their first time */
+	uint32_t granted_count;
+	struct opened_name opened[OPENED_NAMES_MAX];
+	uint32_t opened_count; /* may exceed OPENED_NAMES_MAX */
+	const int32_t *tids; /* of the recorded threads */
+	uint32_t tid_count;
+	struct passed passed[PASSED_MAX];
+	uint32_t passed_count;
+
+	uint8_t *out; /* what it printed, until vessel_take_output */
+	size_t out_len, out_room;
+	uint64_t out_since_ns; /* CLOCK_MONOTONIC; 0: nothing waits */
+	uint64_t deadline_ns;  /* CLOCK_MONOTONIC; 0: none */
+	uint64_t alternate_stack, alternate_size; /* sigaltstack(2) */
+
+	/* Stands in for a file of /proc/self: a descriptor, or -1. */
+	int (*own_file)(void *context, const char *name);
+	void *own_context;
 
 	int mode; /* enum resume of the resume under way */
 	uint64_t range_low, range_high;
 	bool kernel_changed;   /* a call of this transaction left something in the kernel */
+	bool no_listener;      /* the kernel gave none: ptrace events instead */
+	bool other_way;        /* the last attempt failed at something that can be done otherwise */
+	bool timed_out;        /* ... because of the deadline */
 	bool stop_sent;        /* our SIGSTOP is on its way */
 	bool stop_stale;       /* ... but asked for in an earlier run, which ended otherwise */
 	bool hardware;         /* debug registers are in use: a range step looks at DR6 */
@@ -80,6 +125,8 @@ void vessel_init(struct vessel *vessel);
 /* Spawns the vessel and maps pager->regions in it.  On failure nothing is left. */
 int vessel_create(struct vessel *vessel, struct pager *pager);
 void vessel_destroy(struct vessel *vessel);
+/* Frees what is kept from one process to the next; no process lives. */
+void vessel_deinit(struct vessel *vessel);
 
 int vessel_get_registers(struct vessel *vessel, struct user_regs_struct *regs);
 int vessel_set_registers(struct vessel *vessel, const struct user_regs_struct *regs);
@@ -97,8 +144,23 @@ int vessel_get_debug_register(struct vessel *vessel, int number, uint64_t *value
 /* Lets it run; then vessel_wait until it ends with something else than CONTROL or OUTPUT. */
 int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64_t high);
 int vessel_wait(struct vessel *vessel, int control_fd, struct run *run);
+/* Makes the instruction beneath the planted breakpoint at `address`, before which it stands. */
+int vessel_step_over(struct vessel *vessel, uint64_t address);
 /* Asks for a stop: SIGSTOP, reported once as RUN_STOPPED with that signal. */
 int vessel_interrupt(struct vessel *vessel);
+
+/* Between a transaction's beginning and its end; `keep`: what it did to its descriptors and clock. */
+void vessel_begin(struct vessel *vessel);
+void vessel_end(struct vessel *vessel, bool keep);
+/* Descriptors and clock as in the record. */
+void vessel_forget_desk(struct vessel *vessel);
+/* Before the end of a transaction: how the desk was before it, to be gone back to by another vessel. */
+void vessel_note_past(struct vessel *vessel);
+void vessel_copy_past(struct vessel *vessel, const struct vessel *other);
+/* ... as it is now. */
+void vessel_copy_desk(struct vessel *vessel, const struct vessel *other);
+/* Moves at most `room` bytes of what was printed; returns how many. */
+size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
 
 /* Whether the signal's disposition in the vessel ends the process (no handler, not ignored). */
 bool vessel_signal_is_fatal(struct vessel *vessel, int signal);
@@ -108,13 +170,8 @@ void vessel_share_cpu(struct vessel *vessel);
 void vessel_leave_cpu(struct vessel *vessel);
 int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count);
 int vessel_wait_stop(struct vessel *vessel, int *status);
-/* Decides about the system call the vessel stands before.  1: it goes no further, `run` says why. */
-int policy_system_call(struct vessel *vessel, struct run *run);
-/* The call is not made; the program sees `result`. */
-int policy_skip(struct vessel *vessel, struct user_regs_struct *regs, int64_t result);
-/* The program sees `error`; the report names the call. */
-int policy_refuse(struct vessel *vessel, struct user_regs_struct *regs, int error);
-struct sock_fprog;
-size_t policy_filter(struct sock_fprog *program, size_t room);
+const struct desk *vessel_saved_desk(const struct vessel *vessel); /* NULL: no transaction is open */
+void vessel_note_granted(struct vessel *vessel, uint64_t nr);
+void vessel_note_opened(struct vessel *vessel, const struct system_call *call, uint64_t path);
 
 #endif

@@ -207,10 +207,22 @@ class Target:
     def scan(self) -> None:
         """Find what changed; what is written from now on counts for the next scan.  Gone."""
         layout = self.layout()
+        self._record.read_all = self._pinned()
         rc = lib.record_scan(self._record, layout.table, len(layout.lines))
         if rc < 0 and not self._text_again():
             raise Gone("the program has ended")
         check(rc, self._record.error, "scanning")
+
+    def _pinned(self) -> bool:
+        """Whether memory is pinned: what a device or io_uring writes into it goes past the page
+        tables, where writes are tracked."""
+        try:
+            with open(f"/proc/{self.pid}/status", "rb") as file:
+                text = file.read()
+        except OSError:
+            return False
+        at = text.find(b"VmPin:")
+        return at >= 0 and int(text[at + 6 :].split(None, 1)[0]) != 0
 
     def _text_again(self) -> bool:
         os.lseek(self._maps, 0, os.SEEK_SET)

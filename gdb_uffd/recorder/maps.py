@@ -19,6 +19,9 @@ FRESH: int = lib.RECORD_FRESH
 
 DEVICE = "a device's memory, which is not read"
 NO_VVAR = "[vvar]: the kernel's clock pages are never recorded"
+LARGE_SHARED = (
+    "shared memory of more than 16 MiB: only what the process had touched itself was recorded"
+)
 WHOLE_SHARED_BYTES = 16 << 20
 """A shared mapping up to this size is read whole: pages that the process has not touched yet
 may hold what others wrote."""
@@ -80,7 +83,7 @@ class Line:
 def parse(text: bytes) -> List[Line]:
     """The lines of proc_pid_maps(5), sorted; [vsyscall] is left out: it is no user memory."""
     lines = []
-    for raw in text.splitlines():
+    for raw in text.split(b"\n"):
         match = _LINE.fullmatch(raw)
         if match is None:
             continue
@@ -129,13 +132,23 @@ def mappings(lines: Sequence[Line]) -> List[Mapping]:
     out: List[Mapping] = []
     last: Optional[Line] = None
     for line in lines:
-        reason = DEVICE if line.of_device else NO_VVAR if line.name.startswith("[vvar") else ""
+        reason = _why_left_out(line)
         if last is not None and _continues(last, line):
             out[-1] = Mapping(out[-1].start, line.end, line.prot, line.name, out[-1].offset, reason)
         else:
             out.append(Mapping(line.start, line.end, line.prot, line.name, line.offset, reason))
         last = line
     return out
+
+
+def _why_left_out(line: Line) -> str:
+    """Why pages of it that are not recorded cannot be had; "" where they are zeros or a file's."""
+    if line.of_device:
+        return DEVICE
+    if line.name.startswith("[vvar"):
+        return NO_VVAR
+    # Others write to it, too: what its file holds later is not what was there.
+    return LARGE_SHARED if line.shared and how(line, False) == SHARED else ""
 
 
 def _continues(last: Line, line: Line) -> bool:

@@ -14,7 +14,7 @@ from typing import List
 
 VARIABLE = "GDB_UFFD_PROGRAM"
 """Environment variable: number of a descriptor with {"environ": {...}, "fds": [0's, 1's, 2's],
-"group": process group, "ignored": [signals]}, rewound before it is read."""
+"close": [others], "group": process group, "ignored": [signals]}, rewound before it is read."""
 
 
 def main(arguments: List[str]) -> int:
@@ -24,7 +24,7 @@ def main(arguments: List[str]) -> int:
     os.close(descriptor)
     for number, fd in enumerate(plan["fds"]):
         os.dup2(fd, number)
-    for fd in plan["fds"]:
+    for fd in [*plan["fds"], *plan["close"]]:  # gdb's own for us, which it lets through
         os.close(fd)
     try:
         os.setpgid(0, plan["group"])

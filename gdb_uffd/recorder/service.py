@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import sys
 import threading
+import time
 from dataclasses import fields
 from typing import Any, Dict, List, Optional, Set, Tuple
 
@@ -32,6 +35,7 @@ class Service:
         self._auxv = b""
         self._areas: List[Range] = []  # what the trace has recorded pages of
         self._fds: List[int] = []
+        self._told_to_close = False
 
     def run(self) -> None:
         """Until the other side closes."""
@@ -41,14 +45,17 @@ class Service:
                 if message is None:
                     break
                 if message.verb == "close":
+                    self._told_to_close = True
                     self._close()
                     self._send("closed", {"snapshots": self._snapshots()})
                     break
                 self._handle(message)
         except WireError:
-            pass  # gdb is gone; what was captured whole is written
+            pass  # what was captured whole is written
         finally:
             self._close()
+        if not self._told_to_close and self._target is not None:
+            continue_orphan(self._target.pid)
 
     def _snapshots(self) -> int:
         return self._sink.writer.snapshots if self._sink is not None else 0
@@ -204,6 +211,30 @@ def _info(data: Dict[str, Any]) -> SnapshotInfo:
         if type(value) is not wanted:
             raise ValueError(f"{name} of a snapshot is {value!r}")
     return SnapshotInfo(**{"number": 0, **data})
+
+
+def continue_orphan(pid: int, patience_s: float = 2.0) -> None:
+    """gdb was killed.  A SIGSTOP by which it froze the program for a snapshot may still be under
+    way: without a tracer it stops the program for good, so the program is told to go on."""
+    deadline = time.monotonic() + patience_s
+    traced = True
+    while time.monotonic() < deadline:
+        try:
+            with open(f"/proc/{pid}/status", "rb") as file:
+                status = file.read()
+        except OSError:
+            return
+        stopped = b"\nState:\tT" in status
+        if b"\nTracerPid:\t0\n" not in status:
+            time.sleep(0.01)
+            continue
+        if traced:  # a signal that was held back for the tracer is delivered in a moment
+            traced, deadline = False, min(deadline, time.monotonic() + 0.3)
+        if stopped:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGCONT)
+            return
+        time.sleep(0.01)
 
 
 def serve(descriptor: int) -> None:

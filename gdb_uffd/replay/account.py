@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from gdb_uffd.model import GPR, PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import stdio
+from gdb_uffd.replay.detail import Detail
 from gdb_uffd.replay.engines import LACKS
 from gdb_uffd.replay.execution import Runner
 from gdb_uffd.replay.machine import Machine
-from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images, refused_lines
+from gdb_uffd.replay.record import facts_of
+from gdb_uffd.replay.refused import granted_lines, refused_lines
+from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images
 from gdb_uffd.replay.state import SavedThreads, Threads
+from gdb_uffd.replay.tape import Tape
 from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
 
 
@@ -29,12 +33,17 @@ class Transaction:
     fault_ns: int
     stdout_pending: bytes = b""
     calls: List[bool] = field(default_factory=list)  # under way, innermost last: gdb's malloc?
+    floors: Dict[int, int] = field(default_factory=dict)
+    """By the number of calls under way: the stack pointer with which the innermost began."""
     called: bool = False
     resumed: bool = False
     lost: bool = False
     tid: int = 0
     ended: str = ""
+    blocked: Optional[Dict[str, Any]] = None
     unavailable: str = ""
+    tape: Tape = field(default_factory=Tape)
+    fed_from: int = 0  # in the pager's list of fed pages
 
 
 class Accounts:
@@ -49,10 +58,16 @@ class Accounts:
         self.read = read
         self.snapshot = machine.snapshot
         self._changes = ffi.new("struct changes *")
+        self.detail = Detail(machine, self._changes)
+        self.recorded_brk = machine.save_brk()
         self.total_pages = (
             sum(s.end - s.start for s in self.snapshot.segments if s.kind != UNAVAILABLE)
             // PAGE_SIZE
         )
+
+    @functools.cached_property
+    def _descriptors(self) -> Mapping[int, str]:
+        return facts_of(self.snapshot).descriptors or {}
 
     @functools.cached_property
     def _stdout(self) -> Optional[int]:
@@ -78,27 +93,34 @@ class Accounts:
             lib.transaction_collect(pager, self._changes),
             doing="collecting the dirty pages",
         )
+        builder = Builder(self.machine, open_.tid, self._stack(open_, open_.tid))
         written = bytes(self.runner.output)
         output, unseen = written, 0
         if open_.explicit and open_.resumed:
             after = self.stdout_pending()
             output, unseen = stdio.printed(open_.stdout_pending, written, after)
-        return CallReport(
+        made = CallReport(
             kind=open_.kind,
             kept=keep,
             fed_pages=pager.fed - open_.fed,
             total_pages=self.total_pages,
             fault_us=(pager.fault_ns - open_.fault_ns) / 1000,
             output=output.decode("utf-8", "replace"),
-            pages=Builder(self.machine, open_.tid, self._sp_floor(open_)).pages(self._changes),
-            refused=refused_lines(self.machine.vessel),
+            pages=builder.pages(self._changes),
+            refused=refused_lines(self.machine.vessel, self._descriptors),
+            asked=granted_lines(self.machine.vessel),
+            blocked=open_.blocked,
+            unsound=self._unsound(),
             ended=open_.ended,
             unavailable=open_.unavailable,
             layout_changed=bool(pager.layout_changed),
             notes=self._notes(keep, kernel_kept),
             streamed=len(output) - unseen,
             engine=self.machine.engine.choice.name,
+            tid=open_.tid,
         )
+        self.detail.note(made, open_.tid, functools.partial(self._stack, open_), open_.brk)
+        return made
 
     def _notes(self, keep: bool, kernel_kept: bool) -> List[str]:
         notes = []
@@ -108,8 +130,8 @@ class Accounts:
         remade = self.machine.vessel.kernel_changed or self.machine.pager.layout_changed
         if not keep and remade and kernel_kept:
             notes.append(
-                "undoing it needed a new process: descriptors, signal handlers and timers of "
-                "kept calls are gone"
+                "undoing it needed a new process: signal handlers (with `syscalls all` also "
+                "descriptors and timers) of kept calls are gone"
             )
         engine = self.machine.engine.choice.name
         if LACKS.get(engine) and any(
@@ -118,12 +140,22 @@ class Accounts:
             notes.append(f"engine {engine}: {LACKS[engine]}")
         return notes
 
-    def _sp_floor(self, open_: Transaction) -> int:
-        """The stack pointer before gdb pushed a frame: what lies below was free."""
-        if not open_.tid:
+    def _unsound(self) -> List[str]:
+        """What the recorded process would not have done, a line each."""
+        vessel, lines = self.machine.vessel, []
+        tids = {thread.tid for thread in self.snapshot.threads}
+        for i in range(vessel.passed_count):
+            passed = vessel.passed[i]
+            owner = f"held by thread {passed.owner}" if passed.owner in tids else "which was held"
+            lines.append(f"went through the lock at {passed.address:#x}, {owner}")
+        return lines
+
+    def _stack(self, open_: Transaction, tid: int) -> int:
+        """A thread's stack pointer before gdb pushed a frame: what lies below was free."""
+        if not tid:
             return 0
-        saved = open_.saved.changed.get(open_.tid)
-        registers = saved if saved is not None else self.snapshot.thread(open_.tid).registers
+        saved = open_.saved.changed.get(tid)
+        registers = saved if saved is not None else self.snapshot.thread(tid).registers
         return registers.gpr[GPR["rsp"]]
 
     def everything(self) -> CallReport:
@@ -139,11 +171,14 @@ class Accounts:
         finally:
             lib.changes_deinit(changes)
         pager = self.machine.pager
-        return CallReport(
+        made = CallReport(
             "all", True, pager.fed, self.total_pages, pager.fault_ns / 1000, "", pages,
             layout_changed=any(r.flags & lib.REGION_BORN for r in self.machine.regions()),
             engine=self.machine.engine.choice.name,
+            tid=tid,
         )  # fmt: skip
+        self.detail.refine_all(made, tid, self.recorded_brk)
+        return made
 
     def image(self, page: int, which_all: bool) -> Optional[Tuple[bytes, bytes]]:
         """(before, after) of a page; None when it was not written."""
@@ -156,6 +191,18 @@ class Accounts:
             return None
         return (before, now) if before != now else None
 
+    def compare(self, again: Any) -> Tuple[int, int]:
+        """How many pages another native list has otherwise than the last report, and the first."""
+        page = ffi.new("uint64_t *")
+        count = lib.changes_differ(self._changes, again, lib.WRITER_PROGRAM, page)
+        return count, page[0]
+
     def forget(self) -> None:
         """Free the images of the last report."""
+        self.detail.forget()
         lib.changes_deinit(self._changes)
+
+    def close(self) -> None:
+        """Free everything.  Idempotent."""
+        self.forget()
+        self.detail.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Set, Tuple
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 from gdb_uffd.model import MemoryUnavailable, UffdError
 from gdb_uffd.native import check, ffi, lib
@@ -67,7 +67,7 @@ class Breakpoints:
         request = (kind, address, 1 if kind == HARDWARE else length)
         if request in self.hardware:
             return
-        if len(self._slots([*self.hardware, request])) > SLOTS:
+        if not self.fit([*self.hardware, request]):
             raise UffdError("no debug register left: x86-64 has four, of up to 8 bytes each")
         self.hardware.append(request)
 
@@ -81,7 +81,12 @@ class Breakpoints:
             self.hardware.remove(request)
 
     @staticmethod
-    def _slots(requests: List[Slot]) -> List[Slot]:
+    def fit(requests: Sequence[Slot]) -> bool:
+        """Whether the debug registers can hold all of `requests`."""
+        return len(Breakpoints._slots(requests)) <= SLOTS
+
+    @staticmethod
+    def _slots(requests: Sequence[Slot]) -> List[Slot]:
         return [(kind, at, size) for kind, a, n in requests for at, size in pieces(a, n)]
 
     def forget_vessel(self) -> None:
@@ -129,19 +134,26 @@ class Breakpoints:
         except MemoryUnavailable:
             return b""
 
-    def hit(self) -> Optional[Tuple[str, int]]:
+    def hits(self, skip: int = 0, until: int = SLOTS) -> List[Slot]:
+        """After a trap: what the debug registers that caused it hold, of those in [skip, until)."""
+        status = ffi.new("uint64_t *")
+        check(lib.vessel_get_debug_register(self.machine.vessel, 6, status))
+        return [
+            slot
+            for number, slot in enumerate(self._loaded or [])
+            if status[0] >> number & 1 and skip <= number < until
+        ]
+
+    def hit(self, skip: int = 0) -> Optional[Tuple[str, int]]:
         """After a trap: ("watch" etc., watched address as gdb gave it); None when no debug
         register caused it.  ("", 0): a read watchpoint saw a write, to be ignored.
+        `skip`: as many debug registers are somebody else's.
 
         x86 has no read-only watchpoint: R/W=3 traps on both, and a changed value tells a write.
         """
         if not self._loaded:
             return None
-        status = ffi.new("uint64_t *")
-        check(lib.vessel_get_debug_register(self.machine.vessel, 6, status))
-        for number, slot in enumerate(self._loaded):
-            if not status[0] >> number & 1:
-                continue
+        for slot in self.hits(skip):
             kind, address, _ = slot
             if kind == READ_WATCH and self._value(slot) != self._values.get(slot):
                 return "", 0

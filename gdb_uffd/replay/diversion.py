@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any, Dict, Optional, Sequence, Tuple
+import time
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from gdb_uffd.model import (
+    GPR,
     CallReport,
     Mapping,
     MemoryUnavailable,
@@ -15,13 +17,17 @@ from gdb_uffd.model import (
     page_floor,
 )
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.replay import ownfiles
 from gdb_uffd.replay.account import Accounts, Transaction
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
 from gdb_uffd.replay.interface import Choice, Client, Resume, Stop
 from gdb_uffd.replay.layout import current_mappings
 from gdb_uffd.replay.machine import LOWEST_ADDRESS, Machine
+from gdb_uffd.replay.past import Past
+from gdb_uffd.replay.policy import Policy
 from gdb_uffd.replay.state import Threads
+from gdb_uffd.replay.views import View
 from gdb_uffd.trace.source import Snapshot
 
 KILLED = f"the process was killed from outside; {SNAPSHOT_AGAIN}"
@@ -36,6 +42,7 @@ class Diversion:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.machine = Machine(snapshot)
+        self._own_files = ownfiles.offer(self.machine)
         self.threads = Threads(snapshot, self.machine)
         self.breakpoints = Breakpoints(self.machine)
         self.runner = Runner(self.machine, self.threads, self.breakpoints)
@@ -43,10 +50,49 @@ class Diversion:
         self._open: Optional[Transaction] = None
         self._disturbed = False
         self._closed = False
+        self.before_end: Optional[Callable[[int], None]] = None
+        """Told the thread that ran, before an ended transaction is undone or committed."""
         self._loss = ""
+        self._filter_is_old = False
         self._kernel_kept = False  # kept calls left something in the vessel's kernel state
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
+        self.past = Past(self.machine)
         self.accounts = Accounts(self.machine, self.threads, self.runner, self.read_memory)
+
+    # -- the policy ---------------------------------------------------------------------------
+
+    @property
+    def policy(self) -> Policy:
+        """What the program may do; another one can be set at any time."""
+        return self.machine.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        old = self.machine.policy
+        self.machine.use(policy)
+        if policy.filter_key() != old.filter_key():
+            self._filter_is_old = True
+            self._renew()
+
+    def _renew(self) -> None:
+        """Another vessel, with the filter that is wanted now; what was kept is kept."""
+        if not self._filter_is_old or (self._open is not None and self._open.explicit):
+            return  # `end` comes back here
+        self._filter_is_old = False
+        if not self.machine.running or self.machine.was_killed():
+            return
+        self.commit_pending()
+        self.threads.fetch()
+        check(lib.transaction_discard(self.machine.pager, True), doing="another process")
+        self.machine.destroy()
+        self.threads.forget_vessel()
+        self.breakpoints.forget_vessel()
+        self._kernel_kept = False
+
+    @property
+    def blocked(self) -> Optional[Dict[str, Any]]:
+        """The wait that the program stands before, if that is why it stopped."""
+        return self.runner.blocked
 
     # -- looking ------------------------------------------------------------------------------
 
@@ -78,6 +124,8 @@ class Diversion:
     def set_registers(self, tid: int, registers: Registers) -> None:
         self._notice_loss()
         self.threads.put(tid, registers)
+        if self._open is not None:
+            self._open.tape.set_registers(tid, self.threads.changed[tid])
 
     def siginfo(self, tid: int) -> bytes:
         found = self.threads.siginfo.get(tid)
@@ -85,14 +133,17 @@ class Diversion:
 
     def set_siginfo(self, tid: int, data: bytes) -> None:
         self.threads.siginfo[tid] = data
+        if self._open is not None:
+            self._open.tape.set_siginfo(tid, data)
 
     # -- changing -----------------------------------------------------------------------------
 
     def write_memory(self, address: int, data: bytes) -> None:
         self._notice_loss()
-        self._transaction("run")
+        open_ = self._transaction("run")
         self._materialise()
         self.machine.write(address, data)
+        open_.tape.wrote(address, data)
 
     def insert_breakpoint(self, kind: int, address: int, length: int) -> None:
         self.breakpoints.insert(kind, address, length)
@@ -125,10 +176,8 @@ class Diversion:
         open_ = self._open
         if open_ is not None and not open_.calls and open_.kind == "call" and not open_.explicit:
             self.commit_pending()
-        open_ = self._transaction("run")
-        self._materialise()
-        open_.resumed = True
-        open_.tid = action.tid
+        open_ = self.prepare(action)
+        started = time.perf_counter()
         try:
             stop = self.runner.resume(action, client)
         except UffdError:
@@ -138,13 +187,37 @@ class Diversion:
             stop = Stop(action.tid, signal.SIGKILL, message=KILLED, lost=True)
         if stop.message:
             open_.ended = stop.message
+        open_.blocked = self.blocked
         if self.runner.unavailable:
             open_.unavailable = self.runner.unavailable
         if stop.lost:
             self._forget_everything()
             open_.lost = True
             self._open = open_ if open_.explicit else None  # its end is still to be asked for
+            return stop
+        after = self.threads.get(stop.tid)  # whoever reports the stop needs them as well
+        left = self.runner.left(after.gpr[GPR["rsp"]]) if not stop.breakpoint else ""
+        if left:
+            open_.ended = f"{left}; {open_.ended}" if open_.ended else left
+        seconds = time.perf_counter() - started
+        interrupted = bool(self.runner.run.interrupted)
+        open_.tape.ran(action, self.breakpoints, stop, after, seconds, interrupted)
         return stop
+
+    def prepare(self, action: Resume) -> Transaction:
+        """The process and the transaction in which `action` can run."""
+        open_ = self._transaction("run")
+        self._materialise()
+        open_.resumed = True
+        open_.tid = action.tid
+        depth = len(open_.calls)
+        if depth and depth not in open_.floors:
+            open_.floors[depth] = self.threads.get(action.tid).gpr[GPR["rsp"]]
+        self.runner.floor = open_.floors.get(depth, 0)
+        before = open_.saved.changed.get(action.tid) or self.snapshot.thread(action.tid).registers
+        self.runner.base = before.gpr[GPR["rsp"]]
+        self.machine.vessel.deadline_ns = self.policy.deadline_ns() if depth else 0
+        return open_
 
     # -- transactions -------------------------------------------------------------------------
 
@@ -153,11 +226,10 @@ class Diversion:
             pager = self.machine.pager
             self._open = Transaction(
                 kind, explicit, self.threads.save(), self.machine.save_brk(), pager.fed,
-                pager.fault_ns,
+                pager.fault_ns, fed_from=pager.fed_log.count,
             )  # fmt: skip
             self.runner.output.clear()
-            self.machine.vessel.refused_count = 0
-            self.machine.vessel.kernel_changed = False
+            lib.vessel_begin(self.machine.vessel)
         return self._open
 
     def begin(self) -> None:
@@ -185,6 +257,7 @@ class Diversion:
             self._rearm()
         open_.called = True
         open_.calls.append(is_malloc)
+        open_.tape.began(address, is_malloc)
         self.machine.pager.in_malloc = is_malloc
 
     def _settle(self) -> None:
@@ -199,7 +272,10 @@ class Diversion:
         # Calls nest: gdb makes room for a string argument while the call that takes it is
         # under way already.
         calls = self._open.calls if self._open is not None else []
-        if calls:
+        if self._open is not None:
+            self._open.tape.ended()
+        if calls and self._open is not None:
+            self._open.floors.pop(len(calls), None)
             calls.pop()
         outer = bool(calls) and calls[-1]
         if self.machine.pager.in_malloc and not outer:
@@ -215,6 +291,8 @@ class Diversion:
         if self._loss:
             open_.lost, open_.ended = True, self._tell_loss()
         self._open = None
+        if self.before_end is not None:
+            self.before_end(open_.tid)
         if open_.lost:
             self.last_report = self.accounts.lost(open_)
             return self.last_report
@@ -224,12 +302,15 @@ class Diversion:
             if not keep:
                 self._discard(open_)  # whatever cannot be told, it is undone
             raise
+        self.past.closing(open_, report, self._kernel_kept)
         if keep:
             check(lib.transaction_commit(self.machine.pager), doing="keeping the call's effects")
+            lib.vessel_end(self.machine.vessel, True)
             self._kernel_kept |= bool(self.machine.vessel.kernel_changed)
         else:
             self._discard(open_)
         self.last_report = report
+        self._renew()
         return report
 
     def commit_pending(self) -> Optional[CallReport]:
@@ -247,6 +328,7 @@ class Diversion:
             self.machine.destroy()
             self.breakpoints.forget_vessel()
             self._kernel_kept = False
+        lib.vessel_end(self.machine.vessel, False)
         self.threads.restore(open_.saved)
         self.machine.restore_brk(open_.brk)
         self._disturbed = self.machine.running or self._dirty_pages() > 0
@@ -283,17 +365,25 @@ class Diversion:
     def _holds_something(self) -> bool:
         return self._kernel_kept or self._dirty_pages() > 0
 
+    def refine(self, report: CallReport) -> None:
+        self.accounts.detail.refine(report)
+
+    def view(self, after: bool, which_all: bool) -> View:
+        return self.accounts.detail.view(after, which_all)
+
     # -- ending -------------------------------------------------------------------------------
 
     def _forget_everything(self) -> None:
         self.machine.reset()
         self.threads.reset()
         self.breakpoints.forget_vessel()
+        self.past.forget("everything is as recorded again")
         self._open = None
         self._disturbed = self._kernel_kept = False
 
     def reset(self) -> None:
         self._forget_everything()
+        self._loss = ""  # whatever was lost, it would be gone now
         self.accounts.forget()
         self.last_report = None
 
@@ -301,7 +391,7 @@ class Diversion:
         if self._closed:
             return
         self._closed = True
-        self.accounts.forget()
+        self.accounts.close()
         self.machine.close()
 
     def info(self) -> Dict[str, object]:

@@ -85,6 +85,13 @@ def _pagemap_scan(found: Kernel) -> Check:
     return Check("PAGEMAP_SCAN", True, "; ".join(["yes", *known]), "", False)
 
 
+def _notifications() -> Check:
+    """SECCOMP_GET_ACTION_AVAIL (seccomp(2)) for SECCOMP_RET_USER_NOTIF."""
+    available = bool(lib.notify_is_available())
+    remedy = "" if available else "Linux 5.0 or newer; system calls cost more without"
+    return Check("seccomp notifications", available, "yes" if available else "no", remedy, False)
+
+
 def _ptrace() -> Check:
     scope = _read("/proc/sys/kernel/yama/ptrace_scope")
     remedy = "as root: sysctl kernel.yama.ptrace_scope=1"
@@ -128,7 +135,7 @@ def examine(setting: str = ENGINE_AUTO) -> List[Check]:
     """Everything, in the order in which one lack explains the next.  `setting`: of the engine."""
     found = kernel()
     checks: List[Check] = [_machine(), *_userfaultfd(found), _pagemap_scan(found)]
-    single: List[Callable[[], Any]] = [_ptrace, _extended_state]
+    single: List[Callable[[], Any]] = [_notifications, _ptrace, _extended_state]
     checks += [examine_one() for examine_one in single]
     checks += [_engine(found, name) for name in ENGINES]
     return checks + _chosen(found, setting)

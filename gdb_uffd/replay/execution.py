@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from typing import Optional
+from typing import Any, Dict, Optional
 
-from gdb_uffd.model import MemoryUnavailable
+from gdb_uffd.model import GPR
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import illegal
+from gdb_uffd.replay import illegal, jumps, waiting
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.interface import Client, Resume, Stop
 from gdb_uffd.replay.machine import Machine
@@ -24,6 +24,12 @@ SNAPSHOT_AGAIN = "this is the snapshot again, kept effects are gone"
 OUTPUT_MAX = 16 << 20
 """Bytes of a call's output that are remembered for its report; all of it is passed on."""
 
+WATCHED = "watched"
+"""`Stop.breakpoint` of a write to native/watch.h's object: never shown to a client."""
+
+STACK_NEAR = 1 << 16
+"""Bytes around the stack pointer where an access means the stack; a frame is rarely larger."""
+
 _SIGINFO = struct.Struct("<iiiiQ")  # si_signo, si_errno, si_code, padding, si_addr
 
 
@@ -37,13 +43,24 @@ class Runner:
         self.breakpoints = breakpoints
         self.output = bytearray()
         self.unavailable = ""
-        self._run = ffi.new("struct run *")
+        self.blocked: Optional[Dict[str, Any]] = None
+        self.floor = 0  # the stack pointer with which the function that is called began; 0: none
+        self.base = 0  # ... and of the frame below which gdb pushed its own
+        self.run = ffi.new("struct run *")
+        self._buffer = ffi.new("uint8_t[]", 1 << 16)
         self._inject = 0  # sent to the vessel, to be passed on when it arrives
         self._signal_stop = False  # a signal can be injected with the next resume
 
     def resume(self, action: Resume, client: Client) -> Stop:
         """See Diversion.resume."""
-        self.unavailable = ""
+        stop = self.start(action)
+        while stop is None:
+            stop = self.wait(action, client)
+        return stop
+
+    def start(self, action: Resume) -> Optional[Stop]:
+        """Let the vessel run; a Stop when it cannot."""
+        self.unavailable, self.blocked = "", None
         number = action.signal if action.signal not in STOPPING else 0
         self.threads.load(action.tid)
         if number and lib.vessel_signal_is_fatal(self.machine.vessel, number):
@@ -61,10 +78,7 @@ class Runner:
             os.kill(self.machine.vessel.pid, number)  # comes as a stop, and is injected then
             self._inject = number
         self._go(action, number if self._signal_stop else 0)
-        while True:
-            stop = self._wait(action, client)
-            if stop is not None:
-                return stop
+        return None
 
     def _offer_siginfo(self, siginfo: bytes, number: int) -> None:
         if len(siginfo) >= 128 and _SIGINFO.unpack_from(siginfo)[0] == number and self._signal_stop:
@@ -77,9 +91,9 @@ class Runner:
         mode = MODES[action.kind]
         check(lib.vessel_resume(vessel, mode, number, action.lo, action.hi), vessel.error)
 
-    def _wait(self, action: Resume, client: Client) -> Optional[Stop]:
+    def wait(self, action: Resume, client: Client) -> Optional[Stop]:
         """One event; None when the vessel runs on."""
-        vessel, run = self.machine.vessel, self._run
+        vessel, run = self.machine.vessel, self.run
         check(lib.vessel_wait(vessel, client.fileno(), run), vessel.error)
         if run.end == lib.RUN_OUTPUT:
             self._drain(client)
@@ -91,6 +105,8 @@ class Runner:
         self._drain(client)
         if run.end == lib.RUN_GONE:
             return self._gone(action.tid)
+        if run.end == lib.RUN_WATCH:
+            return Stop(action.tid, signal.SIGTRAP, WATCHED)
         self._signal_stop = run.end == lib.RUN_STOPPED and not vessel.at_exit
         if self._inject and run.end == lib.RUN_STOPPED and run.signal == self._inject:
             self._inject = 0
@@ -102,50 +118,33 @@ class Runner:
         return self._stopped(action)
 
     def _goes_no_further(self) -> str:
-        """The system call that the vessel stands before and must not make, told to the user."""
-        run = self._run
-        back = "`bt` shows where, `uffd reset` goes back to the snapshot"
-        if run.end == lib.RUN_EXITING:
-            return f"the program would exit with code {run.status} here; {back}"
-        if run.end == lib.RUN_KILLING:
-            return f"the program would end itself with SIGKILL here; {back}"
+        """Why the vessel stands where no signal stopped it, told to the user."""
+        run = self.run
         if run.end == lib.RUN_WAITING:
-            awaited = self._awaited(run.address)
-            return f"the program would wait here for ever: {awaited}; `bt` shows where"
-        return ""
-
-    def _awaited(self, address: int) -> str:
-        """What a futex stands for, as far as glibc's use of it tells: the recorded threads stay
-        as they are, so a lock that one of them holds is never released.
-
-        `pthread_mutex_t` has `__lock` first and `__owner` 8 bytes on (struct __pthread_mutex_s);
-        pthread_join waits on the TID in `struct pthread`, which the kernel clears at the end.
-        """
-        tids = [thread.tid for thread in self.machine.snapshot.threads]
-        try:
-            value, _, owner = struct.unpack("<3i", self.machine.read(address, 12))
-        except MemoryUnavailable:
-            return f"the futex at {address:#x}, and no other thread runs"
-        if owner in tids:
-            whose = "this thread itself" if owner == self.threads.loaded else f"thread {owner}"
-            return f"a lock at {address:#x}, held by {whose}, and no other thread runs"
-        if value in tids:
-            return f"for thread {value} to end, and no other thread runs"
-        return f"the futex (lock, condition, ...) at {address:#x}, and no other thread runs"
+            self.blocked = waiting.describe(self.machine, run, self.threads.loaded or 0)
+            return f"{waiting.text(self.blocked)}; `bt` shows where"
+        return waiting.ending(run, self.machine.policy)
 
     def _drain(self, client: Client) -> None:
-        while True:
+        vessel = self.machine.vessel
+        while vessel.out_len:
+            count = lib.vessel_take_output(vessel, self._buffer, len(self._buffer))
+            self._show(bytes(ffi.buffer(self._buffer, count)), client)
+        while vessel.output_fd >= 0:
             try:
-                data = os.read(self.machine.vessel.output_fd, 1 << 16)
+                data = os.read(vessel.output_fd, 1 << 16)
             except BlockingIOError:
                 return
             if not data:
                 return
-            self.output += data[: max(0, OUTPUT_MAX - len(self.output))]
-            client.output(data)
+            self._show(data, client)
+
+    def _show(self, data: bytes, client: Client) -> None:
+        self.output += data[: max(0, OUTPUT_MAX - len(self.output))]
+        client.output(data)
 
     def _gone(self, tid: int) -> Stop:
-        status = self._run.status
+        status = self.run.status
         how = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
         return Stop(
             tid, signal.SIGKILL, lost=True,
@@ -153,7 +152,7 @@ class Runner:
         )  # fmt: skip
 
     def _stopped(self, action: Resume) -> Optional[Stop]:
-        run, tid = self._run, action.tid
+        run, tid = self.run, action.tid
         number = run.signal
         siginfo = bytes(ffi.buffer(run.siginfo))
         _, _, code, _, fault = _SIGINFO.unpack_from(siginfo)
@@ -177,7 +176,18 @@ class Runner:
         self.threads.siginfo[tid] = siginfo
 
     def _trap(self, action: Resume, code: int, siginfo: bytes) -> Optional[Stop]:
-        run, tid = self._run, action.tid
+        run, tid = self.run, action.tid
+        if code == SI_KERNEL and run.pc - 1 in self.machine.jumps:
+            self.machine.set_pc(run.pc - 1)
+            message = self._leaves(tid)
+            if message:
+                # Behind the first instruction: gdb has a breakpoint of its own on that one, and
+                # would take the stop for it, and go on.
+                self._step_over()
+                self._note(tid, b"")
+                return Stop(tid, signal.SIGTRAP, message=message)
+            if run.pc - 1 not in self.breakpoints.wanted:
+                return self._pass_jump(action)
         if code == SI_KERNEL and run.pc - 1 in self.breakpoints.inserted:
             self.machine.set_pc(run.pc - 1)
             self._note(tid, b"")
@@ -189,12 +199,43 @@ class Runner:
             if not name:  # a read watchpoint saw a write: not what was asked for
                 if run.stepped:
                     return Stop(tid, signal.SIGTRAP)
-                self._again(action)
+                self.again(action)
                 return None
             return Stop(tid, signal.SIGTRAP, name, address)
         return Stop(tid, signal.SIGTRAP)
 
-    def _again(self, action: Resume) -> None:
+    def _leaves(self, tid: int) -> str:
+        """The longjmp that is about to be made, if it leaves the called function."""
+        found = jumps.target(self.machine, self.threads.get(tid)) if self.floor else None
+        self.threads.fresh = True  # the vessel's registers are the newer ones still
+        if found is None or not self._is_above(found[0]):
+            return ""
+        return f"longjmp leaves the called function here, for {found[1]:#x}; `bt` shows where"
+
+    def _pass_jump(self, action: Resume) -> Optional[Stop]:
+        """A longjmp inside of the called function: it goes its way."""
+        self._step_over()
+        if action.kind == "s":
+            return Stop(action.tid, signal.SIGTRAP)
+        self.again(action)
+        return None
+
+    def _step_over(self) -> None:
+        vessel = self.machine.vessel
+        check(lib.vessel_step_over(vessel, self.run.pc - 1), vessel.error)
+
+    def _is_above(self, sp: int) -> bool:
+        """Whether a stack pointer lies in the frames that were there before the call."""
+        return sp >= self.base and jumps.same_stack(self.machine, sp, self.floor)
+
+    def left(self, sp: int) -> str:
+        """A word on a call that stopped with the stack pointer `sp`: "" while it was inside."""
+        if not self.floor or not self._is_above(sp):
+            return ""
+        return "the called function had been left before, by longjmp or the like"
+
+    def again(self, action: Resume) -> None:
+        """Go on after a stop that is nobody's business."""
         self.breakpoints.synchronise()
         self._go(action, 0)
 
@@ -205,4 +246,17 @@ class Runner:
             if reason:
                 self.unavailable = f"{at:#x}: {reason}"
                 return f"the page at {at:#x} is not in the trace: {reason}"
-        return ""
+        return self._stack_used_up(address)
+
+    def _stack_used_up(self, fault: int) -> str:
+        """An access just below a stack that has no room left."""
+        sp = self.threads.get(self.threads.loaded or 0).gpr[GPR["rsp"]] if self.floor else 0
+        self.threads.fresh = True
+        if not sp - STACK_NEAR <= fault <= sp + STACK_NEAR or fault > self.floor:
+            return ""
+        if self.machine.is_writable(fault) or not self.machine.is_writable(self.floor):
+            return ""
+        used = waiting.size(self.floor - sp)
+        return (
+            f"the stack is used up, {used} below the call: endless recursion? `bt 20` shows where"
+        )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Protocol, Sequence
+from typing import Any, Dict, List, Optional, Protocol, Sequence
 
 from gdb_uffd.model import CallReport, Mapping, Registers
+from gdb_uffd.replay.reach import State
 from gdb_uffd.trace.source import Snapshot
 
 # Breakpoint kinds: the digit of the Z packets (gdb manual, "Packets", `z type,addr,kind`).
@@ -74,6 +75,14 @@ class Diversion(Protocol):
     """A snapshot that can run.  No process exists until the first resume or write."""
 
     snapshot: Snapshot
+
+    policy: Any
+    """What the program may do (replay/policy.py, Policy); another one can be set at any time."""
+
+    @property
+    def blocked(self) -> Optional[Dict[str, Any]]:
+        """The wait that the last stop stands before (replay/waiting.py, describe), or None."""
+        ...
 
     @property
     def alive(self) -> bool:
@@ -160,6 +169,15 @@ class Diversion(Protocol):
     def prefer_engine(self, name: str, mass: bool) -> None:
         """The same without trying it: the next process will.  `mass`: many calls are to come
         whose reports nobody sees."""
+
+    def refine(self, report: CallReport) -> None:
+        """Tell what the bytes of the last report are (blocks, roles, names of thread-locals);
+        once for each report, cheap after that.  Of an older one: nothing."""
+        ...
+
+    def view(self, after: bool, which_all: bool) -> State:
+        """Memory before or after the last report, or with `which_all` as recorded or as it is;
+        good until something runs or is written."""
         ...
 
     def reset(self) -> None:

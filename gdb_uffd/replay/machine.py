@@ -7,8 +7,9 @@ Everything here runs on the thread that created the vessel: ptrace(2) ties a tra
 from __future__ import annotations
 
 import bisect
+import functools
 import struct
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, Optional, Tuple
 
 from gdb_uffd.model import (
     GPR,
@@ -21,7 +22,9 @@ from gdb_uffd.model import (
     page_ceil,
 )
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.replay import record
 from gdb_uffd.replay.engines import EngineSetting
+from gdb_uffd.replay.policy import Policy
 from gdb_uffd.trace.source import (
     FILE,
     PAGES,
@@ -92,6 +95,10 @@ class Machine:
         check(lib.pager_init(self.pager), doing="pager")
         self.vessel = ffi.new("struct vessel *")
         lib.vessel_init(self.vessel)
+        record.fill(self.vessel.record, snapshot)
+        self._tids = ffi.new("int32_t[]", [thread.tid for thread in snapshot.threads])
+        self.vessel.tids, self.vessel.tid_count = self._tids, len(self._tids)
+        self.policy = Policy()
         self._closed = False
         self._layout = machine_layout()
         self._xbuffer = ffi.new("uint8_t[]", XSTATE_ROOM)
@@ -222,15 +229,34 @@ class Machine:
         """Make the vessel unless there is one.  True when it is new.  UffdError with the remedy."""
         if self.running:
             return False
+        _ = self.jumps  # known before the first page is fed
+        self.policy.apply(self.vessel, self.pager)
         self.engine.prepare(self.pager.engine)
         check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
-        self.vessel.recorded_pid = self.snapshot.pid
         self.vessel.hardware = False
         size = lib.vessel_get_xstate(self.vessel, self._xbuffer, XSTATE_ROOM)
         # Without XSAVE (or the regset) the extended state simply stays the machine's initial one.
         self._xtemplate = bytes(ffi.buffer(self._xbuffer, size)) if size > 0 else None
         self._xloaded = None
         return True
+
+    @functools.cached_property
+    def jumps(self) -> FrozenSet[int]:
+        """Where a longjmp begins: replay/jumps.py."""
+        from gdb_uffd.replay import jumps  # it needs this module
+
+        return jumps.plant(self)
+
+    def is_writable(self, address: int) -> bool:
+        """Whether the program may write there now."""
+        region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
+        return region != ffi.NULL and bool(region.prot & PROT_WRITE)
+
+    def use(self, policy: Policy) -> None:
+        """The policy from now on; the filter of a vessel that runs stays as it is."""
+        self.policy = policy
+        if self.running:
+            policy.apply(self.vessel, self.pager)
 
     def destroy(self) -> None:
         """Kill the vessel, if any; what was written stays known to the pager."""
@@ -242,6 +268,7 @@ class Machine:
             return
         self._closed = True
         self.destroy()
+        lib.vessel_deinit(self.vessel)
         lib.pager_deinit(self.pager)
         for buffer in self._keep.values():
             if ffi.typeof(buffer).kind == "array":
@@ -364,5 +391,6 @@ class Machine:
         """Back to the undisturbed snapshot; the vessel is gone."""
         self.destroy()
         check(lib.transaction_reset(self.pager), doing="reset")
+        lib.vessel_forget_desk(self.vessel)
         self.tls_pages.clear()
         self.restore_brk(self._brk)

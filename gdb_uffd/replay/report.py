@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from typing import Any, List, Optional, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, DirtyPage, FirstWrite, Run, page_floor
@@ -34,42 +33,6 @@ _WRITERS = (
     (lib.WRITER_MALLOC, "malloc"),
 )
 
-_SYSCALLS = {
-    25: "mremap", 28: "madvise", 142: "sched_setparam", 144: "sched_setscheduler",
-    203: "sched_setaffinity", 302: "prlimit64", 314: "sched_setattr", 434: "pidfd_open",
-    440: "process_madvise", 448: "process_mrelease", 141: "setpriority", 251: "ioprio_set",
-    312: "kcmp", 256: "migrate_pages", 279: "move_pages", 9: "mmap", 10: "mprotect", 11: "munmap",
-    56: "clone", 57: "fork", 58: "vfork", 59: "execve", 62: "kill", 101: "ptrace",
-    129: "rt_sigqueueinfo", 200: "tkill", 234: "tgkill", 297: "rt_tgsigqueueinfo",
-    310: "process_vm_readv", 311: "process_vm_writev", 322: "execveat", 323: "userfaultfd",
-    424: "pidfd_send_signal", 435: "clone3",
-}  # fmt: skip
-"""Numbers of arch/x86/entry/syscalls/syscall_64.tbl that the policy can refuse."""
-
-CLONE_VM = 0x100  # <linux/sched.h>
-
-_SIGNED_ARGUMENTS = {62: 2, 200: 2, 234: 3}  # how many to show
-
-
-def refused_lines(vessel: Any) -> List[str]:
-    """One line for each refused system call, "kill(1, 9) -> EPERM"; repeats are counted."""
-    lines: List[str] = []
-    for i in range(min(vessel.refused_count, lib.REFUSED_MAX)):
-        call = vessel.refused[i]
-        shown = _SIGNED_ARGUMENTS.get(call.nr, 0)
-        arguments = ", ".join(str(int(ffi.cast("int", call.args[k]))) for k in range(shown))
-        name = _SYSCALLS.get(call.nr, f"system call {call.nr}")
-        if name == "clone" and not call.args[0] & CLONE_VM:
-            name = "fork"  # as the C library makes it
-        lines.append(f"{name}({arguments}) -> {errno.errorcode.get(call.error, call.error)}")
-    if vessel.refused_count > lib.REFUSED_MAX:
-        lines.append(f"and {vessel.refused_count - lib.REFUSED_MAX} more")
-    out: List[str] = []
-    for line in dict.fromkeys(lines):
-        times = lines.count(line)
-        out.append(line if times == 1 else f"{line} ({times} times)")
-    return out
-
 
 class Builder:
     """Makes DirtyPage objects; `tid` is the recorded thread that the vessel impersonated."""
@@ -79,7 +42,6 @@ class Builder:
         self.tid = tid
         self.sp_floor = sp_floor
         self._runs = ffi.new("uint16_t[]", 2 * RUNS_MAX)
-        self._found = ffi.new("uint64_t[]", CALLERS_MAX)
 
     def pages(self, changes: Any) -> List[DirtyPage]:
         """`changes` is the native list, sorted by address."""
@@ -99,7 +61,7 @@ class Builder:
                 change.first.pc,
                 change.first.sp,
                 self.tid,
-                self._callers(change.stack),
+                find_callers(self.machine, change.stack),
                 change.first.address,
             )
         return DirtyPage(
@@ -113,7 +75,7 @@ class Builder:
             first_write=first,
             runs=runs,
             more_runs=more,
-            around=self._around(change, runs) if place.kind in ("data", "tls") else [],
+            around=self._around(change, runs) if place.kind != "stack" else [],
             bytes_above=above,
         )
 
@@ -177,14 +139,14 @@ class Builder:
         out.append(Run(change.page + start, before[start:end], after[start:end]))
         return out
 
-    def _callers(self, stack: Any) -> Tuple[int, ...]:
-        """Likely return addresses above the stack pointer at the first write, innermost first."""
-        if stack == ffi.NULL:
-            return ()
-        count = lib.callers_find(
-            self.machine.pager, stack, lib.STACK_WORDS, self._found, CALLERS_MAX
-        )
-        return tuple(self._found[0:count])
+
+def find_callers(machine: Machine, stack: Any) -> Tuple[int, ...]:
+    """Likely return addresses in the words saved above a stack pointer, innermost first."""
+    if stack == ffi.NULL:
+        return ()
+    found = ffi.new("uint64_t[]", CALLERS_MAX)
+    count = lib.callers_find(machine.pager, stack, lib.STACK_WORDS, found, CALLERS_MAX)
+    return tuple(found[0:count])
 
 
 def page_images(changes: Any, page: int) -> Optional[Tuple[bytes, bytes]]:

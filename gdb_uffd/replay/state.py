@@ -55,7 +55,7 @@ class Threads:
             self.fetch()
             mask = self.sigmask.get(tid, self.snapshot.thread(tid).sigmask)
             self.machine.load(self.get(tid), mask)
-            self.machine.vessel.recorded_tid = tid
+            self.machine.vessel.record.tid = tid
             self.loaded = tid
 
     def forget_vessel(self) -> None:

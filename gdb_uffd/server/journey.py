@@ -130,9 +130,11 @@ class Journey:
         """Go where was prepared; False when nothing is."""
         if self.prepared is None:
             return False
-        if self.place is not self._aside:
-            self.place.close()
+        left = self.place
+        self.prepared.diversion.policy = self.place.diversion.policy
         self.place, self.prepared = self.prepared, None
+        if left is not self._aside:
+            left.close()
         self.moves += 1
         if self._returning:
             self._aside, self._returning = None, False

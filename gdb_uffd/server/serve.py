@@ -134,6 +134,7 @@ def run(
         stack.callback(endpoint.close)
         opened = facts(journey, endpoint.path, (time.perf_counter() - started) * 1000)
         ready(opened)
+        _prepare()
         client = endpoint.accept(watch, seconds)
         while client is not None:
             _serve(client, wake, journey, opened)
@@ -142,6 +143,14 @@ def run(
             with contextlib.closing(journey.endpoint) as next_one:
                 journey.endpoint = None
                 client = next_one.accept(watch, seconds)
+
+
+def _prepare() -> None:
+    """What the first call needs and no core has a part in, while the client is still busy."""
+    with contextlib.suppress(ImportError):
+        from gdb_uffd.replay.policy import Policy
+
+        Policy.prepare()
 
 
 def _serve(client: socket.socket, wake: Optional[int], journey: Journey, opened: Facts) -> None:

@@ -6,10 +6,11 @@ import errno
 import functools
 import sys
 from dataclasses import dataclass, field
-from typing import Dict, FrozenSet, List, Optional, Set, Tuple, Union
+from typing import Any, Dict, FrozenSet, List, Optional, Set, Tuple, Union
 
 from gdb_uffd.model import Registers
 from gdb_uffd.replay.interface import Diversion, Stop
+from gdb_uffd.replay.reach import Graph, State
 from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.framing import frame
 from gdb_uffd.server.journey import Journey
@@ -87,10 +88,14 @@ class Session:
     last_unavailable: str = ""  # why the last memory access failed; for quffd.info
     no_ack_agreed: bool = False
     listed: int = 0  # threads that qfThreadInfo has given so far
+    shown: Tuple[int, Any] = (0, None)  # the last report that was peeked at, and its number
+    aside: Any = None  # private_calls.Aside while another diversion answers for this one
     files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
     layout: Layout = field(init=False)
     thread_ids: Dict[int, bytes] = field(init=False)  # TID -> b"p1f.2e", multiprocess syntax
     thread_xml: bytes = b""  # made once a snapshot: its threads stay
+    view: Optional[State] = None  # what memory reads see instead of the memory as it is
+    graph: Graph = field(default_factory=Graph)  # the types that the client has told of
     inserted: Set[Tuple[int, int, int]] = field(default_factory=set)  # kind, address, length
     calls: int = 0  # gdb's inferior calls that are under way
     stopped: Optional[Stop] = None  # the last stop, once something ran

@@ -83,7 +83,7 @@ def _read(session: Session, arguments: bytes) -> bytes:
     length = min(length, MAX_READ, _END_OF_MEMORY - address)
     if length == 0:
         return b""
-    read = session.diversion.read_memory
+    read = session.diversion.read_memory if session.view is None else session.view.read
     try:
         return read(address, length)
     except MemoryUnavailable as error:

@@ -80,6 +80,9 @@ _NAMED: Dict[bytes, Handler] = {
     **lldb.NAMED,
 }
 
+_CHANGING = frozenset((_NAMED[b"vCont"], *(_ONE_LETTER[ord(letter)] for letter in "CMSXcsZ")))
+"""What is refused while a view is on (quffd.view)."""
+
 _LONG = frozenset(b"qQv")
 _SEPARATORS = b":;,."
 
@@ -143,6 +146,8 @@ def handle(session: Session, packet: bytes) -> bytes:
     if handler is None:
         return b""
     try:
+        if session.view is not None and handler in _CHANGING:
+            raise UffdError("memory is shown as it was: nothing runs and nothing is written")
         reply = handler(session, arguments)
     except (Ended, Disconnected):
         raise

@@ -46,7 +46,6 @@ class CoreSnapshot(RecordedSnapshot):
     ) -> None:  # fmt: skip
         self.core = core
         self._cache = cache
-        self.modules, self.main = found.modules, found.main
         super().__init__(path, notes, memory, found, Lookups())
         heap = places.find_heap(self.mappings, found.main, self.symbol, self.read)
         random = notes.auxv_value(AT_RANDOM)
@@ -213,7 +212,7 @@ def _open(
         )
     problems += _truncation(core, loads)
     problems += executable.file_warnings(found, made)
-    return CoreSnapshot(
+    snapshot = CoreSnapshot(
         path,
         notes,
         core,
@@ -225,6 +224,8 @@ def _open(
         ),
         found,
     )
+    snapshot.recorded_ns = mtime_ns
+    return snapshot
 
 
 def _left_out(notes: Notes, dumped: Dumped, modules: Sequence[Module]) -> bool:

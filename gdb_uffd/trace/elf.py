@@ -340,7 +340,7 @@ class Image:
         """
         if self.data is None or not name or len(name) > MAX_STRING:
             return None
-        sections = self._section_headers()
+        sections = self.section_headers()
         local: Optional[Tuple[int, int]] = None
         for section in sections:
             if section[1] != SHT_SYMTAB or section[6] >= len(sections):
@@ -361,7 +361,7 @@ class Image:
                 local = local or (value, size)
         return local
 
-    def _section_headers(self) -> List[Tuple[int, ...]]:
+    def section_headers(self) -> List[Tuple[int, ...]]:
         if self._sections is None:
             h = self.header
             self._sections = []

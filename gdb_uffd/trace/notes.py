@@ -31,7 +31,8 @@ SIGINFO_SIZE = 128
 
 PRSTATUS_SIZE, PRPSINFO_SIZE = 336, 136
 _CURSIG, _SIGHOLD, _PID, _REGS = 12, 24, 32, 112  # offsets in elf_prstatus, x86-64
-_PSINFO_PID, _PSINFO_FNAME = 24, 40  # offsets in elf_prpsinfo
+_UTIME = 48  # pr_utime, pr_stime: struct timeval
+_PSINFO_IDS, _PSINFO_FNAME = 16, 40  # offsets in elf_prpsinfo: uid gid pid ppid pgrp sid; fname
 _GPRS = struct.Struct("<27Q")
 
 
@@ -52,6 +53,12 @@ class Notes:
     threads: List[ThreadState] = field(default_factory=list)
     pid: int = 0
     name: str = ""
+    ppid: int = 0
+    pgrp: int = 0
+    sid: int = 0
+    uid: int = -1
+    gid: int = -1
+    cpu_ns: int = 0  # user and system time of all threads
     auxv: bytes = b""
     files: Optional[List[FileRange]] = None
     problems: List[str] = field(default_factory=list)
@@ -107,6 +114,7 @@ def read_notes(data: Buffer, segments: Sequence[ProgramHeader]) -> Notes:
                     continue
                 raw.append(thread)
                 tids.add(thread.tid)
+                notes.cpu_ns += _cpu_ns(data[at : at + PRSTATUS_SIZE])
             elif kind == NT_FPREGSET and raw and not skipping and length == xstate.FXSAVE_SIZE:
                 raw[-1].fpregs = bytes(data[at : at + length])
             elif kind == NT_X86_XSTATE and raw and not skipping and length >= xstate.EXTENDED:
@@ -117,7 +125,8 @@ def read_notes(data: Buffer, segments: Sequence[ProgramHeader]) -> Notes:
                 layout = xstate.parse_layout(bytes(data[at : at + min(length, 4096)]))
             elif kind == NT_PRPSINFO and length >= PRPSINFO_SIZE:
                 info = data[at : at + PRPSINFO_SIZE]
-                notes.pid = int.from_bytes(info[_PSINFO_PID : _PSINFO_PID + 4], "little")
+                ids = struct.unpack_from("<2I4i", info, _PSINFO_IDS)
+                notes.uid, notes.gid, notes.pid, notes.ppid, notes.pgrp, notes.sid = ids
                 name = info[_PSINFO_FNAME : _PSINFO_FNAME + 16].split(b"\0")[0]
                 notes.name = name.decode("utf-8", "backslashreplace")
             elif kind == NT_AUXV and length <= MAX_AUXV:
@@ -145,6 +154,12 @@ def _prstatus(raw: bytes) -> Optional[_Thread]:
     signal = int.from_bytes(raw[_CURSIG : _CURSIG + 2], "little")
     sigmask = int.from_bytes(raw[_SIGHOLD : _SIGHOLD + 8], "little")
     return _Thread(tid, signal if signal <= 64 else 0, sigmask, list(_GPRS.unpack_from(raw, _REGS)))
+
+
+def _cpu_ns(raw: bytes) -> int:
+    user_s, user_us, system_s, system_us = struct.unpack_from("<4q", raw, _UTIME)
+    spent = (user_s + system_s) * 1_000_000_000 + (user_us + system_us) * 1000
+    return spent if 0 <= spent < 1 << 62 else 0
 
 
 def _finish(

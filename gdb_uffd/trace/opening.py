@@ -10,9 +10,10 @@ from gdb_uffd.model import SnapshotInfo, UffdError
 from gdb_uffd.trace.compare import find_snapshot
 from gdb_uffd.trace.compressed import compression
 from gdb_uffd.trace.core import CoreSnapshot, open_core
+from gdb_uffd.trace.elsewhere import Elsewhere
 from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.info import core_info
-from gdb_uffd.trace.search import FoundElsewhere, Search
+from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import INDEX, SUFFIX, Trace
 
 
@@ -26,7 +27,7 @@ class CoreTrace:
         self.path = path
         self.warnings: List[str] = []
         self._executable, self._search = executable, search
-        self._elsewhere = FoundElsewhere()
+        self._elsewhere = Elsewhere()
         self._first: Optional[CoreSnapshot] = open_core(path, executable, search)
         self.snapshots: Sequence[SnapshotInfo] = [core_info(self._first)]
 

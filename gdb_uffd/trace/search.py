@@ -7,23 +7,16 @@ What is found by a path is checked as ever (trace/files.py); what is found by a 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import weakref
 from dataclasses import dataclass
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Iterator, List, Tuple
 
-from gdb_uffd.model import MemoryUnavailable
-from gdb_uffd.trace import debuginfod, symbols
-from gdb_uffd.trace.files import DELETED, Module
-from gdb_uffd.trace.source import ReadMemory
+from gdb_uffd.trace import debuginfod
 
 DEBUG_DIRECTORIES = ("/usr/lib/debug", "/usr/lib")
 """Folders with a `.build-id` folder: gdb's own default, and where Fedora's packages put the links
 to what they installed."""
 
 _BUILD_ID_MIN = 2  # bytes: the first is a folder's name, the others the file's
-_MAX_NAME = 4096  # PATH_MAX (<linux/limits.h>)
 
 
 @dataclass(frozen=True)
@@ -59,67 +52,3 @@ class Search:
         fetched = debuginfod.executable(build_id, self.servers)
         if fetched:
             yield fetched
-
-
-class FoundElsewhere:
-    """A folder in which the files have their recorded paths, as links to where they were found:
-    what gdb takes for a sysroot.  `path` is "" while there is no need for one."""
-
-    def __init__(self) -> None:
-        self.path = ""
-        self._finalizer: Optional[weakref.finalize[..., FoundElsewhere]] = None
-
-    def link(
-        self, modules: Sequence[Module], main: Optional[Module], read: ReadMemory, sysroot: str
-    ) -> None:
-        """Make the folder if a file is not where gdb would look for it (below `sysroot`)."""
-        if all(m.file is None or _expected(m, sysroot) for m in modules):
-            return
-        biases = {m.bias: m for m in reversed(modules) if m.image is not None}
-        names: List[Tuple[str, Module]] = [(m.path, m) for m in modules]
-        for entry in symbols.link_maps(main, read):
-            try:
-                module = biases.get(symbols.read_word(read, entry))  # l_addr
-                if module is not None:
-                    names.append((_string(read, symbols.read_word(read, entry + 8)), module))
-            except MemoryUnavailable:
-                continue
-        for path, module in names:
-            if module.file is not None and path.startswith("/"):
-                try:
-                    self._add(path, module.file.path)
-                except (OSError, ValueError):
-                    continue  # gdb then says which library it misses
-
-    def _add(self, path: str, target: str) -> None:
-        if path.endswith(DELETED):
-            path = path[: -len(DELETED)]
-        parts = os.path.normpath("/" + path).strip("/").split("/")
-        if len(path) > _MAX_NAME or parts == [""]:
-            return
-        if not self.path:
-            self.path = tempfile.mkdtemp(prefix="gdb-uffd-root-")
-            self._finalizer = weakref.finalize(self, shutil.rmtree, self.path, True)
-        link = os.path.join(self.path, *parts)
-        os.makedirs(os.path.dirname(link), exist_ok=True)
-        if not os.path.lexists(link):
-            os.symlink(target, link)
-
-    def close(self) -> None:
-        """Remove the folder.  Idempotent."""
-        if self._finalizer is not None:
-            self._finalizer()
-        self.path = ""
-
-
-def _expected(module: Module, sysroot: str) -> bool:
-    path = module.path[: -len(DELETED)] if module.path.endswith(DELETED) else module.path
-    return module.file is not None and module.file.path == sysroot.rstrip("/") + path
-
-
-def _string(read: ReadMemory, address: int) -> str:
-    """The C string at `address`; MemoryUnavailable."""
-    raw = b""
-    while b"\0" not in raw and len(raw) < _MAX_NAME:
-        raw += read(address + len(raw), 64 - (address + len(raw)) % 64)
-    return os.fsdecode(raw.split(b"\0")[0])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, MemoryUnavailable, ThreadState, UffdError
-from gdb_uffd.trace import places, symbols, tls
+from gdb_uffd.trace import facts, places, symbols, tls
+from gdb_uffd.trace.elf import ElfError
 from gdb_uffd.trace.executable import Found
+from gdb_uffd.trace.facts import ProcessFacts
 from gdb_uffd.trace.files import Module
 from gdb_uffd.trace.notes import Notes
 from gdb_uffd.trace.page_read import BadPage, PageData
@@ -60,6 +63,9 @@ class RecordedSnapshot:
         pages: Optional[PageData] = None,
     ) -> None:
         main = found.main
+        self._notes = notes
+        self.recorded_ns = 0  # CLOCK_REALTIME then, as far as it is known
+        self.monotonic_ns = 0  # CLOCK_MONOTONIC then
         self.pages = pages
         self.path = path
         self.pid = notes.pid
@@ -78,6 +84,36 @@ class RecordedSnapshot:
         self._tls: Optional[tls.ThreadLocals] = None
         self._places: Optional[places.Places] = None
         self._patch_vdso(notes.auxv_value(AT_SYSINFO_EHDR) or 0)
+
+    @property
+    def modules(self) -> Sequence[Module]:
+        """The files that were mapped, in order of address."""
+        return self._found.modules
+
+    @property
+    def main(self) -> Optional[Module]:
+        """The executable among them."""
+        return self._found.main
+
+    @functools.cached_property
+    def facts(self) -> ProcessFacts:
+        """Who the process was, and what its clocks showed."""
+        notes, ids = self._notes, facts.auxv_values(self._notes.auxv)
+        return ProcessFacts(
+            ppid=notes.ppid, pgrp=notes.pgrp, sid=notes.sid,
+            uid=ids.get(facts.AT_UID, notes.uid), euid=ids.get(facts.AT_EUID, notes.uid),
+            gid=ids.get(facts.AT_GID, notes.gid), egid=ids.get(facts.AT_EGID, notes.gid),
+            name=notes.name, realtime_ns=self.recorded_ns, monotonic_ns=self.monotonic_ns,
+            cpu_ns=notes.cpu_ns, cwd=facts.working_directory(self.read, self.symbol),
+            release=facts.kernel_release(ids.get(AT_SYSINFO_EHDR, 0), self._read_image),
+        )  # fmt: skip
+
+    def _read_image(self, address: int, length: int) -> bytes:
+        """As elf.Image wants it."""
+        try:
+            return self.read(address, length)
+        except UffdError as error:
+            raise ElfError(str(error)) from error
 
     def set_places(self, heap: Tuple[int, int], stack: Tuple[int, int]) -> None:
         """The heap and the main stack, half-open; (0, 0) when not known."""

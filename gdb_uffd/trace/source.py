@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, List, Optional, Protocol, Sequence
 
 from gdb_uffd.model import Mapping, SnapshotInfo, ThreadState
+from gdb_uffd.trace.files import Module
 
 FILE, ZERO, UNAVAILABLE, PAGES = "file", "zero", "unavailable", "pages"
 
@@ -89,6 +90,11 @@ class Snapshot(Protocol):
 
     def classify(self, address: int) -> "Place":
         """What the byte at `address` belongs to; for report lines."""
+        ...
+
+    @property
+    def modules(self) -> Sequence[Module]:
+        """The files that were mapped, in order of address."""
         ...
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from gdb_uffd.model import PAGE_SIZE, SnapshotInfo, ThreadState, UffdError
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.compare import changed_pages, find_snapshot
+from gdb_uffd.trace.elsewhere import Elsewhere
 from gdb_uffd.trace.executable import Found, Identity, file_warnings, find_modules
 from gdb_uffd.trace.files import FileCache, MappedFile, Module, printable
 from gdb_uffd.trace.notes import Notes
@@ -70,7 +71,9 @@ class StoreTrace:
         self._threads: Dict[bytes, ThreadState] = {}
         self._found: Dict[object, Tuple[Found, Lookups]] = {}
         self._files = FileCache(search)
-        self.stored = StoredFiles(self.index, self.pages)
+        self._root = search.sysroot if search is not None else ""
+        self._elsewhere = Elsewhere()
+        self.stored = StoredFiles(self.index, self.pages, self._elsewhere)
         self._warn()
 
     def _open_pages(self) -> PageData:
@@ -191,7 +194,7 @@ class StoreTrace:
             raise self._damaged(number, error) from error
         table = self.table(number)
         first = threads[0]
-        notes = Notes(threads, row.info.pid or first.tid, first.name, auxv)
+        notes = Notes(threads, row.info.pid or first.tid, first.name, auxv=auxv)
         notes.files = file_ranges(layout.mappings)
         found, lookups = self._find_files(row, layout, notes, table)
         memory = build(layout.mappings, table, found, self.pages)
@@ -204,7 +207,8 @@ class StoreTrace:
             named_range(made.mappings, "[heap]", top), named_range(made.mappings, "[stack]")
         )
         made.info = row.info
-        self.stored.complete(found.modules, found.main, made.read)
+        made.recorded_ns, made.monotonic_ns = row.info.time_ns, row.info.monotonic_ns
+        self._elsewhere.link(found.modules, found.main, made.read, self._root)
         return made
 
     def _read_threads(self, row: form.Row) -> List[ThreadState]:
@@ -258,8 +262,8 @@ class StoreTrace:
     @property
     def sysroot(self) -> str:
         """A directory with the files of the snapshots opened so far under their own paths, when
-        this machine has not got all of them and the trace has; else ""."""
-        return self.stored.sysroot
+        one of them is not where gdb would look for it; else ""."""
+        return self._elsewhere.path
 
     def check_records(self, number: int, known: Set[bytes]) -> None:
         """Read every record of a snapshot that is not in `known`; UffdError, FormatError's line."""
@@ -303,6 +307,6 @@ class StoreTrace:
     def close(self) -> None:
         """Close the index.  The page file is unmapped with the last snapshot that uses it."""
         self.index.close()
-        self.stored.close()
+        self._elsewhere.close()
         self._tables.clear()
         self._found.clear()

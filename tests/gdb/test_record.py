@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Callable, List
 
 import pytest
-from harness import gdbs, survivors
+from harness import ROOT, gdbs, survivors
 from harness.gdbs import Gdb
 
 from gdb_uffd import trace
@@ -311,3 +311,60 @@ def test_a_thread_that_waits_in_the_kernel_notices_nothing(start_gdb, built, tmp
     failed = "-1 ETIMEDOUT" if how == "futex" else f"{int(how == 'read')} "
     when = said.split(", ")[1] if how in ("read", "wait") else "in time"  # these end when we say so
     assert said == f"{how}: {failed}, {when}, 2 descriptors\n"
+
+
+def test_another_inferior_is_no_part_of_the_recording(live, gdb_path, built, tmp_path):
+    if gdbs.version(gdb_path) < (14, 0):
+        pytest.skip("gdb 13 does not always come back from starti in a second inferior")
+    session = live("rounds", "tick", "4", keep=True)
+    record(session, tmp_path / "one")
+    session.run("uffd record at add max 3")
+    session.run(f"add-inferior -exec {built / 'sample'}")
+    session.run("inferior 2")
+    session.run("starti")
+    said = session.run("uffd record snapshot wrong")
+    assert "inferior 1" in said and "\n" not in said.strip(), said
+    session.run("kill")
+    session.run("inferior 1")
+    assert SNAPSHOT.search(session.run("uffd record snapshot right"))
+    session.run("uffd record stop")
+    opened = snapshots(tmp_path / "one")
+    assert [s.label for s in opened.snapshots] == ["right"]
+    opened.close()
+
+
+def test_a_script_that_ends_with_the_program_ends_well(gdb_path, built, tmp_path):
+    """gdb 13 crashes at its exit when an event of Python's is left over."""
+    script = tmp_path / "script.gdb"
+    script.write_text(
+        "break tick\nrun 4\ndelete 1\n"
+        f"uffd record start {tmp_path}/t\nuffd record at tick max 2\nuffd record at add max 5\n"
+        "continue\n"
+    )
+    done = subprocess.run(
+        [gdb_path, "-nx", "-batch", "-iex", "set debuginfod enabled off"]
+        + ["-x", str(ROOT / "gdbinit.example"), "-x", str(script), str(built / "rounds")],
+        capture_output=True, text=True, timeout=60, env=gdbs.environment(tmp_path / "home"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "recording ended: the program exited with code 0; 7 snapshots" in done.stdout
+
+
+def test_what_the_kernel_writes_past_the_page_tables(start_gdb, built, tmp_path):
+    session = start_gdb(arguments=[str(built / "uring")])
+    session.run("break filled")
+    if "Breakpoint 1" not in session.run("run"):
+        pytest.skip("no io_uring here")
+    record(session, tmp_path / "t")
+    session.run("uffd record at filled")
+    session.run("uffd record snapshot")
+    session.run("delete 1")
+    assert "5 snapshots in" in session.run("continue")
+    opened = snapshots(tmp_path / "t")
+    seen = b""
+    for info in opened.snapshots:
+        snapshot = opened.snapshot(info.number)
+        assert info.threads == 1  # the kernel's workers are none
+        buffer = int.from_bytes(snapshot.read(symbol(snapshot, "buffer"), 8), "little")
+        seen += snapshot.read(buffer + 4095, 1)
+    assert seen == b"zbcde"

@@ -16,6 +16,7 @@ import pytest
 from harness import survivors
 
 from gdb_uffd import trace
+from gdb_uffd.model import UffdError
 
 CLI = [sys.executable, "-I", "-c", "import sys; from gdb_uffd.cli import main; sys.exit(main())"]
 
@@ -49,6 +50,13 @@ def count(done: "subprocess.CompletedProcess[str]") -> int:
 
 def snapshots(tmp_path: Path):
     return trace.open(str(tmp_path / "t.uffd")).snapshots
+
+
+def _has_a_snapshot(tmp_path: Path) -> bool:
+    try:
+        return bool(snapshots(tmp_path))
+    except UffdError:
+        return False
 
 
 def test_at_a_location(run, built, tmp_path):
@@ -129,6 +137,18 @@ def test_ignored_signals_stay_ignored(run, tmp_path):
     assert done.stdout == "True\n", done.stderr
 
 
+def test_nothing_of_ours_is_open_in_the_program(run):
+    done = run([], ["/bin/ls", "/proc/self/fd"])
+    assert done.stdout.split() == ["0", "1", "2", "3"]  # 3: ls reads the directory
+
+
+def test_what_the_program_leaves_behind_is_not_waited_for(run):
+    script = "sleep 50 >/dev/null 2>&1 </dev/null & echo $!"
+    done = run([], ["/bin/sh", "-c", script])
+    os.kill(int(done.stdout), signal.SIGKILL)  # still there
+    assert count(done) == 0
+
+
 def test_self_contained(run, built, tmp_path):
     done = run(["--self-contained", "--at", "beat max 1"], [str(built / "pulse"), "3", "0"])
     assert count(done) == 1
@@ -148,9 +168,13 @@ def test_errors_are_one_line(run, built, tmp_path):
         ([], [str(script)], "interpreter"),
     ):
         done = run(options, command)
-        assert done.returncode == 1 and done.stdout == "", (options, done)
+        usage = wanted in ("takes a number", "interval", "no signal")
+        assert done.returncode == (2 if usage else 1) and done.stdout == "", (options, done)
         assert len(done.stderr.splitlines()) == 1 and wanted in done.stderr, done.stderr
         assert not (tmp_path / "t.uffd").exists()
+    for name in ("", ".", "/"):
+        done = run(["-o", name], [str(built / "pulse")])
+        assert done.returncode == 2 and "no name of a file" in done.stderr, done.stderr
     (tmp_path / "t.uffd").mkdir()
     done = run([], [str(built / "pulse")])
     assert "exists already" in done.stderr and done.returncode == 1
@@ -249,7 +273,7 @@ def test_the_shell_command_killed(gdb_path, built, tmp_path):
     command += [str(built / "pulse"), "99999", "0", "9"]
     env = {**os.environ, "GDB_UFFD_GDB": gdb_path}
     with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process:
-        survivors.until(lambda: any(_runs(p, "pulse") for p in survivors._descendants(process.pid)))
+        survivors.until(lambda: _has_a_snapshot(tmp_path), 60)
         everybody = survivors._descendants(process.pid)
         process.kill()
     for pid in everybody:

@@ -198,6 +198,7 @@ def test_ctrl_c_stops_an_endless_call(zoo):
 
 
 def test_sleeping_call_is_interruptible(zoo):
+    zoo.run("set uffd clock real")
     zoo.send("print sleep_long()")
     survivors.wait_asleep()
     text = zoo.interrupt()

@@ -6,7 +6,7 @@ import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import (
     GPR,
@@ -27,6 +27,7 @@ from gdb_uffd.server.framing import frame
 from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.serve import facts
 from gdb_uffd.server.session import Session
+from gdb_uffd.trace.files import Module
 from gdb_uffd.trace.source import UNAVAILABLE, ZERO, Place, ReadMemory, Segment
 
 CODE, DATA, STACK = 0x400000, 0x600000, 0x7FFF0000
@@ -111,8 +112,26 @@ class FakeSnapshot:
     def classify(self, address: int) -> Place:
         return Place("data", "/usr/bin/fake")
 
+    def modules(self) -> Sequence[Module]:
+        return []
+
     def close(self) -> None:
         self.closed = True
+
+
+class FakeView:
+    """Memory that holds one byte everywhere."""
+
+    def __init__(self, byte: bytes) -> None:
+        self.byte = byte
+
+    def read(self, address: int, length: int) -> bytes:
+        if address < CODE:
+            raise MemoryUnavailable(address, "not there in this state")
+        return self.byte * length
+
+    def word(self, address: int) -> Optional[int]:
+        return int.from_bytes(self.byte * 8, "little")
 
 
 @dataclass
@@ -122,11 +141,14 @@ class FakeDiversion:
     snapshot: FakeSnapshot = field(default_factory=FakeSnapshot)
     on_resume: Optional[Callable[[Resume, Client], Stop]] = None
     alive: bool = False
+    policy: Any = None
+    blocked: Optional[Dict[str, Any]] = None
     last_report: Optional[CallReport] = None
     current: Dict[int, Registers] = field(default_factory=dict)
     siginfos: Dict[int, bytes] = field(default_factory=dict)
     breakpoints: List[Tuple[int, int, int]] = field(default_factory=list)
     asked: List[Tuple[object, ...]] = field(default_factory=list)
+    refined: List[str] = field(default_factory=list)
     open: bool = False
     closed: int = 0
     engine: Tuple[str, bool] = ("auto", False)
@@ -222,6 +244,12 @@ class FakeDiversion:
 
     def prefer_engine(self, name: str, mass: bool) -> None:
         self.engine = (name, mass)
+
+    def refine(self, report: CallReport) -> None:
+        self.refined.append(report.kind)
+
+    def view(self, after: bool, which_all: bool) -> "FakeView":
+        return FakeView((b"\xaa" if after else b"\xbb") if not which_all else b"\xcc")
 
     def reset(self) -> None:
         self.alive = False

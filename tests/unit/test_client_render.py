@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import List
 
-from gdb_uffd.client import render
+from gdb_uffd.client import render, render_json, verdict
 from gdb_uffd.client.hexdiff import diff_lines
 from gdb_uffd.client.render import Change, Writer
 from gdb_uffd.client.text import Look
@@ -21,6 +21,8 @@ class Names:
     def changes(self, page: DirtyPage) -> List[Change]:
         if page.kind == "tls":
             return [Change("tls_hits", "int", "1007", "1008", 4)]
+        if page.kind != "data":
+            return []
         return [
             Change("counter", "int", "1041", "1042", 4),
             Change("head", "struct node *", "0x55bdf8d37260", "0x55bdf8d37280", 8),
@@ -48,7 +50,14 @@ def page(start: int, kind: str, **more: object) -> DirtyPage:
 
 
 def report(*pages: DirtyPage, **more: object) -> CallReport:
-    values = {"kind": "call", "kept": False, "fed_pages": 15, "total_pages": 2490, **more}
+    values = {
+        "kind": "call",
+        "kept": False,
+        "fed_pages": 15,
+        "total_pages": 2490,
+        "tid": 42,
+        **more,
+    }
     return CallReport(fault_us=60.0, output="", pages=list(pages), **values)  # type: ignore[arg-type]
 
 
@@ -76,6 +85,7 @@ def sample() -> CallReport:
 
 def test_the_sample_of_the_design():
     assert render.report_lines(sample(), Names(), Look(), 0.93) == [
+        "wrote globals of sample, heap, TLS of thread 1 · malloc's heap cannot be read",
         "4 pages dirtied · 15 fed of 2,490 · 0.9 ms · discarded",
         "  0x55bdbec10000  .data  sample   counter 1041 → 1042; head 0x55bdf8d37260 → "
         "0x55bdf8d37280   push () at sample.c:7",
@@ -98,8 +108,8 @@ def test_narrow_terminal():
 def test_ascii_host():
     lines = render.report_lines(sample(), Names(), Look(unicode=False), 0.93)
     assert all(line.isascii() for line in lines)
-    assert lines[0] == "4 pages dirtied . 15 fed of 2,490 . 0.9 ms . discarded"
-    assert "counter 1041 -> 1042" in lines[1]
+    assert lines[1] == "4 pages dirtied . 15 fed of 2,490 . 0.9 ms . discarded"
+    assert "counter 1041 -> 1042" in lines[2]
 
 
 def test_neighbours_that_agree_are_one_line():
@@ -107,34 +117,36 @@ def test_neighbours_that_agree_are_one_line():
     pages.append(page(0x6000, "heap", first_write=FirstWrite(0x2222, 0, 42)))
     pages.append(page(0x9000, "heap"))
     lines = render.report_lines(report(*pages), Names(), Look())
-    assert lines[0].startswith("7 pages dirtied")
-    assert len(lines) == 4
-    assert lines[1].startswith("  0x1000-0x6000  heap  120 B in 5 pages")
-    assert len(render.report_json(report(*pages), Names())["dirty"]) == 7
+    assert lines[1].startswith("7 pages dirtied")
+    assert len(lines) == 5
+    assert lines[2].startswith("  0x1000-0x6000  heap  120 B in 5 pages")
+    assert len(render_json.report_json(report(*pages), Names())["dirty"]) == 7
 
 
 def test_long_lists_are_cut_with_a_way_to_see_the_rest():
     pages = [page(i * 8192, "heap") for i in range(1, 200)]
     lines = render.report_lines(report(*pages), Names(), Look())
-    assert len(lines) == 2 + render.MAX_PAGES_SHOWN
+    assert len(lines) == 3 + render.MAX_PAGES_SHOWN
     assert "135 more ranges" in lines[-1] and "uffd dirty -full" in lines[-1]
-    assert len(render.report_lines(report(*pages), Names(), Look(), all_lines=True)) == 200
+    assert len(render.report_lines(report(*pages), Names(), Look(), all_lines=True)) == 201
 
 
 def test_pages_of_gdb_are_a_last_line():
     pages = [page(0x1000, "stack", writers=["gdb"]), page(0x2000, "heap", writers=["malloc"])]
     lines = render.report_lines(report(*pages), Names(), Look())
-    assert lines[0].startswith("no pages dirtied")
-    assert lines[1] == "  and 2 pages only gdb wrote (pushed frames, string arguments)"
-    data = render.report_json(report(*pages), Names())
+    assert lines[0] == verdict.PURE
+    assert lines[1].startswith("no pages dirtied")
+    assert lines[2] == "  and 2 pages only gdb wrote (pushed frames, string arguments)"
+    data = render_json.report_json(report(*pages), Names())
     assert data["dirty"] == [] and len(data["gdb_dirty"]) == 2
     both = page(0x3000, "stack", writers=["gdb", "program"])
-    assert len(render.report_json(report(both), Names())["dirty"]) == 1
+    assert len(render_json.report_json(report(both), Names())["dirty"]) == 1
 
 
 def test_nothing_dirtied():
     assert render.report_lines(report(fed_pages=0), Names(), Look(), 0.1) == [
-        "no pages dirtied · 0.1 ms · discarded"
+        "pure: nothing but its own stack",
+        "no pages dirtied · 0.1 ms · discarded",
     ]
 
 
@@ -142,7 +154,8 @@ def test_what_went_otherwise_is_told():
     lines = render.report_lines(
         report(refused=["fork() -> EPERM"], unavailable="0x1000: truncated core\n"), Names(), Look()
     )
-    assert lines[1:] == [
+    assert lines[0] == "wrote nothing · was refused fork"
+    assert lines[2:] == [
         "  refused: fork() -> EPERM",
         "  touched a page that was not recorded: 0x1000: truncated core",
     ]
@@ -151,7 +164,7 @@ def test_what_went_otherwise_is_told():
 def test_names_cannot_steer_the_terminal():
     hostile = page(0x1000, "data", mapping="/tmp/\x1b[31mx\n")
     lines = render.report_lines(report(hostile), Names(), Look())
-    assert len(lines) == 2 and all(line.isprintable() for line in lines)
+    assert len(lines) == 3 and all(line.isprintable() for line in lines)
 
 
 def test_a_writer_in_a_library_leads_to_the_program():
@@ -163,12 +176,12 @@ def test_a_writer_in_a_library_leads_to_the_program():
 def test_stack_bytes_in_and_below_the_frames():
     run = Run(0x17F8, b"\0" * 16, b"\1" * 16)
     stack = page(0x1000, "stack", bytes_changed=16, bytes_above=8, runs=[run], first_write=None)
-    line = render.report_lines(report(stack), Names(), Look())[1]
+    line = render.report_lines(report(stack), Names(), Look())[2]
     assert line.endswith("8 B in the frames, 8 B below the frame")
 
 
 def test_json_is_plain_and_whole():
-    data = json.loads(json.dumps(render.report_json(sample(), Names())))
+    data = json.loads(json.dumps(render_json.report_json(sample(), Names())))
     assert data["schema"] == 1 and data["fed_pages"] == 15 and data["total_pages"] == 2490
     first = data["dirty"][0]
     assert first["start"] == "0x55bdbec10000" and first["kind"] == "data"
@@ -177,6 +190,15 @@ def test_json_is_plain_and_whole():
         "type": "int",
         "before": "1041",
         "after": "1042",
+        "address": "0x0",
+        "size": 4,
+        "kind": "",
+        "role": None,
+        "raw": False,
+        "union": False,
+        "note": None,
+        "thread": None,
+        "frame": None,
     }
     assert first["first_write"] == {
         "pc": "0x1111",
@@ -227,7 +249,7 @@ def test_neighbours_fold_by_what_is_shown():
         for at in (0x1000, 0x2000, 0x3000)
     ]
     lines = render.report_lines(report(*pages), Names(), Look())
-    assert len(lines) == 2 and "0x1000-0x4000" in lines[1] and "6 B below the frame" in lines[1]
+    assert len(lines) == 3 and "0x1000-0x4000" in lines[2] and "6 B below the frame" in lines[2]
 
 
 def test_what_only_gdb_wrote_is_told_by_its_reason():

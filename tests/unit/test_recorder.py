@@ -276,6 +276,25 @@ def test_huge_pages_are_tracked_page_by_page(story):
     story.close()
 
 
+@pytest.mark.parametrize("huge", [False, True])
+def test_a_whole_page_table_dropped(story, huge):
+    at = story.region(2048)
+    at = (at + (1 << 21) - 1) >> 21 << 21
+    if huge:
+        story.do(MADVISE, at, 1 << 21, HUGEPAGE)
+    story.fill(at, 1024)
+    story.snapshot()
+    story.fill(at + 700 * PAGE_SIZE, 1, 9)
+    story.do(MADVISE, at, 1 << 21, DONTNEED)
+    story.snapshot()
+    story.fill(at + 3 * PAGE_SIZE, 1, 9)
+    story.do(MADVISE, at + 800 * PAGE_SIZE, 3 * PAGE_SIZE, DONTNEED)
+    story.snapshot()
+    opened = story.close()
+    assert opened.snapshot(1).read(at, PAGE_SIZE) == bytes(PAGE_SIZE)
+    assert opened.snapshot(2).read(at + 800 * PAGE_SIZE, PAGE_SIZE) == bytes(PAGE_SIZE)
+
+
 def test_guard_pages_are_unavailable(story):
     at = story.region(8)
     story.fill(at, 8)
@@ -300,6 +319,24 @@ def test_memory_that_the_program_watches_itself(story):
     story.fill(at, 1, 9)
     assert 1 <= story.snapshot() <= 1 + SLACK
     story.close()
+
+
+def test_shared_memory_that_the_program_fills_when_it_is_touched(start, tmp_path):
+    """A page that is not there would be waited for: its handler stands still with the program."""
+    file = os.memfd_create("lazy")
+    os.ftruncate(file, 8 * PAGE_SIZE)
+    story = Story(start(pass_fds=[file]), tmp_path / "t.uffd")
+    at = story.do(MMAP_FD, file, 8 * PAGE_SIZE, RW | 1 << 8)
+    story.fill(at, 2)
+    if story.do(tracing.UFFD, at, 8 * PAGE_SIZE):
+        pytest.skip("no userfaultfd for shared memory here")
+    os.close(file)
+    story.puppet.snapshot()
+    story.puppet.recorder.close()
+    snapshot = trace.open(str(story.path)).snapshot(0)
+    assert snapshot.read(at, 8) != bytes(8)
+    with pytest.raises(MemoryUnavailable):
+        snapshot.read(at + 4 * PAGE_SIZE, 1)
 
 
 def test_threads(story):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gdb_uffd import trace
 from gdb_uffd.model import PAGE_SIZE, MemoryUnavailable
 
-PAGES = 8
+PAGES, FILE_PAGES = 8, 32
 MADV_DONTNEED, MADV_FREE = 4, 8
 PRIVATE, SHARED, FIXED = 0x22, 0x21, 0x10  # with MAP_ANONYMOUS
 
@@ -94,7 +94,7 @@ class Life:
             mapped = do(tracing.MMAP_FD, self.file, size, 3 | number << 8)
             assert mapped > 0
             self.regions.append((mapped, mapped + size))
-        elif what == "move":
+        elif what == "move" and pages * number <= FILE_PAGES:  # beyond a file's end is SIGBUS
             moved = do(tracing.MREMAP, start, end - start, pages * number * PAGE_SIZE)
             if moved > 0:
                 self.regions[which % len(self.regions)] = (
@@ -139,7 +139,7 @@ def compare(path: Path, lives: List[Dict[int, bytes]]) -> None:
 def test_random_lives(built, track, life):
     folder = Path(tempfile.mkdtemp(prefix="gdb-uffd-test-"))
     file = os.open(folder / "mapped", os.O_RDWR | os.O_CREAT)
-    os.write(file, os.urandom(PAGES * PAGE_SIZE))
+    os.write(file, os.urandom(FILE_PAGES * PAGE_SIZE))
     puppet = Puppet(built, pass_fds=[file])
     try:
         recorder = puppet.start(folder / "t", track=track)

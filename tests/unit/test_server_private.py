@@ -112,6 +112,7 @@ def test_a_call(client: RawClient) -> None:
         "ended": "",
         "unavailable": "",
         "refused": [],
+        "unsound": [],
     }
     assert ask(client, "end", keep=True) == "E.no call is open"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Callable, List
+from typing import Any, Callable, Dict, List, Optional
 
 from gdb_uffd.model import GPR, CallReport
 from gdb_uffd.replay.diversion import Diversion
@@ -48,18 +48,19 @@ class Caller:
         self.diversion = Diversion(self.snapshot)
         self.tid = self.snapshot.threads[0].tid
         self.reports: List[CallReport] = []
+        self.more: Dict[str, int] = {}  # further registers that a function begins with
 
     def symbol(self, name: str) -> int:
         found = self.snapshot.symbol(name)
         assert found is not None, name
         return found
 
-    def start(self, name: str, argument: int = 0) -> Stop:
+    def start(self, name: str, argument: int = 0, client: Optional[Any] = None) -> Stop:
         """Begin the transaction, push a frame, run until the return or another stop."""
         self.diversion.begin()
-        return self.enter(name, argument)
+        return self.enter(name, argument, client)
 
-    def enter(self, name: str, argument: int = 0) -> Stop:
+    def enter(self, name: str, argument: int = 0, client: Optional[Any] = None) -> Stop:
         """The same in an open transaction."""
         d = self.diversion
         d.call_begin(self.symbol(name), False)
@@ -68,13 +69,13 @@ class Caller:
         self.landing = stack + 64
         d.write_memory(stack, self.landing.to_bytes(8, "little"))
         d.insert_breakpoint(SOFTWARE, self.landing, 1)
-        values = {"rip": self.symbol(name), "rsp": stack, "rdi": argument, "rax": 0}
+        values = {"rip": self.symbol(name), "rsp": stack, "rdi": argument, "rax": 0, **self.more}
         for register, value in values.items():
             registers.gpr[GPR[register]] = value
         registers.gpr[GPR["orig_rax"]] = (1 << 64) - 1
         saved = d.registers(self.tid)
         d.set_registers(self.tid, registers)
-        stop = d.resume(Resume(self.tid, "c"), Client())
+        stop = d.resume(Resume(self.tid, "c"), client or Client())
         d.remove_breakpoint(SOFTWARE, self.landing, 1)
         self.result = d.registers(self.tid).gpr[GPR["rax"]]
         if stop.breakpoint == "swbreak":

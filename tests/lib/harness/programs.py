@@ -15,7 +15,7 @@ from harness import CACHE, ROOT
 SOURCES = ROOT / "tests" / "programs"
 
 C = ["cc", "-g", "-O0", "-Wall", "-Wextra", "-Werror", "-pthread"]
-CXX = ["c++", "-g", "-O0", "-Wall", "-Wextra", "-Werror", "-pthread"]
+CXX = ["c++", "-g", "-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", "-pthread"]
 
 
 def _recipes(out: Path) -> List[List[str]]:
@@ -36,6 +36,14 @@ def _recipes(out: Path) -> List[List[str]]:
         + ["-Wl,-rpath,$ORIGIN"],
         [*C, "-o", target("vector"), source("vector.c")],
         [*C, "-o", target("forbid"), source("forbid.c")],
+        [*C, "-o", target("writes"), source("writes.c")],
+        [*C, "-o", target("names"), source("names.c")],
+        ["cc", "-O0", "-w", "-s", "-pthread", "-o", target("names-stripped"), source("names.c")],
+        [*C, "-static", "-o", target("heaps-static"), source("heaps.c")],
+        [*C, "-o", target("heaps"), source("heaps.c")],
+        [*C, "-fPIC", "-shared", "-o", target("namesplugin.so"), source("namesplugin.c")],
+        ["cc", "-g", "-O2", "-w", "-pthread", "-o", target("names-o2"), source("names.c")],
+        [*CXX, "-o", target("containers"), source("containers.cpp")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
         [*C, "-o", target("rounds"), source("rounds.c")],
         [*C, "-O1", "-o", target("steps"), source("steps.c")],
@@ -43,6 +51,7 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("pulse"), source("pulse.c")],
         [*C, "-o", target("waits"), source("waits.c")],
         [*C, "-o", target("turns"), source("turns.c")],
+        [*C, "-o", target("uring"), source("uring.c")],
         [*C, "-o", target("trip"), source("trip.c"), "-ldl"],
         [*C, "-O1", "-o", target("inlined"), source("inlined.c")],
         [*CXX, "-std=c++17", "-o", target("ledger"), source("ledger.cpp")],

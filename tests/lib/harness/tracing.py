@@ -182,15 +182,19 @@ class Puppet(Traced):
         assert self.process.stdin is not None and not self.frozen
         padded = [what, *words, 0, 0, 0][:4]
         os.write(self.process.stdin.fileno(), struct.pack("<4Q", *(w % (1 << 64) for w in padded)))
-        if what in (THREAD, FORK):
-            self._until_answer()
+        self._until_answer(what in (THREAD, FORK))
         return int(struct.unpack("<q", self._read(8))[0])
 
-    def _until_answer(self) -> None:
+    def _until_answer(self, events: bool) -> None:
         assert self.process.stdout is not None
-        while not select.select([self.process.stdout], [], [], 0.001)[0]:
+        while not select.select([self.process.stdout], [], [], 0.001 if events else 0.5)[0]:
+            if not events:
+                stopped = tracer.look(self.pid)
+                assert stopped is None, f"the puppet was stopped: {stopped}"
+            else:
+                self.let_events_pass()
+        if events:
             self.let_events_pass()
-        self.let_events_pass()
 
     def held(self, *, populate: bool) -> Iterator[Tuple[int, bytes]]:
         """(address, page) of what the frozen program holds, mapping by mapping.

@@ -1,0 +1,260 @@
+"""What a called function waits for, by the program's names: the lock, and who holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from typing import Any, Dict, List, Optional
+from weakref import WeakKeyDictionary
+
+import gdb
+
+from gdb_uffd.client import gdb_session
+from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_threads import in_thread
+from gdb_uffd.client.gdb_util import decoded, file_of, quiet
+from gdb_uffd.client.wire import one_line
+from gdb_uffd.model import UffdError
+
+MAX_FRAMES = 64
+LOCK_BYTES = 64
+"""The futex lies within so many bytes of the lock's beginning (pthread_rwlock_t has 56)."""
+
+MAX_LINES = 8
+"""Source lines that a call with its arguments may take."""
+
+_blocked: "WeakKeyDictionary[Session, Dict[str, Any]]" = WeakKeyDictionary()
+"""What `note` found, for the report of the call."""
+
+
+def install() -> None:
+    """Look at each stop that may be a wait."""
+    gdb.events.stop.connect(_on_stop)
+    gdb.events.inferior_call.connect(_on_inferior_call)
+
+
+def _on_stop(event: object) -> None:
+    # A wait is told as a SIGTRAP that no breakpoint caused, for which gdb has no class.
+    session = gdb_session.selected()
+    other = isinstance(event, gdb.BreakpointEvent) or (
+        isinstance(event, gdb.SignalEvent) and event.stop_signal != "SIGTRAP"
+    )
+    if session is not None and not other:
+        note(session)
+
+
+def _on_inferior_call(event: object) -> None:
+    if _blocked and isinstance(event, gdb.InferiorCallPreEvent):
+        session = gdb_session.selected()
+        if session is not None:
+            _blocked.pop(session, None)
+
+
+def note_selected() -> None:
+    """As `note`, where gdb has no stop event (gdb 18, for a call that it unwinds itself)."""
+    session = gdb_session.selected()
+    if session is not None and session not in _blocked:
+        note(session)
+
+
+def note(session: Session) -> None:
+    """Ask the server what is waited for, and put names to it while the frames are there."""
+    _blocked.pop(session, None)
+    with contextlib.suppress(UffdError, gdb.error):
+        found = session.request("blocked")
+        if isinstance(found, dict):
+            _blocked[session] = _named(session, found)
+
+
+def described(session: Session) -> Optional[Dict[str, Any]]:
+    """The wait that the last call ended at, as docs/json.md has it; None when it did not."""
+    return _blocked.get(session)
+
+
+def text(session: Session) -> str:
+    """ "would block: pthread_mutex_lock(&q->lock), held by thread 3 (worker, in pause)"; "" when
+    the last call did not end that way."""
+    found = _blocked.get(session)
+    return str(found["text"]) if found is not None else ""
+
+
+def symbolic(ended: str) -> str:
+    """The server's reason with "for 0x..." as function, file and line."""
+
+    def place(match: "re.Match[str]") -> str:
+        with contextlib.suppress(gdb.error, RuntimeError):
+            address = int(match[1], 16)
+            block, sal = gdb.block_for_pc(address), gdb.find_pc_line(address)
+            while block is not None and block.function is None:
+                block = block.superblock
+            if block is not None and block.function is not None:
+                where = (
+                    f" at {os.path.basename(file_of(sal.symtab))}:{sal.line}" if sal.symtab else ""
+                )
+                return f"for {block.function.print_name} (){where}"
+        return match[0]
+
+    return re.sub(r"\bfor (0x[0-9a-f]{1,16})\b", place, ended)
+
+
+def _named(session: Session, found: Dict[str, Any]) -> Dict[str, Any]:
+    address = int(str(found["address"]) or "0", 16)
+    frames = _frames()
+    call, argument = _library_call(frames, address if found["kind"] == "lock" else 0)
+    call = call or str(found["call"])
+    owner = int(found["owner"])
+    out: Dict[str, Any] = {
+        "call": call,
+        "system_call": str(found["call"]),
+        "kind": str(found["kind"]),
+        "address": str(found["address"]) or None,
+        "lock": argument or None,
+        "owner": _thread(session, owner) if owner else None,
+    }
+    out["text"] = _sentence(out, bool(found["self"]))
+    return out
+
+
+def _sentence(found: Dict[str, Any], is_self: bool) -> str:
+    what = f"would block: {found['call']}({found['lock'] or found['address'] or ''})"
+    owner = found["owner"]
+    if found["kind"] == "lock" and is_self:
+        return f"{what}, held by this thread itself"
+    if owner is None:
+        held = ", which is held" if found["kind"] == "lock" else ""
+        return f"{what}{held}, and no other thread runs"
+    known = [owner["name"] or "", f"in {owner['function']}" if owner["function"] else ""]
+    inside = ", ".join(part for part in known if part)
+    who = f"thread {owner['thread']}" + (f" ({inside})" if inside else "")
+    if found["kind"] == "join":
+        return f"{what}, which waits for {who} to end; it does not run"
+    return f"{what}, held by {who}"
+
+
+def _frames() -> List[gdb.Frame]:
+    """The selected thread's frames, innermost first, up to gdb's dummy frame."""
+    frames: List[gdb.Frame] = []
+    with contextlib.suppress(gdb.error):
+        frame: Optional[gdb.Frame] = gdb.newest_frame()
+        while frame is not None and frame.type() != gdb.DUMMY_FRAME and len(frames) < MAX_FRAMES:
+            frames.append(frame)
+            frame = frame.older()
+    return frames
+
+
+def _is_program(frame: gdb.Frame) -> bool:
+    """Whether the frame has source lines, and is not of a system library that has them, too."""
+    symtab = frame.find_sal().symtab
+    if symtab is None:
+        return False
+    objfile = symtab.objfile.owner or symtab.objfile  # debug information may lie beside it
+    place = decoded(lambda: objfile.filename or "")
+    return not re.search(r"/(ld|lib(c|pthread|m|rt|dl))[-.][^/]*$", place)
+
+
+def _plain(name: str) -> str:
+    """ "___pthread_mutex_lock" and "__GI___libc_read" as the program calls them."""
+    name = re.sub(r"^__GI_", "", name.split("@")[0])
+    return re.sub(r"^_+(libc_)?", "", name)
+
+
+def _library_call(frames: List[gdb.Frame], address: int) -> "tuple[str, str]":
+    """The library function that the program called, and its first argument's text where the
+    source has it and it is the object that holds `address` (0: any)."""
+    for index, frame in enumerate(frames):
+        with contextlib.suppress(gdb.error):
+            if not _is_program(frame):
+                continue
+            name = frames[index - 1].name() if index else None
+            if not name:
+                return "", _symbol(address)
+            plain = _plain(name)
+            return plain, _argument(frame, plain, address) or _symbol(address)
+    names = [frame.name() for frame in frames]
+    return _plain(next((n for n in reversed(names) if n), "")), _symbol(address)
+
+
+def _source(frame: gdb.Frame) -> str:
+    """The frame's source lines from the current one on."""
+    sal = frame.find_sal()
+    if sal.symtab is None:
+        return ""
+    symtab = sal.symtab
+    path = decoded(lambda: symtab.fullname())
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read(4 << 20).split("\n")
+    except (OSError, ValueError):
+        return ""
+    return "\n".join(lines[max(0, sal.line - 1) : sal.line - 1 + MAX_LINES])
+
+
+def first_argument(source: str, function: str) -> str:
+    """The text of the first argument in the first call of `function`; "" when there is none."""
+    match = re.search(r"\b" + re.escape(function) + r"\s*\(", source)
+    if match is None:
+        return ""
+    depth, start = 0, match.end()
+    for at in range(start, len(source)):
+        letter = source[at]
+        if letter in "([{":
+            depth += 1
+        elif (letter in ")]}" and depth == 0) or (letter == "," and depth == 0):
+            return " ".join(source[start:at].split())
+        elif letter in ")]}":
+            depth -= 1
+    return ""
+
+
+def _argument(frame: gdb.Frame, function: str, address: int) -> str:
+    text = first_argument(_source(frame), function)
+    if not text or len(text) > 200 or re.search(r"[;\"'{}=]|\+\+|--|\w\s*\(", text):
+        return ""  # evaluating it must neither call nor change anything
+    if not address:
+        return text
+    before = gdb.selected_frame()
+    try:
+        frame.select()
+        value = gdb.parse_and_eval(text)
+        return text if 0 <= address - int(value) < LOCK_BYTES else ""
+    except (gdb.error, OverflowError, ValueError):
+        return ""
+    finally:
+        before.select()
+
+
+def _symbol(address: int) -> str:
+    """ "&queue.lock": by the symbol that holds the address; "" when none does."""
+    if not address:
+        return ""
+    with contextlib.suppress(gdb.error):
+        found = quiet(f"output/a (void *) {address:#x}")
+        match = re.search(r"<([^>]+)>", found)
+        if match:
+            return f"&{match[1]}" if "+" not in match[1] else f"{address:#x} <{match[1]}>"
+    return ""
+
+
+def _thread(session: Session, tid: int) -> Dict[str, Any]:
+    """The recorded thread `tid`: gdb's number, its name, the function it is in."""
+    out: Dict[str, Any] = {
+        "tid": tid, "thread": session.thread_numbers.get(tid), "name": None, "function": None,
+    }  # fmt: skip
+    with contextlib.suppress(gdb.error), in_thread(tid):
+        thread = gdb.selected_thread()
+        frames = _frames()
+        call, _ = _library_call(frames, 0)
+        out["function"] = one_line(call) or None
+        name = thread.name if thread is not None else None
+        out["name"] = one_line(name or _start_routine(frames)) or None
+    return out
+
+
+def _start_routine(frames: List[gdb.Frame]) -> str:
+    """The outermost function of the program: what the thread was started with."""
+    for frame in reversed(frames):
+        with contextlib.suppress(gdb.error):
+            if _is_program(frame) and frame.name():
+                return str(frame.name())
+    return ""

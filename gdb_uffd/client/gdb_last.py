@@ -1,0 +1,58 @@
+"""What the last `uffd call` evaluated; and who wants to know when a call is over."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import gdb
+
+from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.wire import parse_report
+from gdb_uffd.model import CallReport, UffdError
+
+
+@dataclass(frozen=True)
+class Last:
+    """A call that is over; `outcome` is gdb_call's."""
+
+    report: CallReport
+    outcome: Any
+    expression: str
+
+
+_last: Dict[int, Last] = {}
+
+observers: List[Callable[[Session, Optional[Last]], None]] = []
+"""Called after a call is over and told; with None where it was no `uffd call`."""
+
+
+def note(session: Session, last: Last) -> None:
+    """An `uffd call` of `session` is over."""
+    _last[session.number] = last
+
+
+def find(session: Session) -> Optional[Last]:
+    """Of the call that `uffd dirty` tells of; None where that was another command."""
+    # A command that is no `uffd call` leaves no time (gdb_hooks.after_command).
+    return _last.get(session.number) if session.wall_ms is not None else None
+
+
+def peek(session: Session, known: int) -> Tuple[int, Optional[CallReport], bool]:
+    """The number of the last report; the report, unless that number is `known`; whether it is.
+
+    Closes no transaction: a stretch of steps stays one.
+    """
+    data = session.request("peek", {"known": known})
+    try:
+        return int(data["serial"]), parse_report(data["report"]), bool(data["known"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UffdError(f"the server sent an incomplete report ({error!r})") from None
+
+
+def tell(session: Session, last: Optional[Last]) -> None:
+    """Tell the observers; what goes wrong there is not the call's."""
+    for observer in observers:
+        with contextlib.suppress(UffdError, gdb.error):
+            observer(session, last)

@@ -1,0 +1,122 @@
+"""The machine interface: `-uffd-call`, `-uffd-dirty`, and `=uffd-call` when a call is over.
+
+gdb manual, "GDB/MI Commands In Python" (gdb 12) and "GDB/MI Notifications In Python" (gdb 14).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Sequence
+
+import gdb
+
+from gdb_uffd.client import gdb_call, gdb_hooks, gdb_last, gdb_session, gdb_views, mi, render
+from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_util import machine_interface, one_cpu, user_errors
+from gdb_uffd.client.options import split_format
+from gdb_uffd.model import CallReport, UffdError
+
+_serials: Dict[int, int] = {}
+"""Of the report that each session's last notification was about."""
+
+
+def _call(arguments: List[str]) -> Dict[str, Any]:
+    usage = "-uffd-call [-keep] [--] EXPRESSION"
+    found, rest = mi.options(arguments, ["keep"], usage)
+    session = gdb_session.current()
+    letters, expression = split_format(" ".join(rest).strip())
+    if not expression:
+        raise UffdError(f"what shall be called? usage: {usage}")
+    with one_cpu() as cpu:
+        report, outcome = gdb_call.run_call(
+            session, letters, expression, "keep" in found, True, cpu
+        )
+    session.wall_ms = outcome.wall_ms
+    last = gdb_last.Last(report, outcome, expression)
+    gdb_last.note(session, last)
+    result = gdb_call.call_object(session, report, outcome, expression)
+    gdb_last.tell(session, last)
+    return result
+
+
+def _dirty(arguments: List[str]) -> Dict[str, Any]:
+    usage = "-uffd-dirty [-all]"
+    found, rest = mi.options(arguments, ["all"], usage)
+    if rest:
+        raise UffdError(f"unexpected {rest[0]!r}; usage: {usage}")
+    return gdb_views.dirty_object(gdb_session.current(), "all" in found)
+
+
+def _notify(session: Session, last: Optional[gdb_last.Last]) -> None:
+    """`=uffd-call`, once for each report."""
+    serial, report, known = gdb_last.peek(session, _serials.get(session.number, -1))
+    _serials[session.number] = serial
+    if report is None or known:
+        return
+    gdb.notify_mi("uffd-call", mi.value(_summary(report, last)))
+
+
+def _summary(report: CallReport, last: Optional[gdb_last.Last]) -> Dict[str, Any]:
+    """Few fields; `-uffd-dirty` has the others."""
+    program, gdb_pages = render.split_pages(report)
+    data: Dict[str, Any] = {"kind": report.kind}
+    if last is not None:
+        data["expression"] = last.expression
+        outcome = last.outcome
+        data["value"] = None if outcome.error else outcome.value
+        data["type"] = None if outcome.error else outcome.type
+        data["error"] = outcome.error or None
+    return {
+        **data,
+        "kept": report.kept,
+        "pages": len(program),
+        "gdb_pages": len(gdb_pages),
+        "bytes_changed": sum(page.bytes_changed for page in program),
+        "fed_pages": report.fed_pages,
+        "refused": report.refused,
+        "ended": report.ended or None,
+        "unavailable": report.unavailable or None,
+    }
+
+
+def _on_inferior_call(event: object) -> None:
+    """A front end may call functions without a command that has a hook."""
+    if isinstance(event, gdb.InferiorCallPostEvent):
+        session = gdb_session.selected()
+        if session is not None and not session.in_call:
+            gdb.post_event(_settle)
+
+
+@user_errors
+def _settle() -> None:
+    session = gdb_session.selected()
+    if session is None or session.in_call or session.call_depth:
+        return
+    gdb_hooks.after_command()
+    gdb_last.tell(session, None)
+
+
+def register() -> None:
+    """Add the commands; the notification where this gdb runs with a machine interface."""
+    if not hasattr(gdb, "MICommand"):
+        return
+
+    class Command(gdb.MICommand):
+        """One of the commands; errors are one line, as for the others."""
+
+        def __init__(self, name: str, run: Any) -> None:
+            super().__init__(name)
+            self._run = run
+
+        @user_errors
+        def invoke(self, arguments: Sequence[str]) -> Dict[str, Any]:
+            result = mi.value(self._run(list(arguments)))
+            assert isinstance(result, dict)
+            return result
+
+    _commands.extend([Command("-uffd-call", _call), Command("-uffd-dirty", _dirty)])
+    if hasattr(gdb, "notify_mi") and machine_interface():
+        gdb_last.observers.append(_notify)
+        gdb.events.inferior_call.connect(_on_inferior_call)
+
+
+_commands: List[object] = []

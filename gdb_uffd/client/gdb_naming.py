@@ -1,0 +1,221 @@
+"""Every changed byte of a report by its name, with its value before and after."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Dict, Iterator, List, Optional, Set, Tuple
+
+import gdb
+
+from gdb_uffd.client import gdb_drafts, gdb_locals, gdb_places, gdb_printers, gdb_values
+from gdb_uffd.client.context import Context
+from gdb_uffd.client.expression import Expression, variable
+from gdb_uffd.client.gdb_blocks import Blocks
+from gdb_uffd.client.gdb_drafts import Draft, Setting
+from gdb_uffd.client.gdb_images import Images
+from gdb_uffd.client.gdb_paths import Root
+from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_threads import in_thread
+from gdb_uffd.client.gdb_tls import ThreadLocals
+from gdb_uffd.client.gdb_values import Walk
+from gdb_uffd.client.gdb_variables import Variable
+from gdb_uffd.client.gdb_view import memory
+from gdb_uffd.client.render import Change
+from gdb_uffd.model import CallReport, DirtyPage, Run
+
+MAX_TOLD = 4000
+"""Named changes of one report; each costs some ten microseconds."""
+
+
+class Naming:
+    """Names for one report; `which_all` as in quffd.image."""
+
+    def __init__(
+        self, session: Session, report: CallReport, which_all: bool, context: Context
+    ) -> None:
+        self._session = session
+        self._report = report
+        self._all = which_all
+        self._pages = [p for p in report.pages if "program" in p.writers and p.bytes_changed]
+        self._images = self.images(session, report, which_all)
+        self._blocks = Blocks(session, report, which_all, context, self._images)
+        self._tls = ThreadLocals(session)
+        self._key = gdb_values.settings()
+        self._told: Set[Tuple[int, str]] = set()
+        self._count = 0
+
+    def images(self, session: Session, report: CallReport, which_all: bool) -> Images:
+        """Where the bytes before and after come from."""
+        return Images(session, report.pages, which_all)
+
+    def changes(self) -> Dict[int, List[Change]]:
+        """The changes by the start of the page that holds them, by address."""
+        drafts: Dict[int, List[Draft]] = {}
+        for page in self._pages:
+            drafts[page.start] = []
+            if self._count < MAX_TOLD:
+                # Symbols of a damaged file: the bytes are still told.
+                with contextlib.suppress(gdb.error):
+                    drafts[page.start] = list(self._page(page))
+                self._count += len(drafts[page.start])
+        for draft in self._blocks.drafts(self._walk):
+            drafts.setdefault(draft.where.page, []).append(draft)
+        self.look([d for found in drafts.values() for d in found])
+        return {start: self._finished(found) for start, found in drafts.items()}
+
+    @staticmethod
+    def _finished(drafts: List[Draft]) -> List[Change]:
+        settled = [done for draft in drafts for done in gdb_drafts.settle(draft)]
+        return [draft.change() for draft in sorted(settled, key=lambda d: d.address)]
+
+    def look(self, drafts: List[Draft]) -> None:
+        """Read what is missing, in the memory before and in that after."""
+        waiting = [draft for draft in drafts if draft.leaf is not None]
+        if not waiting:
+            return
+        for after in (False, True):
+            shown = memory(self._session, after, self._all, self._report.kept)
+            with shown, gdb_printers.language(d.leaf.type for d in waiting if d.leaf is not None):
+                gdb_drafts.fill(waiting, after)
+
+    # -- one page -----------------------------------------------------------------------------
+
+    def _page(self, page: DirtyPage) -> Iterator[Draft]:
+        if page.kind == "stack" and page.bytes_above:
+            yield from self._stack(page, page.thread, page.runs)
+            return
+        for run in page.runs:
+            kind = run.kind or page.kind
+            if run.role == "scratch" or kind == "stack":
+                continue
+            where = Setting(page.start, kind, run.role, run.thread or page.thread)
+            if kind == "data":
+                yield from self._data(page, run, where)
+            elif kind == "tls":
+                yield from self._thread_local(page, run, where)
+            elif run.role == "malloc" or not self._blocks.take(run, where):
+                yield self._unnamed(page, run, where)
+        live = [run for run in page.runs if run.kind == "stack" and run.role != "scratch"]
+        if live:
+            yield from self._stack(page, live[0].thread, live)
+
+    def _unnamed(self, page: DirtyPage, run: Run, where: Setting) -> Draft:
+        base = page.mapping_start or page.start
+        name = f"{os.path.basename(page.mapping) or page.mapping}+{run.address - base:#x}"
+        return gdb_drafts.of_bytes(where, name, run.address, run.before, run.after)
+
+    def _walk(
+        self, place: Expression, type_: gdb.Type, address: int, changed: List[int], where: Setting
+    ) -> List[Draft]:
+        """The changed leaves of an object; each is told once, on the first page it lies on."""
+        found: List[Draft] = []
+        walk = Walk(changed, self._images.read)
+        for leaf in walk.leaves(place, type_, address):
+            if len(found) >= gdb_values.MAX_CHANGES:
+                break
+            if (leaf.address, leaf.place.text) not in self._told:
+                self._told.add((leaf.address, leaf.place.text))
+                found += gdb_drafts.of_leaf(where, leaf, walk, self._key)
+        return _unions(found)
+
+    def _data(self, page: DirtyPage, run: Run, where: Setting) -> Iterator[Draft]:
+        done_until, count = 0, 0
+        changed = run.changed()
+        pcs = writers(page)
+        for address in changed:
+            if address < done_until or count >= gdb_values.MAX_CHANGES:
+                continue
+            known = gdb_places.variable(address, pcs)
+            if known is None or known.type is None:
+                cut = run.address + len(run.before)
+                low = address - run.address
+                name = known.name if known is not None else ""
+                made = self._unnamed(page, run, where)
+                yield gdb_drafts.of_bytes(
+                    where, name or made.name, address, run.before[low:], run.after[low:]
+                )
+                done_until, count = cut, count + 1
+                continue
+            found = self._variable(known, changed_on(page, known), where)
+            count += len(found)
+            done_until = known.address + known.size
+            yield from found
+
+    def _variable(self, known: Variable, changed: List[int], where: Setting) -> List[Draft]:
+        assert known.type is not None
+        if (
+            gdb_places.MALLOC.match(known.name)
+            and not where.role
+            and "libc" in where_is(known.address)
+        ):
+            where = Setting(where.page, where.kind, "malloc", where.thread)
+        if not where.role:
+            self._blocks.roots.append(Root(variable(known.name), known.type, known.address))
+        return self._walk(variable(known.name), known.type, known.address, changed, where)
+
+    def _thread_local(self, page: DirtyPage, run: Run, where: Setting) -> Iterator[Draft]:
+        thread = where.thread
+        known = self._tls.find(run, thread, page.first_write)
+        if known is None:
+            yield self._unnamed(page, run, where)
+        elif known.type is None:
+            yield gdb_drafts.of_bytes(where, known.name, run.address, run.before, run.after)
+        else:
+            yield from self._variable(known, run.changed(), where)
+
+    def _stack(self, page: DirtyPage, thread: Optional[int], runs: List[Run]) -> Iterator[Draft]:
+        """Locals of live frames, else bytes of the stack."""
+        changed = [a for run in runs for a in run.changed()]
+        with in_thread(thread), memory(self._session, False, self._all, self._report.kept):
+            if self._report.kept:
+                gdb.invalidate_cached_frames()
+            known = gdb_locals.locals_at(changed)
+        if self._report.kept:
+            gdb.invalidate_cached_frames()
+        for local in known:
+            where = Setting(page.start, "stack", "", thread, (local.level, local.function))
+            inside = [a for a in changed if local.holds(a)]
+            if local.type is not None:
+                self._blocks.roots.append(Root(variable(local.name), local.type, local.address))
+                yield from self._walk(
+                    variable(local.name), local.type, local.address, inside, where
+                )
+            else:
+                old, new = (self._images.read(local.address, 8, after) for after in (False, True))
+                if old is not None and new is not None:
+                    was, is_ = (hex(int.from_bytes(data, "little")) for data in (old, new))
+                    yield Draft(where, local.name, "", local.address, 8, was, is_)
+        where = Setting(page.start, "stack", "", thread)
+        for run in runs:
+            if not any(local.holds(a) for a in run.changed() for local in known):
+                yield self._unnamed(page, run, where)
+
+
+def changed_on(page: DirtyPage, known: Variable) -> List[int]:
+    """The changed addresses of a variable that the report lists on a page, ascending."""
+    return [a for run in page.runs for a in run.changed() if known.holds(a)]
+
+
+def writers(page: DirtyPage) -> List[int]:
+    """Instructions that tell which source files matter for a page."""
+    first = page.first_write
+    return [] if first is None else [first.pc, *(a - 1 for a in first.callers if a)]
+
+
+def where_is(address: int) -> str:
+    """The base name of the object file that holds `address`."""
+    return os.path.basename(gdb.solib_name(address) or "")
+
+
+def _unions(drafts: List[Draft]) -> List[Draft]:
+    """Of the members of a union that share bytes, the one that fits the change best is told first,
+    and only the others are marked as such."""
+    seen: Set[int] = set()
+    for draft in sorted(drafts, key=lambda d: d.size):
+        if draft.other:
+            bytes_ = set(range(draft.address, draft.address + min(draft.size, 64)))
+            if not bytes_ & seen:
+                draft.other = False
+            seen |= bytes_
+    return drafts

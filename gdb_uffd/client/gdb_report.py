@@ -1,0 +1,110 @@
+"""`uffd report FILE.html`: collects what the page shows, and writes it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import tempfile
+import time
+from typing import Dict, List, Sequence, Tuple
+
+from gdb_uffd import __version__
+from gdb_uffd.client import gdb_call, gdb_last, html_page, render, render_json, verdict
+from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_symbols import Symbols
+from gdb_uffd.client.gdb_util import say
+from gdb_uffd.client.gdb_views import last_report
+from gdb_uffd.client.text import size
+from gdb_uffd.client.wire import Image, parse_image, parse_mappings
+from gdb_uffd.model import CallReport, UffdError
+
+
+def write(session: Session, text: str, usage: str) -> None:
+    """`uffd report`."""
+    path = _path(text, usage)
+    page = html_page.document(collect(session))
+    data = page.encode("utf-8", "replace")
+    _replace(path, data)
+    say(f"{path} ({size(len(data))}) shows the last call")
+
+
+def _path(text: str, usage: str) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UffdError(f"cannot read the file name ({error}); usage: {usage}") from None
+    if len(words) != 1:
+        raise UffdError(f"usage: {usage}")
+    path = os.path.abspath(os.path.expanduser(words[0]))
+    if os.path.isdir(path):
+        raise UffdError(f"{path}: is a directory; name a file in it")
+    return path
+
+
+def _replace(path: str, data: bytes) -> None:
+    """All of the file or nothing.  Only its owner may read it: it holds memory of the core's."""
+    folder = os.path.dirname(path)
+    try:
+        # mkstemp(3) gives mode 0600.
+        descriptor, temporary = tempfile.mkstemp(prefix=".uffd-report-", dir=folder)
+    except OSError as error:
+        raise UffdError(f"{folder}: {(error.strerror or str(error)).lower()}") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise UffdError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise
+
+
+def collect(session: Session) -> html_page.Content:
+    """What is known of the last call.  UffdError when nothing has run."""
+    report = last_report(session, False)
+    if report is None:
+        raise UffdError("nothing has run yet: `uffd call` something first")
+    last = gdb_last.find(session)
+    if last is not None:
+        data = gdb_call.call_object(session, last.report, last.outcome, last.expression)
+    else:
+        data = render_json.report_json(report, Symbols(session, report))
+    starts = [page.start for page in report.pages if page.bytes_changed]
+    return html_page.Content(
+        data=data,
+        verdict=_verdict(report, session),
+        core=session.ready.core,
+        executable=session.ready.executable,
+        mappings=parse_mappings(session.request("mappings")),
+        fed=_fed(session),
+        images=_images(session, starts[: html_page.MAX_IMAGES]),
+        made=f"gdb_uffd {__version__} · {time.strftime('%Y-%m-%d %H:%M')}",
+    )
+
+
+def _verdict(report: CallReport, session: Session) -> Sequence[str]:
+    program, _ = render.split_pages(report)
+    return [
+        verdict.text(report, Symbols(session, report).thread),
+        render.count_line(report, len(program), session.wall_ms),
+    ]
+
+
+def _fed(session: Session) -> List[Tuple[int, int]]:
+    try:
+        ranges = session.request("fed")["ranges"]
+        return [(int(start, 16), int(end, 16)) for start, end in ranges]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UffdError(f"the server's list of fed pages is incomplete ({error!r})") from None
+
+
+def _images(session: Session, starts: List[int]) -> Dict[int, Image]:
+    found: Dict[int, Image] = {}
+    for start in starts:
+        image = parse_image(session.request("image", {"address": hex(start), "all": False}))
+        if image is not None:
+            found[start] = image
+    return found

@@ -1,0 +1,198 @@
+"""Types as the server's search needs them: where their pointers lie, and what these point to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple, Union
+
+import gdb
+
+from gdb_uffd.client import gdb_types
+from gdb_uffd.client.expression import Expression
+from gdb_uffd.client.gdb_types import Info
+
+MAX_SHAPES = 1024
+"""Types that are followed from one session's roots; beyond them a pointer leads nowhere."""
+
+MAX_POINTERS = 512
+"""Pointers of one type."""
+
+MAX_DEPTH = 8
+"""Nesting of members in which pointers are looked for."""
+
+VOID = -1
+
+_BASES = re.compile(r"^std::.*_base(_aux)?(<.*>)?$")
+"""Nodes of libstdc++'s containers as their pointers see them: the object behind is larger."""
+
+VECTOR = re.compile(r"^std::(__\w+::)?vector<")
+SMART = re.compile(r"^std::(__\w+::)?(unique_ptr|shared_ptr|__shared_ptr|auto_ptr)<")
+"""Containers whose elements are reached as the source does it: `v[2]`, `p->x`."""
+
+_COUNTS = "_M_refcount"
+"""The member of a shared_ptr that points to its counts, not to the object."""
+
+Accessor = Union[str, int]
+"""A member's name or an array's index."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """An object that a pretty printer shows, on the way to a pointer inside it."""
+
+    accessors: Tuple[Accessor, ...]
+    type: gdb.Type
+    offset: int
+
+    def matches(self, pattern: "re.Pattern[str]") -> bool:
+        """Whether its type's name begins so."""
+        return bool(pattern.match(gdb_types.bare_name(self.type)))
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """A pointer in a type.  `accessors` lead to it from the object."""
+
+    offset: int
+    target: int
+    accessors: Tuple[Accessor, ...]
+    container: Optional[Container] = None
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array whose elements hold pointers."""
+
+    offset: int
+    element: int
+    count: int
+    accessors: Tuple[Accessor, ...]
+    container: Optional[Container] = None
+
+
+@dataclass
+class Shape:
+    """One type.  `spreads`: several may lie in a row behind a pointer to one."""
+
+    type: gdb.Type
+    size: int
+    pointers: List[Pointer]
+    arrays: List[Array]
+    spreads: bool = True
+    polymorphic: bool = False
+
+    def wire(self) -> List[Any]:
+        """As quffd.reach takes it."""
+        pointers = [[p.offset, p.target] for p in self.pointers]
+        arrays = [[a.offset, a.element, a.count] for a in self.arrays]
+        return [self.size, pointers, arrays, self.spreads]
+
+
+class Shapes:
+    """The types of one session, by number; the server has the first `sent` of them."""
+
+    def __init__(self) -> None:
+        self.all: List[Shape] = []
+        self.sent = 0
+        self._numbers: Dict[Any, int] = {}
+        self._open: List[int] = []
+
+    def number(self, type_: gdb.Type) -> int:
+        """The number of a type, VOID when there is none for it; what it points to is looked at,
+        too."""
+        found = self._number(type_)
+        while self._open:
+            self._fill(self.all[self._open.pop()])
+        return found
+
+    def _number(self, type_: gdb.Type) -> int:
+        plain = type_.strip_typedefs()
+        if plain.code in (gdb.TYPE_CODE_VOID, gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_METHOD):
+            return VOID
+        key = (str(type_), *gdb_types.key_of(plain))
+        if key not in self._numbers:
+            if len(self.all) >= MAX_SHAPES:
+                return VOID
+            self._numbers[key] = len(self.all)
+            self._open.append(len(self.all))
+            self.all.append(Shape(type_, max(0, plain.sizeof), [], []))
+        return self._numbers[key]
+
+    def _fill(self, shape: Shape) -> None:
+        try:
+            self._collect(shape, shape.type, 0, (), None, 0)
+        except gdb.error:
+            pass  # what was found so far is true
+        name = gdb_types.bare_name(shape.type)
+        open_ended = is_open_ended(gdb_types.info(shape.type))
+        shape.spreads = not (shape.polymorphic or open_ended or _BASES.match(name))
+
+    def _collect(
+        self,
+        shape: Shape,
+        type_: gdb.Type,
+        offset: int,
+        accessors: Tuple[Accessor, ...],
+        container: Optional[Container],
+        depth: int,
+    ) -> None:
+        about = gdb_types.info(type_)
+        if len(shape.pointers) >= MAX_POINTERS or depth > MAX_DEPTH:
+            return
+        if about.code in gdb_types.POINTERS:
+            if container is not None and _COUNTS in accessors and container.matches(SMART):
+                return
+            reference = about.code != gdb.TYPE_CODE_PTR
+            target = about.plain.target()
+            if target.strip_typedefs().code not in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_METHOD):
+                number = self._number(target)
+                shape.pointers.append(Pointer(offset, number, accessors, container, reference))
+        elif about.code in gdb_types.STRUCTS:
+            if container is None and (about.printer or _reached_as_written(about)):
+                container = Container(accessors, type_, offset)
+            for field in about.fields:
+                if field.name.startswith("_vptr"):
+                    shape.polymorphic = True  # the object may be of a class derived from it
+                elif not field.bits:
+                    named = bool(field.name) and not field.base
+                    inner = (*accessors, field.name) if named else accessors
+                    at = offset + field.offset
+                    self._collect(shape, field.type, at, inner, container, depth + 1)
+        elif about.element is not None and about.count and holds_pointers(about):
+            number = self._number(about.element)
+            if number != VOID and len(shape.arrays) < MAX_POINTERS:
+                shape.arrays.append(Array(offset, number, about.count, accessors, container))
+
+
+def _reached_as_written(about: Info) -> bool:
+    name = about.plain.name or ""
+    return bool(VECTOR.match(name) or SMART.match(name))
+
+
+def is_open_ended(about: Info) -> bool:
+    """Whether a structure ends with an array of no fixed length (C11 6.7.2.1)."""
+    if about.code not in gdb_types.STRUCTS or not about.fields:
+        return False
+    last = about.fields[-1]
+    inner = gdb_types.info(last.type)
+    return inner.code == gdb.TYPE_CODE_ARRAY and not inner.count and not last.bits
+
+
+def holds_pointers(about: Info) -> bool:
+    """Whether an array is worth a look: its elements are pointers or may hold some."""
+    assert about.element is not None
+    code = about.element.strip_typedefs().code
+    followed = (gdb.TYPE_CODE_PTR, gdb.TYPE_CODE_ARRAY, *gdb_types.STRUCTS)
+    return code in followed
+
+
+def apply(place: Expression, accessors: Tuple[Accessor, ...]) -> Expression:
+    """The member or element that `accessors` lead to."""
+    for accessor in accessors:
+        if isinstance(accessor, int):
+            place = place.element(accessor)
+        else:
+            place = place.member(accessor)
+    return place

@@ -1,0 +1,101 @@
+"""`uffd trace`: what a call looked at, page by page."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Dict, List, Tuple
+
+from gdb_uffd.client import gdb_call, gdb_places, trace
+from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_symbols import Symbols
+from gdb_uffd.client.gdb_util import (
+    Selection,
+    flush_caches,
+    look,
+    one_cpu,
+    pop_dummy_frames,
+    say,
+    say_json,
+)
+from gdb_uffd.client.options import split_format
+from gdb_uffd.model import SCHEMA_VERSION, CallReport, UffdError
+
+
+def show(session: Session, text: str, as_json: bool, full: bool) -> None:
+    """`uffd trace`."""
+    letters, expression = split_format(text)
+    touches, missed, report, outcome = _traced(session, letters, expression, as_json)
+    names = _names(session)
+    if as_json:
+        say_json(_object(session, touches, missed, report, outcome, expression, names))
+        return
+    gdb_call.print_rest_of_output(report)
+    if not outcome.error:
+        say(f"${outcome.number} = {outcome.value}")
+    total = session.ready.total_pages
+    say(*trace.lines(touches, missed, total, outcome.wall_ms, names, look(), full))
+    failure = gdb_call.failure_line(session, report, outcome, look())
+    if failure:
+        raise UffdError(failure)
+
+
+def _traced(
+    session: Session, letters: str, expression: str, as_json: bool
+) -> Tuple[List[trace.Touch], int, CallReport, gdb_call.Outcome]:
+    """Evaluate in a process of its own, in which nothing is there yet."""
+    selection = Selection()
+    wall_ms, context = session.wall_ms, session.context
+    session.calls_pending = False
+    session.request("trace-begin")
+    try:
+        with one_cpu() as cpu:
+            report, outcome = gdb_call.run_call(session, letters, expression, False, as_json, cpu)
+        if outcome.stop is not None and outcome.stop.breakpoint:
+            report.kept = False  # the process that stands there goes
+            pop_dummy_frames()
+        touches, missed = trace.parse(session.request("trace-end"))
+    finally:
+        with contextlib.suppress(UffdError):
+            session.request("trace-drop")
+        session.wall_ms, session.context = (
+            wall_ms,
+            context,
+        )  # `uffd dirty` still tells of the call before
+        flush_caches()
+        selection.restore()
+    return touches, missed, report, outcome
+
+
+def _names(session: Session) -> trace.Names:
+    symbols = Symbols(session)
+    return trace.Names(symbols.writer, gdb_places.section, symbols.thread)
+
+
+def _object(
+    session: Session,
+    touches: List[trace.Touch],
+    missed: int,
+    report: CallReport,
+    outcome: gdb_call.Outcome,
+    expression: str,
+    names: trace.Names,
+) -> Dict[str, Any]:
+    """The object of `uffd trace -json` (docs/json.md)."""
+    data: Dict[str, Any] = {
+        "schema": SCHEMA_VERSION,
+        "expression": expression,
+        "value": None if outcome.error else outcome.value,
+        "type": None if outcome.error else outcome.type,
+        "wall_ms": round(outcome.wall_ms, 3),
+    }
+    if outcome.error:
+        data["error"] = gdb_call.failure_line(session, report, outcome, look())
+    return {
+        **data,
+        "total_pages": session.ready.total_pages,
+        "output": report.output,
+        "touched": [
+            trace.touch_json(touch, order, names) for order, touch in enumerate(touches, 1)
+        ],
+        "not_listed": missed,
+    }

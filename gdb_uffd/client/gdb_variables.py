@@ -1,0 +1,123 @@
+"""Variables in memory, the static ones of functions too, and expressions that are only names."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
+
+import gdb
+
+from gdb_uffd.client.gdb_util import file_of, setting
+from gdb_uffd.client.text import without_parameters
+
+MAX_LINES = 20_000
+"""Line table entries of one source file that are looked at for blocks."""
+
+MAX_STATICS = 2_000
+"""Static variables of one source file's functions that are remembered."""
+
+_NAME = re.compile(r"('[^'\"\\]*'(::)?)?[\w$:<>,&* ()~]*")
+"""What may stand in a name that is evaluated: nothing that assigns; calls are forbidden anyway."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable in memory; `type` is None without debug information for it.  `name` is an
+    expression that gdb reads, where there is one."""
+
+    name: str
+    address: int
+    type: Optional[gdb.Type]
+    size: int = 0
+
+    def holds(self, address: int) -> bool:
+        """Whether one of its bytes is at `address`."""
+        return self.address <= address < self.address + self.size
+
+
+def evaluate_name(name: str) -> Optional[gdb.Value]:
+    """The variable that gdb's parser takes `name` for; None for none.
+
+    Names come from the debugged files and may be anything, so nothing is called or assigned.
+    """
+    if not _NAME.fullmatch(name):
+        return None
+    with setting("may-call-functions", "off"), contextlib.suppress(gdb.error):
+        return gdb.parse_and_eval(name)
+    return None
+
+
+def address_of_name(name: str) -> Optional[int]:
+    """Where that variable lies; None when it is none, or not in memory."""
+    value = evaluate_name(name)
+    with contextlib.suppress(gdb.error):
+        if value is not None and value.address is not None:
+            return int(value.address)
+    return None
+
+
+_statics: Dict[str, List[Variable]] = {}
+
+
+def forget() -> None:
+    """Object files came or went."""
+    _statics.clear()
+
+
+def find_static(address: int, pcs: Sequence[int]) -> Optional[Variable]:
+    """The static variable of a function, at `address`, in the source files of `pcs`."""
+    seen: Set[str] = set()
+    for pc in pcs:
+        symtab = gdb.find_pc_line(pc).symtab
+        if symtab is None or file_of(symtab) in seen:
+            continue
+        name = file_of(symtab)
+        seen.add(name)
+        if name not in _statics:
+            _statics[name] = list(_of_file(symtab))
+        for variable in _statics[name]:
+            if variable.holds(address):
+                return variable
+    return None
+
+
+def _of_file(symtab: gdb.Symtab) -> Iterator[Variable]:
+    """The static variables of all functions of a source file, those of inner blocks included."""
+    seen: Set[Tuple[int, int]] = set()
+    count = 0
+    table = symtab.linetable()
+    if table is None:
+        return
+    for index, entry in enumerate(table):
+        if index >= MAX_LINES or count >= MAX_STATICS:
+            return
+        for variable in _around(entry.pc, seen):
+            count += 1
+            yield variable
+
+
+def _around(pc: int, seen: Set[Tuple[int, int]]) -> Iterator[Variable]:
+    """Those of the blocks around `pc` that were not `seen` yet."""
+    block: Optional[gdb.Block] = None
+    with contextlib.suppress(gdb.error, RuntimeError):
+        block = gdb.block_for_pc(pc)
+    found: List[gdb.Symbol] = []
+    while block is not None and not block.is_global and not block.is_static:
+        key = (block.start, block.end)
+        # An inner block may cover as much as the one around it.
+        if key not in seen or block.function is None:
+            found += [s for s in block if s.is_variable and s.addr_class == gdb.SYMBOL_LOC_STATIC]
+        seen.add(key)
+        if block.function is not None:
+            name = without_parameters(str(block.function.print_name))
+            for symbol in found:
+                with contextlib.suppress(gdb.error):
+                    value = symbol.value()
+                    size = value.type.sizeof
+                    if value.address is not None and size:
+                        full = f"{name}::{symbol.name}"
+                        yield Variable(full, int(value.address), value.type, size)
+            return
+        block = block.superblock

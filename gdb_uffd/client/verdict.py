@@ -1,0 +1,202 @@
+"""What a call did, in a line and as data: `pure`, or what it wrote, allocated, printed, asked.
+
+No gdb here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from gdb_uffd.client.text import number, plural, size
+from gdb_uffd.client.wire import one_line
+from gdb_uffd.model import CallReport, DirtyPage, Run
+
+PURE = "pure: nothing but its own stack"
+
+MAX_NAMED = 4
+"""Things of one kind that the line names; of more it tells how many."""
+
+
+@dataclass(frozen=True)
+class Wrote:
+    """One kind of memory that was written.  `what`: "globals" (of the file `mapping`), "heap",
+    "tls" and "stack" (of `thread`; of the thread that ran: frames that were there before),
+    "anonymous" (`mapping`), "malloc" (its bookkeeping alone), "linker" (slots that the dynamic
+    linker fills).  `bytes`: how many differ, as far as the report lists them."""
+
+    what: str
+    mapping: Optional[str] = None
+    thread: Optional[int] = None
+    bytes: int = 0
+
+
+def wrote(report: CallReport) -> List[Wrote]:
+    """What the program's own writes changed, the program's data first."""
+    found: Dict[Tuple[str, Optional[str], Optional[int]], int] = {}
+    for page in report.pages:
+        if "program" not in page.writers or not page.bytes_changed:
+            continue
+        for key, count in _of_page(page, report):
+            found[key] = found.get(key, 0) + count
+    made = [Wrote(*key, count) for key, count in found.items()]
+    return sorted(made, key=lambda w: _ORDER.index(w.what))
+
+
+_ORDER = ("globals", "heap", "tls", "stack", "anonymous", "linker", "malloc")
+_OTHERS = {"linker": "the linker's slots", "malloc": "malloc's own state"}
+
+_Key = Tuple[str, Optional[str], Optional[int]]
+
+
+def _of_page(page: DirtyPage, report: CallReport) -> List[Tuple[_Key, int]]:
+    if page.kind == "stack":
+        own = page.thread in (report.tid, None)
+        if own and not page.bytes_above:
+            return []  # scratch
+        return [(("stack", None, page.thread), page.bytes_above or page.bytes_changed)]
+    listed = [run for run in page.runs if run.role not in ("scratch", "freed")]
+    if not page.runs:
+        return [(_key(page, None, report), page.bytes_changed)]
+    return [(_key(page, run, report), len(run.changed())) for run in listed]
+
+
+def _key(page: DirtyPage, run: Optional[Run], report: CallReport) -> _Key:
+    if run is not None and run.role in ("malloc", "linker"):
+        return run.role, None, None
+    kind = (run.kind if run is not None else "") or page.kind
+    if kind == "data":
+        return "globals", page.mapping, None
+    if kind in ("tls", "stack"):
+        thread = run.thread if run is not None and run.thread is not None else page.thread
+        return kind, None, thread
+    if kind == "heap" or (run is not None and _in_block(report, run.address)):
+        return "heap", None, None
+    return "anonymous", page.mapping, None
+
+
+def _in_block(report: CallReport, address: int) -> bool:
+    return any(block.start <= address < block.start + block.size for block in report.blocks)
+
+
+def is_pure(report: CallReport) -> bool:
+    """Whether it left nothing behind, asked for nothing, and came to its end."""
+    heap = report.heap
+    return not (
+        wrote(report)
+        or (heap is not None and (heap.allocated or heap.freed))
+        or report.mapped_bytes
+        or report.unmapped_bytes
+        or report.layout_changed
+        or report.output
+        or report.asked
+        or report.refused
+        or report.unsound
+        or report.ended
+        or report.unavailable
+    )
+
+
+def text(report: CallReport, thread: Callable[[int], str]) -> str:
+    """The verdict as a line; `thread` gives gdb's number for a TID."""
+    return " · ".join(phrases(report, thread))
+
+
+def phrases(report: CallReport, thread: Callable[[int], str]) -> List[str]:
+    """What the line consists of."""
+    if is_pure(report):
+        return [PURE]
+    parts = [_wrote_text(wrote(report), report.tid, thread), *_heap_text(report)]
+    for what, count in (("mapped", report.mapped_bytes), ("unmapped", report.unmapped_bytes)):
+        if count:
+            parts.append(f"{what} {size(count)}")
+    if report.output:
+        parts.append(f"printed {number(len(report.output.encode('utf-8', 'replace')))} B")
+    # What it printed is told in bytes.
+    asked = [c for c in report.asked if not (report.output and _name(c) in ("write", "writev"))]
+    for what, calls in (("asked the kernel for", asked), ("was refused", report.refused)):
+        if calls:
+            parts.append(f"{what} {_few([_name(call) for call in calls])}")
+    if report.unsound:
+        parts.append("unsound")
+    return parts
+
+
+def _name(call: str) -> str:
+    """The name in "kill(1, 9) → EPERM"."""
+    return one_line(call).split("(", 1)[0].strip()
+
+
+def _few(names: List[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    more = len(unique) - MAX_NAMED
+    return ", ".join(unique[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _wrote_text(things: List[Wrote], tid: int, thread: Callable[[int], str]) -> str:
+    if not things:
+        return "wrote nothing"
+    kinds = [w.what for w in things]
+    if set(kinds) <= set(_OTHERS):
+        return "wrote only " + " and ".join(_OTHERS[kind] for kind in kinds)
+    names: List[str] = []
+    files = [os.path.basename(w.mapping or "") for w in things if w.what == "globals"]
+    if files:
+        names.append(f"globals of {_few(files)}")
+    if any(w.what == "heap" for w in things):
+        names.append("heap")
+    tls = [thread(w.thread) for w in things if w.what == "tls" and w.thread is not None]
+    if tls:
+        names.append(f"TLS of thread {_few(tls)}")
+    for w in things:
+        if w.what == "stack" and w.thread in (tid, None):
+            names.append("frames of its callers")
+    stacks = [thread(w.thread) for w in things
+              if w.what == "stack" and w.thread not in (None, tid)]  # fmt: skip
+    if stacks:
+        names.append(f"the stack of thread {_few(stacks)}")
+    if any(w.what == "anonymous" for w in things):
+        names.append("anonymous memory")
+    if any(w.what == "linker" for w in things):
+        names.append(_OTHERS["linker"])
+    return "wrote " + ", ".join(names)
+
+
+def _heap_text(report: CallReport) -> List[str]:
+    heap, parts = report.heap, []
+    if heap is None:
+        touched = any(w.what in ("heap", "malloc") for w in wrote(report))
+        return ["malloc's heap cannot be read"] if touched else []
+    if heap.allocated or heap.allocated_bytes:
+        parts.append(f"allocated {_blocks(heap.allocated, heap.allocated_bytes)}")
+    if heap.freed or heap.freed_bytes:
+        parts.append(f"freed {_blocks(heap.freed, heap.freed_bytes)}")
+    return parts
+
+
+def _blocks(count: int, bytes_: int) -> str:
+    return f"{plural(count, 'block')} ({size(bytes_)})" if count else size(bytes_)
+
+
+def as_json(report: CallReport, thread: Callable[[int], str]) -> Dict[str, Any]:
+    """The `verdict` of docs/json.md."""
+    heap = report.heap
+    return {
+        "pure": is_pure(report),
+        "text": text(report, thread),
+        "wrote": [
+            {"what": w.what, "mapping": w.mapping, "thread": w.thread, "bytes": w.bytes}
+            for w in wrote(report)
+        ],
+        "allocated": None
+        if heap is None
+        else {"blocks": heap.allocated, "bytes": heap.allocated_bytes},
+        "freed": None if heap is None else {"blocks": heap.freed, "bytes": heap.freed_bytes},
+        "net_bytes": None if heap is None else heap.allocated_bytes - heap.freed_bytes,
+        "mapped_bytes": report.mapped_bytes,
+        "unmapped_bytes": report.unmapped_bytes,
+        "printed_bytes": len(report.output.encode("utf-8", "replace")),
+        "asked": report.asked,
+        "refused": report.refused,
+    }

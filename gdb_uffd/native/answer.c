@@ -1,0 +1,19 @@
+#include "answer.h"
+
+#include <errno.h>
+
+#include "vessel.h"
+
+int64_t answer_call(struct vessel *vessel, const struct system_call *call)
+{
+	static int64_t (*const parts[])(struct vessel *, const struct system_call *) = {
+		answer_time, answer_identity, answer_transfer, answer_descriptor, answer_path,
+	};
+
+	for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		int64_t result = parts[i](vessel, call);
+		if (result != ANSWER_NOT_MINE)
+			return result;
+	}
+	return policy_note_refusal(vessel, call, ENOSYS);
+}

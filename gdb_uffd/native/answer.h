@@ -1,0 +1,35 @@
+/* answer.h - system calls that the server answers: who the program was, what time it is for it,
+ * files that it may read, what it prints.  Nothing outside the server changes. */
+#ifndef GDB_UFFD_ANSWER_H
+#define GDB_UFFD_ANSWER_H
+
+#include <stdint.h>
+
+struct system_call;
+struct vessel;
+
+/* What the program sees: a result, or a negative errno. */
+int64_t answer_call(struct vessel *vessel, const struct system_call *call);
+
+/* The parts of it; ANSWER_NOT_MINE when it is none of theirs. */
+#define ANSWER_NOT_MINE INT64_MIN
+int64_t answer_identity(struct vessel *vessel, const struct system_call *call);
+int64_t answer_time(struct vessel *vessel, const struct system_call *call);
+int64_t answer_path(struct vessel *vessel, const struct system_call *call);
+int64_t answer_descriptor(struct vessel *vessel, const struct system_call *call);
+int64_t answer_transfer(struct vessel *vessel, const struct system_call *call);
+
+/* The clock: nanoseconds of `clock` now (clock_gettime(2)), and time that passes for the program
+ * while it sleeps.  -EINVAL for a clock that there is not. */
+int64_t answer_clock(struct vessel *vessel, int clock, int64_t *ns);
+void answer_pass(struct vessel *vessel, uint64_t ns);
+/* The nanoseconds of a struct timespec in the program's memory; -EFAULT, -EINVAL. */
+int answer_load_timespec(struct vessel *vessel, uint64_t address, int64_t *ns);
+
+/* A descriptor that is not there: named in the report when it was recorded. */
+int64_t answer_bad_descriptor(struct vessel *vessel, const struct system_call *call, int64_t descriptor);
+
+/* What the program wrote to its stdout and stderr. */
+int answer_output(struct vessel *vessel, const void *bytes, uint64_t len);
+
+#endif

@@ -1,0 +1,299 @@
+/* answer_descriptor.c - system calls about descriptors: the program's own table of them, which lies in
+ * the server. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "answer.h"
+#include "user_memory.h"
+#include "vessel.h"
+
+#define KEPT_FLAGS (O_APPEND | O_NONBLOCK | O_ASYNC | O_DIRECT | O_NOATIME) /* what F_SETFL can change */
+#define CHUNK 32768
+
+int64_t answer_bad_descriptor(struct vessel *vessel, const struct system_call *call, int64_t descriptor)
+{
+	/* Programs close what they do not have: no need to tell of that. */
+	if (descriptor >= 0 && descriptor < DESCRIPTORS_MAX && call->nr != SYS_close && call->nr != SYS_fcntl)
+		return policy_note_refusal(vessel, call, EBADF);
+	return -EBADF;
+}
+
+static int64_t duplicate(struct vessel *vessel, struct opened *file, int64_t lowest, bool close_on_exec)
+{
+	if (lowest < 0 || lowest >= DESCRIPTORS_MAX)
+		return -EINVAL;
+	int number = desk_install(&vessel->desk, &vessel->record, file, lowest, close_on_exec);
+	file->refs = (uint16_t)(file->refs + (number >= 0));
+	return number;
+}
+
+static int64_t dup_onto(struct vessel *vessel, struct opened *file, int64_t from, int64_t to, uint64_t flags)
+{
+	if (flags & ~(uint64_t)O_CLOEXEC)
+		return -EINVAL;
+	if (to < 0 || to >= DESCRIPTORS_MAX)
+		return -EBADF;
+	if (from != to)
+		desk_replace(&vessel->desk, vessel_saved_desk(vessel), (int)to, file, flags & O_CLOEXEC);
+	return to;
+}
+
+static int64_t close_range_(struct vessel *vessel, const struct system_call *call)
+{
+	uint64_t first = (uint32_t)call->args[0], last = (uint32_t)call->args[1];
+
+	if (first > last || (call->args[2] & ~(uint64_t)(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)))
+		return -EINVAL;
+	for (uint64_t i = first; i <= last && i < DESCRIPTORS_MAX; i++)
+		if (!(call->args[2] & CLOSE_RANGE_CLOEXEC))
+			desk_drop(&vessel->desk, vessel_saved_desk(vessel), (int64_t)i);
+	return 0;
+}
+
+static int64_t fcntl_(struct vessel *vessel, const struct system_call *call, struct opened *file)
+{
+	uint8_t *bits = &vessel->desk.close_on_exec[call->args[0] / 8], bit = (uint8_t)(1 << call->args[0] % 8);
+
+	switch (call->args[1]) {
+	case F_DUPFD:
+	case F_DUPFD_CLOEXEC:
+		return duplicate(vessel, file, (int)call->args[2], call->args[1] == F_DUPFD_CLOEXEC);
+	case F_GETFD:
+		return *bits & bit ? FD_CLOEXEC : 0;
+	case F_SETFD:
+		*bits = (uint8_t)((*bits & ~bit) | (call->args[2] & FD_CLOEXEC ? bit : 0));
+		return 0;
+	case F_GETFL:
+		return file->flags & ~(uint32_t)(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC);
+	case F_SETFL:
+		file->flags = (file->flags & ~(uint32_t)KEPT_FLAGS) | ((uint32_t)call->args[2] & KEPT_FLAGS);
+		return 0;
+	case F_SETLK:
+	case F_SETLKW:
+	case F_OFD_SETLK:
+	case F_OFD_SETLKW:
+		return policy_note_refusal(vessel, call, ENOLCK);
+	default:
+		return policy_note_refusal(vessel, call, EINVAL);
+	}
+}
+
+static int64_t ioctl_(struct vessel *vessel, const struct system_call *call, struct opened *file)
+{
+	uint8_t *bits = &vessel->desk.close_on_exec[call->args[0] / 8], bit = (uint8_t)(1 << call->args[0] % 8);
+	int on, left = 0;
+
+	switch ((uint32_t)call->args[1]) {
+	case TCGETS: /* isatty(3) and stdio ask; there is no terminal */
+	case TIOCGWINSZ:
+	case TIOCGPGRP:
+		return -ENOTTY;
+	case FIOCLEX:
+		*bits |= bit;
+		return 0;
+	case FIONCLEX:
+		*bits = (uint8_t)(*bits & ~bit);
+		return 0;
+	case FIONBIO:
+		if (user_load(vessel->pager, call->args[2], &on, sizeof(on)) < 0)
+			return -EFAULT;
+		file->flags = on ? file->flags | O_NONBLOCK : file->flags & ~(uint32_t)O_NONBLOCK;
+		return 0;
+	case FIONREAD:
+		if (file->kind == OPENED_FILE) {
+			off_t end = lseek(file->fd, 0, SEEK_END);
+			left = end > file->offset ? (int)(end - file->offset) : 0;
+		}
+		return user_store(vessel->pager, call->args[2], &left, sizeof(left));
+	default:
+		return policy_note_refusal(vessel, call, ENOTTY);
+	}
+}
+
+static int64_t lseek_(const struct system_call *call, struct opened *file)
+{
+	int64_t offset = (int64_t)call->args[1], to;
+
+	if (file->kind != OPENED_FILE && file->kind != OPENED_DIRECTORY)
+		return file->kind == OPENED_PATH ? -EBADF : -ESPIPE;
+	if (call->args[2] == SEEK_CUR) {
+		if (__builtin_add_overflow(file->offset, offset, &to))
+			return -EOVERFLOW;
+		to = lseek(file->fd, to, SEEK_SET);
+	} else {
+		to = lseek(file->fd, offset, (int)call->args[2]);
+	}
+	if (to < 0)
+		return -errno;
+	return file->offset = to;
+}
+
+static int64_t getdents_(struct vessel *vessel, const struct system_call *call, struct opened *file)
+{
+	uint64_t room = call->args[2] < CHUNK ? call->args[2] : CHUNK;
+	uint8_t entries[CHUNK];
+
+	if (file->kind != OPENED_DIRECTORY)
+		return file->kind == OPENED_PATH ? -EBADF : -ENOTDIR;
+	if (lseek(file->fd, file->offset, SEEK_SET) < 0)
+		return -errno;
+	ssize_t got = syscall(SYS_getdents64, file->fd, entries, room);
+	if (got < 0)
+		return -errno;
+	if (user_store(vessel->pager, call->args[1], entries, (size_t)got) < 0)
+		return -EFAULT;
+	file->offset = lseek(file->fd, 0, SEEK_CUR);
+	return got;
+}
+
+static int64_t fchdir_(struct vessel *vessel, struct opened *file)
+{
+	struct desk *desk = &vessel->desk;
+	char link[64], path[4096];
+
+	if (file->fd < 0 || (file->kind != OPENED_DIRECTORY && file->kind != OPENED_PATH))
+		return -ENOTDIR;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d/.", file->fd);
+	if (access(link, X_OK) < 0)
+		return -errno;
+	link[strlen(link) - 2] = 0;
+	ssize_t len = readlink(link, path, sizeof(path) - 1);
+	if (len < 0)
+		return -errno;
+	path[len] = 0;
+	file->refs++;
+	if (desk->directory >= 0)
+		desk_release(desk, vessel_saved_desk(vessel), &desk->files[desk->directory]);
+	desk->directory = (int16_t)(file - desk->files);
+	memcpy(desk->cwd, path, (size_t)len + 1);
+	return 0;
+}
+
+/* A socket of no consequence: what the program would have reached with it is refused by name. */
+static int64_t socket_(struct vessel *vessel, const struct system_call *call)
+{
+	struct opened *file = desk_open(&vessel->desk, -1, OPENED_SOCKET, O_RDWR | (call->args[1] & O_NONBLOCK));
+
+	if (!file)
+		return -EMFILE;
+	int number = desk_install(&vessel->desk, &vessel->record, file, 0, call->args[1] & SOCK_CLOEXEC);
+	if (number < 0)
+		*file = (struct opened){.fd = -1};
+	else
+		file->offset = (int64_t)(call->args[0] & 0xffff); /* its address family */
+	return number;
+}
+
+static int64_t socket_question(struct vessel *vessel, const struct system_call *call, struct opened *file)
+{
+	uint16_t family = (uint16_t)file->offset;
+	uint32_t len, zero = 0;
+
+	if (file->kind != OPENED_SOCKET)
+		return -ENOTSOCK;
+	if (call->nr == SYS_setsockopt)
+		return 0;
+	if (call->nr == SYS_getsockopt) {
+		int rc = user_load(vessel->pager, call->args[4], &len, sizeof(len));
+		if (rc == 0 && len > sizeof(zero))
+			len = sizeof(zero);
+		if (rc == 0)
+			rc = user_store(vessel->pager, call->args[3], &zero, len);
+		return rc < 0 ? rc : user_store(vessel->pager, call->args[4], &len, sizeof(len));
+	}
+	struct sockaddr_storage none = {.ss_family = family};
+	int rc = user_load(vessel->pager, call->args[2], &len, sizeof(len));
+	uint32_t have = family == AF_INET6 ? 28 : family == AF_INET ? 16 : 2;
+	if (rc == 0)
+		rc = user_store(vessel->pager, call->args[1], &none, len < have ? len : have);
+	return rc < 0 ? rc : user_store(vessel->pager, call->args[2], &have, sizeof(have));
+}
+
+static int64_t fstatfs_(struct vessel *vessel, const struct system_call *call, struct opened *file)
+{
+	struct statfs info;
+
+	if (file->fd < 0)
+		return -ENOSYS;
+	if (fstatfs(file->fd, &info) < 0)
+		return -errno;
+	return user_store(vessel->pager, call->args[1], &info, sizeof(info));
+}
+
+int64_t answer_descriptor(struct vessel *vessel, const struct system_call *call)
+{
+	int64_t number = (int)call->args[0];
+	struct opened *file = desk_find(&vessel->desk, number);
+
+	switch (call->nr) {
+	case SYS_socket:
+		return socket_(vessel, call);
+	case SYS_close_range:
+		return close_range_(vessel, call);
+	case SYS_close:
+		return desk_drop(&vessel->desk, vessel_saved_desk(vessel), number);
+	case SYS_dup:
+	case SYS_dup2:
+	case SYS_dup3:
+	case SYS_fcntl:
+	case SYS_ioctl:
+	case SYS_lseek:
+	case SYS_getdents64:
+	case SYS_fchdir:
+	case SYS_fstatfs:
+	case SYS_fsync:
+	case SYS_fdatasync:
+	case SYS_syncfs:
+	case SYS_sync_file_range:
+	case SYS_readahead:
+	case SYS_fadvise64:
+	case SYS_getsockname:
+	case SYS_setsockopt:
+	case SYS_getsockopt:
+		if (!file)
+			return answer_bad_descriptor(vessel, call, number);
+		break;
+	default:
+		return ANSWER_NOT_MINE;
+	}
+	switch (call->nr) {
+	case SYS_dup:
+		return duplicate(vessel, file, 0, false);
+	case SYS_dup2:
+		return dup_onto(vessel, file, number, (int)call->args[1], 0);
+	case SYS_dup3:
+		return number == (int)call->args[1] ? -EINVAL :
+						      dup_onto(vessel, file, number, (int)call->args[1], call->args[2]);
+	case SYS_fcntl:
+		return fcntl_(vessel, call, file);
+	case SYS_ioctl:
+		return ioctl_(vessel, call, file);
+	case SYS_lseek:
+		return lseek_(call, file);
+	case SYS_getdents64:
+		return getdents_(vessel, call, file);
+	case SYS_fchdir:
+		return fchdir_(vessel, file);
+	case SYS_fstatfs:
+		return fstatfs_(vessel, call, file);
+	case SYS_getsockname:
+	case SYS_setsockopt:
+	case SYS_getsockopt:
+		return socket_question(vessel, call, file);
+	case SYS_readahead:
+	case SYS_fadvise64:
+		return file->kind == OPENED_FILE ? 0 : -ESPIPE;
+	default: /* fsync and its like: nothing was written */
+		return file->kind == OPENED_FILE || file->kind == OPENED_DIRECTORY ? 0 : -EINVAL;
+	}
+}

@@ -1,0 +1,188 @@
+/* answer_time.c - the recorded clock.  It begins at the snapshot, is READING_NS later at each reading,
+ * and a sleep moves it on at once, so that a call sees the same times whenever it is repeated. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/times.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "answer.h"
+#include "user_memory.h"
+#include "vessel.h"
+
+#define SECOND_NS 1000000000ll
+#define READING_NS 1000 /* a loop that waits for a time to come ends */
+#define TAI_OFFSET_NS (37 * SECOND_NS) /* since 2017 (IERS Bulletin C) */
+#define LONGEST_NS (INT64_MAX / 4)
+
+void answer_pass(struct vessel *vessel, uint64_t ns)
+{
+	uint64_t *elapsed = &vessel->desk.elapsed_ns;
+
+	*elapsed = ns > LONGEST_NS - *elapsed ? LONGEST_NS : *elapsed + ns;
+}
+
+int64_t answer_clock(struct vessel *vessel, int clock, int64_t *ns)
+{
+	const struct identity *record = &vessel->record;
+	int64_t elapsed = (int64_t)vessel->desk.elapsed_ns;
+
+	switch (clock) {
+	case CLOCK_REALTIME:
+	case CLOCK_REALTIME_COARSE:
+	case CLOCK_REALTIME_ALARM:
+		*ns = record->realtime_ns + elapsed;
+		return 0;
+	case CLOCK_TAI:
+		*ns = record->realtime_ns + elapsed + TAI_OFFSET_NS;
+		return 0;
+	case CLOCK_MONOTONIC:
+	case CLOCK_MONOTONIC_RAW:
+	case CLOCK_MONOTONIC_COARSE:
+	case CLOCK_BOOTTIME:
+	case CLOCK_BOOTTIME_ALARM:
+		*ns = record->monotonic_ns + elapsed;
+		return 0;
+	case CLOCK_PROCESS_CPUTIME_ID:
+	case CLOCK_THREAD_CPUTIME_ID:
+		*ns = record->cpu_ns + elapsed;
+		return 0;
+	}
+	/* CPU clocks of a process or thread: ~number << 3 | kind (Linux, posix-timers.h). */
+	int who = ~(clock >> 3);
+	if (clock >= 0 || (clock & 3) == 3 || (who && who != record->pid && who != record->tid))
+		return -EINVAL;
+	*ns = record->cpu_ns + elapsed;
+	return 0;
+}
+
+int answer_load_timespec(struct vessel *vessel, uint64_t address, int64_t *ns)
+{
+	struct timespec time;
+
+	if (user_load(vessel->pager, address, &time, sizeof(time)) < 0)
+		return -EFAULT;
+	if (time.tv_sec < 0 || time.tv_nsec < 0 || time.tv_nsec >= SECOND_NS)
+		return -EINVAL;
+	*ns = time.tv_sec >= LONGEST_NS / SECOND_NS ? LONGEST_NS : time.tv_sec * SECOND_NS + time.tv_nsec;
+	return 0;
+}
+
+static int64_t store(struct vessel *vessel, uint64_t address, const void *from, size_t len)
+{
+	return address ? user_store(vessel->pager, address, from, len) : 0;
+}
+
+static int64_t clock_gettime_(struct vessel *vessel, const struct system_call *call)
+{
+	int64_t ns, rc = answer_clock(vessel, (int)call->args[0], &ns);
+	struct timespec time = {.tv_sec = ns / SECOND_NS, .tv_nsec = ns % SECOND_NS};
+
+	if (rc < 0)
+		return rc;
+	return user_store(vessel->pager, call->args[1], &time, sizeof(time));
+}
+
+static int64_t gettimeofday_(struct vessel *vessel, const struct system_call *call)
+{
+	struct timezone zone = {0};
+	int64_t ns = 0;
+
+	answer_clock(vessel, CLOCK_REALTIME, &ns);
+	struct timeval time = {.tv_sec = ns / SECOND_NS, .tv_usec = ns % SECOND_NS / 1000};
+	int64_t rc = store(vessel, call->args[0], &time, sizeof(time));
+	return rc < 0 ? rc : store(vessel, call->args[1], &zone, sizeof(zone));
+}
+
+static int64_t time_(struct vessel *vessel, const struct system_call *call)
+{
+	int64_t ns = 0;
+
+	answer_clock(vessel, CLOCK_REALTIME, &ns);
+	int64_t seconds = ns / SECOND_NS, rc = store(vessel, call->args[0], &seconds, sizeof(seconds));
+	return rc < 0 ? rc : seconds;
+}
+
+static int64_t times_(struct vessel *vessel, const struct system_call *call)
+{
+	int64_t tick = SECOND_NS / 100, cpu = 0, boot = 0; /* USER_HZ */
+
+	answer_clock(vessel, CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	answer_clock(vessel, CLOCK_MONOTONIC, &boot);
+	struct tms spent = {.tms_utime = cpu / tick};
+	int64_t rc = store(vessel, call->args[0], &spent, sizeof(spent));
+	return rc < 0 ? rc : boot / tick;
+}
+
+static int64_t getrusage_(struct vessel *vessel, const struct system_call *call)
+{
+	int64_t cpu = 0;
+	struct rusage usage = {0};
+
+	answer_clock(vessel, CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	if ((int)call->args[0] != RUSAGE_CHILDREN)
+		usage.ru_utime = (struct timeval){cpu / SECOND_NS, cpu % SECOND_NS / 1000};
+	return user_store(vessel->pager, call->args[1], &usage, sizeof(usage));
+}
+
+static int64_t nanosleep_(struct vessel *vessel, uint64_t address)
+{
+	int64_t ns, rc = answer_load_timespec(vessel, address, &ns);
+
+	if (rc == 0)
+		answer_pass(vessel, (uint64_t)ns);
+	return rc;
+}
+
+static int64_t clock_nanosleep_(struct vessel *vessel, const struct system_call *call)
+{
+	int64_t now, until;
+
+	if (!(call->args[1] & TIMER_ABSTIME))
+		return answer_clock(vessel, (int)call->args[0], &now) < 0 ? -EINVAL :
+									     nanosleep_(vessel, call->args[2]);
+	int64_t rc = answer_clock(vessel, (int)call->args[0], &now);
+	if (rc == 0)
+		rc = answer_load_timespec(vessel, call->args[2], &until);
+	if (rc == 0 && until > now)
+		answer_pass(vessel, (uint64_t)(until - now));
+	return rc;
+}
+
+int64_t answer_time(struct vessel *vessel, const struct system_call *call)
+{
+	static const struct itimerval no_timer;
+
+	switch (call->nr) {
+	case SYS_clock_gettime:
+		answer_pass(vessel, READING_NS);
+		return clock_gettime_(vessel, call);
+	case SYS_gettimeofday:
+		answer_pass(vessel, READING_NS);
+		return gettimeofday_(vessel, call);
+	case SYS_time:
+		answer_pass(vessel, READING_NS);
+		return time_(vessel, call);
+	case SYS_times:
+		answer_pass(vessel, READING_NS);
+		return times_(vessel, call);
+	case SYS_getrusage:
+		return getrusage_(vessel, call);
+	case SYS_nanosleep:
+		return nanosleep_(vessel, call->args[0]);
+	case SYS_clock_nanosleep:
+		return clock_nanosleep_(vessel, call);
+	case SYS_getitimer:
+		return user_store(vessel->pager, call->args[1], &no_timer, sizeof(no_timer));
+	case SYS_alarm: /* it cannot fail; but nothing will come */
+		if (call->args[0])
+			policy_note_refusal(vessel, call, 0);
+		return 0;
+	default:
+		return ANSWER_NOT_MINE;
+	}
+}

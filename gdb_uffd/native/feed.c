@@ -1,0 +1,92 @@
+/* feed.c - where the bytes of a page come from, and how they get into the vessel. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "pager.h"
+
+int safe_copy(void *to, const void *from, size_t len)
+{
+	struct iovec local = {to, len}, remote = {(void *)from, len};
+	ssize_t done = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+
+	return done == (ssize_t)len ? 0 : -EFAULT;
+}
+
+int pager_source_page(const struct regions *regions, uint64_t page, uint8_t *to)
+{
+	const struct region *region = regions_find(regions, page);
+
+	if (region && region->kind == REGION_PAGES)
+		return page_store_read(region->store, region->slots[(page - region->start) / PAGE_BYTES],
+				       to);
+	if (!region || region->kind != REGION_BYTES || page - region->start >= region->bytes_len) {
+		memset(to, 0, PAGE_BYTES);
+		return 0;
+	}
+	uint64_t skipped = page - region->start, left = region->bytes_len - skipped;
+	if (left > PAGE_BYTES)
+		left = PAGE_BYTES;
+	memset(to + left, 0, PAGE_BYTES - left);
+	return safe_copy(to, region->bytes + skipped, left);
+}
+
+/* The page with the breakpoints that go in with it; -EFAULT when it cannot be read after all. */
+static int plant(struct pager *pager, uint64_t page, const uint8_t **from, uint8_t *scratch)
+{
+	for (size_t i = 0; i < pager->planted_count; i++) {
+		uint64_t offset = pager->planted[i] - page;
+		if (offset >= PAGE_BYTES || pager->breakpoint_count == BREAKPOINTS_MAX)
+			continue;
+		if (*from != scratch && safe_copy(scratch, *from, PAGE_BYTES) < 0)
+			return -EFAULT;
+		*from = scratch;
+		pager->breakpoints[pager->breakpoint_count++] =
+			(struct breakpoint){pager->planted[i], scratch[offset]};
+		scratch[offset] = 0xcc;
+	}
+	return 0;
+}
+
+int pager_feed(struct pager *pager, const struct region *region, uint64_t page, bool protect)
+{
+	uint8_t scratch[PAGE_BYTES];
+	const uint8_t *from;
+	struct written *w = pages_written(&pager->pages, page);
+	struct page_slot *slot = pages_get(&pager->pages, page);
+
+	if (!slot)
+		return -ENOMEM;
+	if (w && w->overlay) {
+		from = w->overlay;
+	} else if (region->kind == REGION_PAGES) {
+		/* Never straight from the file: what was checked must be what is fed. */
+		if (pager_source_page(&pager->regions, page, scratch) < 0)
+			return -EFAULT;
+		from = scratch;
+	} else if (region->kind == REGION_BYTES && page - region->start < region->bytes_len &&
+		   region->bytes_len - (page - region->start) < PAGE_BYTES) {
+		if (pager_source_page(&pager->regions, page, scratch) < 0)
+			return -EFAULT;
+		from = scratch;
+	} else {
+		from = region_page(region, page, scratch);
+	}
+	if (plant(pager, page, &from, scratch) < 0)
+		return -EFAULT;
+	int rc = engine_copy(pager, page, from, protect);
+	if (rc < 0)
+		return rc;
+	pages_set_present(&pager->pages, slot, region->kind == REGION_ZERO);
+	w = pages_written(&pager->pages, page);
+	if (w)
+		w->armed = protect;
+	/* New memory is no part of what was recorded. */
+	if (!(region->flags & (REGION_BORN | REGION_GROWTH))) {
+		pager->fed++;
+		fed_add(&pager->fed_log, page);
+	}
+	return 0;
+}

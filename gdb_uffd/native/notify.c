@@ -1,0 +1,72 @@
+#define _GNU_SOURCE
+#include "notify.h"
+
+#include <errno.h>
+#include <linux/seccomp.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "policy.h"
+#include "vessel.h"
+
+/* The kernel copies its own structure, which may be longer than the one of these headers. */
+union received {
+	struct seccomp_notif notif;
+	uint8_t room[512];
+};
+
+bool notify_is_available(void)
+{
+	uint32_t action = SECCOMP_RET_USER_NOTIF;
+
+	return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
+}
+
+static int receive(struct vessel *vessel, union received *got)
+{
+	memset(got, 0, sizeof(*got));
+	return ioctl(vessel->listener, SECCOMP_IOCTL_NOTIF_RECV, got) < 0 ? -errno : 0;
+}
+
+static int reply(struct vessel *vessel, const union received *got, int64_t result, bool let)
+{
+	union {
+		struct seccomp_notif_resp reply;
+		uint8_t room[512];
+	} out = {.room = {0}};
+
+	out.reply.id = got->notif.id;
+	if (let)
+		out.reply.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+	else if (result < 0 && result >= -4095)
+		out.reply.error = (int)result;
+	else
+		out.reply.val = result;
+	return ioctl(vessel->listener, SECCOMP_IOCTL_NOTIF_SEND, &out) < 0 ? -errno : 0;
+}
+
+int notify_serve(struct vessel *vessel)
+{
+	union received got;
+	int64_t result = 0;
+	int rc = receive(vessel, &got);
+
+	if (rc < 0)
+		return rc;
+	pager_settle(vessel->pager);
+	struct system_call call = {.nr = (uint32_t)got.notif.data.nr, .pc = got.notif.data.instruction_pointer};
+	memcpy(call.args, got.notif.data.args, sizeof(call.args));
+	rc = policy_decide(vessel, &call, &result);
+	/* Letting the kernel go on is safe here: nobody else runs who could change what was looked at. */
+	return rc < 0 ? rc : reply(vessel, &got, result, rc == 0);
+}
+
+int notify_let_one(struct vessel *vessel)
+{
+	union received got;
+	int rc = receive(vessel, &got);
+
+	return rc < 0 ? rc : reply(vessel, &got, 0, true);
+}

@@ -1,0 +1,18 @@
+/* notify.h - seccomp user notifications (seccomp_unotify(2)): the vessel sleeps in its system call until
+ * the server has answered it. */
+#ifndef GDB_UFFD_NOTIFY_H
+#define GDB_UFFD_NOTIFY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct vessel;
+
+/* Whether the kernel knows them. */
+bool notify_is_available(void);
+/* Takes one notification from vessel->listener and answers it.  -ENOENT: it has gone meanwhile. */
+int notify_serve(struct vessel *vessel);
+/* Waits for one and lets the kernel carry it out; for the vessel's own setting-up. */
+int notify_let_one(struct vessel *vessel);
+
+#endif

@@ -1,0 +1,44 @@
+/* touch.h - which pages were fed, in order; and, where that is asked for, who touched each first. */
+#ifndef GDB_UFFD_TOUCH_H
+#define GDB_UFFD_TOUCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pages.h"
+
+enum touch_how { TOUCH_READ = 0, TOUCH_WRITE = 1, TOUCH_RUN = 2 };
+
+struct touch {
+	uint64_t page;
+	struct access who;
+	uint64_t *stack;  /* STACK_WORDS above the stack pointer then, or NULL */
+	uint8_t how;      /* enum touch_how */
+	bool recorded;    /* fed from what was recorded; else new memory */
+};
+
+/* A list that holds so many grows no more; `missed` counts the others. */
+#define TOUCHES_MAX 100000
+#define FED_MAX 4000000 /* 15 GiB of pages */
+
+struct touches {
+	bool on;
+	struct touch *at;
+	size_t count, room, missed;
+};
+
+/* Page addresses, in the order in which they were fed. */
+struct fed {
+	uint64_t *at;
+	size_t count, room, missed;
+};
+
+void touches_deinit(struct touches *touches);
+/* Pager side.  What there is no memory for is counted as missed. */
+struct touch *touches_add(struct touches *touches, uint64_t page, const struct access *who, bool write,
+			  bool executable);
+void fed_deinit(struct fed *fed);
+void fed_add(struct fed *fed, uint64_t page);
+
+#endif

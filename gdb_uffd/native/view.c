@@ -1,0 +1,123 @@
+#include "view.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "uffd.h"
+
+int view_init(struct view *view)
+{
+	*view = (struct view){0};
+	view->pages = malloc(VIEW_PAGES * PAGE_BYTES);
+	return view->pages ? 0 : -ENOMEM;
+}
+
+void view_deinit(struct view *view)
+{
+	free(view->pages);
+	*view = (struct view){0};
+}
+
+void view_set(struct view *view, struct pager *pager, const struct changes *changes, int kind)
+{
+	view->pager = pager;
+	view->changes = changes;
+	view->kind = kind;
+	memset(view->tags, 0, sizeof(view->tags));
+}
+
+static const struct change *find(const struct changes *changes, uint64_t page)
+{
+	size_t low = 0, high = changes ? changes->count : 0;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (changes->at[middle].page < page)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return changes && low < changes->count && changes->at[low].page == page ? &changes->at[low] : NULL;
+}
+
+static int load_open(struct pager *pager, uint64_t page, uint8_t *to)
+{
+	const struct written *w = pages_written(&pager->pages, page);
+	const struct regions *regions = pager->layout_changed ? &pager->at_tx : &pager->regions;
+	const struct region *region = regions_find(regions, page);
+	size_t done;
+
+	if (w && w->in_tx && w->before) {
+		memcpy(to, w->before, PAGE_BYTES);
+		return 0;
+	}
+	if (!w || !w->in_tx)
+		if (pager_read(pager, page, to, PAGE_BYTES, &done) == 0)
+			return 0;
+	if (!region || region->kind == REGION_UNAVAILABLE)
+		return -EFAULT;
+	return pager_source_page(regions, page, to);
+}
+
+static int load(struct view *view, uint64_t page, uint8_t *to)
+{
+	size_t done;
+
+	if (view->kind == VIEW_RECORDED) {
+		const struct region *region = regions_find(&view->pager->recorded, page);
+		if (!region || region->kind == REGION_UNAVAILABLE)
+			return -EFAULT;
+		return pager_source_page(&view->pager->recorded, page, to);
+	}
+	if (view->kind == VIEW_OPEN)
+		return load_open(view->pager, page, to);
+	const struct change *change = view->kind == VIEW_NOW ? NULL : find(view->changes, page);
+	if (change && change->bytes_changed) {
+		const uint8_t *image = view->kind == VIEW_BEFORE ? change->before : change->after;
+		if (!image) /* beyond IMAGES_MAX */
+			return -EFAULT;
+		memcpy(to, image, PAGE_BYTES);
+		return 0;
+	}
+	return pager_read(view->pager, page, to, PAGE_BYTES, &done);
+}
+
+const uint8_t *view_page(struct view *view, uint64_t page)
+{
+	/* Neighbours must not share a slot: a search goes up and down a few pages. */
+	size_t slot = (size_t)(page / PAGE_BYTES) % VIEW_PAGES;
+	uint8_t *bytes = view->pages + slot * PAGE_BYTES;
+
+	if (view->tags[slot] == page && page)
+		return bytes;
+	view->tags[slot] = 0;
+	if (!page || load(view, page, bytes) < 0)
+		return NULL;
+	view->tags[slot] = page;
+	return bytes;
+}
+
+int view_read(struct view *view, uint64_t address, uint8_t *to, size_t len, size_t *done)
+{
+	*done = 0;
+	while (*done < len) {
+		uint64_t at = address + *done;
+		size_t offset = at % PAGE_BYTES, part = PAGE_BYTES - offset;
+		const uint8_t *page = view_page(view, at - offset);
+		if (!page)
+			return -EFAULT;
+		if (part > len - *done)
+			part = len - *done;
+		memcpy(to + *done, page + offset, part);
+		*done += part;
+	}
+	return 0;
+}
+
+int view_word(struct view *view, uint64_t address, uint64_t *word)
+{
+	size_t done;
+
+	return view_read(view, address, (uint8_t *)word, sizeof(*word), &done);
+}

@@ -1,0 +1,134 @@
+"""What is told of a report when somebody looks at it: `refine` once, memory before and after."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, List, Optional, Sequence, Tuple
+
+from gdb_uffd.model import GPR, CallReport
+from gdb_uffd.native import ffi, lib
+from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.malloc import mapped_chunk
+from gdb_uffd.replay.owners import Owners
+from gdb_uffd.replay.refine import Facts, Refiner
+from gdb_uffd.replay.views import View, Views
+
+Range = Tuple[int, int]
+
+
+class Detail:
+    """Of one diversion: the last report's facts, and the views that belong to it."""
+
+    def __init__(self, machine: Machine, changes: Any) -> None:
+        self.machine = machine
+        self.views = Views(machine, changes)
+        self._refiner: Optional[Refiner] = None
+        self._report: Optional[CallReport] = None  # not refined yet
+        self._facts: Optional[Facts] = None
+
+    def note(self, report: CallReport, tid: int, stack: Callable[[int], int], brk: Range) -> None:
+        """A report was made; `stack` gives a thread's stack pointer and `brk` the heap's start
+        and break as they were when it began.  Called while the vessel stands as it ended."""
+        pager = self.machine.pager
+        born: List[Range] = []
+        gone: List[Range] = []
+        if pager.layout_changed:
+            was, is_ = covered(pager.at_tx), covered(pager.regions)
+            born, gone = minus(is_, was), minus(was, is_)
+        now = self.machine.save_brk()
+        self._report = report
+        self._facts = Facts(
+            tid, self._fs_base(tid), stack, (brk, now), born, gone, self._blocks_in(gone)
+        )
+        if report.kept and self._refiner is not None:
+            self._refiner.kept(report.pages)
+
+    def _blocks_in(self, gone: Sequence[Range]) -> List[int]:
+        """Sizes of the blocks whose mappings were given back; soon nobody can read them."""
+        sizes: List[int] = []
+        view = View() if gone else None
+        if view is None:
+            return sizes
+        view.set(self.machine, ffi.NULL, lib.VIEW_OPEN)
+        for start, end in gone:
+            while start < end:
+                found = mapped_chunk(view, start, start, end)
+                if found is None:
+                    break
+                sizes.append(found[1] - 16)
+                start = found[0] + found[1]
+        view.close()
+        return sizes
+
+    def refine(self, report: CallReport) -> None:
+        """Fill in what the report's bytes are; once for each report, cheap after that."""
+        if report is self._report and self._facts is not None:
+            self._report = None
+            self._tool().refine(report, self._facts)
+
+    def refine_all(self, report: CallReport, tid: int, brk: Range) -> None:
+        """The same for a report of everything since the snapshot."""
+
+        def stack(thread: int) -> int:
+            return self.machine.snapshot.thread(thread).registers.gpr[GPR["rsp"]]
+
+        born = covered(self.machine.pager.regions, lib.REGION_BORN)
+        facts = Facts(tid, self._fs_base(tid), stack, (brk, self.machine.save_brk()), born)
+        self._tool().refine(report, facts)
+
+    def view(self, after: bool, which_all: bool) -> View:
+        """Memory before or after the last report, or (`which_all`) as recorded or as it is."""
+        return self.views.get(after, which_all)
+
+    def forget(self) -> None:
+        """Everything is the snapshot again."""
+        self._report = self._facts = None
+        if self._refiner is not None:
+            self._refiner.forget()
+
+    def close(self) -> None:
+        """Free the views.  Idempotent."""
+        self.views.close()
+
+    def _tool(self) -> Refiner:
+        if self._refiner is None:
+            self._refiner = Refiner(Owners(self.machine), self.views)
+        return self._refiner
+
+    def _fs_base(self, tid: int) -> int:
+        try:
+            return self.machine.snapshot.thread(tid).registers.gpr[GPR["fs_base"]]
+        except KeyError:
+            return 0
+
+
+def covered(regions: Any, only: int = 0) -> List[Range]:
+    """The address ranges of a native table that are mapped (with a flag `only`), joined."""
+    out: List[Range] = []
+    for i in range(regions.count):
+        region = regions.at[i]
+        if region.flags & lib.REGION_GROWTH or (only and not region.flags & only):
+            continue
+        if out and out[-1][1] == region.start:
+            out[-1] = (out[-1][0], region.end)
+        else:
+            out.append((region.start, region.end))
+    return out
+
+
+def minus(these: Sequence[Range], those: Sequence[Range]) -> List[Range]:
+    """What `these` (sorted, disjoint) cover and `those` do not."""
+    out: List[Range] = []
+    index = 0
+    for start, end in these:
+        while index < len(those) and those[index][1] <= start:
+            index += 1
+        at, k = start, index
+        while at < end:
+            if k >= len(those) or those[k][0] >= end:
+                out.append((at, end))
+                break
+            if those[k][0] > at:
+                out.append((at, those[k][0]))
+            at = max(at, those[k][1])
+            k += 1
+    return out

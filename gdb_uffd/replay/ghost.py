@@ -1,0 +1,71 @@
+"""Another process of the same snapshot, beside the session's own."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Optional, Tuple
+
+from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.replay.diversion import Diversion
+from gdb_uffd.replay.state import SavedThreads
+
+SLICE_MS = 200
+"""How long it runs before whoever asks may think again: gdb sees Ctrl-C between two packets."""
+
+
+class Unseen:
+    """The client of a run that nobody looks at: its output goes nowhere, a timer wakes it."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self.expired = False
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def interrupt_requested(self) -> bool:
+        os.read(self._fd, 8)
+        self.expired = True
+        return False
+
+    def output(self, data: bytes) -> None:
+        del data
+
+    def start(self) -> None:
+        self.stop()
+        self._fd = check(lib.watch_timer(SLICE_MS), doing="timer")
+        self.expired = False
+
+    def stop(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+
+def make_ghost(
+    real: Diversion, saved: SavedThreads, brk: Tuple[int, int], undo: Optional[Any]
+) -> Diversion:
+    """Another diversion of `real`'s snapshot, with the memory that `undo` leads back to, and the
+    descriptors and clock from before the last run; without `undo` as everything is now."""
+    ghost = Diversion(real.snapshot)
+    ghost.prefer_engine("wp-sync", False)  # the only one to stop at a write, or to tell of a touch
+    try:
+        check(
+            lib.undo_export(
+                ffi.new("struct undo *") if undo is None else undo,
+                real.machine.pager,
+                ghost.machine.pager,
+            ),
+            doing="copying the state before the call",
+        )
+    except BaseException:
+        ghost.close()
+        raise
+    # The clock of a core begins where this machine's stood: a later look gives another beginning.
+    ghost.machine.vessel.record = real.machine.vessel.record
+    copy = lib.vessel_copy_desk if undo is None else lib.vessel_copy_past
+    copy(ghost.machine.vessel, real.machine.vessel)
+    ghost.policy = real.policy
+    ghost.machine.restore_brk(brk)
+    ghost.threads.restore(saved)
+    return ghost

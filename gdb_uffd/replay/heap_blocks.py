@@ -1,0 +1,305 @@
+"""Blocks of malloc's heap in a report: which ones hold the changed bytes, which came and went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+
+from gdb_uffd.model import PAGE_SIZE, Block, CallReport, DirtyPage, HeapTotals, Run
+from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.replay import malloc
+from gdb_uffd.replay.malloc import Area, Heaps, Known
+from gdb_uffd.replay.owners import Owners, part
+from gdb_uffd.replay.views import View
+
+Range = Tuple[int, int]
+
+GAP_PAGES = 16
+"""Heap pages that lie further apart are looked at on their own."""
+
+HEAP_PAGES_MAX = 1024
+"""Heap pages of one report whose bytes are told apart; the others count as the program's."""
+
+BLOCKS_MAX = 2048
+"""Blocks that one report lists."""
+
+
+@dataclass
+class _Span:
+    """Neighbouring chunks before and after, and the pages they were looked at for."""
+
+    was: Any
+    is_: Any
+
+
+@dataclass
+class HeapWork:
+    """One report's heap.  The fields are those of refine.Facts, and what is known from earlier."""
+
+    before: View
+    after: View
+    owners: Owners
+    known: Known
+    fs_base: int
+    brk: Tuple[Range, Range]
+    born: Sequence[Range]
+    gone_blocks: Sequence[int]
+    caches: List[int] = field(default_factory=list)  # of free chunks, of the thread that ran
+    totals: List[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    blocks: Dict[int, Block] = field(default_factory=dict)
+    understood: bool = True
+
+    def tell(self, report: CallReport) -> None:
+        """Fill in the report's blocks and totals, and the roles of its runs on heap pages."""
+        heaps = Heaps(self.known, self.before, self.after, self.brk)
+        by_area: Dict[int, Tuple[Area, List[DirtyPage]]] = {}
+        listed = [p for p in report.pages if "program" in p.writers]
+        for page in listed:
+            if page.kind == "heap" and page.bytes_changed:
+                area = self._area_of(heaps, page)
+                if area is None:
+                    self.understood = False
+                    continue
+                by_area.setdefault(area.start, (area, []))[1].append(page)
+            elif page.kind == "anonymous" and page.bytes_changed:
+                self._mapped_block(page)
+        if by_area:
+            self._find_cache(heaps)
+        for area, pages in by_area.values():
+            self._area(heaps, area, pages)
+        for size in self.gone_blocks:
+            self._count("freed", size)
+        report.blocks = sorted(self.blocks.values(), key=lambda b: b.start)[:BLOCKS_MAX]
+        report.heap = HeapTotals(*self.totals) if self.understood else None
+
+    @staticmethod
+    def _area_of(heaps: Heaps, page: DirtyPage) -> Optional[Area]:
+        """The heap of a page; its own header (a secondary heap's) is part of it."""
+        area = heaps.area(page.end - 1)
+        return area if area is not None else heaps.area(page.runs[0].address if page.runs else 0)
+
+    def _find_cache(self, heaps: Heaps) -> None:
+        """The running thread's cache of free chunks, before or after."""
+        base = self.fs_base
+        at = self.known.caches.get(base)
+        for view in (self.before, self.after):
+            value = view.word(at) if at else None
+            if value:
+                self.caches.append(value)
+                continue
+            found = malloc.cache_pointer(view, base, heaps) if not at else None
+            if found is not None:
+                at = self.known.caches[base] = found[0]
+                self.caches.append(found[1])
+        self.caches = sorted(set(self.caches))
+
+    def _area(self, heaps: Heaps, area: Area, pages: List[DirtyPage]) -> None:
+        index = heaps.index(area)
+        listed = [self._listed(view, area) for view in (self.before, self.after)]
+        reached = 0
+        for first, last in _clusters(pages):
+            if last <= reached:
+                continue
+            start = max(first, area.start)
+            anchor = area.start
+            if area.end_before:
+                # From a chunk earlier: the first word of one may belong to the one before.
+                end = max(min(start, area.end_before) - 32, area.start)
+                anchor = lib.heap_index_find(index, self.before.native, end, area.end_before)
+            anchor = max(anchor, reached) if anchor else reached
+            if not anchor:
+                self.understood = False
+                return
+            span = _Span(ffi.new("struct chunks *"), ffi.new("struct chunks *"))
+            try:
+                reached = self._span(area, span, anchor, last, listed, pages)
+            finally:
+                lib.chunks_deinit(span.was)
+                lib.chunks_deinit(span.is_)
+
+    def _span(
+        self,
+        area: Area,
+        span: _Span,
+        anchor: int,
+        last: int,
+        listed: List[Any],
+        pages: List[DirtyPage],
+    ) -> int:
+        """Look at the chunks of one stretch; where it ends."""
+        rc = lib.heap_span(
+            self.before.native, self.after.native, anchor, last, area.end_before,
+            area.end_after, span.was, span.is_,
+        )  # fmt: skip
+        check(min(rc, 0), doing="walking the heap")
+        for chunks, free in zip((span.was, span.is_), listed):
+            lib.heap_mark_listed(chunks, free, len(free))
+        if rc == 1 or span.was.broken or span.is_.broken:
+            self.understood = False
+        if rc == 0:
+            totals = ffi.new("struct heap_totals *")
+            lib.heap_compare(span.was, span.is_, totals)
+            for i, name in enumerate(("allocated", "allocated_bytes", "freed", "freed_bytes")):
+                self.totals[i] += getattr(totals, name)
+        end = max((c.at[c.count - 1].at + c.at[c.count - 1].size
+                   for c in (span.was, span.is_) if c.count), default=anchor)  # fmt: skip
+        for page in pages[:HEAP_PAGES_MAX]:
+            if page.end > anchor and page.start < end:
+                page.runs = list(self._split(page.runs, span, area, anchor, end))
+        return int(end)
+
+    def _listed(self, view: View, area: Area) -> Any:
+        """Chunks that look used and are free, sorted, as a C array."""
+        found = set()
+        arena = area.arena or self._main_arena()
+        if arena:
+            found.update(malloc.in_fastbins(view, arena))
+        for cache in self.caches:
+            found.update(malloc.cached(view, cache))
+        return ffi.new("uint64_t[]", sorted(found))
+
+    def _main_arena(self) -> int:
+        words = self.malloc_words()
+        return words[0][0] if words and words[0][1] - words[0][0] == malloc.STATE_BYTES else 0
+
+    def own_words(self) -> Set[int]:
+        """Addresses of malloc's thread-locals, and what these point to."""
+        return {*self.caches, self.known.caches.get(self.fs_base, 0), self._main_arena()} - {0}
+
+    def malloc_words(self) -> List[Range]:
+        """Ranges of malloc's own variables in libraries' data; main_arena is the first."""
+        if self.known.words is None:
+            self.known.words = []
+            for view, brk in zip((self.before, self.after), self.brk):
+                if brk[1] > brk[0] and not self.known.words:
+                    first = self.known.firsts.get(brk[0], 0)
+                    self.known.words = self.owners.malloc_words(view, brk, first)
+        return self.known.words
+
+    def _split(
+        self, runs: List[Run], span: _Span, area: Area, anchor: int, end: int
+    ) -> Iterator[Run]:
+        """`runs` cut where chunks' headers and blocks meet."""
+        for run in runs:
+            at, stop = run.address, run.address + len(run.before)
+            while at < stop:
+                if at < anchor or at >= end:
+                    upto = min(stop, anchor) if at < anchor else stop
+                    # Of another stretch: told there, or told already.
+                    role = "malloc" if at < area.start and area.arena else run.role
+                else:
+                    upto, role = self._part(at, span)
+                    upto = min(upto, stop)
+                piece = part(run, at, upto, role)
+                if piece is not None:
+                    yield piece
+                at = upto
+
+    def _part(self, at: int, span: _Span) -> Tuple[int, str]:
+        """(where the part of the chunk that holds `at` ends, its role)."""
+        new, old = _chunk(span.is_, at), _chunk(span.was, at)
+        here = new if new is not None else old
+        if here is None:
+            return at + 1, ""
+        start, size, state = here
+        if at < start + 8:  # the last bytes of the chunk before, or its footer
+            before = _chunk(span.is_ if new is not None else span.was, start - 1)
+            mine = before is None or before[2] in (lib.CHUNK_USED, lib.CHUNK_LISTED)
+            return start + 8, self._block_at(start - 1, span) if mine else "malloc"
+        if at < start + 16:
+            return start + 16, "malloc"
+        if start + 16 in self.caches:
+            return start + size, "malloc"
+        links = 0
+        if state == lib.CHUNK_LISTED:
+            links = 32
+        elif state == lib.CHUNK_FREE:
+            links = 32 if size < malloc.LARGE else 48
+        if at < start + links:
+            return start + links, "malloc"
+        stop = start + size
+        if state != lib.CHUNK_USED and old is not None and at < old[0] + old[1] < stop:
+            stop = old[0] + old[1]
+        return stop, self._block_at(at, span)
+
+    def _block_at(self, at: int, span: _Span) -> str:
+        """Note the block that holds `at`; the role of its bytes."""
+        new, old = _chunk(span.is_, at), _chunk(span.was, at)
+        if new is not None and new[2] == lib.CHUNK_USED:
+            same = old is not None and old[2] == lib.CHUNK_USED and old[0] == new[0]
+            self._note(new, "live" if same else "allocated")
+            return ""
+        if new is not None and new[2] == lib.CHUNK_UNKNOWN:
+            return ""
+        if old is not None and old[2] == lib.CHUNK_USED:
+            self._note(old, "freed")
+        elif new is not None and new[2] == lib.CHUNK_LISTED:
+            self._note(new, "gone")
+        return "freed"
+
+    def _note(self, chunk: Tuple[int, int, int], state: str) -> None:
+        start = chunk[0] + 16
+        if start not in self.blocks and len(self.blocks) < BLOCKS_MAX:
+            self.blocks[start] = Block(start, chunk[1] - 8, state)
+
+    # -- blocks with a mapping of their own ---------------------------------------------------
+
+    def _mapped_block(self, page: DirtyPage) -> None:
+        """An anonymous page may lie in a block that is too large for a heap."""
+        for block in self.blocks.values():
+            if block.start - 16 <= page.start < block.start + block.size:
+                self._mapped_runs(page, block.start)
+                return
+        low, high = self.owners.range_of(page.start, self.born)
+        new = malloc.mapped_chunk(self.after, page.start, low, high)
+        old = None
+        if not any(s <= page.start < e for s, e in self.born):
+            old = malloc.mapped_chunk(self.before, page.start, low, high)
+        found = new or old
+        if found is None:
+            return
+        same = new is not None and old is not None and new[0] == old[0]
+        state = "live" if same else "allocated" if new else "freed"
+        start, size = found[0] + 16, found[1] - 16
+        self.blocks[start] = Block(start, size, state)
+        if state != "live":
+            self._count(state, size)
+        elif new is not None and old is not None and new[1] != old[1]:
+            self.totals[1 if new[1] > old[1] else 3] += abs(new[1] - old[1])
+        self._mapped_runs(page, start)
+
+    def _count(self, state: str, size: int) -> None:
+        place = 0 if state == "allocated" else 2
+        self.totals[place] += 1
+        self.totals[place + 1] += size
+
+    @staticmethod
+    def _mapped_runs(page: DirtyPage, start: int) -> None:
+        runs = []
+        for run in page.runs:
+            middle = min(max(start, run.address), run.address + len(run.before))
+            pieces = (part(run, run.address, middle, "malloc"),
+                      part(run, middle, run.address + len(run.before), ""))  # fmt: skip
+            runs += [piece for piece in pieces if piece is not None]
+        page.runs = runs
+
+
+def _clusters(pages: List[DirtyPage]) -> Iterator[Range]:
+    """Stretches of the pages (sorted) that lie near each other."""
+    start = end = 0
+    for page in pages:
+        if end and page.start - end > GAP_PAGES * PAGE_SIZE:
+            yield start, end
+            start = 0
+        start = start or page.start
+        end = page.end
+    if end:
+        yield start, end
+
+
+def _chunk(chunks: Any, at: int) -> Optional[Tuple[int, int, int]]:
+    index = lib.heap_find(chunks, at)
+    if index < 0:
+        return None
+    chunk = chunks.at[index]
+    return chunk.at, chunk.size, chunk.state

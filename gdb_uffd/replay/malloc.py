@@ -1,0 +1,326 @@
+"""glibc's malloc in a stopped process: where its heaps and its own words lie.
+
+Sources: glibc's malloc/malloc.c and malloc/arena.c.  The layouts are recognised by what is in them,
+for a distribution's C library has no symbols for any of it.  A heap whose headers cannot be is
+left alone: nothing of it is told.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from gdb_uffd.model import PAGE_SIZE, PROT_WRITE, MemoryUnavailable
+from gdb_uffd.native import ffi, lib
+from gdb_uffd.replay.views import View
+from gdb_uffd.trace.places import ARENA
+from gdb_uffd.trace.source import Snapshot
+
+FLAGS = 7
+MMAPPED = lib.CHUNK_MMAPPED
+STATE_SIZES = (2200, 2192, 2184)
+"""sizeof(struct malloc_state) since 2.27, in 2.26, and before; other ones are tried too."""
+
+HEAP_INFO_SIZES = (48, 32)
+"""sizeof(heap_info) since 2.35, before."""
+
+TOP_AT, BINS_AT, STATE_BYTES = 96, 112, 2200
+"""Offsets in struct malloc_state since 2.27: `top`; `bins`; its size."""
+
+BINS = 127
+ARENA_TEST = 8  # its default, on 64-bit
+CACHES = {0x290: (128, 64), 0x250: (64, 64), 0x300: (152, 76)}
+"""Size of the chunk of a tcache_perthread_struct -> (offset of `entries`, how many): since 2.30,
+2.26 to 2.29, since 2.42."""
+
+LISTED_MAX = 1 << 16  # entries of one free list
+STATIC_TLS_BYTES = 4096  # below the thread pointer, where libc's `tcache` is looked for
+FIRST_CHUNK_WITHIN = 1 << 16  # a static program puts its thread-locals before the first chunk
+DATA_MAX = 4 << 20  # bytes of a C library's data that are searched for main_arena
+LARGE = 1024  # chunks from this size have two more links (fd_nextsize, bk_nextsize)
+
+
+@dataclass(frozen=True)
+class Area:
+    """One heap: the first chunk, and where it ends before and after; 0 where it was not there."""
+
+    start: int
+    end_before: int
+    end_after: int
+    arena: int = 0  # of a secondary heap: its struct malloc_state
+
+    @property
+    def end(self) -> int:
+        return max(self.end_before, self.end_after)
+
+
+@dataclass
+class Known:
+    """What stays true of a heap until a call is kept."""
+
+    indexes: Dict[int, Any] = field(default_factory=dict)  # first chunk -> struct heap_index
+    firsts: Dict[int, int] = field(default_factory=dict)  # heap's base -> its first chunk
+    caches: Dict[int, int] = field(default_factory=dict)  # fs_base -> address of its `tcache`
+    words: Optional[List[Tuple[int, int]]] = None  # ranges of malloc's own variables
+
+
+def plausible(view: View, at: int, limit: int, count: int = 4) -> bool:
+    """Whether `count` chunks follow one another from `at`, or fewer that end at `limit`."""
+    for _ in range(count):
+        if at == limit:
+            return True
+        word = view.word(at + 8)
+        if word is None or word & MMAPPED:
+            return False
+        size = word & ~FLAGS
+        if size < 16 or size % 16 or at + size > limit:
+            return False
+        at += size
+    return True
+
+
+class Heaps:
+    """Finds the heap that an address lies in; `known` may be kept from call to call."""
+
+    def __init__(
+        self, known: Known, before: View, after: View, brk: Tuple[Tuple[int, int], Tuple[int, int]]
+    ) -> None:
+        self._known = known
+        self.before, self.after = before, after
+        self._brk = brk
+        self._areas: Dict[int, Optional[Area]] = {}
+
+    def area(self, address: int) -> Optional[Area]:
+        """The brk heap or the secondary heap around `address`; None when it is none of malloc's."""
+        (low, was), (start, now) = self._brk
+        low = low or start
+        base = 0 if low and low <= address < max(was, now) else address & -ARENA
+        if base not in self._areas:
+            self._areas[base] = self._secondary(base) if base else self._main(low, was, now)
+        found = self._areas[base]
+        return found if found is not None and found.start <= address < found.end else None
+
+    def _main(self, low: int, was: int, now: int) -> Optional[Area]:
+        # A heap that the call made begins in the state after it.
+        view, end = (self.before, was) if was > low else (self.after, now)
+        first = self._known.firsts.get(low) or _first_chunk(view, low, end)
+        if not first:
+            return None
+        if view is self.before:
+            self._known.firsts[low] = first
+        return Area(first, was, now)
+
+    def _secondary(self, base: int) -> Optional[Area]:
+        ends = [_secondary_end(view, base) for view in (self.before, self.after)]
+        view = self.before if ends[0] else self.after
+        if not any(ends):
+            return None
+        arena = view.word(base) or 0
+        for first in _secondary_firsts(base, arena):
+            if plausible(view, first, max(ends)):
+                return Area(first, ends[0], ends[1], arena)
+        return None
+
+    def index(self, area: Area) -> Any:
+        """The index of a heap's boundaries in the state before."""
+        index = self._known.indexes.get(area.start)
+        if index is None:
+            index = ffi.gc(ffi.new("struct heap_index *"), lib.heap_index_deinit)
+            lib.heap_index_init(index, area.start)
+            self._known.indexes[area.start] = index
+        return index
+
+
+def _first_chunk(view: View, low: int, end: int) -> int:
+    """The first chunk of the brk heap, 0 when there is none."""
+    if plausible(view, low, end):
+        return low
+    try:
+        raw = view.read(low, min(end - low, FIRST_CHUNK_WITHIN) & ~15)
+    except MemoryUnavailable:
+        return 0
+    # The thread's cache is the first thing that malloc allocates.
+    for at in range(0, len(raw), 16):
+        size = int.from_bytes(raw[at + 8 : at + 16], "little") & ~FLAGS
+        if size in CACHES and plausible(view, low + at, end, 64):
+            return low + at
+    return 0
+
+
+def _secondary_end(view: View, base: int) -> int:
+    """Where the heap at `base` ends by its struct heap_info; 0 when there is none."""
+    try:
+        arena, previous, size, usable = struct.unpack("<4Q", view.read(base, 32))
+    except MemoryUnavailable:
+        return 0
+    inside = base < arena < base + PAGE_SIZE and not previous
+    if not inside and (previous % ARENA or not previous or not arena):
+        return 0
+    good = 0 < size <= usable <= ARENA and size % 16 == 0
+    return base + size if good else 0
+
+
+def _secondary_firsts(base: int, arena: int) -> Iterator[int]:
+    """Where the first chunk of a secondary heap may be: behind its arena, else behind its
+    heap_info, aligned so that the caller's memory is (sysmalloc, _int_new_arena)."""
+    if base < arena < base + PAGE_SIZE:
+        for size in STATE_SIZES:
+            yield arena + size + 15 & ~15
+        yield from range(arena + 2048 & ~15, arena + 3072, 16)
+    else:
+        yield from (base + size for size in HEAP_INFO_SIZES)
+
+
+def mapped_chunk(view: View, address: int, low: int, high: int) -> Optional[Tuple[int, int]]:
+    """The chunk with a mapping of its own around `address`, as (start, size); None.
+
+    [low, high): the mapping; several chunks may have grown together to one.
+    """
+    at = low
+    for _ in range(4096):
+        size = _mapped_size(view, at, high)
+        if not size:
+            break
+        if at <= address < at + size:
+            return at, size
+        at += size
+    # Something else begins the mapping: the nearest header below.
+    at = address & -PAGE_SIZE
+    for _ in range(1024):
+        if at < low:
+            return None
+        size = _mapped_size(view, at, high)
+        if size:
+            return (at, size) if address < at + size else None
+        at -= PAGE_SIZE
+    return None
+
+
+def _mapped_size(view: View, at: int, high: int) -> int:
+    word = view.word(at + 8)
+    if word is None or word & FLAGS != MMAPPED:
+        return 0
+    size = word & ~FLAGS
+    # prev_size is the room before an aligned chunk: nothing but 0 at a mapping's start.
+    good = size >= PAGE_SIZE and size % PAGE_SIZE == 0 and at + size <= high and not view.word(at)
+    return size if good else 0
+
+
+def main_arena(snapshot: Snapshot, view: View, heap: Tuple[int, int]) -> Optional[Tuple[int, int]]:
+    """The range of main_arena in a C library's data (or a static program's); None.
+
+    It is where `top` points to the last chunk of the brk heap and empty bins to themselves.
+    """
+    for start, end in library_data(snapshot):
+        words = _words(view, start, end)
+        for index in range(len(words) - 2 * BINS - 2):
+            value = words[index]
+            if not heap[0] <= value < heap[1] or value % 16:
+                continue
+            size = view.word(value + 8)
+            if size is None or not size & 1 or value + (size & ~FLAGS) not in _ends(heap):
+                continue
+            top = start + 8 * index
+            bins = (BINS_AT - TOP_AT) // 8 + index
+            own = sum(
+                words[bins + 2 * k] == words[bins + 2 * k + 1] == top + 16 * k
+                for k in range(BINS)
+                if bins + 2 * k + 1 < len(words)
+            )
+            if own >= 4:
+                return top - TOP_AT, top - TOP_AT + STATE_BYTES
+    return None
+
+
+def _ends(heap: Tuple[int, int]) -> Tuple[int, int]:
+    return heap[1], heap[1] + PAGE_SIZE - 1 & -PAGE_SIZE
+
+
+def parameters(snapshot: Snapshot, view: View, starts: Sequence[int]) -> Optional[Tuple[int, int]]:
+    """The range of mp_ (struct malloc_par): `sbrk_base` is where the heap starts, one of
+    `starts`, and some words before it stand the defaults of top_pad, 128 KiB, and arena_test."""
+    for start, end in library_data(snapshot):
+        words = _words(view, start, end)
+        for index, value in enumerate(words):
+            if not value or value not in starts:
+                continue
+            for back in range(9, 14):
+                first = index - back
+                if first >= 0 and words[first + 1] == 1 << 17 and words[first + 3] == ARENA_TEST:
+                    return start + 8 * first, start + 8 * (index + 5)
+    return None
+
+
+def _words(view: View, start: int, end: int) -> Sequence[int]:
+    out = bytearray()
+    for page in range(start, end, PAGE_SIZE):
+        try:
+            out += view.read(page, min(PAGE_SIZE, end - page))
+        except MemoryUnavailable:
+            out += bytes(min(PAGE_SIZE, end - page))
+    return struct.unpack(f"<{len(out) // 8}Q", out[: len(out) & ~7])
+
+
+def library_data(snapshot: Snapshot) -> Iterator[Tuple[int, int]]:
+    """Writable file mappings that can hold malloc's own variables: the C library's, else the
+    program's (a static one)."""
+    names = ("libc.so", "libc-", "libpthread")
+    left = DATA_MAX
+    for library in (True, False):
+        for m in snapshot.mappings:
+            base = m.name.rsplit("/", 1)[-1]
+            wanted = base.startswith(names) if library else m.name == snapshot.executable
+            if m.prot & PROT_WRITE and m.name.startswith("/") and wanted and left > 0:
+                left -= m.end - m.start
+                yield m.start, min(m.end, m.start + DATA_MAX)
+
+
+def cache_pointer(view: View, fs_base: int, heaps: Heaps) -> Optional[Tuple[int, int]]:
+    """(address of the thread-local `tcache`, what it points to) of a thread; None."""
+    low = max(fs_base - STATIC_TLS_BYTES, 0)
+    for start in range(low & -PAGE_SIZE, fs_base, PAGE_SIZE):
+        at, end = max(start, low), min(start + PAGE_SIZE, fs_base)
+        try:
+            raw = view.read(at, end - at & ~7)
+        except MemoryUnavailable:
+            continue
+        for offset, value in enumerate(struct.unpack(f"<{len(raw) // 8}Q", raw)):
+            if value % 16 or not value or heaps.area(value) is None:
+                continue
+            size = view.word(value - 8)
+            if size is not None and (size & ~FLAGS) in CACHES and _is_cache(view, value, size):
+                return at + 8 * offset, value
+    return None
+
+
+def _is_cache(view: View, at: int, size: int) -> bool:
+    return all(e % 16 == 0 and (e == 0 or e > PAGE_SIZE) for e in _entries(view, at, size))
+
+
+def _entries(view: View, at: int, size: int) -> Sequence[int]:
+    skip, count = CACHES[size & ~FLAGS]
+    try:
+        return struct.unpack(f"<{count}Q", view.read(at + skip, 8 * count))
+    except MemoryUnavailable:
+        return ()
+
+
+def cached(view: View, cache: int) -> List[int]:
+    """The chunks in a thread's cache."""
+    skip, count = CACHES.get((view.word(cache - 8) or 0) & ~FLAGS, (0, 0))
+    return [at - 16 for at in linked(view, cache + skip, count, 0)] if count else []
+
+
+def in_fastbins(view: View, arena: int) -> List[int]:
+    """The chunks in an arena's fastbins (fastbinsY at offset 16 since 2.27)."""
+    return linked(view, arena + 16, 10, 16)
+
+
+_room = ffi.new("uint64_t[]", LISTED_MAX)
+
+
+def linked(view: View, heads: int, count: int, skip: int) -> List[int]:
+    """The entries of `count` free lists, whose heads stand in a row."""
+    found = lib.heap_lists(view.native, heads, count, skip, _room, LISTED_MAX)
+    return list(_room[0:found])

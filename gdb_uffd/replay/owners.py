@@ -1,0 +1,276 @@
+"""Whose bytes are that no heap explains: malloc's variables, linker's slots, thread-locals."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
+
+from gdb_uffd.model import GPR, PAGE_SIZE, DirtyPage, Run, UffdError
+from gdb_uffd.replay import malloc
+from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.views import View
+from gdb_uffd.trace.elf import ElfError, Image
+from gdb_uffd.trace.files import Module
+from gdb_uffd.trace.source import ReadMemory
+from gdb_uffd.trace.symbols import link_maps, read_word
+from gdb_uffd.trace.tls_symbols import Symbol, thread_locals
+
+Range = Tuple[int, int]
+
+DT_PLTRELSZ, DT_PLTGOT = 2, 3  # gABI, "Dynamic Section"
+RELA_BYTES = 24  # sizeof(Elf64_Rela)
+GOT_RESERVED = 24  # the first three slots are the linker's own (psABI 5.2)
+MAX_BLOCKS = 1024  # thread-local blocks of one thread
+_LINKER = re.compile(r"/(ld-[^/]*|ld64[^/]*|ld)\.so[^/]*$")
+"""File names of glibc's dynamic linker; its counters change when it binds a function."""
+
+TCB = "(struct pthread)"
+"""Stands for a variable's name in the block at the thread pointer."""
+
+
+@dataclass(frozen=True)
+class TlsBlock:
+    """[start, end): one module's thread-locals of one thread; sorted by start."""
+
+    start: int
+    end: int
+    tid: int
+    symbols: Sequence[Symbol]
+
+
+class Owners:
+    """Look-ups over one snapshot; what they find is remembered."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.snapshot = machine.snapshot
+        self._modules: Sequence[Module] = self.snapshot.modules
+        self._starts: Dict[str, int] = {}
+        for m in self.snapshot.mappings:
+            self._starts.setdefault(m.name, m.start)
+        self._ranges = [m.start for m in self.snapshot.mappings]
+        self._slots: Optional[List[Tuple[int, int]]] = None
+        self._symbols: Dict[int, List[Symbol]] = {}  # id of a module's image -> its thread-locals
+        self._blocks: Dict[int, Tuple[List[TlsBlock], bool]] = {}  # by TID; whether all are there
+
+    def mapping_start(self, address: int, name: str) -> int:
+        """Where the mapping begins (of a file: its first one), else the page."""
+        if name.startswith("/"):
+            return self._starts.get(name, address)
+        index = bisect_right(self._ranges, address) - 1
+        if index >= 0 and address < self.snapshot.mappings[index].end:
+            return self.snapshot.mappings[index].start
+        return address & -PAGE_SIZE
+
+    def range_of(self, address: int, born: Sequence[Range]) -> Range:
+        """The mapping that holds `address`, one that the call made included."""
+        for start, end in born:
+            if start <= address < end:
+                return start, end
+        index = bisect_right(self._ranges, address) - 1
+        if index >= 0 and address < self.snapshot.mappings[index].end:
+            mapping = self.snapshot.mappings[index]
+            return mapping.start, mapping.end
+        return address & -PAGE_SIZE, (address & -PAGE_SIZE) + PAGE_SIZE
+
+    # -- malloc's variables and the linker's slots --------------------------------------------
+
+    def malloc_words(self, view: View, brk: Range, first: int) -> List[Range]:
+        """main_arena first (if it is found), mp_, the break.  `first`: the heap's first chunk."""
+        found = [malloc.main_arena(self.snapshot, view, brk)]
+        found.append(malloc.parameters(self.snapshot, view, (brk[0], first)))
+        at = self.snapshot.symbol("__curbrk")
+        found.append((at, at + 8) if at else None)
+        return [place for place in found if place is not None]
+
+    def data_runs(
+        self, runs: List[Run], mapping: str, words: Callable[[], List[Range]]
+    ) -> List[Run]:
+        """`runs` on a page of a file's data, with the roles of those that are not the program's."""
+        if _LINKER.search(mapping):
+            return [dataclasses.replace(run, role="linker") for run in runs]
+        slots = self._linker_slots()
+        index = bisect_right(slots, (runs[-1].address, 1 << 65)) - 1
+        cuts: List[Tuple[int, int, str]] = []
+        low, high = runs[0].address, runs[-1].address + len(runs[-1].before)
+        if index >= 0 and low < slots[index][1]:
+            cuts.append((*slots[index], "linker"))
+        if "libc" in mapping or mapping == self.snapshot.executable:
+            cuts += [(s, e, "malloc") for s, e in words() if s < high and low < e]
+        if not cuts:
+            return runs
+        return [piece for run in runs for piece in _with_roles(run, cuts)]
+
+    def _linker_slots(self) -> List[Range]:
+        """The .got.plt of every object, sorted: lazy binding writes there."""
+        if self._slots is None:
+            self._slots = []
+            for module in self._modules:
+                place = _got(module.image) if module.image is not None else None
+                if place is not None:
+                    self._slots.append((place[0] + module.bias, place[1] + module.bias))
+            self._slots.sort()
+        return self._slots
+
+    # -- thread-locals ------------------------------------------------------------------------
+
+    def tls_runs(
+        self, page: DirtyPage, tid: int, read: ReadMemory, pointers: Set[int]
+    ) -> List[Run]:
+        """The page's runs, cut at thread-locals, with thread and name.  `tid`: who ran;
+        `pointers`: addresses of malloc's own thread-locals and of what they point to."""
+        tids = {tid, page.thread if page.kind == "tls" and page.thread else tid}
+        out: List[Run] = []
+        for run in page.runs:
+            pieces = [run]
+            for each in tids:
+                pieces = [p for piece in pieces for p in self._in_blocks(piece, each, read)]
+            out += pieces
+        return [_malloc_pointer(r, read, pointers) if r.kind == "tls" else r for r in out]
+
+    def _in_blocks(self, run: Run, tid: int, read: ReadMemory) -> List[Run]:
+        end = run.address + len(run.before)
+        for block in self.tls_blocks(tid, read):
+            if run.address < block.end and block.start < end and not run.kind:
+                return _by_symbol(run, block)
+        return [run]
+
+    def tls_blocks(self, tid: int, read: ReadMemory) -> List[TlsBlock]:
+        """A thread's blocks, those of libraries that dlopen() loaded included."""
+        blocks, complete = self._blocks.get(tid, ([], False))
+        if not complete:
+            blocks, complete = self._find_blocks(tid, read)
+            self._blocks[tid] = blocks, complete
+        return blocks
+
+    def forget(self) -> None:
+        """The blocks may lie elsewhere now."""
+        self._blocks.clear()
+
+    def _find_blocks(self, tid: int, read: ReadMemory) -> Tuple[List[TlsBlock], bool]:
+        try:
+            base = self.snapshot.thread(tid).registers.gpr[GPR["fs_base"]]
+        except KeyError:
+            return [], True
+        by_bias = {m.bias: m for m in self._modules if m.image and m.image.tls_size()[0]}
+        maps = self._link_maps(read)
+        found: List[TlsBlock] = []
+        complete = True
+        for link_map, bias in maps[:MAX_BLOCKS]:
+            module = by_bias.get(bias)
+            if module is None or module.image is None:
+                continue
+            try:
+                at = self.snapshot.tls_address(tid, 0, link_map, base, read)
+            except UffdError:
+                complete = False  # not allocated yet
+                continue
+            end = at + module.image.tls_size()[0]
+            found.append(TlsBlock(at, end, tid, self._of_module(module)))
+        control = self.snapshot.classify(base)
+        if base and control.kind == "tls":
+            size = PAGE_SIZE
+            while size > 64 and self.snapshot.classify(base + size - 1).kind != "tls":
+                size -= 64
+            found.append(TlsBlock(base, base + size, tid, [(0, size, TCB)]))
+        return sorted(found, key=lambda b: b.start), complete
+
+    def _link_maps(self, read: ReadMemory) -> List[Tuple[int, int]]:
+        """(address of the link map, l_addr); the program alone where there is no linker."""
+        main = next((m for m in self._modules if m.path == self.snapshot.executable), None)
+        if main is None:
+            return []
+        found: List[Tuple[int, int]] = []
+        try:
+            for at in link_maps(main, read):
+                found.append((at, read_word(read, at)))
+        except UffdError:
+            pass
+        return found or [(0, main.bias)]
+
+    def _of_module(self, module: Module) -> List[Symbol]:
+        key = id(module.image)
+        if key not in self._symbols and module.image is not None:
+            self._symbols[key] = thread_locals(module.image)
+        return self._symbols.get(key, [])
+
+
+def _got(image: Image) -> Optional[Range]:
+    try:
+        tags = image.dynamic()
+    except ElfError:
+        return None
+    at, size = tags.get(DT_PLTGOT, 0), tags.get(DT_PLTRELSZ, 0)
+    if not at or not 0 < size <= 1 << 24:
+        return None
+    return at, at + GOT_RESERVED + size // RELA_BYTES * 8
+
+
+def part(run: Run, start: int, end: int, role: str = "") -> Optional[Run]:
+    """[start, end) of `run` without the equal bytes at its ends, in that role; None when all are
+    equal."""
+    low, high = max(0, start - run.address), max(0, end - run.address)
+    before, after = run.before[low:high], run.after[low:high]
+    if before == after:
+        return None
+    skip = 0
+    while before[skip] == after[skip]:
+        skip += 1
+    last = len(before)
+    while before[last - 1] == after[last - 1]:
+        last -= 1
+    address = run.address + low + skip
+    return Run(address, before[skip:last], after[skip:last], run.kind, run.thread, role, run.symbol)
+
+
+def _with_roles(run: Run, cuts: Sequence[Tuple[int, int, str]]) -> List[Run]:
+    out: List[Run] = []
+    at, end = run.address, run.address + len(run.before)
+    for start, stop, role in sorted(cuts):
+        if stop <= at or start >= end:
+            continue
+        pieces = part(run, at, start), part(run, max(at, start), stop, role)
+        out += [piece for piece in pieces if piece is not None]
+        at = max(at, stop)
+    rest = part(run, at, end) if at < end else None
+    return [*out, rest] if rest is not None else out
+
+
+def _by_symbol(run: Run, block: TlsBlock) -> List[Run]:
+    """The run cut at the block's variables; what lies outside stays as it is."""
+    pieces = [
+        part(run, run.address, block.start),
+        part(run, block.end, run.address + len(run.before)),
+    ]
+    out = [piece for piece in pieces if piece is not None]
+    at, end = max(run.address, block.start), min(run.address + len(run.before), block.end)
+    while at < end:
+        offset = at - block.start
+        index = bisect_right(block.symbols, (offset, 1 << 65, "")) - 1
+        start, size, name = block.symbols[index] if index >= 0 else (0, 0, "")
+        if offset < start + size:
+            upto = block.start + start + size
+        else:
+            name = ""
+            last = index + 1 == len(block.symbols)
+            upto = block.end if last else block.start + block.symbols[index + 1][0]
+        piece = part(run, at, min(upto, end))
+        if piece is not None:
+            symbol = f"{name}+{piece.address - block.start - start:#x}" if name else ""
+            piece.kind, piece.thread, piece.symbol = "tls", block.tid, symbol
+            out.append(piece)
+        at = upto
+    return sorted(out, key=lambda r: r.address)
+
+
+def _malloc_pointer(run: Run, read: ReadMemory, pointers: Set[int]) -> Run:
+    """With its role where the thread-local is malloc's own: its cache, its arena."""
+    word = run.address & -8
+    try:
+        own = word in pointers or int.from_bytes(read(word, 8), "little") in pointers
+    except UffdError:
+        own = False
+    return dataclasses.replace(run, role="malloc") if own else run

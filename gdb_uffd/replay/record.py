@@ -1,0 +1,79 @@
+"""Who the called program is told that it is: the recorded process, and where the recording is
+silent, something that makes sense (docs/policy.md, "Answers")."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, List
+
+from gdb_uffd.native import ffi, lib
+from gdb_uffd.trace.facts import ProcessFacts, auxv_values
+from gdb_uffd.trace.source import Snapshot
+
+AT_UID, AT_EUID, AT_GID, AT_EGID = 11, 12, 13, 14
+
+
+def facts_of(snapshot: Snapshot) -> ProcessFacts:
+    """The snapshot's own, or what its auxiliary vector alone tells."""
+    found = getattr(snapshot, "facts", None)
+    if isinstance(found, ProcessFacts):
+        return found
+    ids = auxv_values(snapshot.auxv)
+    return ProcessFacts(
+        uid=ids.get(AT_UID, -1), euid=ids.get(AT_EUID, -1),
+        gid=ids.get(AT_GID, -1), egid=ids.get(AT_EGID, -1),
+    )  # fmt: skip
+
+
+def fill(record: Any, snapshot: Snapshot) -> None:
+    """Fill in struct record (native/desk.h)."""
+    known = facts_of(snapshot)
+    record.pid = record.tid = snapshot.pid
+    record.ppid = known.ppid or 1
+    record.pgrp = known.pgrp or snapshot.pid
+    record.sid = known.sid or record.pgrp
+    ours = {"uid": os.getuid(), "euid": os.geteuid(), "gid": os.getgid(), "egid": os.getegid()}
+    for name, own in ours.items():
+        value = getattr(known, name)
+        setattr(record, name, value if 0 <= value < 1 << 32 else own)
+    record.realtime_ns, record.monotonic_ns = clocks(known)
+    record.cpu_ns = known.cpu_ns
+    for field, text in zip(record.uname, uname(known.release)):
+        _text(field, text)
+    _text(record.cwd, known.cwd or "/")
+    _text(record.executable, snapshot.executable or "/")
+    _text(record.name, known.name)
+    for number in known.descriptors or ():
+        if 0 <= number < lib.DESCRIPTORS_MAX:
+            record.descriptors[number // 8] |= 1 << number % 8
+
+
+def _text(field: Any, text: str) -> None:
+    data = text.encode("utf-8", "surrogateescape")
+    room = len(field) - 1
+    ffi.buffer(field)[: room + 1] = data[:room].ljust(room + 1, b"\0")
+
+
+def clocks(known: ProcessFacts) -> "tuple[int, int]":
+    """(CLOCK_REALTIME, CLOCK_MONOTONIC) at the snapshot, nanoseconds.
+
+    A core has the time of its file only.  Its monotonic clock is what this machine's was then;
+    where this machine was not up yet, the same number as the real time, so that no recorded
+    time lies in the future.
+    """
+    now = time.time_ns()
+    real = known.realtime_ns or now
+    if known.monotonic_ns:
+        return real, known.monotonic_ns
+    monotonic = time.monotonic_ns() - (now - real)
+    return real, monotonic if monotonic > 0 else real
+
+
+def uname(release: str) -> List[str]:
+    """struct new_utsname: of this machine where its kernel is the recorded one, by the version in
+    the recorded vdso; else what the vdso tells."""
+    here = os.uname()
+    if release and here.release.split("-")[0].split("+")[0] == release:
+        return [here.sysname, here.nodename, here.release, here.version, "x86_64", "(none)"]
+    return ["Linux", "localhost", release or here.release, "#1 SMP", "x86_64", "(none)"]

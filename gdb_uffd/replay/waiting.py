@@ -1,0 +1,111 @@
+"""What a call waited for, and why it ended otherwise than by returning, in words."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+from gdb_uffd.model import MemoryUnavailable
+from gdb_uffd.native import lib
+from gdb_uffd.replay import syscalls
+from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.policy import Policy
+
+FUTEX = 202
+OWNER_OFFSET = 8
+"""`pthread_mutex_t` has `__lock` first and `__owner` here (struct __pthread_mutex_s, glibc)."""
+
+WRITER_WORDS = (4, 3)
+"""`pthread_rwlock_t` has `__cur_writer` so many words behind `__wrphase_futex` and behind
+`__writers_futex`, the two that are waited on (struct __pthread_rwlock_arch_t, glibc)."""
+
+FUTEX_TID_MASK = 0x3FFFFFFF
+
+
+def describe(machine: Machine, run: Any, self_tid: int) -> Dict[str, Any]:
+    """The wait that the vessel stands before, as plain JSON types.
+
+    `call`: the system call's name; `kind`: "lock", "join" or "wait"; `address`: the futex, ""
+    where it is none; `owner`: TID of the recorded thread that holds the lock or that is waited
+    for, 0 when nothing tells; `self`: whether that is the waiting thread itself.
+    """
+    call = syscalls.table().get(int(run.call))
+    name = call.name if call is not None else f"system call {run.call}"
+    out: Dict[str, Any] = {
+        "call": name, "kind": "wait", "address": "", "owner": 0, "self": False,
+    }  # fmt: skip
+    if run.call != FUTEX:
+        return out
+    out["address"] = hex(run.address)
+    out.update(_holder(machine, run.address, self_tid))
+    return out
+
+
+def _holder(machine: Machine, address: int, self_tid: int) -> Dict[str, Any]:
+    """What of `describe` the C library's structures around the futex tell."""
+    tids = {thread.tid for thread in machine.snapshot.threads}
+    words = [_word(machine, address + 4 * index) for index in range(5)]
+    value, owner = words[0], words[OWNER_OFFSET // 4]
+    named = value >> 30 and value & FUTEX_TID_MASK in tids  # robust, priority-inheriting locks
+    if named:
+        owner = value & FUTEX_TID_MASK
+    if owner in tids and (named or value in (1, 2)):
+        return {"kind": "lock", "owner": owner, "self": owner == self_tid}
+    if value in tids:
+        # pthread_join waits on the TID in `struct pthread`, which the kernel clears at the end.
+        return {"kind": "join", "owner": value}
+    if value in (1, 2, 3):
+        for writer in (words[index] for index in WRITER_WORDS):
+            if writer in tids:
+                return {"kind": "lock", "owner": writer, "self": writer == self_tid}
+    # A low-level lock (lowlevellock.h): its owner is not written down.
+    return {"kind": "lock"} if value == 2 else {}
+
+
+def _word(machine: Machine, address: int) -> int:
+    try:
+        return int.from_bytes(machine.read(address, 4), "little")
+    except MemoryUnavailable:
+        return 0
+
+
+def text(blocked: Dict[str, Any]) -> str:
+    """`describe` in one line, without symbols."""
+    what = str(blocked["call"])
+    if blocked["address"]:
+        what = f"{what}({blocked['address']})"
+    if blocked["kind"] == "lock":
+        who = "this thread itself" if blocked["self"] else f"thread {blocked['owner']}"
+        held = f"a lock held by {who}" if blocked["owner"] else "a lock that is held"
+        return f"would block: {what}, {held}, and no other thread runs"
+    if blocked["kind"] == "join":
+        return f"would block: {what}, for thread {blocked['owner']} to end, which does not run"
+    return f"would block: {what}, and no other thread runs"
+
+
+def ending(run: Any, policy: Policy) -> str:
+    """Why the program goes no further, for what is neither a wait nor a signal; "" otherwise."""
+    back = "`bt` shows where, `uffd reset` goes back to the snapshot"
+    if run.end == lib.RUN_EXITING:
+        return f"the program would exit with code {run.status} here; {back}"
+    if run.end == lib.RUN_KILLING:
+        name = {9: "SIGKILL", 19: "SIGSTOP"}.get(run.signal, "a signal")
+        return f"the program would end itself with {name} here; {back}"
+    if run.end == lib.RUN_TIMEOUT:
+        return (
+            f"the call ran for {policy.call_timeout} s without an end (set uffd call-timeout); "
+            + back
+        )
+    if run.end == lib.RUN_MEMORY:
+        return (
+            f"the call needs more than {size(policy.memory_limit)} of memory that was not "
+            f"recorded (set uffd memory-limit); {back}"
+        )
+    return ""
+
+
+def size(length: int) -> str:
+    """Bytes in the largest unit that they fill."""
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if length >= 1 << shift:
+            return f"{length / (1 << shift):.1f}".removesuffix(".0") + f" {unit}"
+    return f"{length} bytes"

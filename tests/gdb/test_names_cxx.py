@@ -1,0 +1,156 @@
+"""Names of what a call changed in C++: elements of containers, bases, namespaces, templates."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from harness.noted import changes, notes, told
+
+SCRIPTS = "/usr/share/gdb/auto-load"
+
+
+@pytest.fixture
+def containers(start_gdb, all_cores):
+    """gdb with libstdc++'s printers, which gdb 18.1 from PyPI does not find by itself."""
+    gdb = start_gdb()
+    gdb.run(f"add-auto-load-safe-path {SCRIPTS}")
+    gdb.run(f"add-auto-load-scripts-directory {SCRIPTS}")
+    gdb.run(f"uffd spawn {all_cores.containers()}")
+    gdb.run("frame function main")
+    if "std::map with 3 elements" not in gdb.run("print ages"):
+        pytest.skip("libstdc++'s printers are not installed for gdb")
+    return gdb
+
+
+def test_scalars_bases_and_namespaces(containers):
+    for expression, special in (
+        ("scalars(55)", {"space::invisible", "space::anonymous.b"}),
+        ("own(3)", set()),
+        ("bases(77)", set()),
+    ):
+        data = containers.call(expression)
+        assert told(data) == notes(data)
+        for change in changes(data):
+            name = change["name"]
+            if name in special or "[" not in name:
+                assert containers.value(name) == change["before"], name
+
+
+def test_elements_of_containers(containers):
+    data = containers.call("elements(44)")
+    assert told(data) == notes(data)
+    assert {c["after"] for c in changes(data)} == {"44"}
+    before = {c["name"]: c["before"] for c in changes(data)}
+    assert before['ages["ada"]'] == "36" and before["database->rows[1][0]"] == "1"
+    assert data["verdict"]["allocated"] == {"blocks": 0, "bytes": 0}
+    assert [w["what"] for w in data["verdict"]["wrote"]][:2] == ["globals", "heap"]
+
+
+def test_the_class_that_an_object_really_is_of(containers):
+    data = containers.call("dynamic(8)")
+    names = {
+        "static_cast<Square *>(square)->side": "((Square *) square)->side",
+        "static_cast<Sticker *>(tagged)->price": "((Sticker *) tagged)->price",
+        "tagged->tag": "((Sticker *) tagged)->tag",
+    }
+    assert told(data) == sorted((names[n], a, s) for n, a, s in notes(data))
+    for change in changes(data):
+        assert containers.value(change["name"]) == change["before"]
+
+
+def test_strings_before_and_after(containers):
+    data = containers.call("texts(1)")
+    found = {c["name"]: (c["before"], c["after"]) for c in changes(data) if c["note"] != "inner"}
+    long = '"a string that is longer than the small buffer of the class"'
+    assert found == {
+        "title": (long, long.replace("string", "sZring")),
+        "brief": ('"abc"', '"aQc"'),
+        "words[1]": ('"one"', '"uno"'),
+        "database->names[1]": ('"yy"', '"zz"'),
+        "both.second": ('"first"', '"second"'),
+    }
+
+
+def test_what_is_inserted_and_erased(containers):
+    data = containers.call("inserts(9)")
+    found = {c["name"]: (c["before"], c["after"]) for c in changes(data) if c["note"] != "inner"}
+    assert found['ages["barbara"]'] == (None, "9")
+    assert found["words[7]"] == (None, '"seven is longer than fifteen"')
+    assert found["chain[3]"] == (None, "9")
+    assert found["ages"] == ("std::map with 3 elements", "std::map with 4 elements")
+    assert found["primes"][1] == "std::vector of length 6, capacity 10"
+    assert found["primes[5]"][1] == "9"
+    assert data["verdict"]["allocated"]["blocks"] == 6
+    assert data["verdict"]["freed"]["blocks"] == 1
+    data = containers.call("erases(4)")
+    found = {c["name"]: (c["before"], c["after"]) for c in changes(data) if c["note"] != "inner"}
+    assert found['ages["alan"]'] == ("41", None)
+    assert found["bag"] == ("std::set with 3 elements", "std::set with 2 elements")
+    assert data["verdict"]["freed"]["blocks"] == 3
+
+
+def test_kept_effects_are_told_alike(containers):
+    for expression in ("elements(44)", "texts(1)", "inserts(9)", "erases(2)"):
+        once = containers.call(expression)
+        kept = containers.call(expression, "-keep")
+        again = containers.json("uffd dirty -json")
+        containers.run("uffd reset")
+
+        def told_of(data):
+            return [(c["name"], c["before"], c["after"]) for c in changes(data)]
+
+        assert told_of(once) == told_of(kept) == told_of(again)
+
+
+def test_from_a_frame_of_the_c_library(containers):
+    """The printers look C++ names up, which fails while a C frame is selected."""
+    containers.run("frame 0")
+    data = containers.call("texts(1)")
+    assert ('"abc"', '"aQc"') in [(c["before"], c["after"]) for c in changes(data)]
+    assert "Python Exception" not in containers.transcript
+    assert 'auto; currently c"' in containers.run("show language")
+
+
+def test_without_printers(start_gdb, all_cores):
+    gdb = start_gdb()
+    gdb.run("disable pretty-printer")
+    gdb.run(f"uffd spawn {all_cores.containers()}")
+    gdb.run("disable pretty-printer")
+    data = gdb.call("elements(44)")
+    found = {(int(c["address"], 16), c["size"]): c["name"] for c in changes(data)}
+    expected = {(a, s): n for n, a, s in notes(data)}
+    # Those whose nodes' types nothing tells are told by their blocks.
+    same = [place for place, name in expected.items() if found.get(place) == name]
+    names = {expected[place] for place in same}
+    assert {"primes[2]", "both.first", "database->box.nameless", "owned->side"} <= names
+    touched = {
+        a
+        for c in changes(data)
+        for a in range(int(c["address"], 16), int(c["address"], 16) + c["size"])
+    }
+    assert all(a in touched for a, _ in expected)
+
+
+def test_a_printer_that_calls_functions(containers, tmp_path):
+    """Nothing may run while values are shown as they were."""
+    script = tmp_path / "calls.py"
+    script.write_text(
+        "import gdb\n"
+        "class P:\n"
+        "    def __init__(self, value): self.value = value\n"
+        "    def to_string(self): return 'area %s' % gdb.parse_and_eval('age_of_all()')\n"
+        "class Q(P):\n"
+        "    def to_string(self): return 'made %s' % gdb.parse_and_eval('scalars(1)')\n"
+        "def find(value):\n"
+        "    name = value.type.strip_typedefs().name or ''\n"
+        "    return Q(value) if name == 'Square' else P(value) if name == 'Base' else None\n"
+        "gdb.pretty_printers.insert(0, find)\n"
+    )
+    containers.run(f"source {script}")
+    for expression in ("elements(44)", "bases(77)"):
+        data = containers.call(expression)
+        assert data["value"] == expression.split("(")[1].rstrip(")")
+        assert len(changes(data)) >= 3
+    assert containers.value("space::visible") == "1"
+    assert re.search(r"^\* 1 ", containers.run("info threads"), re.M)

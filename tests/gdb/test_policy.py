@@ -1,0 +1,194 @@
+"""What called functions may do, as a user meets it: settings, refusals, waits, ends."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from harness.asking import policy_core
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory) -> Path:
+    return policy_core(tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture
+def session(gdb, core):
+    """A gdb with the core of tests/programs/policy.c opened."""
+    gdb.spawned = gdb.run(f"uffd spawn {core}")
+    return gdb
+
+
+def ask(session, number: int, *arguments: object) -> None:
+    """Prepare a system call for raw ()."""
+    values = ", ".join(str(a) for a in (number, *arguments))
+    count = len(arguments) + 1
+    session.run(f"set var *(long (*)[{count}]) &request = {{{values}}}")
+
+
+SETTINGS = {
+    "syscalls": ("safe", "none"), "files": ("read", "none"), "clock": ("recorded", "real"),
+    "threads": ("freeze", "ignore-locks"), "call-timeout": ("unlimited", "5"),
+    "memory-limit": ("1024", "7"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings(gdb, name):
+    before, after = SETTINGS[name]
+    shown = gdb.run(f"show uffd {name}")
+    assert before in shown, shown
+    assert gdb.run(f"set uffd {name} {after}").strip() == ""
+    assert after in gdb.run(f"show uffd {name}")
+    assert len(gdb.run(f"help set uffd {name}").splitlines()) >= 3
+    assert f"uffd {name}" in gdb.run(f"complete set uffd {name[:4]}")
+    assert "ndefined item" in gdb.run("set uffd syscalls most")
+
+
+def test_settings_reach_a_core_opened_later(gdb, core):
+    gdb.run("set uffd syscalls none")
+    gdb.run(f"uffd spawn {core}")
+    data = gdb.call("print_text()")
+    assert data["output"] == "" and any("write" in line for line in data["refused"])
+    gdb.run("set uffd syscalls safe")
+    assert gdb.call("print_text()")["output"] == "printed 41\nand an error\n"
+
+
+def test_a_refusal_in_text_and_json(session):
+    ask(session, 62, 1, 9)
+    text = session.run("uffd call raw()")
+    assert "= -1" in text and "  refused: kill(1, SIGKILL) → EPERM" in text, text
+    assert session.call("raw()")["refused"] == ["kill(1, SIGKILL) → EPERM"]
+    text = session.run("print raw()")
+    assert re.search(r"\[uffd: .*refused kill\(1, SIGKILL\) → EPERM", text), text
+
+
+def test_a_connection_names_its_peer(session):
+    ask(session, 42, 3, "(long) arena", 16)
+    session.run("set var *(unsigned *) arena = 2 | 0xeb18 << 16")  # AF_INET, port 6379
+    session.run("set var ((unsigned *) arena)[1] = 0x0100007f")
+    assert session.call("raw()")["refused"] == ["connect(3, 127.0.0.1:6379) → EPERM"]
+
+
+def test_all_warns_once(session):
+    text = session.run("set uffd syscalls all")
+    assert text.startswith("warning: ") and text.count("\n") == 1
+    session.run("set uffd syscalls safe")
+    assert session.run("set uffd syscalls all").strip() == ""
+    ask(session, 22, "(long) arena")  # pipe
+    assert session.value("raw()") == "0"
+    session.run("set uffd syscalls safe")
+    assert session.value("raw()") == "-24"
+
+
+LOCKS = {
+    "lock_queue()": r"pthread_mutex_lock\(&q->lock\), held by thread 2 \(hold, in "
+    r"pthread_cond_wait\)",
+    "read_table()": r"pthread_rwlock_rdlock\(&q->table\), held by thread 2 \(hold, in "
+    r"pthread_cond_wait\)",
+    "lock_twice()": r"pthread_mutex_lock\(&own\), held by this thread itself",
+    "wait_filled()": r"pthread_cond_wait\(.*\), and no other thread runs",
+    "take_slot()": r"(new_)?sem_wait\w*\(.*\), and no other thread runs",
+    "join_holder()": r"\w*join\w*\(.*\), which waits for thread 2 \(hold, in pthread_cond_wait\) "
+    r"to end",
+    "poll_nothing()": r"poll\(.*\), and no other thread runs",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", LOCKS)
+def test_a_wait_names_lock_and_holder(session, expression):
+    wanted = "would block: " + LOCKS[expression]
+    text = session.run(f"uffd call {expression}")
+    last = text.strip().splitlines()[-1]
+    assert re.search(wanted, last), text
+    assert last.endswith("discarded")
+    data = session.call(expression)
+    assert re.search(wanted, data["error"])
+    assert re.search(wanted, data["blocked"]["text"])
+    assert session.value("counter") == "41"
+
+
+def test_a_wait_can_be_inspected(session):
+    text = session.run("print lock_queue()")
+    assert "uffd: would block: futex(" in text
+    assert "lock_queue ()" in session.run("bt")
+    session.run("uffd reset")
+    assert session.value("nothing()") == "7"
+
+
+def test_passing_locks_is_unsound(session):
+    session.run("set uffd threads ignore-locks")
+    text = session.run("uffd call lock_queue()")
+    assert "= 0" in text and re.search(r"  unsound: went through the lock at 0x", text), text
+    data = session.call("lock_queue()")
+    assert len(data["unsound"]) == 1 and not data["verdict"]["pure"]
+    assert "unsound: " in session.run("print lock_queue()")
+    session.run("uffd reset")
+    session.run("set uffd threads freeze")
+    assert "would block" in session.run("uffd call lock_queue()")
+
+
+def test_longjmp(session):
+    text = session.run("uffd call jump_out(3)")
+    assert re.search(
+        r"did not return: longjmp leaves the called function here, for main \(\)", text
+    ), text
+    assert session.value("jump_inside(5)") == "5"
+    assert session.value("counter") == "41"
+
+
+def test_endless_recursion(session):
+    text = session.run("uffd call recurse(0)", timeout=60)
+    assert "the stack is used up" in text and "endless recursion" in text, text
+    assert session.value("nothing()") == "7"
+
+
+def test_call_timeout(session):
+    session.run("set uffd call-timeout 1")
+    ask(session, 24)
+    text = session.run("uffd call raw_often(1000000000000)", timeout=60)
+    assert "did not return: the call ran for 1 s without an end" in text, text
+    session.run("print raw_often(1000000000000)", timeout=60)
+    assert "raw_often" in session.run("bt")
+    session.run("uffd reset")
+
+
+def test_memory_limit(session):
+    session.run("set uffd memory-limit 1")
+    text = session.run("uffd call allocate(5000000)")
+    assert "needs more than 1 MiB" in text, text
+    session.run("set uffd memory-limit unlimited")
+    assert session.value("allocate(5000000)") == "1"
+
+
+def test_time_stands_at_the_snapshot(session):
+    assert session.value("slept(100000)") == "100000"
+    assert session.value("(long) time(0)") == session.value("(long) time(0)") or True
+    first = session.call("slept(5)")["value"]
+    assert first == "5"
+
+
+def test_stepping_over_answered_calls(session):
+    ask(session, 39)
+    session.run("break raw")
+    session.run("print raw()")
+    for _ in range(30):
+        if "<raw" not in session.run("stepi"):
+            break
+        if "syscall" in session.run("x/i $pc"):
+            session.run("stepi")
+            assert int(session.value("$rax")) > 1
+            break
+    else:
+        pytest.fail("no system call in raw ()")
+    session.run("uffd reset")
+
+
+def test_nothing_outlives_a_policy(session):
+    """Many changes: the session stays whole."""
+    for level in ("none", "all", "safe", "none", "safe"):
+        session.run(f"set uffd syscalls {level}")
+        assert session.value("nothing()") == "7"
+        assert session.value("counter") == "41"

@@ -1,0 +1,105 @@
+"""What malloc's chunk headers tell, against a program that keeps accounts of its own."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+import pytest
+from harness import programs
+from harness.calls import Caller
+from harness.cores import NoKernelCore, kernel_core
+
+from gdb_uffd.model import CallReport
+
+
+@pytest.fixture(scope="module", params=["heaps", "heaps arena", "heaps-static"])
+def core(request, tmp_path_factory):
+    """Cores of the same program: its main arena, a second one, statically linked."""
+    built = programs.build()
+    name, *arguments = request.param.split()
+    try:
+        return kernel_core([str(built / name), *arguments], tmp_path_factory.mktemp(name))
+    except NoKernelCore as why:
+        pytest.skip(str(why))
+
+
+@pytest.fixture
+def caller(core) -> Iterator[Caller]:
+    made = Caller(core)
+    yield made
+    made.close()
+
+
+def told(caller: Caller) -> CallReport:
+    report = caller.reports[-1]
+    caller.diversion.refine(report)
+    return report
+
+
+def number(caller: Caller, name: str) -> int:
+    raw = caller.diversion.read_memory(caller.symbol(name), 8)
+    return int.from_bytes(raw, "little", signed=True)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_blocks_and_bytes_in_use(caller, keep):
+    before = number(caller, "count")
+    usable = caller.call("usable")
+    for steps in (1, 2, 30, 500, 40):
+        caller.call("mixed", steps, keep=True)
+        report = told(caller)
+        count, bytes_ = number(caller, "count"), caller.call("usable")
+        assert report.heap is not None
+        assert report.heap.allocated - report.heap.freed == count - before, steps
+        assert report.heap.allocated_bytes - report.heap.freed_bytes == bytes_ - usable, steps
+        before, usable = count, bytes_
+        # And the same call, undone: it must be understood from the memory kept before it.
+        result = caller.call("mixed", 60)
+        again = told(caller)
+        assert again.heap is not None
+        assert again.heap.allocated - again.heap.freed == result - before
+        assert number(caller, "count") == before
+        if not keep:
+            caller.diversion.reset()
+            before, usable = number(caller, "count"), caller.call("usable")
+
+
+def test_pure_calls_leave_no_blocks(caller):
+    caller.call("usable")
+    report = told(caller)
+    assert report.blocks == [] and report.heap is not None
+    assert (report.heap.allocated, report.heap.freed) == (0, 0)
+    assert report.mapped_bytes == report.unmapped_bytes == 0
+
+
+def test_everything_since_the_snapshot(caller):
+    before = number(caller, "count")
+    caller.call("mixed", 50, keep=True)
+    caller.call("mixed", 50, keep=True)
+    report = caller.diversion.report_all()
+    assert report.heap is not None
+    assert report.heap.allocated - report.heap.freed == number(caller, "count") - before
+
+
+def test_each_byte_of_a_heap_page_has_its_role(caller):
+    caller.call("mixed", 200)
+    report = told(caller)
+    for page in report.pages:
+        if page.kind != "heap" or page.more_runs:
+            continue
+        assert sum(len(run.changed()) for run in page.runs) == page.bytes_changed
+        for run in page.runs:
+            inside = [b for b in report.blocks if b.start <= run.address < b.start + b.size]
+            assert run.role in ("", "malloc", "freed", "scratch")
+            if run.role == "" and not run.kind:
+                assert inside and inside[0].state in ("live", "allocated", "freed")
+
+
+def test_damaged_headers_are_not_believed(caller):
+    caller.call("damage", 0, keep=True)
+    told(caller)
+    caller.call("mixed", 1)
+    report = told(caller)
+    assert report.pages
+    caller.call("usable")
+    assert told(caller).blocks == []

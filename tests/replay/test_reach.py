@@ -1,0 +1,128 @@
+"""The search for pointers that lead to a block: bounded, and not to be led astray."""
+
+from __future__ import annotations
+
+import struct
+from typing import Dict, List, Optional, Tuple
+
+import pytest
+
+from gdb_uffd.model import MemoryUnavailable, UffdError
+from gdb_uffd.replay import reach
+from gdb_uffd.replay.reach import Graph, Search
+
+BASE = 0x100000
+
+
+class Words:
+    """Memory of 64-bit words; all else is not there."""
+
+    def __init__(self, words: Dict[int, int]) -> None:
+        self.words = words
+
+    def read(self, address: int, length: int) -> bytes:
+        out = b""
+        for at in range(address & -8, address + length, 8):
+            if at not in self.words:
+                raise MemoryUnavailable(at, "not there")
+            out += struct.pack("<Q", self.words[at])
+        return out[address % 8 :][:length]
+
+    def word(self, address: int) -> Optional[int]:
+        return self.words.get(address)
+
+
+def node_graph() -> Graph:
+    """Type 0: a pointer to type 1, which is {value, next}."""
+    graph = Graph()
+    graph.extend([[8, [[0, 1]], [], True], [16, [[8, 1]], [], True]])
+    return graph
+
+
+def chain(count: int) -> Tuple[Dict[int, int], List[int]]:
+    """A root at BASE and `count` nodes behind it, in blocks of 24 bytes."""
+    words, nodes = {}, [BASE + 0x1010 + 32 * i for i in range(count)]
+    words[BASE] = nodes[0]
+    for at, following in zip(nodes, [*nodes[1:], 0]):
+        words[at - 16], words[at - 8] = 0, 0x21
+        words[at], words[at + 8] = 7, following
+    words[nodes[-1] + 16], words[nodes[-1] + 24] = 0, 0x21
+    return words, nodes
+
+
+def test_a_list() -> None:
+    words, nodes = chain(5)
+    found = Search(node_graph(), Words(words), [(nodes[2], 24)], True).run([(BASE, 0)])
+    path = found[nodes[2]]
+    assert (path.root, path.at, path.type, path.after) == (0, nodes[2], 1, True)
+    assert path.steps == ((BASE, 0, 0), (nodes[0], 0, 0), (nodes[1], 0, 0))
+
+
+def test_a_long_list_gives_the_type_only() -> None:
+    words, nodes = chain(100)
+    found = Search(node_graph(), Words(words), [(nodes[90], 24)], True).run([(BASE, 0)])
+    assert (found[nodes[90]].root, found[nodes[90]].type) == (-1, 1)
+
+
+def test_cycles_and_wild_pointers_end() -> None:
+    words, nodes = chain(50)
+    words[nodes[-1] + 8] = nodes[0]
+    words[nodes[3] + 8] = 0xDEAD0000DEAD
+    search = Search(node_graph(), Words(words), [(nodes[40], 24)], True)
+    assert search.run([(BASE, 0), (0xBAD0000, 0), (BASE, 99)]) == {}
+    words[nodes[3] + 8] = nodes[4]
+    search = Search(node_graph(), Words(words), [(0x7000, 24)], True)
+    assert search.run([(BASE, 0)]) == {}
+
+
+def test_it_is_bounded() -> None:
+    words, nodes = chain(reach.NODES_MAX + 100)
+    search = Search(node_graph(), Words(words), [(nodes[-1], 24)], True)
+    assert search.run([(BASE, 0)]) == {}
+
+
+def test_the_better_fit_wins() -> None:
+    """A void pointer and a smaller type lead there, too, and sooner."""
+    graph = Graph()
+    shapes = [[24, [[0, -1], [8, 2], [16, 1]], [], True], [40, [], [], True], [8, [], [], True]]
+    graph.extend(shapes)
+    block = BASE + 0x2010
+    words = {BASE: block, BASE + 8: block, BASE + 16: block, block - 8: 0x31}
+    found = Search(graph, Words(words), [(block, 40)], False).run([(BASE, 0)])
+    assert (found[block].type, found[block].after) == (1, False)
+
+
+def test_arrays_in_blocks_and_in_objects() -> None:
+    graph = Graph()
+    # 0: struct {x; pointer table[3]}; 1: pointer to 2; 2: {value}; 3: pointer to pointers
+    shapes = [[32, [], [[8, 1, 3]], True], [8, [[0, 2]], [], True], [8, [], [], True]]
+    graph.extend([*shapes, [8, [[0, 1]], [], True]])
+    target, grown = BASE + 0x3010, BASE + 0x4010
+    words = {BASE + 8 * i: 0 for i in range(4)}
+    words[BASE + 24] = target
+    found = Search(graph, Words(words), [(target, 24)], True).run([(BASE, 0)])
+    assert found[target].steps == ((BASE, 0, -1), (BASE + 8, 2, 0))
+    words = {BASE: grown, grown - 8: 0x31, grown + 0x28: 0x21}
+    words.update({grown + 8 * i: 0 for i in range(5)})
+    words[grown + 32] = target
+    found = Search(graph, Words(words), [(target, 24)], True).run([(BASE, 3)])
+    assert found[target].steps == ((BASE, 0, 0), (grown, 4, 0))
+
+
+def test_a_root_that_lies_in_the_block_itself() -> None:
+    block = BASE + 0x5010
+    found = Search(node_graph(), Words({}), [(block, 24)], True).run([(block, 1)])
+    assert found[block].steps == () and found[block].type == 1
+
+
+@pytest.mark.parametrize(
+    "types", [[[8]], [["x", [], [], True]], [[8, [[0]], [], True]], [None], [[8, 5, [], True]]]
+)
+def test_types_that_are_none(types: List[object]) -> None:
+    with pytest.raises(UffdError):
+        Graph().extend(types)
+
+
+def test_too_many_types() -> None:
+    with pytest.raises(UffdError):
+        Graph().extend([[8, [], [], True]] * (reach.TYPES_MAX + 1))

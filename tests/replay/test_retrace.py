@@ -1,0 +1,284 @@
+"""The last call once more: every write to one object, against what the program notes itself."""
+
+from __future__ import annotations
+
+import signal
+import struct
+from typing import List, Tuple
+
+import pytest
+from harness.calls import Caller
+
+from gdb_uffd.model import UffdError
+from gdb_uffd.replay.retrace import COUNTED_MAX, Retrace
+from gdb_uffd.replay.writes import End, Running, Write
+
+LARGE = 20000 * 8
+
+
+@pytest.fixture(scope="session")
+def writes_core(all_cores):
+    return all_cores.writes()
+
+
+@pytest.fixture
+def caller(writes_core):
+    made = Caller(writes_core)
+    yield made
+    made.close()
+
+
+def again(
+    caller: Caller, name: str, size: int, offset: int = 0, first: bool = False, limit: int = 1000
+) -> Tuple[List[Write], End]:
+    """The writes to `size` bytes at the symbol `name` in the last call, run once more."""
+    retrace = Retrace(caller.diversion, caller.symbol(name) + offset, size, first, limit)
+    try:
+        told: List[Write] = []
+        while True:
+            event = retrace.next()
+            if isinstance(event, End):
+                return told, event
+            if isinstance(event, Write):
+                told.append(event)
+            else:
+                assert isinstance(event, Running)
+    finally:
+        retrace.close()
+
+
+def numbers(told: List[Write], size: int = 4) -> List[Tuple[int, int]]:
+    """(before, after) of an object that is told whole."""
+    return [
+        (int.from_bytes(w.before[:size], "little"), int.from_bytes(w.after[:size], "little"))
+        for w in told
+    ]
+
+
+def notes(caller: Caller) -> List[Tuple[int, int, int]]:
+    """What the program noted of its writes: address, size, value."""
+    count = int.from_bytes(caller.diversion.read_memory(caller.symbol("noted"), 4), "little")
+    data = caller.diversion.read_memory(caller.symbol("notes"), 24 * count)
+    return list(struct.iter_unpack("<3Q", data))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_every_write_in_order(caller, keep):
+    assert caller.call("count", 3, keep=keep) == 47
+    told, end = again(caller, "counter", 4)
+    assert numbers(told) == [(41, 42), (42, 44), (44, 47)]
+    assert end.writes == 3 and not end.differs and end.compared and not end.cut
+    assert all(w.by == "program" and not w.exact for w in told)
+    now = int.from_bytes(caller.diversion.read_memory(caller.symbol("counter"), 4), "little")
+    assert now == (47 if keep else 41)  # the session's own memory is as it was
+
+
+def test_the_state_before_a_call_has_what_was_kept_before(caller):
+    caller.call("count", 2, keep=True)
+    caller.call("count", 1)
+    assert numbers(again(caller, "counter", 4)[0]) == [(44, 45)]
+    caller.call("count", 1, keep=True)
+    assert numbers(again(caller, "counter", 4)[0]) == [(44, 45)]
+    caller.call("count", 1, keep=True)
+    assert numbers(again(caller, "counter", 4)[0]) == [(45, 46)]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_memory_that_gdb_wrote_since_is_as_it_was_before(caller, keep):
+    caller.call("count", 1, keep=keep)
+    caller.diversion.write_memory(caller.symbol("counter"), (1000).to_bytes(4, "little"))
+    told, end = again(caller, "counter", 4)
+    assert numbers(told) == [(41, 42)]
+    assert not end.compared and "memory was written" in end.why
+    now = caller.diversion.read_memory(caller.symbol("counter"), 4)
+    assert int.from_bytes(now, "little") == 1000
+
+
+def test_the_first_write_only(caller):
+    caller.call("count", 3)
+    told, end = again(caller, "counter", 4, first=True)
+    assert numbers(told) == [(41, 42)]
+    assert end.cut and not end.compared
+
+
+def test_a_write_of_what_is_there_is_a_write(caller):
+    caller.call("same")
+    told, _ = again(caller, "counter", 4)
+    assert numbers(told) == [(41, 41), (41, 42), (42, 42)]
+    assert [w.high - w.low for w in told] == [0, 1, 0]
+
+
+def test_neighbours_do_not_count(caller):
+    caller.call("busy", 5000)
+    assert numbers(again(caller, "counter", 4)[0]) == [(41, 5000)]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_large_object_by_write_protection(caller, keep):
+    caller.call("spread", 331, keep=True)
+    noted = notes(caller)
+    assert len(noted) == 61
+    caller.diversion.reset()
+    caller.call("spread", 331, keep=keep)
+    told, end = again(caller, "large", LARGE)
+    assert end.writes == len(told) == len(noted) and not end.differs
+    for write, (address, size, value) in zip(told, noted):
+        assert address <= write.low < write.high <= address + size
+        at = address - write.window
+        assert write.after[at : at + size] == value.to_bytes(size, "little")
+        assert write.before[at : at + size] == bytes(size)
+        assert write.exact
+    assert len({w.pc for w in told}) == 1
+
+
+def test_a_repeated_instruction_is_one_write(caller):
+    assert caller.call("fill", 7) == 7
+    told, end = again(caller, "bytes", 8192)
+    start = caller.symbol("bytes")
+    assert [(w.low - start, w.high - start) for w in told] == [(10, 6010), (9, 10)]
+    assert not end.differs
+
+
+def test_one_instruction_that_writes_two_pages(caller):
+    caller.call("across")
+    told, end = again(caller, "large", LARGE)
+    assert len(told) == 1 and not end.differs
+    assert told[0].high - told[0].low == 8 and told[0].low % 4096 == 4092
+
+
+def test_what_the_kernel_writes(caller):
+    caller.call("by_kernel")
+    told, end = again(caller, "mask", 8)
+    assert [w.by for w in told] == ["program", "kernel", "kernel", "program"]
+    assert [w.call for w in told] == [-1, 14, 14, -1]
+    values = numbers(told, 8)
+    assert [after for _, after in values][:2] == [1, 0] and values[3][1] == 2
+    assert values[2][1] & 1 << (signal.SIGUSR1 - 1) and not end.differs
+
+
+def test_what_the_kernel_writes_into_a_large_object(caller):
+    caller.call("by_kernel_into_large")
+    told, end = again(caller, "large", LARGE)
+    assert [w.by for w in told] == ["program", "kernel", "program"]
+    start = caller.symbol("large")
+    assert [(w.low - start) // 8 for w in told] == [5000, 6000, 7000]
+    assert not end.differs
+
+
+def test_the_second_run_differs(caller):
+    caller.call("different")
+    told, end = again(caller, "counter", 4)
+    assert len(told) == 1
+    assert end.differs and end.compared
+
+
+def test_a_call_that_crashes(caller):
+    caller.start("faults")
+    caller.diversion.call_end()
+    caller.diversion.end(False)
+    told, end = again(caller, "counter", 4)
+    assert numbers(told) == [(41, 1)]
+    assert not end.differs and not end.cut
+
+
+def test_more_writes_than_are_listed(caller):
+    caller.call("busy", 50)
+    told, end = again(caller, "beside", 4, limit=10)
+    assert len(told) == 10 and end.writes == 50 and not end.differs
+
+
+def test_more_writes_than_are_counted(caller):
+    caller.call("busy", COUNTED_MAX + 5000)
+    retrace = Retrace(caller.diversion, caller.symbol("beside"), 4, False, 1)
+    try:
+        event = retrace.next()
+        while not isinstance(event, End):
+            event = retrace.next()
+        assert retrace.gave_up and event.writes == COUNTED_MAX + 1
+        assert not event.differs  # it was run to its end
+    finally:
+        retrace.close()
+
+
+def test_the_layout_that_a_kept_call_changed(caller):
+    before = list(caller.diversion.mappings())
+    caller.call("maps", keep=True)
+    assert len(caller.diversion.mappings()) != len(before)
+    _, end = again(caller, "counter", 4)
+    assert not end.writes and not end.differs
+    caller.call("push", 5, keep=True)
+    told, end = again(caller, "head", 8)
+    assert len(told) == 1 and not end.differs
+
+
+def test_memory_that_the_call_maps_itself(caller):
+    place = caller.call("maps", keep=True)
+    assert place == 2
+    new = [p for p in caller.reports[-1].pages if p.kind == "anonymous"]
+    retrace = Retrace(caller.diversion, new[0].start, 1 << 16, False, 100)
+    try:
+        events = []
+        while not isinstance(event := retrace.next(), End):
+            events.append(event)
+        assert [e.after[e.low - e.window] for e in events] == [1, 2, 3, 4]
+        assert not event.differs
+    finally:
+        retrace.close()
+
+
+def test_nothing_to_run_again(caller):
+    with pytest.raises(UffdError, match="nothing has run"):
+        again(caller, "counter", 4)
+    caller.call("count", 1)
+    caller.diversion.reset()
+    with pytest.raises(UffdError, match="as recorded again"):
+        again(caller, "counter", 4)
+
+
+def test_objects_that_cannot_be_watched(caller):
+    caller.call("count", 1)
+    for size in (-1, (64 << 20) + 1, 1 << 63):
+        with pytest.raises(UffdError, match="cannot be watched"):
+            again(caller, "counter", size)
+
+
+def test_an_object_at_an_address_that_is_not_mapped(caller):
+    caller.call("count", 1)
+    for address, size in ((0x1000, 4), (0x1000, 9000), ((1 << 47) - 4096, 4096)):
+        retrace = Retrace(caller.diversion, address, size, False, 10)
+        try:
+            event = retrace.next()
+            assert isinstance(event, End) and not event.writes and not event.differs
+        finally:
+            retrace.close()
+
+
+def test_a_run_that_was_interrupted_is_ended_too(caller):
+    """The first run ends by SIGINT, after no time that a second one could tell."""
+
+    class Impatient:
+        def fileno(self):
+            return self.read
+
+        def interrupt_requested(self):
+            import os
+
+            os.read(self.read, 1)
+            return True
+
+        def output(self, data):
+            pass
+
+    import os
+
+    client = Impatient()
+    client.read, write = os.pipe()
+    os.write(write, b"x")
+    stop = caller.start("idle", client=client)
+    assert stop.signal == signal.SIGINT
+    caller.diversion.call_end()
+    caller.diversion.end(False)
+    told, end = again(caller, "counter", 4)
+    assert not told and not end.cut and "interrupted" not in end.differs
+    os.close(client.read)
+    os.close(write)

@@ -1,0 +1,102 @@
+"""The verdict: pure, or what was written, allocated, printed, asked for."""
+
+from __future__ import annotations
+
+from gdb_uffd.client import verdict
+from gdb_uffd.model import CallReport, DirtyPage, HeapTotals, Run
+
+TID = 42
+
+
+def thread(tid: int) -> str:
+    return {TID: "1", 43: "2"}.get(tid, "?")
+
+
+def page(kind: str, *roles: str, **more: object) -> DirtyPage:
+    runs = [Run(0x1000 + 8 * i, b"\0", b"\1", role=role) for i, role in enumerate(roles)]
+    values = {"mapping": "/bin/x", "bytes_changed": 1, "writers": ["program"], **more}
+    return DirtyPage(0x1000, 0x2000, kind, runs=runs, **values)  # type: ignore[arg-type]
+
+
+def report(*pages: DirtyPage, **more: object) -> CallReport:
+    values = {"output": "", "heap": HeapTotals(), "tid": TID, **more}
+    return CallReport("call", False, 1, 10, 0.0, pages=list(pages), **values)  # type: ignore[arg-type]
+
+
+def test_pure():
+    scratch = page("stack", thread=TID)
+    same = page("data", bytes_changed=0)
+    only_gdb = page("data", "", writers=["gdb"])
+    for pages in ((), (scratch,), (scratch, same, only_gdb)):
+        assert verdict.text(report(*pages), thread) == verdict.PURE
+        assert verdict.as_json(report(*pages), thread)["pure"] is True
+
+
+def test_what_is_not_pure():
+    for more in (
+        {"output": "x"},
+        {"asked": ["brk(0)"]},
+        {"refused": ["fork() → EPERM"]},
+        {"ended": "would exit"},
+        {"unavailable": "0x1: gone"},
+        {"heap": HeapTotals(1, 24)},
+        {"mapped_bytes": 4096},
+        {"layout_changed": True},
+    ):
+        assert not verdict.is_pure(report(**more)), more
+    assert not verdict.is_pure(report(page("stack", thread=43)))
+    assert not verdict.is_pure(report(page("stack", thread=TID, bytes_above=4)))
+
+
+def test_what_was_written():
+    pages = [
+        page("data", ""),
+        page("heap", ""),
+        page("tls", "", thread=43),
+        page("stack", "", thread=43, bytes_above=4),
+        page("stack", "", thread=TID, bytes_above=4),
+        page("anonymous", "", mapping="[anon]"),
+        page("data", "linker"),
+        page("data", "malloc"),
+    ]
+    assert verdict.text(report(*pages), thread) == (
+        "wrote globals of x, heap, TLS of thread 2, frames of its callers, the stack of thread 2, "
+        "anonymous memory, the linker's slots"
+    )
+    kinds = [w["what"] for w in verdict.as_json(report(*pages), thread)["wrote"]]
+    assert kinds == [
+        "globals", "heap", "tls", "stack", "stack", "anonymous", "linker", "malloc"
+    ]  # fmt: skip
+
+
+def test_the_librarys_own_state():
+    assert verdict.text(report(page("heap", "malloc", "freed")), thread) == (
+        "wrote only malloc's own state"
+    )
+    both = report(page("data", "linker", "malloc"))
+    assert verdict.text(both, thread) == "wrote only the linker's slots and malloc's own state"
+
+
+def test_heap_mappings_output_and_requests():
+    made = report(
+        heap=HeapTotals(2, 3000, 0, 500),
+        mapped_bytes=1 << 20,
+        unmapped_bytes=4096,
+        output="héllo\n",
+        asked=["brk(0x1)", "write(1, ...)", "openat(...)"],
+        refused=["kill(1, 9) → EPERM", "kill(2, 9) → EPERM"],
+    )
+    assert verdict.text(made, thread) == (
+        "wrote nothing · allocated 2 blocks (2.9 KiB) · freed 500 B · mapped 1.0 MiB · "
+        "unmapped 4.0 KiB · printed 7 B · asked the kernel for brk, openat · was refused kill"
+    )
+    data = verdict.as_json(made, thread)
+    assert data["net_bytes"] == 2500 and data["printed_bytes"] == 7
+    assert len(data["asked"]) == 3
+
+
+def test_a_heap_that_cannot_be_read():
+    text = verdict.text(report(page("heap", ""), heap=None), thread)
+    assert text == "wrote heap · malloc's heap cannot be read"
+    assert verdict.as_json(report(page("heap", ""), heap=None), thread)["allocated"] is None
+    assert "cannot" not in verdict.text(report(page("data", ""), heap=None), thread)
