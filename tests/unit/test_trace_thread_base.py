@@ -88,7 +88,7 @@ def test_memory_that_cannot_be_read() -> None:
 
 
 def test_a_program_without_any_is_not_searched() -> None:
-    memory, block = Memory([range(1 << 64)]), STACK + 0x7FF6C0
+    memory, block = Memory(), STACK + 0x7FF6C0
     memory.block(block, 12)
     threads = [thread(11, STACK), thread(12, STACK + 0x7F0000)]
     thread_base.restore(threads, MAPPINGS, memory.read)
