@@ -44,21 +44,45 @@ static const char *const open_proc[] = {
 
 struct found {
 	int fd; /* O_PATH, or a file of ours that stands in for one of /proc/self */
-	bool own;
+	bool own, borrowed; /* the descriptor stays the desk's */
+	struct stat info;
 };
 
-static bool is_closed(int fd)
+static void release(const struct found *found)
 {
-	struct statfs fs;
-	char link[64], path[PATH_BYTES];
-	bool closed = false;
+	if (found->fd >= 0 && !found->borrowed)
+		close(found->fd);
+}
 
-	if (fstatfs(fd, &fs) < 0)
+/* Whether the file system with that file is one of those.  It is asked for once a device. */
+static bool is_closed_type(struct vessel *vessel, int fd, uint64_t device, bool *proc)
+{
+	struct device *known = &vessel->devices[device % DEVICES_KNOWN];
+	struct statfs fs;
+
+	if (!known->known || known->device != device) {
+		*known = (struct device){.device = device, .closed = true};
+		if (fd < 0 || fstatfs(fd, &fs) < 0)
+			return true;
+		known->closed = false;
+		for (size_t i = 0; i < sizeof(closed_types) / sizeof(closed_types[0]); i++)
+			known->closed |= (uint32_t)fs.f_type == closed_types[i];
+		known->proc = (uint32_t)fs.f_type == closed_types[0];
+		known->known = true;
+	}
+	*proc = known->proc;
+	return known->closed;
+}
+
+static bool is_closed(struct vessel *vessel, int fd, const struct stat *info)
+{
+	char link[64], path[PATH_BYTES];
+	bool proc = false;
+
+	if (!is_closed_type(vessel, fd, info->st_dev, &proc))
+		return false;
+	if (!proc)
 		return true;
-	for (size_t i = 0; i < sizeof(closed_types) / sizeof(closed_types[0]); i++)
-		closed |= (uint32_t)fs.f_type == closed_types[i];
-	if (!closed || (uint32_t)fs.f_type != closed_types[0])
-		return closed;
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
 	ssize_t len = readlink(link, path, sizeof(path) - 1);
 	path[len < 0 ? 0 : len] = 0;
@@ -75,6 +99,9 @@ static bool is_closed(int fd)
 static const char *own_part(const struct vessel *vessel, const char *path)
 {
 	char pid[32], tid[48];
+
+	if (strncmp(path, "/proc/", 6))
+		return NULL;
 	int n = snprintf(pid, sizeof(pid), "/proc/%d/", vessel->record.pid);
 	int m = snprintf(tid, sizeof(tid), "/proc/self/task/%d/", vessel->record.tid);
 
@@ -108,10 +135,10 @@ static int directory(struct vessel *vessel)
 	return desk->files[desk->directory].fd;
 }
 
-static int look_up(struct vessel *vessel, const struct system_call *call, int64_t base, const char *path,
-		   uint64_t flags, uint64_t resolve)
+/* The descriptor of ours that a path begins at, AT_FDCWD for an absolute one; or what is wrong. */
+static int start_of(struct vessel *vessel, const struct system_call *call, int64_t base, const char *path,
+		    uint64_t resolve, int *start)
 {
-	struct open_how how = {.flags = O_PATH | O_CLOEXEC | flags, .resolve = resolve | RESOLVE_NO_MAGICLINKS};
 	int from = AT_FDCWD;
 
 	if (path[0] != '/' && (int)base == AT_FDCWD) {
@@ -126,8 +153,30 @@ static int look_up(struct vessel *vessel, const struct system_call *call, int64_
 			return -ENOTDIR;
 		from = file->fd;
 	}
+	*start = from;
+	return 0;
+}
+
+static int look_up(struct vessel *vessel, const struct system_call *call, int64_t base, const char *path,
+		   uint64_t flags, uint64_t resolve)
+{
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC | flags, .resolve = resolve | RESOLVE_NO_MAGICLINKS};
+	int from, rc = start_of(vessel, call, base, path, resolve, &from);
+
+	if (rc < 0)
+		return rc;
 	int fd = (int)syscall(SYS_openat2, from, path, &how, sizeof(how));
 	return fd >= 0 ? fd : -errno;
+}
+
+static bool is_plain(struct vessel *vessel, const struct system_call *call, int64_t base, uint64_t address,
+		     char *path, int *start)
+{
+	if (!vessel->policy.read_files || user_load_string(vessel->pager, address, path, PATH_BYTES) <= 0)
+		return false;
+	if (strstr(path, "proc") || !strncmp(path, "/dev/", 5) || (path[0] != '/' && base != AT_FDCWD))
+		return false;
+	return start_of(vessel, call, base, path, 0, start) == 0;
 }
 
 /* What a path stands for.  0, a refusal that is noted, or the error that the program is to see. */
@@ -145,13 +194,14 @@ static int find(struct vessel *vessel, const struct system_call *call, int64_t b
 	const char *own = own_part(vessel, path);
 	if (own && vessel->own_file && (found->fd = vessel->own_file(vessel->own_context, own)) >= 0) {
 		found->own = true;
-		return 0;
+		return fstat(found->fd, &found->info) < 0 ? -EACCES : 0;
 	}
 	if (own && !strcmp(own, "exe"))
 		found->fd = look_up(vessel, call, AT_FDCWD, vessel->record.executable, flags, resolve);
 	else
 		found->fd = own ? -EACCES : look_up(vessel, call, base, path, flags, resolve);
-	if (found->fd >= 0 && is_closed(found->fd)) {
+	if (found->fd >= 0 &&
+	    (fstat(found->fd, &found->info) < 0 || is_closed(vessel, found->fd, &found->info))) {
 		close(found->fd);
 		found->fd = -EACCES;
 		own = path;
@@ -192,15 +242,11 @@ static int64_t install(struct vessel *vessel, int fd, int kind, uint64_t flags)
 static int64_t open_found(struct vessel *vessel, const struct system_call *call, struct found found,
 			  uint64_t flags)
 {
-	struct stat info;
+	struct stat info = found.info;
 	int kind = OPENED_FILE, fd = found.fd;
 
 	if (found.own)
 		return install(vessel, fd, OPENED_FILE, flags & ~(uint64_t)O_PATH);
-	if (fstat(fd, &info) < 0) {
-		close(fd);
-		return -EACCES;
-	}
 	if (flags & O_PATH)
 		return install(vessel, fd, OPENED_PATH, flags);
 	int error = 0;
@@ -262,14 +308,18 @@ static int find_at(struct vessel *vessel, const struct system_call *call, int64_
 		   uint64_t at, struct found *found)
 {
 	char first = 0;
-	bool nothing = !path || (user_load(vessel->pager, path, &first, 1) == 0 && !first);
+	bool nothing = (at & AT_EMPTY_PATH) &&
+		       (!path || (user_load(vessel->pager, path, &first, 1) == 0 && !first));
 
-	if (nothing && (at & AT_EMPTY_PATH) && (int)base != AT_FDCWD) {
+	if (nothing && (int)base != AT_FDCWD) {
 		struct opened *file = desk_find(&vessel->desk, (int)base);
-		*found = (struct found){.fd = file ? file->fd : -1};
+		*found = (struct found){.fd = file ? file->fd : -1, .borrowed = true};
 		if (!file)
 			return (int)answer_bad_descriptor(vessel, call, (int)base);
-		found->fd = file->fd >= 0 ? dup(file->fd) : -1;
+		if (file->fd < 0)
+			made_up(file->kind, &found->info);
+		else if (fstat(file->fd, &found->info) < 0)
+			return -EBADF;
 		return file->kind;
 	}
 	int rc = find(vessel, call, base, path, at & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0, 0, found);
@@ -294,24 +344,24 @@ static int64_t stat_(struct vessel *vessel, const struct system_call *call, int6
 		     uint64_t to, uint64_t at)
 {
 	struct found found;
-	struct stat info;
-	int kind = find_at(vessel, call, base, path, at, &found), rc = 0;
+	char name[PATH_BYTES];
+	bool proc;
+	int start;
 
-	if (kind < 0)
-		return kind;
-	if (found.fd < 0)
-		made_up(kind, &info);
-	else if (fstat(found.fd, &info) < 0)
-		rc = -errno;
-	if (found.fd >= 0)
-		close(found.fd);
-	return rc < 0 ? rc : user_store(vessel->pager, to, &info, sizeof(info));
+	if (path && is_plain(vessel, call, base, path, name, &start) &&
+	    fstatat(start, name, &found.info, (int)at & AT_SYMLINK_NOFOLLOW) == 0 &&
+	    !is_closed_type(vessel, -1, found.info.st_dev, &proc))
+		return user_store(vessel->pager, to, &found.info, sizeof(found.info));
+	int rc = find_at(vessel, call, base, path, at, &found);
+	if (rc < 0)
+		return rc;
+	release(&found);
+	return user_store(vessel->pager, to, &found.info, sizeof(found.info));
 }
 
 static int64_t statx_(struct vessel *vessel, const struct system_call *call)
 {
 	struct found found;
-	struct stat info;
 	union { /* struct statx; its first fields where it is made up */
 		uint8_t bytes[256];
 		struct statx named;
@@ -321,16 +371,15 @@ static int64_t statx_(struct vessel *vessel, const struct system_call *call)
 	if (kind < 0)
 		return kind;
 	if (found.fd < 0) {
-		made_up(kind, &info);
 		out.named.stx_mask = STATX_TYPE | STATX_MODE | STATX_NLINK;
-		out.named.stx_mode = (uint16_t)info.st_mode;
+		out.named.stx_mode = (uint16_t)found.info.st_mode;
 		out.named.stx_nlink = 1;
 		out.named.stx_blksize = 4096;
 	} else {
 		if (syscall(SYS_statx, found.fd, "", AT_EMPTY_PATH | (call->args[2] & AT_STATX_SYNC_TYPE),
 			    call->args[3], &out) < 0)
 			rc = -errno;
-		close(found.fd);
+		release(&found);
 	}
 	return rc < 0 ? rc : user_store(vessel->pager, call->args[4], &out, sizeof(out));
 }
@@ -339,10 +388,17 @@ static int64_t access_(struct vessel *vessel, const struct system_call *call, in
 		       uint64_t mode, uint64_t at)
 {
 	struct found found;
-	int kind;
+	char name[PATH_BYTES];
+	int kind, start;
 
 	if (mode & ~7ul)
 		return -EINVAL;
+	if (is_plain(vessel, call, base, path, name, &start)) {
+		long how = at & (AT_EACCESS | AT_SYMLINK_NOFOLLOW);
+		if (syscall(SYS_faccessat2, start, name, (int)mode & ~W_OK, how) < 0)
+			return -errno;
+		return mode & W_OK ? -EROFS : 0;
+	}
 	kind = find_at(vessel, call, base, path, at, &found);
 	if (kind < 0)
 		return kind;
@@ -351,8 +407,7 @@ static int64_t access_(struct vessel *vessel, const struct system_call *call, in
 		if (syscall(SYS_faccessat2, found.fd, "", (int)mode & ~W_OK, AT_EMPTY_PATH | (at & AT_EACCESS)) < 0)
 			rc = -errno;
 	}
-	if (found.fd >= 0)
-		close(found.fd);
+	release(&found);
 	return rc < 0 ? rc : mode & W_OK ? -EROFS : 0;
 }
 
@@ -382,8 +437,7 @@ static int64_t readlink_(struct vessel *vessel, const struct system_call *call, 
 		len = found.fd >= 0 ? readlinkat(found.fd, "", text, sizeof(text)) : -1;
 		if (len < 0)
 			len = found.fd >= 0 && !found.own ? -errno : -EINVAL;
-		if (found.fd >= 0)
-			close(found.fd);
+		release(&found);
 	}
 	if (len < 0)
 		return len;
@@ -402,7 +456,7 @@ static int64_t statfs_(struct vessel *vessel, const struct system_call *call)
 	if (rc < 0)
 		return rc;
 	rc = fstatfs(found.fd, &info) < 0 ? -errno : 0;
-	close(found.fd);
+	release(&found);
 	return rc < 0 ? rc : user_store(vessel->pager, call->args[1], &info, sizeof(info));
 }
 

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/user.h>
+#include <time.h>
 
 #include "desk.h"
 #include "error.h"
@@ -28,6 +29,14 @@ struct passed {
 	uint32_t value; /* the futex */
 	int32_t owner;  /* TID of the recorded thread that holds it; 0: not known */
 	uint32_t times;
+};
+
+#define DEVICES_KNOWN 16
+
+/* A file system, and whether its files are not opened (lookup.c). */
+struct device {
+	uint64_t device;
+	bool known, closed, proc;
 };
 
 #define OPENED_NAMES_MAX 32
@@ -98,10 +107,16 @@ struct vessel {
 	struct passed passed[PASSED_MAX];
 	uint32_t passed_count;
 
+	struct device devices[DEVICES_KNOWN];
 	uint8_t *out; /* what it printed, until vessel_take_output */
 	size_t out_len, out_room;
 	uint64_t out_since_ns; /* CLOCK_MONOTONIC; 0: nothing waits */
 	uint64_t deadline_ns;  /* CLOCK_MONOTONIC; 0: none */
+	int64_t wait_call;     /* the call that would wait for ever, and its futex */
+	uint64_t wait_address;
+	timer_t timer;         /* of notify_burst */
+	bool has_timer;
+	bool waiting;          /* ... was notified: a SIGSTOP is on its way */
 	uint64_t alternate_stack, alternate_size; /* sigaltstack(2) */
 
 	/* Stands in for a file of /proc/self: a descriptor, or -1. */
@@ -169,6 +184,8 @@ void vessel_share_cpu(struct vessel *vessel);
 void vessel_leave_cpu(struct vessel *vessel);
 int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count);
 int vessel_wait_stop(struct vessel *vessel, int *status);
+/* What a stop means.  1: `run` is filled; 0: it runs again; negative: an error. */
+int vessel_digest(struct vessel *vessel, int status, struct run *run);
 const struct desk *vessel_saved_desk(const struct vessel *vessel); /* NULL: no transaction is open */
 void vessel_note_granted(struct vessel *vessel, uint64_t nr);
 void vessel_note_opened(struct vessel *vessel, const struct system_call *call, uint64_t path);
