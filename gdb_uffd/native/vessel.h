@@ -31,14 +31,6 @@ struct passed {
 	uint32_t times;
 };
 
-#define DEVICES_KNOWN 16
-
-/* A file system, and whether its files are not opened (lookup.c). */
-struct device {
-	uint64_t device;
-	bool known, closed, proc;
-};
-
 #define OPENED_NAMES_MAX 32
 
 struct opened_name {
@@ -107,7 +99,6 @@ struct vessel {
 	struct passed passed[PASSED_MAX];
 	uint32_t passed_count;
 
-	struct device devices[DEVICES_KNOWN];
 	uint8_t *out; /* what it printed, until vessel_take_output */
 	size_t out_len, out_room;
 	uint64_t out_since_ns; /* CLOCK_MONOTONIC; 0: nothing waits */
