@@ -24,6 +24,7 @@
 
 #define X32_BIT 0x40000000u /* __X32_SYSCALL_BIT, <asm/unistd.h> */
 #define FUTEX_COMMAND 0x7f  /* FUTEX_CMD_MASK without the sign */
+#define TRAP_FLAG 0x100ul   /* EFLAGS.TF, Intel SDM vol. 1, 3.4.3 */
 #define VSYSCALL_PAGE 0xffffffffff600000ul
 #define USER_END 0x7ffffffff000ul
 #ifndef ARCH_GET_XCOMP_SUPP
@@ -213,6 +214,8 @@ int policy_stand_before(struct vessel *vessel, struct user_regs_struct *regs, st
 {
 	regs->rax = regs->orig_rax;
 	regs->orig_rax = (unsigned long)-1;
+	if (vessel->mode != RESUME_CONTINUE)
+		regs->r11 &= ~TRAP_FLAG; /* the instruction has left the flags there */
 	regs->rip -= 2; /* syscall is 0f 05; vsyscall entries never come here */
 	run->pc = regs->rip;
 	int rc = vessel_set_registers(vessel, regs);
@@ -330,24 +333,30 @@ static int traced(struct vessel *vessel, struct user_regs_struct *regs, struct r
 	}
 }
 
+static int decide(struct vessel *vessel, struct user_regs_struct *regs, int table, struct run *run)
+{
+	struct system_call call = call_of(regs, table);
+	const struct rule *rule = policy_rule(vessel, &call);
+	if (rule && rule->action == POLICY_TRACE) {
+		vessel_note_granted(vessel, call.nr);
+		user_prepare(vessel, &call);
+		return traced(vessel, regs, run);
+	}
+	int64_t result;
+	int rc = policy_decide(vessel, &call, &result);
+	if (rc != 2)
+		return rc == 1 ? policy_skip(vessel, regs, result) : rc;
+	policy_waits(vessel, run);
+	return policy_stand_before(vessel, regs, run);
+}
+
 int policy_traced(struct vessel *vessel, unsigned long data, struct run *run)
 {
 	struct user_regs_struct regs;
 	int rc = vessel_get_registers(vessel, &regs);
 
-	if (rc < 0)
-		return rc;
-	struct system_call call = call_of(&regs, (int)data);
-	const struct rule *rule = policy_rule(vessel, &call);
-	if (rule && rule->action == POLICY_TRACE) {
-		vessel_note_granted(vessel, call.nr);
-		user_prepare(vessel, &call);
-		return traced(vessel, &regs, run);
-	}
-	int64_t result;
-	rc = policy_decide(vessel, &call, &result);
-	if (rc != 2)
-		return rc == 1 ? policy_skip(vessel, &regs, result) : rc;
-	policy_waits(vessel, run);
-	return policy_stand_before(vessel, &regs, run);
+	if (rc == 0)
+		rc = decide(vessel, &regs, (int)data, run);
+	vessel->in_call = rc == 1;
+	return rc;
 }

@@ -206,8 +206,10 @@ int vessel_step_over(struct vessel *vessel, uint64_t address)
 
 	if (rc < 0)
 		return fail(&vessel->error, -rc, "taking out a breakpoint");
-	if (ptrace(PTRACE_SINGLESTEP, vessel->pid, NULL, NULL) < 0 || vessel_wait_stop(vessel, &status) < 0)
-		return 0; /* it was killed: whoever resumes it will see */
+	for (int steps = vessel->in_call ? 2 : 1; steps; steps--)
+		if (ptrace(PTRACE_SINGLESTEP, vessel->pid, NULL, NULL) < 0 || vessel_wait_stop(vessel, &status) < 0)
+			return 0; /* it was killed: whoever resumes it will see */
+	vessel->in_call = false;
 	if (status >> 8 == SIGTRAP)
 		return pager_plant(vessel->pager, address, true);
 	/* A fault, or a request to stop: it comes again, and the breakpoint stays out. */
@@ -257,8 +259,11 @@ static int stopped_waiting(struct vessel *vessel, int status, struct run *run)
 {
 	struct user_regs_struct regs;
 
-	if (WSTOPSIG(status) != SIGSTOP) /* a step is complete as well */
+	if (WSTOPSIG(status) != SIGSTOP) { /* a step is complete as well */
+		if (WSTOPSIG(status) == SIGTRAP && watch_mend_mask(vessel) < 0)
+			return -ESRCH;
 		return let_go(vessel, 0);
+	}
 	vessel->waiting = vessel->stop_sent = vessel->stop_stale = false;
 	int rc = vessel_get_registers(vessel, &regs);
 	if (rc < 0)
@@ -270,10 +275,11 @@ static int stopped_waiting(struct vessel *vessel, int status, struct run *run)
 
 int vessel_digest(struct vessel *vessel, int status, struct run *run)
 {
+	bool in_call = vessel->in_call;
 	int rc;
 
 	pager_settle(vessel->pager);
-	vessel->at_exit = false;
+	vessel->at_exit = vessel->in_call = false;
 	if (!WIFSTOPPED(status)) {
 		run->end = RUN_GONE;
 		run->status = status;
@@ -318,6 +324,8 @@ int vessel_digest(struct vessel *vessel, int status, struct run *run)
 	run->signal = WSTOPSIG(status) & 0x7f;
 	if (run->signal == SIGTRAP && watch_mend_mask(vessel) < 0)
 		return -ESRCH;
+	if (run->signal == SIGTRAP && in_call && vessel->mode != RESUME_CONTINUE)
+		return let_go(vessel, 0);
 	if (run->signal == SIGSTOP && vessel->pager->watch.hit_page)
 		return watched_write(vessel, run);
 	if (run->signal == SIGSTOP && vessel->pager->over_limit) {

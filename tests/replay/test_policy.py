@@ -62,12 +62,13 @@ def test_a_lock_of_its_own(asker):
     assert blocked["self"] and blocked["owner"] == asker.tid
 
 
-def test_going_on_comes_to_the_same_wait(asker):
+@pytest.mark.parametrize("how", ["c", "s"])
+def test_going_on_comes_to_the_same_wait(asker, how):
     asker.start("lock_queue")
     first = asker.diversion.registers(asker.tid)
     from harness.calls import Client
 
-    stop = asker.diversion.resume(Resume(asker.tid, "c"), Client())
+    stop = asker.diversion.resume(Resume(asker.tid, how), Client())
     assert stop.message.startswith("would block")
     assert asker.diversion.registers(asker.tid) == first
 
