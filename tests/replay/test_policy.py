@@ -16,6 +16,7 @@ from harness.asking import Asker, policy_core
 from gdb_uffd.model import UffdError
 from gdb_uffd.replay.interface import Resume
 from gdb_uffd.replay.policy import Policy
+from gdb_uffd.replay.record import facts_of
 
 AT_FDCWD = -100
 
@@ -237,6 +238,15 @@ def test_folders_are_listed(asker, tmp_path):
     assert asker.ask("open", "b", 0, 0) == 4
     length = asker.ask("getcwd", asker.room, 4096, keep=True)
     assert asker.memory(length) == str(tmp_path).encode() + b"\0"
+
+
+def test_the_recorded_directory_and_name_before_anything_was_changed(asker):
+    known = facts_of(asker.diversion.snapshot)
+    assert known.name
+    length = asker.ask("getcwd", asker.room, 4096, keep=True)
+    assert asker.memory(length) == (known.cwd or "/").encode() + b"\0"
+    assert asker.ask("prctl", 16, asker.room, keep=True) == 0  # PR_GET_NAME
+    assert asker.memory(16).split(b"\0")[0] == known.name.encode()
 
 
 def test_no_files(asker, file):
