@@ -156,7 +156,20 @@ def _is_program(frame: gdb.Frame) -> bool:
 def _plain(name: str) -> str:
     """ "___pthread_mutex_lock" and "__GI___libc_read" as the program calls them."""
     name = re.sub(r"^__GI_", "", name.split("@")[0])
-    return re.sub(r"^_+(libc_)?", "", name)
+    return re.sub(r"^_+(libc_|new_(?=sem_))?", "", name)
+
+
+def _called(frame: gdb.Frame) -> str:
+    """The function that the instruction before the frame's pc calls, as the linker names it: the
+    innermost frames of the library may be of functions that it had jumped to.  "" where that
+    instruction does not tell."""
+    for length in (5, 6):  # call rel32; call *disp32(%rip), as -fno-plt makes it
+        with contextlib.suppress(gdb.error):
+            text = quiet(f"x/i {frame.pc() - length:#x}")
+            match = re.search(r"\bcallq?\s.*<([\w$.]+)(?:@(?:got\.)?plt|@got\S*)?>\s*$", text)
+            if match:
+                return match[1]
+    return ""
 
 
 def _library_call(frames: List[gdb.Frame], address: int) -> "tuple[str, str]":
@@ -169,7 +182,7 @@ def _library_call(frames: List[gdb.Frame], address: int) -> "tuple[str, str]":
             name = frames[index - 1].name() if index else None
             if not name:
                 return "", _symbol(address)
-            plain = _plain(name)
+            plain = _plain(_called(frame) or name)
             return plain, _argument(frame, plain, address) or _symbol(address)
     names = [frame.name() for frame in frames]
     return _plain(next((n for n in reversed(names) if n), "")), _symbol(address)

@@ -98,6 +98,7 @@ class Session:
     graph: Graph = field(default_factory=Graph)  # the types that the client has told of
     inserted: Set[Tuple[int, int, int]] = field(default_factory=set)  # kind, address, length
     calls: int = 0  # gdb's inferior calls that are under way
+    discards: bool = False  # what is under way will be undone, and its report says how it ended
     _framed_registers: Dict[int, bytes] = field(default_factory=dict)
     _logged: int = 0
 
