@@ -91,8 +91,8 @@ LOCKS = {
     "lock_twice()": r"pthread_mutex_lock\(&own\), held by this thread itself",
     "wait_filled()": r"pthread_cond_wait\(.*\), and no other thread runs",
     "take_slot()": r"sem_wait\(&q->slots\), and no other thread runs",
-    "join_holder()": r"pthread_join\(holder\), which waits for thread 2 \(hold, in pthread_cond_wait\) "
-    r"to end",
+    "join_holder()": r"pthread_join\(holder\), which waits for thread 2 \(hold, in "
+    r"pthread_cond_wait\) to end",
     "poll_nothing()": r"poll\(.*\), and no other thread runs",
 }  # fmt: skip
 
