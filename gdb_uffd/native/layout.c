@@ -17,9 +17,9 @@
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif
-#ifndef MADV_GUARD_INSTALL /* Linux 6.13 */
-#define MADV_GUARD_INSTALL 102
-#define MADV_GUARD_REMOVE 103
+#ifndef MADV_COLD
+#define MADV_COLD 20
+#define MADV_PAGEOUT 21
 #endif
 
 #define PLACED (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
@@ -171,37 +171,78 @@ static int do_mprotect(struct vessel *vessel, struct user_regs_struct *regs)
 	int rc = layout_remember(pager);
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
-	return rc < 0 || result < 0 ? rc : regions_protect(&pager->regions, start, end, prot);
+	if (rc < 0 || (result < 0 && result != -ENOMEM))
+		return rc;
+	/* At a gap the kernel stops, and what lies before it is changed. */
+	if (result < 0)
+		end = regions_unbroken(&pager->regions, start, end);
+	return regions_protect(&pager->regions, start, end, prot);
+}
+
+/* mremap(2) where nothing moves: what was there stays as it is. */
+static int resize(struct vessel *vessel, struct user_regs_struct *regs, uint64_t end, uint64_t wanted, int prot)
+{
+	struct pager *pager = vessel->pager;
+	unsigned long flags = regs->r10;
+	int64_t result;
+	int rc = wanted < end ? layout_save_range(pager, wanted, end) : layout_remember(pager);
+
+	if (rc < 0)
+		return rc;
+	regs->r10 = 0;
+	rc = layout_finish_call(vessel, regs, &result);
+	regs->r10 = flags;
+	if (rc == 0)
+		rc = vessel_set_registers(vessel, regs);
+	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095 || wanted == end)
+		return rc;
+	return wanted < end ? drop(pager, wanted, end) : layout_add_zero(pager, end, wanted, prot);
+}
+
+/* Whether all of [start, end) may be there (pager->limit). */
+static bool has_room(struct pager *pager, uint64_t start, uint64_t end)
+{
+	const struct region *region = regions_next(&pager->regions, start);
+	uint64_t fresh = 0, from, to;
+
+	for (; region && region->start < end; region = regions_next(&pager->regions, region->end)) {
+		if (region->kind != REGION_ZERO)
+			continue;
+		from = region->start < start ? start : region->start;
+		to = region->end < end ? region->end : end;
+		if (pager->limit && (to - from) / PAGE_BYTES > pager->limit)
+			return false;
+		for (uint64_t page = from; pager->limit && page < to; page += PAGE_BYTES) {
+			const struct page_slot *slot = pages_find(&pager->pages, page);
+			fresh += !slot || !slot->present;
+		}
+	}
+	return !pager->limit || pager->pages.grown + fresh <= pager->limit;
 }
 
 /* mremap(2) drops the registration of what it moves (no UFFD_FEATURE_EVENT_REMAP is asked for),
  * so every page is fed first, and the new range is registered again. */
-static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
+static int move(struct vessel *vessel, struct user_regs_struct *regs, uint64_t old_len, uint64_t len, int prot)
 {
 	struct pager *pager = vessel->pager;
-	uint64_t from = regs->rdi, old_len = layout_ceil(regs->rsi), len = layout_ceil(regs->rdx);
-	const struct region *region = regions_find(&pager->regions, from);
 	struct access who = {.pc = regs->rip, .sp = regs->rsp, .tid = (uint32_t)vessel->pid};
+	uint64_t from = regs->rdi, kept = old_len < len ? old_len : len;
 	int64_t result;
 
-	if (!region)
-		return policy_skip(vessel, regs, -EFAULT);
-	if (regs->r10 & ~(unsigned long)(MREMAP_MAYMOVE | MREMAP_FIXED))
-		return policy_refuse(vessel, regs, EINVAL); /* MREMAP_DONTUNMAP */
-	int prot = region->prot;
-	for (; region && region->start < from + old_len; region = regions_find(&pager->regions, region->end))
-		if (region->kind == REGION_UNAVAILABLE || region->prot != prot)
-			return policy_refuse(vessel, regs, EFAULT);
+	if (!has_room(pager, from, from + kept)) {
+		pager->over_limit = true;
+		return 0;
+	}
 	int rc = layout_save_range(pager, from, from + old_len);
 	if (rc == 0 && (regs->r10 & MREMAP_FIXED))
 		rc = layout_save_range(pager, regs->r8, regs->r8 + len);
 	if (rc == 0)
-		rc = pager_populate_range(pager, from, from + (old_len < len ? old_len : len));
+		rc = pager_populate_range(pager, from, from + kept);
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
 	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)
 		return rc;
-	uint64_t to = (uint64_t)result, kept = old_len < len ? old_len : len;
+	uint64_t to = (uint64_t)result;
 	rc = drop(pager, from, from + old_len);
 	if (rc == 0)
 		rc = layout_add_zero(pager, to, to + len, prot);
@@ -218,29 +259,68 @@ static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
 	return rc;
 }
 
+static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
+{
+	struct pager *pager = vessel->pager;
+	uint64_t from = regs->rdi, old_len = layout_ceil(regs->rsi), len = layout_ceil(regs->rdx);
+	const struct region *region = regions_find(&pager->regions, from);
+
+	if (!region)
+		return policy_skip(vessel, regs, -EFAULT);
+	if (regs->r10 & ~(unsigned long)(MREMAP_MAYMOVE | MREMAP_FIXED))
+		return policy_refuse(vessel, regs, EINVAL); /* MREMAP_DONTUNMAP */
+	int prot = region->prot;
+	for (; region && region->start < from + old_len; region = regions_find(&pager->regions, region->end))
+		if (region->kind == REGION_UNAVAILABLE || region->prot != prot)
+			return policy_refuse(vessel, regs, EFAULT);
+	/* Where the kernel can, it leaves the pages in their place. */
+	const struct region *next = regions_next(&pager->regions, from + old_len);
+	bool stays = old_len && len && !(regs->r10 & MREMAP_FIXED) && from + len > from &&
+		     (len <= old_len || !next || next->start >= from + len);
+	if (stays)
+		return resize(vessel, regs, from + old_len, from + len, prot);
+	return move(vessel, regs, old_len, len, prot);
+}
+
 static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 {
 	struct pager *pager = vessel->pager;
 	uint64_t start = regs->rdi, end = start + layout_ceil(regs->rsi);
 	int64_t result;
 
-	switch (regs->rdx) {
-	case MADV_FREE: /* a hint: keeping the pages is allowed */
+	switch ((int)regs->rdx) {
+	case MADV_FREE: /* hints: keeping the pages as they are is allowed */
+	case MADV_COLD:
+	case MADV_PAGEOUT:
+	case MADV_MERGEABLE:
+	case MADV_UNMERGEABLE:
 		return policy_skip(vessel, regs, 0);
+	case MADV_NORMAL:
+	case MADV_RANDOM:
+	case MADV_SEQUENTIAL:
+	case MADV_WILLNEED:
+	case MADV_DONTFORK:
+	case MADV_DOFORK:
+	case MADV_HUGEPAGE:
+	case MADV_NOHUGEPAGE:
+	case MADV_DONTDUMP:
+	case MADV_DODUMP:
+	case MADV_WIPEONFORK:
+	case MADV_KEEPONFORK:
+		return 0;
 	case MADV_DONTNEED:
 	case MADV_REMOVE:
 	case MADV_DONTNEED_LOCKED:
 		break;
-	case MADV_GUARD_INSTALL: /* pages would go unseen; glibc falls back to mprotect */
-	case MADV_GUARD_REMOVE:
-		return policy_skip(vessel, regs, -EINVAL);
 	default:
-		return 0;
+		/* Pages would go or come unseen (MADV_GUARD_INSTALL, for which glibc falls back to mprotect;
+		 * MADV_POPULATE_WRITE, whose loop in the kernel heeds no signal). */
+		return policy_skip(vessel, regs, -EINVAL);
 	}
 	/* A recorded file's private pages would show the file again, which is not at hand here. */
 	for (uint64_t at = start; at < end;) {
-		const struct region *region = regions_find(&pager->regions, at);
-		if (!region)
+		const struct region *region = regions_next(&pager->regions, at);
+		if (!region || region->start >= end)
 			break;
 		if ((region->flags & (REGION_FILE | REGION_BORN)) == REGION_FILE)
 			return policy_refuse(vessel, regs, EINVAL);
@@ -249,16 +329,16 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 	int rc = layout_save_range(pager, start, end);
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
-	if (rc < 0 || result < 0)
+	if (rc < 0 || (result < 0 && result != -ENOMEM)) /* ENOMEM: there were gaps */
 		return rc;
 	/* Anonymous memory reads as zeros from now on; the recorded bytes are gone. */
 	pages_forget_range(&pager->pages, start, end);
 	for (uint64_t at = start; rc == 0 && at < end;) {
-		const struct region *region = regions_find(&pager->regions, at);
-		if (!region)
+		const struct region *region = regions_next(&pager->regions, at);
+		if (!region || region->start >= end)
 			break;
 		struct region zero = *region;
-		zero.start = at;
+		zero.start = region->start < at ? at : region->start;
 		zero.end = region->end < end ? region->end : end;
 		zero.bytes = NULL;
 		zero.bytes_len = 0;

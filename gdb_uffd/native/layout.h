@@ -5,7 +5,7 @@
 #include "vessel.h"
 
 /* The vessel stands before the call in `regs`.  On return it stands after it (the call was made,
- * the region table follows it) or will skip it. */
+ * the region table follows it) or will skip it; or pager->over_limit was set, and nothing was done. */
 int layout_system_call(struct vessel *vessel, struct user_regs_struct *regs);
 
 /* Makes the call that the vessel stands before, with the registers as they are given; out: the

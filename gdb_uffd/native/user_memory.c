@@ -91,6 +91,8 @@ static int open_page(struct pager *pager, uint64_t page)
 		return 0;
 	if (w && w->in_tx && !w->armed && (w->writers & writer) && pages_find(&pager->pages, page)->present)
 		return 0;
+	if (!pager_has_room(pager, page))
+		return -ENOMEM;
 	struct access who = {.address = page, .tid = (uint32_t)pager->vessel};
 	pager_read_access(pager, &who);
 	list_touch(pager, page, true);
@@ -131,7 +133,8 @@ void user_make_present(struct pager *pager, uint64_t address, uint64_t len, bool
 	for (uint64_t page = page_of(address); page < end; page += PAGE_BYTES) {
 		if (!allows(pager, page, written ? 2 : 1 | 4))
 			return;
-		if ((written ? open_page(pager, page) : pager_populate(pager, page)) < 0)
+		if (!pager_has_room(pager, page) ||
+		    (written ? open_page(pager, page) : pager_populate(pager, page)) < 0)
 			return;
 	}
 }

@@ -296,6 +296,8 @@ class Diversion:
             if not keep:
                 self._discard(open_)  # whatever cannot be told, it is undone
             raise
+        if not open_.ended and self.threads.mask_changed(open_.tid, open_.saved):
+            report.asked.append("rt_sigprocmask")  # it runs untouched: only this is left of it
         self.past.closing(open_, report, self._kernel_kept)
         if keep:
             check(lib.transaction_commit(self.machine.pager), doing="keeping the call's effects")
