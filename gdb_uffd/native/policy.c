@@ -267,7 +267,7 @@ static int signal_self(struct vessel *vessel, struct user_regs_struct *regs, str
 		return policy_refuse(vessel, regs, EPERM);
 	if (signal == SIGKILL || signal == SIGSTOP) {
 		run->end = RUN_KILLING;
-		run->signal = signal;
+		run->status = signal;
 		return policy_stand_before(vessel, regs, run);
 	}
 	return call_with(vessel, regs, (unsigned long)vessel->pid, both ? (unsigned long)vessel->pid : regs->rsi);

@@ -89,6 +89,7 @@ struct vessel {
 	struct refused refused[REFUSED_MAX];
 	uint32_t refused_count, refused_more; /* more: beyond REFUSED_MAX different ones */
 	uint32_t granted[RULES];              /* how often each call was granted, but the untouched ones */
+	uint32_t withdrawn[RULES];            /* ... and refused, when its arguments were looked at */
 	uint16_t granted_order[RULES];        /* numbers, in the order of their first time */
 	uint32_t granted_count;
 	struct opened_name opened[OPENED_NAMES_MAX];

@@ -166,6 +166,15 @@ def test_reading(asker, file):
     assert 'openat("' in asker.reports[-1].asked[0]
 
 
+def test_what_was_refused_was_not_granted(asker):
+    """One way or the other, however often it was tried."""
+    for _ in range(3):
+        assert asker.ask("openat", -100, "/dev/null", 0) == -errno.EACCES
+        assert asker.reports[-1].asked == [] and len(asker.reports[-1].refused) == 1
+    assert asker.ask("getpid") == asker.diversion.snapshot.pid
+    assert "getpid" in asker.reports[-1].asked
+
+
 def test_a_mapped_file_is_a_private_copy(asker, file):
     asker.diversion.write_memory(asker.arena, str(file).encode() + b"\0")
     asker.diversion.commit_pending()
