@@ -145,7 +145,7 @@ static bool only_asks(const struct system_call *call)
 	       (call->args[1] == TCGETS || call->args[1] == TIOCGWINSZ || call->args[1] == FIONREAD);
 }
 
-int policy_decide(struct vessel *vessel, const struct system_call *asked, int64_t *result)
+static int come_to(struct vessel *vessel, const struct system_call *asked, int64_t *result)
 {
 	struct system_call call = *asked;
 
@@ -178,6 +178,17 @@ int policy_decide(struct vessel *vessel, const struct system_call *asked, int64_
 	return 0;
 }
 
+int policy_decide(struct vessel *vessel, const struct system_call *call, int64_t *result)
+{
+	int rc = come_to(vessel, call, result);
+
+	/* What it would have written or read lies in memory that there is no room for. */
+	if (!vessel->pager->over_limit)
+		return rc;
+	vessel->wait_call = (int64_t)call->nr;
+	return 2;
+}
+
 int policy_skip(struct vessel *vessel, struct user_regs_struct *regs, int64_t result)
 {
 	regs->orig_rax = (unsigned long)-1; /* seccomp(2): "-1 skips it" */
@@ -204,7 +215,7 @@ int policy_refuse(struct vessel *vessel, struct user_regs_struct *regs, int erro
 
 void policy_waits(struct vessel *vessel, struct run *run)
 {
-	run->end = RUN_WAITING;
+	run->end = vessel->pager->over_limit ? RUN_MEMORY : RUN_WAITING;
 	run->signal = SIGTRAP;
 	run->call = vessel->wait_call;
 	run->address = vessel->wait_address;
@@ -333,6 +344,12 @@ static int traced(struct vessel *vessel, struct user_regs_struct *regs, struct r
 	}
 }
 
+static int hold(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
+{
+	policy_waits(vessel, run);
+	return policy_stand_before(vessel, regs, run);
+}
+
 static int decide(struct vessel *vessel, struct user_regs_struct *regs, int table, struct run *run)
 {
 	struct system_call call = call_of(regs, table);
@@ -340,14 +357,14 @@ static int decide(struct vessel *vessel, struct user_regs_struct *regs, int tabl
 	if (rule && rule->action == POLICY_TRACE) {
 		vessel_note_granted(vessel, call.nr);
 		user_prepare(vessel, &call);
-		return traced(vessel, regs, run);
+		int rc = vessel->pager->over_limit ? 0 : traced(vessel, regs, run);
+		return rc || !vessel->pager->over_limit ? rc : hold(vessel, regs, run);
 	}
 	int64_t result;
 	int rc = policy_decide(vessel, &call, &result);
-	if (rc != 2)
-		return rc == 1 ? policy_skip(vessel, regs, result) : rc;
-	policy_waits(vessel, run);
-	return policy_stand_before(vessel, regs, run);
+	if (rc == 2)
+		return hold(vessel, regs, run);
+	return rc == 1 ? policy_skip(vessel, regs, result) : rc;
 }
 
 int policy_traced(struct vessel *vessel, unsigned long data, struct run *run)
