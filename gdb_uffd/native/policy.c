@@ -354,7 +354,7 @@ static int traced(struct vessel *vessel, struct user_regs_struct *regs, struct r
 static int hold(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
 {
 	policy_waits(vessel, run);
-	return policy_stand_before(vessel, regs, run);
+	return stop_before(vessel, regs, run);
 }
 
 static int decide(struct vessel *vessel, struct user_regs_struct *regs, int table, struct run *run)
@@ -369,16 +369,9 @@ static int decide(struct vessel *vessel, struct user_regs_struct *regs, int tabl
 	}
 	int64_t result;
 	int rc = policy_decide(vessel, &call, &result);
-<<<<<<< HEAD
 	if (rc == 2)
 		return hold(vessel, regs, run);
 	return rc == 1 ? policy_skip(vessel, regs, result) : rc;
-=======
-	if (rc != 2)
-		return rc == 1 ? policy_skip(vessel, regs, result) : rc;
-	policy_waits(vessel, run);
-	return stop_before(vessel, regs, run);
->>>>>>> r8
 }
 
 int policy_traced(struct vessel *vessel, unsigned long data, struct run *run)
