@@ -23,6 +23,7 @@ from gdb_uffd.client.gdb_util import (
     silent_stdout,
 )
 from gdb_uffd.client.options import check_readable, check_recording
+from gdb_uffd.client.remote import AnyServer
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
 from gdb_uffd.client.wire import Ready, decode, encode, one_line
 from gdb_uffd.model import ENGINE_AUTO, PAGE_SIZE, SnapshotInfo, UffdError
@@ -31,7 +32,7 @@ from gdb_uffd.model import ENGINE_AUTO, PAGE_SIZE, SnapshotInfo, UffdError
 class Session:
     """One spawned core or trace in one inferior."""
 
-    def __init__(self, number: int, server: launch.Server) -> None:
+    def __init__(self, number: int, server: AnyServer) -> None:
         self.number = number
         self.server = server
         self.ready: Ready = server.ready
@@ -158,7 +159,7 @@ def spawn(core: str, executable: str) -> None:
         server.stop(0.0)
         borrowed.give_back_if(not _sessions)
         raise
-    _show(session)
+    show(session)
 
 
 def _connect(session: Session) -> None:
@@ -171,8 +172,8 @@ def _connect(session: Session) -> None:
 def connect(session: Session, executable: str, socket: str) -> None:
     """Make `session` the target of the selected inferior, silently but for gdb's warnings."""
     if executable:
-        _load_executable(executable)
-    gdb_search.take_sysroot(session.ready.sysroot)
+        load_executable(executable)
+    gdb_search.take_sysroot(session.ready.sysroot, session.server.far)
     asking = may_ask()
     try:
         with contextlib.ExitStack() as stack:
@@ -251,7 +252,8 @@ def _parameter(name: str) -> object:
         return None
 
 
-def _load_executable(path: str) -> None:
+def load_executable(path: str) -> None:
+    """Load it unless gdb has it."""
     loaded = _loaded_file()
     if loaded and os.path.exists(loaded) and os.path.samefile(loaded, path):
         return
@@ -261,11 +263,8 @@ def _load_executable(path: str) -> None:
 
 def _worth_telling(noise: str) -> List[str]:
     """Of what gdb printed while it connected: the warnings."""
-    return [
-        line
-        for line in noise.splitlines()
-        if line.startswith("warning:") and not line.startswith(_TOLD_BY_US)
-    ]
+    told = [line for line in noise.splitlines() if line.startswith("warning:")]
+    return [line for line in told if not line.startswith(_TOLD_BY_US)]
 
 
 _TOLD_BY_US = (
@@ -276,7 +275,7 @@ _TOLD_BY_US = (
 """What the server's own warnings name already, with the remedy."""
 
 
-def _show(session: Session) -> None:
+def show(session: Session) -> None:
     """What gdb shows for a core: the signal, the frame; then a summary."""
     ready = session.ready
     where = f"snapshot {ready.snapshot} of 0-{ready.snapshots - 1}"
