@@ -348,10 +348,13 @@ int watch_system_call(struct vessel *vessel, struct run *run)
 	if (rc < 0)
 		return rc;
 	/* At the entry rax is -ENOSYS (ptrace(2)); a call that was skipped has no number any more. */
-	if ((int64_t)regs.rax == -ENOSYS && (int64_t)regs.orig_rax >= 0)
+	bool entry = (int64_t)regs.rax == -ENOSYS && (int64_t)regs.orig_rax >= 0;
+	if (entry)
 		watch->call = (int64_t)regs.orig_rax;
-	else
-		watch->all |= changes_layout(watch->call);
 	rc = watch_note_mask(vessel);
-	return rc < 0 ? rc : watch_look(vessel, run);
+	if (rc == 0)
+		rc = watch_look(vessel, run);
+	/* For the look behind it, when pages may have gone. */
+	watch->all |= entry && changes_layout(watch->call);
+	return rc;
 }
