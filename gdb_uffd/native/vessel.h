@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/user.h>
+#include <time.h>
 
 #include "desk.h"
 #include "error.h"
@@ -105,6 +106,8 @@ struct vessel {
 	uint64_t deadline_ns;  /* CLOCK_MONOTONIC; 0: none */
 	int64_t wait_call;     /* the call that would wait for ever, and its futex */
 	uint64_t wait_address;
+	timer_t timer; /* of notify_burst */
+	bool has_timer;
 	bool waiting; /* ... was notified: a SIGSTOP is on its way */
 	uint64_t alternate_stack, alternate_size; /* sigaltstack(2) */
 
