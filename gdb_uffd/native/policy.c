@@ -233,6 +233,13 @@ int policy_stand_before(struct vessel *vessel, struct user_regs_struct *regs, st
 	return rc < 0 ? rc : 1;
 }
 
+static int stop_before(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
+{
+	int rc = policy_stand_before(vessel, regs, run);
+
+	return rc < 0 ? rc : vessel_leave_event(vessel, run);
+}
+
 /* With registers changed for the kernel, and the program's own afterwards. */
 static int call_with(struct vessel *vessel, struct user_regs_struct *regs, unsigned long rdi, unsigned long rsi)
 {
@@ -268,7 +275,7 @@ static int signal_self(struct vessel *vessel, struct user_regs_struct *regs, str
 	if (signal == SIGKILL || signal == SIGSTOP) {
 		run->end = RUN_KILLING;
 		run->status = signal;
-		return policy_stand_before(vessel, regs, run);
+		return stop_before(vessel, regs, run);
 	}
 	return call_with(vessel, regs, (unsigned long)vessel->pid, both ? (unsigned long)vessel->pid : regs->rsi);
 }
@@ -324,7 +331,7 @@ static int traced(struct vessel *vessel, struct user_regs_struct *regs, struct r
 	case SYS_exit_group:
 		run->end = RUN_EXITING;
 		run->status = (int)regs->rdi & 0xff;
-		return policy_stand_before(vessel, regs, run);
+		return stop_before(vessel, regs, run);
 	case SYS_kill:
 	case SYS_tkill:
 	case SYS_tgkill:
@@ -347,7 +354,7 @@ static int traced(struct vessel *vessel, struct user_regs_struct *regs, struct r
 static int hold(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
 {
 	policy_waits(vessel, run);
-	return policy_stand_before(vessel, regs, run);
+	return stop_before(vessel, regs, run);
 }
 
 static int decide(struct vessel *vessel, struct user_regs_struct *regs, int table, struct run *run)

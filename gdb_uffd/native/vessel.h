@@ -177,6 +177,7 @@ void vessel_share_cpu(struct vessel *vessel);
 void vessel_leave_cpu(struct vessel *vessel);
 int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count);
 int vessel_wait_stop(struct vessel *vessel, int *status);
+int vessel_leave_event(struct vessel *vessel, struct run *run); /* 1, or an error */
 /* What a stop means.  1: `run` is filled; 0: it runs again; negative: an error. */
 int vessel_digest(struct vessel *vessel, int status, struct run *run);
 const struct desk *vessel_saved_desk(const struct vessel *vessel); /* NULL: no transaction is open */
