@@ -341,7 +341,8 @@ int vessel_create(struct vessel *vessel, struct pager *pager)
 	vessel->cpu = -1;
 	vessel->how = 0;
 	vessel->alternate_size = 0;
-	vessel->timed_out = vessel->waiting = vessel->in_call = false;
+	vessel->timed_out = vessel->waiting = false;
+	vessel->held_signals = 0;
 	pager->over_limit = false;
 	pager->user_mode_only = uffd_probe(&features, &how) == 0 && how == 2;
 	vessel->stop_sent = vessel->stop_stale = vessel->kernel_changed = false;
