@@ -359,7 +359,8 @@ class Blocks:
             if at is not None and child is not None:
                 covered.append((at, at + child.size))
             yield gdb_drafts.of_child(where, name, difference, first.run.address)
-        yield from self._inner(holder.jobs, name, covered)
+        if covered or not differences:  # else the elements are bits of what changed
+            yield from self._inner(holder.jobs, name, covered)
 
     @staticmethod
     def _inner(jobs: List[_Job], name: str, covered: List[Tuple[int, int]]) -> Iterator[Draft]:
