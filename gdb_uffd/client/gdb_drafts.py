@@ -160,9 +160,12 @@ def settle(draft: Draft) -> Iterator[Draft]:
         yield draft
     if old.children or new.children:
         low, high = draft.address, draft.address + draft.size
+        inline = not gdb_types.leads_elsewhere(draft.leaf.type)
         for difference in gdb_printers.differences(old, new):
             child = difference.after or difference.before
-            if child is not None and child.address is not None and low <= child.address < high:
+            at = None if child is None else child.address
+            # Without an address it is a value that the printer made up of the object's bits.
+            if inline if at is None else low <= at < high:
                 told = True
                 yield of_child(draft.where, draft.name, difference)
     if not told:

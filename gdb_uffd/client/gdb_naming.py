@@ -127,7 +127,9 @@ class Naming:
             elif kind == "tls":
                 yield from self._thread_local(page, run, where)
             elif run.role == "malloc" or not self._blocks.take(run, where):
-                yield self._unnamed(page, run, where)
+                draft = self._unnamed(page, run, where)
+                if run.role or not self._blocks.take_mapping(page, run, draft):
+                    yield draft
         live = [run for run in page.runs if run.kind == "stack" and run.role != "scratch"]
         if live:
             yield from self._stack(page, live[0].thread, live)
@@ -187,14 +189,16 @@ class Naming:
         return self._walk(variable(known.name), known.type, known.address, changed, where)
 
     def _thread_local(self, page: DirtyPage, run: Run, where: Setting) -> Iterator[Draft]:
-        thread = where.thread
-        known = self._tls.find(run, thread, page.first_write)
+        known = self._tls.find(run, where.thread, page.first_write)
         if known is None:
-            yield self._unnamed(page, run, where)
+            found = [self._unnamed(page, run, where)]
         elif known.type is None:
-            yield gdb_drafts.of_bytes(where, known.name, run.address, run.before, run.after)
+            found = [gdb_drafts.of_bytes(where, known.name, run.address, run.before, run.after)]
         else:
-            yield from self._variable(known, run.changed(), where)
+            found = self._variable(known, run.changed(), where)
+        for draft in found:  # of a library's, a block that the thread had no use for until now
+            self._blocks.mark_new(draft)
+            yield draft
 
     def _stack(self, page: DirtyPage, thread: Optional[int], runs: List[Run]) -> Iterator[Draft]:
         """Locals of live frames, else bytes of the stack."""

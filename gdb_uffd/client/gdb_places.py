@@ -153,6 +153,11 @@ def _look_up(name: str, start: int) -> Optional[Variable]:
     return None
 
 
+def without_tags(name: str) -> str:
+    """A name without the "[abi:cxx11]" that gdb's parser does not read."""
+    return _ABI_TAG.sub("", name)
+
+
 def _candidates(name: str) -> Iterator[Optional[gdb.Symbol]]:
     """Symbols of that name; the debug information may leave out what the linker's name has,
     "[abi:cxx11]"."""

@@ -129,7 +129,7 @@ int layout_mmap(struct vessel *vessel, struct user_regs_struct *regs)
 	}
 	rc = layout_remember(pager);
 	if (rc == 0 && (regs->r10 & MAP_FIXED))
-		rc = layout_save_range(pager, regs->rdi, regs->rdi + len);
+		rc = layout_save_range(vessel, regs, regs->rdi, regs->rdi + len);
 	if (rc == 0 && fd >= 0) {
 		rc = map_ourselves(pager, fd, regs->r9, len, &map, &bytes);
 		if (rc < 0) {

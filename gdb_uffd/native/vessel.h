@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/user.h>
+#include <time.h>
 
 #include "desk.h"
 #include "error.h"
@@ -105,7 +106,10 @@ struct vessel {
 	uint64_t deadline_ns;  /* CLOCK_MONOTONIC; 0: none */
 	int64_t wait_call;     /* the call that would wait for ever, and its futex */
 	uint64_t wait_address;
+	timer_t timer; /* of notify_burst */
+	bool has_timer;
 	bool waiting; /* ... was notified: a SIGSTOP is on its way */
+	uint64_t held_signals; /* ... that came before it, bit (n - 1) for signal n */
 	uint64_t alternate_stack, alternate_size; /* sigaltstack(2) */
 
 	/* Stands in for a file of /proc/self: a descriptor, or -1. */
@@ -121,7 +125,6 @@ struct vessel {
 	bool stop_sent;        /* our SIGSTOP is on its way */
 	bool stop_stale;       /* ... but asked for in an earlier run, which ended otherwise */
 	bool hardware;         /* debug registers are in use: a range step looks at DR6 */
-	bool in_call;          /* stands before a system call, to the kernel inside it: a step ends at once */
 	bool at_exit;          /* stands after a system call that the policy made for it */
 };
 

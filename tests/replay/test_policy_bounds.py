@@ -218,3 +218,42 @@ def test_what_no_record_knows_and_what_stays_is_told(asker):
     assert asker.ask("rt_sigprocmask", 0, 0, asker.room, 8) == 0
     assert asker.call("nothing") == 7
     assert asker.reports[-1].asked == []
+
+
+FIXED = 0x10
+
+
+@pytest.fixture
+def block(asker) -> int:
+    """Recorded: four pages full of sixes, four of zeros."""
+    return int.from_bytes(asker.diversion.read_memory(asker.symbol("block"), 8), "little")
+
+
+def lost(asker: Asker, block: int) -> list[int]:
+    """The pages of the block that the last report lists with all their bytes changed."""
+    pages = asker.reports[-1].pages
+    return [
+        p.start for p in pages if p.bytes_changed == PAGE and block <= p.start < block + 8 * PAGE
+    ]
+
+
+def test_recorded_bytes_that_go_are_told(asker, block):
+    full = [block + i * PAGE for i in range(4)]
+    for _ in range(2):
+        assert asker.ask("madvise", block, 8 * PAGE, DONTNEED) == 0
+        assert lost(asker, block) == full
+        assert asker.diversion.read_memory(block, 2) == b"\6\6"
+    fresh = (8 * PAGE, READ_WRITE, ANONYMOUS | FIXED, -1, 0)
+    assert asker.ask("mmap", block, *fresh) == block
+    assert lost(asker, block) == full
+    assert asker.ask("munmap", block, 4 * PAGE) == 0
+    assert lost(asker, block) == []  # what is not there has no bytes
+    assert asker.diversion.read_memory(block, 2) == b"\6\6"
+    assert asker.ask("madvise", block, 2 * PAGE, DONTNEED, keep=True) == 0
+    assert asker.diversion.read_memory(block, 2 * PAGE) == bytes(2 * PAGE)
+    assert asker.ask("madvise", block, 8 * PAGE, DONTNEED) == 0
+    assert lost(asker, block) == full[2:]
+    everything = [page.start for page in asker.diversion.report_all().pages]
+    assert [page for page in full if page in everything] == full[:2]
+    asker.diversion.reset()
+    assert asker.diversion.read_memory(block, 2) == b"\6\6"
