@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import List
 
 from gdb_uffd.trace import debuginfod
 from gdb_uffd.trace.search import DEBUG_DIRECTORIES, Search
@@ -24,6 +25,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--debuginfod", metavar="URLS", default="",
         help="ask these servers for missing files by build-id (see DEBUGINFOD_URLS)",
     )  # fmt: skip
+
+
+def missing(options: argparse.Namespace) -> List[str]:
+    """The options that name a folder which is not there."""
+    named = [("--sysroot", options.sysroot)] if options.sysroot else []
+    named += [("--debug-directory", folder) for folder in options.debug_directory]
+    return [f"{option} {folder}" for option, folder in named if not os.path.isdir(folder)]
 
 
 def chosen(options: argparse.Namespace) -> Search:

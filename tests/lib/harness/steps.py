@@ -94,7 +94,7 @@ class World:
         self.seen.exact.add(page)
 
     def _lose(self, page: int) -> None:
-        """A page goes: bytes that were recorded, or written there since, go by the program's doing."""
+        """A page goes, and what was recorded or written there since, by the program's doing."""
         cell = self.cells.get(page)
         if cell is None or not cell.recorded:
             return
