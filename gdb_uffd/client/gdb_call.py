@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_blocked, gdb_last, render, render_json
+from gdb_uffd.client import gdb_blocked, gdb_last, gdb_places, render, render_json
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
@@ -30,7 +30,7 @@ from gdb_uffd.client.gdb_util import (
     version,
 )
 from gdb_uffd.client.options import split_format
-from gdb_uffd.client.text import Look, without_parameters
+from gdb_uffd.client.text import Look
 from gdb_uffd.client.wire import one_line, parse_report
 from gdb_uffd.model import CallReport, UffdError, page_floor
 
@@ -119,6 +119,7 @@ def run_call(
     unfinished = outcome.stop is not None and outcome.stop.breakpoint
     kept = keep or unfinished
     report = _end(session, outcome, kept)
+    report.returned = not outcome.error
     if not kept and (outcome.functions or report.pages):
         _forget_the_call(outcome)
     return report, outcome
@@ -330,11 +331,9 @@ def function_name(outcome: Outcome) -> str:
     """The function that gdb called last, "push ()"; "the call" where there is no name for it."""
     if not outcome.functions:
         return "the call"
-    with contextlib.suppress(gdb.error):
-        first = quiet(f"info symbol {outcome.functions[-1]:#x}").split(" in section", 1)
-        if len(first) == 2:
-            return f"{without_parameters(first[0].split(' + ', 1)[0])} ()"
-    return "the call"
+    # Not by `info symbol` alone: it reads "do__exit" as a name of Ada's, "do.exit".
+    name = gdb_places.function(outcome.functions[-1])
+    return f"{name} ()" if name else "the call"
 
 
 def call_object(
