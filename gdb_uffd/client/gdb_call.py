@@ -297,12 +297,8 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
         why = f"touched memory that was not recorded: {one_line(report.unavailable)}"
         if stop is not None:
             why += f", in {stop.where}"
-    elif report.blocked and gdb_blocked.text(session):
-        why = gdb_blocked.text(session)
-    elif report.ended:
-        # What the server advises holds where the program still stands there.
-        why = report.ended if report.kept else report.ended.split(";", 1)[0]
-        why = gdb_blocked.symbolic(one_line(why))
+    elif report.blocked or report.ended:
+        why = _ended_for(session, report)
     elif "std::terminate" in outcome.error:
         why = "a C++ exception left it uncaught"
     elif stop is not None and stop.reason == "SIGINT":
@@ -313,6 +309,15 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
         why = one_line(outcome.error)
     end = "kept; `uffd reset` forgets it" if report.kept else "discarded"
     return looks.plain(f"{what} did not return: {why}; {end}")
+
+
+def _ended_for(session: Session, report: CallReport) -> str:
+    """Why the server ended the call; "" when it did not."""
+    if report.blocked and gdb_blocked.text(session):
+        return gdb_blocked.text(session)
+    # What the server advises holds where the program still stands there.
+    why = report.ended if report.kept else report.ended.split(";", 1)[0]
+    return gdb_blocked.symbolic(one_line(why))
 
 
 def _ended(report: CallReport, error: str) -> bool:
@@ -349,7 +354,8 @@ def call_object(
         head["error"] = failure_line(session, report, outcome, Look(width=0))
         if outcome.stop is not None:
             head["stopped"] = {
-                "reason": outcome.stop.reason,
+                # gdb only saw a trap where the server ended it.
+                "reason": _ended_for(session, report) or outcome.stop.reason,
                 "where": outcome.stop.where,
                 "backtrace": outcome.stop.backtrace,
             }
