@@ -22,7 +22,7 @@ from gdb_uffd.client.gdb_tls import ThreadLocals
 from gdb_uffd.client.gdb_values import Walk
 from gdb_uffd.client.gdb_variables import Variable
 from gdb_uffd.client.gdb_view import memory
-from gdb_uffd.client.render import Change
+from gdb_uffd.client.render import REST, Change
 from gdb_uffd.model import CallReport, DirtyPage, Run
 
 MAX_TOLD = 4000
@@ -130,9 +130,21 @@ class Naming:
                 draft = self._unnamed(page, run, where)
                 if run.role or not self._blocks.take_mapping(page, run, draft):
                     yield draft
+        if page.more_runs and page.runs and page.kind != "stack":
+            yield self._left_out(page)
         live = [run for run in page.runs if run.kind == "stack" and run.role != "scratch"]
         if live:
             yield from self._stack(page, live[0].thread, live)
+
+    def _left_out(self, page: DirtyPage) -> Draft:
+        """What changed on the page and the report does not list."""
+        last = page.runs[-1]
+        end = last.address + len(last.before)
+        count = page.bytes_changed - sum(len(run.changed()) for run in page.runs)
+        base = page.mapping_start or page.start
+        name = f"{os.path.basename(page.mapping) or page.mapping}+{end - base:#x}"
+        where = Setting(page.start, page.kind, "", page.thread)
+        return Draft(where, name, "", end, max(0, count), raw=True, note=REST)
 
     def _unnamed(self, page: DirtyPage, run: Run, where: Setting) -> Draft:
         base = page.mapping_start or page.start
@@ -149,8 +161,10 @@ class Naming:
             if len(found) >= gdb_values.MAX_CHANGES:
                 found += gdb_drafts.of_rest(where, place.object().text, address, leaf.address, walk)
                 break
-            if (leaf.address, leaf.place.text) not in self._told:
-                self._told.add((leaf.address, leaf.place.text))
+            # A large text is told page by page.
+            page = where.page if leaf.size > gdb_values.MAX_VALUE_BYTES else 0
+            if (leaf.address + page, leaf.place.text) not in self._told:
+                self._told.add((leaf.address + page, leaf.place.text))
                 found += gdb_drafts.of_leaf(where, leaf, walk, self._key)
         return _unions(found)
 

@@ -163,7 +163,8 @@ def _candidates(name: str) -> Iterator[Optional[gdb.Symbol]]:
     "[abi:cxx11]"."""
     if _NUMBERED.search(name):
         return
-    names = list(dict.fromkeys((name, _ABI_TAG.sub("", name))))
+    # gdb reads "a__b" as a name of Ada's, "a.b".
+    names = list(dict.fromkeys((name, _ABI_TAG.sub("", name), name.replace(".", "__"))))
     for each in names:
         with contextlib.suppress(gdb.error):
             yield from gdb.lookup_static_symbols(each)
@@ -193,7 +194,8 @@ def block_symbols(pc: int) -> Iterator[gdb.Symbol]:
             block = block.superblock
 
 
-def _function(pc: int) -> str:
+def function(pc: int) -> str:
+    """The name of the function that holds `pc`, without its parameters; "" for none."""
     with contextlib.suppress(gdb.error, RuntimeError):
         block: Optional[gdb.Block] = gdb.block_for_pc(pc)
         while block is not None and block.function is None:
@@ -208,7 +210,7 @@ def _with_line(pc: int) -> Optional[Writer]:
     if sal.symtab is None or not sal.line:
         return None
     name = decoded(sal.symtab.fullname) or file_of(sal.symtab)
-    return Writer(_function(pc), name, sal.line)
+    return Writer(function(pc), name, sal.line)
 
 
 def writer(first: FirstWrite) -> Writer:
@@ -220,7 +222,7 @@ def writer(first: FirstWrite) -> Writer:
 
 
 def _writer(first: FirstWrite) -> Writer:
-    here = _with_line(first.pc) or Writer(_function(first.pc))
+    here = _with_line(first.pc) or Writer(function(first.pc))
     if here.line and _in_program(first.pc):
         return here
     # A return address may be the first of the next line: the call lies one byte before it.

@@ -119,5 +119,6 @@ def test_a_wait(gdb, tmp_path):
     gdb.run(f"uffd spawn {policy_core(tmp_path)}")
     data = gdb.call("lock_queue()")
     assert check(data, "call") == []
+    assert data["stopped"]["reason"] == data["blocked"]["text"]
     owner = data["blocked"]["owner"]
     assert set(owner) == {"thread", "tid", "name", "function"}

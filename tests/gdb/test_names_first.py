@@ -64,3 +64,45 @@ def test_the_section_is_that_of_the_programs_own_change(firsts):
     lines = firsts.run("uffd call spell(1)").splitlines()
     (line,) = [line for line in lines if "strdup@got" in line]
     assert " .bss " in line and re.search(r" word 0x\w+ .*→ 0x", line), lines
+
+
+def test_no_page_of_a_large_object_is_left_out(firsts):
+    data = firsts.call("overwrite(9)")
+    for page in data["dirty"]:
+        if page["kind"] == "data" and page["mapping"].endswith("firsts"):
+            spans = [(int(c["address"], 16), c["size"]) for c in page["changes"]]
+            told = {b for at, size in spans for b in range(at, at + size)}
+            assert len(told) >= page["bytes_changed"], page["start"]
+    shown = firsts.run("uffd call overwrite(9)")
+    assert re.search(r"text\[0\] .*… [\d,]+ more B", shown), shown
+    firsts.run("print overwrite(9)")
+    full = firsts.run("uffd dirty -full")
+    assert "(the rest)" in full and "more B" not in full
+
+
+def test_names_that_look_like_those_of_ada(firsts):
+    found = {c["name"]: c["after"] for c in changes(firsts.call("overwrite(9)"))}
+    assert found["under__scored"] == "9"
+    assert "crash__here () did not return" in firsts.run("uffd call crash__here(8)")
+
+
+def test_what_did_not_return_is_not_pure(firsts):
+    data = firsts.call("crash__here(8)")
+    assert not data["verdict"]["pure"] and "did not return" in data["verdict"]["text"]
+    data = firsts.call("no_such_function(8)")
+    assert not data["verdict"]["pure"]
+
+
+def test_the_users_trace_of_commands_is_not_read(firsts):
+    before = [c["name"] for c in changes(firsts.call("overwrite(9)"))]
+    firsts.run("set trace-commands on")
+    text = firsts.run("uffd call settle(3)")
+    assert "both.left 0 → 3" in text and "+output" not in text and "+info symbol" not in text
+    firsts.run("set trace-commands off")
+    assert [c["name"] for c in changes(firsts.call("overwrite(9)"))] == before
+
+
+def test_much_memory_of_no_block_is_counted(firsts):
+    text = firsts.run("uffd call scatter(20)", timeout=60)
+    assert "mapped 20.0 MiB" in text and re.search(r"5,1\d\d pages dirtied", text), text
+    assert re.search(r"[\d,]+ B in \[anon\]", text), text

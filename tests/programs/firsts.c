@@ -40,6 +40,31 @@ int spell(int n)
 	return n;
 }
 
+unsigned char text[9000];
+int under__scored;
+
+int overwrite(int n)
+{
+	memset(text, n, sizeof text);
+	under__scored = n;
+	return n;
+}
+
+long scatter(long megabytes)
+{
+	long size = megabytes << 20;
+	char *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	for (long i = 0; i < size; i += 8)
+		*(long *)(at + i) = i * 0x9e3779b97f4a7c15ul;
+	return megabytes;
+}
+
+int crash__here(int n)
+{
+	return *(volatile int *)(long)n;
+}
+
 int settle(int n)
 {
 	both.left = n;

@@ -91,6 +91,30 @@ def test_no_number_is_taken_for_a_descriptor(asker):
         assert asker.ask("close_range", number & 0xFFFFFFFF, 0xFFFFFFFF, 0) == 0
 
 
+def test_flags_that_nobody_knows(asker):
+    assert asker.ask("futex", asker.room, 0x200, 0, 0) == -errno.ENOSYS  # FUTEX_WAIT | 0x200
+    assert asker.ask("statx", AT_FDCWD, "/", 1 << 20, 0xFFF, asker.room) == -errno.EINVAL
+    assert asker.ask("newfstatat", AT_FDCWD, "/", asker.room, 1 << 20) == -errno.EINVAL
+    for flags, mode in ((UPPER, 0), (0, 0o600)):
+        how = struct.pack("<QQQ", flags, mode, 0)
+        assert asker.ask("openat2", AT_FDCWD, "/etc/passwd", how, 24) == -errno.EINVAL
+    assert asker.ask("close_range", 0, 2, 8) == -errno.EINVAL
+    assert asker.ask("close_range", 1, 2, 4, keep=True) == 0  # CLOSE_RANGE_CLOEXEC
+    assert [asker.ask("fcntl", n, F_GETFD) for n in (0, 1, 2)] == [0, 1, 1]
+
+
+def test_the_recorded_directory_opens_no_way_out(asker):
+    """A recording may be made up: its directory is found as any other path is."""
+    desk = asker.diversion.machine.vessel.desk
+    for made_up in (b"/proc/self/root", b"/proc/self/cwd", b"/proc", b"/sys/bus"):
+        asker.diversion.reset()
+        desk.cwd = made_up
+        assert asker.ask("openat", AT_FDCWD, ".", 0, 0) in (-errno.EACCES, -errno.ELOOP)
+    asker.diversion.reset()
+    assert asker.ask("openat", AT_FDCWD, "/sys/devices/system/cpu/online", 0, 0) == 3
+    assert asker.ask("openat", AT_FDCWD, "/sys/bus", 0, 0) == -errno.EACCES
+
+
 # -- one call does a bounded amount of work ---------------------------------------------------
 
 
