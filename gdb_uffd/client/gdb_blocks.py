@@ -188,6 +188,8 @@ class Blocks:
             if page.first_write is not None
             for pc in (page.first_write.pc, *(a - 1 for a in page.first_write.callers if a))
         )
+        if not pcs and self._session.last_call:  # an engine that does not tell
+            pcs[self._session.last_call] = None
         files = list(gdb_roots.of_files(list(pcs)[:64]))
         yield files
         frames = list(gdb_roots.of_frames())

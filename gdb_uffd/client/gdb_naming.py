@@ -23,7 +23,7 @@ from gdb_uffd.client.gdb_values import Walk
 from gdb_uffd.client.gdb_variables import Variable
 from gdb_uffd.client.gdb_view import memory
 from gdb_uffd.client.render import REST, Change
-from gdb_uffd.model import CallReport, DirtyPage, Run
+from gdb_uffd.model import CallReport, DirtyPage, FirstWrite, Run
 
 MAX_TOLD = 4000
 """Named changes of one report; each costs some ten microseconds."""
@@ -105,9 +105,15 @@ class Naming:
         """gdb is shown the memory before or after."""
         return memory(self._session, after, self._all, self._report.kept)
 
+    def first(self, page: DirtyPage) -> Optional[FirstWrite]:
+        """Who wrote the page first, or where an engine does not tell, who may have."""
+        if page.first_write is not None or self._report.engine in ("", "wp-sync"):
+            return page.first_write
+        return gdb_places.likely(self._session.last_call)
+
     def pcs(self, page: DirtyPage) -> List[int]:
         """Instructions that tell which source files matter for a page."""
-        first = page.first_write
+        first = self.first(page)
         return [] if first is None else [first.pc, *(a - 1 for a in first.callers if a)]
 
     # -- one page -----------------------------------------------------------------------------
@@ -203,7 +209,7 @@ class Naming:
         return self._walk(variable(known.name), known.type, known.address, changed, where)
 
     def _thread_local(self, page: DirtyPage, run: Run, where: Setting) -> Iterator[Draft]:
-        known = self._tls.find(run, where.thread, page.first_write)
+        known = self._tls.find(run, where.thread, self.first(page))
         if known is None:
             found = [self._unnamed(page, run, where)]
         elif known.type is None:

@@ -106,7 +106,7 @@ def section(address: int) -> str:
         rows = []
         for line in quiet("info files").splitlines():
             match = _FILE_SECTION.match(line)
-            if match:
+            if match and match[3] != ".tbss":  # it has no place of its own (ELF, SHF_TLS)
                 rows.append((int(match[1], 16), int(match[2], 16), match[3]))
         rows.sort()
         _cache.sections = ([row[0] for row in rows], [(row[1], row[2]) for row in rows])
@@ -254,6 +254,13 @@ def _of_program(symtab: gdb.Symtab) -> bool:
 def _real_path(name: str) -> bytes:
     # As bytes: Python's own encoding of names may be ASCII inside gdb (LC_ALL=C, gdb 12).
     return os.path.realpath(name.encode("utf-8", "surrogateescape"))
+
+
+def likely(function: int) -> Optional[FirstWrite]:
+    """A writer where none is known: the function that gdb called, and malloc, which many call."""
+    malloc = gdb_variables.address_of_name("malloc")
+    pcs = [pc for pc in (function, malloc) if pc]
+    return FirstWrite(pcs[0], 0, 0, tuple(pc + 1 for pc in pcs[1:])) if pcs else None
 
 
 def thread_locals(first: FirstWrite) -> Iterator[gdb.Symbol]:

@@ -23,6 +23,9 @@ def options() -> List[str]:
     for directory in _text("debug-file-directory").split(":"):
         if directory:
             found += ["--debug-directory", directory]
+    for directory in _text("solib-search-path").split(":"):
+        if directory:
+            found += ["--solib-search-path", directory]
     # "ask" is gdb's question to the user, which only gdb can put.
     if _text("debuginfod enabled") == "on" and _text("debuginfod urls"):
         found += ["--debuginfod", _text("debuginfod urls")]

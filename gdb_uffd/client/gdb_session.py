@@ -193,7 +193,7 @@ def connect(session: Session, executable: str, socket: str) -> None:
     session.connection = connection
     session.request("hello")
     if gdb_settings.engine() != ENGINE_AUTO:
-        gdb_engine.ask(session.request, gdb_settings.engine())
+        gdb_engine.begin(session.request, gdb_settings.engine())
     note_threads(session)
     _sessions[session.number] = session
     borrow()

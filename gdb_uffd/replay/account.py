@@ -211,7 +211,7 @@ class Accounts:
             "mapped_pages": self.total_pages,
             "faults": int(pager.faults),
             "fault_us": pager.fault_ns / 1000,
-            "engine": engine.choice.name or None,
+            "engine": engine.choice.name if self.machine.running else None,
             "engine_why": engine.choice.why,
             "engine_setting": engine.setting,
         }

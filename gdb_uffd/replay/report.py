@@ -57,7 +57,8 @@ class Builder:
 
     def _page(self, change: Any, index: int) -> DirtyPage:
         runs, more = self._differences(change, index, RUNS_MAX, RUN_BYTES_MAX)
-        place = self._place(change.first.address or change.page, runs)
+        touched = change.first.address or self._thread_local_in(change.page, runs)
+        place = self._place(touched, runs)
         if more and runs and place.kind != "stack" and self._room > 0:
             runs, more = self._differences(change, index, _MOST_RUNS, PAGE_SIZE)
             self._room -= sum(len(run.before) for run in runs)
@@ -104,6 +105,14 @@ class Builder:
                 if other.kind == "tls":
                     return other
         return place
+
+    def _thread_local_in(self, page: int, runs: List[Run]) -> int:
+        """An address in a page of which is not known what was written: of a thread's block, if it
+        holds one, as its other bytes change least often without a trace."""
+        if runs or not self._has_tls(page):
+            return page
+        places = range(page, page + PAGE_SIZE, 64)
+        return next((at for at in places if classify(self.machine, at).kind == "tls"), page)
 
     def _has_tls(self, page: int) -> bool:
         """Whether a thread's block lies in that page; recorded, so looked at once a page."""

@@ -22,6 +22,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         + " and ".join(DEBUG_DIRECTORIES),
     )  # fmt: skip
     parser.add_argument(
+        "--solib-search-path", metavar="DIR", action="append", default=[],
+        help="a folder with libraries, under their paths or beside each other",
+    )  # fmt: skip
+    parser.add_argument(
         "--debuginfod", metavar="URLS", default="",
         help="ask these servers for missing files by build-id (see DEBUGINFOD_URLS)",
     )  # fmt: skip
@@ -31,6 +35,7 @@ def missing(options: argparse.Namespace) -> List[str]:
     """The options that name a folder which is not there."""
     named = [("--sysroot", options.sysroot)] if options.sysroot else []
     named += [("--debug-directory", folder) for folder in options.debug_directory]
+    named += [("--solib-search-path", folder) for folder in options.solib_search_path]
     return [f"{option} {folder}" for option, folder in named if not os.path.isdir(folder)]
 
 
@@ -38,4 +43,6 @@ def chosen(options: argparse.Namespace) -> Search:
     """What the options say."""
     sysroot = os.path.abspath(options.sysroot) if options.sysroot else ""
     directories = dict.fromkeys([*options.debug_directory, *DEBUG_DIRECTORIES])
-    return Search(sysroot, tuple(directories), debuginfod.servers(options.debuginfod))
+    servers = debuginfod.servers(options.debuginfod)
+    folders = [os.path.abspath(folder) for folder in options.solib_search_path]
+    return Search(sysroot, tuple(directories), servers, tuple(folders))

@@ -185,7 +185,8 @@ def file_warnings(found: Found, segments: Sequence[Segment]) -> List[str]:
         elif module.recorded_id:
             remedy = (
                 f"put the file with build-id {module.recorded_id.hex()} there, or `set sysroot` to "
-                "the root folder that has it, and spawn again"
+                "the root folder that has it (or solib-search-path, debug-file-directory), and "
+                "spawn again"
             )
         else:
             remedy = "put the file that was mapped there and spawn again"
