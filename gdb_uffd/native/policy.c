@@ -156,7 +156,8 @@ static int come_to(struct vessel *vessel, const struct system_call *asked, int64
 		*result = policy_note_refusal(vessel, &call, rule && rule->result ? rule->result : ENOSYS);
 		return 1;
 	}
-	vessel_note_granted(vessel, call.nr);
+	if (rule->action != POLICY_RUN) /* where it need not come here it is not told of, either */
+		vessel_note_granted(vessel, call.nr);
 	switch (rule->action) {
 	case POLICY_RESULT:
 		*result = rule->result;
