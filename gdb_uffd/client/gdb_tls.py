@@ -85,14 +85,21 @@ class ThreadLocals:
                         continue
                     address = int(where)
                     if pointer is None:
-                        pointer = int(gdb.parse_and_eval("(unsigned long) $fs_base"))
-                    if not 0 <= pointer - address < STATIC_TLS_BYTES:
+                        pointer = thread_pointer()
+                    if abs(pointer - address) >= STATIC_TLS_BYTES:
                         # A block that a call may allocate anew, elsewhere: not to be remembered.
                         yield Variable(symbol.print_name, address, symbol.type, size)
                         continue
                     known[key] = address
             if key in known:
                 yield Variable(symbol.print_name, known[key], symbol.type, size)
+
+
+def thread_pointer() -> int:
+    """What the selected thread's static thread-locals are addressed by.  gdb.error."""
+    arch = gdb.selected_inferior().architecture().name()
+    register = "$tpidr" if arch.startswith("aarch64") else "$fs_base"
+    return int(gdb.parse_and_eval(f"(unsigned long) {register}"))
 
 
 def _demangled(name: str) -> str:

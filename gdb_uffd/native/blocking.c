@@ -25,33 +25,33 @@
 #define FOR_EVER INT64_MAX
 #define PASSES_MAX 1000 /* how often a lock is passed before it counts as a wait after all */
 
-static int waits(struct vessel *vessel, struct user_regs_struct *regs, struct run *run, uint64_t address)
+static int waits(struct vessel *vessel, struct registers *regs, struct run *run, uint64_t address)
 {
 	run->end = RUN_WAITING;
-	run->call = (int64_t)regs->orig_rax;
+	run->call = (int64_t)NUMBER(regs);
 	run->address = address;
 	return policy_stand_before(vessel, regs, run);
 }
 
 /* The wait of `ns` is over at once. */
-static int over(struct vessel *vessel, struct user_regs_struct *regs, int64_t ns, int64_t result)
+static int over(struct vessel *vessel, struct registers *regs, int64_t ns, int64_t result)
 {
 	answer_pass(vessel, (uint64_t)ns);
 	return policy_skip(vessel, regs, result);
 }
 
 /* Nanoseconds that a futex call waits; its time limit is absolute but for FUTEX_WAIT. */
-static int futex_limit(struct vessel *vessel, const struct user_regs_struct *regs, int64_t *ns)
+static int futex_limit(struct vessel *vessel, const struct registers *regs, int64_t *ns)
 {
-	int command = (int)regs->rsi & FUTEX_COMMAND;
-	bool realtime = (regs->rsi & FUTEX_CLOCK_REALTIME) || command == FUTEX_LOCK_PI;
+	int command = (int)ARGUMENT(regs, 1) & FUTEX_COMMAND;
+	bool realtime = (ARGUMENT(regs, 1) & FUTEX_CLOCK_REALTIME) || command == FUTEX_LOCK_PI;
 	int64_t now;
 
-	if (!regs->r10) {
+	if (!ARGUMENT(regs, 3)) {
 		*ns = FOR_EVER;
 		return 0;
 	}
-	int rc = answer_load_timespec(vessel, regs->r10, ns);
+	int rc = answer_load_timespec(vessel, ARGUMENT(regs, 3), ns);
 	if (rc < 0 || command == FUTEX_WAIT)
 		return rc;
 	answer_clock(vessel, realtime ? CLOCK_REALTIME : CLOCK_MONOTONIC, &now);
@@ -136,9 +136,9 @@ static bool pass(struct vessel *vessel, uint64_t address, uint32_t value)
 }
 
 /* The kernel would put the vessel's own TID into the word. */
-static int priority_inheriting(struct vessel *vessel, struct user_regs_struct *regs, uint32_t value, bool *done)
+static int priority_inheriting(struct vessel *vessel, struct registers *regs, uint32_t value, bool *done)
 {
-	int command = (int)regs->rsi & FUTEX_COMMAND;
+	int command = (int)ARGUMENT(regs, 1) & FUTEX_COMMAND;
 	uint32_t next = command == FUTEX_UNLOCK_PI ? 0 : (uint32_t)vessel->record.tid;
 	int64_t result = 0;
 
@@ -152,14 +152,14 @@ static int priority_inheriting(struct vessel *vessel, struct user_regs_struct *r
 		}
 		return policy_skip(vessel, regs, command == FUTEX_UNLOCK_PI ? -EPERM : -EAGAIN);
 	}
-	if (user_store(vessel->pager, regs->rdi, &next, sizeof(next)) < 0)
+	if (user_store(vessel->pager, ARGUMENT(regs, 0), &next, sizeof(next)) < 0)
 		result = -EFAULT;
 	return policy_skip(vessel, regs, result);
 }
 
-int blocking_futex(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
+int blocking_futex(struct vessel *vessel, struct registers *regs, struct run *run)
 {
-	int command = (int)regs->rsi & FUTEX_COMMAND;
+	int command = (int)ARGUMENT(regs, 1) & FUTEX_COMMAND;
 	bool lock = command == FUTEX_LOCK_PI || command == FUTEX_LOCK_PI2 || command == FUTEX_UNLOCK_PI ||
 		    command == FUTEX_TRYLOCK_PI;
 	uint32_t value;
@@ -167,28 +167,28 @@ int blocking_futex(struct vessel *vessel, struct user_regs_struct *regs, struct 
 
 	if (!lock && command != FUTEX_WAIT && command != FUTEX_WAIT_BITSET)
 		return command == FUTEX_WAIT_REQUEUE_PI ? policy_refuse(vessel, regs, ENOSYS) : 0;
-	if (regs->rdi & 3)
+	if (ARGUMENT(regs, 0) & 3)
 		return policy_skip(vessel, regs, -EINVAL);
-	if (user_load(vessel->pager, regs->rdi, &value, sizeof(value)) < 0)
+	if (user_load(vessel->pager, ARGUMENT(regs, 0), &value, sizeof(value)) < 0)
 		return policy_skip(vessel, regs, -EFAULT);
 	if (lock) {
 		bool done;
 		int rc = priority_inheriting(vessel, regs, value, &done);
 		if (done || rc < 0)
 			return rc;
-	} else if (value != (uint32_t)regs->rdx) {
+	} else if (value != (uint32_t)ARGUMENT(regs, 2)) {
 		return policy_skip(vessel, regs, -EAGAIN);
 	}
 	int rc = futex_limit(vessel, regs, &ns);
 	if (rc < 0)
 		return policy_skip(vessel, regs, rc);
-	if (pass(vessel, regs->rdi, lock ? FUTEX_WAITERS | value : value)) {
+	if (pass(vessel, ARGUMENT(regs, 0), lock ? FUTEX_WAITERS | value : value)) {
 		if (!lock)
 			return policy_skip(vessel, regs, 0);
 		return priority_inheriting(vessel, regs, 0, &lock);
 	}
 	if (ns == FOR_EVER)
-		return waits(vessel, regs, run, regs->rdi);
+		return waits(vessel, regs, run, ARGUMENT(regs, 0));
 	if (vessel->policy.real_clock && !lock)
 		return 0;
 	return over(vessel, regs, ns, -ETIMEDOUT);
@@ -214,31 +214,31 @@ static short ready(const struct opened *file)
 }
 
 /* After a look that found nothing ready. */
-static int nothing_ready(struct vessel *vessel, struct user_regs_struct *regs, struct run *run, int64_t ns,
+static int nothing_ready(struct vessel *vessel, struct registers *regs, struct run *run, int64_t ns,
 			 uint64_t descriptors)
 {
 	if (ns == FOR_EVER)
-		return waits(vessel, regs, run, regs->rdi);
+		return waits(vessel, regs, run, ARGUMENT(regs, 0));
 	if (vessel->policy.real_clock && ns && !descriptors)
 		return 0;
 	return over(vessel, regs, ns, 0);
 }
 
-int blocking_poll(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
+int blocking_poll(struct vessel *vessel, struct registers *regs, struct run *run)
 {
-	struct system_call call = {.nr = regs->orig_rax, .args = {regs->rdi, regs->rsi, regs->rdx}, .pc = regs->rip};
-	int64_t ns = (int)regs->rdx < 0 ? FOR_EVER : (int64_t)regs->rdx * 1000000;
+	struct system_call call = {.nr = NUMBER(regs), .args = {ARGUMENT(regs, 0), ARGUMENT(regs, 1), ARGUMENT(regs, 2)}, .pc = PC(regs)};
+	int64_t ns = (int)ARGUMENT(regs, 2) < 0 ? FOR_EVER : (int64_t)ARGUMENT(regs, 2) * 1000000;
 	int count = 0, rc = 0;
 
-	if (regs->rsi > DESCRIPTORS_MAX)
+	if (ARGUMENT(regs, 1) > DESCRIPTORS_MAX)
 		return policy_skip(vessel, regs, -EINVAL);
-	if (regs->orig_rax == SYS_ppoll) {
+	if (NUMBER(regs) == SYS_ppoll) {
 		ns = FOR_EVER;
-		rc = regs->rdx ? answer_load_timespec(vessel, regs->rdx, &ns) : 0;
+		rc = ARGUMENT(regs, 2) ? answer_load_timespec(vessel, ARGUMENT(regs, 2), &ns) : 0;
 	}
-	for (uint64_t i = 0; rc == 0 && i < regs->rsi; i++) {
+	for (uint64_t i = 0; rc == 0 && i < ARGUMENT(regs, 1); i++) {
 		struct pollfd one;
-		uint64_t at = regs->rdi + i * sizeof(one);
+		uint64_t at = ARGUMENT(regs, 0) + i * sizeof(one);
 		rc = user_load(vessel->pager, at, &one, sizeof(one));
 		if (rc < 0)
 			break;
@@ -251,20 +251,20 @@ int blocking_poll(struct vessel *vessel, struct user_regs_struct *regs, struct r
 	}
 	if (rc < 0 || count)
 		return policy_skip(vessel, regs, rc < 0 ? rc : count);
-	return nothing_ready(vessel, regs, run, ns, regs->rsi);
+	return nothing_ready(vessel, regs, run, ns, ARGUMENT(regs, 1));
 }
 
 /* The nanoseconds of select's struct timeval or pselect6's struct timespec. */
-static int select_limit(struct vessel *vessel, const struct user_regs_struct *regs, int64_t *ns)
+static int select_limit(struct vessel *vessel, const struct registers *regs, int64_t *ns)
 {
 	struct timeval time;
 
 	*ns = FOR_EVER;
-	if (!regs->r8)
+	if (!ARGUMENT(regs, 4))
 		return 0;
-	if (regs->orig_rax == SYS_pselect6)
-		return answer_load_timespec(vessel, regs->r8, ns);
-	if (user_load(vessel->pager, regs->r8, &time, sizeof(time)) < 0)
+	if (NUMBER(regs) == SYS_pselect6)
+		return answer_load_timespec(vessel, ARGUMENT(regs, 4), ns);
+	if (user_load(vessel->pager, ARGUMENT(regs, 4), &time, sizeof(time)) < 0)
 		return -EFAULT;
 	if (time.tv_sec < 0 || time.tv_usec < 0)
 		return -EINVAL;
@@ -273,12 +273,12 @@ static int select_limit(struct vessel *vessel, const struct user_regs_struct *re
 	return 0;
 }
 
-int blocking_select(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
+int blocking_select(struct vessel *vessel, struct registers *regs, struct run *run)
 {
 	static const short wanted[3] = {POLLIN | POLLHUP, POLLOUT, 0};
-	struct system_call call = {.nr = regs->orig_rax, .args = {regs->rdi, regs->rsi, regs->rdx}, .pc = regs->rip};
-	uint64_t sets[3] = {regs->rsi, regs->rdx, regs->r10};
-	int n = (int)regs->rdi, count = 0;
+	struct system_call call = {.nr = NUMBER(regs), .args = {ARGUMENT(regs, 0), ARGUMENT(regs, 1), ARGUMENT(regs, 2)}, .pc = PC(regs)};
+	uint64_t sets[3] = {ARGUMENT(regs, 1), ARGUMENT(regs, 2), ARGUMENT(regs, 3)};
+	int n = (int)ARGUMENT(regs, 0), count = 0;
 	int64_t ns, bad = -1;
 	fd_set in[3], out[3];
 
@@ -338,21 +338,21 @@ static void read_signals(const struct vessel *vessel, uint64_t *pending, uint64_
 	fclose(file);
 }
 
-int blocking_signal(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
+int blocking_signal(struct vessel *vessel, struct registers *regs, struct run *run)
 {
 	uint64_t pending, blocked, set = 0;
 	int64_t ns = FOR_EVER;
 	int rc = 0;
 
 	read_signals(vessel, &pending, &blocked);
-	if (regs->orig_rax != SYS_pause)
-		rc = user_load(vessel->pager, regs->rdi, &set, sizeof(set));
-	if (rc == 0 && regs->orig_rax == SYS_rt_sigtimedwait && regs->rdx)
-		rc = answer_load_timespec(vessel, regs->rdx, &ns);
+	if (NUMBER(regs) != SYS_pause)
+		rc = user_load(vessel->pager, ARGUMENT(regs, 0), &set, sizeof(set));
+	if (rc == 0 && NUMBER(regs) == SYS_rt_sigtimedwait && ARGUMENT(regs, 2))
+		rc = answer_load_timespec(vessel, ARGUMENT(regs, 2), &ns);
 	if (rc < 0)
 		return policy_skip(vessel, regs, rc);
-	uint64_t ends = regs->orig_rax == SYS_rt_sigtimedwait ? set :
-			regs->orig_rax == SYS_pause	      ? ~blocked :
+	uint64_t ends = NUMBER(regs) == SYS_rt_sigtimedwait ? set :
+			NUMBER(regs) == SYS_pause	      ? ~blocked :
 								~set;
 	if (pending & ends) /* it is there already */
 		return 0;

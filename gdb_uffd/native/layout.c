@@ -63,7 +63,7 @@ static int save_range(struct pager *pager, uint64_t start, uint64_t end)
 	return rc;
 }
 
-int layout_finish_call(struct vessel *vessel, struct user_regs_struct *regs, int64_t *result)
+int layout_finish_call(struct vessel *vessel, struct registers *regs, int64_t *result)
 {
 	int status, rc = vessel_set_registers(vessel, regs);
 
@@ -79,13 +79,13 @@ int layout_finish_call(struct vessel *vessel, struct user_regs_struct *regs, int
 	} while (WSTOPSIG(status) != (SIGTRAP | 0x80));
 	vessel->at_exit = true;
 	rc = vessel_get_registers(vessel, regs);
-	*result = (int64_t)regs->rax;
+	*result = (int64_t)RESULT(regs);
 	return rc;
 }
 
-static int set_result(struct vessel *vessel, struct user_regs_struct *regs, int64_t result)
+static int set_result(struct vessel *vessel, struct registers *regs, int64_t result)
 {
-	regs->rax = (unsigned long)result;
+	RESULT(regs) = (unsigned long)result;
 	return vessel_set_registers(vessel, regs);
 }
 
@@ -109,10 +109,10 @@ static int drop(struct pager *pager, uint64_t start, uint64_t end)
 
 /* The kernel's brk cannot be moved to the recorded heap (PR_SET_MM_MAP refuses it below
  * end_data), so brk is made of mmap and munmap. */
-static int do_brk(struct vessel *vessel, struct user_regs_struct *regs)
+static int do_brk(struct vessel *vessel, struct registers *regs)
 {
 	struct pager *pager = vessel->pager;
-	uint64_t wanted = regs->rdi, from = ceil_page(vessel->brk_now), to = ceil_page(wanted);
+	uint64_t wanted = ARGUMENT(regs, 0), from = ceil_page(vessel->brk_now), to = ceil_page(wanted);
 	int64_t result;
 	int rc;
 
@@ -126,15 +126,15 @@ static int do_brk(struct vessel *vessel, struct user_regs_struct *regs)
 	rc = grow ? remember_layout(pager) : save_range(pager, to, from);
 	if (rc < 0)
 		return rc;
-	struct user_regs_struct own = *regs;
-	own.orig_rax = own.rax = grow ? SYS_mmap : SYS_munmap;
-	own.rdi = grow ? from : to;
-	own.rsi = grow ? to - from : from - to;
+	struct registers own = *regs;
+	NUMBER(&own) = RESULT(&own) = grow ? SYS_mmap : SYS_munmap;
+	ARGUMENT(&own, 0) = grow ? from : to;
+	ARGUMENT(&own, 1) = grow ? to - from : from - to;
 	if (grow) {
-		own.rdx = PROT_READ | PROT_WRITE;
-		own.r10 = PLACED | MAP_FIXED_NOREPLACE;
-		own.r8 = (unsigned long)-1;
-		own.r9 = 0;
+		ARGUMENT(&own, 2) = PROT_READ | PROT_WRITE;
+		ARGUMENT(&own, 3) = PLACED | MAP_FIXED_NOREPLACE;
+		ARGUMENT(&own, 4) = (unsigned long)-1;
+		ARGUMENT(&own, 5) = 0;
 	}
 	rc = layout_finish_call(vessel, &own, &result);
 	if (rc < 0)
@@ -144,29 +144,24 @@ static int do_brk(struct vessel *vessel, struct user_regs_struct *regs)
 		vessel->brk_now = wanted;
 	}
 	/* The program's own argument registers come back; only the result is new. */
-	own.rdi = regs->rdi;
-	own.rsi = regs->rsi;
-	own.rdx = regs->rdx;
-	own.r10 = regs->r10;
-	own.r8 = regs->r8;
-	own.r9 = regs->r9;
+	arch_restore_arguments(&own, regs);
 	return rc < 0 ? rc : set_result(vessel, &own, (int64_t)vessel->brk_now);
 }
 
 /* The file behind a descriptor of the program's, opened anew for reading: a regular one.  -ENODEV: it
  * is something else.  Otherwise what mmap(2) is to say. */
-static int open_mapped(struct vessel *vessel, const struct user_regs_struct *regs)
+static int open_mapped(struct vessel *vessel, const struct registers *regs)
 {
 	char path[64];
 	struct stat info;
-	struct opened *file = desk_find(&vessel->desk, (int)regs->r8);
-	bool shared = (regs->r10 & MAP_TYPE) != MAP_PRIVATE;
+	struct opened *file = desk_find(&vessel->desk, (int)ARGUMENT(regs, 4));
+	bool shared = (ARGUMENT(regs, 3) & MAP_TYPE) != MAP_PRIVATE;
 
 	if (vessel->policy.level == LEVEL_ALL)
-		snprintf(path, sizeof(path), "/proc/%d/fd/%d", vessel->pid, (int)regs->r8);
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", vessel->pid, (int)ARGUMENT(regs, 4));
 	else if (!file || file->kind == OPENED_PATH)
 		return -EBADF;
-	else if (file->kind != OPENED_FILE || (shared && (regs->rdx & PROT_WRITE)))
+	else if (file->kind != OPENED_FILE || (shared && (ARGUMENT(regs, 2) & PROT_WRITE)))
 		return -EACCES;
 	else
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
@@ -225,35 +220,34 @@ static int leave_native(struct pager *pager, uint64_t start, uint64_t len, int p
 }
 
 /* Makes the call with the flags and descriptor given; the program's own registers come back. */
-static int make_mapping(struct vessel *vessel, struct user_regs_struct *regs, bool anonymous, int64_t *result)
+static int make_mapping(struct vessel *vessel, struct registers *regs, bool anonymous, int64_t *result)
 {
-	struct user_regs_struct asked = *regs;
+	const struct registers asked = *regs;
 
 	/* Populated pages would be there without our having fed them; huge ones could not be fed. */
-	regs->r10 &= ~(unsigned long)(MAP_POPULATE | MAP_LOCKED | MAP_GROWSDOWN | MAP_HUGETLB |
+	ARGUMENT(regs, 3) &= ~(unsigned long)(MAP_POPULATE | MAP_LOCKED | MAP_GROWSDOWN | MAP_HUGETLB |
 				      MAP_HUGE_MASK << MAP_HUGE_SHIFT);
 	if (anonymous) {
 		/* Nobody shares it: fork is refused.  And pages of shared memory cannot be protected before
 		 * Linux 5.19. */
-		regs->r10 = (regs->r10 & ~(unsigned long)MAP_TYPE) | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-		regs->r8 = (unsigned long)-1;
-		regs->r9 = 0;
+		ARGUMENT(regs, 3) = (ARGUMENT(regs, 3) & ~(unsigned long)MAP_TYPE) | MAP_PRIVATE |
+				    MAP_ANONYMOUS | MAP_NORESERVE;
+		ARGUMENT(regs, 4) = (unsigned long)-1;
+		ARGUMENT(regs, 5) = 0;
 	}
 	int rc = layout_finish_call(vessel, regs, result);
 	if (rc < 0)
 		return rc;
-	regs->r10 = asked.r10;
-	regs->r8 = asked.r8;
-	regs->r9 = asked.r9;
+	arch_restore_arguments(regs, &asked);
 	return vessel_set_registers(vessel, regs);
 }
 
-static int do_mmap(struct vessel *vessel, struct user_regs_struct *regs)
+static int do_mmap(struct vessel *vessel, struct registers *regs)
 {
 	struct pager *pager = vessel->pager;
-	uint64_t len = ceil_page(regs->rsi), bytes = 0;
-	int prot = (int)regs->rdx & 7, fd = -1, rc;
-	bool native = false, file = !(regs->r10 & MAP_ANONYMOUS);
+	uint64_t len = ceil_page(ARGUMENT(regs, 1)), bytes = 0;
+	int prot = (int)ARGUMENT(regs, 2) & 7, fd = -1, rc;
+	bool native = false, file = !(ARGUMENT(regs, 3) & MAP_ANONYMOUS);
 	void *map = NULL;
 	int64_t result = -ENOMEM;
 
@@ -266,10 +260,10 @@ static int do_mmap(struct vessel *vessel, struct user_regs_struct *regs)
 			return policy_skip(vessel, regs, fd);
 	}
 	rc = remember_layout(pager);
-	if (rc == 0 && (regs->r10 & MAP_FIXED))
-		rc = save_range(pager, regs->rdi, regs->rdi + len);
+	if (rc == 0 && (ARGUMENT(regs, 3) & MAP_FIXED))
+		rc = save_range(pager, ARGUMENT(regs, 0), ARGUMENT(regs, 0) + len);
 	if (rc == 0 && fd >= 0) {
-		rc = map_ourselves(pager, fd, regs->r9, len, &map, &bytes);
+		rc = map_ourselves(pager, fd, ARGUMENT(regs, 5), len, &map, &bytes);
 		if (rc < 0) {
 			close(fd);
 			return policy_skip(vessel, regs, rc);
@@ -285,13 +279,13 @@ static int do_mmap(struct vessel *vessel, struct user_regs_struct *regs)
 		return leave_native(pager, (uint64_t)result, len, prot);
 	if (file)
 		return stand_in(pager, (uint64_t)result, len, prot, map, bytes);
-	uint32_t shared = (regs->r10 & MAP_TYPE) == MAP_PRIVATE ? 0 : REGION_SHARED;
+	uint32_t shared = (ARGUMENT(regs, 3) & MAP_TYPE) == MAP_PRIVATE ? 0 : REGION_SHARED;
 	return add_zero(pager, (uint64_t)result, (uint64_t)result + len, prot, shared);
 }
 
-static int do_munmap(struct vessel *vessel, struct user_regs_struct *regs)
+static int do_munmap(struct vessel *vessel, struct registers *regs)
 {
-	uint64_t start = regs->rdi, end = start + ceil_page(regs->rsi);
+	uint64_t start = ARGUMENT(regs, 0), end = start + ceil_page(ARGUMENT(regs, 1));
 	int64_t result;
 	int rc = save_range(vessel->pager, start, end);
 
@@ -300,10 +294,10 @@ static int do_munmap(struct vessel *vessel, struct user_regs_struct *regs)
 	return rc < 0 || result < 0 ? rc : drop(vessel->pager, start, end);
 }
 
-static int do_mprotect(struct vessel *vessel, struct user_regs_struct *regs)
+static int do_mprotect(struct vessel *vessel, struct registers *regs)
 {
-	uint64_t start = regs->rdi, end = start + ceil_page(regs->rsi);
-	int prot = (int)regs->rdx & 7;
+	uint64_t start = ARGUMENT(regs, 0), end = start + ceil_page(ARGUMENT(regs, 1));
+	int prot = (int)ARGUMENT(regs, 2) & 7;
 	struct pager *pager = vessel->pager;
 	const struct region *region = regions_find(&pager->regions, start);
 	int64_t result;
@@ -320,17 +314,17 @@ static int do_mprotect(struct vessel *vessel, struct user_regs_struct *regs)
 
 /* mremap(2) drops the registration of what it moves (no UFFD_FEATURE_EVENT_REMAP is asked for),
  * so every page is fed first, and the new range is registered again. */
-static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
+static int do_mremap(struct vessel *vessel, struct registers *regs)
 {
 	struct pager *pager = vessel->pager;
-	uint64_t from = regs->rdi, old_len = ceil_page(regs->rsi), len = ceil_page(regs->rdx);
+	uint64_t from = ARGUMENT(regs, 0), old_len = ceil_page(ARGUMENT(regs, 1)), len = ceil_page(ARGUMENT(regs, 2));
 	const struct region *region = regions_find(&pager->regions, from);
-	struct access who = {.pc = regs->rip, .sp = regs->rsp};
+	struct access who = {.pc = PC(regs), .sp = SP(regs)};
 	int64_t result;
 
 	if (!region)
 		return policy_skip(vessel, regs, -EFAULT);
-	if (regs->r10 & ~(unsigned long)(MREMAP_MAYMOVE | MREMAP_FIXED))
+	if (ARGUMENT(regs, 3) & ~(unsigned long)(MREMAP_MAYMOVE | MREMAP_FIXED))
 		return policy_refuse(vessel, regs, EINVAL); /* MREMAP_DONTUNMAP */
 	if (pager->engine.kind == ENGINE_WP_SYNC) /* the only one to tell who wrote */
 		who.tid = (uint32_t)vessel->pid;
@@ -340,8 +334,8 @@ static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
 		if (region->kind == REGION_UNAVAILABLE || region->prot != prot)
 			return policy_refuse(vessel, regs, EFAULT);
 	int rc = save_range(pager, from, from + old_len);
-	if (rc == 0 && (regs->r10 & MREMAP_FIXED))
-		rc = save_range(pager, regs->r8, regs->r8 + len);
+	if (rc == 0 && (ARGUMENT(regs, 3) & MREMAP_FIXED))
+		rc = save_range(pager, ARGUMENT(regs, 4), ARGUMENT(regs, 4) + len);
 	if (rc == 0)
 		rc = pager_populate_range(pager, from, from + (old_len < len ? old_len : len));
 	if (rc == 0)
@@ -367,13 +361,13 @@ static int do_mremap(struct vessel *vessel, struct user_regs_struct *regs)
 	return rc;
 }
 
-static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
+static int do_madvise(struct vessel *vessel, struct registers *regs)
 {
 	struct pager *pager = vessel->pager;
-	uint64_t start = regs->rdi, end = start + ceil_page(regs->rsi);
+	uint64_t start = ARGUMENT(regs, 0), end = start + ceil_page(ARGUMENT(regs, 1));
 	int64_t result;
 
-	switch (regs->rdx) {
+	switch (ARGUMENT(regs, 2)) {
 	case MADV_FREE: /* a hint: keeping the pages is allowed */
 		return policy_skip(vessel, regs, 0);
 	case MADV_DONTNEED:
@@ -387,11 +381,11 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 		return 0;
 	}
 	const struct region *first = regions_find(&pager->regions, start);
-	unsigned long asked = regs->rdx;
+	unsigned long asked = ARGUMENT(regs, 2);
 	if (first && (first->flags & REGION_SHARED)) {
-		if (regs->rdx != MADV_REMOVE)
+		if (ARGUMENT(regs, 2) != MADV_REMOVE)
 			return policy_skip(vessel, regs, 0);
-		regs->rdx = MADV_DONTNEED; /* what frees it where it is private */
+		ARGUMENT(regs, 2) = MADV_DONTNEED; /* what frees it where it is private */
 	}
 	/* A recorded file's private pages would show the file again, which is not at hand here. */
 	for (uint64_t at = start; at < end;) {
@@ -405,8 +399,8 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 	int rc = save_range(pager, start, end);
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
-	if (rc == 0 && regs->rdx != asked) {
-		regs->rdx = asked;
+	if (rc == 0 && ARGUMENT(regs, 2) != asked) {
+		ARGUMENT(regs, 2) = asked;
 		rc = vessel_set_registers(vessel, regs);
 	}
 	if (rc < 0 || result < 0)
@@ -433,12 +427,12 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 	return rc;
 }
 
-int layout_system_call(struct vessel *vessel, struct user_regs_struct *regs)
+int layout_system_call(struct vessel *vessel, struct registers *regs)
 {
 	int rc = engine_before_layout(vessel->pager, false);
 	if (rc < 0)
 		return rc;
-	switch (regs->orig_rax) {
+	switch (NUMBER(regs)) {
 	case SYS_brk:
 		return do_brk(vessel, regs);
 	case SYS_mmap:
@@ -450,7 +444,7 @@ int layout_system_call(struct vessel *vessel, struct user_regs_struct *regs)
 	case SYS_mprotect:
 		return do_mprotect(vessel, regs);
 	case SYS_pkey_mprotect: /* there are no keys but "none" */
-		return (int)regs->r10 == -1 ? do_mprotect(vessel, regs) : policy_skip(vessel, regs, -EINVAL);
+		return (int)ARGUMENT(regs, 3) == -1 ? do_mprotect(vessel, regs) : policy_skip(vessel, regs, -EINVAL);
 	case SYS_madvise:
 		return do_madvise(vessel, regs);
 	default:

@@ -6,10 +6,10 @@
 
 /* The vessel stands before the call in `regs`.  On return it stands after it (the call was made,
  * the region table follows it) or will skip it. */
-int layout_system_call(struct vessel *vessel, struct user_regs_struct *regs);
+int layout_system_call(struct vessel *vessel, struct registers *regs);
 
 /* Makes the call that the vessel stands before, with the registers as they are given; out: the
  * registers behind it, and its result. */
-int layout_finish_call(struct vessel *vessel, struct user_regs_struct *regs, int64_t *result);
+int layout_finish_call(struct vessel *vessel, struct registers *regs, int64_t *result);
 
 #endif

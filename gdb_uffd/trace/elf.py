@@ -1,4 +1,4 @@
-"""Bounded reading of ELF64 little-endian x86-64 objects: headers, notes, symbols.
+"""Bounded reading of ELF64 little-endian objects: headers, notes, symbols.
 
 Everything here reads through slices of a mapped file (or through a callback into recorded
 memory) and checks each offset, because cores and libraries may be damaged or hostile.
@@ -14,10 +14,11 @@ from array import array
 from dataclasses import dataclass
 from typing import Callable, Iterator, List, Optional, Set, Tuple, Union
 
+from gdb_uffd.arch import ALL, of_machine
+
 Buffer = Union[bytes, mmap.mmap]
 
 ET_EXEC, ET_DYN, ET_CORE = 2, 3, 4
-EM_X86_64 = 62
 PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_TLS = 1, 2, 4, 7
 PF_X, PF_W, PF_R = 1, 2, 4
 PN_XNUM = 0xFFFF
@@ -144,6 +145,15 @@ def iter_notes(data: Buffer, start: int, end: int) -> Iterator[Tuple[bytes, int,
         start = desc + (descsz + 3 & ~3)
 
 
+def _check_object(header: Header) -> None:
+    """ElfError for what is no executable or library of a known architecture."""
+    if header.type not in (ET_EXEC, ET_DYN):
+        raise ElfError("not an executable or shared object")
+    if of_machine(header.machine) is None:
+        known = " or ".join(arch.spoken for arch in ALL)
+        raise ElfError(f"for another architecture (e_machine {header.machine}, not {known})")
+
+
 class Image:
     """An executable or shared object, read at the object's own virtual addresses.
 
@@ -171,10 +181,9 @@ class Image:
 
     @classmethod
     def from_file(cls, data: Buffer) -> Image:
-        """The object whose whole file is `data`; ElfError when it is none for x86-64."""
+        """The object whose whole file is `data`; ElfError when it is none."""
         header = read_header(data)
-        if header.machine != EM_X86_64 or header.type not in (ET_EXEC, ET_DYN):
-            raise ElfError("not an x86-64 executable or shared object")
+        _check_object(header)
         count = min(segment_count(data, header), MAX_OBJECT_SEGMENTS)
         segments = read_segments(data, header, count)
         loads = [s for s in segments if s.type == PT_LOAD]
@@ -191,8 +200,7 @@ class Image:
     def from_memory(cls, base: int, read_memory: Callable[[int, int], bytes]) -> Image:
         """The object whose ELF header is mapped at `base`; `read_memory` raises ElfError."""
         header = read_header(read_memory(base, EHDR.size))
-        if header.machine != EM_X86_64 or header.type not in (ET_EXEC, ET_DYN):
-            raise ElfError("not an x86-64 executable or shared object")
+        _check_object(header)
         if header.phentsize != PHDR.size or header.phnum > MAX_OBJECT_SEGMENTS:
             raise ElfError("unusable program headers")
         raw = read_memory(base + header.phoff, header.phnum * PHDR.size)

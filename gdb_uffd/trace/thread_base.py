@@ -14,7 +14,8 @@ from __future__ import annotations
 import struct
 from typing import Iterator, List, Sequence, Tuple
 
-from gdb_uffd.model import GPR, PROT_WRITE, Mapping, MemoryUnavailable, ThreadState
+from gdb_uffd.arch import X86_64
+from gdb_uffd.model import PROT_WRITE, Mapping, MemoryUnavailable, ThreadState
 from gdb_uffd.trace.source import ReadMemory
 
 ALIGNMENT = 64  # TCB_ALIGNMENT in glibc's tls.h
@@ -28,15 +29,15 @@ _SEARCH_MAX = 1 << 26
 def restore(threads: Sequence[ThreadState], mappings: Sequence[Mapping], read: ReadMemory) -> None:
     """Give each thread whose FS base is 0 the address of its control block, where that is found."""
     for thread in threads:
-        if thread.registers.gpr[GPR["fs_base"]]:
+        if thread.registers.thread_pointer or thread.registers.arch is not X86_64:
             continue
         found = _find(thread, mappings, read)
         if found:
-            thread.registers.gpr[GPR["fs_base"]] = found
+            thread.registers.gpr[thread.registers.arch.thread_pointer] = found
 
 
 def _find(thread: ThreadState, mappings: Sequence[Mapping], read: ReadMemory) -> int:
-    sp = thread.registers.gpr[GPR["rsp"]]
+    sp = thread.registers.sp
     for mapping in mappings:
         # Above the frames of its own stack there is its block and no other.
         if mapping.start <= sp < mapping.end:

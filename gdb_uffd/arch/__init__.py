@@ -1,0 +1,38 @@
+"""What differs from processor to processor, as data: registers, conventions, instructions.
+
+The Python side asks here, the C side in native/arch.h; nothing else names a register or a number of
+a system call.  Pure standard library: gdb's side, the server and the recorder share it.
+Extended registers are coded in trace/extended.py, the target description in server/target_xml.py.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Optional
+
+from gdb_uffd.arch.aarch64 import AARCH64
+from gdb_uffd.arch.interface import Architecture
+from gdb_uffd.arch.x86_64 import X86_64
+
+ALL = (X86_64, AARCH64)
+
+__all__ = ["AARCH64", "ALL", "X86_64", "Architecture", "host", "of_machine", "require_host"]
+
+
+def of_machine(machine: int) -> Optional[Architecture]:
+    """The one that an ELF header's e_machine means; None when it is not among them."""
+    return next((a for a in ALL if a.machine == machine), None)
+
+
+def host() -> Optional[Architecture]:
+    """This machine's own, by uname(2)."""
+    machine = os.uname().machine
+    return next((a for a in ALL if a.name == machine), None)
+
+
+def require_host() -> Architecture:
+    """This machine's own; the native module is not built for others."""
+    found = host()
+    if found is None:
+        raise RuntimeError(f"gdb-uffd does not know this machine's processor, {os.uname().machine}")
+    return found
