@@ -22,6 +22,8 @@ RED_ZONE = 128
 LAST_FRAME_BYTES = 1 << 16
 """How far the outermost frame may reach; nothing tells."""
 
+RETURN_ADDRESS = ("rip", "x30")  # where it is saved: x86-64 names the place, AArch64 the register
+
 _SAVED = re.compile(r"(\w+) at (0x[0-9a-f]+)")
 
 
@@ -67,9 +69,9 @@ def _extents(first: int, last: int) -> Iterator["tuple[gdb.Frame, int, int]"]:
             return
         older: Optional[gdb.Frame] = None
         with contextlib.suppress(gdb.error):
-            low = int(frame.read_register("rsp")) + min(low, 0)
+            low = int(frame.read_register("sp")) + min(low, 0)
             older = frame.older()
-            high = int(older.read_register("rsp")) if older is not None else low + LAST_FRAME_BYTES
+            high = int(older.read_register("sp")) if older is not None else low + LAST_FRAME_BYTES
             if low > last:
                 return
             if high > first:
@@ -117,6 +119,6 @@ def _saved(frame: gdb.Frame) -> Iterator[Local]:
         frame.select()
         text = quiet("info frame").partition("Saved registers:")[2]
         for name, address in _SAVED.findall(text):
-            if name != "rsp":
-                what = "return address" if name == "rip" else f"saved {name}"
+            if name not in ("rsp", "sp"):
+                what = "return address" if name in RETURN_ADDRESS else f"saved {name}"
                 yield Local(what, int(address, 16), 8, None, frame.level(), _function(frame))
