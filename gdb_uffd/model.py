@@ -25,9 +25,7 @@ PROTOCOL_VERSION = 1
 
 ENGINES = ("wp-sync", "wp-async", "soft-dirty", "compare")
 """The ways to learn which pages were written (docs/engines.md)."""
-
-ENGINE_AUTO = "auto"
-"""`set uffd engine`: whichever of ENGINES is best and works."""
+ENGINE_AUTO = "auto"  # the best of them that works
 
 SCHEMA_VERSION = 1
 """Version of the object that ``uffd call -json`` prints (docs/json.md)."""

@@ -12,6 +12,7 @@ import gdb
 from gdb_uffd.client import gdb_drafts, gdb_printers, gdb_roots, gdb_types
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.expression import Expression
+from gdb_uffd.client.gdb_budget import Budget
 from gdb_uffd.client.gdb_drafts import Draft, Setting
 from gdb_uffd.client.gdb_images import Images
 from gdb_uffd.client.gdb_paths import Found, Paths, Root, element_of
@@ -66,6 +67,7 @@ class Blocks:
         which_all: bool,
         context: Context,
         images: Images,
+        budget: Budget,
     ) -> None:
         self.roots: List[Root] = []
         self._session = session
@@ -73,6 +75,7 @@ class Blocks:
         self._all = which_all
         self._context = context
         self._images = images
+        self._budget = budget
         self._starts = [block.start for block in report.blocks]
         self._jobs: List[_Job] = []
 
@@ -127,6 +130,8 @@ class Blocks:
         if len(paths.found) == len(wanted):
             return paths.found
         for roots in self._beginnings():
+            if self._budget.spent():
+                break
             for after in (True, False):
                 ask = [b for b in wanted if (b.state != "freed") is after or b.state == "live"]
                 paths.search(roots, ask, after)

@@ -11,6 +11,7 @@ from gdb_uffd.client import gdb_printers, gdb_types, gdb_values
 from gdb_uffd.client.gdb_printers import Difference, State
 from gdb_uffd.client.gdb_values import Leaf, Walk
 from gdb_uffd.client.render import INNER, Change
+from gdb_uffd.model import PAGE_SIZE
 
 ELEMENTS_OF_TEXT = 8
 """Characters told one by one where a changed text looks alike at its beginning."""
@@ -118,6 +119,18 @@ def _part(where: Setting, leaf: Leaf, walk: Walk) -> Iterator[Draft]:
         name = f"{leaf.place.text}+{offset:#x}" if offset else leaf.place.text
         note = "padding" if leaf.padding else ""
         yield of_bytes(where, name, inside[0], old, new, note)
+
+
+def of_rest(where: Setting, name: str, start: int, begin: int, walk: Walk) -> Iterator[Draft]:
+    """What changed of the object `name` at `start` from `begin` on, as bytes, up to the page's end:
+    there are too many to be told one by one."""
+    inside = [a for a in walk.changed if begin <= a < where.page + PAGE_SIZE]
+    if not inside:
+        return
+    size = inside[-1] + 1 - inside[0]
+    old, new = (walk.read(inside[0], size, after) for after in (False, True))
+    if old is not None and new is not None:
+        yield of_bytes(where, f"{name}+{inside[0] - start:#x}", inside[0], old, new, "the rest")
 
 
 def fill(drafts: Iterable[Draft], after: bool) -> None:

@@ -12,6 +12,7 @@ from gdb_uffd.client import gdb_drafts, gdb_locals, gdb_places, gdb_printers, gd
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.expression import Expression, variable
 from gdb_uffd.client.gdb_blocks import Blocks
+from gdb_uffd.client.gdb_budget import SECONDS, Budget
 from gdb_uffd.client.gdb_drafts import Draft, Setting
 from gdb_uffd.client.gdb_images import Images
 from gdb_uffd.client.gdb_paths import Root
@@ -27,6 +28,15 @@ from gdb_uffd.model import CallReport, DirtyPage, Run
 MAX_TOLD = 4000
 """Named changes of one report; each costs some ten microseconds."""
 
+OUT_OF_TIME = (
+    f"the names took longer than {SECONDS:g} s: some are only addresses; what is known by now is "
+    "remembered, so the next `uffd dirty` or call tells more"
+)
+"""Said once a report."""
+
+OUT_OF_ROOM = f"only {MAX_TOLD:,} changes are named: the rest is only counted"
+"""Said once a report."""
+
 
 class Naming:
     """Names for one report; `which_all` as in quffd.image."""
@@ -39,11 +49,13 @@ class Naming:
         self._all = which_all
         self._pages = [p for p in report.pages if "program" in p.writers and p.bytes_changed]
         self._images = self.images(session, report, which_all)
-        self._blocks = Blocks(session, report, which_all, context, self._images)
+        self._budget = Budget()
+        self._blocks = Blocks(session, report, which_all, context, self._images, self._budget)
         self._tls = ThreadLocals(session)
         self._key = gdb_values.settings()
         self._told: Set[Tuple[int, str]] = set()
         self._count = 0
+        self._done_until = 0  # of the page at hand: behind the last variable that was walked
 
     def images(self, session: Session, report: CallReport, which_all: bool) -> Images:
         """Where the bytes before and after come from."""
@@ -54,15 +66,23 @@ class Naming:
         drafts: Dict[int, List[Draft]] = {}
         for page in self._pages:
             drafts[page.start] = []
-            if self._count < MAX_TOLD:
-                # Symbols of a damaged file: the bytes are still told.
-                with contextlib.suppress(gdb.error):
-                    drafts[page.start] = list(self._page(page))
-                self._count += len(drafts[page.start])
+            if self._count >= MAX_TOLD:
+                self._say(OUT_OF_ROOM)
+                continue
+            # Symbols of a damaged file: the bytes are still told.
+            with contextlib.suppress(gdb.error):
+                drafts[page.start] = list(self._page(page))
+            self._count += len(drafts[page.start])
         for draft in self._blocks.drafts(self._walk):
             drafts.setdefault(draft.where.page, []).append(draft)
         self.look([d for found in drafts.values() for d in found])
+        if self._budget.overdrawn:
+            self._say(OUT_OF_TIME)
         return {start: self._finished(found) for start, found in drafts.items()}
+
+    def _say(self, note: str) -> None:
+        if note not in self._report.notes:
+            self._report.notes.append(note)
 
     @staticmethod
     def _finished(drafts: List[Draft]) -> List[Change]:
@@ -82,6 +102,7 @@ class Naming:
     # -- one page -----------------------------------------------------------------------------
 
     def _page(self, page: DirtyPage) -> Iterator[Draft]:
+        self._done_until = 0
         if page.kind == "stack" and page.bytes_above:
             yield from self._stack(page, page.thread, page.runs)
             return
@@ -113,6 +134,7 @@ class Naming:
         walk = Walk(changed, self._images.read)
         for leaf in walk.leaves(place, type_, address):
             if len(found) >= gdb_values.MAX_CHANGES:
+                found += gdb_drafts.of_rest(where, place.object().text, address, leaf.address, walk)
                 break
             if (leaf.address, leaf.place.text) not in self._told:
                 self._told.add((leaf.address, leaf.place.text))
@@ -120,13 +142,12 @@ class Naming:
         return _unions(found)
 
     def _data(self, page: DirtyPage, run: Run, where: Setting) -> Iterator[Draft]:
-        done_until, count = 0, 0
-        changed = run.changed()
+        count = 0
         pcs = writers(page)
-        for address in changed:
-            if address < done_until or count >= gdb_values.MAX_CHANGES:
+        for address in run.changed():
+            if address < self._done_until or count >= gdb_values.MAX_CHANGES:
                 continue
-            known = gdb_places.variable(address, pcs)
+            known = gdb_places.variable(address, pcs, self._budget.spent())
             if known is None or known.type is None:
                 cut = run.address + len(run.before)
                 low = address - run.address
@@ -135,11 +156,11 @@ class Naming:
                 yield gdb_drafts.of_bytes(
                     where, name or made.name, address, run.before[low:], run.after[low:]
                 )
-                done_until, count = cut, count + 1
+                self._done_until, count = cut, count + 1
                 continue
             found = self._variable(known, changed_on(page, known), where)
             count += len(found)
-            done_until = known.address + known.size
+            self._done_until = known.address + known.size
             yield from found
 
     def _variable(self, known: Variable, changed: List[int], where: Setting) -> List[Draft]:

@@ -8,7 +8,8 @@ from typing import Any, Dict, Optional, Sequence
 
 import gdb
 
-from gdb_uffd.client.expression import Expression, at_address
+from gdb_uffd.client.expression import Expression, at_address, variable
+from gdb_uffd.client.gdb_places import expression_for
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_shapes import SMART, VECTOR, VOID, Container, Shapes, apply
 from gdb_uffd.model import Block, Path, UffdError, path_from_json
@@ -21,6 +22,14 @@ class Root:
     place: Expression
     type: gdb.Type
     address: int
+    symtab: Optional[gdb.Symtab] = None  # `place` is only the name in this file
+
+    def settled(self) -> "Root":
+        """With an expression that gdb reads; finding one takes gdb long, so only where needed."""
+        if self.symtab is None:
+            return self
+        name = expression_for(self.place.text, self.address, self.symtab)
+        return Root(variable(name), self.type, self.address)
 
 
 @dataclass
@@ -78,7 +87,7 @@ class Paths:
     def _name(self, block: Block, path: Path, roots: Sequence[Root]) -> Found:
         if path.root < 0:
             return self._by_address(block, path)
-        walk = _Walk(self.shapes, roots[path.root])
+        walk = _Walk(self.shapes, roots[path.root].settled())
         for address, element, index in path.steps:
             walk.step(address, element, index)
         shape = self.shapes.all[path.type] if path.type >= 0 else None

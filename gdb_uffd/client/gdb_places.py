@@ -40,6 +40,9 @@ MALLOC = re.compile(
 
 _ABI_TAG = re.compile(r"\[abi:\w+\]")
 
+_NUMBERED = re.compile(r"\.\d+$")
+"""How the compiler tells apart the static variables of functions: no name of the source."""
+
 _FILE_SECTION = re.compile(r"^\s*(0x[0-9a-f]+) - (0x[0-9a-f]+) is (\S+)(?: in (.*))?$")
 """A line of `info files` (gdb manual, "Files")."""
 
@@ -112,18 +115,19 @@ def section(address: int) -> str:
     return rest[index][1] if index >= 0 and address < rest[index][0] else ""
 
 
-def variable(address: int, pcs: Sequence[int] = ()) -> Optional[Variable]:
+def variable(address: int, pcs: Sequence[int] = (), only_known: bool = False) -> Optional[Variable]:
     """The variable at `address` by its linker symbol, with its type if that is known; where the
-    linker's name is none of gdb's (a function's static variable), by the source files of `pcs`."""
+    linker's name is none of gdb's (a function's static variable), by the source files of `pcs`.
+    `only_known`: what was not looked up before is told by the linker's name."""
     place = _place(address)
     if not place.name:
         return None
     start = address - place.offset
     key = (place.name, start)
-    if key not in _cache.variables:
+    if key not in _cache.variables and not only_known:
         _cache.variables[key] = _look_up(place.name, start)
-    known = _cache.variables[key]
-    if known is None and pcs:
+    known = _cache.variables.get(key)
+    if known is None and pcs and not only_known:
         known = gdb_variables.find_static(address, pcs)
     if known is not None and known.holds(address):
         return known
@@ -140,6 +144,8 @@ def _look_up(name: str, start: int) -> Optional[Variable]:
             if value.address is not None and int(value.address) == start and value.type.sizeof:
                 text = expression_for(symbol.print_name, start, symbol.symtab)
                 return Variable(text, start, value.type, value.type.sizeof)
+    if "::" not in name:
+        return None
     with contextlib.suppress(gdb.error):
         named = evaluate_name(name)  # "f(int)::count", as the linker's name reads
         if named is not None and named.address is not None and int(named.address) == start:
@@ -150,10 +156,15 @@ def _look_up(name: str, start: int) -> Optional[Variable]:
 def _candidates(name: str) -> Iterator[Optional[gdb.Symbol]]:
     """Symbols of that name; the debug information may leave out what the linker's name has,
     "[abi:cxx11]"."""
-    for each in dict.fromkeys((name, _ABI_TAG.sub("", name))):
-        yield gdb.lookup_global_symbol(each)
+    if _NUMBERED.search(name):
+        return
+    names = list(dict.fromkeys((name, _ABI_TAG.sub("", name))))
+    for each in names:
         with contextlib.suppress(gdb.error):
             yield from gdb.lookup_static_symbols(each)
+    # Of a large program this takes gdb milliseconds where there is none of that name.
+    for each in names:
+        yield gdb.lookup_global_symbol(each)
 
 
 def expression_for(name: str, address: int, symtab: Optional[gdb.Symtab] = None) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Dict, Iterator, List, Optional, Sequence
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import gdb
 
@@ -12,9 +13,10 @@ from gdb_uffd.client import gdb_printers, gdb_types
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.expression import Expression, arguments, variable
 from gdb_uffd.client.gdb_paths import Root
-from gdb_uffd.client.gdb_places import MALLOC, block_symbols, expression_for
+from gdb_uffd.client.gdb_places import MALLOC, block_symbols
 from gdb_uffd.client.gdb_shapes import Shapes, apply
-from gdb_uffd.client.gdb_util import file_of, setting
+from gdb_uffd.client.gdb_util import file_of
+from gdb_uffd.client.gdb_variables import no_calls
 
 MAX_GLOBALS = 2_000
 """Variables of one source file that a search begins from."""
@@ -45,7 +47,7 @@ def of_call(context: Context, shapes: Shapes) -> Iterator[Root]:
     texts = [t for t in texts if _HAS_NAME.search(t)]
     if not texts:
         return
-    with setting("may-call-functions", "off"):
+    with no_calls():
         for text in texts:
             with contextlib.suppress(gdb.error):
                 value = gdb.parse_and_eval(text)
@@ -111,21 +113,21 @@ def _of_file(symtab: gdb.Symtab) -> Iterator[Root]:
             with contextlib.suppress(gdb.error):
                 value = symbol.value()
                 if value.address is not None and _may_point(value.type):
-                    at = int(value.address)
-                    name = expression_for(symbol.print_name, at, symbol.symtab)
-                    yield Root(variable(name), value.type, at)
+                    place = variable(str(symbol.print_name))
+                    yield Root(place, value.type, int(value.address), symbol.symtab)
 
 
 def in_containers(roots: Sequence[Root]) -> Iterator[Root]:
     """The elements of containers, in memory as it is shown now: of those that the roots are or
     hold, or point to."""
-    found: List[Root] = []
+    places: List[_Place] = []
     for root in roots:
-        _containers(root, found, 0)
-        if len(found) >= MAX_CONTAINERS:
+        _containers(_Place(root, (), root.type, root.address), places, 0)
+        if len(places) >= MAX_CONTAINERS:
             break
+    found = [_reached(place) for place in places[:MAX_CONTAINERS]]
     with gdb_printers.language(holder.type for holder in found):
-        states = [gdb_printers.state(h.type, h.address) for h in found[:MAX_CONTAINERS]]
+        states = [gdb_printers.state(h.type, h.address) for h in found]
     for holder, state in zip(found, states):
         for child in state.children if state is not None else ():
             if child.address is not None and child.value_type is not None:
@@ -133,28 +135,63 @@ def in_containers(roots: Sequence[Root]) -> Iterator[Root]:
                 yield Root(place, child.value_type, child.address)
 
 
-def _containers(root: Root, found: List[Root], depth: int) -> None:
-    """Add those that are in or behind the object `root`."""
-    about = gdb_types.info(root.type)
-    if depth > CONTAINER_DEPTH or len(found) >= MAX_CONTAINERS:
+@dataclass(frozen=True)
+class _Place:
+    """An object behind a root: the members on the way to it, None for what a pointer points to."""
+
+    root: Root
+    way: Tuple[Optional[str], ...]
+    type: gdb.Type
+    address: int
+
+
+def _reached(place: _Place) -> Root:
+    expression = place.root.settled().place
+    for step in place.way:
+        expression = expression.target() if step is None else expression.member(step)
+    return Root(expression, place.type, place.address)
+
+
+def _containers(place: _Place, found: List[_Place], depth: int) -> None:
+    """Add those that are in or behind the object at `place`."""
+    if len(found) >= MAX_CONTAINERS or not _leads(place.type, depth):
         return
+    about = gdb_types.info(place.type)
     if about.printer:
-        found.append(root)
+        found.append(place)
     elif about.code in gdb_types.STRUCTS:
         for field in about.fields:
             if not field.bits:
-                named = bool(field.name) and not field.base
-                place = root.place.member(field.name) if named else root.place
-                inner = Root(place, field.type, root.address + field.offset)
-                _containers(inner, found, depth + 1)
+                way = (*place.way, field.name) if field.name and not field.base else place.way
+                at = place.address + field.offset
+                _containers(_Place(place.root, way, field.type, at), found, depth + 1)
     elif about.code == gdb.TYPE_CODE_PTR:
-        target = about.plain.target()
-        if target.strip_typedefs().code in gdb_types.STRUCTS:
-            with contextlib.suppress(gdb.error):
-                raw = gdb.selected_inferior().read_memory(root.address, 8)
-                at = int.from_bytes(bytes(raw), "little")
-                if at:
-                    _containers(Root(root.place.target(), target, at), found, depth + 1)
+        with contextlib.suppress(gdb.error):
+            raw = gdb.selected_inferior().read_memory(place.address, 8)
+            at = int.from_bytes(bytes(raw), "little")
+            if at:
+                way = (*place.way, None)
+                _containers(_Place(place.root, way, about.plain.target(), at), found, depth + 1)
+
+
+def _leads(type_: gdb.Type, depth: int) -> bool:
+    """Whether a container may be in or behind an object of the type: most types lead to none, and
+    memory is not read for these."""
+    if depth > CONTAINER_DEPTH:
+        return False
+    about = gdb_types.info(type_)
+    if depth not in about.leads:
+        about.leads[depth] = False
+        if about.printer:
+            about.leads[depth] = True
+        elif about.code in gdb_types.STRUCTS:
+            fields = (field.type for field in about.fields if not field.bits)
+            about.leads[depth] = any(_leads(each, depth + 1) for each in fields)
+        elif about.code == gdb.TYPE_CODE_PTR:
+            target = about.plain.target()
+            if target.strip_typedefs().code in gdb_types.STRUCTS:
+                about.leads[depth] = _leads(target, depth + 1)
+    return about.leads[depth]
 
 
 def _may_point(type_: gdb.Type) -> bool:

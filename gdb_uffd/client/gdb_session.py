@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_search, gdb_settings, launch, text
+from gdb_uffd.client import gdb_engine, gdb_search, gdb_settings, launch, text
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_shapes import Shapes
@@ -192,7 +192,7 @@ def connect(session: Session, executable: str, socket: str) -> None:
     session.connection = connection
     session.request("hello")
     if gdb_settings.engine() != ENGINE_AUTO:
-        _ask_for_engine(session, gdb_settings.engine())
+        gdb_engine.ask(session.request, gdb_settings.engine())
     note_threads(session)
     _sessions[session.number] = session
     borrow()
@@ -218,20 +218,9 @@ def may_ask() -> bool:
     return bool(_parameter("debuginfod urls")) and _parameter("debuginfod enabled") == "ask"
 
 
-def _ask_for_engine(session: Session, name: str) -> str:
-    """`set uffd engine` for one session; a line for the user, or ""."""
-    answer = session.request("engine", {"name": name})
-    if answer.get("now") == answer.get("name"):
-        return ""
-    return (
-        f"the process that lives keeps the engine {one_line(str(answer.get('now')))}, since it "
-        "holds kept effects; `uffd reset` ends it"
-    )
-
-
 def set_engine(name: str) -> str:
     """`set uffd engine` for every session.  UffdError when it does not work there."""
-    said = [_ask_for_engine(session, name) for session in _sessions.values()]
+    said = [gdb_engine.ask(session.request, name) for session in _sessions.values()]
     return "\n".join(filter(None, said))
 
 

@@ -9,6 +9,7 @@ from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_naming import Naming
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_util import captured
+from gdb_uffd.client.gdb_variables import no_calls
 from gdb_uffd.client.render import Change, Writer
 from gdb_uffd.model import CallReport, DirtyPage, FirstWrite
 
@@ -51,5 +52,6 @@ class Symbols:
             return []
         if self._changes is None:
             naming = Naming(self._session, self._report, self._all, self._context)
-            self._changes = captured(naming.changes)
+            with no_calls():
+                self._changes = captured(naming.changes)
         return self._changes.get(page.start, [])

@@ -13,6 +13,7 @@ from gdb_uffd.client.gdb_naming import Naming
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import captured, look, say, say_json
+from gdb_uffd.client.gdb_variables import no_calls
 from gdb_uffd.client.render import Change
 from gdb_uffd.client.wire import Image, parse_image
 from gdb_uffd.model import CallReport, DirtyPage, UffdError
@@ -56,7 +57,8 @@ class _Names(Symbols):
         report = CallReport("all", True, 0, 0, 0.0, "", listed)
         super().__init__(session, report)
         naming = _PairNaming(session, report, pair)
-        self._changes = captured(naming.changes)
+        with no_calls():
+            self._changes = captured(naming.changes)
 
 
 def changes(session: Session, text: str, usage: str, as_json: bool, full: bool) -> None:

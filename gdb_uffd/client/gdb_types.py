@@ -50,6 +50,7 @@ class Info:
     printer: bool = False
     virtual: bool = False  # has virtual bases, whose place the object itself tells
     texts: Dict[Tuple[Any, ...], str] = field(default_factory=dict)  # of values, by their bytes
+    leads: Dict[int, bool] = field(default_factory=dict)  # to a container; see gdb_roots
 
 
 _known: Dict[Key, Info] = {}

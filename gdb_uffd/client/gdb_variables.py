@@ -37,6 +37,25 @@ class Variable:
         return self.address <= address < self.address + self.size
 
 
+_forbidden: List[bool] = []
+"""Not empty while `no_calls` lasts."""
+
+
+@contextlib.contextmanager
+def no_calls() -> Iterator[None]:
+    """gdb calls nothing in the inferior meanwhile, as it would for the address of an array that
+    lies in no memory (it then asks for some, with malloc), or for a printer."""
+    if _forbidden:
+        yield
+        return
+    with setting("may-call-functions", "off"):
+        _forbidden.append(True)
+        try:
+            yield
+        finally:
+            _forbidden.clear()
+
+
 def evaluate_name(name: str) -> Optional[gdb.Value]:
     """The variable that gdb's parser takes `name` for; None for none.
 
@@ -44,7 +63,7 @@ def evaluate_name(name: str) -> Optional[gdb.Value]:
     """
     if not _NAME.fullmatch(name):
         return None
-    with setting("may-call-functions", "off"), contextlib.suppress(gdb.error):
+    with no_calls(), contextlib.suppress(gdb.error):
         return gdb.parse_and_eval(name)
     return None
 
@@ -52,7 +71,7 @@ def evaluate_name(name: str) -> Optional[gdb.Value]:
 def address_of_name(name: str) -> Optional[int]:
     """Where that variable lies; None when it is none, or not in memory."""
     value = evaluate_name(name)
-    with contextlib.suppress(gdb.error):
+    with no_calls(), contextlib.suppress(gdb.error):
         if value is not None and value.address is not None:
             return int(value.address)
     return None
@@ -85,31 +104,45 @@ def find_static(address: int, pcs: Sequence[int]) -> Optional[Variable]:
 
 def _of_file(symtab: gdb.Symtab) -> Iterator[Variable]:
     """The static variables of all functions of a source file, those of inner blocks included."""
-    seen: Set[Tuple[int, int]] = set()
-    count = 0
+    seen: Set[_BlockKey] = set()
+    count, last = 0, -1
     table = symtab.linetable()
     if table is None:
         return
     for index, entry in enumerate(table):
         if index >= MAX_LINES or count >= MAX_STATICS:
             return
+        if entry.pc == last:
+            continue
+        last = entry.pc
         for variable in _around(entry.pc, seen):
             count += 1
             yield variable
 
 
-def _around(pc: int, seen: Set[Tuple[int, int]]) -> Iterator[Variable]:
+_BlockKey = Tuple[int, int, bool, int, int]
+
+
+def _key(block: gdb.Block) -> _BlockKey:
+    """Tells the blocks of one file apart: an inner block may cover as much as that around it."""
+    outer = block.superblock
+    around = (0, 0) if outer is None else (outer.start, outer.end)
+    return (block.start, block.end, block.function is None, *around)
+
+
+def _around(pc: int, seen: Set[_BlockKey]) -> Iterator[Variable]:
     """Those of the blocks around `pc` that were not `seen` yet."""
     block: Optional[gdb.Block] = None
     with contextlib.suppress(gdb.error, RuntimeError):
         block = gdb.block_for_pc(pc)
     found: List[gdb.Symbol] = []
     while block is not None and not block.is_global and not block.is_static:
-        key = (block.start, block.end)
-        # An inner block may cover as much as the one around it.
-        if key not in seen or block.function is None:
+        key = _key(block)
+        if key not in seen:
             found += [s for s in block if s.is_variable and s.addr_class == gdb.SYMBOL_LOC_STATIC]
-        seen.add(key)
+            seen.add(key)
+        elif not found:
+            return  # those around it were looked at with it
         if block.function is not None:
             name = without_parameters(str(block.function.print_name))
             for symbol in found:

@@ -95,6 +95,7 @@ def report_json(report: CallReport, namer: Namer) -> Dict[str, Any]:
         "refused": report.refused,
         "asked": report.asked,
         "unsound": report.unsound,
+        "notes": report.notes,
         "ended": report.ended or None,
         "unavailable": report.unavailable or None,
         "layout_changed": report.layout_changed,

@@ -13,7 +13,11 @@ int64_t answer_call(struct vessel *vessel, const struct system_call *call);
 
 /* The parts of it; ANSWER_NOT_MINE when it is none of theirs. */
 #define ANSWER_NOT_MINE INT64_MIN
+/* ... ANSWER_LET: the kernel is to carry it out; ANSWER_WAITS: it would wait for ever. */
+#define ANSWER_LET (INT64_MIN + 1)
+#define ANSWER_WAITS (INT64_MIN + 2)
 int64_t answer_identity(struct vessel *vessel, const struct system_call *call);
+int64_t answer_wait(struct vessel *vessel, const struct system_call *call);
 int64_t answer_time(struct vessel *vessel, const struct system_call *call);
 int64_t answer_path(struct vessel *vessel, const struct system_call *call);
 int64_t answer_descriptor(struct vessel *vessel, const struct system_call *call);

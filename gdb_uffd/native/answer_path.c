@@ -1,7 +1,5 @@
-/* answer_path.c - system calls that name a file.  The server looks it up itself, holds what it found
- * by an O_PATH descriptor, looks at what it is, and only then opens that very thing for reading: no link
- * and no rename in between can make it something else.  Devices, FIFOs and sockets are not opened,
- * and nothing of /proc that belongs to a process. */
+/* answer_path.c - system calls that name a file.  What was found (lookup.c) is looked at, and only then
+ * opened, for reading: that very thing.  Devices, FIFOs and sockets are not opened. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -14,154 +12,8 @@
 #include <unistd.h>
 
 #include "answer.h"
+#include "lookup.h"
 #include "user_memory.h"
-#include "vessel.h"
-
-#define PATH_BYTES 4096
-#define RESOLVE_KNOWN (RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH | RESOLVE_IN_ROOT)
-
-/* File systems that answer for the kernel or for a process (<linux/magic.h>): reading there can consume
- * (kmsg, trace_pipe) or tell of others. */
-static const uint32_t closed_types[] = {
-	0x9fa0,     /* proc */
-	0x64626720, /* debugfs */
-	0x74726163, /* tracefs */
-	0x73636673, /* securityfs */
-	0xcafe4a11, /* bpf */
-	0x62656570, /* configfs */
-	0x6165676c, /* pstore */
-	0xde5e81e4, /* efivarfs */
-	0xf97cff8c, /* selinux */
-	0x43415d53, /* smack */
-	0x19800202, /* mqueue */
-};
-
-/* Of /proc, what is no process's and can be read without an effect. */
-static const char *const open_proc[] = {
-	"/proc/cpuinfo", "/proc/meminfo", "/proc/stat",	      "/proc/version",
-	"/proc/loadavg", "/proc/devices", "/proc/filesystems", "/proc/sys/",
-};
-
-struct found {
-	int fd; /* O_PATH, or a file of ours that stands in for one of /proc/self */
-	bool own;
-};
-
-static bool is_closed(int fd)
-{
-	struct statfs fs;
-	char link[64], path[PATH_BYTES];
-	bool closed = false;
-
-	if (fstatfs(fd, &fs) < 0)
-		return true;
-	for (size_t i = 0; i < sizeof(closed_types) / sizeof(closed_types[0]); i++)
-		closed |= (uint32_t)fs.f_type == closed_types[i];
-	if (!closed || (uint32_t)fs.f_type != closed_types[0])
-		return closed;
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	ssize_t len = readlink(link, path, sizeof(path) - 1);
-	path[len < 0 ? 0 : len] = 0;
-	for (size_t i = 0; i < sizeof(open_proc) / sizeof(open_proc[0]); i++) {
-		size_t length = strlen(open_proc[i]);
-		bool folder = open_proc[i][length - 1] == '/';
-		if (folder ? !strncmp(path, open_proc[i], length) : !strcmp(path, open_proc[i]))
-			return false;
-	}
-	return true;
-}
-
-/* The rest of the path behind /proc/self/ or its like, or NULL. */
-static const char *own_part(const struct vessel *vessel, const char *path)
-{
-	char pid[32], tid[48];
-	int n = snprintf(pid, sizeof(pid), "/proc/%d/", vessel->record.pid);
-	int m = snprintf(tid, sizeof(tid), "/proc/self/task/%d/", vessel->record.tid);
-
-	if (!strncmp(path, tid, (size_t)m))
-		return path + m;
-	if (!strncmp(path, pid, (size_t)n))
-		return path + n;
-	if (!strncmp(path, "/proc/self/", 11))
-		return path + 11;
-	if (!strncmp(path, "/proc/thread-self/", 18))
-		return path + 18;
-	return NULL;
-}
-
-/* The directory that AT_FDCWD means; opened at its first use. */
-static int directory(struct vessel *vessel)
-{
-	struct desk *desk = &vessel->desk;
-
-	if (desk->directory < 0) {
-		int fd = open(desk->cwd, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (fd < 0)
-			return -errno;
-		struct opened *file = desk_open(desk, fd, OPENED_PATH, O_PATH);
-		if (!file) {
-			close(fd);
-			return -EMFILE;
-		}
-		desk->directory = (int16_t)(file - desk->files);
-	}
-	return desk->files[desk->directory].fd;
-}
-
-static int look_up(struct vessel *vessel, const struct system_call *call, int64_t base, const char *path,
-		   uint64_t flags, uint64_t resolve)
-{
-	struct open_how how = {.flags = O_PATH | O_CLOEXEC | flags, .resolve = resolve | RESOLVE_NO_MAGICLINKS};
-	int from = AT_FDCWD;
-
-	if (path[0] != '/' && (int)base == AT_FDCWD) {
-		from = directory(vessel);
-		if (from < 0)
-			return from;
-	} else if (path[0] != '/' || (resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT))) {
-		struct opened *file = desk_find(&vessel->desk, (int)base);
-		if (!file)
-			return (int)answer_bad_descriptor(vessel, call, (int)base);
-		if (file->kind != OPENED_DIRECTORY && file->kind != OPENED_PATH)
-			return -ENOTDIR;
-		from = file->fd;
-	}
-	int fd = (int)syscall(SYS_openat2, from, path, &how, sizeof(how));
-	return fd >= 0 ? fd : -errno;
-}
-
-/* What a path stands for.  0, a refusal that is noted, or the error that the program is to see. */
-static int find(struct vessel *vessel, const struct system_call *call, int64_t base, uint64_t address,
-		uint64_t flags, uint64_t resolve, struct found *found)
-{
-	char path[PATH_BYTES];
-	int rc = user_load_string(vessel->pager, address, path, sizeof(path));
-
-	*found = (struct found){.fd = -1};
-	if (rc < 0)
-		return rc;
-	if (!vessel->policy.read_files)
-		return (int)policy_note_refusal(vessel, call, EACCES);
-	const char *own = own_part(vessel, path);
-	if (own && vessel->own_file && (found->fd = vessel->own_file(vessel->own_context, own)) >= 0) {
-		found->own = true;
-		return 0;
-	}
-	if (own && !strcmp(own, "exe"))
-		found->fd = look_up(vessel, call, AT_FDCWD, vessel->record.executable, flags, resolve);
-	else
-		found->fd = own ? -EACCES : look_up(vessel, call, base, path, flags, resolve);
-	if (found->fd >= 0 && is_closed(found->fd)) {
-		close(found->fd);
-		found->fd = -EACCES;
-		own = path;
-	}
-	if (found->fd == -ELOOP && !strncmp(path, "/proc/", 6)) /* a magic link */
-		found->fd = -EACCES;
-	if (found->fd == -EACCES && (own || !strncmp(path, "/proc/", 6)))
-		policy_note_refusal(vessel, call, EACCES);
-	return found->fd < 0 ? found->fd : 0;
-}
 
 /* That very file or directory, opened for reading; without a trace in its access time where we may. */
 static int reopen(int fd, uint64_t flags)
@@ -192,15 +44,11 @@ static int64_t install(struct vessel *vessel, int fd, int kind, uint64_t flags)
 static int64_t open_found(struct vessel *vessel, const struct system_call *call, struct found found,
 			  uint64_t flags)
 {
-	struct stat info;
+	struct stat info = found.info;
 	int kind = OPENED_FILE, fd = found.fd;
 
 	if (found.own)
 		return install(vessel, fd, OPENED_FILE, flags & ~(uint64_t)O_PATH);
-	if (fstat(fd, &info) < 0) {
-		close(fd);
-		return -EACCES;
-	}
 	if (flags & O_PATH)
 		return install(vessel, fd, OPENED_PATH, flags);
 	int error = 0;
@@ -229,7 +77,7 @@ static int64_t open_(struct vessel *vessel, const struct system_call *call, int6
 		flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
 	else if (writes)
 		return policy_note_refusal(vessel, call, vessel->policy.read_files ? EROFS : EACCES);
-	int rc = find(vessel, call, base, path, flags & (O_NOFOLLOW | O_DIRECTORY), resolve, &found);
+	int rc = lookup(vessel, call, base, path, flags & (O_NOFOLLOW | O_DIRECTORY), resolve, &found);
 	if (rc == -ENOENT && (flags & O_CREAT))
 		return policy_note_refusal(vessel, call, EROFS);
 	if (rc < 0)
@@ -257,80 +105,39 @@ static int64_t openat2_(struct vessel *vessel, const struct system_call *call)
 	return open_(vessel, call, (int)call->args[0], call->args[1], how.flags, how.resolve);
 }
 
-/* For stat and its like: `at` flags, the descriptor itself where the path is empty. */
-static int find_at(struct vessel *vessel, const struct system_call *call, int64_t base, uint64_t path,
-		   uint64_t at, struct found *found)
-{
-	char first = 0;
-	bool nothing = !path || (user_load(vessel->pager, path, &first, 1) == 0 && !first);
-
-	if (nothing && (at & AT_EMPTY_PATH) && (int)base != AT_FDCWD) {
-		struct opened *file = desk_find(&vessel->desk, (int)base);
-		*found = (struct found){.fd = file ? file->fd : -1};
-		if (!file)
-			return (int)answer_bad_descriptor(vessel, call, (int)base);
-		found->fd = file->fd >= 0 ? dup(file->fd) : -1;
-		return file->kind;
-	}
-	int rc = find(vessel, call, base, path, at & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0, 0, found);
-	return rc < 0 ? rc : OPENED_FILE;
-}
-
-/* What stands in for a file that the server has no descriptor of. */
-static void made_up(int kind, struct stat *info)
-{
-	*info = (struct stat){.st_nlink = 1, .st_blksize = 4096};
-	if (kind == OPENED_OUTPUT)
-		info->st_mode = S_IFIFO | 0600;
-	else if (kind == OPENED_SOCKET)
-		info->st_mode = S_IFSOCK | 0777;
-	else {
-		info->st_mode = S_IFCHR | 0666;
-		info->st_rdev = 0x103; /* /dev/null */
-	}
-}
-
 static int64_t stat_(struct vessel *vessel, const struct system_call *call, int64_t base, uint64_t path,
 		     uint64_t to, uint64_t at)
 {
 	struct found found;
-	struct stat info;
-	int kind = find_at(vessel, call, base, path, at, &found), rc = 0;
+	int kind = lookup_at(vessel, call, base, path, at, &found);
 
 	if (kind < 0)
 		return kind;
-	if (found.fd < 0)
-		made_up(kind, &info);
-	else if (fstat(found.fd, &info) < 0)
-		rc = -errno;
-	if (found.fd >= 0)
-		close(found.fd);
-	return rc < 0 ? rc : user_store(vessel->pager, to, &info, sizeof(info));
+	lookup_release(&found);
+	return user_store(vessel->pager, to, &found.info, sizeof(found.info));
 }
 
 static int64_t statx_(struct vessel *vessel, const struct system_call *call)
 {
 	struct found found;
-	struct stat info;
 	union { /* struct statx; its first fields where it is made up */
 		uint8_t bytes[256];
 		struct statx named;
 	} out = {{0}};
-	int kind = find_at(vessel, call, (int)call->args[0], call->args[1], call->args[2], &found), rc = 0;
+	int kind = lookup_at(vessel, call, (int)call->args[0], call->args[1], call->args[2], &found), rc = 0;
 
 	if (kind < 0)
 		return kind;
 	if (found.fd < 0) {
-		made_up(kind, &info);
 		out.named.stx_mask = STATX_TYPE | STATX_MODE | STATX_NLINK;
-		out.named.stx_mode = (uint16_t)info.st_mode;
+		out.named.stx_mode = (uint16_t)found.info.st_mode;
 		out.named.stx_nlink = 1;
 		out.named.stx_blksize = 4096;
 	} else {
 		if (syscall(SYS_statx, found.fd, "", AT_EMPTY_PATH | (call->args[2] & AT_STATX_SYNC_TYPE),
 			    call->args[3], &out) < 0)
 			rc = -errno;
-		close(found.fd);
+		lookup_release(&found);
 	}
 	return rc < 0 ? rc : user_store(vessel->pager, call->args[4], &out, sizeof(out));
 }
@@ -343,7 +150,7 @@ static int64_t access_(struct vessel *vessel, const struct system_call *call, in
 
 	if (mode & ~7ul)
 		return -EINVAL;
-	kind = find_at(vessel, call, base, path, at, &found);
+	kind = lookup_at(vessel, call, base, path, at, &found);
 	if (kind < 0)
 		return kind;
 	int rc = 0;
@@ -351,8 +158,7 @@ static int64_t access_(struct vessel *vessel, const struct system_call *call, in
 		if (syscall(SYS_faccessat2, found.fd, "", (int)mode & ~W_OK, AT_EMPTY_PATH | (at & AT_EACCESS)) < 0)
 			rc = -errno;
 	}
-	if (found.fd >= 0)
-		close(found.fd);
+	lookup_release(&found);
 	return rc < 0 ? rc : mode & W_OK ? -EROFS : 0;
 }
 
@@ -368,7 +174,7 @@ static int64_t readlink_(struct vessel *vessel, const struct system_call *call, 
 	int rc = user_load_string(vessel->pager, path, text, sizeof(text));
 	if (rc < 0)
 		return rc;
-	const char *own = own_part(vessel, text);
+	const char *own = lookup_own_part(vessel, text);
 	if (own && !strcmp(own, "exe") && vessel->policy.read_files) {
 		len = (ssize_t)strlen(vessel->record.executable);
 		memcpy(text, vessel->record.executable, (size_t)len);
@@ -376,14 +182,13 @@ static int64_t readlink_(struct vessel *vessel, const struct system_call *call, 
 		len = (ssize_t)strlen(vessel->desk.cwd);
 		memcpy(text, vessel->desk.cwd, (size_t)len);
 	} else {
-		rc = find_at(vessel, call, base, path, AT_SYMLINK_NOFOLLOW | (rc ? 0 : AT_EMPTY_PATH), &found);
+		rc = lookup_at(vessel, call, base, path, AT_SYMLINK_NOFOLLOW | (rc ? 0 : AT_EMPTY_PATH), &found);
 		if (rc < 0)
 			return rc;
 		len = found.fd >= 0 ? readlinkat(found.fd, "", text, sizeof(text)) : -1;
 		if (len < 0)
 			len = found.fd >= 0 && !found.own ? -errno : -EINVAL;
-		if (found.fd >= 0)
-			close(found.fd);
+		lookup_release(&found);
 	}
 	if (len < 0)
 		return len;
@@ -397,12 +202,12 @@ static int64_t statfs_(struct vessel *vessel, const struct system_call *call)
 {
 	struct found found;
 	struct statfs info;
-	int rc = find_at(vessel, call, AT_FDCWD, call->args[0], 0, &found);
+	int rc = lookup_at(vessel, call, AT_FDCWD, call->args[0], 0, &found);
 
 	if (rc < 0)
 		return rc;
 	rc = fstatfs(found.fd, &info) < 0 ? -errno : 0;
-	close(found.fd);
+	lookup_release(&found);
 	return rc < 0 ? rc : user_store(vessel->pager, call->args[1], &info, sizeof(info));
 }
 
@@ -411,7 +216,7 @@ static int64_t chdir_(struct vessel *vessel, const struct system_call *call)
 	struct found found;
 	struct desk *desk = &vessel->desk;
 	char link[64], path[PATH_BYTES];
-	int rc = find(vessel, call, AT_FDCWD, call->args[0], O_DIRECTORY, 0, &found);
+	int rc = lookup(vessel, call, AT_FDCWD, call->args[0], O_DIRECTORY, 0, &found);
 
 	if (rc < 0)
 		return rc;

@@ -34,8 +34,9 @@ int arch_get_pc(pid_t pid, uint64_t *pc);
 
 /* At a system call's entry: it is not made, its caller sees `result`. */
 void arch_skip_call(struct registers *regs, int64_t result);
-/* ... it is not made; the task stands before the instruction again. */
-void arch_stand_before(struct registers *regs);
+/* ... it is not made; the task stands before the instruction again.  `stepped`: it was come to by a
+ * single step. */
+void arch_stand_before(struct registers *regs, bool stepped);
 /* Behind a call that was made with other arguments: the program's own, the result stays. */
 void arch_restore_arguments(struct registers *regs, const struct registers *own);
 /* Whether a stop inside a system call is at its entry, from which it can still be skipped. */

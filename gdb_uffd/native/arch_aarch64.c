@@ -74,8 +74,9 @@ void arch_skip_call(struct registers *regs, int64_t result)
 	RESULT(regs) = (uint64_t)result;
 }
 
-void arch_stand_before(struct registers *regs)
+void arch_stand_before(struct registers *regs, bool stepped)
 {
+	(void)stepped;
 	NUMBER(regs) = -1; /* x0 and x8 are still what the caller set */
 	PC(regs) -= 4;
 }

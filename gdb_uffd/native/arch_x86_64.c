@@ -48,8 +48,10 @@ void arch_skip_call(struct registers *regs, int64_t result)
 	RESULT(regs) = (unsigned long)result;
 }
 
-void arch_stand_before(struct registers *regs)
+void arch_stand_before(struct registers *regs, bool stepped)
 {
+	if (stepped)
+		regs->user.r11 &= ~TRAP_FLAG; /* the instruction has left the flags there */
 	RESULT(regs) = NUMBER(regs);
 	NUMBER(regs) = (unsigned long)-1;
 	PC(regs) -= 2; /* syscall is 0f 05; vsyscall entries never come here */

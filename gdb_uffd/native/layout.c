@@ -22,20 +22,10 @@
 #define MADV_GUARD_REMOVE 103
 #endif
 
-#ifndef MAP_HUGE_MASK
-#define MAP_HUGE_MASK 0x3f
-#define MAP_HUGE_SHIFT 26
-#endif
-
 #define PLACED (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
-static uint64_t ceil_page(uint64_t address)
-{
-	return (address + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
-}
-
 /* Before the first change of a transaction: how it was, for the way back. */
-static int remember_layout(struct pager *pager)
+int layout_remember(struct pager *pager)
 {
 	if (pager->layout_changed)
 		return 0;
@@ -45,9 +35,9 @@ static int remember_layout(struct pager *pager)
 }
 
 /* Pages about to go: those that differ from the snapshot need their before-image now. */
-static int save_range(struct pager *pager, uint64_t start, uint64_t end)
+int layout_save_range(struct pager *pager, uint64_t start, uint64_t end)
 {
-	int rc = remember_layout(pager);
+	int rc = layout_remember(pager);
 
 	if (rc == 0)
 		rc = engine_before_layout(pager, true);
@@ -90,7 +80,7 @@ static int set_result(struct vessel *vessel, struct registers *regs, int64_t res
 }
 
 /* [start, end) is fresh memory of the program: tracked from its first touch. */
-static int add_zero(struct pager *pager, uint64_t start, uint64_t end, int prot, uint32_t flags)
+int layout_add_zero(struct pager *pager, uint64_t start, uint64_t end, int prot, uint32_t flags)
 {
 	struct region region = {
 		.start = start, .end = end, .prot = prot, .kind = REGION_ZERO, .flags = REGION_BORN | flags};
@@ -112,7 +102,7 @@ static int drop(struct pager *pager, uint64_t start, uint64_t end)
 static int do_brk(struct vessel *vessel, struct registers *regs)
 {
 	struct pager *pager = vessel->pager;
-	uint64_t wanted = ARGUMENT(regs, 0), from = ceil_page(vessel->brk_now), to = ceil_page(wanted);
+	uint64_t wanted = ARGUMENT(regs, 0), from = layout_ceil(vessel->brk_now), to = layout_ceil(wanted);
 	int64_t result;
 	int rc;
 
@@ -122,8 +112,12 @@ static int do_brk(struct vessel *vessel, struct registers *regs)
 		vessel->brk_now = wanted;
 		return policy_skip(vessel, regs, (int64_t)wanted);
 	}
+	if (vessel->policy.level == LEVEL_NONE) {
+		policy_refuse(vessel, regs, ENOMEM);
+		return policy_skip(vessel, regs, (int64_t)vessel->brk_now);
+	}
 	bool grow = to > from;
-	rc = grow ? remember_layout(pager) : save_range(pager, to, from);
+	rc = grow ? layout_remember(pager) : layout_save_range(pager, to, from);
 	if (rc < 0)
 		return rc;
 	struct registers own = *regs;
@@ -140,7 +134,7 @@ static int do_brk(struct vessel *vessel, struct registers *regs)
 	if (rc < 0)
 		return rc;
 	if (grow ? result == (int64_t)from : result == 0) {
-		rc = grow ? add_zero(pager, from, to, PROT_READ | PROT_WRITE, 0) : drop(pager, to, from);
+		rc = grow ? layout_add_zero(pager, from, to, PROT_READ | PROT_WRITE, 0) : drop(pager, to, from);
 		vessel->brk_now = wanted;
 	}
 	/* The program's own argument registers come back; only the result is new. */
@@ -148,146 +142,11 @@ static int do_brk(struct vessel *vessel, struct registers *regs)
 	return rc < 0 ? rc : set_result(vessel, &own, (int64_t)vessel->brk_now);
 }
 
-/* The file behind a descriptor of the program's, opened anew for reading: a regular one.  -ENODEV: it
- * is something else.  Otherwise what mmap(2) is to say. */
-static int open_mapped(struct vessel *vessel, const struct registers *regs)
-{
-	char path[64];
-	struct stat info;
-	struct opened *file = desk_find(&vessel->desk, (int)ARGUMENT(regs, 4));
-	bool shared = (ARGUMENT(regs, 3) & MAP_TYPE) != MAP_PRIVATE;
-
-	if (vessel->policy.level == LEVEL_ALL)
-		snprintf(path, sizeof(path), "/proc/%d/fd/%d", vessel->pid, (int)ARGUMENT(regs, 4));
-	else if (!file || file->kind == OPENED_PATH)
-		return -EBADF;
-	else if (file->kind != OPENED_FILE || (shared && (ARGUMENT(regs, 2) & PROT_WRITE)))
-		return -EACCES;
-	else
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
-	if (stat(path, &info) < 0)
-		return -EBADF;
-	if (!S_ISREG(info.st_mode))
-		return -ENODEV;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	return fd < 0 ? -EACCES : fd;
-}
-
-/* A file's pages are fed from our own private mapping of it, so that they are tracked, and the
- * file cannot be changed through a shared mapping.  `map` out: that mapping, of `*bytes` bytes. */
-static int map_ourselves(struct pager *pager, int fd, uint64_t offset, uint64_t len, void **map, uint64_t *bytes)
-{
-	struct stat info;
-
-	*map = NULL;
-	*bytes = 0;
-	if (offset % PAGE_BYTES || fstat(fd, &info) < 0)
-		return -EINVAL;
-	if (offset >= (uint64_t)info.st_size)
-		return 0;
-	*bytes = (uint64_t)info.st_size - offset < len ? (uint64_t)info.st_size - offset : len;
-	*map = mmap(NULL, *bytes, PROT_READ, MAP_PRIVATE, fd, (off_t)offset);
-	return *map == MAP_FAILED ? -errno : pager_keep_map(pager, *map, *bytes);
-}
-
-/* [start, start + len) was mapped as anonymous memory and stands for the file. */
-static int stand_in(struct pager *pager, uint64_t start, uint64_t len, int prot, const void *map, uint64_t bytes)
-{
-	uint64_t covered = ceil_page(bytes);
-	struct region region = {.start = start, .end = start + covered, .prot = prot, .kind = REGION_BYTES,
-				.bytes = map, .bytes_len = bytes, .flags = REGION_BORN | REGION_FILE};
-
-	pages_forget_range(&pager->pages, start, start + len);
-	int rc = uffd_register(pager->uffd, start, len, engine_protects(&pager->engine));
-	if (rc == 0 && covered)
-		rc = regions_set(&pager->regions, &region);
-	if (rc < 0 || covered == len)
-		return rc;
-	/* Behind the file's end a touch gives SIGBUS (mmap(2)). */
-	struct region behind = {.start = start + covered, .end = start + len, .prot = prot,
-				.kind = REGION_UNAVAILABLE, .flags = REGION_BORN | REGION_FILE};
-	return regions_set(&pager->regions, &behind);
-}
-
-/* What the program mapped natively (a device, with `syscalls all`): not tracked. */
-static int leave_native(struct pager *pager, uint64_t start, uint64_t len, int prot)
-{
-	struct region native = {.start = start, .end = start + len, .prot = prot, .kind = REGION_NATIVE,
-				.flags = REGION_BORN};
-
-	pages_forget_range(&pager->pages, start, start + len);
-	return regions_set(&pager->regions, &native);
-}
-
-/* Makes the call with the flags and descriptor given; the program's own registers come back. */
-static int make_mapping(struct vessel *vessel, struct registers *regs, bool anonymous, int64_t *result)
-{
-	const struct registers asked = *regs;
-
-	/* Populated pages would be there without our having fed them; huge ones could not be fed. */
-	ARGUMENT(regs, 3) &= ~(unsigned long)(MAP_POPULATE | MAP_LOCKED | MAP_GROWSDOWN | MAP_HUGETLB |
-				      MAP_HUGE_MASK << MAP_HUGE_SHIFT);
-	if (anonymous) {
-		/* Nobody shares it: fork is refused.  And pages of shared memory cannot be protected before
-		 * Linux 5.19. */
-		ARGUMENT(regs, 3) = (ARGUMENT(regs, 3) & ~(unsigned long)MAP_TYPE) | MAP_PRIVATE |
-				    MAP_ANONYMOUS | MAP_NORESERVE;
-		ARGUMENT(regs, 4) = (unsigned long)-1;
-		ARGUMENT(regs, 5) = 0;
-	}
-	int rc = layout_finish_call(vessel, regs, result);
-	if (rc < 0)
-		return rc;
-	arch_restore_arguments(regs, &asked);
-	return vessel_set_registers(vessel, regs);
-}
-
-static int do_mmap(struct vessel *vessel, struct registers *regs)
-{
-	struct pager *pager = vessel->pager;
-	uint64_t len = ceil_page(ARGUMENT(regs, 1)), bytes = 0;
-	int prot = (int)ARGUMENT(regs, 2) & 7, fd = -1, rc;
-	bool native = false, file = !(ARGUMENT(regs, 3) & MAP_ANONYMOUS);
-	void *map = NULL;
-	int64_t result = -ENOMEM;
-
-	if (file) {
-		fd = open_mapped(vessel, regs);
-		native = fd == -ENODEV && vessel->policy.level == LEVEL_ALL;
-		if (fd == -EBADF)
-			return policy_refuse(vessel, regs, EBADF);
-		if (fd < 0 && !native)
-			return policy_skip(vessel, regs, fd);
-	}
-	rc = remember_layout(pager);
-	if (rc == 0 && (ARGUMENT(regs, 3) & MAP_FIXED))
-		rc = save_range(pager, ARGUMENT(regs, 0), ARGUMENT(regs, 0) + len);
-	if (rc == 0 && fd >= 0) {
-		rc = map_ourselves(pager, fd, ARGUMENT(regs, 5), len, &map, &bytes);
-		if (rc < 0) {
-			close(fd);
-			return policy_skip(vessel, regs, rc);
-		}
-	}
-	if (fd >= 0)
-		close(fd);
-	if (rc == 0)
-		rc = make_mapping(vessel, regs, !native, &result);
-	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)
-		return rc;
-	if (native)
-		return leave_native(pager, (uint64_t)result, len, prot);
-	if (file)
-		return stand_in(pager, (uint64_t)result, len, prot, map, bytes);
-	uint32_t shared = (ARGUMENT(regs, 3) & MAP_TYPE) == MAP_PRIVATE ? 0 : REGION_SHARED;
-	return add_zero(pager, (uint64_t)result, (uint64_t)result + len, prot, shared);
-}
-
 static int do_munmap(struct vessel *vessel, struct registers *regs)
 {
-	uint64_t start = ARGUMENT(regs, 0), end = start + ceil_page(ARGUMENT(regs, 1));
+	uint64_t start = ARGUMENT(regs, 0), end = start + layout_ceil(ARGUMENT(regs, 1));
 	int64_t result;
-	int rc = save_range(vessel->pager, start, end);
+	int rc = layout_save_range(vessel->pager, start, end);
 
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
@@ -296,7 +155,7 @@ static int do_munmap(struct vessel *vessel, struct registers *regs)
 
 static int do_mprotect(struct vessel *vessel, struct registers *regs)
 {
-	uint64_t start = ARGUMENT(regs, 0), end = start + ceil_page(ARGUMENT(regs, 1));
+	uint64_t start = ARGUMENT(regs, 0), end = start + layout_ceil(ARGUMENT(regs, 1));
 	int prot = (int)ARGUMENT(regs, 2) & 7;
 	struct pager *pager = vessel->pager;
 	const struct region *region = regions_find(&pager->regions, start);
@@ -306,7 +165,7 @@ static int do_mprotect(struct vessel *vessel, struct registers *regs)
 	for (; region && region->start < end; region = regions_find(&pager->regions, region->end))
 		if (region->kind == REGION_UNAVAILABLE)
 			return policy_skip(vessel, regs, -EACCES);
-	int rc = remember_layout(pager);
+	int rc = layout_remember(pager);
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
 	return rc < 0 || result < 0 ? rc : regions_protect(&pager->regions, start, end, prot);
@@ -317,7 +176,7 @@ static int do_mprotect(struct vessel *vessel, struct registers *regs)
 static int do_mremap(struct vessel *vessel, struct registers *regs)
 {
 	struct pager *pager = vessel->pager;
-	uint64_t from = ARGUMENT(regs, 0), old_len = ceil_page(ARGUMENT(regs, 1)), len = ceil_page(ARGUMENT(regs, 2));
+	uint64_t from = ARGUMENT(regs, 0), old_len = layout_ceil(ARGUMENT(regs, 1)), len = layout_ceil(ARGUMENT(regs, 2));
 	const struct region *region = regions_find(&pager->regions, from);
 	struct access who = {.pc = PC(regs), .sp = SP(regs)};
 	int64_t result;
@@ -333,9 +192,9 @@ static int do_mremap(struct vessel *vessel, struct registers *regs)
 	for (; region && region->start < from + old_len; region = regions_find(&pager->regions, region->end))
 		if (region->kind == REGION_UNAVAILABLE || region->prot != prot)
 			return policy_refuse(vessel, regs, EFAULT);
-	int rc = save_range(pager, from, from + old_len);
+	int rc = layout_save_range(pager, from, from + old_len);
 	if (rc == 0 && (ARGUMENT(regs, 3) & MREMAP_FIXED))
-		rc = save_range(pager, ARGUMENT(regs, 4), ARGUMENT(regs, 4) + len);
+		rc = layout_save_range(pager, ARGUMENT(regs, 4), ARGUMENT(regs, 4) + len);
 	if (rc == 0)
 		rc = pager_populate_range(pager, from, from + (old_len < len ? old_len : len));
 	if (rc == 0)
@@ -346,7 +205,7 @@ static int do_mremap(struct vessel *vessel, struct registers *regs)
 	int writer = pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
 	rc = drop(pager, from, from + old_len);
 	if (rc == 0)
-		rc = add_zero(pager, to, to + len, prot, shared);
+		rc = layout_add_zero(pager, to, to + len, prot, shared);
 	/* What moved is present at its new place, and differs from what was there before. */
 	for (uint64_t done = 0; rc == 0 && done < kept; done += PAGE_BYTES) {
 		struct page_slot *slot = pages_get(&pager->pages, to + done);
@@ -364,7 +223,7 @@ static int do_mremap(struct vessel *vessel, struct registers *regs)
 static int do_madvise(struct vessel *vessel, struct registers *regs)
 {
 	struct pager *pager = vessel->pager;
-	uint64_t start = ARGUMENT(regs, 0), end = start + ceil_page(ARGUMENT(regs, 1));
+	uint64_t start = ARGUMENT(regs, 0), end = start + layout_ceil(ARGUMENT(regs, 1));
 	int64_t result;
 
 	switch (ARGUMENT(regs, 2)) {
@@ -396,7 +255,7 @@ static int do_madvise(struct vessel *vessel, struct registers *regs)
 			return policy_refuse(vessel, regs, EINVAL);
 		at = region->end;
 	}
-	int rc = save_range(pager, start, end);
+	int rc = layout_save_range(pager, start, end);
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
 	if (rc == 0 && ARGUMENT(regs, 2) != asked) {
@@ -436,7 +295,7 @@ int layout_system_call(struct vessel *vessel, struct registers *regs)
 	case SYS_brk:
 		return do_brk(vessel, regs);
 	case SYS_mmap:
-		return do_mmap(vessel, regs);
+		return layout_mmap(vessel, regs);
 	case SYS_munmap:
 		return do_munmap(vessel, regs);
 	case SYS_mremap:

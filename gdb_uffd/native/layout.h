@@ -12,4 +12,18 @@ int layout_system_call(struct vessel *vessel, struct registers *regs);
  * registers behind it, and its result. */
 int layout_finish_call(struct vessel *vessel, struct registers *regs, int64_t *result);
 
+/* map_file.c: mmap(2), with a file or without. */
+int layout_mmap(struct vessel *vessel, struct registers *regs);
+
+/* Before a change: how it was, for the way back; pages about to go give their before-image. */
+int layout_remember(struct pager *pager);
+int layout_save_range(struct pager *pager, uint64_t start, uint64_t end);
+/* [start, end) is fresh memory of the program: tracked from its first touch.  `flags`: REGION_*. */
+int layout_add_zero(struct pager *pager, uint64_t start, uint64_t end, int prot, uint32_t flags);
+
+static inline uint64_t layout_ceil(uint64_t address)
+{
+	return (address + 4095) & ~4095ul;
+}
+
 #endif

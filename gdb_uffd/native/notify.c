@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -55,10 +56,19 @@ int notify_serve(struct vessel *vessel)
 
 	if (rc < 0)
 		return rc;
+	const struct seccomp_data *data = &got.notif.data;
+	struct system_call call = {.nr = (uint32_t)data->nr, .pc = data->instruction_pointer};
 	pager_settle(vessel->pager);
-	struct system_call call = {.nr = (uint32_t)got.notif.data.nr, .pc = got.notif.data.instruction_pointer};
-	memcpy(call.args, got.notif.data.args, sizeof(call.args));
+	memcpy(call.args, data->args, sizeof(call.args));
 	rc = policy_decide(vessel, &call, &result);
+	if (rc == 2) {
+		/* The stop comes before the next instruction; what the program was answered is taken back. */
+		vessel->waiting = true;
+		vessel->wait_pc = call.pc;
+		vessel->wait_first = call.args[0];
+		kill(vessel->pid, SIGSTOP);
+		result = -EINTR;
+	}
 	/* Letting the kernel go on is safe here: nobody else runs who could change what was looked at. */
 	return rc < 0 ? rc : reply(vessel, &got, result, rc == 0);
 }

@@ -13,7 +13,6 @@
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
-#include <sys/user.h>
 #include <termios.h>
 
 #include "answer.h"
@@ -57,7 +56,7 @@ static void put_range(struct filter *filter, uint32_t first, uint32_t last, uint
 	put_return(filter, action);
 }
 
-static void put_futex(struct filter *filter, bool user_mode_only)
+static void put_futex(struct filter *filter, bool user_mode_only, bool notify)
 {
 	unsigned start = filter->used;
 
@@ -68,7 +67,7 @@ static void put_futex(struct filter *filter, bool user_mode_only)
 		put_range(filter, waking[i], waking[i], SECCOMP_RET_ALLOW);
 	for (unsigned i = 0; !user_mode_only && i < sizeof(moving) / sizeof(moving[0]); i++)
 		put_range(filter, moving[i], moving[i], SECCOMP_RET_ALLOW);
-	put_return(filter, SECCOMP_RET_TRACE);
+	put_return(filter, notify ? SECCOMP_RET_USER_NOTIF : SECCOMP_RET_TRACE);
 	if (start < filter->room)
 		filter->out[start].jf = (uint8_t)(filter->used - start - 1);
 }
@@ -97,8 +96,8 @@ int policy_filter(const struct vessel *vessel, struct sock_fprog *program, unsig
 	put(&filter, BPF_JMP | BPF_JGE | BPF_K, ARCH_X32_BIT, 0, 1);
 	put_return(&filter, SECCOMP_RET_TRACE | TABLE_X32);
 #endif
-	if (rules[SYS_futex].action == POLICY_TRACE)
-		put_futex(&filter, vessel->pager->user_mode_only);
+	if (rules[SYS_futex].action == POLICY_ANSWER)
+		put_futex(&filter, vessel->pager->user_mode_only, notify);
 	for (uint32_t nr = 0; nr < RULES; nr++) {
 		bool pass = passes(vessel, nr);
 		uint32_t first = nr;
@@ -156,7 +155,11 @@ int policy_decide(struct vessel *vessel, const struct system_call *asked, int64_
 		return 1;
 	case POLICY_ANSWER:
 		*result = answer_call(vessel, &call);
-		return 1;
+		if (*result == ANSWER_WAITS)
+			return 2;
+		if (*result != ANSWER_LET)
+			return 1;
+		break;
 	case POLICY_LET:
 		vessel->kernel_changed |= !only_asks(&call);
 		break;
@@ -190,9 +193,17 @@ int policy_refuse(struct vessel *vessel, struct registers *regs, int error)
 	return policy_skip(vessel, regs, policy_note_refusal(vessel, &call, error));
 }
 
+void policy_waits(struct vessel *vessel, struct run *run)
+{
+	run->end = RUN_WAITING;
+	run->signal = SIGTRAP;
+	run->call = vessel->wait_call;
+	run->address = vessel->wait_address;
+}
+
 int policy_stand_before(struct vessel *vessel, struct registers *regs, struct run *run)
 {
-	arch_stand_before(regs);
+	arch_stand_before(regs, vessel->mode != RESUME_CONTINUE);
 	run->pc = PC(regs);
 	int rc = vessel_set_registers(vessel, regs);
 	return rc < 0 ? rc : 1;
@@ -266,18 +277,6 @@ static int traced(struct vessel *vessel, struct registers *regs, struct run *run
 		run->end = RUN_EXITING;
 		run->status = (int)ARGUMENT(regs, 0) & 0xff;
 		return policy_stand_before(vessel, regs, run);
-	case SYS_futex:
-		return blocking_futex(vessel, regs, run);
-	case SYS_poll:
-	case SYS_ppoll:
-		return blocking_poll(vessel, regs, run);
-	case SYS_select:
-	case SYS_pselect6:
-		return blocking_select(vessel, regs, run);
-	case SYS_pause:
-	case SYS_rt_sigsuspend:
-	case SYS_rt_sigtimedwait:
-		return blocking_signal(vessel, regs, run);
 	case SYS_kill:
 	case SYS_tkill:
 	case SYS_tgkill:
@@ -297,21 +296,30 @@ static int traced(struct vessel *vessel, struct registers *regs, struct run *run
 	}
 }
 
+static int decide(struct vessel *vessel, struct registers *regs, int table, struct run *run)
+{
+	struct system_call call = call_of(regs, table);
+	const struct rule *rule = policy_rule(vessel, &call);
+	if (rule && rule->action == POLICY_TRACE) {
+		vessel_note_granted(vessel, call.nr);
+		user_prepare(vessel, &call);
+		return traced(vessel, regs, run);
+	}
+	int64_t result;
+	int rc = policy_decide(vessel, &call, &result);
+	if (rc != 2)
+		return rc == 1 ? policy_skip(vessel, regs, result) : rc;
+	policy_waits(vessel, run);
+	return policy_stand_before(vessel, regs, run);
+}
+
 int policy_traced(struct vessel *vessel, unsigned long data, struct run *run)
 {
 	struct registers regs;
 	int rc = vessel_get_registers(vessel, &regs);
 
-	if (rc < 0)
-		return rc;
-	struct system_call call = call_of(&regs, (int)data);
-	const struct rule *rule = policy_rule(vessel, &call);
-	if (rule && rule->action == POLICY_TRACE) {
-		vessel_note_granted(vessel, call.nr);
-		user_prepare(vessel, &call);
-		return traced(vessel, &regs, run);
-	}
-	int64_t result;
-	rc = policy_decide(vessel, &call, &result);
-	return rc == 1 ? policy_skip(vessel, &regs, result) : rc;
+	if (rc == 0)
+		rc = decide(vessel, &regs, (int)data, run);
+	vessel->in_call = rc == 1;
+	return rc;
 }

@@ -100,7 +100,7 @@ int policy_filter(const struct vessel *vessel, struct sock_fprog *program, unsig
 int policy_traced(struct vessel *vessel, unsigned long data, struct run *run);
 
 /* What a call comes to that no ptrace event is needed for.  1: `result` is what the program sees;
- * 0: the kernel carries it out. */
+ * 0: the kernel carries it out; 2: it would wait for ever, vessel->wait_call. */
 int policy_decide(struct vessel *vessel, const struct system_call *call, int64_t *result);
 
 /* Notes a refusal for the report; returns -error. */
@@ -110,13 +110,9 @@ int64_t policy_note_refusal(struct vessel *vessel, const struct system_call *cal
 int policy_skip(struct vessel *vessel, struct registers *regs, int64_t result);
 /* ... the program sees `error`; the report names the call. */
 int policy_refuse(struct vessel *vessel, struct registers *regs, int error);
+/* `run` tells of the call that would wait. */
+void policy_waits(struct vessel *vessel, struct run *run);
 /* Back before the instruction: whoever resumes here comes here again. */
 int policy_stand_before(struct vessel *vessel, struct registers *regs, struct run *run);
-
-/* blocking.c: calls that could wait for ever; as policy_traced. */
-int blocking_futex(struct vessel *vessel, struct registers *regs, struct run *run);
-int blocking_poll(struct vessel *vessel, struct registers *regs, struct run *run);
-int blocking_select(struct vessel *vessel, struct registers *regs, struct run *run);
-int blocking_signal(struct vessel *vessel, struct registers *regs, struct run *run);
 
 #endif

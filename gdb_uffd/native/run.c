@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 #include <elf.h>
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -10,10 +9,8 @@
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "notify.h"
 #include "user_memory.h"
 #include "vessel.h"
 
@@ -211,8 +208,10 @@ int vessel_step_over(struct vessel *vessel, uint64_t address)
 		rc = engine_about_to_run(vessel->pager);
 	if (rc < 0)
 		return fail(&vessel->error, -rc, "taking out a breakpoint");
-	if (ptrace(PTRACE_SINGLESTEP, vessel->pid, NULL, NULL) < 0 || vessel_wait_stop(vessel, &status) < 0)
-		return 0; /* it was killed: whoever resumes it will see */
+	for (int steps = vessel->in_call ? 2 : 1; steps; steps--)
+		if (ptrace(PTRACE_SINGLESTEP, vessel->pid, NULL, NULL) < 0 || vessel_wait_stop(vessel, &status) < 0)
+			return 0; /* it was killed: whoever resumes it will see */
+	vessel->in_call = false;
 	if (status >> 8 == SIGTRAP)
 		return pager_plant(vessel->pager, address, true);
 	/* A fault, or a request to stop: it comes again, and the breakpoint stays out. */
@@ -267,13 +266,35 @@ static int watched_write(struct vessel *vessel, struct run *run)
 	return 1;
 }
 
-/* What a stop means.  1: `run` is filled; 0: it runs again; negative: an error. */
-static int digest(struct vessel *vessel, int status, struct run *run)
+/* Back before the call that would wait for ever, now that the vessel has come out of it. */
+static int stopped_waiting(struct vessel *vessel, int status, struct run *run)
 {
+	struct registers regs;
+
+	if (WSTOPSIG(status) != SIGSTOP) { /* a step is complete as well */
+		if (WSTOPSIG(status) == SIGTRAP && watch_mend_mask(vessel) < 0)
+			return -ESRCH;
+		return let_go(vessel, 0);
+	}
+	vessel->waiting = vessel->stop_sent = vessel->stop_stale = false;
+	int rc = vessel_get_registers(vessel, &regs);
+	if (rc < 0)
+		return rc;
+	/* The kernel may have gone back to the instruction, and has put its answer somewhere. */
+	NUMBER(&regs) = (uint64_t)vessel->wait_call;
+	PC(&regs) = vessel->wait_pc;
+	ARGUMENT(&regs, 0) = vessel->wait_first;
+	policy_waits(vessel, run);
+	return policy_stand_before(vessel, &regs, run);
+}
+
+int vessel_digest(struct vessel *vessel, int status, struct run *run)
+{
+	bool in_call = vessel->in_call;
 	int rc;
 
 	pager_settle(vessel->pager);
-	vessel->at_exit = false;
+	vessel->at_exit = vessel->in_call = false;
 	if (!WIFSTOPPED(status)) {
 		run->end = RUN_GONE;
 		run->status = status;
@@ -314,12 +335,16 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 		rc = watch_system_call(vessel, run);
 		return rc ? rc : let_go(vessel, 0);
 	}
+	if (vessel->waiting)
+		return stopped_waiting(vessel, status, run);
 	run->end = RUN_STOPPED;
 	run->signal = WSTOPSIG(status) & 0x7f;
 	if (faulted(vessel, run))
 		return 1;
 	if (run->signal == SIGTRAP && watch_mend_mask(vessel) < 0)
 		return -ESRCH;
+	if (run->signal == SIGTRAP && in_call && vessel->mode != RESUME_CONTINUE)
+		return let_go(vessel, 0);
 	if (run->signal == SIGSTOP && vessel->pager->watch.hit_page)
 		return watched_write(vessel, run);
 	if (run->signal == SIGSTOP && vessel->pager->over_limit) {
@@ -344,133 +369,4 @@ static int digest(struct vessel *vessel, int status, struct run *run)
 		return rc ? rc : let_go(vessel, 0);
 	}
 	return 1;
-}
-
-static void woken(int signal)
-{
-	(void)signal;
-}
-
-/* SIGCHLD is blocked but inside ppoll, so no stop can be missed between the look and the sleep. */
-static int listen_for_stops(sigset_t *inside, sigset_t *before, struct sigaction *old)
-{
-	struct sigaction action = {.sa_handler = woken};
-	sigset_t chld;
-
-	sigemptyset(&chld);
-	sigaddset(&chld, SIGCHLD);
-	if (sigprocmask(SIG_BLOCK, &chld, before) < 0)
-		return -errno;
-	*inside = *before;
-	sigdelset(inside, SIGCHLD);
-	return sigaction(SIGCHLD, &action, old) < 0 ? -errno : 0;
-}
-
-#define OUTPUT_NOW (64u << 10)    /* bytes that are shown at once */
-#define OUTPUT_WAIT_NS 20000000ul /* ... and how long fewer may wait for more */
-
-static uint64_t clock_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-/* Until when to sleep: output that waits, the deadline.  `limit` out; NULL: for ever.  True when
- * there is output to be shown now. */
-static bool time_limit(struct vessel *vessel, struct timespec *limit, struct timespec **used)
-{
-	uint64_t until = UINT64_MAX;
-
-	*used = NULL;
-	if (!vessel->out_len && !vessel->deadline_ns)
-		return false;
-	uint64_t now = clock_ns();
-	if (vessel->out_len) {
-		if (!vessel->out_since_ns)
-			vessel->out_since_ns = now;
-		until = vessel->out_since_ns + OUTPUT_WAIT_NS;
-		if (vessel->out_len >= OUTPUT_NOW || until <= now)
-			return true;
-	}
-	if (vessel->deadline_ns && !vessel->timed_out) {
-		if (vessel->deadline_ns <= now) {
-			vessel->timed_out = true;
-			vessel_interrupt(vessel);
-		} else if (vessel->deadline_ns < until) {
-			until = vessel->deadline_ns;
-		}
-	}
-	if (until == UINT64_MAX)
-		return false;
-	*limit = (struct timespec){(time_t)((until - now) / 1000000000u), (long)((until - now) % 1000000000u)};
-	*used = limit;
-	return false;
-}
-
-static int wait_inside(struct vessel *vessel, int control_fd, struct run *run, const sigset_t *inside)
-{
-	struct pollfd fds[3] = {
-		{control_fd, POLLIN, 0}, {vessel->output_fd, POLLIN, 0}, {vessel->listener, POLLIN, 0}};
-	struct timespec limit, *used;
-	int status;
-
-	for (;;) {
-		pid_t got = waitpid(vessel->pid, &status, __WALL | WNOHANG);
-		if (got < 0)
-			return fail(&vessel->error, errno, "waiting for the vessel");
-		if (got > 0) {
-			int rc = digest(vessel, status, run);
-			if (rc)
-				return rc < 0 ? rc : 0;
-			continue;
-		}
-	sleep:
-		if (time_limit(vessel, &limit, &used)) {
-			run->end = RUN_OUTPUT;
-			return 0;
-		}
-		int ready = ppoll(fds, 3, used, inside);
-		if (ready < 0) {
-			if (errno == EINTR)
-				continue;
-			return fail(&vessel->error, errno, "ppoll");
-		}
-		if (fds[0].revents) {
-			run->end = RUN_CONTROL;
-			return 0;
-		}
-		if (fds[1].revents & POLLIN) {
-			run->end = RUN_OUTPUT;
-			return 0;
-		}
-		if (fds[1].revents) /* the write ends are closed: nothing more to come */
-			fds[1].fd = -1;
-		if (fds[2].revents & POLLIN) {
-			/* The vessel was asleep until now: there is no stop to look for. */
-			notify_serve(vessel);
-			goto sleep;
-		}
-		if (fds[2].revents)
-			fds[2].fd = -1;
-	}
-}
-
-int vessel_wait(struct vessel *vessel, int control_fd, struct run *run)
-{
-	struct sigaction old;
-	sigset_t inside, before;
-
-	*run = (struct run){0};
-	int rc = listen_for_stops(&inside, &before, &old);
-	if (rc < 0)
-		return fail(&vessel->error, -rc, "SIGCHLD");
-	rc = wait_inside(vessel, control_fd, run, &inside);
-	sigaction(SIGCHLD, &old, NULL);
-	sigprocmask(SIG_SETMASK, &before, NULL);
-	if (rc == 0 && (run->end == RUN_CONTROL || run->end == RUN_OUTPUT))
-		return 0;
-	vessel_leave_cpu(vessel);
-	return rc;
 }

@@ -15,6 +15,7 @@
 
 #define VECTOR_MAX 1024    /* UIO_MAXIOV */
 #define PREPARED_MAX (64ul << 20) /* bytes of one buffer that are made present; the kernel's call is cut short behind */
+#define STRING_STEP 256 /* names are short */
 #define FRAME_BYTES 32768ul /* a signal frame with the largest extended state (AMX: 11 KiB), and the red zone */
 
 static uint64_t page_of(uint64_t address)
@@ -68,7 +69,7 @@ int user_load(struct pager *pager, uint64_t address, void *to, size_t len)
 int user_load_string(struct pager *pager, uint64_t address, char *to, size_t room)
 {
 	for (size_t at = 0; at < room;) {
-		size_t part = in_page(address + at, room - at);
+		size_t part = in_page(address + at, room - at < STRING_STEP ? room - at : STRING_STEP);
 		if (user_load(pager, address + at, to + at, part) < 0)
 			return -EFAULT;
 		char *end = memchr(to + at, 0, part);

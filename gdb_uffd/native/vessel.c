@@ -351,7 +351,7 @@ int vessel_create(struct vessel *vessel, struct pager *pager)
 	vessel->how = pager->engine.offer.way < 0 ? UFFD_DEVICE : pager->engine.offer.way;
 	vessel->other_way = false;
 	vessel->alternate_size = 0;
-	vessel->timed_out = false;
+	vessel->timed_out = vessel->waiting = vessel->in_call = false;
 	pager->over_limit = false;
 	pager->user_mode_only = vessel->how == UFFD_USER_MODE;
 	vessel->stop_sent = vessel->stop_stale = vessel->kernel_changed = false;

@@ -102,6 +102,10 @@ struct vessel {
 	size_t out_len, out_room;
 	uint64_t out_since_ns; /* CLOCK_MONOTONIC; 0: nothing waits */
 	uint64_t deadline_ns;  /* CLOCK_MONOTONIC; 0: none */
+	int64_t wait_call;     /* the call that would wait for ever, and its futex */
+	uint64_t wait_address;
+	uint64_t wait_pc, wait_first; /* behind its instruction; its first argument */
+	bool waiting; /* ... was notified: a SIGSTOP is on its way */
 	uint64_t alternate_stack, alternate_size; /* sigaltstack(2) */
 
 	/* Stands in for a file of /proc/self: a descriptor, or -1. */
@@ -118,6 +122,7 @@ struct vessel {
 	bool stop_stale;       /* ... but asked for in an earlier run, which ended otherwise */
 	struct debug_slot slots[DEBUG_SLOTS]; /* watchpoints in use: a range step looks for hits */
 	size_t slot_count;
+	bool in_call;          /* stands before a system call, to the kernel inside it: a step ends at once */
 	bool at_exit;          /* stands after a system call that the policy made for it */
 };
 
@@ -172,6 +177,8 @@ void vessel_share_cpu(struct vessel *vessel);
 void vessel_leave_cpu(struct vessel *vessel);
 int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count);
 int vessel_wait_stop(struct vessel *vessel, int *status);
+/* What a stop means.  1: `run` is filled; 0: it runs again; negative: an error. */
+int vessel_digest(struct vessel *vessel, int status, struct run *run);
 const struct desk *vessel_saved_desk(const struct vessel *vessel); /* NULL: no transaction is open */
 void vessel_note_granted(struct vessel *vessel, uint64_t nr);
 void vessel_note_opened(struct vessel *vessel, const struct system_call *call, uint64_t path);

@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 from gdb_uffd.model import PAGE_SIZE, SnapshotInfo, UffdError
 from gdb_uffd.recorder import maps, threads
 from gdb_uffd.recorder.capture import Changes, Chunk, Pool, Target
+from gdb_uffd.recorder.process import Process
 from gdb_uffd.recorder.ranges import Range, intersect, normal, subtract
 from gdb_uffd.recorder.sink import Begin, Commit, Pages, Sink, Whole
 from gdb_uffd.recorder.wire import PROTOCOL, Message, WireError, receive, send
@@ -32,6 +33,7 @@ class Service:
         self._pool = Pool()
         self._sink: Optional[Sink] = None
         self._target: Optional[Target] = None
+        self._process: Optional[Process] = None
         self._auxv = b""
         self._areas: List[Range] = []  # what the trace has recorded pages of
         self._fds: List[int] = []
@@ -104,6 +106,7 @@ class Service:
                 int(data["pid"]), named["mem"], named["pagemap"], named["maps"],
                 named.get("uffd", -1),
             )  # fmt: skip
+            self._process = Process(int(data["pid"]))
             target.layout()  # examines the files, which takes a while the first time
         writer = Writer.create(data["path"], self_contained=bool(data["self_contained"]))
         self._auxv, self._target = message.payload, target
@@ -130,6 +133,7 @@ class Service:
     def _capture(self, target: Target, sink: Sink) -> None:
         """From the moment the process stands still until gdb says that it runs again."""
         target.scan()
+        seen = self._process.look() if self._process is not None else None
         traps: Dict[int, bytes] = {}
         taken: List[Tuple[Chunk, Set[int]]] = []
         begun = False
@@ -157,7 +161,8 @@ class Service:
             data = message.payload[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
             if page in traps and len(data) == PAGE_SIZE:
                 traps[page] = data
-        sink.put(Commit(_info(message.data["info"]), traps))
+        told = self._process.told(seen) if self._process is not None and seen else None
+        sink.put(Commit(_info(message.data["info"]), traps, told))
 
     @staticmethod
     def _write(sink: Sink, taken: List[Tuple[Chunk, Set[int]]]) -> None:

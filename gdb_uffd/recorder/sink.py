@@ -11,6 +11,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Set, Union
 from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, ThreadState, UffdError
 from gdb_uffd.recorder.capture import Chunk, Pool
 from gdb_uffd.recorder.ranges import Range
+from gdb_uffd.trace.facts import ProcessFacts
 from gdb_uffd.trace.files import FileRef
 from gdb_uffd.trace.store_pending import Pending
 from gdb_uffd.trace.store_write import Writer
@@ -42,10 +43,11 @@ class Pages:
 
 @dataclass
 class Commit:
-    """The snapshot is whole.  `code`: address of a page -> its bytes."""
+    """The snapshot is whole.  `code`: address of a page -> its bytes; `process`: what it was."""
 
     info: SnapshotInfo
     code: Dict[int, bytes]
+    process: Optional[ProcessFacts] = None
 
 
 @dataclass
@@ -123,6 +125,7 @@ class Sink:
         else:
             for page, data in item.code.items():
                 self._pending.put(page, data)
+            self._pending.process = item.process
             self._pending.commit(item.info)
             info, self._pending = self._pending.info, None
             self._told(info)

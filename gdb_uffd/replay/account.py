@@ -197,6 +197,20 @@ class Accounts:
         count = lib.changes_differ(self._changes, again, lib.WRITER_PROGRAM, page)
         return count, page[0]
 
+    def figures(self) -> Dict[str, object]:
+        """What `uffd info` tells of the process; see replay/interface.py."""
+        pager, engine = self.machine.pager, self.machine.engine
+        return {
+            "vessel_pid": int(self.machine.vessel.pid) if self.machine.running else None,
+            "fed_pages": int(pager.fed),
+            "mapped_pages": self.total_pages,
+            "faults": int(pager.faults),
+            "fault_us": pager.fault_ns / 1000,
+            "engine": engine.choice.name or None,
+            "engine_why": engine.choice.why,
+            "engine_setting": engine.setting,
+        }
+
     def forget(self) -> None:
         """Free the images of the last report."""
         self.detail.forget()

@@ -344,10 +344,7 @@ class Diversion:
         self.commit_pending()
         return self.accounts.image(page_floor(address), which_all)
 
-    # -- the engine ---------------------------------------------------------------------------
-
     def prefer_engine(self, name: str, mass: bool) -> None:
-        """See replay/interface.py."""
         self.machine.engine.setting, self.machine.engine.mass = name, mass
 
     def set_engine(self, name: str) -> Choice:
@@ -394,17 +391,9 @@ class Diversion:
         self.machine.close()
 
     def info(self) -> Dict[str, object]:
-        pager: Any = self.machine.pager
         return {
-            "vessel_pid": int(self.machine.vessel.pid) if self.machine.running else None,
-            "fed_pages": int(pager.fed),
+            **self.accounts.figures(),
             "dirty_pages": self._dirty_pages(),
-            "mapped_pages": self.accounts.total_pages,
-            "faults": int(pager.faults),
-            "fault_us": pager.fault_ns / 1000,
             "breakpoints": len(self.breakpoints.wanted) + len(self.breakpoints.hardware),
-            "engine": self.machine.engine.choice.name or None,
-            "engine_why": self.machine.engine.choice.why,
-            "engine_setting": self.machine.engine.setting,
             "server_pid": os.getpid(),
         }

@@ -82,6 +82,7 @@ class Machine:
         self.vessel = ffi.new("struct vessel *")
         lib.vessel_init(self.vessel)
         record.fill(self.vessel.record, snapshot)
+        lib.vessel_forget_desk(self.vessel)  # the working directory and the name are recorded ones
         self._tids = ffi.new("int32_t[]", [thread.tid for thread in snapshot.threads])
         self.vessel.tids, self.vessel.tid_count = self._tids, len(self._tids)
         self.policy = Policy()

@@ -15,6 +15,8 @@ from gdb_uffd.replay import syscalls
 AT_FDCWD = -100
 SHOWN_BYTES = 64
 """Bytes of a path or of data that a line shows; what is longer ends with "..."."""
+SHOWN_NAME = 256
+"""The same for what the recording says of a descriptor."""
 
 CLONE_VM = 0x100  # <linux/sched.h>
 
@@ -62,7 +64,7 @@ def one(entry: Any, descriptors: Mapping[int, str]) -> str:
     line = f"{what} → {result}"
     known = descriptors.get(_signed(arguments[0])) if error == errno.EBADF else None
     if known:
-        line += f" ({_signed(arguments[0])} was {_printable(known.encode(), False)})"
+        line += f" ({_signed(arguments[0])} was {_printable(known.encode(), False, SHOWN_NAME)})"
     return line
 
 
@@ -159,10 +161,10 @@ _NUMBERS: Dict[str, Callable[[int], str]] = {
 }
 
 
-def _printable(data: bytes, cut: bool) -> str:
-    """The program's bytes: what is not printable is escaped, and no more than SHOWN_BYTES."""
-    if len(data) > SHOWN_BYTES:
-        data, cut = data[:SHOWN_BYTES], True
+def _printable(data: bytes, cut: bool, limit: int = SHOWN_BYTES) -> str:
+    """The program's bytes: what is not printable is escaped, and no more than `limit` of them."""
+    if len(data) > limit:
+        data, cut = data[:limit], True
     text = data.decode("utf-8", "backslashreplace")
     out = "".join(c if c.isprintable() and c != '"' else _escaped(c) for c in text)
     return out + ("..." if cut else "")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional
 
 from gdb_uffd.model import MemoryUnavailable
 from gdb_uffd.trace.elf import PT_NOTE, ElfError, Image, iter_notes
@@ -14,6 +15,8 @@ AT_UID, AT_EUID, AT_GID, AT_EGID, AT_SYSINFO_EHDR = 11, 12, 13, 14, 33  # <elf.h
 
 MAX_VARIABLES = 4096
 MAX_NOTE = 4096
+MAX_DESCRIPTORS = 4096  # that are told of
+MAX_TEXT = 4096
 MAX_VARIABLE = 8192  # bytes of one environment variable that are looked at
 
 
@@ -41,6 +44,54 @@ class ProcessFacts:
     cwd: str = ""
     release: str = ""
     descriptors: Optional[Mapping[int, str]] = field(default=None)
+
+
+_NUMBERS = ("ppid", "pgrp", "sid", "uid", "euid", "gid", "egid")
+_TEXTS = ("name", "cwd", "release")
+
+
+def encode_facts(told: ProcessFacts) -> bytes:
+    """JSON with the fields of ProcessFacts but for the times, for a trace."""
+    out: Dict[str, Any] = {name: getattr(told, name) for name in _NUMBERS}
+    for name in _TEXTS:
+        out[name] = _text(getattr(told, name))
+    if told.descriptors is not None:
+        kept = sorted(told.descriptors.items())[:MAX_DESCRIPTORS]
+        out["descriptors"] = {str(number): _text(what) for number, what in kept}
+    return json.dumps(out, separators=(",", ":")).encode()
+
+
+def decode_facts(raw: bytes) -> ProcessFacts:
+    """What `encode_facts` wrote; ValueError."""
+    try:
+        data = json.loads(raw)
+        out: Dict[str, Any] = {}
+        for name in _NUMBERS:
+            out[name] = data[name]
+            if type(out[name]) is not int or not -1 <= out[name] < 1 << 32:
+                raise ValueError(f"{name} is no number")
+        for name in _TEXTS:
+            out[name] = _checked(name, data[name])
+        listed = data.get("descriptors")
+        if listed is not None:
+            if len(listed) > MAX_DESCRIPTORS:
+                raise ValueError(f"{len(listed)} descriptors")
+            out["descriptors"] = {
+                int(number): _checked("a descriptor", what) for number, what in listed.items()
+            }
+    except (TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    return ProcessFacts(**out)
+
+
+def _text(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()[:MAX_TEXT]
+
+
+def _checked(name: str, value: Any) -> str:
+    if type(value) is not str or len(value) > MAX_TEXT or "\0" in value:
+        raise ValueError(f"{name} is no text")
+    return value
 
 
 def auxv_values(auxv: bytes) -> Dict[int, int]:

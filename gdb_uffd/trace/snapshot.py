@@ -67,6 +67,7 @@ class RecordedSnapshot:
         self.arch = notes.arch
         self.recorded_ns = 0  # CLOCK_REALTIME then, as far as it is known
         self.monotonic_ns = 0  # CLOCK_MONOTONIC then
+        self.told: Optional[ProcessFacts] = None  # by the recorder
         self.pages = pages
         self.path = path
         self.pid = notes.pid
@@ -100,6 +101,13 @@ class RecordedSnapshot:
     def facts(self) -> ProcessFacts:
         """Who the process was, and what its clocks showed."""
         notes, ids = self._notes, facts.auxv_values(self._notes.auxv)
+        if self.told is not None:
+            return dataclasses.replace(
+                self.told,
+                realtime_ns=self.recorded_ns,
+                monotonic_ns=self.monotonic_ns,
+                cwd=self.told.cwd or facts.working_directory(self.read, self.symbol),
+            )
         return ProcessFacts(
             ppid=notes.ppid, pgrp=notes.pgrp, sid=notes.sid,
             uid=ids.get(facts.AT_UID, notes.uid), euid=ids.get(facts.AT_EUID, notes.uid),

@@ -22,7 +22,7 @@ from gdb_uffd.trace.notes import MAX_AUXV, SIGINFO_SIZE, USER_END
 from gdb_uffd.trace.source import SLOT_UNAVAILABLE, SUFFIX
 
 APPLICATION_ID = 0x75666664  # "uffd"; PRAGMA application_id (sqlite.org/pragma.html)
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 VERSION = MAJOR * 1000 + MINOR  # PRAGMA user_version
 
 SCHEMA: Dict[str, str] = {
@@ -42,10 +42,17 @@ SCHEMA: Dict[str, str] = {
     "objects": (
         "CREATE TABLE objects (digest BLOB PRIMARY KEY, kind TEXT NOT NULL, content BLOB NOT NULL)"
     ),
+    "processes": (
+        "CREATE TABLE processes (number INTEGER PRIMARY KEY, cpu_ns INTEGER NOT NULL, "
+        "process BLOB NOT NULL, crc INTEGER NOT NULL)"
+    ),
 }
 """The tables, exactly.  A newer minor version may add tables, and leaves these as they are."""
+SINCE_1_1 = frozenset({"processes"})
+"""Tables that traces of version 1.0 have not got."""
 
 THREAD, THREADS, LAYOUT, AUXV, FILE_PAGES = "thread", "threads", "layout", "auxv", "file"
+PROCESS = "process"
 
 MAX_DELTAS = 32
 """Deltas between two keyframes at most: what one snapshot costs to open is bounded by it."""
@@ -57,6 +64,7 @@ MAX_OBJECT = {
     LAYOUT: 32 << 20,
     AUXV: 1 << 16,
     FILE_PAGES: 1 << 28,
+    PROCESS: 1 << 20,
 }
 """Bytes of one object, unpacked (a layout of 65,530 mappings has about 6 MiB)."""
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')

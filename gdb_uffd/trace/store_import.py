@@ -78,6 +78,7 @@ def add_snapshot(writer: Writer, snapshot: CoreSnapshot, info: SnapshotInfo) -> 
     pending = writer.begin(
         info, snapshot.threads, snapshot.auxv, _mappings(snapshot, lost), _files(snapshot.modules)
     )
+    pending.process = snapshot.facts
     try:
         _put_pages(pending, snapshot)
         for segment in lost:

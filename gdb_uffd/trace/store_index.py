@@ -24,6 +24,7 @@ from gdb_uffd.trace.source import INDEX
 MAGIC = b"SQLite format 3\0"
 _HEADER = 100  # bytes; sqlite.org/fileformat2.html, "The Database Header"
 _USER_VERSION, _APPLICATION_ID, _WRITE_VERSION = 60, 68, 18
+_PAGE_SIZE, _PAGES = 16, 28
 WAL, JOURNAL = "-wal", "-journal"
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 ATTEMPTS = 20  # a writer that folds its log between two of our reads costs one each
@@ -73,6 +74,8 @@ class Index:
         self.path = os.path.join(directory, INDEX)
         self.finished = False
         self.version = ""
+        self.cut = ""  # how much of the file is there, when not all of it is
+        self.has_processes = False
         self.problem = ""  # why not all rows of `snapshots` could be read
         self._objects: Dict[bytes, bytes] = {}
         self._objects_bytes = 0
@@ -121,7 +124,7 @@ class Index:
         """What the file says of itself, before SQLite reads it; sets `finished`."""
         fd = open_regular(self.path)
         try:
-            head = os.pread(fd, _HEADER, 0)
+            head, size = os.pread(fd, _HEADER, 0), os.fstat(fd).st_size
         finally:
             os.close(fd)
         shown = self.shown
@@ -135,6 +138,10 @@ class Index:
         self.version = f"{version // 1000}.{version % 1000}"
         beside = any(os.path.lexists(self.path + end) for end in (WAL, JOURNAL))
         self.finished = head[_WRITE_VERSION] == 1 and not beside
+        (page,) = struct.unpack_from(">H", head, _PAGE_SIZE)
+        (pages,) = struct.unpack_from(">I", head, _PAGES)
+        whole = pages * (page if page != 1 else 1 << 16)
+        self.cut = f"{size} of {whole} bytes" if self.finished and size < whole else ""
 
     def _copy(self, target: str) -> bool:
         """Copy index and log to `target`; False when the writer folded the log meanwhile.
@@ -205,8 +212,9 @@ class Index:
                 )
             if kind == "table":
                 found[name] = sql
+        self.has_processes = "processes" in found
         for name, sql in form.SCHEMA.items():
-            if found.get(name) != sql:
+            if found.get(name, sql if name in form.SINCE_1_1 else None) != sql:
                 raise UffdError(
                     f"{self.shown}: damaged index (its table {name!r} is not as every trace "
                     "has it); get the trace again"
@@ -256,6 +264,20 @@ class Index:
         if not 0 <= keyframe <= number or form.table_crc(number, keyframe, delta) != crc:
             raise form.FormatError(f"the page table of snapshot {number} is damaged")
         return keyframe, delta
+
+    def process(self, number: int) -> Optional[Tuple[int, bytes]]:
+        """(CPU time in ns, name of the object) of what the process was; None where none is."""
+        if not self.has_processes:
+            return None
+        row = self._row("SELECT cpu_ns, process, crc FROM processes WHERE number = ?", number)
+        if row is None:
+            return None
+        cpu_ns, name, crc = row
+        if type(cpu_ns) is not int or type(name) is not bytes:
+            raise form.FormatError("its record of the process is damaged")
+        if cpu_ns < 0 or form.row_crc((number, cpu_ns, name)) != crc:
+            raise form.FormatError("its record of the process is damaged")
+        return cpu_ns, name
 
     def object(self, name: bytes, kind: str) -> bytes:
         """The content of an object."""

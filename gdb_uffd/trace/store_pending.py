@@ -15,6 +15,7 @@ from gdb_uffd.model import (
     page_floor,
 )
 from gdb_uffd.trace import store_format as form
+from gdb_uffd.trace.facts import ProcessFacts, encode_facts
 from gdb_uffd.trace.page_table import (
     CHUNK,
     Area,
@@ -51,6 +52,7 @@ class Pending:
         self._fresh = PageTable()  # which ranges have new areas; its slots are not used
         self._touched: Dict[int, int] = {}  # page -> slot, in areas that stay
         self._done = False
+        self.process: Optional[ProcessFacts] = None  # what the process was, where that is known
 
     def _check(self) -> None:
         self._writer.check()
@@ -199,7 +201,9 @@ class Pending:
                 writer.add_object(form.LAYOUT, form.encode_layout(self._layout)),
                 writer.add_object(form.AUXV, self._auxv),
             )
-            writer.commit(row, self._table, delta)
+            told = self.process
+            name = writer.add_object(form.PROCESS, encode_facts(told)) if told is not None else b""
+            writer.commit(row, self._table, delta, (told.cpu_ns if told is not None else 0, name))
             self.info = info
         finally:
             writer.release(self)

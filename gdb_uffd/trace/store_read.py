@@ -12,6 +12,7 @@ from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.compare import changed_pages, find_snapshot
 from gdb_uffd.trace.elsewhere import Elsewhere
 from gdb_uffd.trace.executable import Found, Identity, file_warnings, find_modules
+from gdb_uffd.trace.facts import ProcessFacts, decode_facts
 from gdb_uffd.trace.files import FileCache, MappedFile, Module, printable
 from gdb_uffd.trace.notes import Notes
 from gdb_uffd.trace.page_file import PAGES, SUMS, read_header
@@ -112,6 +113,10 @@ class StoreTrace:
                 f"{shown}: truncated: {self.pages.missing} pages of its page file are missing and "
                 f"unavailable; gdb-uffd verify {shown} lists them"
             )
+        if self.index.cut:
+            self.warnings.append(
+                f"{shown}: truncated: {self.index.cut} of its index are there; get the trace again"
+            )
         if self.index.problem:
             self.warnings.append(f"{shown}: {self.index.problem}; later ones cannot be shown")
         for number, (row, why) in enumerate(self._rows):
@@ -208,8 +213,27 @@ class StoreTrace:
         )
         made.info = row.info
         made.recorded_ns, made.monotonic_ns = row.info.time_ns, row.info.monotonic_ns
+        made.told = self._told(number)
         self._elsewhere.link(found.modules, found.main, made.read, self._root)
         return made
+
+    def _told(self, number: int) -> Optional[ProcessFacts]:
+        """What was recorded of the process; None where nothing was.  Damage is no reason not to
+        show the snapshot: verify tells."""
+        try:
+            return self._read_process(number)
+        except form.FormatError:
+            return None
+
+    def _read_process(self, number: int) -> Optional[ProcessFacts]:
+        found = self.index.process(number)
+        if found is None:
+            return None
+        try:
+            told = decode_facts(self.index.object(found[1], form.PROCESS))
+        except ValueError as error:
+            raise form.FormatError(f"its record of the process is malformed ({error})") from error
+        return replace(told, cpu_ns=found[0])
 
     def _read_threads(self, row: form.Row) -> List[ThreadState]:
         out = []
@@ -274,6 +298,7 @@ class StoreTrace:
             if row.layout not in known:
                 for name in self._read_layout(row).embedded.values():
                     self.stored.slots(name)
+            self._read_process(number)
             if row.auxv not in known:
                 form.check_auxv(self.index.object(row.auxv, form.AUXV))
         except form.FormatError as error:

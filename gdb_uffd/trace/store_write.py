@@ -189,8 +189,11 @@ class Writer:
         if not self._index.in_transaction:
             self._index.execute("BEGIN IMMEDIATE")
 
-    def commit(self, row: form.Row, table: PageTable, delta: Delta) -> None:
-        """Make a snapshot part of the trace; UffdError, and it is not."""
+    def commit(
+        self, row: form.Row, table: PageTable, delta: Delta, process: Tuple[int, bytes]
+    ) -> None:
+        """Make a snapshot part of the trace; UffdError, and it is not.  `process`: its CPU time
+        in ns, and the object that tells what it was; b"" when nothing does."""
         number = row.info.number
         blob = delta.encode()
         since = number - self._keyframe
@@ -208,6 +211,11 @@ class Writer:
             )
             marks = ", ".join("?" * 17)
             self._index.execute(f"INSERT INTO snapshots VALUES ({marks})", row.values())
+            if process[1]:
+                told = (number, *process)
+                self._index.execute(
+                    "INSERT INTO processes VALUES (?, ?, ?, ?)", (*told, form.row_crc(told))
+                )
             self._index.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
             raise self.fail(error) from error

@@ -12,7 +12,7 @@ sysdeps/x86_64/nptl/tls.h: `tcb` at 0, `self` at 16), and `struct pthread` has t
 from __future__ import annotations
 
 import struct
-from typing import Iterator, List, Sequence, Tuple
+from typing import Iterator, Sequence
 
 from gdb_uffd.arch import X86_64
 from gdb_uffd.model import PROT_WRITE, Mapping, MemoryUnavailable, ThreadState
@@ -23,56 +23,67 @@ TID_OFFSETS = (720,)  # of `tid` in struct pthread, glibc 2.4 to 2.41 on x86-64 
 _HEAD = struct.Struct("<QQQ")
 _CHUNK = 1 << 20
 _SEARCH_MAX = 1 << 26
-"""Bytes that are looked through for one thread; a stack has its block right above the frames."""
+"""Bytes that are looked through for all threads; a stack has its block right above the frames."""
 
 
 def restore(threads: Sequence[ThreadState], mappings: Sequence[Mapping], read: ReadMemory) -> None:
-    """Give each thread whose FS base is 0 the address of its control block, where that is found."""
+    """Give each thread whose FS base is 0 the address of its control block, where that is found.
+
+    Nothing is searched where the first thread, the one that crashed, has none either: the program
+    is one without thread-locals.
+    """
+    if not threads or not threads[0].registers.thread_pointer:
+        return
+    if threads[0].registers.arch is not X86_64:
+        return
+    search = _Search(mappings, read)
     for thread in threads:
-        if thread.registers.thread_pointer or thread.registers.arch is not X86_64:
-            continue
-        found = _find(thread, mappings, read)
-        if found:
-            thread.registers.gpr[thread.registers.arch.thread_pointer] = found
+        if not thread.registers.thread_pointer:
+            thread.registers.gpr[X86_64.thread_pointer] = search.find(thread)
 
 
-def _find(thread: ThreadState, mappings: Sequence[Mapping], read: ReadMemory) -> int:
-    sp = thread.registers.sp
-    for mapping in mappings:
-        # Above the frames of its own stack there is its block and no other.
-        if mapping.start <= sp < mapping.end:
-            for address in _blocks(sp, mapping.end, read):
-                return address
-    left = _SEARCH_MAX
-    for mapping in mappings:
-        # The first thread's block is in memory of the dynamic linker's, or the heap of a static
-        # program; there it is known by its TID.
-        if not mapping.prot & PROT_WRITE or mapping.name.startswith("/") or left <= 0:
-            continue
-        end = min(mapping.end, mapping.start + left)
-        left -= end - mapping.start
-        for address in _blocks(mapping.start, end, read):
-            if _has_tid(address, thread.tid, read):
-                return address
-    return 0
+class _Search:
+    """Looks through memory, `left` bytes of it at most."""
 
+    def __init__(self, mappings: Sequence[Mapping], read: ReadMemory) -> None:
+        self.mappings, self.read, self.left = mappings, read, _SEARCH_MAX
 
-def _blocks(start: int, end: int, read: ReadMemory) -> Iterator[int]:
-    """Addresses in [start, end) at which a control block can be."""
-    start = -(-start // ALIGNMENT) * ALIGNMENT
-    for at in range(start, end, _CHUNK):
-        for first, data in _readable(at, min(at + _CHUNK, end), read):
+    def find(self, thread: ThreadState) -> int:
+        """The address of the thread's control block; 0 when it is not found."""
+        sp = thread.registers.sp
+        for mapping in self.mappings:
+            # Above the frames of its own stack there is its block and no other.
+            if mapping.start <= sp < mapping.end:
+                for address in self._blocks(sp, mapping.end):
+                    return address
+        for mapping in self.mappings:
+            # The first thread's block is in memory of the dynamic linker's, or the heap of a static
+            # program; there it is known by its TID.
+            if not mapping.prot & PROT_WRITE or mapping.name.startswith("/"):
+                continue
+            for address in self._blocks(mapping.start, mapping.end):
+                if _has_tid(address, thread.tid, self.read):
+                    return address
+        return 0
+
+    def _blocks(self, start: int, end: int) -> Iterator[int]:
+        """Addresses in [start, end) at which a control block can be."""
+        start = -(-start // ALIGNMENT) * ALIGNMENT
+        for at in range(start, min(end, start + self.left), _CHUNK):
+            length = min(_CHUNK, end - at)
+            self.left -= length
+            data = _readable(at, length, self.read)
             for offset in range(0, len(data) - _HEAD.size + 1, ALIGNMENT):
                 tcb, _, own = _HEAD.unpack_from(data, offset)
-                if tcb == own == first + offset:
+                if tcb == own == at + offset:
                     yield tcb
 
 
-def _readable(start: int, end: int, read: ReadMemory) -> List[Tuple[int, bytes]]:
+def _readable(start: int, length: int, read: ReadMemory) -> bytes:
     try:
-        return [(start, read(start, end - start))]
+        return read(start, length)
     except MemoryUnavailable:
-        return []
+        return b""
 
 
 def _has_tid(address: int, tid: int, read: ReadMemory) -> bool:

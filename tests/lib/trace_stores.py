@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 from gdb_uffd.model import XSTATE_SIZE, Mapping, Registers, SnapshotInfo, ThreadState
+from gdb_uffd.trace.facts import ProcessFacts
 from gdb_uffd.trace.store_write import Writer
 
 PAGE = 4096
@@ -58,6 +59,15 @@ def info(label: str = "", **more: object) -> SnapshotInfo:
     return SnapshotInfo(0, pid=77, tid=77, label=label, **more)  # type: ignore[arg-type]
 
 
+def facts(number: int) -> ProcessFacts:
+    """What a process was: some of it differs between snapshots."""
+    return ProcessFacts(
+        ppid=70, pgrp=77, sid=70, uid=1000, euid=0, gid=100, egid=100, name="prog",
+        cwd="/somewhere", cpu_ns=10_000_000 * number, release="6.1.2",
+        descriptors={3: "/a", 4: f"pipe:[{number // 2}]"},
+    )  # fmt: skip
+
+
 def record(
     folder: Path, snapshots: int = 5, pages: int = 64, dirty: int = 4, seed: int = 1,
     threads: Sequence[ThreadState] = (), name: str = "t",
@@ -74,6 +84,7 @@ def record(
                 b"",
                 memory.mappings(),
             )
+            pending.process = facts(number)
             if number == 0:
                 pending.area(BASE, pages)
             chosen = range(pages) if number == 0 else random_.sample(range(pages), dirty)

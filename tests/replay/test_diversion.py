@@ -55,7 +55,7 @@ def test_kept_descriptors_survive_a_new_process(caller):
     assert caller.call("open_file", keep=True) == 3
     caller.call("map_and_keep")
     assert caller.call("open_file") == 4
-    assert not caller.reports[-1].notes
+    assert not [n for n in caller.reports[-1].notes if not n.startswith("engine ")]
 
 
 def test_kept_effects_survive_an_undone_change_of_the_layout(caller):

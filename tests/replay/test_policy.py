@@ -16,6 +16,7 @@ from harness.asking import Asker, policy_core
 from gdb_uffd.model import UffdError
 from gdb_uffd.replay.interface import Resume
 from gdb_uffd.replay.policy import Policy
+from gdb_uffd.replay.record import facts_of
 
 AT_FDCWD = -100
 
@@ -62,12 +63,13 @@ def test_a_lock_of_its_own(asker):
     assert blocked["self"] and blocked["owner"] == asker.tid
 
 
-def test_going_on_comes_to_the_same_wait(asker):
+@pytest.mark.parametrize("how", ["c", "s"])
+def test_going_on_comes_to_the_same_wait(asker, how):
     asker.start("lock_queue")
     first = asker.diversion.registers(asker.tid)
     from harness.calls import Client
 
-    stop = asker.diversion.resume(Resume(asker.tid, "c"), Client())
+    stop = asker.diversion.resume(Resume(asker.tid, how), Client())
     assert stop.message.startswith("would block")
     assert asker.diversion.registers(asker.tid) == first
 
@@ -236,6 +238,15 @@ def test_folders_are_listed(asker, tmp_path):
     assert asker.ask("open", "b", 0, 0) == 4
     length = asker.ask("getcwd", asker.room, 4096, keep=True)
     assert asker.memory(length) == str(tmp_path).encode() + b"\0"
+
+
+def test_the_recorded_directory_and_name_before_anything_was_changed(asker):
+    known = facts_of(asker.diversion.snapshot)
+    assert known.name
+    length = asker.ask("getcwd", asker.room, 4096, keep=True)
+    assert asker.memory(length) == (known.cwd or "/").encode() + b"\0"
+    assert asker.ask("prctl", 16, asker.room, keep=True) == 0  # PR_GET_NAME
+    assert asker.memory(16).split(b"\0")[0] == known.name.encode()
 
 
 def test_no_files(asker, file):

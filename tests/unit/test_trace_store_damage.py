@@ -81,6 +81,7 @@ def right_or_refused(made: Recorded, path: Path) -> bool:
         assert info == original.snapshots[number]
         assert snapshot.threads == expected.threads
         assert snapshot.mappings == expected.mappings
+        assert snapshot.told in (None, expected.told)
         for page in range(SIZE):
             try:
                 assert read_page(snapshot, page) == made.memories[number].at(page)

@@ -24,6 +24,7 @@ import gdb_uffd.trace
 from gdb_uffd import cli
 from gdb_uffd.model import Mapping, MemoryUnavailable, UffdError
 from gdb_uffd.trace import packed
+from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.files import FileRef
 from gdb_uffd.trace.store_import import import_cores
 from gdb_uffd.trace.store_pack import pack, unpack
@@ -218,8 +219,6 @@ def test_hostile_names_stay_below_the_sysroot(tmp_path: Path, name: str) -> None
     # The same, recorded under a name that the recording machine could not have had.
     import sqlite3
 
-    from gdb_uffd.trace import store_format as form
-
     trace = open_store(path)
     row = trace.row(0)
     layout = trace.layout(row)
@@ -262,7 +261,7 @@ def parts(made: Recorded) -> Dict[str, bytes]:
 
 
 def hostile(parts: Dict[str, bytes]) -> Iterator[Any]:
-    version = ("gdb_uffd-trace", b"1000")
+    version = ("gdb_uffd-trace", str(form.VERSION).encode())
     good = [version, *((n, parts[n]) for n in ("index.sqlite", "sums", "pages"))]
     yield good, ""
     yield good[:3], "damaged packed trace|truncated"
@@ -306,7 +305,7 @@ def test_hostile_archives(parts: Dict[str, bytes], tmp_path: Path) -> None:
 def test_damaged_archives(
     made: Recorded, parts: Dict[str, bytes], tmp_path: Path, data: st.DataObject
 ) -> None:
-    good = [("gdb_uffd-trace", b"1000"), *parts.items()]
+    good = [("gdb_uffd-trace", str(form.VERSION).encode()), *parts.items()]
     path = tar_zst(tmp_path / "x.zst", good)
     inner = data.draw(st.booleans())
     raw = bytearray(path.read_bytes())

@@ -48,7 +48,7 @@ class Memory:
 
 
 def base(memory: Memory, who: ThreadState) -> int:
-    thread_base.restore([who], MAPPINGS, memory.read)
+    thread_base.restore([thread(1, 0, 99), who], MAPPINGS, memory.read)
     return who.registers.gpr[GPR["fs_base"]]
 
 
@@ -85,3 +85,24 @@ def test_memory_that_cannot_be_read() -> None:
     memory.block(LINKER + 0x740, 12)
     assert base(memory, thread(12, STACK + 0x7F0000)) == LINKER + 0x740
     assert base(Memory([range(1 << 64)]), thread(12, STACK + 0x7F0000)) == 0
+
+
+def test_a_program_without_any_is_not_searched() -> None:
+    memory, block = Memory(), STACK + 0x7FF6C0
+    memory.block(block, 12)
+    threads = [thread(11, STACK), thread(12, STACK + 0x7F0000)]
+    thread_base.restore(threads, MAPPINGS, memory.read)
+    assert [t.registers.gpr[GPR["fs_base"]] for t in threads] == [0, 0]
+
+
+def test_a_thousand_threads_do_not_read_a_thousand_times_as_much() -> None:
+    length = 0
+
+    def read(address: int, wanted: int) -> bytes:
+        nonlocal length
+        length += wanted
+        return bytes(wanted)
+
+    threads = [thread(1, 0, 99), *(thread(tid, STACK) for tid in range(2, 1002))]
+    thread_base.restore(threads, [Mapping(STACK, STACK + (1 << 25), 3)], read)
+    assert 0 < length <= 1 << 26

@@ -52,6 +52,7 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("waits"), source("waits.c")],
         [*C, "-o", target("turns"), source("turns.c")],
         [*C, "-o", target("uring"), source("uring.c")],
+        [*C, "-o", target("desk"), source("desk.c")],
         [*C, "-o", target("trip"), source("trip.c"), "-ldl"],
         [*C, "-O1", "-o", target("inlined"), source("inlined.c")],
         [*CXX, "-std=c++17", "-o", target("ledger"), source("ledger.cpp")],

@@ -1,4 +1,4 @@
-/* blocking.c - system calls that wait.  Nobody else runs who could end a wait: one without a time limit
+/* answer_wait.c - system calls that wait.  Nobody else runs who could end a wait: one without a time limit
  * is told instead of suffered, one with a limit is over as soon as the recorded clock has
  * been moved on. */
 #define _GNU_SOURCE
@@ -11,7 +11,6 @@
 #include <sys/select.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
-#include <sys/user.h>
 #include <time.h>
 
 #include "answer.h"
@@ -25,33 +24,32 @@
 #define FOR_EVER INT64_MAX
 #define PASSES_MAX 1000 /* how often a lock is passed before it counts as a wait after all */
 
-static int waits(struct vessel *vessel, struct registers *regs, struct run *run, uint64_t address)
+static int64_t waits(struct vessel *vessel, const struct system_call *call, uint64_t address)
 {
-	run->end = RUN_WAITING;
-	run->call = (int64_t)NUMBER(regs);
-	run->address = address;
-	return policy_stand_before(vessel, regs, run);
+	vessel->wait_call = (int64_t)call->nr;
+	vessel->wait_address = address;
+	return ANSWER_WAITS;
 }
 
 /* The wait of `ns` is over at once. */
-static int over(struct vessel *vessel, struct registers *regs, int64_t ns, int64_t result)
+static int64_t over(struct vessel *vessel, int64_t ns, int64_t result)
 {
 	answer_pass(vessel, (uint64_t)ns);
-	return policy_skip(vessel, regs, result);
+	return result;
 }
 
 /* Nanoseconds that a futex call waits; its time limit is absolute but for FUTEX_WAIT. */
-static int futex_limit(struct vessel *vessel, const struct registers *regs, int64_t *ns)
+static int futex_limit(struct vessel *vessel, const struct system_call *call, int64_t *ns)
 {
-	int command = (int)ARGUMENT(regs, 1) & FUTEX_COMMAND;
-	bool realtime = (ARGUMENT(regs, 1) & FUTEX_CLOCK_REALTIME) || command == FUTEX_LOCK_PI;
+	int command = (int)call->args[1] & FUTEX_COMMAND;
+	bool realtime = (call->args[1] & FUTEX_CLOCK_REALTIME) || command == FUTEX_LOCK_PI;
 	int64_t now;
 
-	if (!ARGUMENT(regs, 3)) {
+	if (!call->args[3]) {
 		*ns = FOR_EVER;
 		return 0;
 	}
-	int rc = answer_load_timespec(vessel, ARGUMENT(regs, 3), ns);
+	int rc = answer_load_timespec(vessel, call->args[3], ns);
 	if (rc < 0 || command == FUTEX_WAIT)
 		return rc;
 	answer_clock(vessel, realtime ? CLOCK_REALTIME : CLOCK_MONOTONIC, &now);
@@ -135,63 +133,57 @@ static bool pass(struct vessel *vessel, uint64_t address, uint32_t value)
 	return owner >= 0;
 }
 
-/* The kernel would put the vessel's own TID into the word. */
-static int priority_inheriting(struct vessel *vessel, struct registers *regs, uint32_t value, bool *done)
+static bool takes_priority(int command)
 {
-	int command = (int)ARGUMENT(regs, 1) & FUTEX_COMMAND;
-	uint32_t next = command == FUTEX_UNLOCK_PI ? 0 : (uint32_t)vessel->record.tid;
-	int64_t result = 0;
-
-	*done = true;
-	if (command == FUTEX_UNLOCK_PI ? (value & FUTEX_TID_MASK) != (uint32_t)vessel->record.tid : value != 0) {
-		if (command == FUTEX_LOCK_PI || command == FUTEX_LOCK_PI2) {
-			if ((value & FUTEX_TID_MASK) == (uint32_t)vessel->record.tid)
-				return policy_skip(vessel, regs, -EDEADLK);
-			*done = false;
-			return 0;
-		}
-		return policy_skip(vessel, regs, command == FUTEX_UNLOCK_PI ? -EPERM : -EAGAIN);
-	}
-	if (user_store(vessel->pager, ARGUMENT(regs, 0), &next, sizeof(next)) < 0)
-		result = -EFAULT;
-	return policy_skip(vessel, regs, result);
+	return command == FUTEX_LOCK_PI || command == FUTEX_LOCK_PI2;
 }
 
-int blocking_futex(struct vessel *vessel, struct registers *regs, struct run *run)
+/* A priority-inheriting lock whose word is `value`; the kernel would put the vessel's own TID into it.
+ * ANSWER_LET: somebody else holds it. */
+static int64_t priority_lock(struct vessel *vessel, const struct system_call *call, uint32_t value)
 {
-	int command = (int)ARGUMENT(regs, 1) & FUTEX_COMMAND;
-	bool lock = command == FUTEX_LOCK_PI || command == FUTEX_LOCK_PI2 || command == FUTEX_UNLOCK_PI ||
-		    command == FUTEX_TRYLOCK_PI;
+	int command = (int)call->args[1] & FUTEX_COMMAND;
+	uint32_t self = (uint32_t)vessel->record.tid, owner = value & FUTEX_TID_MASK;
+	uint32_t next = command == FUTEX_UNLOCK_PI ? 0 : self;
+
+	if (command == FUTEX_UNLOCK_PI ? owner != self : owner != 0) {
+		if (takes_priority(command))
+			return owner == self ? -EDEADLK : ANSWER_LET;
+		return command == FUTEX_UNLOCK_PI ? -EPERM : -EAGAIN;
+	}
+	return user_store(vessel->pager, call->args[0], &next, sizeof(next));
+}
+
+static int64_t futex(struct vessel *vessel, const struct system_call *call)
+{
+	int command = (int)call->args[1] & FUTEX_COMMAND;
+	bool lock = takes_priority(command) || command == FUTEX_UNLOCK_PI || command == FUTEX_TRYLOCK_PI;
 	uint32_t value;
 	int64_t ns;
 
+	if (command == FUTEX_WAIT_REQUEUE_PI || command == FUTEX_CMP_REQUEUE_PI)
+		return policy_note_refusal(vessel, call, ENOSYS);
 	if (!lock && command != FUTEX_WAIT && command != FUTEX_WAIT_BITSET)
-		return command == FUTEX_WAIT_REQUEUE_PI ? policy_refuse(vessel, regs, ENOSYS) : 0;
-	if (ARGUMENT(regs, 0) & 3)
-		return policy_skip(vessel, regs, -EINVAL);
-	if (user_load(vessel->pager, ARGUMENT(regs, 0), &value, sizeof(value)) < 0)
-		return policy_skip(vessel, regs, -EFAULT);
-	if (lock) {
-		bool done;
-		int rc = priority_inheriting(vessel, regs, value, &done);
-		if (done || rc < 0)
-			return rc;
-	} else if (value != (uint32_t)ARGUMENT(regs, 2)) {
-		return policy_skip(vessel, regs, -EAGAIN);
-	}
-	int rc = futex_limit(vessel, regs, &ns);
+		return ANSWER_LET; /* it wakes, or is none */
+	if (call->args[0] & 3)
+		return -EINVAL;
+	if (user_load(vessel->pager, call->args[0], &value, sizeof(value)) < 0)
+		return -EFAULT;
+	if (!lock && value != (uint32_t)call->args[2])
+		return -EAGAIN;
+	int64_t taken = lock ? priority_lock(vessel, call, value) : ANSWER_LET;
+	if (taken != ANSWER_LET)
+		return taken;
+	int rc = futex_limit(vessel, call, &ns);
 	if (rc < 0)
-		return policy_skip(vessel, regs, rc);
-	if (pass(vessel, ARGUMENT(regs, 0), lock ? FUTEX_WAITERS | value : value)) {
-		if (!lock)
-			return policy_skip(vessel, regs, 0);
-		return priority_inheriting(vessel, regs, 0, &lock);
-	}
+		return rc;
+	if (pass(vessel, call->args[0], lock ? FUTEX_WAITERS | value : value))
+		return lock ? priority_lock(vessel, call, 0) : 0;
 	if (ns == FOR_EVER)
-		return waits(vessel, regs, run, ARGUMENT(regs, 0));
+		return waits(vessel, call, call->args[0]);
 	if (vessel->policy.real_clock && !lock)
-		return 0;
-	return over(vessel, regs, ns, -ETIMEDOUT);
+		return ANSWER_LET;
+	return over(vessel, ns, -ETIMEDOUT);
 }
 
 /* What poll(2) says of a descriptor of the program's. */
@@ -214,57 +206,56 @@ static short ready(const struct opened *file)
 }
 
 /* After a look that found nothing ready. */
-static int nothing_ready(struct vessel *vessel, struct registers *regs, struct run *run, int64_t ns,
+static int64_t nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t ns,
 			 uint64_t descriptors)
 {
 	if (ns == FOR_EVER)
-		return waits(vessel, regs, run, ARGUMENT(regs, 0));
+		return waits(vessel, call, call->args[0]);
 	if (vessel->policy.real_clock && ns && !descriptors)
-		return 0;
-	return over(vessel, regs, ns, 0);
+		return ANSWER_LET;
+	return over(vessel, ns, 0);
 }
 
-int blocking_poll(struct vessel *vessel, struct registers *regs, struct run *run)
+static int64_t poll_(struct vessel *vessel, const struct system_call *call)
 {
-	struct system_call call = {.nr = NUMBER(regs), .args = {ARGUMENT(regs, 0), ARGUMENT(regs, 1), ARGUMENT(regs, 2)}, .pc = PC(regs)};
-	int64_t ns = (int)ARGUMENT(regs, 2) < 0 ? FOR_EVER : (int64_t)ARGUMENT(regs, 2) * 1000000;
+	int64_t ns = (int)call->args[2] < 0 ? FOR_EVER : (int64_t)call->args[2] * 1000000;
 	int count = 0, rc = 0;
 
-	if (ARGUMENT(regs, 1) > DESCRIPTORS_MAX)
-		return policy_skip(vessel, regs, -EINVAL);
-	if (NUMBER(regs) == SYS_ppoll) {
+	if (call->args[1] > DESCRIPTORS_MAX)
+		return -EINVAL;
+	if (call->nr == SYS_ppoll) {
 		ns = FOR_EVER;
-		rc = ARGUMENT(regs, 2) ? answer_load_timespec(vessel, ARGUMENT(regs, 2), &ns) : 0;
+		rc = call->args[2] ? answer_load_timespec(vessel, call->args[2], &ns) : 0;
 	}
-	for (uint64_t i = 0; rc == 0 && i < ARGUMENT(regs, 1); i++) {
+	for (uint64_t i = 0; rc == 0 && i < call->args[1]; i++) {
 		struct pollfd one;
-		uint64_t at = ARGUMENT(regs, 0) + i * sizeof(one);
+		uint64_t at = call->args[0] + i * sizeof(one);
 		rc = user_load(vessel->pager, at, &one, sizeof(one));
 		if (rc < 0)
 			break;
 		struct opened *file = desk_find(&vessel->desk, one.fd);
 		if (one.fd >= 0 && !file)
-			answer_bad_descriptor(vessel, &call, one.fd);
+			answer_bad_descriptor(vessel, call, one.fd);
 		one.revents = one.fd < 0 ? 0 : (short)(ready(file) & (one.events | POLLNVAL | POLLHUP | POLLERR));
 		count += one.revents != 0;
 		rc = user_store(vessel->pager, at, &one, sizeof(one));
 	}
 	if (rc < 0 || count)
-		return policy_skip(vessel, regs, rc < 0 ? rc : count);
-	return nothing_ready(vessel, regs, run, ns, ARGUMENT(regs, 1));
+		return rc < 0 ? rc : count;
+	return nothing_ready(vessel, call, ns, call->args[1]);
 }
 
 /* The nanoseconds of select's struct timeval or pselect6's struct timespec. */
-static int select_limit(struct vessel *vessel, const struct registers *regs, int64_t *ns)
+static int select_limit(struct vessel *vessel, const struct system_call *call, int64_t *ns)
 {
 	struct timeval time;
 
 	*ns = FOR_EVER;
-	if (!ARGUMENT(regs, 4))
+	if (!call->args[4])
 		return 0;
-	if (NUMBER(regs) == SYS_pselect6)
-		return answer_load_timespec(vessel, ARGUMENT(regs, 4), ns);
-	if (user_load(vessel->pager, ARGUMENT(regs, 4), &time, sizeof(time)) < 0)
+	if (call->nr == SYS_pselect6)
+		return answer_load_timespec(vessel, call->args[4], ns);
+	if (user_load(vessel->pager, call->args[4], &time, sizeof(time)) < 0)
 		return -EFAULT;
 	if (time.tv_sec < 0 || time.tv_usec < 0)
 		return -EINVAL;
@@ -273,22 +264,21 @@ static int select_limit(struct vessel *vessel, const struct registers *regs, int
 	return 0;
 }
 
-int blocking_select(struct vessel *vessel, struct registers *regs, struct run *run)
+static int64_t select_(struct vessel *vessel, const struct system_call *call)
 {
 	static const short wanted[3] = {POLLIN | POLLHUP, POLLOUT, 0};
-	struct system_call call = {.nr = NUMBER(regs), .args = {ARGUMENT(regs, 0), ARGUMENT(regs, 1), ARGUMENT(regs, 2)}, .pc = PC(regs)};
-	uint64_t sets[3] = {ARGUMENT(regs, 1), ARGUMENT(regs, 2), ARGUMENT(regs, 3)};
-	int n = (int)ARGUMENT(regs, 0), count = 0;
+	uint64_t sets[3] = {call->args[1], call->args[2], call->args[3]};
+	int n = (int)call->args[0], count = 0;
 	int64_t ns, bad = -1;
 	fd_set in[3], out[3];
 
 	memset(in, 0, sizeof(in));
 	memset(out, 0, sizeof(out));
 	if (n < 0)
-		return policy_skip(vessel, regs, -EINVAL);
+		return -EINVAL;
 	n = n < DESCRIPTORS_MAX ? n : DESCRIPTORS_MAX;
 	size_t bytes = ((size_t)n + 63) / 64 * 8;
-	int rc = select_limit(vessel, regs, &ns);
+	int rc = select_limit(vessel, call, &ns);
 	for (int k = 0; rc == 0 && k < 3; k++) {
 		if (!sets[k])
 			continue;
@@ -306,16 +296,16 @@ int blocking_select(struct vessel *vessel, struct registers *regs, struct run *r
 		}
 	}
 	if (rc == 0 && bad >= 0)
-		rc = (int)answer_bad_descriptor(vessel, &call, bad);
+		rc = (int)answer_bad_descriptor(vessel, call, bad);
 	if (rc == 0 && !count && ns)
 		if (ns == FOR_EVER || (vessel->policy.real_clock && !n))
-			return nothing_ready(vessel, regs, run, ns, (uint64_t)n);
+			return nothing_ready(vessel, call, ns, (uint64_t)n);
 	for (int k = 0; rc == 0 && k < 3; k++)
 		if (sets[k])
 			rc = user_store(vessel->pager, sets[k], &out[k], bytes);
 	if (rc < 0 || count)
-		return policy_skip(vessel, regs, rc < 0 ? rc : count);
-	return over(vessel, regs, ns, 0);
+		return rc < 0 ? rc : count;
+	return over(vessel, ns, 0);
 }
 
 /* Signals that are pending for the vessel, and those that it blocks. */
@@ -338,25 +328,45 @@ static void read_signals(const struct vessel *vessel, uint64_t *pending, uint64_
 	fclose(file);
 }
 
-int blocking_signal(struct vessel *vessel, struct registers *regs, struct run *run)
+static int64_t signal_(struct vessel *vessel, const struct system_call *call)
 {
 	uint64_t pending, blocked, set = 0;
 	int64_t ns = FOR_EVER;
 	int rc = 0;
 
 	read_signals(vessel, &pending, &blocked);
-	if (NUMBER(regs) != SYS_pause)
-		rc = user_load(vessel->pager, ARGUMENT(regs, 0), &set, sizeof(set));
-	if (rc == 0 && NUMBER(regs) == SYS_rt_sigtimedwait && ARGUMENT(regs, 2))
-		rc = answer_load_timespec(vessel, ARGUMENT(regs, 2), &ns);
+	if (call->nr != SYS_pause)
+		rc = user_load(vessel->pager, call->args[0], &set, sizeof(set));
+	if (rc == 0 && call->nr == SYS_rt_sigtimedwait && call->args[2])
+		rc = answer_load_timespec(vessel, call->args[2], &ns);
 	if (rc < 0)
-		return policy_skip(vessel, regs, rc);
-	uint64_t ends = NUMBER(regs) == SYS_rt_sigtimedwait ? set :
-			NUMBER(regs) == SYS_pause	      ? ~blocked :
+		return rc;
+	uint64_t ends = call->nr == SYS_rt_sigtimedwait ? set :
+			call->nr == SYS_pause	      ? ~blocked :
 								~set;
 	if (pending & ends) /* it is there already */
-		return 0;
+		return ANSWER_LET;
 	if (ns == FOR_EVER)
-		return waits(vessel, regs, run, 0);
-	return vessel->policy.real_clock ? 0 : over(vessel, regs, ns, -EAGAIN);
+		return waits(vessel, call, 0);
+	return vessel->policy.real_clock ? ANSWER_LET : over(vessel, ns, -EAGAIN);
+}
+
+int64_t answer_wait(struct vessel *vessel, const struct system_call *call)
+{
+	switch (call->nr) {
+	case SYS_futex:
+		return futex(vessel, call);
+	case SYS_poll:
+	case SYS_ppoll:
+		return poll_(vessel, call);
+	case SYS_select:
+	case SYS_pselect6:
+		return select_(vessel, call);
+	case SYS_pause:
+	case SYS_rt_sigsuspend:
+	case SYS_rt_sigtimedwait:
+		return signal_(vessel, call);
+	default:
+		return ANSWER_NOT_MINE;
+	}
 }

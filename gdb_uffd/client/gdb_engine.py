@@ -1,0 +1,19 @@
+"""`set uffd engine`, told to a server."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Optional
+
+from gdb_uffd.client.wire import one_line
+
+
+def ask(request: Callable[[str, Optional[Dict[str, Any]]], Any], name: str) -> str:
+    """Ask a session's server for that engine; a line for the user, or "".  UffdError when it does
+    not work there."""
+    answer = request("engine", {"name": name})
+    if answer.get("now") == answer.get("name"):
+        return ""
+    return (
+        f"the process that lives keeps the engine {one_line(str(answer.get('now')))}, since it "
+        "holds kept effects; `uffd reset` ends it"
+    )

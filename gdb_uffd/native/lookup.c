@@ -1,0 +1,201 @@
+/* lookup.c - the server looks a path up itself and holds what it found by an O_PATH descriptor: whatever
+ * happens to the name afterwards, it is that very thing that is looked at and opened.  No magic link is
+ * followed, and nothing of /proc that belongs to a process is found. */
+#define _GNU_SOURCE
+#include "lookup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "answer.h"
+#include "user_memory.h"
+
+/* File systems that answer for the kernel or for a process (<linux/magic.h>): reading there can consume
+ * (kmsg, trace_pipe) or tell of others. */
+static const uint32_t closed_types[] = {
+	0x9fa0,     /* proc */
+	0x64626720, /* debugfs */
+	0x74726163, /* tracefs */
+	0x73636673, /* securityfs */
+	0xcafe4a11, /* bpf */
+	0x62656570, /* configfs */
+	0x6165676c, /* pstore */
+	0xde5e81e4, /* efivarfs */
+	0xf97cff8c, /* selinux */
+	0x43415d53, /* smack */
+	0x19800202, /* mqueue */
+};
+
+/* Of /proc, what is no process's and can be read without an effect. */
+static const char *const open_proc[] = {
+	"/proc/cpuinfo", "/proc/meminfo", "/proc/stat",	      "/proc/version",
+	"/proc/loadavg", "/proc/devices", "/proc/filesystems", "/proc/sys/",
+};
+
+void lookup_release(const struct found *found)
+{
+	if (found->fd >= 0 && !found->borrowed)
+		close(found->fd);
+}
+
+static bool is_closed(int fd)
+{
+	struct statfs fs;
+	char link[64], path[PATH_BYTES];
+	bool closed = false;
+
+	if (fstatfs(fd, &fs) < 0)
+		return true;
+	for (size_t i = 0; i < sizeof(closed_types) / sizeof(closed_types[0]); i++)
+		closed |= (uint32_t)fs.f_type == closed_types[i];
+	if (!closed || (uint32_t)fs.f_type != closed_types[0])
+		return closed;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t len = readlink(link, path, sizeof(path) - 1);
+	path[len < 0 ? 0 : len] = 0;
+	for (size_t i = 0; i < sizeof(open_proc) / sizeof(open_proc[0]); i++) {
+		size_t length = strlen(open_proc[i]);
+		bool folder = open_proc[i][length - 1] == '/';
+		if (folder ? !strncmp(path, open_proc[i], length) : !strcmp(path, open_proc[i]))
+			return false;
+	}
+	return true;
+}
+
+const char *lookup_own_part(const struct vessel *vessel, const char *path)
+{
+	char pid[32], tid[48];
+
+	if (strncmp(path, "/proc/", 6))
+		return NULL;
+	int n = snprintf(pid, sizeof(pid), "/proc/%d/", vessel->record.pid);
+	int m = snprintf(tid, sizeof(tid), "/proc/self/task/%d/", vessel->record.tid);
+
+	if (!strncmp(path, tid, (size_t)m))
+		return path + m;
+	if (!strncmp(path, pid, (size_t)n))
+		return path + n;
+	if (!strncmp(path, "/proc/self/", 11))
+		return path + 11;
+	if (!strncmp(path, "/proc/thread-self/", 18))
+		return path + 18;
+	return NULL;
+}
+
+/* The directory that AT_FDCWD means; opened at its first use. */
+static int directory(struct vessel *vessel)
+{
+	struct desk *desk = &vessel->desk;
+
+	if (desk->directory < 0) {
+		int fd = open(desk->cwd, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (fd < 0)
+			return -errno;
+		struct opened *file = desk_open(desk, fd, OPENED_PATH, O_PATH);
+		if (!file) {
+			close(fd);
+			return -EMFILE;
+		}
+		desk->directory = (int16_t)(file - desk->files);
+	}
+	return desk->files[desk->directory].fd;
+}
+
+static int look_up(struct vessel *vessel, const struct system_call *call, int64_t base, const char *path,
+		   uint64_t flags, uint64_t resolve)
+{
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC | flags, .resolve = resolve | RESOLVE_NO_MAGICLINKS};
+	bool relative = path[0] != '/' || (resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT));
+	int from = AT_FDCWD;
+
+	if (relative && (int)base == AT_FDCWD) {
+		from = directory(vessel);
+		if (from < 0)
+			return from;
+	} else if (relative) {
+		struct opened *file = desk_find(&vessel->desk, (int)base);
+		if (!file)
+			return (int)answer_bad_descriptor(vessel, call, (int)base);
+		if (file->kind != OPENED_DIRECTORY && file->kind != OPENED_PATH)
+			return -ENOTDIR;
+		from = file->fd;
+	}
+	int fd = (int)syscall(SYS_openat2, from, path, &how, sizeof(how));
+	return fd >= 0 ? fd : -errno;
+}
+
+int lookup(struct vessel *vessel, const struct system_call *call, int64_t base, uint64_t address, uint64_t flags,
+	   uint64_t resolve, struct found *found)
+{
+	char path[PATH_BYTES];
+	int rc = user_load_string(vessel->pager, address, path, sizeof(path));
+
+	*found = (struct found){.fd = -1};
+	if (rc < 0)
+		return rc;
+	if (!vessel->policy.read_files)
+		return (int)policy_note_refusal(vessel, call, EACCES);
+	const char *own = lookup_own_part(vessel, path);
+	if (own && vessel->own_file && (found->fd = vessel->own_file(vessel->own_context, own)) >= 0) {
+		found->own = true;
+		return fstat(found->fd, &found->info) < 0 ? -EACCES : 0;
+	}
+	if (own && !strcmp(own, "exe"))
+		found->fd = look_up(vessel, call, AT_FDCWD, vessel->record.executable, flags, resolve);
+	else
+		found->fd = own ? -EACCES : look_up(vessel, call, base, path, flags, resolve);
+	if (found->fd >= 0 &&
+	    (fstat(found->fd, &found->info) < 0 || is_closed(found->fd))) {
+		close(found->fd);
+		found->fd = -EACCES;
+		own = path;
+	}
+	if (found->fd == -ELOOP && !strncmp(path, "/proc/", 6)) /* a magic link */
+		found->fd = -EACCES;
+	if (found->fd == -EACCES && (own || !strncmp(path, "/proc/", 6)))
+		policy_note_refusal(vessel, call, EACCES);
+	return found->fd < 0 ? found->fd : 0;
+}
+
+/* What stands in for a file that the server has no descriptor of. */
+static void made_up(int kind, struct stat *info)
+{
+	*info = (struct stat){.st_nlink = 1, .st_blksize = 4096};
+	if (kind == OPENED_OUTPUT)
+		info->st_mode = S_IFIFO | 0600;
+	else if (kind == OPENED_SOCKET)
+		info->st_mode = S_IFSOCK | 0777;
+	else {
+		info->st_mode = S_IFCHR | 0666;
+		info->st_rdev = 0x103; /* /dev/null */
+	}
+}
+
+int lookup_at(struct vessel *vessel, const struct system_call *call, int64_t base, uint64_t path, uint64_t at,
+	      struct found *found)
+{
+	char first = 0;
+	bool nothing = (at & AT_EMPTY_PATH) &&
+		       (!path || (user_load(vessel->pager, path, &first, 1) == 0 && !first));
+
+	if (nothing && (int)base != AT_FDCWD) {
+		struct opened *file = desk_find(&vessel->desk, (int)base);
+		*found = (struct found){.fd = file ? file->fd : -1, .borrowed = true};
+		if (!file)
+			return (int)answer_bad_descriptor(vessel, call, (int)base);
+		if (file->fd < 0)
+			made_up(file->kind, &found->info);
+		else if (fstat(file->fd, &found->info) < 0)
+			return -EBADF;
+		return file->kind;
+	}
+	int rc = lookup(vessel, call, base, path, at & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0, 0, found);
+	return rc < 0 ? rc : OPENED_FILE;
+}
+
