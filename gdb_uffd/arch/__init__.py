@@ -16,7 +16,7 @@ from gdb_uffd.arch.x86_64 import X86_64
 
 ALL = (X86_64, AARCH64)
 
-__all__ = ["AARCH64", "ALL", "X86_64", "Architecture", "host", "of_machine", "require_host"]
+__all__ = ["AARCH64", "ALL", "X86_64", "Architecture", "host", "of_gdb", "of_machine"]
 
 
 def of_machine(machine: int) -> Optional[Architecture]:
@@ -24,15 +24,12 @@ def of_machine(machine: int) -> Optional[Architecture]:
     return next((a for a in ALL if a.machine == machine), None)
 
 
+def of_gdb(name: str) -> Optional[Architecture]:
+    """The one that gdb's Architecture.name() means; None when it is not among them."""
+    return next((a for a in ALL if a.gdb == name), None)
+
+
 def host() -> Optional[Architecture]:
     """This machine's own, by uname(2)."""
     machine = os.uname().machine
     return next((a for a in ALL if a.name == machine), None)
-
-
-def require_host() -> Architecture:
-    """This machine's own; the native module is not built for others."""
-    found = host()
-    if found is None:
-        raise RuntimeError(f"gdb-uffd does not know this machine's processor, {os.uname().machine}")
-    return found

@@ -49,6 +49,7 @@ AARCH64 = Architecture(
     pthread_bytes=1776,
     # sysdeps/aarch64/jmpbuf-offsets.h (x19 first); PTR_MANGLE of sysdeps/unix/sysv/linux/aarch64.
     jump=JumpBuffer(words=22, sp=13, pc=11, rotate=0, guard_symbol="__pointer_chk_guard"),
+    red_zone=0,  # AAPCS64 6.4.5
     expedited=((29, _AT["x29"]), (31, _AT["sp"]), (32, _AT["pc"])),
     tls=VariantI(tcb=16),
     traps_after_writes=False,

@@ -81,6 +81,8 @@ class Architecture:
     pthread_bytes: int
     """sizeof(struct pthread) of glibc 2.36, for a program that does not tell."""
     jump: JumpBuffer
+    red_zone: int
+    """Bytes below the stack pointer that a leaf function may use."""
     expedited: Tuple[Tuple[int, int], ...]
     """(register number of the target description, index) of what gdb looks at after every stop."""
     tls: "VariantI | None" = None

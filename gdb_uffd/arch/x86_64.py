@@ -55,6 +55,7 @@ X86_64 = Architecture(
     pthread_bytes=2304,
     # sysdeps/x86_64/jmpbuf-offsets.h, nptl/tcb-offsets.sym; musl's buffer has the same order.
     jump=JumpBuffer(words=8, sp=6, pc=7, rotate=17, guard_offset=0x30),
+    red_zone=128,  # psABI 3.2.2
     expedited=((6, _AT["rbp"]), (7, _AT["rsp"]), (16, _AT["rip"])),
     records=True,
 )

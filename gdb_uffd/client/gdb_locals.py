@@ -10,14 +10,11 @@ from typing import Iterator, List, Optional, Set
 import gdb
 
 from gdb_uffd.client.gdb_places import block_symbols
-from gdb_uffd.client.gdb_util import quiet
+from gdb_uffd.client.gdb_util import machine, quiet
 from gdb_uffd.client.text import without_parameters
 
 MAX_FRAMES = 1024
 """Frames of one thread that are looked at."""
-
-RED_ZONE = 128
-"""Bytes below the stack pointer that a leaf function may use (psABI 3.2.2)."""
 
 LAST_FRAME_BYTES = 1 << 16
 """How far the outermost frame may reach; nothing tells."""
@@ -63,7 +60,7 @@ def locals_at(addresses: List[int]) -> List[Local]:
 def _extents(first: int, last: int) -> Iterator["tuple[gdb.Frame, int, int]"]:
     """Each frame that may hold [first, last], with the stack that is its own."""
     frame = _newest()
-    low = -RED_ZONE
+    low = -machine().red_zone
     for _ in range(MAX_FRAMES):
         if frame is None:
             return

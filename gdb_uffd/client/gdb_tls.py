@@ -11,7 +11,7 @@ import gdb
 from gdb_uffd.client import gdb_places, gdb_variables
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_threads import in_thread
-from gdb_uffd.client.gdb_util import file_of, quiet
+from gdb_uffd.client.gdb_util import file_of, machine, quiet
 from gdb_uffd.client.gdb_variables import Variable
 from gdb_uffd.model import FirstWrite, Run
 
@@ -97,9 +97,9 @@ class ThreadLocals:
 
 def thread_pointer() -> int:
     """What the selected thread's static thread-locals are addressed by.  gdb.error."""
-    arch = gdb.selected_inferior().architecture().name()
-    register = "$tpidr" if arch.startswith("aarch64") else "$fs_base"
-    return int(gdb.parse_and_eval(f"(unsigned long) {register}"))
+    arch = machine()
+    register = arch.names[arch.thread_pointer]
+    return int(gdb.parse_and_eval(f"(unsigned long) ${register}"))
 
 
 def _demangled(name: str) -> str:

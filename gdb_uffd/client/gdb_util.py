@@ -12,10 +12,16 @@ from typing import Callable, Iterator, List, Optional, TypeVar
 
 import gdb
 
+from gdb_uffd.arch import X86_64, Architecture, of_gdb
 from gdb_uffd.client.text import Look, can_show
 from gdb_uffd.model import UffdError
 
 R = TypeVar("R")
+
+
+def machine() -> Architecture:
+    """The selected inferior's processor."""
+    return of_gdb(gdb.selected_inferior().architecture().name()) or X86_64
 
 
 def user_errors(function: Callable[..., R]) -> Callable[..., R]:
