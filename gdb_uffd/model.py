@@ -23,8 +23,7 @@ PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 PROTOCOL_VERSION = 1
 """Version of the ``quffd`` packets; both sides refuse another one."""
 
-ENGINES = ("wp-sync", "wp-async", "soft-dirty", "compare")
-"""The ways to learn which pages were written (docs/engines.md)."""
+ENGINES = ("wp-sync", "wp-async", "soft-dirty", "compare")  # docs/engines.md
 ENGINE_AUTO = "auto"  # the best of them that works
 
 SCHEMA_VERSION = 1

@@ -91,7 +91,8 @@ def lines(
     width = min(max((len(c.name) for c in shown if c.before or c.after), default=0), 40)
     for change in shown:
         if change.before or change.after:
-            text = f"{change.name:<{width}}  {change.before} → {change.after}"
+            both = " → ".join(text or "nothing" for text in (change.before, change.after))
+            text = f"{change.name:<{width}}  {both}"
         else:
             text = f"{plural(change.size, 'byte')} in {change.name}"
         out.append(f"  {printable(text)}")

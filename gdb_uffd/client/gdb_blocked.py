@@ -21,6 +21,8 @@ MAX_FRAMES = 64
 LOCK_BYTES = 64
 """The futex lies within so many bytes of the lock's beginning (pthread_rwlock_t has 56)."""
 
+MAX_NAME = 80
+
 MAX_LINES = 8
 """Source lines that a call with its arguments may take."""
 
@@ -144,7 +146,10 @@ def _frames() -> List[gdb.Frame]:
 
 
 def _is_program(frame: gdb.Frame) -> bool:
-    """Whether the frame has source lines, and is not of a system library that has them, too."""
+    """Whether the frame has source lines, and is not of a system library that has them, too;
+    templates of the C++ library are compiled into the program, but are the library's."""
+    if re.match(r"(?:[\w:]+(?:<.*>)? )?(?:std|__gnu_cxx)::", frame.name() or ""):
+        return False
     symtab = frame.find_sal().symtab
     if symtab is None:
         return False
@@ -156,7 +161,41 @@ def _is_program(frame: gdb.Frame) -> bool:
 def _plain(name: str) -> str:
     """ "___pthread_mutex_lock" and "__GI___libc_read" as the program calls them."""
     name = re.sub(r"^__GI_", "", name.split("@")[0])
-    return re.sub(r"^_+(libc_)?", "", name)
+    return re.sub(r"^_+(libc_|new_(?=sem_))?", "", name)
+
+
+def _without_arguments(name: str) -> str:
+    """ "std::future<int>::get" of "std::future<int>::get()", cut where that is long."""
+    depth = 0
+    for at, letter in enumerate(name):
+        if letter == "(" and not depth and at:
+            name = name[:at]
+            break
+        depth += (letter == "<") - (letter == ">" and name[at - 1] != "-")
+    short = re.sub(r"<.*>", "<...>", name) if len(name) > MAX_NAME else name
+    return short[:MAX_NAME]
+
+
+def _object(frame: gdb.Frame, function: str) -> str:
+    """ "changed" where the source has "changed.wait (...)": what a member function is called on."""
+    member = re.escape(function.rsplit("::", 1)[-1])
+    match = re.search(r"([\w.:\[\]>-]*[\w\]])\s*(?:\.|->)\s*" + member + r"\s*\(", _source(frame))
+    return match[1] if match is not None and len(match[1]) <= MAX_NAME else ""
+
+
+def _called(frame: gdb.Frame) -> str:
+    """The function that the instruction before the frame's pc calls, as the linker names it: the
+    innermost frames of the library may be of functions that it had jumped to.  "" where that
+    instruction does not tell."""
+    for length in (5, 6):  # call rel32; call *disp32(%rip), as -fno-plt makes it
+        with contextlib.suppress(gdb.error):
+            text = quiet(f"x/i {frame.pc() - length:#x}")
+            match = re.search(r"\bcallq?\s.*<([\w$.]+)(?:@(?:got\.)?plt|@got\S*)?>\s*$", text)
+            if match and match[1].startswith("_Z"):
+                return quiet(f"demangle -l c++ -- {match[1]}").strip()
+            if match:
+                return match[1]
+    return ""
 
 
 def _library_call(frames: List[gdb.Frame], address: int) -> "tuple[str, str]":
@@ -169,6 +208,11 @@ def _library_call(frames: List[gdb.Frame], address: int) -> "tuple[str, str]":
             name = frames[index - 1].name() if index else None
             if not name:
                 return "", _symbol(address)
+            if "::" not in name:
+                name = _called(frame) or name
+            if "::" in name:
+                plain = _without_arguments(name)
+                return plain, _object(frame, plain) or _symbol(address)
             plain = _plain(name)
             return plain, _argument(frame, plain, address) or _symbol(address)
     names = [frame.name() for frame in frames]

@@ -91,7 +91,8 @@ def run_call(
 ) -> Tuple[CallReport, Outcome]:
     """The transaction: begin, evaluate, end, and gdb's caches as they must be then."""
     try:
-        session.request("begin", {} if cpu is None else {"cpu": cpu})
+        about = {} if cpu is None else {"cpu": cpu}
+        session.request("begin", {"discards": not keep, **about})
     except UffdError:
         flush_caches()  # the process may have been killed: this is the snapshot again
         raise

@@ -31,6 +31,9 @@ _SCALARS = (
 STACK_SLACK = 4096
 """gdb's dummy frame returns to the stack, at most this far above the stack pointer."""
 
+STACK_MAX = 8 << 20
+"""The same, where the stack pointer before the call is not known: the usual limit of a stack."""
+
 
 @dataclass(frozen=True)
 class FrameInfo:
@@ -63,22 +66,81 @@ class FrameInfo:
         }
 
 
-def backtrace(pc: int, sp: int, floor: int) -> List[FrameInfo]:
-    """The selected thread's frames, innermost first.  `pc`: an address in the instruction that the
-    first is about (the thread stands behind it).  Where `floor` is not 0, frames end at gdb's dummy
-    frame, which returns to the stack between `sp` and `floor`."""
+def backtrace(pc: int, sp: int, floor: int) -> Tuple[List[FrameInfo], bool]:
+    """The selected thread's frames, innermost first, and whether there are more.  `pc`: an address
+    in the instruction that the first is about (the thread stands behind it).  Frames end at
+    gdb's dummy frame, which returns to the stack: between `sp` and `floor`, if that is not 0."""
     frames: List[gdb.Frame] = []
+    more = False
     with contextlib.suppress(gdb.error):
         frame: Optional[gdb.Frame] = gdb.newest_frame()
-        while frame is not None and len(frames) < MAX_FRAMES:
+        while frame is not None:
             if frame.type() == gdb.DUMMY_FRAME:
                 break
-            if floor and sp <= frame.pc() < floor + STACK_SLACK:
+            if sp <= frame.pc() < (floor + STACK_SLACK if floor else sp + STACK_MAX):
+                break
+            if frames and not frame.pc():
+                break  # the unwinder lost its way
+            if len(frames) == MAX_FRAMES:
+                more = True
                 break
             frames.append(frame)
             frame = frame.older()
     frames = _from_the_writer(frames, pc)
-    return [_info(frame, pc if index == 0 else 0) for index, frame in enumerate(frames)]
+    frames, inlined = _inlined(frames, pc)
+    own = [_info(frame, 0 if inlined or index else pc) for index, frame in enumerate(frames)]
+    return inlined + own, more
+
+
+def _inlined(frames: List[gdb.Frame], pc: int) -> Tuple[List[gdb.Frame], List[FrameInfo]]:
+    """The frames without inlined functions that begin only behind `pc`; and those that end there,
+    of which gdb, standing behind it, has no frame."""
+    blocks = _function_blocks(pc)
+    outermost = blocks.pop() if blocks else None
+    own: List[gdb.Frame] = []
+    rest = list(frames)
+    while rest and rest[0].type() == gdb.INLINE_FRAME:
+        own.append(rest.pop(0))
+    if outermost is None or not rest or _block(rest[0]) != outermost[:2]:
+        return frames, []
+    kept = [frame for frame in own if _block(frame) in [block[:2] for block in blocks]]
+    missing = [block for block in blocks if block[:2] not in [_block(frame) for frame in kept]]
+    return [*kept, *rest], [
+        FrameInfo(pc, without_parameters(name), (), *(_line(pc) if not index else ("", 0)))
+        for index, (_, _, name) in enumerate(missing)
+    ]
+
+
+def _function_blocks(pc: int) -> List[Tuple[int, int, str]]:
+    """(start, end, name) of the functions inlined at `pc`, innermost first, and of the function."""
+    found: List[Tuple[int, int, str]] = []
+    with contextlib.suppress(gdb.error, RuntimeError):
+        block: Optional[gdb.Block] = gdb.block_for_pc(pc)
+        while block is not None and not block.is_global and not block.is_static:
+            if block.function is not None:
+                found.append((block.start, block.end, block.function.print_name))
+            block = block.superblock
+    return found
+
+
+def _block(frame: gdb.Frame) -> Tuple[int, int]:
+    """Where the frame's function, inlined or not, begins and ends."""
+    with contextlib.suppress(gdb.error, RuntimeError):
+        block: Optional[gdb.Block] = frame.block()
+        while block is not None and block.function is None:
+            block = block.superblock
+        if block is not None:
+            return block.start, block.end
+    return 0, 0
+
+
+def _line(pc: int) -> Tuple[str, int]:
+    """File and line, "" and 0 where there are none."""
+    with contextlib.suppress(gdb.error, RuntimeError):
+        where = gdb.find_pc_line(pc)
+        if where.symtab is not None and where.line:
+            return decoded(where.symtab.fullname) or file_of(where.symtab), where.line
+    return "", 0
 
 
 def _from_the_writer(frames: List[gdb.Frame], pc: int) -> List[gdb.Frame]:
@@ -104,14 +166,14 @@ def _start(pc: int) -> int:
 
 def _info(frame: gdb.Frame, pc: int) -> FrameInfo:
     # A return address may be the first of the next line: the call lies one byte before it.
-    at = pc or frame.pc() - (1 if frame.level() and frame.type() != gdb.SIGTRAMP_FRAME else 0)
+    back = 1 if frame.level() and frame.type() != gdb.SIGTRAMP_FRAME else 0
+    at = pc or max(0, frame.pc() - back)
     name, line, file, library = "", 0, "", ""
     with contextlib.suppress(gdb.error):
         name = decoded(frame.name)
     with contextlib.suppress(gdb.error, RuntimeError):
         where = gdb.find_pc_line(at)
-        # An inlined function's frame has its own line.
-        if frame.type() == gdb.INLINE_FRAME or not pc:
+        if not pc:
             where = frame.find_sal()
         if where.symtab is not None and where.line:
             file = decoded(where.symtab.fullname) or file_of(where.symtab)

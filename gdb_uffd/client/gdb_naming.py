@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Dict, Iterator, List, Optional, Set, Tuple
+from typing import ContextManager, Dict, Iterator, List, Optional, Set, Tuple
 
 import gdb
 
@@ -95,9 +95,20 @@ class Naming:
         if not waiting:
             return
         for after in (False, True):
-            shown = memory(self._session, after, self._all, self._report.kept)
-            with shown, gdb_printers.language(d.leaf.type for d in waiting if d.leaf is not None):
+            with (
+                self.state(after),
+                gdb_printers.language(d.leaf.type for d in waiting if d.leaf is not None),
+            ):
                 gdb_drafts.fill(waiting, after)
+
+    def state(self, after: bool) -> ContextManager[None]:
+        """gdb is shown the memory before or after."""
+        return memory(self._session, after, self._all, self._report.kept)
+
+    def pcs(self, page: DirtyPage) -> List[int]:
+        """Instructions that tell which source files matter for a page."""
+        first = page.first_write
+        return [] if first is None else [first.pc, *(a - 1 for a in first.callers if a)]
 
     # -- one page -----------------------------------------------------------------------------
 
@@ -143,7 +154,7 @@ class Naming:
 
     def _data(self, page: DirtyPage, run: Run, where: Setting) -> Iterator[Draft]:
         count = 0
-        pcs = writers(page)
+        pcs = self.pcs(page)
         for address in run.changed():
             if address < self._done_until or count >= gdb_values.MAX_CHANGES:
                 continue
@@ -216,12 +227,6 @@ class Naming:
 def changed_on(page: DirtyPage, known: Variable) -> List[int]:
     """The changed addresses of a variable that the report lists on a page, ascending."""
     return [a for run in page.runs for a in run.changed() if known.holds(a)]
-
-
-def writers(page: DirtyPage) -> List[int]:
-    """Instructions that tell which source files matter for a page."""
-    first = page.first_write
-    return [] if first is None else [first.pc, *(a - 1 for a in first.callers if a)]
 
 
 def where_is(address: int) -> str:

@@ -8,7 +8,7 @@ from typing import List, Optional
 
 import gdb
 
-from gdb_uffd.client import expression, gdb_places, gdb_values
+from gdb_uffd.client import expression, gdb_places, gdb_types, gdb_values
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_types import largest_value
 from gdb_uffd.client.gdb_util import setting
@@ -89,11 +89,25 @@ def _of_value(session: Session, text: str, value: gdb.Value, after: bool) -> Obj
             name = text[1:].strip() if re.match(r"^&[\w.\[\]>-]+$", text) else f"*({text})"
             address = int(value) & ADDRESS_MASK
             return Object(text, address, target.sizeof, name, plain.target(), after=after)
+    _refuse_what_has_no_memory(text, value)
     try:
         address = int(value) & ADDRESS_MASK
     except (gdb.error, TypeError, ValueError):
         raise UffdError(f"{text} is neither a variable nor an address") from None
     return _at_address(session, text, address, after)
+
+
+def _refuse_what_has_no_memory(text: str, value: gdb.Value) -> None:
+    """A variable whose number is no address."""
+    if value.is_optimized_out:
+        raise UffdError(f"{text} is optimized out here: it has no memory that is written")
+    try:
+        gdb.parse_and_eval(f"&({text})")
+    except gdb.error as error:
+        if "register" in str(error):
+            raise UffdError(
+                f"{text} is in a register, not in memory: a call gives it back as it was"
+            ) from None
 
 
 def _bit_field(text: str, after: bool) -> Optional[Object]:
@@ -162,21 +176,49 @@ def parts(
     if what.bits is not None and what.type is not None:
         texts = [_bits_text(what, data) for data in (before, after)]
         return [Part(what.name, str(what.type), *texts)]
-    changed = [a for a in range(low, high) if before[a - window] != after[a - window]] or [low]
+    end = min(high, window + len(before))  # a longer write is told by its beginning
+    changed = [a for a in range(low, end) if before[a - window] != after[a - window]] or [low]
     variable = _typed(what, low)
     found: List[Part] = []
     if variable is not None and variable.type is not None:
-        walk = gdb_values.Walk(changed, _reader(window, before, after))
+        read = _reader(window, before, after)
+        walk = gdb_values.Walk(changed, read, printers=False)  # they show what is, elsewhere too
         place = expression.variable(variable.name)
         for leaf in walk.leaves(place, variable.type, variable.address):
-            old, new = walk.bytes_of(leaf, False), walk.bytes_of(leaf, True)
-            if old is None or new is None or leaf.size > largest_value():
-                continue
-            texts = [_text(leaf.type, data) for data in (old, new)]
-            found.append(Part(leaf.place.text, str(leaf.type), *texts))
+            part = _leaf_part(walk, leaf)
+            if part is not None:
+                found.append(part)
             if len(found) == gdb_values.MAX_CHANGES:
                 break
+    # Padding that another class's member lies in, an empty base: nothing was written to those.
+    found = [part for part in found if part.before != part.after] or found[:1]
     return found or [_bytes_part(what, changed[0], changed[-1] + 1, window, before, after)]
+
+
+def _leaf_part(walk: gdb_values.Walk, leaf: gdb_values.Leaf) -> Optional[Part]:
+    old, new = walk.bytes_of(leaf, False), walk.bytes_of(leaf, True)
+    about = gdb_types.info(leaf.type)
+    if about.code in gdb_types.STRUCTS and not about.fields:
+        return None
+    if old is None or new is None or leaf.size > largest_value():
+        return _long_text(walk, leaf, about)
+    return Part(leaf.place.text, str(leaf.type), _text(leaf.type, old), _text(leaf.type, new))
+
+
+def _long_text(
+    walk: gdb_values.Walk, leaf: gdb_values.Leaf, about: gdb_types.Info
+) -> Optional[Part]:
+    """Of an array of characters that is too long to be told whole, those that were written."""
+    written = [a for a in walk.changed if leaf.address <= a < leaf.address + leaf.size]
+    if about.element is None or not gdb_types.is_text(about.element) or not written:
+        return None
+    first, count = written[0], min(written[-1] + 1 - written[0], largest_value())
+    old, new = walk.read(first, count, False), walk.read(first, count, True)
+    if old is None or new is None:
+        return None
+    type_ = about.element.array(count - 1)
+    name = f"{leaf.place.element(first - leaf.address + about.low).text}@{count}"
+    return Part(name, str(type_), _text(type_, old), _text(type_, new))
 
 
 def _reader(window: int, before: bytes, after: bytes) -> gdb_values.ReadBytes:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
-from typing import List, Optional, Sequence, Tuple
+from typing import ContextManager, Iterator, List, Optional, Sequence, Tuple
+
+import gdb
 
 from gdb_uffd.client import differences, gdb_travel, snapshots
 from gdb_uffd.client.context import Context
-from gdb_uffd.client.gdb_drafts import Draft
 from gdb_uffd.client.gdb_images import Images
 from gdb_uffd.client.gdb_naming import Naming
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import captured, look, say, say_json
-from gdb_uffd.client.gdb_variables import no_calls
+from gdb_uffd.client.gdb_variables import address_of_name, no_calls
+from gdb_uffd.client.gdb_view import recorded_memory
 from gdb_uffd.client.render import Change
 from gdb_uffd.client.wire import Image, parse_image
 from gdb_uffd.model import CallReport, DirtyPage, UffdError
+
+MAX_FRAMES = 64
+"""Frames whose source files are looked through."""
 
 
 class _PairImages(Images):
@@ -37,16 +43,36 @@ class _PairNaming(Naming):
 
     def __init__(self, session: Session, report: CallReport, pair: Tuple[int, int]) -> None:
         self._pair = pair
+        self._files: Optional[List[int]] = None
         super().__init__(session, report, False, Context())
 
     def images(self, session: Session, report: CallReport, which_all: bool) -> Images:
         """Those of the pair."""
         return _PairImages(session, report.pages, self._pair)
 
-    def look(self, drafts: List[Draft]) -> None:
-        """Memory is shown as it is in neither: what needs it is told as bytes."""
-        for draft in drafts:
-            draft.leaf = None
+    def state(self, after: bool) -> ContextManager[None]:
+        """gdb is shown the memory of one of them."""
+        return recorded_memory(self._session, self._pair[after])
+
+    def pcs(self, page: DirtyPage) -> List[int]:
+        """Nothing tells who wrote: the files of `main` and of the present frames, whose functions'
+        static variables gdb finds no other way."""
+        if self._files is None:
+            self._files = list(_present())
+        return self._files
+
+
+def _present() -> Iterator[int]:
+    at = address_of_name("main")
+    if at is not None:
+        yield at
+    with contextlib.suppress(gdb.error):
+        frame: Optional[gdb.Frame] = gdb.newest_frame()
+        for _ in range(MAX_FRAMES):
+            if frame is None:
+                return
+            yield frame.pc()
+            frame = frame.older()
 
 
 class _Names(Symbols):

@@ -56,10 +56,12 @@ class Leaf:
 
 @dataclass
 class Walk:
-    """The changed leaves of one object.  `changed`: addresses of changed bytes, ascending."""
+    """The changed leaves of one object.  `changed`: addresses of changed bytes, ascending;
+    `printers`: what a pretty printer shows is a leaf."""
 
     changed: List[int]
     read: ReadBytes
+    printers: bool = True
 
     def leaves(self, place: Expression, type_: gdb.Type, address: int) -> Iterator[Leaf]:
         """Every leaf that holds a changed byte, in order of address."""
@@ -81,7 +83,7 @@ class Walk:
         about = gdb_types.info(type_)
         if about.size <= 0 or not self._hit(address, about.size):
             return
-        if about.printer or depth >= MAX_DEPTH:
+        if (about.printer and self.printers) or depth >= MAX_DEPTH:
             yield Leaf(
                 place.object(), type_, address, about.size, union=union, printer=about.printer
             )

@@ -27,3 +27,17 @@ def memory(session: Session, after: bool, which_all: bool, live_is_after: bool) 
         session.request("view", {"which": "now"})
         if after != live_is_after:
             flush_memory()
+
+
+@contextlib.contextmanager
+def recorded_memory(session: Session, number: int) -> Iterator[None]:
+    """While it lasts, gdb reads the memory of that snapshot.  Nothing runs meanwhile."""
+    session.request("view", {"which": "before", "snapshot": number})
+    session.looking = True
+    flush_memory()
+    try:
+        yield
+    finally:
+        session.looking = False
+        session.request("view", {"which": "now"})
+        flush_memory()

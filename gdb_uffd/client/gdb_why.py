@@ -13,8 +13,11 @@ from gdb_uffd.client.gdb_again import Again, Start, Told
 from gdb_uffd.client.gdb_frames import backtrace
 from gdb_uffd.client.gdb_object import Object
 from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import look, quiet, say, say_json
+from gdb_uffd.client.gdb_views import last_report
 from gdb_uffd.client.text import without_parameters
+from gdb_uffd.model import UffdError
 
 SHOWN = 1000
 """Writes that are listed without -full; the others are counted."""
@@ -74,10 +77,15 @@ def _find(session: Session, text: str) -> Object:
     """The object; a path through pointers means what it leads to after the call, where that is
     what the call wrote."""
     now: Optional[Object] = None
-    error: Optional[gdb.error] = None
+    error: Optional[Exception] = None
     try:
         now = gdb_object.find(session, text)
-    except gdb.error as reason:
+    except (gdb.error, UffdError) as reason:
+        told = _as_told(session, text)
+        if told is not None:
+            return told
+        if isinstance(reason, UffdError):
+            raise
         error = reason
     if now is not None and (not _DEREFERENCES.search(text) or gdb_object.differs(session, now)):
         return now
@@ -88,6 +96,28 @@ def _find(session: Session, text: str) -> Object:
         raise error
     assert now is not None
     return now
+
+
+def _as_told(session: Session, text: str) -> Optional[Object]:
+    """What the last call's report calls so: `uffd call` names elements of containers, which gdb
+    reaches only with the help of the library's own functions."""
+    report = last_report(session, False)
+    if report is None:
+        return None
+    names = Symbols(session, report)
+    for page in report.pages:
+        for change in names.changes(page):
+            if change.name == text and change.size:
+                type_ = None if change.raw else _type(change.type, change.size)
+                return Object(text, change.address, change.size, text, type_)
+    return None
+
+
+def _type(name: str, size: int) -> Optional[gdb.Type]:
+    with contextlib.suppress(gdb.error):
+        found = gdb.parse_and_eval(f"({name} *) 0").type.target()
+        return found if found.strip_typedefs().sizeof == size else None
+    return None
 
 
 def _find_after(session: Session, text: str) -> Optional[Object]:
@@ -126,11 +156,11 @@ def _write(what: Object, told: Told, start: Start) -> why.WriteInfo:
         return why.WriteInfo("gdb", told.low, size, changes, "", 0)
     # Behind a system call, or where only the next instruction is known: one byte back.
     exact = told.exact and told.by == "program"
-    frames = backtrace(told.pc if exact else told.pc - 1, told.sp, _floor(start))
+    frames, more = backtrace(told.pc if exact else told.pc - 1, told.sp, _floor(start))
     pc = told.pc if exact else _instruction(told.pc)
     return why.WriteInfo(
         told.by, told.low, size, changes, told.system_call, pc,
-        tuple((frame.text(), frame.json()) for frame in frames),
+        tuple((frame.text(), frame.json()) for frame in frames), more,
     )  # fmt: skip
 
 

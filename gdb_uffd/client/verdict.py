@@ -5,15 +5,21 @@ No gdb here.
 
 from __future__ import annotations
 
+import bisect
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.client.text import number, plural, size
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import CallReport, DirtyPage, Run
 
 PURE = "pure: nothing but its own stack"
+
+_ORDER = ("globals", "heap", "tls", "stack", "anonymous", "linker", "malloc")
+_OTHERS = {"linker": "the linker's slots", "malloc": "malloc's own state"}
+
+_Key = Tuple[str, Optional[str], Optional[int]]
 
 MAX_NAMED = 4
 """Things of one kind that the line names; of more it tells how many."""
@@ -34,23 +40,18 @@ class Wrote:
 
 def wrote(report: CallReport) -> List[Wrote]:
     """What the program's own writes changed, the program's data first."""
-    found: Dict[Tuple[str, Optional[str], Optional[int]], int] = {}
+    found: Dict[_Key, int] = {}
+    starts = [block.start for block in report.blocks]
     for page in report.pages:
         if "program" not in page.writers or not page.bytes_changed:
             continue
-        for key, count in _of_page(page, report):
+        for key, count in _of_page(page, report, starts):
             found[key] = found.get(key, 0) + count
     made = [Wrote(*key, count) for key, count in found.items()]
     return sorted(made, key=lambda w: _ORDER.index(w.what))
 
 
-_ORDER = ("globals", "heap", "tls", "stack", "anonymous", "linker", "malloc")
-_OTHERS = {"linker": "the linker's slots", "malloc": "malloc's own state"}
-
-_Key = Tuple[str, Optional[str], Optional[int]]
-
-
-def _of_page(page: DirtyPage, report: CallReport) -> List[Tuple[_Key, int]]:
+def _of_page(page: DirtyPage, report: CallReport, starts: Sequence[int]) -> List[Tuple[_Key, int]]:
     if page.kind == "stack":
         own = page.thread in (report.tid, None)
         if own and not page.bytes_above:
@@ -58,11 +59,11 @@ def _of_page(page: DirtyPage, report: CallReport) -> List[Tuple[_Key, int]]:
         return [(("stack", None, page.thread), page.bytes_above or page.bytes_changed)]
     listed = [run for run in page.runs if run.role not in ("scratch", "freed")]
     if not page.runs:
-        return [(_key(page, None, report), page.bytes_changed)]
-    return [(_key(page, run, report), len(run.changed())) for run in listed]
+        return [(_key(page, None, report, starts), page.bytes_changed)]
+    return [(_key(page, run, report, starts), len(run.changed())) for run in listed]
 
 
-def _key(page: DirtyPage, run: Optional[Run], report: CallReport) -> _Key:
+def _key(page: DirtyPage, run: Optional[Run], report: CallReport, starts: Sequence[int]) -> _Key:
     if run is not None and run.role in ("malloc", "linker"):
         return run.role, None, None
     kind = (run.kind if run is not None else "") or page.kind
@@ -71,20 +72,25 @@ def _key(page: DirtyPage, run: Optional[Run], report: CallReport) -> _Key:
     if kind in ("tls", "stack"):
         thread = run.thread if run is not None and run.thread is not None else page.thread
         return kind, None, thread
-    if kind == "heap" or (run is not None and _in_block(report, run.address)):
+    if kind == "heap" or (run is not None and _in_block(report, starts, run.address)):
         return "heap", None, None
     return "anonymous", page.mapping, None
 
 
-def _in_block(report: CallReport, address: int) -> bool:
-    return any(block.start <= address < block.start + block.size for block in report.blocks)
+def _in_block(report: CallReport, starts: Sequence[int], address: int) -> bool:
+    index = bisect.bisect_right(starts, address) - 1
+    return index >= 0 and address < starts[index] + report.blocks[index].size
 
 
 def is_pure(report: CallReport) -> bool:
     """Whether it left nothing behind, asked for nothing, and came to its end."""
+    return _is_pure(report, wrote(report))
+
+
+def _is_pure(report: CallReport, things: List[Wrote]) -> bool:
     heap = report.heap
     return not (
-        wrote(report)
+        things
         or (heap is not None and (heap.allocated or heap.freed))
         or report.mapped_bytes
         or report.unmapped_bytes
@@ -105,9 +111,13 @@ def text(report: CallReport, thread: Callable[[int], str]) -> str:
 
 def phrases(report: CallReport, thread: Callable[[int], str]) -> List[str]:
     """What the line consists of."""
-    if is_pure(report):
+    return _phrases(report, thread, wrote(report))
+
+
+def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrote]) -> List[str]:
+    if _is_pure(report, things):
         return [PURE]
-    parts = [_wrote_text(wrote(report), report.tid, thread), *_heap_text(report)]
+    parts = [_wrote_text(things, report.tid, thread), *_heap_text(report, things)]
     for what, count in (("mapped", report.mapped_bytes), ("unmapped", report.unmapped_bytes)):
         if count:
             parts.append(f"{what} {size(count)}")
@@ -163,10 +173,10 @@ def _wrote_text(things: List[Wrote], tid: int, thread: Callable[[int], str]) -> 
     return "wrote " + ", ".join(names)
 
 
-def _heap_text(report: CallReport) -> List[str]:
+def _heap_text(report: CallReport, things: List[Wrote]) -> List[str]:
     heap, parts = report.heap, []
     if heap is None:
-        touched = any(w.what in ("heap", "malloc") for w in wrote(report))
+        touched = any(w.what in ("heap", "malloc") for w in things)
         return ["malloc's heap cannot be read"] if touched else []
     if heap.allocated or heap.allocated_bytes:
         parts.append(f"allocated {_blocks(heap.allocated, heap.allocated_bytes)}")
@@ -181,13 +191,13 @@ def _blocks(count: int, bytes_: int) -> str:
 
 def as_json(report: CallReport, thread: Callable[[int], str]) -> Dict[str, Any]:
     """The `verdict` of docs/json.md."""
-    heap = report.heap
+    heap, things = report.heap, wrote(report)
     return {
-        "pure": is_pure(report),
-        "text": text(report, thread),
+        "pure": _is_pure(report, things),
+        "text": " · ".join(_phrases(report, thread, things)),
         "wrote": [
             {"what": w.what, "mapping": w.mapping, "thread": w.thread, "bytes": w.bytes}
-            for w in wrote(report)
+            for w in things
         ],
         "allocated": None
         if heap is None

@@ -27,7 +27,7 @@ class Change:
 @dataclass(frozen=True)
 class WriteInfo:
     """One write.  `by`: "program", "kernel" (in `system_call`) or "gdb"; `frames`: the backtrace,
-    innermost first, each as text and as object."""
+    innermost first, each as text and as object; `more_frames`: its outer end is left out."""
 
     by: str
     address: int
@@ -36,6 +36,7 @@ class WriteInfo:
     system_call: str
     pc: int
     frames: Tuple[Tuple[str, Dict[str, Any]], ...] = ()
+    more_frames: bool = False
 
 
 @dataclass
@@ -72,6 +73,8 @@ def lines(result: WhyResult, look: Look) -> List[str]:
         out += [
             f"{'':>{digits}}    #{level} {text}" for level, (text, _) in enumerate(write.frames)
         ]
+        if write.more_frames:
+            out.append(f"{'':>{digits}}    … more frames")
     more = result.total - len(result.writes)
     if more > 0:
         least = "at least " if result.more else ""
@@ -159,6 +162,7 @@ def as_json(result: WhyResult) -> Dict[str, Any]:
                     for c in write.changes
                 ],
                 "backtrace": [frame for _, frame in write.frames],
+                "more_frames": write.more_frames,
             }
             for write in result.writes
         ],

@@ -17,8 +17,10 @@ const struct desk *vessel_saved_desk(const struct vessel *vessel)
 static void forget_account(struct vessel *vessel)
 {
 	vessel->refused_count = vessel->refused_more = vessel->opened_count = vessel->passed_count = 0;
-	for (uint32_t i = 0; i < vessel->granted_count; i++)
-		vessel->granted[vessel->granted_order[i]] = 0;
+	for (uint32_t i = 0; i < vessel->granted_count; i++) {
+		uint16_t nr = vessel->granted_order[i];
+		vessel->granted[nr] = vessel->withdrawn[nr] = 0;
+	}
 	vessel->granted_count = 0;
 	vessel->kernel_changed = false;
 }

@@ -60,18 +60,19 @@ static int64_t close_range_(struct vessel *vessel, const struct system_call *cal
 	return 0;
 }
 
-static int64_t fcntl_(struct vessel *vessel, const struct system_call *call, struct opened *file)
+static int64_t fcntl_(struct vessel *vessel, const struct system_call *call, int number, struct opened *file)
 {
-	uint8_t *bits = &vessel->desk.close_on_exec[call->args[0] / 8], bit = (uint8_t)(1 << call->args[0] % 8);
+	struct desk *desk = &vessel->desk;
+	uint32_t command = (uint32_t)call->args[1];
 
-	switch (call->args[1]) {
+	switch (command) {
 	case F_DUPFD:
 	case F_DUPFD_CLOEXEC:
-		return duplicate(vessel, file, (int)call->args[2], call->args[1] == F_DUPFD_CLOEXEC);
+		return duplicate(vessel, file, (int)call->args[2], command == F_DUPFD_CLOEXEC);
 	case F_GETFD:
-		return *bits & bit ? FD_CLOEXEC : 0;
+		return desk_closes_on_exec(desk, number) ? FD_CLOEXEC : 0;
 	case F_SETFD:
-		*bits = (uint8_t)((*bits & ~bit) | (call->args[2] & FD_CLOEXEC ? bit : 0));
+		desk_close_on_exec(desk, number, call->args[2] & FD_CLOEXEC);
 		return 0;
 	case F_GETFL:
 		return file->flags & ~(uint32_t)(O_CREAT | O_EXCL | O_NOCTTY | O_TRUNC);
@@ -88,9 +89,8 @@ static int64_t fcntl_(struct vessel *vessel, const struct system_call *call, str
 	}
 }
 
-static int64_t ioctl_(struct vessel *vessel, const struct system_call *call, struct opened *file)
+static int64_t ioctl_(struct vessel *vessel, const struct system_call *call, int number, struct opened *file)
 {
-	uint8_t *bits = &vessel->desk.close_on_exec[call->args[0] / 8], bit = (uint8_t)(1 << call->args[0] % 8);
 	int on, left = 0;
 
 	switch ((uint32_t)call->args[1]) {
@@ -99,10 +99,8 @@ static int64_t ioctl_(struct vessel *vessel, const struct system_call *call, str
 	case TIOCGPGRP:
 		return -ENOTTY;
 	case FIOCLEX:
-		*bits |= bit;
-		return 0;
 	case FIONCLEX:
-		*bits = (uint8_t)(*bits & ~bit);
+		desk_close_on_exec(&vessel->desk, number, (uint32_t)call->args[1] == FIOCLEX);
 		return 0;
 	case FIONBIO:
 		if (user_load(vessel->pager, call->args[2], &on, sizeof(on)) < 0)
@@ -123,15 +121,16 @@ static int64_t ioctl_(struct vessel *vessel, const struct system_call *call, str
 static int64_t lseek_(const struct system_call *call, struct opened *file)
 {
 	int64_t offset = (int64_t)call->args[1], to;
+	int whence = (int)call->args[2];
 
 	if (file->kind != OPENED_FILE && file->kind != OPENED_DIRECTORY)
 		return file->kind == OPENED_PATH ? -EBADF : -ESPIPE;
-	if (call->args[2] == SEEK_CUR) {
+	if (whence == SEEK_CUR) {
 		if (__builtin_add_overflow(file->offset, offset, &to))
 			return -EOVERFLOW;
 		to = lseek(file->fd, to, SEEK_SET);
 	} else {
-		to = lseek(file->fd, offset, (int)call->args[2]);
+		to = lseek(file->fd, offset, whence);
 	}
 	if (to < 0)
 		return -errno;
@@ -232,7 +231,7 @@ static int64_t fstatfs_(struct vessel *vessel, const struct system_call *call, s
 
 int64_t answer_descriptor(struct vessel *vessel, const struct system_call *call)
 {
-	int64_t number = (int)call->args[0];
+	int number = (int)call->args[0]; /* as the kernel takes it: the upper half does not count */
 	struct opened *file = desk_find(&vessel->desk, number);
 
 	switch (call->nr) {
@@ -275,9 +274,9 @@ int64_t answer_descriptor(struct vessel *vessel, const struct system_call *call)
 		return number == (int)call->args[1] ? -EINVAL :
 						      dup_onto(vessel, file, number, (int)call->args[1], call->args[2]);
 	case SYS_fcntl:
-		return fcntl_(vessel, call, file);
+		return fcntl_(vessel, call, number, file);
 	case SYS_ioctl:
-		return ioctl_(vessel, call, file);
+		return ioctl_(vessel, call, number, file);
 	case SYS_lseek:
 		return lseek_(call, file);
 	case SYS_getdents64:

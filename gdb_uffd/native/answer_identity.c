@@ -20,6 +20,7 @@
 #define PR_SET_VMA 0x53564d41
 #endif
 #define STACK_LIMIT (8ul << 20)
+#define RESIDENT_MAX (16ul << 20) /* pages that one mincore(2) tells of: 64 GiB */
 
 static bool is_self(const struct vessel *vessel, uint64_t who)
 {
@@ -58,7 +59,7 @@ static int64_t prlimit_(struct vessel *vessel, const struct system_call *call)
 {
 	if (!is_self(vessel, call->args[0]) || call->args[2])
 		return policy_note_refusal(vessel, call, EPERM);
-	return limits(vessel, call->args[1], call->args[3]);
+	return limits(vessel, (uint32_t)call->args[1], call->args[3]);
 }
 
 static int64_t affinity(struct vessel *vessel, const struct system_call *call)
@@ -67,7 +68,7 @@ static int64_t affinity(struct vessel *vessel, const struct system_call *call)
 
 	if (!is_self(vessel, call->args[0]))
 		return -ESRCH;
-	if (call->args[1] < sizeof(one) || call->args[1] % sizeof(one))
+	if ((uint32_t)call->args[1] < sizeof(one) || (uint32_t)call->args[1] % sizeof(one))
 		return -EINVAL;
 	int64_t rc = user_store(vessel->pager, call->args[2], &one, sizeof(one));
 	return rc < 0 ? rc : (int64_t)sizeof(one);
@@ -87,7 +88,7 @@ static int64_t prctl_(struct vessel *vessel, const struct system_call *call)
 {
 	char *name = vessel->desk.name;
 
-	switch (call->args[0]) {
+	switch ((int)call->args[0]) {
 	case PR_GET_NAME:
 		return user_store(vessel->pager, call->args[1], name, sizeof(vessel->desk.name));
 	case PR_SET_NAME: {
@@ -142,16 +143,26 @@ static int64_t capget_(struct vessel *vessel, const struct system_call *call)
 /* All mapped pages count as resident: what is not fed yet is no business of the program's. */
 static int64_t mincore_(struct vessel *vessel, const struct system_call *call)
 {
-	static const uint8_t resident = 1;
-	uint64_t start = call->args[0], pages = (call->args[1] + PAGE_BYTES - 1) / PAGE_BYTES;
+	uint64_t at = call->args[0], pages = (call->args[1] + PAGE_BYTES - 1) / PAGE_BYTES, to = call->args[2];
+	uint8_t resident[PAGE_BYTES];
 
-	if (start % PAGE_BYTES)
+	memset(resident, 1, sizeof(resident));
+	if (at % PAGE_BYTES)
 		return -EINVAL;
-	for (uint64_t i = 0; i < pages; i++) {
-		if (!regions_find(&vessel->pager->regions, start + i * PAGE_BYTES))
+	if (pages > RESIDENT_MAX)
+		return -EAGAIN; /* "the kernel is temporarily out of resources" (mincore(2)) */
+	while (pages) {
+		const struct region *region = regions_find(&vessel->pager->regions, at);
+		uint64_t part = pages < sizeof(resident) ? pages : sizeof(resident);
+		if (!region)
 			return -ENOMEM;
-		if (user_store(vessel->pager, call->args[2] + i, &resident, 1) < 0)
+		if (part > (region->end - at) / PAGE_BYTES)
+			part = (region->end - at) / PAGE_BYTES;
+		if (user_store(vessel->pager, to, resident, part) < 0)
 			return -EFAULT;
+		at += part * PAGE_BYTES;
+		to += part;
+		pages -= part;
 	}
 	return 0;
 }
@@ -176,7 +187,7 @@ static int64_t about_scheduling(struct vessel *vessel, const struct system_call 
 	case SYS_sched_rr_get_interval:
 		return user_store(vessel->pager, call->args[1], &slice, sizeof(slice));
 	case SYS_sched_getattr:
-		if (call->args[2] < sizeof(attributes))
+		if ((uint32_t)call->args[2] < sizeof(attributes))
 			return -EINVAL;
 		return user_store(vessel->pager, call->args[1], &attributes, sizeof(attributes));
 	default:
@@ -227,7 +238,7 @@ int64_t answer_identity(struct vessel *vessel, const struct system_call *call)
 	case SYS_getsid:
 		return is_self(vessel, call->args[0]) ? record->sid : -ESRCH;
 	case SYS_getpriority: /* 20 - nice (getpriority(2), "C library/kernel differences") */
-		return call->args[0] ? -ESRCH : is_self(vessel, call->args[1]) ? 20 : -ESRCH;
+		return (int)call->args[0] ? -ESRCH : is_self(vessel, call->args[1]) ? 20 : -ESRCH;
 	case SYS_ioprio_get:
 		return is_self(vessel, call->args[1]) ? 0 : -ESRCH;
 	case SYS_uname:
@@ -242,7 +253,7 @@ int64_t answer_identity(struct vessel *vessel, const struct system_call *call)
 			       0 :
 			       policy_note_refusal(vessel, call, EPERM);
 	case SYS_getrlimit:
-		return limits(vessel, call->args[0], call->args[1]);
+		return limits(vessel, (uint32_t)call->args[0], call->args[1]);
 	case SYS_prlimit64:
 		return prlimit_(vessel, call);
 	case SYS_sched_getaffinity:
@@ -256,6 +267,8 @@ int64_t answer_identity(struct vessel *vessel, const struct system_call *call)
 		return getcpu_(vessel, call);
 	case SYS_sysinfo:
 		return machine(vessel, call);
+	case SYS_getrandom: /* no record knows it: the report is to tell of it */
+		return ANSWER_LET;
 	case SYS_prctl:
 		return prctl_(vessel, call);
 	case SYS_capget:

@@ -1,7 +1,6 @@
 /* answer_transfer.c - reading the files that the program opened, and what it prints. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -14,7 +13,7 @@
 
 #define CHUNK 65536
 #define VECTOR_MAX 1024 /* UIO_MAXIOV */
-#define OUTPUT_AT_ONCE (1ul << 20) /* bytes that one call prints at most; write(2) may do less than asked */
+#define AT_ONCE (1ul << 20) /* bytes that one call moves at most; read(2) and write(2) may do less than asked */
 #define HERE INT64_MIN /* at the descriptor's own offset */
 
 int answer_output(struct vessel *vessel, const void *bytes, uint64_t len)
@@ -40,8 +39,6 @@ static int64_t print(struct vessel *vessel, uint64_t from, uint64_t len)
 	uint8_t bytes[4096];
 	uint64_t done = 0;
 
-	if (len > OUTPUT_AT_ONCE)
-		len = OUTPUT_AT_ONCE;
 	while (done < len) {
 		uint64_t at = from + done, part = sizeof(bytes) - (at & (sizeof(bytes) - 1));
 		if (part > len - done)
@@ -68,7 +65,7 @@ static int64_t fetch(struct vessel *vessel, const struct opened *file, uint64_t 
 		if (got < 0)
 			return done ? (int64_t)done : -errno;
 		if (got > 0 && user_store(vessel->pager, to + done, bytes, (size_t)got) < 0)
-			return done ? (int64_t)done : -EFAULT;
+			return done && !vessel->pager->over_limit ? (int64_t)done : -EFAULT;
 		done += (uint64_t)got;
 		if ((uint64_t)got < part)
 			break;
@@ -110,8 +107,8 @@ typedef int64_t transfer_part(struct vessel *, struct opened *, uint64_t, uint64
 static int64_t vector(struct vessel *vessel, struct opened *file, const struct system_call *call,
 		      int64_t offset, transfer_part *part)
 {
-	uint64_t count = call->args[2];
-	int64_t done = 0;
+	uint64_t count = call->args[2], room = AT_ONCE;
+	int64_t done = 0, began = file->offset;
 
 	if (count > VECTOR_MAX)
 		return -EINVAL;
@@ -122,10 +119,16 @@ static int64_t vector(struct vessel *vessel, struct opened *file, const struct s
 		if (!one.iov_len)
 			continue;
 		int64_t at = offset == HERE ? HERE : offset + done;
-		int64_t got = part(vessel, file, (uint64_t)one.iov_base, one.iov_len, at);
+		uint64_t len = one.iov_len < room ? one.iov_len : room;
+		int64_t got = part(vessel, file, (uint64_t)one.iov_base, len, at);
+		if (vessel->pager->over_limit) {
+			file->offset = began;
+			return got;
+		}
 		if (got < 0)
 			return done ? done : got;
 		done += got;
+		room -= (uint64_t)got;
 		if ((uint64_t)got < one.iov_len)
 			break;
 	}
@@ -137,7 +140,7 @@ int64_t answer_transfer(struct vessel *vessel, const struct system_call *call)
 	const uint64_t *a = call->args;
 	struct opened *file = desk_find(&vessel->desk, (int)a[0]);
 	int64_t offset = HERE;
-	uint64_t len = a[2] < INT_MAX ? a[2] : INT_MAX & ~4095;
+	uint64_t len = a[2] < AT_ONCE ? a[2] : AT_ONCE;
 
 	switch (call->nr) {
 	case SYS_read:

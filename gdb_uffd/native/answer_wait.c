@@ -218,7 +218,7 @@ static int64_t nothing_ready(struct vessel *vessel, const struct system_call *ca
 
 static int64_t poll_(struct vessel *vessel, const struct system_call *call)
 {
-	int64_t ns = (int)call->args[2] < 0 ? FOR_EVER : (int64_t)call->args[2] * 1000000;
+	int64_t ns = (int)call->args[2] < 0 ? FOR_EVER : (int64_t)(int)call->args[2] * 1000000;
 	int count = 0, rc = 0;
 
 	if (call->args[1] > DESCRIPTORS_MAX)

@@ -163,6 +163,7 @@ struct vessel {
 	struct refused refused[...];
 	uint32_t refused_count, refused_more;
 	uint32_t granted[...];
+	uint32_t withdrawn[...];
 	uint16_t granted_order[...];
 	uint32_t granted_count;
 	struct opened_name opened[...];

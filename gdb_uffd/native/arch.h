@@ -2,7 +2,8 @@
  * and a source file with the functions below; nothing else here names a register.
  *
  * The headers define: struct registers; PC, SP, NUMBER, RESULT and ARGUMENT, which are lvalues;
- * ARCH_MACHINE, ARCH_AUDIT, ARCH_OTHER_TABLE; BREAKPOINT_BYTES, BREAKPOINT_SKIPS, BREAKPOINT_CODE;
+ * ARCH_MACHINE, ARCH_AUDIT, ARCH_OTHER_TABLE; CALL_STOP_IS_WHOLE: whether every register can be read and
+ * set at a system call's exit; BREAKPOINT_BYTES, BREAKPOINT_SKIPS, BREAKPOINT_CODE;
  * LONGEST_INSTRUCTION, LONGEST_CALL; and the numbers of system calls that the architecture never had. */
 #ifndef GDB_UFFD_ARCH_H
 #define GDB_UFFD_ARCH_H
@@ -41,8 +42,6 @@ void arch_stand_before(struct registers *regs, bool stepped);
 void arch_restore_arguments(struct registers *regs, const struct registers *own);
 /* Whether a stop inside a system call is at its entry, from which it can still be skipped. */
 bool arch_is_entry(const struct registers *regs);
-/* From a stop inside a system call whose registers cannot all be read or set there, to one behind it. */
-int arch_leave_call(struct vessel *vessel);
 /* A system call of this architecture alone.  1: it is skipped with `*result`; 0: let it be made. */
 int arch_own_call(struct vessel *vessel, struct registers *regs, int64_t *result);
 

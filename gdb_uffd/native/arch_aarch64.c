@@ -93,33 +93,6 @@ bool arch_is_entry(const struct registers *regs)
 	return regs->user.regs[7] == 0 && NUMBER(regs) >= 0;
 }
 
-/* ... and what is written to x7 there is lost.  A signal stop comes before the program goes on. */
-int arch_leave_call(struct vessel *vessel)
-{
-	uint64_t held = 0;
-	int status, signal;
-
-	if (kill(vessel->pid, SIGSTOP) < 0)
-		return -errno;
-	do {
-		if (ptrace(PTRACE_CONT, vessel->pid, NULL, NULL) < 0)
-			return -errno;
-		int rc = vessel_wait_stop(vessel, &status);
-		if (rc < 0)
-			return rc;
-		signal = WSTOPSIG(status) & 0x7f;
-		if (signal != SIGSTOP)
-			held |= 1ull << (signal - 1);
-	} while (signal != SIGSTOP);
-	/* What came before ours is the program's, for later; two SIGSTOPs are one. */
-	for (signal = 1; signal < 65; signal++)
-		if (held >> (signal - 1) & 1)
-			kill(vessel->pid, signal);
-	if (vessel->stop_sent)
-		kill(vessel->pid, SIGSTOP);
-	return 0;
-}
-
 int arch_own_call(struct vessel *vessel, struct registers *regs, int64_t *result)
 {
 	(void)vessel;

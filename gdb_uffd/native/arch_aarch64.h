@@ -23,6 +23,7 @@ struct registers {
 #define ARCH_AUDIT AUDIT_ARCH_AARCH64
 #define ARCH_OTHER_TABLE TABLE_ARM
 
+#define CALL_STOP_IS_WHOLE 0 /* x7 tells entry from exit there, and is put back afterwards */
 #define BREAKPOINT_BYTES 4
 #define BREAKPOINT_SKIPS 0
 #define BREAKPOINT_CODE {0x00, 0x00, 0x20, 0xd4} /* brk #0 */

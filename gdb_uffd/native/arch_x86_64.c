@@ -73,12 +73,6 @@ bool arch_is_entry(const struct registers *regs)
 	return (int64_t)RESULT(regs) == -ENOSYS && (int64_t)NUMBER(regs) >= 0;
 }
 
-int arch_leave_call(struct vessel *vessel)
-{
-	(void)vessel; /* every register can be read and set there */
-	return 0;
-}
-
 /* arch_prctl(2): the bases of FS and GS are registers of ours. */
 int arch_own_call(struct vessel *vessel, struct registers *regs, int64_t *result)
 {

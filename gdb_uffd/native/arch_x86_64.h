@@ -29,6 +29,7 @@ struct registers {
 #define ARCH_X32_BIT 0x40000000u           /* __X32_SYSCALL_BIT, <asm/unistd.h> */
 #define ARCH_VSYSCALL 0xffffffffff600000ul /* a page that nobody can map */
 
+#define CALL_STOP_IS_WHOLE 1
 #define BREAKPOINT_BYTES 1
 #define BREAKPOINT_SKIPS 1 /* the program counter is behind it when it was hit */
 #define BREAKPOINT_CODE {0xcc}

@@ -78,6 +78,17 @@ int desk_install(struct desk *desk, const struct identity *record, struct opened
 	return -EMFILE;
 }
 
+bool desk_closes_on_exec(const struct desk *desk, int descriptor)
+{
+	return descriptor >= 0 && descriptor < DESCRIPTORS_MAX && bit(desk->close_on_exec, descriptor);
+}
+
+void desk_close_on_exec(struct desk *desk, int descriptor, bool on)
+{
+	if (descriptor >= 0 && descriptor < DESCRIPTORS_MAX)
+		set_bit(desk->close_on_exec, descriptor, on);
+}
+
 /* A descriptor of ours goes when nobody needs it: neither the desk nor the one to come back to. */
 void desk_release(struct desk *desk, const struct desk *saved, struct opened *file)
 {

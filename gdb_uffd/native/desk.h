@@ -63,6 +63,9 @@ int desk_install(struct desk *desk, const struct identity *record, struct opened
 /* That very descriptor, whatever it was before. */
 void desk_replace(struct desk *desk, const struct desk *saved, int descriptor, struct opened *file,
 		  bool close_on_exec);
+/* Of a descriptor that desk_find knows; a number that can be none does nothing. */
+bool desk_closes_on_exec(const struct desk *desk, int descriptor);
+void desk_close_on_exec(struct desk *desk, int descriptor, bool on);
 int desk_drop(struct desk *desk, const struct desk *saved, int64_t descriptor); /* -EBADF */
 void desk_release(struct desk *desk, const struct desk *saved, struct opened *file);
 

@@ -17,9 +17,9 @@
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif
-#ifndef MADV_GUARD_INSTALL /* Linux 6.13 */
-#define MADV_GUARD_INSTALL 102
-#define MADV_GUARD_REMOVE 103
+#ifndef MADV_COLD
+#define MADV_COLD 20
+#define MADV_PAGEOUT 21
 #endif
 
 #define PLACED (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
@@ -91,7 +91,7 @@ int layout_add_zero(struct pager *pager, uint64_t start, uint64_t end, int prot,
 	return regions_set(&pager->regions, &region);
 }
 
-static int drop(struct pager *pager, uint64_t start, uint64_t end)
+int layout_drop(struct pager *pager, uint64_t start, uint64_t end)
 {
 	pages_forget_range(&pager->pages, start, end);
 	return regions_clear(&pager->regions, start, end);
@@ -134,7 +134,7 @@ static int do_brk(struct vessel *vessel, struct registers *regs)
 	if (rc < 0)
 		return rc;
 	if (grow ? result == (int64_t)from : result == 0) {
-		rc = grow ? layout_add_zero(pager, from, to, PROT_READ | PROT_WRITE, 0) : drop(pager, to, from);
+		rc = grow ? layout_add_zero(pager, from, to, PROT_READ | PROT_WRITE, 0) : layout_drop(pager, to, from);
 		vessel->brk_now = wanted;
 	}
 	/* The program's own argument registers come back; only the result is new. */
@@ -150,7 +150,7 @@ static int do_munmap(struct vessel *vessel, struct registers *regs)
 
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
-	return rc < 0 || result < 0 ? rc : drop(vessel->pager, start, end);
+	return rc < 0 || result < 0 ? rc : layout_drop(vessel->pager, start, end);
 }
 
 static int do_mprotect(struct vessel *vessel, struct registers *regs)
@@ -168,56 +168,12 @@ static int do_mprotect(struct vessel *vessel, struct registers *regs)
 	int rc = layout_remember(pager);
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
-	return rc < 0 || result < 0 ? rc : regions_protect(&pager->regions, start, end, prot);
-}
-
-/* mremap(2) drops the registration of what it moves (no UFFD_FEATURE_EVENT_REMAP is asked for),
- * so every page is fed first, and the new range is registered again. */
-static int do_mremap(struct vessel *vessel, struct registers *regs)
-{
-	struct pager *pager = vessel->pager;
-	uint64_t from = ARGUMENT(regs, 0), old_len = layout_ceil(ARGUMENT(regs, 1)), len = layout_ceil(ARGUMENT(regs, 2));
-	const struct region *region = regions_find(&pager->regions, from);
-	struct access who = {.pc = PC(regs), .sp = SP(regs)};
-	int64_t result;
-
-	if (!region)
-		return policy_skip(vessel, regs, -EFAULT);
-	if (ARGUMENT(regs, 3) & ~(unsigned long)(MREMAP_MAYMOVE | MREMAP_FIXED))
-		return policy_refuse(vessel, regs, EINVAL); /* MREMAP_DONTUNMAP */
-	if (pager->engine.kind == ENGINE_WP_SYNC) /* the only one to tell who wrote */
-		who.tid = (uint32_t)vessel->pid;
-	int prot = region->prot;
-	uint32_t shared = region->flags & REGION_SHARED;
-	for (; region && region->start < from + old_len; region = regions_find(&pager->regions, region->end))
-		if (region->kind == REGION_UNAVAILABLE || region->prot != prot)
-			return policy_refuse(vessel, regs, EFAULT);
-	int rc = layout_save_range(pager, from, from + old_len);
-	if (rc == 0 && (ARGUMENT(regs, 3) & MREMAP_FIXED))
-		rc = layout_save_range(pager, ARGUMENT(regs, 4), ARGUMENT(regs, 4) + len);
-	if (rc == 0)
-		rc = pager_populate_range(pager, from, from + (old_len < len ? old_len : len));
-	if (rc == 0)
-		rc = layout_finish_call(vessel, regs, &result);
-	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)
+	if (rc < 0 || (result < 0 && result != -ENOMEM))
 		return rc;
-	uint64_t to = (uint64_t)result, kept = old_len < len ? old_len : len;
-	int writer = pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
-	rc = drop(pager, from, from + old_len);
-	if (rc == 0)
-		rc = layout_add_zero(pager, to, to + len, prot, shared);
-	/* What moved is present at its new place, and differs from what was there before. */
-	for (uint64_t done = 0; rc == 0 && done < kept; done += PAGE_BYTES) {
-		struct page_slot *slot = pages_get(&pager->pages, to + done);
-		who.address = to + done;
-		struct written *w = slot ? pager_note_write(pager, to + done, writer, &who) : NULL;
-		if (!w)
-			return -ENOMEM;
-		pages_set_present(&pager->pages, pages_find(&pager->pages, to + done), true);
-		w->armed = false;
-		rc = engine_moved(pager, to + done);
-	}
-	return rc;
+	/* At a gap the kernel stops, and what lies before it is changed. */
+	if (result < 0)
+		end = regions_unbroken(&pager->regions, start, end);
+	return regions_protect(&pager->regions, start, end, prot);
 }
 
 static int do_madvise(struct vessel *vessel, struct registers *regs)
@@ -226,18 +182,34 @@ static int do_madvise(struct vessel *vessel, struct registers *regs)
 	uint64_t start = ARGUMENT(regs, 0), end = start + layout_ceil(ARGUMENT(regs, 1));
 	int64_t result;
 
-	switch (ARGUMENT(regs, 2)) {
-	case MADV_FREE: /* a hint: keeping the pages is allowed */
+	switch ((int)ARGUMENT(regs, 2)) {
+	case MADV_FREE: /* hints: keeping the pages as they are is allowed */
+	case MADV_COLD:
+	case MADV_PAGEOUT:
+	case MADV_MERGEABLE:
+	case MADV_UNMERGEABLE:
 		return policy_skip(vessel, regs, 0);
+	case MADV_NORMAL:
+	case MADV_RANDOM:
+	case MADV_SEQUENTIAL:
+	case MADV_WILLNEED:
+	case MADV_DONTFORK:
+	case MADV_DOFORK:
+	case MADV_HUGEPAGE:
+	case MADV_NOHUGEPAGE:
+	case MADV_DONTDUMP:
+	case MADV_DODUMP:
+	case MADV_WIPEONFORK:
+	case MADV_KEEPONFORK:
+		return 0;
 	case MADV_DONTNEED:
 	case MADV_REMOVE:
 	case MADV_DONTNEED_LOCKED:
 		break;
-	case MADV_GUARD_INSTALL: /* pages would go unseen; glibc falls back to mprotect */
-	case MADV_GUARD_REMOVE:
-		return policy_skip(vessel, regs, -EINVAL);
 	default:
-		return 0;
+		/* Pages would go or come unseen (MADV_GUARD_INSTALL, for which glibc falls back to mprotect;
+		 * MADV_POPULATE_WRITE, whose loop in the kernel heeds no signal). */
+		return policy_skip(vessel, regs, -EINVAL);
 	}
 	const struct region *first = regions_find(&pager->regions, start);
 	unsigned long asked = ARGUMENT(regs, 2);
@@ -248,8 +220,8 @@ static int do_madvise(struct vessel *vessel, struct registers *regs)
 	}
 	/* A recorded file's private pages would show the file again, which is not at hand here. */
 	for (uint64_t at = start; at < end;) {
-		const struct region *region = regions_find(&pager->regions, at);
-		if (!region)
+		const struct region *region = regions_next(&pager->regions, at);
+		if (!region || region->start >= end)
 			break;
 		if ((region->flags & (REGION_FILE | REGION_BORN)) == REGION_FILE)
 			return policy_refuse(vessel, regs, EINVAL);
@@ -262,16 +234,16 @@ static int do_madvise(struct vessel *vessel, struct registers *regs)
 		ARGUMENT(regs, 2) = asked;
 		rc = vessel_set_registers(vessel, regs);
 	}
-	if (rc < 0 || result < 0)
+	if (rc < 0 || (result < 0 && result != -ENOMEM)) /* ENOMEM: there were gaps */
 		return rc;
 	/* Anonymous memory reads as zeros from now on; the recorded bytes are gone. */
 	pages_forget_range(&pager->pages, start, end);
 	for (uint64_t at = start; rc == 0 && at < end;) {
-		const struct region *region = regions_find(&pager->regions, at);
-		if (!region)
+		const struct region *region = regions_next(&pager->regions, at);
+		if (!region || region->start >= end)
 			break;
 		struct region zero = *region;
-		zero.start = at;
+		zero.start = region->start < at ? at : region->start;
 		zero.end = region->end < end ? region->end : end;
 		zero.bytes = NULL;
 		zero.bytes_len = 0;
@@ -299,7 +271,7 @@ int layout_system_call(struct vessel *vessel, struct registers *regs)
 	case SYS_munmap:
 		return do_munmap(vessel, regs);
 	case SYS_mremap:
-		return do_mremap(vessel, regs);
+		return layout_mremap(vessel, regs);
 	case SYS_mprotect:
 		return do_mprotect(vessel, regs);
 	case SYS_pkey_mprotect: /* there are no keys but "none" */

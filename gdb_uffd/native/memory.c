@@ -58,6 +58,18 @@ int pager_populate(struct pager *pager, uint64_t page)
 	return pager_feed(pager, region, page, true);
 }
 
+bool pager_has_room(struct pager *pager, uint64_t page)
+{
+	const struct region *region = regions_find(&pager->regions, page);
+	const struct page_slot *slot = pages_find(&pager->pages, page);
+
+	if (!pager->limit || pager->pages.grown < pager->limit || (slot && slot->present) || !region ||
+	    region->kind != REGION_ZERO)
+		return true;
+	pager->over_limit = true;
+	return false;
+}
+
 static bool is_present(const struct pager *pager, uint64_t page)
 {
 	const struct page_slot *slot = pages_find(&pager->pages, page);

@@ -202,11 +202,13 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 		pager_read_access(pager, &who);
 	int writer = !program ? WRITER_GDB : pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
 	struct written *w = NULL;
-	if (program && !protected && pager->limit && pager->pages.grown >= pager->limit) {
-		/* Not answered: the signal ends the wait, and the touch comes again if it may go on. */
+	if (program && !protected && pager->limit && pager->pages.grown >= pager->limit && !pager->over_limit) {
+		/* Not answered: the signal ends the wait, and the touch comes again if it may go on.  But the
+		 * kernel's own touches come again at once: what it is at may still finish. */
 		pager->over_limit = true;
 		kill(pager->vessel, SIGSTOP);
-		return;
+		if (!who.call)
+			return;
 	}
 	if (write && sync && !(w = pager_note_write(pager, page, writer, &who)))
 		goto lost;

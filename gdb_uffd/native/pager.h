@@ -97,6 +97,8 @@ void pager_read_access(struct pager *pager, struct access *who);
 
 /* Main side; the vessel is stopped. */
 int pager_populate(struct pager *pager, uint64_t page);
+/* Whether the page is there or may be (pager->limit); otherwise pager->over_limit is set. */
+bool pager_has_room(struct pager *pager, uint64_t page);
 /* Lists the first touch of a page that is about to be fed. */
 void pager_note_touch(struct pager *pager, const struct region *region, const struct access *who,
 		      bool write);

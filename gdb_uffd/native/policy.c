@@ -135,7 +135,7 @@ static bool only_asks(const struct system_call *call)
 	       (call->args[1] == TCGETS || call->args[1] == TIOCGWINSZ || call->args[1] == FIONREAD);
 }
 
-int policy_decide(struct vessel *vessel, const struct system_call *asked, int64_t *result)
+static int come_to(struct vessel *vessel, const struct system_call *asked, int64_t *result)
 {
 	struct system_call call = *asked;
 
@@ -170,6 +170,17 @@ int policy_decide(struct vessel *vessel, const struct system_call *asked, int64_
 	return 0;
 }
 
+int policy_decide(struct vessel *vessel, const struct system_call *call, int64_t *result)
+{
+	int rc = come_to(vessel, call, result);
+
+	/* What it would have written or read lies in memory that there is no room for. */
+	if (!vessel->pager->over_limit)
+		return rc;
+	vessel->wait_call = (int64_t)call->nr;
+	return 2;
+}
+
 int policy_skip(struct vessel *vessel, struct registers *regs, int64_t result)
 {
 	arch_skip_call(regs, result);
@@ -195,7 +206,7 @@ int policy_refuse(struct vessel *vessel, struct registers *regs, int error)
 
 void policy_waits(struct vessel *vessel, struct run *run)
 {
-	run->end = RUN_WAITING;
+	run->end = vessel->pager->over_limit ? RUN_MEMORY : RUN_WAITING;
 	run->signal = SIGTRAP;
 	run->call = vessel->wait_call;
 	run->address = vessel->wait_address;
@@ -207,6 +218,13 @@ int policy_stand_before(struct vessel *vessel, struct registers *regs, struct ru
 	run->pc = PC(regs);
 	int rc = vessel_set_registers(vessel, regs);
 	return rc < 0 ? rc : 1;
+}
+
+static int stop_before(struct vessel *vessel, struct registers *regs, struct run *run)
+{
+	int rc = policy_stand_before(vessel, regs, run);
+
+	return rc < 0 ? rc : vessel_leave_event(vessel, run);
 }
 
 /* With registers changed for the kernel, and the program's own afterwards. */
@@ -242,8 +260,8 @@ static int signal_self(struct vessel *vessel, struct registers *regs, struct run
 		return policy_refuse(vessel, regs, EPERM);
 	if (signal == SIGKILL || signal == SIGSTOP) {
 		run->end = RUN_KILLING;
-		run->signal = signal;
-		return policy_stand_before(vessel, regs, run);
+		run->status = signal;
+		return stop_before(vessel, regs, run);
 	}
 	return call_with(vessel, regs, (unsigned long)vessel->pid, both ? (unsigned long)vessel->pid : ARGUMENT(regs, 1));
 }
@@ -276,7 +294,7 @@ static int traced(struct vessel *vessel, struct registers *regs, struct run *run
 	case SYS_exit_group:
 		run->end = RUN_EXITING;
 		run->status = (int)ARGUMENT(regs, 0) & 0xff;
-		return policy_stand_before(vessel, regs, run);
+		return stop_before(vessel, regs, run);
 	case SYS_kill:
 	case SYS_tkill:
 	case SYS_tgkill:
@@ -296,6 +314,12 @@ static int traced(struct vessel *vessel, struct registers *regs, struct run *run
 	}
 }
 
+static int hold(struct vessel *vessel, struct registers *regs, struct run *run)
+{
+	policy_waits(vessel, run);
+	return stop_before(vessel, regs, run);
+}
+
 static int decide(struct vessel *vessel, struct registers *regs, int table, struct run *run)
 {
 	struct system_call call = call_of(regs, table);
@@ -303,14 +327,14 @@ static int decide(struct vessel *vessel, struct registers *regs, int table, stru
 	if (rule && rule->action == POLICY_TRACE) {
 		vessel_note_granted(vessel, call.nr);
 		user_prepare(vessel, &call);
-		return traced(vessel, regs, run);
+		int rc = vessel->pager->over_limit ? 0 : traced(vessel, regs, run);
+		return rc || !vessel->pager->over_limit ? rc : hold(vessel, regs, run);
 	}
 	int64_t result;
 	int rc = policy_decide(vessel, &call, &result);
-	if (rc != 2)
-		return rc == 1 ? policy_skip(vessel, regs, result) : rc;
-	policy_waits(vessel, run);
-	return policy_stand_before(vessel, regs, run);
+	if (rc == 2)
+		return hold(vessel, regs, run);
+	return rc == 1 ? policy_skip(vessel, regs, result) : rc;
 }
 
 int policy_traced(struct vessel *vessel, unsigned long data, struct run *run)

@@ -100,7 +100,8 @@ int policy_filter(const struct vessel *vessel, struct sock_fprog *program, unsig
 int policy_traced(struct vessel *vessel, unsigned long data, struct run *run);
 
 /* What a call comes to that no ptrace event is needed for.  1: `result` is what the program sees;
- * 0: the kernel carries it out; 2: it would wait for ever, vessel->wait_call. */
+ * 0: the kernel carries it out; 2: it would wait for ever, or needs more memory than it may have
+ * (pager->over_limit): vessel->wait_call. */
 int policy_decide(struct vessel *vessel, const struct system_call *call, int64_t *result);
 
 /* Notes a refusal for the report; returns -error. */
@@ -110,7 +111,7 @@ int64_t policy_note_refusal(struct vessel *vessel, const struct system_call *cal
 int policy_skip(struct vessel *vessel, struct registers *regs, int64_t result);
 /* ... the program sees `error`; the report names the call. */
 int policy_refuse(struct vessel *vessel, struct registers *regs, int error);
-/* `run` tells of the call that would wait. */
+/* `run` tells of the call that goes no further. */
 void policy_waits(struct vessel *vessel, struct run *run);
 /* Back before the instruction: whoever resumes here comes here again. */
 int policy_stand_before(struct vessel *vessel, struct registers *regs, struct run *run);

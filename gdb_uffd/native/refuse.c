@@ -84,6 +84,8 @@ int64_t policy_note_refusal(struct vessel *vessel, const struct system_call *cal
 	struct refused made = {.call = *call, .error = error, .times = 1};
 	int used = 0;
 
+	if (!call->table && call->nr < RULES && vessel->withdrawn[call->nr] < vessel->granted[call->nr])
+		vessel->withdrawn[call->nr]++;
 	for (int i = 0; rule && i < 6 && used < 2; i++)
 		used += capture(vessel->pager, &made.memory[used], rule, call, i);
 	if (used < 2)

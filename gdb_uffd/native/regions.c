@@ -63,6 +63,24 @@ const struct region *regions_find(const struct regions *regions, uint64_t addres
 	return &regions->at[index];
 }
 
+const struct region *regions_next(const struct regions *regions, uint64_t address)
+{
+	size_t index = first_ending_after(regions, address);
+
+	return index < regions->count ? &regions->at[index] : NULL;
+}
+
+uint64_t regions_unbroken(const struct regions *regions, uint64_t start, uint64_t end)
+{
+	while (start < end) {
+		const struct region *region = regions_find(regions, start);
+		if (!region)
+			return start;
+		start = region->end;
+	}
+	return end;
+}
+
 /* The part of `region` from `start` on. */
 static struct region tail_of(const struct region *region, uint64_t start)
 {

@@ -42,6 +42,10 @@ int regions_copy(struct regions *to, const struct regions *from);
 
 /* The region that holds `address`, or NULL. */
 const struct region *regions_find(const struct regions *regions, uint64_t address);
+/* The first region that holds `address` or lies behind it, or NULL. */
+const struct region *regions_next(const struct regions *regions, uint64_t address);
+/* Where what is mapped without a gap from `start` on ends, at most `end`. */
+uint64_t regions_unbroken(const struct regions *regions, uint64_t start, uint64_t end);
 
 /* Replaces whatever lay in [region->start, region->end).  -ENOMEM leaves the table as it was. */
 int regions_set(struct regions *regions, const struct region *region);

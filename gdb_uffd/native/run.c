@@ -319,13 +319,13 @@ int vessel_digest(struct vessel *vessel, int status, struct run *run)
 				run->end = RUN_STOPPED;
 				run->signal = SIGTRAP;
 				run->stepped = true;
-				return arch_leave_call(vessel) < 0 ? -ESRCH : 1;
+				return CALL_STOP_IS_WHOLE ? 1 : vessel_leave_event(vessel, run);
 			}
 		}
 		if (vessel->at_exit && vessel->pager->watch.end) {
 			rc = watch_look(vessel, run);
-			if (rc == 1 && arch_leave_call(vessel) < 0)
-				return -ESRCH;
+			if (rc == 1 && !CALL_STOP_IS_WHOLE)
+				return vessel_leave_event(vessel, run);
 			if (rc)
 				return rc;
 		}

@@ -92,10 +92,12 @@ static int open_page(struct pager *pager, uint64_t page)
 		return 0;
 	if (pager->engine.kind != ENGINE_WP_SYNC) {
 		list_touch(pager, page, true);
-		return engine_populate(pager, page);
+		return pager_has_room(pager, page) ? engine_populate(pager, page) : -ENOMEM;
 	}
 	if (w && w->in_tx && !w->armed && (w->writers & writer) && pages_find(&pager->pages, page)->present)
 		return 0;
+	if (!pager_has_room(pager, page))
+		return -ENOMEM;
 	struct access who = {.address = page, .tid = (uint32_t)pager->vessel};
 	pager_read_access(pager, &who);
 	list_touch(pager, page, true);
@@ -136,7 +138,8 @@ void user_make_present(struct pager *pager, uint64_t address, uint64_t len, bool
 	for (uint64_t page = page_of(address); page < end; page += PAGE_BYTES) {
 		if (!allows(pager, page, written ? 2 : 1 | 4))
 			return;
-		if ((written ? open_page(pager, page) : engine_populate(pager, page)) < 0)
+		if (!pager_has_room(pager, page) ||
+		    (written ? open_page(pager, page) : engine_populate(pager, page)) < 0)
 			return;
 	}
 }

@@ -89,6 +89,7 @@ struct vessel {
 	struct refused refused[REFUSED_MAX];
 	uint32_t refused_count, refused_more; /* more: beyond REFUSED_MAX different ones */
 	uint32_t granted[RULES];              /* how often each call was granted, but the untouched ones */
+	uint32_t withdrawn[RULES];            /* ... and refused, when its arguments were looked at */
 	uint16_t granted_order[RULES];        /* numbers, in the order of their first time */
 	uint32_t granted_count;
 	struct opened_name opened[OPENED_NAMES_MAX];
@@ -177,6 +178,7 @@ void vessel_share_cpu(struct vessel *vessel);
 void vessel_leave_cpu(struct vessel *vessel);
 int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count);
 int vessel_wait_stop(struct vessel *vessel, int *status);
+int vessel_leave_event(struct vessel *vessel, struct run *run); /* 1, or an error */
 /* What a stop means.  1: `run` is filled; 0: it runs again; negative: an error. */
 int vessel_digest(struct vessel *vessel, int status, struct run *run);
 const struct desk *vessel_saved_desk(const struct vessel *vessel); /* NULL: no transaction is open */

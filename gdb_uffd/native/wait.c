@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -136,4 +137,36 @@ int vessel_wait(struct vessel *vessel, int control_fd, struct run *run)
 		return 0;
 	vessel_leave_cpu(vessel);
 	return rc;
+}
+
+/* From the filter's event to a stop by a signal.  At the event the kernel would still make the call that
+ * orig_rax names when the vessel goes on, and asks the filter no second time where that says "trace"
+ * (kernel/seccomp.c, recheck_after_trace): what is loaded later, the recorded registers say, would decide. */
+int vessel_leave_event(struct vessel *vessel, struct run *run)
+{
+	uint64_t held = 0;
+	int status;
+
+	if (kill(vessel->pid, SIGSTOP) < 0)
+		return fail(&vessel->error, errno, "stopping the vessel");
+	for (;;) {
+		if (ptrace(PTRACE_CONT, vessel->pid, NULL, NULL) < 0 && errno != ESRCH)
+			return fail(&vessel->error, errno, "resuming the vessel");
+		if (vessel_wait_stop(vessel, &status) < 0 || !WIFSTOPPED(status)) {
+			run->end = RUN_GONE;
+			run->status = SIGKILL;
+			vessel->pid = 0;
+			return 1;
+		}
+		if (WSTOPSIG(status) == SIGSTOP)
+			break;
+		if (WSTOPSIG(status) <= 64)
+			held |= 1ull << (WSTOPSIG(status) - 1);
+	}
+	/* One SIGSTOP stands for all that were under way. */
+	vessel->stop_sent = vessel->stop_stale = false;
+	for (int signal = 1; signal <= 64; signal++)
+		if (held >> (signal - 1) & 1)
+			kill(vessel->pid, signal);
+	return 1;
 }

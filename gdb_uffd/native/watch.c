@@ -335,15 +335,14 @@ int watch_system_call(struct vessel *vessel, struct run *run)
 	if (rc < 0)
 		return rc;
 	bool entry = arch_is_entry(&regs);
-	if (entry) {
+	if (entry)
 		watch->call = (int64_t)NUMBER(&regs);
-		watch->all |= changes_layout(watch->call);
-	}
 	rc = watch_note_mask(vessel);
-	if (rc < 0 || entry) /* what instructions wrote has been looked at */
-		return rc;
-	rc = watch_look(vessel, run);
-	if (rc == 1 && arch_leave_call(vessel) < 0)
-		return -ESRCH;
+	if (rc == 0 && (CALL_STOP_IS_WHOLE || !entry))
+		rc = watch_look(vessel, run);
+	/* For the look behind it, when pages may have gone. */
+	watch->all |= entry && changes_layout(watch->call);
+	if (rc == 1 && !CALL_STOP_IS_WHOLE)
+		return vessel_leave_event(vessel, run);
 	return rc;
 }

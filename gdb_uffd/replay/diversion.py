@@ -301,6 +301,8 @@ class Diversion:
             if not keep:
                 self._discard(open_)  # whatever cannot be told, it is undone
             raise
+        if not open_.ended and self.threads.mask_changed(open_.tid, open_.saved):
+            report.asked.append("rt_sigprocmask")  # it runs untouched: only this is left of it
         self.past.closing(open_, report, self._kernel_kept)
         if keep:
             check(lib.transaction_commit(self.machine.pager), doing="keeping the call's effects")
@@ -348,10 +350,9 @@ class Diversion:
         self.machine.engine.setting, self.machine.engine.mass = name, mass
 
     def set_engine(self, name: str) -> Choice:
-        """See replay/interface.py.  A process that holds nothing is ended for it."""
-        engine = self.machine.engine
-        chosen = engine.set(name)
-        other = engine.choice.name != chosen.name
+        chosen = self.machine.engine.set(name)
+        other = self.machine.engine.choice.name != chosen.name
+        # A process that holds nothing is ended for it.
         if other and self.machine.running and self._open is None and not self._holds_something():
             self.machine.destroy()
             self.threads.forget_vessel()

@@ -208,7 +208,7 @@ def granted_lines(vessel: Any) -> List[str]:
         name = call.name if call is not None else f"system call {number}"
         files = list(dict.fromkeys(names.get(number, [])))
         out += [f'{name}("{path}")' for path in files]
-        times = vessel.granted[number]
-        if not files:
+        times = vessel.granted[number] - vessel.withdrawn[number]
+        if not files and times:
             out.append(name if times == 1 else f"{name} ({times:,} times)")
     return out

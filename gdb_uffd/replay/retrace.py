@@ -152,6 +152,9 @@ class Retrace:
         if self._real.last_report is not self.last.report:
             why = "memory was written since the first run"
             return End(self._writes, seconds, compared=False, why=why)
+        if any(isinstance(step, Ran) and step.interrupted for step in self.last.tape.steps):
+            why = "that was ended from outside, this one at another instruction"
+            return End(self._writes, seconds, compared=False, why=why)
         return End(self._writes, seconds, self._differences())
 
     def _differences(self) -> str:

@@ -67,6 +67,12 @@ class Threads:
         self.fetch()
         return SavedThreads(dict(self.changed), dict(self.siginfo), dict(self.sigmask))
 
+    def mask_changed(self, tid: int, saved: "SavedThreads") -> bool:
+        """Whether the thread blocks other signals than it did at `save`."""
+        self.fetch()
+        recorded = self.snapshot.thread(tid).sigmask if tid else 0
+        return self.sigmask.get(tid, recorded) != saved.sigmask.get(tid, recorded)
+
     def restore(self, saved: "SavedThreads") -> None:
         """As `save` found it."""
         self.forget_vessel()

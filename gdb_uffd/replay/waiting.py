@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any, Dict
 
 from gdb_uffd.model import MemoryUnavailable
@@ -88,8 +89,8 @@ def ending(run: Any, policy: Policy) -> str:
     if run.end == lib.RUN_EXITING:
         return f"the program would exit with code {run.status} here; {back}"
     if run.end == lib.RUN_KILLING:
-        name = {9: "SIGKILL", 19: "SIGSTOP"}.get(run.signal, "a signal")
-        return f"the program would end itself with {name} here; {back}"
+        does = "stop itself by SIGSTOP" if run.status == signal.SIGSTOP else "end itself by SIGKILL"
+        return f"the program would {does} here; {back}"
     if run.end == lib.RUN_TIMEOUT:
         return (
             f"the call ran for {policy.call_timeout} s without an end (set uffd call-timeout); "

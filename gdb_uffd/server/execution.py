@@ -120,7 +120,7 @@ def _run(session: Session, action: Resume) -> bytes:
         session.log(f"resume: {type(error).__name__}: {error}")
         message(connection, f"internal error while running: {type(error).__name__}: {error}")
         stop = Stop(action.tid, 0)
-    if stop.message:
+    if stop.message and (stop.lost or not session.discards):
         message(connection, stop.message)
     if stop.tid not in session.thread_ids:
         session.log(f"the diversion reported a stop of unknown thread {stop.tid}")

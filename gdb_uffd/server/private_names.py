@@ -7,10 +7,13 @@ from typing import Any, Callable, Dict, List, Tuple
 
 from gdb_uffd.model import UffdError, to_json
 from gdb_uffd.replay.reach import Graph, Search
+from gdb_uffd.server.arguments import integer
 from gdb_uffd.server.session import Session
+from gdb_uffd.trace.source import Snapshot
 
 Arguments = Dict[str, Any]
 
+SNAPSHOTS_HELD = 2
 ROOTS_MAX = 8192
 WANTED_MAX = 4096
 
@@ -32,9 +35,21 @@ def _view(session: Session, arguments: Arguments) -> Any:
     if which not in ("now", "before", "after"):
         raise UffdError('which is not "now", "before" or "after"')
     session.view = None
-    if which != "now":
+    if which != "now" and "snapshot" in arguments:
+        session.view = _recorded(session, integer(arguments, "snapshot"))
+    elif which != "now":
         session.view = session.diversion.view(which == "after", _flag(arguments, "all"))
     return {}
+
+
+def _recorded(session: Session, number: int) -> Snapshot:
+    """A snapshot's memory; the last two stay open, as two are compared."""
+    held = session.looked_at
+    if number not in held:
+        while len(held) >= SNAPSHOTS_HELD:
+            held.pop(next(iter(held))).close()
+        held[number] = session.journey.trace.snapshot(number)
+    return held[number]
 
 
 def _pairs(arguments: Arguments, name: str, most: int) -> List[Tuple[int, int]]:

@@ -14,6 +14,7 @@ from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.framing import frame
 from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.packets import RegisterLayout, layout_of
+from gdb_uffd.trace.source import Snapshot
 
 _MAX_LOG_LINES = 200  # a client that provokes errors must not fill a disk or block a pipe
 
@@ -90,7 +91,9 @@ class Session:
     layout: RegisterLayout = field(init=False)
     thread_ids: Dict[int, bytes] = field(init=False)  # TID -> b"p1f.2e", multiprocess syntax
     thread_xml: bytes = b""  # made once a snapshot: its threads stay
-    view: Optional[State] = None  # what memory reads see instead of the memory as it is
+    # What memory reads see instead of the memory as it is.
+    view: Optional[Union[State, Snapshot]] = None
+    looked_at: Dict[int, Snapshot] = field(default_factory=dict)  # snapshots shown by quffd.view
     graph: Graph = field(default_factory=Graph)  # the types that the client has told of
     inserted: Set[Tuple[int, int, int]] = field(default_factory=set)  # kind, address, length
     calls: int = 0  # gdb's inferior calls that are under way
@@ -100,6 +103,7 @@ class Session:
     allocated: Dict[int, int] = field(default_factory=dict)
     error_strings: bool = False
     lldb: bool = False  # the client is lldb, as its packets tell
+    discards: bool = False  # what is under way will be undone, and its report says how it ended
     _framed_registers: Dict[int, bytes] = field(default_factory=dict)
     _logged: int = 0
 

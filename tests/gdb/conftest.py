@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 from harness import gdbs, survivors, traces
@@ -38,4 +38,20 @@ def trip(built: Path, tmp_path_factory: pytest.TempPathFactory) -> traces.Made:
 def trip_gdb(gdb: gdbs.Gdb, trip: traces.Made) -> gdbs.Gdb:
     """A gdb with that trace opened."""
     gdb.spawned = gdb.run(f"uffd spawn {trip.path}")
+    return gdb
+
+
+SCRIPTS = "/usr/share/gdb/auto-load"
+
+
+@pytest.fixture
+def containers(start_gdb: Callable[..., gdbs.Gdb], all_cores: Any) -> gdbs.Gdb:
+    """gdb with libstdc++'s printers, which gdb 18.1 from PyPI does not find by itself."""
+    gdb = start_gdb()
+    gdb.run(f"add-auto-load-safe-path {SCRIPTS}")
+    gdb.run(f"add-auto-load-scripts-directory {SCRIPTS}")
+    gdb.run(f"uffd spawn {all_cores.containers()}")
+    gdb.run("frame function main")
+    if "std::map with 3 elements" not in gdb.run("print ages"):
+        pytest.skip("libstdc++'s printers are not installed for gdb")
     return gdb

@@ -288,7 +288,7 @@ def test_function_that_waits_for_a_recorded_lock(zoo):
 
 def test_stack_without_end(zoo):
     text = zoo.run("uffd call depth(100000000)", timeout=60)
-    assert "did not return" in text and "SIGSEGV" in text, text
+    assert "did not return: the stack is used up" in text and "endless recursion" in text, text
     assert zoo.value("half(3.0)") == "1.5"
 
 

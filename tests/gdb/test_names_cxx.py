@@ -4,23 +4,7 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from harness.noted import changes, notes, told
-
-SCRIPTS = "/usr/share/gdb/auto-load"
-
-
-@pytest.fixture
-def containers(start_gdb, all_cores):
-    """gdb with libstdc++'s printers, which gdb 18.1 from PyPI does not find by itself."""
-    gdb = start_gdb()
-    gdb.run(f"add-auto-load-safe-path {SCRIPTS}")
-    gdb.run(f"add-auto-load-scripts-directory {SCRIPTS}")
-    gdb.run(f"uffd spawn {all_cores.containers()}")
-    gdb.run("frame function main")
-    if "std::map with 3 elements" not in gdb.run("print ages"):
-        pytest.skip("libstdc++'s printers are not installed for gdb")
-    return gdb
 
 
 def test_scalars_bases_and_namespaces(containers):

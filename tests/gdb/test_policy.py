@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness.asking import policy_core
+from harness.cores import kernel_core
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +91,9 @@ LOCKS = {
     r"pthread_cond_wait\)",
     "lock_twice()": r"pthread_mutex_lock\(&own\), held by this thread itself",
     "wait_filled()": r"pthread_cond_wait\(.*\), and no other thread runs",
-    "take_slot()": r"(new_)?sem_wait\w*\(.*\), and no other thread runs",
-    "join_holder()": r"\w*join\w*\(.*\), which waits for thread 2 \(hold, in pthread_cond_wait\) "
-    r"to end",
+    "take_slot()": r"sem_wait\(&q->slots\), and no other thread runs",
+    "join_holder()": r"pthread_join\(holder\), which waits for thread 2 \(hold, in "
+    r"pthread_cond_wait\) to end",
     "poll_nothing()": r"poll\(.*\), and no other thread runs",
 }  # fmt: skip
 
@@ -101,6 +102,7 @@ LOCKS = {
 def test_a_wait_names_lock_and_holder(session, expression):
     wanted = "would block: " + LOCKS[expression]
     text = session.run(f"uffd call {expression}")
+    assert "`bt`" not in text and text.count("would block") == 1, "it is discarded, and told once"
     last = text.strip().splitlines()[-1]
     assert re.search(wanted, last), text
     assert last.endswith("discarded")
@@ -108,6 +110,22 @@ def test_a_wait_names_lock_and_holder(session, expression):
     assert re.search(wanted, data["error"])
     assert re.search(wanted, data["blocked"]["text"])
     assert session.value("counter") == "41"
+
+
+STD_WAITS = {
+    "lock_guarded()": r"would block: pthread_mutex_lock\(&?guard[^()]*\), held by thread 2 "
+    r"\(keeper, in std::condition_variable::wait\)",
+    "await_change()": r"would block: std::condition_variable::wait\(changed\), and no",
+    "get_answer()": r"would block: std::future<int>::get\(answer\), and no",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", STD_WAITS)
+def test_a_wait_of_the_cxx_library(gdb, built, tmp_path, expression):
+    gdb.run(f"uffd spawn {kernel_core([str(built / 'stdwaits')], tmp_path)}")
+    last = gdb.run(f"uffd call {expression}").strip().splitlines()[-1]
+    assert re.search(STD_WAITS[expression], last), last
+    assert len(last) < 200
 
 
 def test_a_wait_can_be_inspected(session):

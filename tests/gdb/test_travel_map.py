@@ -211,6 +211,45 @@ def test_changes(trip_gdb):
     assert data["pages"] == sum(g["pages"] for g in data["groups"])
 
 
+LABEL_PRINTER = """
+import gdb, gdb.printing
+class Label:
+    def __init__(self, value): self.value = value
+    def to_string(self):
+        return "label %s of %d" % (self.value["text"].string(), self.value["step"])
+printers = gdb.printing.RegexpCollectionPrettyPrinter("trip")
+printers.add_printer("label", "^label$", Label)
+gdb.printing.register_pretty_printer(None, printers)
+"""
+
+
+def test_changes_show_what_values_need_memory_for(trip_gdb, tmp_path):
+    """Strings behind pointers, printers, functions: as gdb prints them at each of the two."""
+    data = trip_gdb.json("uffd changes -json 2 3")
+    told = {v["name"]: (v["before"], v["after"]) for v in data["variables"]}
+    both = []
+    for number in (2, 3):
+        trip_gdb.run(f"uffd goto {number}")
+        names = ("phrase", "chosen", "label.step", "push::pushed")
+        both.append([trip_gdb.value(name).rpartition(") ")[2] for name in names])
+        assert "0x" in both[-1][0] and "<" in both[-1][1]
+    assert told["phrase"] == (both[0][0], both[1][0]), told
+    assert told["chosen"][0].endswith(both[0][1]) and told["chosen"][1].endswith(both[1][1])
+    assert told["label.step"] == (both[0][2], both[1][2])
+    assert told["push::pushed"] == (both[0][3], both[1][3])
+    script = tmp_path / "label.py"
+    script.write_text(LABEL_PRINTER)
+    trip_gdb.run(f"source {script}")
+    for pair, texts in (
+        ("2 3", ("even of 2", "odd one of 3")),
+        ("1 4", ("odd one of 1", "even of 4")),
+    ):
+        data = trip_gdb.json(f"uffd changes -json {pair}")
+        (label,) = [v for v in data["variables"] if v["name"].startswith("label")]
+        assert (label["before"], label["after"]) == tuple(f"label {text}" for text in texts)
+    assert trip_gdb.value("label") == "label odd one of 3"  # the present memory is as it was
+
+
 def test_changes_agree_with_the_memory(trip_gdb, trip):
     """Against a comparison of all pages, read through the library."""
     import gdb_uffd.trace

@@ -100,6 +100,18 @@ def test_after_continue_and_finish(writes):
     assert functions(data["writes"][0])[0] == "bump"
 
 
+def test_after_stepping_out_of_a_call(writes):
+    writes.run("tbreak bump")
+    writes.run("print count(1)")
+    writes.run("next")
+    data = why(writes, "counter")
+    assert steps(data) == [("41", "42")] and functions(data["writes"][0]) == ["bump", "count"]
+    writes.run("next")
+    writes.run("finish")
+    said = writes.run("uffd why counter")
+    assert "internal error" not in said and "not written" in said, said
+
+
 def test_a_call_that_a_breakpoint_stopped(writes):
     writes.run("break bump if by == 2")
     assert "Breakpoint 1" in writes.run("print count(3)")
@@ -156,6 +168,50 @@ def test_fields_elements_and_bit_fields(writes):
     assert "<table+" in after
     data = why(writes, "table")
     assert data["watched_by"] == "write-protection" and data["total"] >= 5
+
+
+def test_a_write_before_in_and_after_an_inlined_call(writes):
+    writes.run("uffd call inlines(9)")
+    data = why(writes, "counter")
+    assert [functions(w) for w in data["writes"]] == [["inlines"], ["inlines"]]
+    assert [w["backtrace"][0]["arguments"] for w in data["writes"]] == [{"value": "9"}] * 2
+    (write,) = why(writes, "beside")["writes"]
+    assert functions(write) == ["set_beside", "inlines"]
+    listing = writes.run("list set_beside")
+    line = write["backtrace"][0]["line"]
+    assert re.search(rf"^{line}\t.*beside = value", listing, re.M), listing
+
+
+def test_a_write_longer_than_what_is_shown(writes):
+    writes.run("uffd call fill(7)")
+    data = why(writes, "bytes")
+    first, second = data["writes"]
+    assert (first["size"], second["size"]) == (6000, 1)
+    assert first["changes"][0]["name"].startswith("bytes[10]@")
+    assert first["changes"][0]["after"].startswith(r"'\a' <repeats")
+    (change,) = second["changes"]
+    assert change["before"] == writes.value(change["name"])  # gdb reads that name
+    assert (change["name"], change["type"]) == ("bytes[9]@1", "unsigned char [1]")
+    assert change["after"] == r'"\001"'
+
+
+def test_what_has_no_memory(writes):
+    writes.run("up-silently 1000")
+    text = writes.run("info address kept")
+    assert "register" in text or "$rbx" in text or "multi-location" in text, text
+    writes.run("uffd call count(1)")
+    assert "kept is in a register, not in memory" in writes.run("uffd why kept")
+
+
+def test_a_deep_backtrace_says_where_it_ends(writes):
+    writes.run("uffd call deep(100)")
+    (write,) = why(writes, "counter")["writes"]
+    assert functions(write) == ["deep"] * 64 and write["more_frames"]
+    assert "#63 deep (levels=63)" in writes.run("uffd why counter")
+    assert "… more frames" in writes.run("uffd why counter")
+    writes.run("uffd call deep(63)")
+    (write,) = why(writes, "counter")["writes"]
+    assert len(functions(write)) == 64 and not write["more_frames"]
 
 
 def test_addresses(writes):
@@ -251,6 +307,8 @@ def test_a_call_that_ran_out_of_time(writes):
     assert steps(data) == [("41", "42")]
     data = why(writes, "beside")
     assert not data["writes"] and data["complete"]
+    assert not data["compared"] and data["differs"] is None
+    assert "not compared with the first run: that was ended" in writes.run("uffd why beside")
 
 
 def test_the_clock_of_the_record_is_the_same_again(writes):

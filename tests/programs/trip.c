@@ -20,6 +20,12 @@ int counter;
 enum phase phase;
 char text[32] = "begin";
 __thread long mine = 100;
+struct label {
+	const char *text;
+	int step;
+} label;
+const char *phrase;
+int (*chosen)(void);
 static long odd;
 static sem_t ready, leave;
 
@@ -58,6 +64,11 @@ int third(int value)
 	return 100 / (value - 3);
 }
 
+static int none(void)
+{
+	return 0;
+}
+
 void at(int step)
 {
 	odd = step * 3;
@@ -91,6 +102,9 @@ int main(int argc, char **argv)
 		push(step * 10);
 		phase = step / 2;
 		snprintf(text, sizeof text, "step %d", step);
+		phrase = step % 2 ? "odd one" : "even";
+		label = (struct label){ phrase, step };
+		chosen = step % 2 ? sum : none;
 		if (step == 2) {
 			pthread_create(&thread, NULL, worker, NULL);
 			sem_wait(&ready);

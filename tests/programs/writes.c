@@ -203,6 +203,37 @@ __attribute__((noinline)) int maps(void) // memory that is new
 	return fresh[1024];
 }
 
+static inline __attribute__((always_inline)) void set_beside(int value)
+{
+	beside = value;
+}
+
+__attribute__((noinline)) int inlines(int value) // a write before, in, and after an inlined call
+{
+	counter = 1;
+	set_beside(value);
+	counter = 2;
+	return beside;
+}
+
+__attribute__((noinline)) int drops(void) // the kernel empties a page of `large`
+{
+	long *page = (long *)(((uintptr_t)large + 8191) & ~4095ul);
+
+	*(volatile long *)page = 1;
+	madvise(page, 4096, MADV_DONTNEED);
+	page[1] = 2;
+	return (int)page[0];
+}
+
+__attribute__((noinline)) int deep(int levels)
+{
+	if (levels)
+		return deep(levels - 1) + 1;
+	counter++;
+	return 0;
+}
+
 __attribute__((noinline)) void checkpoint(void)
 {
 	__asm__ volatile("" ::: "memory");
@@ -210,8 +241,12 @@ __attribute__((noinline)) void checkpoint(void)
 
 int main(int argc, char **argv)
 {
+	register int kept __asm__("rbx") = argc;
+
+	__asm__ volatile("" : "+r"(kept));
 	push(1);
 	checkpoint();
+	__asm__ volatile("" ::"r"(kept));
 	if (argc > 1 && !strcmp(argv[1], "abort"))
 		abort();
 	return 0;

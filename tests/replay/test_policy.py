@@ -5,15 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import struct
+import subprocess
 import time
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 from harness.asking import Asker, policy_core
+from harness.calls import Client
 
-from gdb_uffd.model import UffdError
+from gdb_uffd.model import GPR, UffdError
+from gdb_uffd.replay import syscalls
 from gdb_uffd.replay.interface import Resume
 from gdb_uffd.replay.policy import Policy
 from gdb_uffd.replay.record import facts_of
@@ -166,6 +170,15 @@ def test_reading(asker, file):
     assert 'openat("' in asker.reports[-1].asked[0]
 
 
+def test_what_was_refused_was_not_granted(asker):
+    """One way or the other, however often it was tried."""
+    for _ in range(3):
+        assert asker.ask("openat", -100, "/dev/null", 0) == -errno.EACCES
+        assert asker.reports[-1].asked == [] and len(asker.reports[-1].refused) == 1
+    assert asker.ask("getpid") == asker.diversion.snapshot.pid
+    assert "getpid" in asker.reports[-1].asked
+
+
 def test_a_mapped_file_is_a_private_copy(asker, file):
     asker.diversion.write_memory(asker.arena, str(file).encode() + b"\0")
     asker.diversion.commit_pending()
@@ -247,6 +260,49 @@ def test_the_recorded_directory_and_name_before_anything_was_changed(asker):
     assert asker.memory(length) == (known.cwd or "/").encode() + b"\0"
     assert asker.ask("prctl", 16, asker.room, keep=True) == 0  # PR_GET_NAME
     assert asker.memory(16).split(b"\0")[0] == known.name.encode()
+
+
+@pytest.mark.parametrize(
+    "call, arguments",
+    [
+        ("exit", (3,)),
+        ("exit_group", (3,)),
+        ("kill", ("own", signal.SIGKILL)),
+        ("futex", ("room", 0, 0, 0)),
+        ("pause", ()),
+        ("getpid", ()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("after", ["discarded", "there"])
+def test_registers_of_the_core_make_no_system_call(asker, call, arguments, after):
+    """Where a call has stopped before a system call, the number of another one in orig_rax, which
+    is the core's to say, must not let that one through: seccomp does not ask about it again."""
+    named = {"own": asker.diversion.snapshot.pid, "room": asker.room}
+    asker.place(call, *(named.get(a, a) for a in arguments))
+    blocked = [signal.SIGTERM]  # so that it stays pending, and can be seen
+    with subprocess.Popen(
+        ["sleep", "1000"], preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    ) as victim:
+        try:
+            if call == "getpid":
+                asker.call("raw")
+            elif after == "discarded":
+                asker.stopped("raw")
+            else:
+                asker.start("raw")
+            registers = asker.diversion.registers(asker.tid).copy()
+            number = syscalls.by_name()["kill"].number
+            told = {"orig_rax": number, "rdi": victim.pid, "rsi": signal.SIGTERM, "rax": number}
+            for name, value in told.items():
+                registers.gpr[GPR[name]] = value
+            asker.diversion.set_registers(asker.tid, registers)
+            for _ in range(2):
+                asker.diversion.resume(Resume(asker.tid, "s"), Client())
+            status = Path(f"/proc/{victim.pid}/status").read_text()
+            assert "ShdPnd:\t0000000000000000" in status
+        finally:
+            victim.kill()
 
 
 def test_no_files(asker, file):

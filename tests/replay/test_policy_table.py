@@ -314,9 +314,12 @@ def test_a_signal_to_the_recorded_number_stays_inside(asker, outside):
         asker.place(call, *arguments)
         assert asker.stopped("raw").signal == signal.SIGTERM
         outside.check()
-    for number in (signal.SIGKILL, signal.SIGSTOP):
+    for number, what in (
+        (signal.SIGKILL, "would end itself by SIGKILL"),
+        (signal.SIGSTOP, "would stop itself by SIGSTOP"),
+    ):
         asker.place("kill", outside.process.pid, number)
-        assert "would end itself" in asker.stopped("raw").message
+        assert what in asker.stopped("raw").message
         outside.check()
     status = Path(f"/proc/{outside.process.pid}/status").read_text()
     assert "SigPnd:\t0000000000000000" in status and "State:\tT" not in status

@@ -165,6 +165,15 @@ def test_what_the_kernel_writes_into_a_large_object(caller):
     assert not end.differs
 
 
+def test_what_the_kernel_empties(caller):
+    assert caller.call("drops") == 0
+    told, end = again(caller, "large", LARGE)
+    assert [(w.by, w.call) for w in told] == [("program", -1), ("kernel", 28), ("program", -1)]
+    at = told[0].low
+    assert [w.low for w in told] == [at, at, at + 8] and at % 4096 == 0
+    assert [w.after[at - w.window] for w in told] == [1, 0, 0] and not end.differs
+
+
 def test_the_second_run_differs(caller):
     caller.call("different")
     told, end = again(caller, "counter", 4)
@@ -280,5 +289,6 @@ def test_a_run_that_was_interrupted_is_ended_too(caller):
     caller.diversion.end(False)
     told, end = again(caller, "counter", 4)
     assert not told and not end.cut and "interrupted" not in end.differs
+    assert not end.compared and "ended from outside" in end.why  # `beside` is another number
     os.close(client.read)
     os.close(write)

@@ -50,6 +50,8 @@ def test_nothing_changes_meanwhile(client: RawClient) -> None:
         ("view", {}),
         ("view", {"which": "then"}),
         ("view", {"which": "before", "all": 1}),
+        ("view", {"which": "before", "snapshot": "1"}),
+        ("view", {"which": "before", "snapshot": 99}),
         ("reach", {"types": 5}),
         ("reach", {"types": [[8]]}),
         ("reach", {"roots": [["12", 0]]}),

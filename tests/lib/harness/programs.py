@@ -60,6 +60,7 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("trip"), source("trip.c"), "-ldl"],
         [*C, "-O1", "-o", target("inlined"), source("inlined.c")],
         [*CXX, "-std=c++17", "-o", target("ledger"), source("ledger.cpp")],
+        [*CXX, "-std=c++17", "-pthread", "-o", target("stdwaits"), source("stdwaits.cpp")],
     ]
     if os.uname().machine == "x86_64":
         return recipes

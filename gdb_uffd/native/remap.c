@@ -1,0 +1,118 @@
+/* remap.c - mremap of the running program. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "layout.h"
+#include "uffd.h"
+
+/* mremap(2) where nothing moves: what was there stays as it is. */
+static int resize(struct vessel *vessel, struct registers *regs, uint64_t end, uint64_t wanted,
+		  const struct region *old)
+{
+	struct pager *pager = vessel->pager;
+	unsigned long flags = ARGUMENT(regs, 3);
+	int prot = old->prot;
+	uint32_t shared = old->flags & REGION_SHARED;
+	int64_t result;
+	int rc = wanted < end ? layout_save_range(pager, wanted, end) : layout_remember(pager);
+
+	if (rc < 0)
+		return rc;
+	ARGUMENT(regs, 3) = 0;
+	rc = layout_finish_call(vessel, regs, &result);
+	ARGUMENT(regs, 3) = flags;
+	if (rc == 0)
+		rc = vessel_set_registers(vessel, regs);
+	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095 || wanted == end)
+		return rc;
+	return wanted < end ? layout_drop(pager, wanted, end) : layout_add_zero(pager, end, wanted, prot, shared);
+}
+
+/* Whether all of [start, end) may be there (pager->limit). */
+static bool has_room(struct pager *pager, uint64_t start, uint64_t end)
+{
+	const struct region *region = regions_next(&pager->regions, start);
+	uint64_t fresh = 0, from, to;
+
+	for (; region && region->start < end; region = regions_next(&pager->regions, region->end)) {
+		if (region->kind != REGION_ZERO)
+			continue;
+		from = region->start < start ? start : region->start;
+		to = region->end < end ? region->end : end;
+		if (pager->limit && (to - from) / PAGE_BYTES > pager->limit)
+			return false;
+		for (uint64_t page = from; pager->limit && page < to; page += PAGE_BYTES) {
+			const struct page_slot *slot = pages_find(&pager->pages, page);
+			fresh += !slot || !slot->present;
+		}
+	}
+	return !pager->limit || pager->pages.grown + fresh <= pager->limit;
+}
+
+/* mremap(2) drops the registration of what it moves (no UFFD_FEATURE_EVENT_REMAP is asked for),
+ * so every page is fed first, and the new range is registered again. */
+static int move(struct vessel *vessel, struct registers *regs, uint64_t old_len, uint64_t len,
+		const struct region *old)
+{
+	struct pager *pager = vessel->pager;
+	struct access who = {.pc = PC(regs), .sp = SP(regs)};
+	uint64_t from = ARGUMENT(regs, 0), kept = old_len < len ? old_len : len;
+	int writer = pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM, prot = old->prot;
+	uint32_t shared = old->flags & REGION_SHARED;
+	int64_t result;
+
+	if (pager->engine.kind == ENGINE_WP_SYNC) /* the only one to tell who wrote */
+		who.tid = (uint32_t)vessel->pid;
+	if (!has_room(pager, from, from + kept)) {
+		pager->over_limit = true;
+		return 0;
+	}
+	int rc = layout_save_range(pager, from, from + old_len);
+	if (rc == 0 && (ARGUMENT(regs, 3) & MREMAP_FIXED))
+		rc = layout_save_range(pager, ARGUMENT(regs, 4), ARGUMENT(regs, 4) + len);
+	if (rc == 0)
+		rc = pager_populate_range(pager, from, from + kept);
+	if (rc == 0)
+		rc = layout_finish_call(vessel, regs, &result);
+	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)
+		return rc;
+	uint64_t to = (uint64_t)result;
+	rc = layout_drop(pager, from, from + old_len);
+	if (rc == 0)
+		rc = layout_add_zero(pager, to, to + len, prot, shared);
+	/* What moved is present at its new place, and differs from what was there before. */
+	for (uint64_t done = 0; rc == 0 && done < kept; done += PAGE_BYTES) {
+		struct page_slot *slot = pages_get(&pager->pages, to + done);
+		who.address = to + done;
+		struct written *w = slot ? pager_note_write(pager, to + done, writer, &who) : NULL;
+		if (!w)
+			return -ENOMEM;
+		pages_set_present(&pager->pages, pages_find(&pager->pages, to + done), true);
+		w->armed = false;
+		rc = engine_moved(pager, to + done);
+	}
+	return rc;
+}
+
+int layout_mremap(struct vessel *vessel, struct registers *regs)
+{
+	struct pager *pager = vessel->pager;
+	uint64_t from = ARGUMENT(regs, 0), old_len = layout_ceil(ARGUMENT(regs, 1)), len = layout_ceil(ARGUMENT(regs, 2));
+	const struct region *first = regions_find(&pager->regions, from), *region = first;
+
+	if (!region)
+		return policy_skip(vessel, regs, -EFAULT);
+	if (ARGUMENT(regs, 3) & ~(unsigned long)(MREMAP_MAYMOVE | MREMAP_FIXED))
+		return policy_refuse(vessel, regs, EINVAL); /* MREMAP_DONTUNMAP */
+	for (; region && region->start < from + old_len; region = regions_find(&pager->regions, region->end))
+		if (region->kind == REGION_UNAVAILABLE || region->prot != first->prot)
+			return policy_refuse(vessel, regs, EFAULT);
+	/* Where the kernel can, it leaves the pages in their place. */
+	const struct region *next = regions_next(&pager->regions, from + old_len);
+	bool stays = old_len && len && !(ARGUMENT(regs, 3) & MREMAP_FIXED) && from + len > from &&
+		     (len <= old_len || !next || next->start >= from + len);
+	if (stays)
+		return resize(vessel, regs, from + old_len, from + len, first);
+	return move(vessel, regs, old_len, len, first);
+}
