@@ -15,8 +15,9 @@ from gdb_uffd.arch.interface import Architecture
 from gdb_uffd.arch.x86_64 import X86_64
 
 ALL = (X86_64, AARCH64)
+KNOWN = " or ".join(arch.spoken for arch in ALL)
 
-__all__ = ["AARCH64", "ALL", "X86_64", "Architecture", "host", "of_gdb", "of_machine"]
+__all__ = ["AARCH64", "ALL", "KNOWN", "X86_64", "Architecture", "host", "of_gdb", "of_machine"]
 
 
 def of_machine(machine: int) -> Optional[Architecture]:

@@ -29,7 +29,7 @@ class JumpBuffer:
     guard_offset: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Architecture:
     """One processor under Linux, 64-bit little-endian.
 
@@ -96,6 +96,9 @@ class Architecture:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gpr", {name: i for i, name in enumerate(self.names)})
+
+    def __repr__(self) -> str:
+        return f"<{self.spoken}>"
 
     def __hash__(self) -> int:
         return self.machine

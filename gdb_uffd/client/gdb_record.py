@@ -11,13 +11,12 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.arch import X86_64
 from gdb_uffd.client import gdb_session, gdb_settings, launch, text
 from gdb_uffd.client.gdb_freeze import NotStill, watch_breakpoints
 from gdb_uffd.client.gdb_record_local import LocalProcess, is_traced
 from gdb_uffd.client.gdb_record_names import Where, function_at, here, killed_by, trapped
 from gdb_uffd.client.gdb_record_remote import RemoteProcess
-from gdb_uffd.client.gdb_util import look, say
+from gdb_uffd.client.gdb_util import look, machine, say
 from gdb_uffd.client.recorder import Committed, Recorder, RecorderFailed, Source
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import UffdError
@@ -219,12 +218,8 @@ def start(path: str, self_contained: bool) -> None:
         raise UffdError("this inferior shows what was recorded; a live process can be recorded")
     if not inferior.pid or thread is None:
         raise UffdError("the program is not being run: `start` or `attach` it first")
-    arch = inferior.architecture().name()
-    if arch != X86_64.gdb:
-        raise UffdError(
-            f"live processes are recorded on x86-64 only, and this one is of {arch}; "
-            "`generate-core-file` writes a core, which `uffd spawn` opens"
-        )
+    if not machine().records:
+        raise UffdError("live processes are recorded on x86-64 only; `gcore` writes a core")
     if thread.is_running():
         raise UffdError("the program runs: stop it first (Ctrl-C, or `interrupt`)")
     recording = _recording = Recording(path, self_contained)

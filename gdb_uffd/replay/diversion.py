@@ -7,14 +7,7 @@ import signal
 import time
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
-from gdb_uffd.model import (
-    CallReport,
-    Mapping,
-    MemoryUnavailable,
-    Registers,
-    UffdError,
-    page_floor,
-)
+from gdb_uffd.model import CallReport, Mapping, MemoryUnavailable, Registers, UffdError, page_floor
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import ownfiles
 from gdb_uffd.replay.account import Accounts, Transaction
@@ -238,6 +231,7 @@ class Diversion:
         self.commit_pending()
         if self._open is not None:
             raise UffdError("a call is under way already")
+        self.machine.check_processor()
         open_ = self._transaction("call", explicit=True)
         open_.stdout_pending = self.accounts.stdout_pending()
 

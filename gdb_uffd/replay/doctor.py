@@ -7,7 +7,7 @@ import os
 import platform
 from typing import Any, Callable, List
 
-from gdb_uffd.arch import AARCH64, ALL, host
+from gdb_uffd.arch import AARCH64, KNOWN, host
 from gdb_uffd.model import ENGINE_AUTO, ENGINES, PAGE_SIZE, UffdError
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay.engines import FORBIDDEN, LACKS, WAYS, Kernel, choose, kernel
@@ -53,9 +53,8 @@ def _read(path: str) -> str:
 
 def _machine() -> Check:
     machine, release = platform.machine(), platform.release()
-    known = " or ".join(arch.spoken for arch in ALL)
     if host() is None:
-        return Check("machine", False, f"{machine}, Linux {release}", f"gdb_uffd needs {known}")
+        return Check("machine", False, f"{machine}, Linux {release}", f"gdb_uffd needs {KNOWN}")
     remedy = "" if mmap.PAGESIZE == PAGE_SIZE else f"a kernel with pages of {PAGE_SIZE} bytes"
     text = f"{machine}, Linux {release}, pages of {mmap.PAGESIZE} bytes"
     return Check("machine", not remedy, text, remedy)

@@ -215,7 +215,7 @@ class Machine:
         """Make the vessel unless there is one.  True when it is new.  UffdError with the remedy."""
         if self.running:
             return False
-        self._check_machine()
+        self.check_processor()
         _ = self.jumps  # known before the first page is fed
         self.policy.apply(self.vessel, self.pager)
         self.engine.prepare(self.pager.engine)
@@ -224,7 +224,7 @@ class Machine:
         self._extended.start(self.vessel)
         return True
 
-    def _check_machine(self) -> None:
+    def check_processor(self) -> None:
         """UffdError when nothing of the recorded process can run on this one."""
         if self.arch is not host():
             raise UffdError(

@@ -17,7 +17,7 @@ import os
 import stat
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.arch import ALL, X86_64, of_machine
+from gdb_uffd.arch import KNOWN, X86_64, of_machine
 from gdb_uffd.model import PROT_WRITE, Mapping, UffdError
 from gdb_uffd.trace import elf, executable, places, thread_base
 from gdb_uffd.trace.compressed import compression, unpacked
@@ -145,9 +145,8 @@ def _check_header(shown: str, core: mmap.mmap) -> elf.Header:
     if header.type != elf.ET_CORE:
         raise UffdError(f"{shown}: an ELF file, but not a core (e_type {header.type}): {USAGE}")
     if of_machine(header.machine) is None:
-        known = " or ".join(arch.spoken for arch in ALL)
         raise UffdError(
-            f"{shown}: a core of another architecture (e_machine {header.machine}, not {known}); "
+            f"{shown}: a core of another architecture (e_machine {header.machine}, not {KNOWN}); "
             "open it with a gdb for that machine"
         )
     return header

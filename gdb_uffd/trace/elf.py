@@ -1,9 +1,8 @@
 """Bounded reading of ELF64 little-endian objects: headers, notes, symbols.
 
-Everything here reads through slices of a mapped file (or through a callback into recorded
-memory) and checks each offset, because cores and libraries may be damaged or hostile.
-A malformed object raises ElfError; callers turn that into a line for the user.
-Layouts: elf(5), System V gABI chapters 4 and 5, psABI x86-64.
+Everything here reads through slices of a mapped file (or a callback into recorded memory) and
+checks each offset: cores and libraries may be damaged or hostile.  A malformed object raises
+ElfError, a line for the user.  Layouts: elf(5), System V gABI chapters 4 and 5.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Callable, Iterator, List, Optional, Set, Tuple, Union
 
-from gdb_uffd.arch import ALL, of_machine
+from gdb_uffd.arch import KNOWN, of_machine
 
 Buffer = Union[bytes, mmap.mmap]
 
@@ -36,8 +35,7 @@ MAX_SECTIONS = 1 << 20
 MAX_NOTE = 64 << 10  # bytes of an object's note segment that are searched for a build-id
 MAX_DYNAMIC = 4096  # entries of a dynamic section
 MAX_CHAIN = 1 << 16  # symbols of one hash bucket
-MAX_STRING = 4096
-MAX_TAILS = 256  # places in a string table where one name ends
+MAX_STRING, MAX_TAILS = 4096, 256  # bytes; places in a string table where one name ends
 
 EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 PHDR = struct.Struct("<IIQQQQQQ")
@@ -57,7 +55,7 @@ class Header:
     """The fields of Elf64_Ehdr that are used (elf(5))."""
 
     type: int
-    machine: int
+    machine: int  # e_machine
     entry: int
     phoff: int
     phentsize: int
@@ -146,12 +144,8 @@ def iter_notes(data: Buffer, start: int, end: int) -> Iterator[Tuple[bytes, int,
 
 
 def _check_object(header: Header) -> None:
-    """ElfError for what is no executable or library of a known architecture."""
-    if header.type not in (ET_EXEC, ET_DYN):
-        raise ElfError("not an executable or shared object")
-    if of_machine(header.machine) is None:
-        known = " or ".join(arch.spoken for arch in ALL)
-        raise ElfError(f"for another architecture (e_machine {header.machine}, not {known})")
+    if of_machine(header.machine) is None or header.type not in (ET_EXEC, ET_DYN):
+        raise ElfError(f"no executable or shared object for {KNOWN}")
 
 
 class Image:
@@ -343,8 +337,8 @@ class Image:
     def static_symbol(self, name: bytes) -> Optional[Tuple[int, int]]:
         """(value, size) of a defined symbol of .symtab, global ones first; else None.
 
-        Works on files only (section headers are not loaded).  Finds the name in the string
-        table first, then its offset among the st_name fields, both at C speed.
+        Works on files only (section headers are not loaded), at C speed: finds the name in the
+        string table, then its offset among the st_name fields.
         """
         if self.data is None or not name or len(name) > MAX_STRING:
             return None
