@@ -154,27 +154,63 @@ JUNIT = """<testsuites><testsuite>
 <testcase classname="tests.gdb.test_x" name="a"/>
 <testcase classname="tests.gdb.test_x" name="b"><failure message="no">x</failure></testcase>
 <testcase classname="tests.gdb.test_x" name="c"><error message="no">x</error></testcase>
-<testcase classname="a.test_x" name="d"><skipped message="no  AVX&#10;here">x</skipped></testcase>
-</testsuite></testsuites>"""
+<testcase classname="tests.gdb.test_x" name="d"><skipped message="no  AVX&#10;here">x</skipped></testcase>
+</testsuite></testsuites>"""  # noqa: E501
 
 
 def test_results_become_cells(tools, tmp_path: Path) -> None:
     path = tmp_path / "x.xml"
-    path.write_text(JUNIT)
-    result = tools.checks.read_junit(path, 1)
+    column = (tools.checks.Check("x", ("tests/gdb/test_x.py",)),)
+
+    def read(status: int, text: str = ""):
+        if text:
+            path.write_text(text)
+        return tools.checks.read_junit(path, status, column)["x"]
+
+    result = read(1, JUNIT)
     assert result.cell() == "**FAIL** 2 of 3"
     assert result.failed == ["test_x::b", "test_x::c"] and result.lacking == {"no AVX here": 1}
     lines = JUNIT.splitlines()
-    path.write_text("\n".join([lines[0], lines[1], lines[4], lines[5]]))
-    assert tools.checks.read_junit(path, 0).cell() == "pass 1, 1 lack"
-    assert tools.checks.read_junit(path, 2).cell() == "**FAIL** pytest ended with 2"
-    path.write_text("\n".join([lines[0], lines[4], lines[5]]))
-    assert tools.checks.read_junit(path, 0).cell() == "lacks: no AVX here"
-    path.write_text("<testsuites></testsuites>")
-    assert "FAIL" in tools.checks.read_junit(path, 5).cell()  # no test was collected
-    path.write_text("<cut off")
-    assert tools.checks.read_junit(path, 124).cell() == "**FAIL** not done in time"
-    assert "ended with 139" in tools.checks.read_junit(tmp_path / "none", 139).cell()
+    assert read(0, "\n".join([lines[0], lines[1], lines[4], lines[5]])).cell() == "pass 1, 1 lack"
+    assert read(2).cell() == "**FAIL** pytest ended with 2"
+    assert read(0, "\n".join([lines[0], lines[4], lines[5]])).cell() == "lacks: no AVX here"
+    assert "FAIL" in read(5, "<testsuites></testsuites>").cell()  # no test was collected
+    assert "FAIL" in read(0).cell()
+    assert read(124, "<cut off").cell() == "**FAIL** not done in time"
+    path.unlink()
+    assert "ended with 139" in read(139).cell()
+
+
+def test_one_pytest_fills_several_columns(tools, tmp_path: Path) -> None:
+    check = tools.checks.Check
+    columns = (
+        check("a", ("tests/gdb/test_x.py",), ("one", "two")),
+        check("b", ("tests/gdb/test_x.py", "tests/unit/test_y.py"), never=("slow",)),
+        check("c", ("tests/unit/test_z.py",)),
+    )
+    assert tools.checks.arguments(columns) == [
+        *("tests/gdb/test_x.py", "tests/unit/test_y.py", "tests/unit/test_z.py", "-k"),
+        "((test_x.py) and (one or two)) or ((test_x.py or test_y.py) and not (slow))"
+        " or ((test_z.py))",
+    ]
+    cases = [("tests.gdb.test_x", "test_one"), ("tests.unit.test_y", "test_one")]
+    cases += [("tests.gdb.test_x", "test_slow"), ("tests.gdb.test_xx", "test_one")]
+    told = "".join(f'<testcase classname="{c}" name="{n}"/>' for c, n in cases)
+    path = tmp_path / "x.xml"
+    path.write_text(f"<testsuite>{told}</testsuite>")
+    # The failure that the status tells of lies in another column.
+    cells = {n: r.cell() for n, r in tools.checks.read_junit(path, 1, columns[:2]).items()}
+    assert cells == {"a": "pass 1", "b": "pass 1"}
+    cells = {n: r.cell() for n, r in tools.checks.read_junit(path, 124, columns).items()}
+    assert cells["a"] == "pass 1"
+    assert cells["b"] == cells["c"] == "**FAIL** not done in time"
+
+
+def test_every_selected_word_names_a_test(tools) -> None:
+    for check in (*tools.checks.ON_KERNELS, *tools.checks.ON_KERNELS_GDB, *tools.checks.ON_GDBS):
+        texts = "".join((ROOT / file).read_text() for file in check.files)
+        for word in (*check.only, *check.never):
+            assert word in texts, f"{check.name}: {word}"
 
 
 def test_the_table(tools) -> None:
@@ -186,6 +222,7 @@ def test_the_table(tools) -> None:
             "call": result("lacks", note="no <mirror>"),
         }),
         row("gdb", "gdb 16.3", {"all": result("pass", 9)}, {"from": "PyPI", "Python": "3.11"}),
+        row("bench", "engines", {}, {"text": "figures"}),
     ]  # fmt: skip
     text = tools.table.render([tools.table.Row.load(_plain(r)) for r in rows])
     assert "| 6.12.1, emulated | pass 2 |  |" in text
@@ -194,7 +231,7 @@ def test_the_table(tools) -> None:
     assert "- 6.1.9, emulated: **failed** native: `test_n::x`" in text
     assert "- 6.1.9, emulated lacks: no \\| here (2 times)" in text
     assert "| gdb 16.3 | PyPI | 3.11 | pass 9 |" in text
-    assert "## lldb" not in text
+    assert "## lldb" not in text and "```\nfigures\n```" in text
 
 
 def _plain(row: object) -> dict[str, object]:

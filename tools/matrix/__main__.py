@@ -1,6 +1,6 @@
 """`make matrix`: tests on other kernels, gdbs and lldbs, and the table in docs/compatibility.md.
 
-    python tools/matrix [--kernels 6.1,newest] [--gdbs 13,18] [--lldbs] [--table]
+    python tools/matrix [--kernels 6.1,newest] [--gdbs 13,18] [--lldbs] [--bench] [--table]
 
 Without options everything is run.  What is not run keeps its result from the last time; what cannot
 be had says what lacks.  Exit status 1 when a cell failed.
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -72,58 +73,64 @@ class Matrix:
         self._write()
 
 
+COMMAND = (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5")
+
+
 def _pytest(
-    arguments: List[str], out: Path, name: str, env: Dict[str, str], seconds: int
-) -> Result:
+    columns: Tuple[Check, ...], out: Path, name: str, env: Dict[str, str], seconds: int
+) -> Dict[str, Result]:
     """pytest on this machine."""
     xml = out / f"{name}.xml"
     xml.unlink(missing_ok=True)
-    command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={xml}"]
+    bound = ["timeout", "--signal=INT", "--kill-after=60", str(seconds)]
     with open(out / f"{name}.log", "w") as log:
-        try:
-            done = subprocess.run(
-                [*command, *arguments],
-                cwd=ROOT,
-                env={**os.environ, **env},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                timeout=seconds,
-                check=False,
-            )
-            status = done.returncode
-        except subprocess.TimeoutExpired:
-            status = 124
-    return checks.read_junit(xml, status)
+        status = subprocess.run(
+            [*bound, *COMMAND, f"--junitxml={xml}", *checks.arguments(columns)],
+            cwd=ROOT,
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+    return checks.read_junit(xml, status, columns)
 
 
 # -- kernels ----------------------------------------------------------------------------------
 
 
-def _script(columns: Tuple[Check, ...], out: str, travelled: str) -> str:
-    """What a guest runs: the doctor, cores for other kernels, then each column's tests."""
+KERNEL_COLUMNS = (
+    *("doctor", *(c.name for c in (*checks.ON_KERNELS, *checks.ON_KERNELS_GDB))),
+    "its cores here",
+)
+PARTS = (("plain", checks.ON_KERNELS, 1200), ("gdb", checks.ON_KERNELS_GDB, 1800))
+"""Two runs of pytest on each kernel, with the seconds that each may take in a guest."""
+
+
+def _chosen(names: List[str]) -> List[Tuple[str, Tuple[Check, ...], int]]:
+    """PARTS with the columns of those names only."""
+    parts = [(p, tuple(c for c in cs if c.name in names), s) for p, cs, s in PARTS]
+    return [part for part in parts if part[1]]
+
+
+def _script(parts: List[Tuple[str, Tuple[Check, ...], int]], out: str, travelled: str) -> str:
+    """What a guest runs: the doctor, cores for other kernels, then the tests."""
     lines = [
         "export GDB_UFFD_TEST_GDBS=$(command -v gdb) GDB_UFFD_TEST_SLOWNESS=" + SLOWNESS,
+        f"export GDB_UFFD_TEST_TRAVELLED={travelled}",
         "ulimit -c unlimited",
         f"mkdir -p {out}/cores",
         f".venv/bin/gdb-uffd doctor --json >{out}/doctor.json 2>{out}/doctor.log",
-        f"echo $? >{out}/doctor.status",
         f"PYTHONPATH=tests/lib {PYTHON} -m harness.travel {out}/cores >{out}/travel.log 2>&1",
     ]
-    for check in columns:
-        name = _file_name(check.name)
-        arguments = shlex.join(check.arguments())
-        where = f"GDB_UFFD_TEST_TRAVELLED={travelled} " if check.name == "travelled" else ""
+    for name, columns, seconds in parts:
+        command = shlex.join([*COMMAND, "-o", "timeout=400", f"--junitxml={out}/{name}.xml"])
         lines.append(
-            f"{where}timeout -k 10 {check.seconds} {PYTHON} -m pytest -q -p no:cacheprovider "
-            f"-o timeout={check.seconds} --junitxml={out}/{name}.xml {arguments} "
-            f">{out}/{name}.log 2>&1; echo $? >{out}/{name}.status"
+            f"timeout --signal=INT --kill-after=60 {seconds} {command} "
+            f"{shlex.join(checks.arguments(columns))} >{out}/{name}.log 2>&1; "
+            f"echo $? >{out}/{name}.status"
         )
     return "\n".join(lines) + "\n"
-
-
-def _file_name(column: str) -> str:
-    return column.replace(", ", "-").replace(" ", "-")
 
 
 def _read_status(path: Path) -> int:
@@ -145,10 +152,8 @@ def _doctor(out: Path) -> Result:
     return Result(FAIL if failed else PASS, passed, failed, lacking)
 
 
-def run_kernel(
-    matrix: Matrix, wanted: str, travelled: Path, columns: Tuple[Check, ...] = checks.ON_KERNELS
-) -> None:
-    """One row: boot it, run everything, open its cores here.  Columns left out stay."""
+def run_kernel(matrix: Matrix, wanted: str, travelled: Path, names: List[str]) -> None:
+    """One row: boot it, run the columns of those names, open its cores here.  Others stay."""
     out = matrix.cache / "runs" / f"kernel-{wanted}"
     subprocess.run(["rm", "-rf", str(out)], check=True)
     out.mkdir(parents=True)
@@ -160,37 +165,45 @@ def run_kernel(
         matrix.put(wanted, table.Row("kernel", wanted, {"doctor": cell}))
         return
     print(f"kernel {kernel.label} ({kernel.version}), emulated", flush=True)
-    (out / "script").write_text(_script(columns, "/out", str(travelled)))
-    seconds = 300 + sum(check.seconds for check in columns)
+    parts = _chosen(names)
+    (out / "script").write_text(_script(parts, "/out", str(travelled)))
     began = time.monotonic()
     with open(out / "guest.log", "w") as log:
-        settings = guest.Settings(out=out, seconds=seconds)
+        settings = guest.Settings(out=out, seconds=600 + sum(seconds for *_, seconds in parts))
         guest.run(emulator, kernel, "bash /out/script", matrix.cache, settings, log)
     print(f"  took {time.monotonic() - began:.0f} s", flush=True)
-    old = matrix.rows.get(wanted, table.Row("kernel", "")).cells
     cells = {"doctor": _doctor(out)}
-    for check in checks.ON_KERNELS:
-        name = _file_name(check.name)
-        if check not in columns:
-            if check.name in old:
-                cells[check.name] = old[check.name]
-            continue
-        cells[check.name] = checks.read_junit(
-            out / f"{name}.xml", _read_status(out / f"{name}.status")
-        )
+    for name, columns, _ in parts:
+        status = _read_status(out / f"{name}.status")
+        cells.update(checks.read_junit(out / f"{name}.xml", status, columns))
     cells["its cores here"] = _open_here(out)
-    matrix.put(wanted, table.Row("kernel", f"{kernel.label}, emulated", cells))
+    matrix.put(
+        wanted, table.Row("kernel", f"{kernel.label}, emulated", _merged(matrix, wanted, cells))
+    )
+
+
+def _merged(matrix: Matrix, name: str, cells: Dict[str, Result]) -> Dict[str, Result]:
+    """In the table's order, with those of earlier runs of the same row that were not run now."""
+    kept = matrix.rows.get(name, table.Row("kernel", "")).cells
+    every = {**kept, **cells}
+    return {column: every[column] for column in KERNEL_COLUMNS if column in every}
 
 
 def _open_here(out: Path) -> Result:
     """Cores that the guest made, on this machine's kernel."""
     if not (out / "cores" / "made.json").exists():
         return Result(FAIL, note="it made no cores")
-    env = {"GDB_UFFD_TEST_TRAVELLED": str(out / "cores")}
-    return _pytest(["tests/gdb/test_travelled.py"], out, "here", env, 600)
+    env = {"GDB_UFFD_TEST_TRAVELLED": str(out / "cores"), **_system_gdb()}
+    (check,) = (c for c in checks.ON_KERNELS_GDB if c.name == "travelled")
+    return _pytest((check,), out, "here", env, 600)[check.name]
 
 
-def run_here(matrix: Matrix, travelled: Path) -> None:
+def _system_gdb() -> Dict[str, str]:
+    """The one that all rows of kernels use: the others have rows of their own."""
+    return {"GDB_UFFD_TEST_GDBS": shutil.which("gdb") or str(ROOT / ".venv-gdb" / "bin" / "gdb")}
+
+
+def run_here(matrix: Matrix, travelled: Path, names: List[str]) -> None:
     """The row of this machine's own kernel."""
     out = matrix.cache / "runs" / "kernel-here"
     out.mkdir(parents=True, exist_ok=True)
@@ -199,15 +212,11 @@ def run_here(matrix: Matrix, travelled: Path) -> None:
         command = [str(ROOT / ".venv" / "bin" / "gdb-uffd"), "doctor", "--json"]
         subprocess.run(command, stdout=file, check=False)
     cells = {"doctor": _doctor(out)}
-    for check in checks.ON_KERNELS:
-        env = {}
-        if check.name == "travelled":
-            env["GDB_UFFD_TEST_TRAVELLED"] = str(travelled)
-        cells[check.name] = _pytest(
-            check.arguments(), out, _file_name(check.name), env, check.seconds
-        )
+    env = {"GDB_UFFD_TEST_TRAVELLED": str(travelled), **_system_gdb()}
+    for name, columns, seconds in _chosen(names):
+        cells.update(_pytest(columns, out, name, env, seconds))
     label = f"{kernels.version_of(os.uname().release)}, {HERE}"
-    matrix.put(HERE, table.Row("kernel", label, cells))
+    matrix.put(HERE, table.Row("kernel", label, _merged(matrix, HERE, cells)))
 
 
 def _cores_to_travel(matrix: Matrix) -> Path:
@@ -233,20 +242,37 @@ def _foreign_cores(matrix: Matrix) -> Path:
 
 
 def run_debuggers(
-    matrix: Matrix, kind: str, found: List[debuggers.Debugger], check: Check, variable: str
+    matrix: Matrix,
+    kind: str,
+    found: List[debuggers.Debugger],
+    columns: Tuple[Check, ...],
+    variable: str,
 ) -> None:
     """A row for each gdb or lldb."""
     for each in found:
         details = {"from": each.origin, **({"Python": each.python} if each.python else {})}
         if each.path is None:
-            cells = {check.name: Result(LACKS, note=each.lacking)}
+            cells = {columns[0].name: Result(LACKS, note=each.lacking)}
         else:
             print(f"{each.label}, {each.origin}", flush=True)
             out = matrix.cache / "runs" / each.label.replace(" ", "-")
             out.mkdir(parents=True, exist_ok=True)
-            env = {variable: str(each.path)}
-            cells = {check.name: _pytest(check.arguments(), out, "tests", env, check.seconds)}
+            began = time.monotonic()
+            cells = _pytest(columns, out, "tests", {variable: str(each.path)}, 3600)
+            print(f"  took {time.monotonic() - began:.0f} s", flush=True)
         matrix.put(each.label, table.Row(kind, each.label, cells, details))
+
+
+def run_bench(matrix: Matrix) -> None:
+    """What a page costs under each engine, in the guest where all four exist."""
+    print("benchmarks/engines.py", flush=True)
+    command = [PYTHON, "benchmarks/engines.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    cells = {}
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["nothing said"]
+        cells["engines"] = Result(FAIL, note=said[0])
+    matrix.put("bench", table.Row("bench", "engines", cells, {"text": done.stdout}))
 
 
 def _selected(text: Optional[str], every: Tuple[str, ...]) -> List[str]:
@@ -257,26 +283,29 @@ def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(prog="matrix", description=__doc__)
     parser.add_argument("--kernels", metavar="LIST", help="of 5.10, 6.1, 6.12, newest, here")
-    parser.add_argument("--columns", metavar="LIST", help="with --kernels: native,call,...")
+    parser.add_argument(
+        "--columns", metavar="LIST", help='with --kernels: native,engines,...; ", " as +'
+    )
     parser.add_argument("--gdbs", metavar="LIST", help="beginnings of versions: 12,13.1")
     parser.add_argument("--lldbs", action="store_true")
+    parser.add_argument("--bench", action="store_true", help="the engines' costs, in a guest")
     parser.add_argument("--table", action="store_true", help="only write the table anew")
     given = parser.parse_args()
-    some = given.kernels or given.gdbs or given.lldbs or given.table
+    some = given.kernels or given.gdbs or given.lldbs or given.bench or given.table
     matrix = Matrix()
     os.chdir(ROOT)
     every = (*kernels.SERIES, kernels.NEWEST, "here")
     if given.kernels or not some:
         cores = _cores_to_travel(matrix)
         wanted = _selected(given.kernels, every)
-        names = _selected(given.columns, tuple(c.name for c in checks.ON_KERNELS))
-        columns = tuple(c for c in checks.ON_KERNELS if c.name in names)
-        subprocess.run([PYTHON, "-m", "pytest", "-q", "tests/native"], cwd=ROOT, check=False)
+        names = [n.replace("+", ", ") for n in _selected(given.columns, KERNEL_COLUMNS)]
+        built = [*COMMAND, "tests/native", "-k", "plain"]  # in the cache, for the guests
+        subprocess.run(built, cwd=ROOT, check=False)
         for name in wanted:
             if name != "here":
-                run_kernel(matrix, name, cores, columns)
+                run_kernel(matrix, name, cores, names)
         if "here" in wanted:
-            run_here(matrix, _foreign_cores(matrix))
+            run_here(matrix, _foreign_cores(matrix), names)
     if given.gdbs or not some:
         found = debuggers.gdbs(matrix.cache, ROOT)
         prefixes = tuple(f"gdb {v}" for v in _selected(given.gdbs, ("",)))
@@ -287,6 +316,8 @@ def main() -> int:
     if given.lldbs or not some:
         found = debuggers.lldbs(packages.own(matrix.cache), matrix.cache)
         run_debuggers(matrix, "lldb", found, checks.ON_LLDBS, "GDB_UFFD_TEST_LLDBS")
+    if given.bench or not some:
+        run_bench(matrix)
     target = ROOT / "docs" / "compatibility.md"
     target.write_text(table.render(list(matrix.rows.values())))
     print(f"written: {target.relative_to(ROOT)}")

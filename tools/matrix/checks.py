@@ -16,74 +16,126 @@ NOT_ASKED = ("works here", "this machine's own")
 
 @dataclass(frozen=True)
 class Check:
-    """One column: tests to run.  `seconds` bounds it on an emulated machine."""
+    """One column: the tests of `files` whose names hold a word of `only` and none of `never`."""
 
     name: str
-    tests: Tuple[str, ...]
-    only: str = ""
-    """pytest's -k."""
-    seconds: int = 900
+    files: Tuple[str, ...]
+    only: Tuple[str, ...] = ()
+    never: Tuple[str, ...] = ()
 
-    def arguments(self) -> List[str]:
-        """For pytest."""
-        return [*self.tests, *(["-k", self.only] if self.only else [])]
+    def expression(self) -> str:
+        """For pytest's -k, which sees a file's name as part of a test's."""
+        parts = [" or ".join(Path(file).name for file in self.files), " or ".join(self.only)]
+        refused = " or ".join(self.never)
+        terms = [f"({p})" for p in parts if p] + ([f"not ({refused})"] if refused else [])
+        return f"({' and '.join(terms)})"
+
+    def takes(self, module: str, test: str) -> bool:
+        """Whether a test of `module` ("tests.gdb.test_spawn") is one of them."""
+        if not any(module == file[:-3].replace("/", ".") for file in self.files):
+            return False
+        wanted = not self.only or any(word in test for word in self.only)
+        return wanted and not any(word in test for word in self.never)
 
 
-# An emulated machine takes half a minute for a test with gdb: a few of each kind.
+def arguments(checks: Tuple[Check, ...]) -> List[str]:
+    """One pytest for all of them: it starts slowly on an emulated machine."""
+    files = list(dict.fromkeys(file for check in checks for file in check.files))
+    return [*files, "-k", " or ".join(check.expression() for check in checks)]
+
+
+def _gdb(name: str, files: str, only: str) -> Check:
+    """A column of tests with gdb; `files`, `only`: words."""
+    paths = tuple(f"tests/gdb/test_{word}.py" for word in files.split())
+    return Check(name, paths, tuple(only.split()))
+
+
+REPLAY = "tests/replay/test_{}.py"
+
+# What meets the kernel, without a gdb, nearly whole.
 ON_KERNELS = (
-    Check("native", ("tests/native",)),
-    Check("engines", ("tests/replay/test_engines.py",), seconds=1800),
+    Check("native", ("tests/native/test_native.py",), ("plain",)),
+    Check("engines", (REPLAY.format("engines"),)),
     Check(
-        "replay",
-        ("tests/replay/test_diversion.py", "tests/replay/test_stored_pages.py"),
-        "not nothing_leaks",
+        "calls, undo",
+        (REPLAY.format("diversion"), REPLAY.format("stored_pages")),
+        never=("nothing_leaks",),
     ),
     Check(
+        "system calls",
+        tuple(REPLAY.format(f"policy{part}") for part in ("", "_bounds", "_hostile")),
+        never=("recursion", "freed_memory", "wait_for_ever", "makes_no_sense"),
+    ),
+    Check("why", (REPLAY.format("retrace"),)),
+    Check("record", ("tests/unit/test_recorder.py", "tests/unit/test_recorder_random.py")),
+)
+# An emulated machine takes up to a minute for a test with gdb: one or two of each kind.
+ON_KERNELS_GDB = (
+    _gdb("gdb: open", "spawn", "keep_their_registers gcore_core"),
+    _gdb("gdb: call", "uffd_call", "text_of_a_call other_thread"),
+    _gdb("gdb: run", "running", "kept_until_reset hardware_watchpoint step_next"),
+    _gdb("gdb: names, why", "names why", "set_globals set_list writing_line"),
+    _gdb("gdb: record, map", "record_cli travel_map", "at_a_location map_of_a_variable"),
+    _gdb("gdb: end", "life", "server_killed_during_a_call"),
+    _gdb("travelled", "travelled", "clock values_calls vector needs_what"),
+)
+ON_GDBS = (
+    _gdb(
         "open",
-        ("tests/gdb/test_spawn.py",),
-        "stopped or keep_their_registers or backtrace or opened_at_run_time or static "
-        "or vector or looking or gcore",
+        "spawn elsewhere travelled",
+        "keep_their_registers backtrace vector gcore_core opened_at_run values_are_those "
+        "two_inferiors set_sysroot a_program_with_threads",
     ),
-    Check(
+    _gdb(
         "call",
-        ("tests/gdb/test_uffd_call.py",),
-        "text_of_a_call or forgotten or first_write or output_is_shown or through_malloc "
-        "or new_mappings or heap_growth or other_thread",
+        "uffd_call engine",
+        "text_of_a_call test_json first_write through_malloc other_thread heap_growth "
+        "pages_of_gdb_are wrong_expression test_keep is_the_same_under",
     ),
-    Check(
-        "dirty, diff",
-        ("tests/gdb/test_commands.py",),
-        "dirty_after or dirty_all or diff_shows",
+    _gdb(
+        "commands",
+        "commands",
+        "test_completion dirty_after diff_shows test_help settings_are batch_mode locale "
+        "machine_interface test_doctor reset_returns",
     ),
-    Check(
-        "keep, reset",
-        ("tests/gdb/test_running.py", "tests/gdb/test_commands.py", "tests/gdb/test_uffd_call.py"),
-        "kept_until_reset or reset_ends or reset_returns or after_kept_calls",
+    _gdb(
+        "run",
+        "running",
+        "step_next breakpoint_in hardware_watchpoint ctrl_c lock_held return_and_jump "
+        "python_can_call conditional kept_until_reset",
     ),
-    Check(
-        "step, stop",
-        ("tests/gdb/test_running.py",),
-        "step_next or breakpoint_in or hardware_watchpoint or endless or lock_held",
+    _gdb(
+        "C++", "cxx names_cxx", "test_virtual leaves_the_call throwing elements_of strings_before"
     ),
-    Check(
-        "end",
-        ("tests/gdb/test_life.py",),
-        "quit_during or gdb_killed_during_a_call or server_killed_during_a_call or vessel_killed",
+    _gdb("names", "names", "names_are_what thread_locals bit_field a_new_block text_and_json"),
+    _gdb(
+        "why, trace",
+        "why trace",
+        "test_text writing_line first_touch continue_and_finish deep_backtrace inlined crash",
     ),
-    Check("travelled", ("tests/gdb/test_travelled.py",)),
+    _gdb(
+        "policy",
+        "policy",
+        "in_text_and_json names_lock_and_holder call_timeout time_stands stepping_over",
+    ),
+    _gdb(
+        "travel",
+        "travel travel_map",
+        "test_opening every_snapshot libraries_follow reverse_continue exec_direction "
+        "convenience map_of_a_variable when_there test_changes_of map_interrupted",
+    ),
+    _gdb("record", "record record_cli", "by_hand at_every_and script_of_gdb at_a_location"),
+    _gdb(
+        "MI, TUI, report",
+        "mi tui report",
+        "test_call test_errors test_notification redrawn leaving test_the_file",
+    ),
+    _gdb("serve", "serve", "unix_socket token_is_printed ctrl_c"),
+    _gdb("end", "life", "quit_during server_killed_during_a_call vessel_killed_during test_detach"),
 )
-ON_GDBS = Check(
-    "tests/gdb",
-    tuple(
-        f"tests/gdb/test_{name}.py"
-        for name in ("commands", "cxx", "elsewhere", "engine", "running", "serve", "spawn")
-        + ("travelled", "uffd_call")
-    ),
-    seconds=3600,
-)
-"""Without those of bad input, of processes' ends and of the installation: what these find lies on
-the server's side."""
-ON_LLDBS = Check("tests/lldb", ("tests/lldb",), seconds=900)
+"""What gdb's side takes part in.  Left out: bad input, damage, the installation, which the server's
+side is asked about."""
+ON_LLDBS = (Check("tests/lldb", ("tests/lldb/test_lldb.py",)),)
 
 
 @dataclass
@@ -108,15 +160,42 @@ class Result:
         return f"pass {self.passed}" + (f", {skipped} lack" if skipped else "")
 
 
-def read_junit(path: Path, status: int) -> Result:
-    """The result that pytest left at `path`; it ended with `status`."""
+def read_junit(path: Path, status: int, checks: Tuple[Check, ...]) -> Dict[str, Result]:
+    """The results that pytest left at `path`, by column; it ended with `status`.
+
+    When it was ended after its time, the column that it was at counts as failed, too.
+    """
+    late = status in (124, 137)
+    why = "not done in time" if late else f"pytest ended with {status}"
     try:
-        root = ElementTree.parse(path).getroot()
+        cases = list(ElementTree.parse(path).getroot().iter("testcase"))
     except (OSError, ElementTree.ParseError):
-        late = status in (124, 137)
-        return Result(FAIL, note="not done in time" if late else f"pytest ended with {status}")
+        return {check.name: Result(FAIL, note=why) for check in checks}
+    found: Dict[str, List[ElementTree.Element]] = {check.name: [] for check in checks}
+    last = ""
+    for case in cases:
+        column = _column(case, checks)
+        if column:
+            found[column].append(case)
+            last = column
+    stopped = status not in (0, 1)
+    results = {}
+    for name, its in found.items():
+        unsure = stopped and (not late or name == last)
+        results[name] = _result(its, why if unsure or not its else "")
+    return results
+
+
+def _column(case: ElementTree.Element, checks: Tuple[Check, ...]) -> str:
+    """The first that takes it; "" for what -k let in by some other word."""
+    module, test = case.get("classname", ""), case.get("name", "")
+    return next((check.name for check in checks if check.takes(module, test)), "")
+
+
+def _result(cases: List[ElementTree.Element], doubt: str) -> Result:
+    """A cell; `doubt`: why it fails even if no test did."""
     passed, failed, lacking = 0, [], Counter[str]()
-    for case in root.iter("testcase"):
+    for case in cases:
         skipped = case.find("skipped")
         if case.find("failure") is not None or case.find("error") is not None:
             failed.append(f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}")
@@ -125,8 +204,7 @@ def read_junit(path: Path, status: int) -> Result:
             lacking.update([] if reason.endswith(NOT_ASKED) else [reason])
         else:
             passed += 1
-    if not passed and not failed and lacking:
+    if not passed and not failed and lacking and not doubt:
         return Result(LACKS, note=next(iter(lacking)), lacking=dict(lacking))
-    good = passed and not failed and status == 0
-    note = "" if failed or good else f"pytest ended with {status}"
-    return Result(PASS if good else FAIL, passed, failed, dict(lacking), note)
+    note = "" if failed else doubt
+    return Result(FAIL if failed or note else PASS, passed, failed, dict(lacking), note)

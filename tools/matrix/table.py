@@ -10,9 +10,10 @@ from checks import FAIL, Result
 
 HEAD = """# Compatibility
 
-Written by `make matrix`, which runs the tests on other kernels (Debian's, in QEMU without KVM:
-slow, and without AVX-512), with other gdbs and with lldb. Nothing is decided by a version:
-everything is probed.
+Written by `make matrix`, which runs tests on other kernels (Debian's, in QEMU without KVM: slow,
+and without AVX-512), with other gdbs and with lldb. Nothing is decided by a version: everything is
+probed. `make test` runs all tests on this machine's kernel with its own gdb and 18.1; here each
+column is a selection, named in `tools/matrix/checks.py`.
 
 A cell says how many tests passed; "lack" counts those that the kernel, the CPU or the debugger
 cannot do, for the reasons below the table. An empty cell was not run.
@@ -25,18 +26,23 @@ KERNELS = """
 | --- |{lines}
 {rows}
 
-`travelled`: cores that another kernel made on another CPU (this machine's; on this machine the
-oldest emulated kernel's). `its cores here`: cores that this kernel made, opened on this machine.
+- `doctor`: the probes of `uffd doctor`; every engine plays its trial.
+- `native`: the pager's orders of events, in C. `engines`: random programs under every engine that
+  the kernel has. `calls, undo`, `system calls`, `why`: calls in cores without a gdb. `record`: the
+  recorder on random lives of a program. These are run nearly whole.
+- `gdb: ...`: one or two tests of each kind, with gdb 13.1: an emulated machine takes up to a minute
+  for one.
+- `travelled`: cores that another kernel made on another CPU (this machine's; on this machine the
+  oldest emulated kernel's). `its cores here`: cores that this kernel made, opened on this machine.
 """
 
 GDBS = """
 ## gdb
 
-`tests/gdb` on this machine's kernel, without the tests of bad input, of processes that die and of
-the installation.
+On this machine's kernel.
 
-| gdb | from | its Python | tests |
-| --- | --- | --- | --- |
+| gdb | from | its Python | {columns} |
+| --- | --- | --- |{lines}
 {rows}
 """
 
@@ -46,9 +52,20 @@ LLDBS = """
 `tests/lldb`: threads, frames, memory, registers, calls and compiled expressions, breakpoints,
 steps, watchpoints on a served core. See [lldb.md](lldb.md).
 
-| lldb | from | tests |
-| --- | --- | --- |
+| lldb | from | {columns} |
+| --- | --- |{lines}
 {rows}
+"""
+
+BENCH = """
+## What a written page costs
+
+`benchmarks/engines.py` in a guest with Linux 6.12, where all four engines exist: an emulator's
+microseconds, so the ratios count. See [engines.md](engines.md).
+
+```
+{text}
+```
 """
 
 
@@ -105,33 +122,24 @@ def _plain(reason: str) -> str:
 def render(rows: List[Row]) -> str:
     """The whole page."""
     text = HEAD
-    of = {
-        kind: sorted((r for r in rows if r.kind == kind), key=_order)
-        for kind in ("kernel", "gdb", "lldb")
-    }
-    if of["kernel"]:
-        columns = _columns(of["kernel"])
-        lines = [
-            "| " + " | ".join([r.label, *(_cell(r, c) for c in columns)]) + " |"
-            for r in of["kernel"]
-        ]
-        text += KERNELS.format(
-            columns=" | ".join(columns), lines=" --- |" * len(columns), rows="\n".join(lines)
-        )
-        text += _notes(of["kernel"])
-    for kind, form in (("gdb", GDBS), ("lldb", LLDBS)):
-        if of[kind]:
-            text += form.format(rows="\n".join(_debugger(r) for r in of[kind])) + _notes(of[kind])
+    for kind, form in (("kernel", KERNELS), ("gdb", GDBS), ("lldb", LLDBS)):
+        its = sorted((r for r in rows if r.kind == kind), key=_order)
+        if its:
+            columns = _columns(its)
+            text += form.format(
+                columns=" | ".join(columns),
+                lines=" --- |" * len(columns),
+                rows="\n".join(_line(row, columns) for row in its),
+            )
+            text += _notes(its)
+    for row in rows:
+        if row.kind == "bench" and not row.cells:
+            text += BENCH.format(text=row.details["text"].strip())
     return text
 
 
-def _cell(row: Row, column: str) -> str:
-    cell = row.cells.get(column)
-    return _plain(cell.cell()) if cell is not None else ""
-
-
-def _debugger(row: Row) -> str:
-    cells = [row.label, row.details.get("from", "")]
-    if row.kind == "gdb":
-        cells.append(row.details.get("Python", ""))
-    return "| " + " | ".join([*cells, *(_plain(c.cell()) for c in row.cells.values())]) + " |"
+def _line(row: Row, columns: List[str]) -> str:
+    told = {"kernel": (), "gdb": ("from", "Python"), "lldb": ("from",)}[row.kind]
+    cells = [row.cells[c].cell() if c in row.cells else "" for c in columns]
+    words = [row.label, *(row.details.get(d, "") for d in told), *map(_plain, cells)]
+    return "| " + " | ".join(words) + " |"

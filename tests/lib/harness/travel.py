@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Dict, List
@@ -37,6 +38,7 @@ def make(folder: Path) -> Dict[str, str]:
     }
     made = {"kernel": os.uname().release, "vector_kind": vector, "programs": str(built)}
     for name, command in commands.items():
+        shutil.rmtree(folder / name, ignore_errors=True)  # of other programs or another kernel
         core = cores.kernel_core(command, folder / name)
         made[name] = str(core.relative_to(folder))
     (folder / MADE).write_text(json.dumps(made, indent=1) + "\n")
