@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from harness import survivors
+from harness import gdbs, survivors
 
 CALLS = [
     'mix(1, 2.5, "text")',

@@ -62,6 +62,9 @@ AARCH64 = Machine(
     cpu="max,pauth-impdef=on",  # the architected algorithm takes most of an emulator's time
 )
 
+KERNELS = ("6.1", "newest")
+"""Without and with write-protection by userfaultfd, which AArch64 has since Linux 6.10."""
+
 PROGRAMS = (
     *("bash", "dash", "coreutils", "findutils", "grep", "sed", "mawk", "procps", "util-linux"),
     *("busybox-static", "hostname", "gcc", "g++", "libc6-dev", "libc6-dbg", "gdb"),

@@ -57,7 +57,7 @@ def version_of(release: str) -> str:
     return found[0] if found else release
 
 
-def _choose(apt: Apt, wanted: str, flavour: str) -> Tuple[str, str]:
+def _choose(apt: Apt, wanted: str, flavour: str = "amd64") -> Tuple[str, str]:
     """(image package, its version) of a series ("6.1") or of NEWEST."""
     for version, fields in apt.versions(f"linux-image-{flavour}"):
         if wanted != NEWEST and not version.startswith(wanted + "."):
