@@ -14,6 +14,7 @@ from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_shapes import Shapes
 from gdb_uffd.client.gdb_util import (
+    check_architecture,
     decoded,
     look,
     quiet,
@@ -21,6 +22,7 @@ from gdb_uffd.client.gdb_util import (
     say,
     setting,
     silent_stdout,
+    worth_telling,
 )
 from gdb_uffd.client.options import check_readable, check_recording
 from gdb_uffd.client.remote import AnyServer
@@ -171,6 +173,7 @@ def _connect(session: Session) -> None:
 
 def connect(session: Session, executable: str, socket: str) -> None:
     """Make `session` the target of the selected inferior, silently but for gdb's warnings."""
+    check_architecture(session.ready.architecture)
     if executable:
         load_executable(executable)
     gdb_search.take_sysroot(session.ready.sysroot, session.server.far)
@@ -186,7 +189,7 @@ def connect(session: Session, executable: str, socket: str) -> None:
         raise UffdError(
             f"gdb could not connect ({one_line(str(error))}){session.death()}"
         ) from None
-    say(*_worth_telling(noise or ""))
+    say(*worth_telling(noise or ""))
     connection = gdb.selected_inferior().connection
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise UffdError("gdb connected, but not to a remote target")
@@ -258,21 +261,7 @@ def load_executable(path: str) -> None:
     if loaded and os.path.exists(loaded) and os.path.samefile(loaded, path):
         return
     with setting("confirm", "off"):
-        say(*_worth_telling(quiet(f"file {quote_file(path)}")))
-
-
-def _worth_telling(noise: str) -> List[str]:
-    """Of what gdb printed while it connected: the warnings."""
-    told = [line for line in noise.splitlines() if line.startswith("warning:")]
-    return [line for line in told if not line.startswith(_TOLD_BY_US)]
-
-
-_TOLD_BY_US = (
-    "warning: No executable has been specified",
-    "warning: Could not load vsyscall page",
-    "warning: Could not load shared library symbols",
-)
-"""What the server's own warnings name already, with the remedy."""
+        say(*worth_telling(quiet(f"file {quote_file(path)}")))
 
 
 def show(session: Session) -> None:

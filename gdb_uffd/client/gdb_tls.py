@@ -11,7 +11,7 @@ import gdb
 from gdb_uffd.client import gdb_places, gdb_variables
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_threads import in_thread
-from gdb_uffd.client.gdb_util import file_of, quiet
+from gdb_uffd.client.gdb_util import file_of, machine, quiet
 from gdb_uffd.client.gdb_variables import Variable
 from gdb_uffd.model import FirstWrite, Run
 
@@ -86,8 +86,8 @@ class ThreadLocals:
                         continue
                     address = int(where)
                     if pointer is None:
-                        pointer = int(gdb.parse_and_eval("(unsigned long) $fs_base"))
-                    if not 0 <= pointer - address < STATIC_TLS_BYTES:
+                        pointer = thread_pointer()
+                    if abs(pointer - address) >= STATIC_TLS_BYTES:
                         # A block that a call may allocate anew, elsewhere: not to be remembered.
                         name = gdb_places.without_tags(str(symbol.print_name))
                         yield Variable(name, address, symbol.type, size)
@@ -96,6 +96,13 @@ class ThreadLocals:
             if key in known:
                 name = gdb_places.without_tags(str(symbol.print_name))
                 yield Variable(name, known[key], symbol.type, size)
+
+
+def thread_pointer() -> int:
+    """What the selected thread's static thread-locals are addressed by.  gdb.error."""
+    arch = machine()
+    register = arch.names[arch.thread_pointer]
+    return int(gdb.parse_and_eval(f"(unsigned long) ${register}"))
 
 
 def _demangled(name: str) -> str:

@@ -70,6 +70,7 @@ class Ready:
     snapshots: int = 1
     snapshot: int = 0
     sysroot: str = ""
+    architecture: str = ""
 
 
 def parse_ready(line: str) -> Ready:
@@ -108,6 +109,7 @@ def parse_facts(data: Any) -> Ready:
             snapshots=int(data.get("snapshots", 1)),
             snapshot=int(data.get("snapshot", 0)),
             sysroot=str(data.get("sysroot", "")),
+            architecture=str(data.get("architecture", "")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UffdError(f"the server does not tell what it serves ({error!r})") from None

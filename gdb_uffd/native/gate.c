@@ -21,16 +21,6 @@
 #define CODE_AT 0x100
 #define FILTER_MAX ((PAGE_BYTES - GATE_FILTER_AT - sizeof(struct sock_fprog)) / sizeof(struct sock_filter))
 
-/* rbx = table: { nr, a0..a5, result }; runs entries until nr is -1, then int3.
- *   loop: mov (%rbx),%rax; cmp $-1,%rax; je end; mov 8(%rbx),%rdi; mov 16(%rbx),%rsi;
- *         mov 24(%rbx),%rdx; mov 32(%rbx),%r10; mov 40(%rbx),%r8; mov 48(%rbx),%r9; syscall;
- *         mov %rax,56(%rbx); add $64,%rbx; jmp loop;  end: int3 */
-static const uint8_t gate_loop[] = {
-	0x48, 0x8b, 0x03, 0x48, 0x83, 0xf8, 0xff, 0x74, 0x24, 0x48, 0x8b, 0x7b, 0x08, 0x48, 0x8b, 0x73,
-	0x10, 0x48, 0x8b, 0x53, 0x18, 0x4c, 0x8b, 0x53, 0x20, 0x4c, 0x8b, 0x43, 0x28, 0x4c, 0x8b, 0x4b,
-	0x30, 0x0f, 0x05, 0x48, 0x89, 0x43, 0x38, 0x48, 0x83, 0xc3, 0x40, 0xeb, 0xd3, 0xcc,
-};
-
 static_assert(sizeof(struct gate_call) == 64, "the loop steps by 64 bytes");
 
 int gate_image(struct vessel *vessel, const struct gate_call *calls, size_t count, bool notify)
@@ -44,7 +34,7 @@ int gate_image(struct vessel *vessel, const struct gate_call *calls, size_t coun
 
 	memcpy(head->e_ident, "\177ELF\2\1\1", 7);
 	head->e_type = ET_EXEC;
-	head->e_machine = EM_X86_64;
+	head->e_machine = ARCH_MACHINE;
 	head->e_version = EV_CURRENT;
 	head->e_entry = vessel->gate + CODE_AT;
 	head->e_phoff = sizeof(*head);
@@ -59,7 +49,7 @@ int gate_image(struct vessel *vessel, const struct gate_call *calls, size_t coun
 	memcpy(page + GATE_NAME_AT, name, sizeof(name));
 	memcpy(page + GATE_DEVICE_AT, device, sizeof(device));
 	memcpy(page + GATE_NOTHING_AT, &head_of_nothing, sizeof(head_of_nothing));
-	memcpy(page + CODE_AT, gate_loop, sizeof(gate_loop));
+	memcpy(page + CODE_AT, arch_gate.bytes, arch_gate.len);
 	filter->filter = (void *)(page + GATE_FILTER_AT + sizeof(*filter));
 	if (policy_filter(vessel, filter, FILTER_MAX, notify) < 0)
 		return fail(&vessel->error, E2BIG, "seccomp filter");
@@ -104,17 +94,14 @@ static bool is_asynchronous(int signal)
 
 static int stand_at_loop(struct vessel *vessel)
 {
-	struct user_regs_struct regs;
+	struct registers regs;
 
-	if (ptrace(PTRACE_GETREGS, vessel->pid, NULL, &regs) < 0)
-		return fail(&vessel->error, errno, "PTRACE_GETREGS");
-	regs.rip = vessel->gate + CODE_AT;
-	regs.rbx = vessel->gate + PAGE_BYTES;
-	regs.orig_rax = (unsigned long)-1;
-	regs.eflags &= ~0x100ul;
-	if (ptrace(PTRACE_SETREGS, vessel->pid, NULL, &regs) < 0)
-		return fail(&vessel->error, errno, "PTRACE_SETREGS");
-	return 0;
+	int rc = vessel_get_registers(vessel, &regs);
+
+	if (rc < 0)
+		return rc;
+	arch_enter(&regs, vessel->gate + CODE_AT, vessel->gate + PAGE_BYTES);
+	return vessel_set_registers(vessel, &regs);
 }
 
 int gate_run(struct vessel *vessel, bool listened)
@@ -174,7 +161,7 @@ static int go_on(struct vessel *vessel, int request, bool listened, int *status)
 int gate_close(struct vessel *vessel)
 {
 	struct gate_call call = {.nr = SYS_munmap, .args = {vessel->gate, vessel->gate_bytes}};
-	struct user_regs_struct regs;
+	struct registers regs;
 	int status, rc = gate_copy(vessel, &call, sizeof(call), true);
 
 	if (rc == 0)
@@ -188,7 +175,7 @@ int gate_close(struct vessel *vessel)
 		rc = go_on(vessel, PTRACE_SYSCALL, false, &status);
 	if (rc < 0)
 		return rc;
-	if (ptrace(PTRACE_GETREGS, vessel->pid, NULL, &regs) < 0 || regs.rax)
+	if (vessel_get_registers(vessel, &regs) < 0 || RESULT(&regs))
 		return fail(&vessel->error, EIO, "the gate cannot be closed");
 	/* From a signal stop the kernel restarts an interrupted call of the recorded thread by itself. */
 	kill(vessel->pid, SIGSTOP);

@@ -51,11 +51,11 @@ static int note_emptied(struct pager *pager, uint64_t start, uint64_t end, struc
 	return 0;
 }
 
-int layout_save_range(struct vessel *vessel, const struct user_regs_struct *regs, uint64_t start, uint64_t end)
+int layout_save_range(struct vessel *vessel, const struct registers *regs, uint64_t start, uint64_t end)
 {
 	struct pager *pager = vessel->pager;
 	struct access nobody = {0}, who = {
-		.pc = regs->rip, .sp = regs->rsp, .call = (uint32_t)regs->orig_rax + 1};
+		.pc = PC(regs), .sp = SP(regs), .call = (uint32_t)NUMBER(regs) + 1};
 	int rc = layout_remember(pager);
 
 	if (pager->engine.kind == ENGINE_WP_SYNC) /* the only one to tell who wrote */

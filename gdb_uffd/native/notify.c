@@ -69,6 +69,8 @@ int notify_serve(struct vessel *vessel)
 	if (rc == 2) {
 		/* The stop comes before the next instruction; what the program was answered is taken back. */
 		vessel->waiting = true;
+		vessel->wait_pc = call.pc;
+		vessel->wait_first = call.args[0];
 		kill(vessel->pid, SIGSTOP);
 		result = -EINTR;
 	}

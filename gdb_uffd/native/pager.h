@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "arch.h"
 #include "engine.h"
 #include "error.h"
 #include "pages.h"
@@ -22,7 +23,7 @@
 
 struct breakpoint {
 	uint64_t address;
-	uint8_t original;
+	uint8_t original[BREAKPOINT_BYTES]; /* what lies beneath it */
 };
 
 struct file_map { /* our own mapping of a file that the program mapped */

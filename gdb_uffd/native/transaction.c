@@ -199,8 +199,8 @@ static int restore(struct pager *pager, struct written *w)
 	for (size_t i = 0; i < pager->breakpoint_count; i++) {
 		uint64_t offset = pager->breakpoints[i].address - w->page;
 		if (offset < PAGE_BYTES) {
-			pager->breakpoints[i].original = before[offset];
-			before[offset] = 0xcc;
+			memcpy(pager->breakpoints[i].original, before + offset, BREAKPOINT_BYTES);
+			memcpy(before + offset, BREAKPOINT, BREAKPOINT_BYTES);
 		}
 	}
 	if (w->armed)

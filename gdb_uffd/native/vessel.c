@@ -33,7 +33,6 @@
 #ifndef CLOSE_RANGE_CLOEXEC
 #define CLOSE_RANGE_CLOEXEC 4
 #endif
-#define USER_END 0x7ffffffff000ul /* TASK_SIZE_MAX of x86-64 with four-level paging */
 /* Runs in the parent's memory (vfork): system calls only. */
 static void __attribute__((noreturn)) child(int image, int null_fd, int out_fd, const char *cwd)
 {
@@ -181,7 +180,7 @@ static size_t plan(const struct vessel *vessel, struct gate_call *calls)
 
 	/* Everything that exec made, but the gate; and what the server itself was started with. */
 	calls[count++] = call6(SYS_munmap, PAGE_BYTES, vessel->gate - PAGE_BYTES, 0, 0, 0);
-	calls[count++] = call6(SYS_munmap, gate_end, USER_END - gate_end, 0, 0, 0);
+	calls[count++] = call6(SYS_munmap, gate_end, arch_user_end() - gate_end, 0, 0, 0);
 	calls[count++] = call6(SYS_close_range, first_descriptor(vessel), ~0u, 0, 0, 0);
 	uffd_calls(vessel, vessel->how, calls + count);
 	count += UFFD_CALLS;

@@ -9,7 +9,6 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
-#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -178,34 +177,21 @@ static uint64_t take_hit(struct pager *pager)
 	return page;
 }
 
-/* The length of a string instruction with a repeat prefix, else 0.  One "instruction" of these may
- * write megabytes, and would be stepped byte by byte (Intel SDM vol. 2, REP). */
-static int repeated_string(struct pager *pager, uint64_t pc)
+/* The code at `pc`; zeros where there is none. */
+static void look_at_code(struct pager *pager, uint64_t pc, uint8_t code[LONGEST_INSTRUCTION])
 {
-	uint8_t code[8] = {0};
 	size_t done;
-	bool repeats = false;
 
-	(void)pager_read(pager, pc, code, sizeof(code), &done);
-	for (int i = 0; i < 7; i++) {
-		uint8_t byte = code[i];
-		if (byte == 0xf2 || byte == 0xf3)
-			repeats = true;
-		else if (byte == 0xa4 || byte == 0xa5 || byte == 0xaa || byte == 0xab)
-			return repeats ? i + 1 : 0;
-		else if (byte != 0x66 && byte != 0x67 && (byte & 0xf0) != 0x40 && byte != 0x26 &&
-			 byte != 0x2e && byte != 0x36 && byte != 0x3e && byte != 0x64 && byte != 0x65)
-			return 0;
-	}
-	return 0;
+	memset(code, 0, LONGEST_INSTRUCTION);
+	(void)pager_read(pager, pc, code, LONGEST_INSTRUCTION, &done);
 }
 
 static int set_pc(struct vessel *vessel, uint64_t pc)
 {
-	struct user_regs_struct regs;
+	struct registers regs;
 	int rc = vessel_get_registers(vessel, &regs);
 
-	regs.rip = pc;
+	PC(&regs) = pc;
 	return rc < 0 ? rc : vessel_set_registers(vessel, &regs);
 }
 
@@ -232,14 +218,16 @@ static int make(struct vessel *vessel, uint64_t next, int *status)
 	}
 	if (ptrace(PTRACE_GETSIGINFO, vessel->pid, NULL, &info) < 0)
 		return -errno;
-	return info.si_code == TRAP_TRACE || info.si_code == TRAP_HWBKPT ? 1 : 2;
+	return arch_is_step(&info) || info.si_code == TRAP_HWBKPT ? 1 : 2;
 }
 
 /* As `make`; `tries` bounds the pages that it opens on its way. */
 static int make_instruction(struct vessel *vessel, uint64_t pc, int *status)
 {
 	struct pager *pager = vessel->pager;
-	int length = repeated_string(pager, pc), rc = 0;
+	uint8_t code[LONGEST_INSTRUCTION];
+	look_at_code(pager, pc, code);
+	int length = arch_repeated(code), rc = 0;
 	uint64_t next = length ? pc + (uint64_t)length : 0;
 	uint64_t tries = (pager->watch.end - pager->watch.start) / PAGE_BYTES + 64;
 	size_t before = pager->breakpoint_count;
@@ -328,9 +316,8 @@ int watch_look(struct vessel *vessel, struct run *run)
 	run->signal = SIGTRAP;
 	run->call = pager->watch.call;
 	run->address = run->low;
-	errno = 0;
-	run->pc = (uint64_t)ptrace(PTRACE_PEEKUSER, vessel->pid, offsetof(struct user, regs.rip), NULL);
-	return errno ? -errno : 1;
+	rc = arch_get_pc(vessel->pid, &run->pc);
+	return rc < 0 ? rc : 1;
 }
 
 static bool changes_layout(int64_t number)
@@ -342,19 +329,20 @@ static bool changes_layout(int64_t number)
 int watch_system_call(struct vessel *vessel, struct run *run)
 {
 	struct watch *watch = &vessel->pager->watch;
-	struct user_regs_struct regs;
+	struct registers regs;
 	int rc = vessel_get_registers(vessel, &regs);
 
 	if (rc < 0)
 		return rc;
-	/* At the entry rax is -ENOSYS (ptrace(2)); a call that was skipped has no number any more. */
-	bool entry = (int64_t)regs.rax == -ENOSYS && (int64_t)regs.orig_rax >= 0;
+	bool entry = arch_is_entry(&regs);
 	if (entry)
-		watch->call = (int64_t)regs.orig_rax;
+		watch->call = (int64_t)NUMBER(&regs);
 	rc = watch_note_mask(vessel);
-	if (rc == 0)
+	if (rc == 0 && (CALL_STOP_IS_WHOLE || !entry))
 		rc = watch_look(vessel, run);
 	/* For the look behind it, when pages may have gone. */
 	watch->all |= entry && changes_layout(watch->call);
+	if (rc == 1 && !CALL_STOP_IS_WHOLE)
+		return vessel_leave_event(vessel, run);
 	return rc;
 }

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from gdb_uffd.model import GPR, PAGE_SIZE, CallReport, MemoryUnavailable
+from gdb_uffd.model import PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import stdio
 from gdb_uffd.replay.detail import Detail
@@ -161,7 +161,7 @@ class Accounts:
             return 0
         saved = open_.saved.changed.get(tid)
         registers = saved if saved is not None else self.snapshot.thread(tid).registers
-        return registers.gpr[GPR["rsp"]]
+        return registers.sp
 
     def everything(self) -> CallReport:
         """Everything written since the snapshot and kept."""

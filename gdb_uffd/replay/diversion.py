@@ -7,15 +7,7 @@ import signal
 import time
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
-from gdb_uffd.model import (
-    GPR,
-    CallReport,
-    Mapping,
-    MemoryUnavailable,
-    Registers,
-    UffdError,
-    page_floor,
-)
+from gdb_uffd.model import CallReport, Mapping, MemoryUnavailable, Registers, UffdError, page_floor
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import ownfiles
 from gdb_uffd.replay.account import Accounts, Transaction
@@ -196,7 +188,7 @@ class Diversion:
             self._open = open_ if open_.explicit else None  # its end is still to be asked for
             return stop
         after = self.threads.get(stop.tid)  # whoever reports the stop needs them as well
-        left = self.runner.left(after.gpr[GPR["rsp"]]) if not stop.breakpoint else ""
+        left = self.runner.left(after.sp) if not stop.breakpoint else ""
         if left:
             open_.ended = f"{left}; {open_.ended}" if open_.ended else left
         seconds = time.perf_counter() - started
@@ -212,10 +204,10 @@ class Diversion:
         open_.tid = action.tid
         depth = len(open_.calls)
         if depth and depth not in open_.floors:
-            open_.floors[depth] = self.threads.get(action.tid).gpr[GPR["rsp"]]
+            open_.floors[depth] = self.threads.get(action.tid).sp
         self.runner.floor = open_.floors.get(depth, 0)
         before = open_.saved.changed.get(action.tid) or self.snapshot.thread(action.tid).registers
-        self.runner.base = before.gpr[GPR["rsp"]]
+        self.runner.base = before.sp
         self.machine.vessel.deadline_ns = self.policy.deadline_ns() if depth else 0
         return open_
 
@@ -239,6 +231,7 @@ class Diversion:
         self.commit_pending()
         if self._open is not None:
             raise UffdError("a call is under way already")
+        self.machine.check_processor()
         open_ = self._transaction("call", explicit=True)
         open_.stdout_pending = self.accounts.stdout_pending()
 

@@ -12,6 +12,7 @@ from bisect import bisect_right, insort
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from gdb_uffd.arch import X86_64, host
 from gdb_uffd.model import PAGE_SIZE, PROT_WRITE, MemoryUnavailable
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay.views import View
@@ -319,9 +320,11 @@ def library_data(snapshot: Snapshot) -> Iterator[Tuple[int, int]]:
 
 def cache_pointer(view: View, fs_base: int, heaps: Heaps) -> Optional[Tuple[int, int]]:
     """(address of the thread-local `tcache`, what it points to) of a thread; None."""
-    low = max(fs_base - STATIC_TLS_BYTES, 0)
-    for start in range(low & -PAGE_SIZE, fs_base, PAGE_SIZE):
-        at, end = max(start, low), min(start + PAGE_SIZE, fs_base)
+    low, high = max(fs_base - STATIC_TLS_BYTES, 0), fs_base
+    if (host() or X86_64).tls is not None:  # thread-locals lie above the thread pointer
+        low, high = fs_base, fs_base + STATIC_TLS_BYTES
+    for start in range(low & -PAGE_SIZE, high, PAGE_SIZE):
+        at, end = max(start, low), min(start + PAGE_SIZE, high)
         try:
             raw = view.read(at, end - at & ~7)
         except MemoryUnavailable:

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
-from gdb_uffd.model import GPR, PAGE_SIZE, DirtyPage, Run, UffdError
+from gdb_uffd.model import PAGE_SIZE, DirtyPage, Run, UffdError
 from gdb_uffd.replay import malloc
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.views import View
@@ -180,7 +180,7 @@ class Owners:
 
     def _find_blocks(self, tid: int, read: ReadMemory) -> Tuple[List[TlsBlock], bool]:
         try:
-            base = self.snapshot.thread(tid).registers.gpr[GPR["fs_base"]]
+            base = self.snapshot.thread(tid).registers.thread_pointer
         except KeyError:
             return [], True
         by_bias = {m.bias: m for m in self._modules if m.image and m.image.tls_size()[0]}
@@ -200,11 +200,20 @@ class Owners:
             found.append(TlsBlock(at, end, tid, self._of_module(module)))
         control = self.snapshot.classify(base)
         if base and control.kind == "tls":
-            size = PAGE_SIZE
-            while size > 64 and self.snapshot.classify(base + size - 1).kind != "tls":
-                size -= 64
-            found.append(TlsBlock(base, base + size, tid, [(0, size, TCB)]))
+            found.append(self._control_block(base, tid))
         return sorted(found, key=lambda b: b.start), complete
+
+    def _control_block(self, base: int, tid: int) -> TlsBlock:
+        """struct pthread, which is at the thread pointer or ends there."""
+        size = PAGE_SIZE
+        tls = self.snapshot.arch.tls
+        if tls is not None:
+            while size > 64 and self.snapshot.classify(base - size).kind != "tls":
+                size -= 16
+            return TlsBlock(base - size, base + tls.tcb, tid, [(0, size + tls.tcb, TCB)])
+        while size > 64 and self.snapshot.classify(base + size - 1).kind != "tls":
+            size -= 64
+        return TlsBlock(base, base + size, tid, [(0, size, TCB)])
 
     def _link_maps(self, read: ReadMemory) -> List[Tuple[int, int]]:
         """(address of the link map, l_addr); the program alone where there is no linker."""

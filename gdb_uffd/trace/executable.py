@@ -20,7 +20,7 @@ from gdb_uffd.trace.files import (
     printable,
     resolve,
 )
-from gdb_uffd.trace.notes import USER_END, FileRange, Notes
+from gdb_uffd.trace.notes import FileRange, Notes
 from gdb_uffd.trace.source import UNAVAILABLE, Segment
 
 AT_PHDR, AT_PHNUM, AT_ENTRY = 3, 5, 9  # <elf.h>, getauxval(3)
@@ -162,7 +162,7 @@ def _ranges_of(chosen: MappedFile, notes: Notes) -> List[FileRange]:
         start, end = page_floor(bias + s.vaddr), page_ceil(bias + s.vaddr + s.filesz)
         if ranges:
             start = max(start, ranges[-1].end)
-        if 0 < start < end <= USER_END and s.filesz:
+        if 0 < start < end <= notes.arch.user_end and s.filesz:
             skipped = start - page_floor(bias + s.vaddr)
             offset = page_floor(s.offset) + skipped
             ranges.append(FileRange(start, end, offset, chosen.path))

@@ -87,7 +87,12 @@ __attribute__((noinline)) int fill(int value) // "rep stosb"
 	void *to = bytes + 10;
 	size_t count = 6000;
 
+#ifdef __x86_64__
 	__asm__ volatile("rep stosb" : "+D"(to), "+c"(count) : "a"(value) : "memory");
+#else
+	for (size_t i = 0; i < count; i++)
+		((volatile char *)to)[i] = value;
+#endif
 	bytes[9] = 1;
 	return bytes[10];
 }

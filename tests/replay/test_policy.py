@@ -16,7 +16,7 @@ import pytest
 from harness.asking import Asker, policy_core
 from harness.calls import Client
 
-from gdb_uffd.model import GPR, UffdError
+from gdb_uffd.model import UffdError
 from gdb_uffd.replay import syscalls
 from gdb_uffd.replay.interface import Resume
 from gdb_uffd.replay.policy import Policy
@@ -276,7 +276,7 @@ def test_the_recorded_directory_and_name_before_anything_was_changed(asker):
 )
 @pytest.mark.parametrize("after", ["discarded", "there"])
 def test_registers_of_the_core_make_no_system_call(asker, call, arguments, after):
-    """Where a call has stopped before a system call, the number of another one in orig_rax, which
+    """Where a call has stopped before a system call, the number of another one (orig_rax), which
     is the core's to say, must not let that one through: seccomp does not ask about it again."""
     named = {"own": asker.diversion.snapshot.pid, "room": asker.room}
     asker.place(call, *(named.get(a, a) for a in arguments))
@@ -292,10 +292,11 @@ def test_registers_of_the_core_make_no_system_call(asker, call, arguments, after
             else:
                 asker.start("raw")
             registers = asker.diversion.registers(asker.tid).copy()
-            number = syscalls.by_name()["kill"].number
-            told = {"orig_rax": number, "rdi": victim.pid, "rsi": signal.SIGTERM, "rax": number}
-            for name, value in told.items():
-                registers.gpr[GPR[name]] = value
+            number, arch = syscalls.by_name()["kill"].number, registers.arch
+            told = dict.fromkeys((arch.number, *arch.pending), number)
+            told.update(zip(arch.arguments, (victim.pid, signal.SIGTERM)))
+            for index, value in told.items():
+                registers.gpr[index] = value
             asker.diversion.set_registers(asker.tid, registers)
             for _ in range(2):
                 asker.diversion.resume(Resume(asker.tid, "s"), Client())

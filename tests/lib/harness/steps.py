@@ -11,9 +11,14 @@ import struct
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Set, Tuple
 
+from gdb_uffd.replay import syscalls
+
 PAGE = 4096
 END, READ, WRITE, CALL = range(4)
-MMAP, MUNMAP, MREMAP, MADVISE, MPROTECT, GETCWD = 9, 11, 25, 28, 10, 79  # syscall_64.tbl
+MMAP, MUNMAP, MREMAP, MADVISE, MPROTECT, GETCWD = (
+    syscalls.by_name()[name].number
+    for name in ("mmap", "munmap", "mremap", "madvise", "mprotect", "getcwd")
+)
 PROT_RW, PROT_R = 3, 1
 MAP_PRIVATE_ANONYMOUS_FIXED = 0x02 | 0x20 | 0x10
 MREMAP_MAYMOVE_FIXED = 1 | 2
