@@ -6,7 +6,13 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
-from gdb_uffd.model import PROTOCOL_VERSION, CallReport, Mapping, UffdError, report_from_json
+from gdb_uffd.model import (
+    PROTOCOL_VERSION,
+    CallReport,
+    Mapping,
+    UffdError,
+)
+from gdb_uffd.model_json import report_from_json
 
 _FRAMING = "#$*}"
 """What gdb's packet framing treats specially (gdb manual, "Overview", remote protocol)."""
