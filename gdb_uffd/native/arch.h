@@ -3,7 +3,8 @@
  *
  * The headers define: struct registers; PC, SP, NUMBER, RESULT and ARGUMENT, which are lvalues;
  * ARCH_MACHINE, ARCH_AUDIT, ARCH_OTHER_TABLE; CALL_STOP_IS_WHOLE: whether every register can be read and
- * set at a system call's exit; BREAKPOINT_BYTES, BREAKPOINT_SKIPS, BREAKPOINT_CODE;
+ * set at a system call's exit; WATCHPOINTS_LOOK_BACK: whether they stop behind the access; BREAKPOINT_BYTES, BREAKPOINT_SKIPS, BREAKPOINT_CODE;
+ * VDSO_ROOM: bytes kept for the vdso that the process is started with, 0: not needed;
  * LONGEST_INSTRUCTION, LONGEST_CALL; and the numbers of system calls that the architecture never had. */
 #ifndef GDB_UFFD_ARCH_H
 #define GDB_UFFD_ARCH_H

@@ -13,6 +13,8 @@
 
 #include "vessel.h"
 
+#define STEPPING (1ul << 21) /* PSTATE.SS (Arm ARM C5.2.19): the kernel sets it when it steps */
+
 /* The program's name is the last thing on its stack, which ends where user memory does: at 2^48, or
  * 2^39 or 2^42 of a kernel so configured (Documentation/arch/arm64/memory.rst). */
 uint64_t arch_user_end(void)
@@ -46,6 +48,7 @@ int arch_get_registers(pid_t pid, struct registers *regs)
 	if (rc == 0)
 		rc = get_set(pid, NT_ARM_SYSTEM_CALL, &number, sizeof(number));
 	regs->number = number;
+	regs->user.pstate &= ~STEPPING;
 	return rc;
 }
 

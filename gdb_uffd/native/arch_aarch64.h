@@ -24,6 +24,8 @@ struct registers {
 #define ARCH_OTHER_TABLE TABLE_ARM
 
 #define CALL_STOP_IS_WHOLE 0 /* x7 tells entry from exit there, and is put back afterwards */
+#define WATCHPOINTS_LOOK_BACK 0
+#define VDSO_ROOM 0x10000ul /* signal handlers return through it (setup_return in signal.c) */
 #define BREAKPOINT_BYTES 4
 #define BREAKPOINT_SKIPS 0
 #define BREAKPOINT_CODE {0x00, 0x00, 0x20, 0xd4} /* brk #0 */

@@ -30,6 +30,8 @@ struct registers {
 #define ARCH_VSYSCALL 0xffffffffff600000ul /* a page that nobody can map */
 
 #define CALL_STOP_IS_WHOLE 1
+#define VDSO_ROOM 0 /* signal handlers return through code of the C library */
+#define WATCHPOINTS_LOOK_BACK 1
 #define BREAKPOINT_BYTES 1
 #define BREAKPOINT_SKIPS 1 /* the program counter is behind it when it was hit */
 #define BREAKPOINT_CODE {0xcc}

@@ -7,6 +7,7 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -75,7 +76,7 @@ int gate_choose(struct vessel *vessel, uint64_t bytes)
 
 	for (uint64_t at = 0x3a0000000000ul; at < 0x540000000000ul; at += 0x1000000000ul) {
 		const struct region *found = NULL;
-		for (uint64_t page = at; page < at + bytes && !found; page += PAGE_BYTES)
+		for (uint64_t page = at; page < at + bytes + VDSO_ROOM && !found; page += PAGE_BYTES)
 			found = regions_find(regions, page);
 		if (!found) {
 			vessel->gate = at;
@@ -147,6 +148,39 @@ int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count)
 	if (rc == 0)
 		rc = gate_run(vessel, false);
 	return rc < 0 ? rc : gate_copy(vessel, calls, bytes, false);
+}
+
+/* The vdso's mapping, from /proc/PID/maps; 0 where there is none. */
+static uint64_t find_vdso(const struct vessel *vessel, uint64_t *end)
+{
+	char path[64], line[512];
+	uint64_t start, found = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", vessel->pid);
+	FILE *file = fopen(path, "re");
+	while (file && !found && fgets(line, sizeof(line), file))
+		if (strstr(line, "[vdso]") && sscanf(line, "%lx-%lx", &start, end) == 2)
+			found = start;
+	if (file)
+		fclose(file);
+	return found;
+}
+
+int gate_keep_vdso(struct vessel *vessel)
+{
+	uint64_t end = 0, to = vessel->gate + vessel->gate_bytes, start = VDSO_ROOM ? find_vdso(vessel, &end) : 0;
+
+	vessel->vdso = vessel->vdso_end = 0;
+	if (!start || end - start > VDSO_ROOM)
+		return 0; /* a handler then ends with SIGSEGV */
+	struct gate_call calls[2] = {
+		{.nr = SYS_mremap, .args = {start, end - start, end - start, MREMAP_MAYMOVE | MREMAP_FIXED, to}}};
+	int rc = vessel_batch(vessel, calls, 1);
+	if (rc < 0 || calls[0].result != (int64_t)to)
+		return rc < 0 ? rc : fail(&vessel->error, (int)-calls[0].result, "moving the vdso");
+	vessel->vdso = to;
+	vessel->vdso_end = to + (end - start);
+	return 0;
 }
 
 /* Lets it go to the next stop of one kind; `listened`: a notification comes before that. */

@@ -175,10 +175,10 @@ static void uffd_calls(const struct vessel *vessel, int way, struct gate_call *c
 static size_t plan(const struct vessel *vessel, struct gate_call *calls)
 {
 	const struct regions *regions = &vessel->pager->regions;
-	uint64_t gate_end = vessel->gate + vessel->gate_bytes;
+	uint64_t gate_end = vessel->gate + vessel->gate_bytes + VDSO_ROOM;
 	size_t count = 0;
 
-	/* Everything that exec made, but the gate; and what the server itself was started with. */
+	/* Everything that exec made, but the gate and what lies behind it; and what the server itself was started with. */
 	calls[count++] = call6(SYS_munmap, PAGE_BYTES, vessel->gate - PAGE_BYTES, 0, 0, 0);
 	calls[count++] = call6(SYS_munmap, gate_end, arch_user_end() - gate_end, 0, 0, 0);
 	calls[count++] = call6(SYS_close_range, first_descriptor(vessel), ~0u, 0, 0, 0);
@@ -307,6 +307,10 @@ static int build(struct vessel *vessel, struct gate_call *calls)
 		return image;
 	int rc = spawn(vessel, image);
 	close(image);
+	if (rc == 0)
+		rc = gate_keep_vdso(vessel);
+	if (rc == 0 && vessel->vdso)
+		rc = gate_copy(vessel, calls, (count + 1) * sizeof(*calls), true);
 	if (rc == 0)
 		rc = gate_run(vessel, false);
 	if (rc == 0)

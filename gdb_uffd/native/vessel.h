@@ -74,6 +74,7 @@ struct vessel {
 	int listener;  /* seccomp user notifications; -1: ptrace events instead */
 	int how;       /* enum uffd_way */
 	uint64_t gate, gate_bytes;
+	uint64_t vdso, vdso_end; /* the one that it was started with, where it was moved to; 0: gone */
 	struct pager *pager;
 	struct error error;
 	int cpu; /* the CPU that vessel, pager and tracer share while it runs */

@@ -16,6 +16,8 @@
 #include "uffd.h"
 #include "vessel.h"
 
+#define EXCLUSIVE_REACH 64 /* bytes between an exclusive load and its store (Arm ARM K: 16 instructions) */
+
 void watch_deinit(struct watch *watch)
 {
 	free(watch->old);
@@ -218,28 +220,48 @@ static int make(struct vessel *vessel, uint64_t next, int *status)
 	}
 	if (ptrace(PTRACE_GETSIGINFO, vessel->pid, NULL, &info) < 0)
 		return -errno;
-	return arch_is_step(&info) || info.si_code == TRAP_HWBKPT ? 1 : 2;
+	return arch_is_step(&info) || (WATCHPOINTS_LOOK_BACK && info.si_code == TRAP_HWBKPT) ? 1 : 2;
 }
 
-/* As `make`; `tries` bounds the pages that it opens on its way. */
-static int make_instruction(struct vessel *vessel, uint64_t pc, int *status)
+/* As `make`, up to `next` (0: one step); `tries` bounds the pages that it opens on its way. */
+static int make_until(struct vessel *vessel, uint64_t next, int *status)
 {
 	struct pager *pager = vessel->pager;
-	uint8_t code[LONGEST_INSTRUCTION];
-	look_at_code(pager, pc, code);
-	int length = arch_repeated(code), rc = 0;
-	uint64_t next = length ? pc + (uint64_t)length : 0;
 	uint64_t tries = (pager->watch.end - pager->watch.start) / PAGE_BYTES + 64;
 	size_t before = pager->breakpoint_count;
-
-	if (next)
-		rc = pager_breakpoint_insert(pager, next);
+	int rc = next ? pager_breakpoint_insert(pager, next) : 0;
 	bool planted = pager->breakpoint_count > before;
+
 	for (; rc == 0 && tries; tries--)
 		rc = make(vessel, next, status);
 	if (planted && vessel->pid)
 		pager_breakpoint_remove(pager, next);
 	return rc;
+}
+
+/* The stop before an exclusive store makes it fail, once: the program goes back to its load, a few
+ * instructions before, and comes here again.  It must not be stopped in between. */
+static int make_exclusive(struct vessel *vessel, uint64_t pc, int *status)
+{
+	uint64_t next = pc + LONGEST_INSTRUCTION, now = 0;
+	int rc = make_until(vessel, next, status);
+
+	if (rc == 1)
+		rc = make_until(vessel, 0, status);
+	if (rc == 1 && arch_get_pc(vessel->pid, &now) < 0)
+		return -ESRCH;
+	return rc == 1 && now < pc && pc - now <= EXCLUSIVE_REACH ? make_until(vessel, next, status) : rc;
+}
+
+static int make_instruction(struct vessel *vessel, uint64_t pc, int *status)
+{
+	uint8_t code[LONGEST_INSTRUCTION];
+
+	look_at_code(vessel->pager, pc, code);
+	if (arch_stores_exclusively(code))
+		return make_exclusive(vessel, pc, status);
+	int length = arch_repeated(code);
+	return make_until(vessel, length ? pc + (uint64_t)length : 0, status);
 }
 
 int watch_step(struct vessel *vessel, struct run *run)

@@ -253,7 +253,11 @@ __attribute__((noinline)) void checkpoint(void)
 
 int main(int argc, char **argv)
 {
+#ifdef __aarch64__
+	register int kept __asm__("x19") = argc;
+#else
 	register int kept __asm__("rbx") = argc;
+#endif
 
 	__asm__ volatile("" : "+r"(kept));
 	push(1);

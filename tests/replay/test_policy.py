@@ -207,6 +207,11 @@ def _stat(path: Path) -> bytes:
     times = [
         (int(t // 10**9), int(t % 10**9)) for t in (s.st_atime_ns, s.st_mtime_ns, s.st_ctime_ns)
     ]
+    if os.uname().machine == "aarch64":  # <asm-generic/stat.h>
+        who = (s.st_dev, s.st_ino, s.st_mode, s.st_nlink, s.st_uid, s.st_gid, s.st_rdev)
+        what = (0, s.st_size, s.st_blksize, 0, s.st_blocks)
+        head = struct.pack("<QQIIIIQQqiiq", *who, *what)
+        return (head + b"".join(struct.pack("<qq", *t) for t in times)).ljust(144, b"\0")
     numbers = (s.st_dev, s.st_ino, s.st_nlink, s.st_mode, s.st_uid, s.st_gid, 0, s.st_rdev)
     sizes = (s.st_size, s.st_blksize, s.st_blocks)
     head = struct.pack("<QQQIIIIQqqq", *numbers, *sizes)

@@ -263,7 +263,7 @@ def test_sources_of_another_architecture(tools) -> None:
 
 
 def test_a_kernel_image_of_another_processor(tools, tmp_path) -> None:
-    """The magic of Documentation/arch/arm64/booting.rst, and an uncompressed image's banner."""
+    """The magic of arm64/booting.rst, and the banner of an uncompressed image."""
     image = tmp_path / "vmlinuz-6.1.0-56-arm64"
     banner = b"Linux version 6.1.0-56-arm64 (x) #1 SMP Debian 6.1.192-2 (2026-11-16)"
     image.write_bytes(bytes(0x38) + b"ARM\x64" + bytes(100) + banner)
