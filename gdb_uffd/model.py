@@ -297,6 +297,7 @@ class CallReport:
     mapped_bytes: int = 0
     unmapped_bytes: int = 0
     tid: int = 0  # the recorded thread that ran
+    returned: bool = True  # the client's: whether the call came to its value
 
 
 def to_json(value: Any) -> Any:

@@ -62,7 +62,8 @@ class ThreadLocals:
         for symbol in candidates:
             if symbol is not None and gdb_places.maybe_tls(symbol) and symbol.type is not None:
                 size = symbol.type.sizeof
-                return Variable(str(symbol.print_name), start, symbol.type, size)
+                text = gdb_places.without_tags(str(symbol.print_name))
+                return Variable(text, start, symbol.type, size)
         value = gdb_variables.evaluate_name(name)
         with contextlib.suppress(gdb.error):
             if value is not None and value.type.sizeof and value.address is not None:
@@ -88,11 +89,13 @@ class ThreadLocals:
                         pointer = thread_pointer()
                     if abs(pointer - address) >= STATIC_TLS_BYTES:
                         # A block that a call may allocate anew, elsewhere: not to be remembered.
-                        yield Variable(symbol.print_name, address, symbol.type, size)
+                        name = gdb_places.without_tags(str(symbol.print_name))
+                        yield Variable(name, address, symbol.type, size)
                         continue
                     known[key] = address
             if key in known:
-                yield Variable(symbol.print_name, known[key], symbol.type, size)
+                name = gdb_places.without_tags(str(symbol.print_name))
+                yield Variable(name, known[key], symbol.type, size)
 
 
 def thread_pointer() -> int:

@@ -221,6 +221,16 @@ def setting(name: str, value: str) -> Iterator[None]:
         gdb.execute(f"set {name} {parameter_text(old)}", to_string=True)
 
 
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """`set trace-commands on` shows the user's commands, not those that we read the output of."""
+    if not gdb.parameter("trace-commands"):
+        yield
+        return
+    with setting("trace-commands", "off"):
+        yield
+
+
 def parameter_text(value: object) -> str:
     """A gdb.parameter() value as `set` takes it; None is gdb's "unlimited"."""
     if value is None:

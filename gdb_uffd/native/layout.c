@@ -24,35 +24,6 @@
 
 #define PLACED (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
-/* Before the first change of a transaction: how it was, for the way back. */
-int layout_remember(struct pager *pager)
-{
-	if (pager->layout_changed)
-		return 0;
-	int rc = regions_copy(&pager->at_tx, &pager->regions);
-	pager->layout_changed = rc == 0;
-	return rc;
-}
-
-/* Pages about to go: those that differ from the snapshot need their before-image now. */
-int layout_save_range(struct pager *pager, uint64_t start, uint64_t end)
-{
-	int rc = layout_remember(pager);
-
-	if (rc == 0)
-		rc = engine_before_layout(pager, true);
-	for (size_t i = 0; rc == 0 && i < pager->pages.written_count; i++) {
-		struct written *w = &pager->pages.written[i];
-		if (w->page < start || w->page >= end || !w->dirty || w->in_tx)
-			continue;
-		struct access nobody = {0};
-		/* Not a write: only the image is taken, hence no writer. */
-		if (!pager_note_write(pager, w->page, 0, &nobody))
-			rc = -ENOMEM;
-	}
-	return rc;
-}
-
 int layout_finish_call(struct vessel *vessel, struct registers *regs, int64_t *result)
 {
 	int status, rc = vessel_set_registers(vessel, regs);
@@ -117,7 +88,7 @@ static int do_brk(struct vessel *vessel, struct registers *regs)
 		return policy_skip(vessel, regs, (int64_t)vessel->brk_now);
 	}
 	bool grow = to > from;
-	rc = grow ? layout_remember(pager) : layout_save_range(pager, to, from);
+	rc = grow ? layout_remember(pager) : layout_save_range(vessel, regs, to, from);
 	if (rc < 0)
 		return rc;
 	struct registers own = *regs;
@@ -146,7 +117,7 @@ static int do_munmap(struct vessel *vessel, struct registers *regs)
 {
 	uint64_t start = ARGUMENT(regs, 0), end = start + layout_ceil(ARGUMENT(regs, 1));
 	int64_t result;
-	int rc = layout_save_range(vessel->pager, start, end);
+	int rc = layout_save_range(vessel, regs, start, end);
 
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
@@ -227,7 +198,7 @@ static int do_madvise(struct vessel *vessel, struct registers *regs)
 			return policy_refuse(vessel, regs, EINVAL);
 		at = region->end;
 	}
-	int rc = layout_save_range(pager, start, end);
+	int rc = layout_save_range(vessel, regs, start, end);
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
 	if (rc == 0 && ARGUMENT(regs, 2) != asked) {

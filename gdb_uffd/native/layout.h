@@ -18,9 +18,10 @@ int layout_mmap(struct vessel *vessel, struct registers *regs);
 /* remap.c: mremap(2). */
 int layout_mremap(struct vessel *vessel, struct registers *regs);
 
-/* Before a change: how it was, for the way back; pages about to go give their before-image. */
+/* layout_save.c.  Before a change: how it was, for the way back; pages about to go give their before-image, and
+ * count as written where bytes go with them. */
 int layout_remember(struct pager *pager);
-int layout_save_range(struct pager *pager, uint64_t start, uint64_t end);
+int layout_save_range(struct vessel *vessel, const struct registers *regs, uint64_t start, uint64_t end);
 /* [start, end) is fresh memory of the program: tracked from its first touch.  `flags`: REGION_*. */
 int layout_add_zero(struct pager *pager, uint64_t start, uint64_t end, int prot, uint32_t flags);
 /* It is no longer mapped. */

@@ -128,7 +128,7 @@ int layout_mmap(struct vessel *vessel, struct registers *regs)
 	}
 	rc = layout_remember(pager);
 	if (rc == 0 && (ARGUMENT(regs, 3) & MAP_FIXED))
-		rc = layout_save_range(pager, ARGUMENT(regs, 0), ARGUMENT(regs, 0) + len);
+		rc = layout_save_range(vessel, regs, ARGUMENT(regs, 0), ARGUMENT(regs, 0) + len);
 	if (rc == 0 && fd >= 0) {
 		rc = map_ourselves(pager, fd, ARGUMENT(regs, 5), len, &map, &bytes);
 		if (rc < 0) {

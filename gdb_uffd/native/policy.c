@@ -324,11 +324,17 @@ static int decide(struct vessel *vessel, struct registers *regs, int table, stru
 {
 	struct system_call call = call_of(regs, table);
 	const struct rule *rule = policy_rule(vessel, &call);
+
 	if (rule && rule->action == POLICY_TRACE) {
 		vessel_note_granted(vessel, call.nr);
 		user_prepare(vessel, &call);
 		int rc = vessel->pager->over_limit ? 0 : traced(vessel, regs, run);
-		return rc || !vessel->pager->over_limit ? rc : hold(vessel, regs, run);
+		if (rc || !vessel->pager->over_limit)
+			return rc;
+		if (!vessel->at_exit && (uint64_t)NUMBER(regs) == call.nr) /* nothing was done yet */
+			return hold(vessel, regs, run);
+		vessel->pager->over_limit = false;
+		return 0;
 	}
 	int64_t result;
 	int rc = policy_decide(vessel, &call, &result);
@@ -342,8 +348,5 @@ int policy_traced(struct vessel *vessel, unsigned long data, struct run *run)
 	struct registers regs;
 	int rc = vessel_get_registers(vessel, &regs);
 
-	if (rc == 0)
-		rc = decide(vessel, &regs, (int)data, run);
-	vessel->in_call = rc == 1;
-	return rc;
+	return rc < 0 ? rc : decide(vessel, &regs, (int)data, run);
 }

@@ -15,7 +15,7 @@ static int resize(struct vessel *vessel, struct registers *regs, uint64_t end, u
 	int prot = old->prot;
 	uint32_t shared = old->flags & REGION_SHARED;
 	int64_t result;
-	int rc = wanted < end ? layout_save_range(pager, wanted, end) : layout_remember(pager);
+	int rc = wanted < end ? layout_save_range(vessel, regs, wanted, end) : layout_remember(pager);
 
 	if (rc < 0)
 		return rc;
@@ -68,9 +68,9 @@ static int move(struct vessel *vessel, struct registers *regs, uint64_t old_len,
 		pager->over_limit = true;
 		return 0;
 	}
-	int rc = layout_save_range(pager, from, from + old_len);
+	int rc = layout_save_range(vessel, regs, from, from + old_len);
 	if (rc == 0 && (ARGUMENT(regs, 3) & MREMAP_FIXED))
-		rc = layout_save_range(pager, ARGUMENT(regs, 4), ARGUMENT(regs, 4) + len);
+		rc = layout_save_range(vessel, regs, ARGUMENT(regs, 4), ARGUMENT(regs, 4) + len);
 	if (rc == 0)
 		rc = pager_populate_range(pager, from, from + kept);
 	if (rc == 0)

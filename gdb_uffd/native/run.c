@@ -208,10 +208,8 @@ int vessel_step_over(struct vessel *vessel, uint64_t address)
 		rc = engine_about_to_run(vessel->pager);
 	if (rc < 0)
 		return fail(&vessel->error, -rc, "taking out a breakpoint");
-	for (int steps = vessel->in_call ? 2 : 1; steps; steps--)
-		if (ptrace(PTRACE_SINGLESTEP, vessel->pid, NULL, NULL) < 0 || vessel_wait_stop(vessel, &status) < 0)
-			return 0; /* it was killed: whoever resumes it will see */
-	vessel->in_call = false;
+	if (ptrace(PTRACE_SINGLESTEP, vessel->pid, NULL, NULL) < 0 || vessel_wait_stop(vessel, &status) < 0)
+		return 0; /* it was killed: whoever resumes it will see */
 	if (status >> 8 == SIGTRAP)
 		return pager_plant(vessel->pager, address, true);
 	/* A fault, or a request to stop: it comes again, and the breakpoint stays out. */
@@ -271,11 +269,16 @@ static int stopped_waiting(struct vessel *vessel, int status, struct run *run)
 {
 	struct registers regs;
 
-	if (WSTOPSIG(status) != SIGSTOP) { /* a step is complete as well */
-		if (WSTOPSIG(status) == SIGTRAP && watch_mend_mask(vessel) < 0)
-			return -ESRCH;
+	if (WSTOPSIG(status) == SIGTRAP) /* a step is complete as well */
+		return watch_mend_mask(vessel) < 0 ? -ESRCH : let_go(vessel, 0);
+	if (WSTOPSIG(status) != SIGSTOP) { /* its turn comes when the vessel goes on */
+		vessel->held_signals |= 1ull << (WSTOPSIG(status) - 1);
 		return let_go(vessel, 0);
 	}
+	for (int signal = 1; signal <= 64; signal++)
+		if (vessel->held_signals >> (signal - 1) & 1)
+			kill(vessel->pid, signal);
+	vessel->held_signals = 0;
 	vessel->waiting = vessel->stop_sent = vessel->stop_stale = false;
 	int rc = vessel_get_registers(vessel, &regs);
 	if (rc < 0)
@@ -290,11 +293,10 @@ static int stopped_waiting(struct vessel *vessel, int status, struct run *run)
 
 int vessel_digest(struct vessel *vessel, int status, struct run *run)
 {
-	bool in_call = vessel->in_call;
 	int rc;
 
 	pager_settle(vessel->pager);
-	vessel->at_exit = vessel->in_call = false;
+	vessel->at_exit = false;
 	if (!WIFSTOPPED(status)) {
 		run->end = RUN_GONE;
 		run->status = status;
@@ -343,8 +345,6 @@ int vessel_digest(struct vessel *vessel, int status, struct run *run)
 		return 1;
 	if (run->signal == SIGTRAP && watch_mend_mask(vessel) < 0)
 		return -ESRCH;
-	if (run->signal == SIGTRAP && in_call && vessel->mode != RESUME_CONTINUE)
-		return let_go(vessel, 0);
 	if (run->signal == SIGSTOP && vessel->pager->watch.hit_page)
 		return watched_write(vessel, run);
 	if (run->signal == SIGSTOP && vessel->pager->over_limit) {

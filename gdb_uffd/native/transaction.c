@@ -167,6 +167,7 @@ static void close_written(struct written *w, bool kept)
 static void close_transaction(struct pager *pager)
 {
 	pager->layout_changed = false;
+	pager->emptied_more = 0;
 	pager->in_malloc = false;
 }
 

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "arch.h"
 #include "desk.h"
@@ -107,7 +108,10 @@ struct vessel {
 	int64_t wait_call;     /* the call that would wait for ever, and its futex */
 	uint64_t wait_address;
 	uint64_t wait_pc, wait_first; /* behind its instruction; its first argument */
+	timer_t timer; /* of notify_burst */
+	bool has_timer;
 	bool waiting; /* ... was notified: a SIGSTOP is on its way */
+	uint64_t held_signals; /* ... that came before it, bit (n - 1) for signal n */
 	uint64_t alternate_stack, alternate_size; /* sigaltstack(2) */
 
 	/* Stands in for a file of /proc/self: a descriptor, or -1. */
@@ -124,7 +128,6 @@ struct vessel {
 	bool stop_stale;       /* ... but asked for in an earlier run, which ended otherwise */
 	struct debug_slot slots[DEBUG_SLOTS]; /* watchpoints in use: a range step looks for hits */
 	size_t slot_count;
-	bool in_call;          /* stands before a system call, to the kernel inside it: a step ends at once */
 	bool at_exit;          /* stands after a system call that the policy made for it */
 };
 

@@ -10,15 +10,10 @@
 #include "notify.h"
 #include "vessel.h"
 
-static void woken(int signal)
-{
-	(void)signal;
-}
-
 /* SIGCHLD is blocked but inside ppoll, so no stop can be missed between the look and the sleep. */
 static int listen_for_stops(sigset_t *inside, sigset_t *before, struct sigaction *old)
 {
-	struct sigaction action = {.sa_handler = woken};
+	struct sigaction action = {.sa_handler = notify_interrupt};
 	sigset_t chld;
 
 	sigemptyset(&chld);
@@ -30,6 +25,7 @@ static int listen_for_stops(sigset_t *inside, sigset_t *before, struct sigaction
 	return sigaction(SIGCHLD, &action, old) < 0 ? -errno : 0;
 }
 
+#define STREAK 16                 /* system calls after which more are expected */
 #define OUTPUT_NOW (64u << 10)    /* bytes that are shown at once */
 #define OUTPUT_WAIT_NS 20000000ul /* ... and how long fewer may wait for more */
 
@@ -78,7 +74,7 @@ static int wait_inside(struct vessel *vessel, int control_fd, struct run *run, c
 	struct pollfd fds[3] = {
 		{control_fd, POLLIN, 0}, {vessel->output_fd, POLLIN, 0}, {vessel->listener, POLLIN, 0}};
 	struct timespec limit, *used;
-	int status;
+	int status, streak = 0;
 
 	for (;;) {
 		pid_t got = waitpid(vessel->pid, &status, __WALL | WNOHANG);
@@ -112,6 +108,10 @@ static int wait_inside(struct vessel *vessel, int control_fd, struct run *run, c
 		if (fds[1].revents) /* the write ends are closed: nothing more to come */
 			fds[1].fd = -1;
 		if (fds[2].revents & POLLIN) {
+			if (streak++ >= STREAK) {
+				notify_burst(vessel, inside);
+				continue;
+			}
 			/* The vessel was asleep until now: there is no stop to look for. */
 			notify_serve(vessel);
 			goto sleep;

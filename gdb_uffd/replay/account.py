@@ -127,6 +127,11 @@ class Accounts:
         more = int(self._changes.count) - LISTED_PAGES_MAX
         if more > 0:
             notes.append(f"{more} more pages were written; they are not listed")
+        if self.machine.pager.emptied_more:
+            notes.append(
+                f"{self.machine.pager.emptied_more} more pages were emptied or unmapped; "
+                "they are not listed"
+            )
         remade = self.machine.vessel.kernel_changed or self.machine.pager.layout_changed
         if not keep and remade and kernel_kept:
             notes.append(
@@ -206,7 +211,7 @@ class Accounts:
             "mapped_pages": self.total_pages,
             "faults": int(pager.faults),
             "fault_us": pager.fault_ns / 1000,
-            "engine": engine.choice.name or None,
+            "engine": engine.choice.name if self.machine.running else None,
             "engine_why": engine.choice.why,
             "engine_setting": engine.setting,
         }

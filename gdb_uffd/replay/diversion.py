@@ -344,17 +344,14 @@ class Diversion:
         self.machine.engine.setting, self.machine.engine.mass = name, mass
 
     def set_engine(self, name: str) -> Choice:
+        used = self.machine.engine.choice.name
         chosen = self.machine.engine.set(name)
-        other = self.machine.engine.choice.name != chosen.name
-        # A process that holds nothing is ended for it.
-        if other and self.machine.running and self._open is None and not self._holds_something():
+        holds = self._open is not None or self._kernel_kept or self._dirty_pages() > 0
+        if used != chosen.name and self.machine.running and not holds:
             self.machine.destroy()
             self.threads.forget_vessel()
             self.breakpoints.forget_vessel()
         return chosen
-
-    def _holds_something(self) -> bool:
-        return self._kernel_kept or self._dirty_pages() > 0
 
     def refine(self, report: CallReport) -> None:
         self.accounts.detail.refine(report)

@@ -85,6 +85,7 @@ class Refiner:
             facts.born,
             facts.gone_blocks,
         )
+        self._owners.look(facts.tid, before.read, which_all)
         self._stacks(report, facts, before, after)
         heap.tell(report)
         self._data(report, facts, heap)
@@ -117,6 +118,7 @@ class Refiner:
             if page.kind == "data" and page.runs:
                 page.runs = self._owners.data_runs(page.runs, page.mapping, heap.malloc_words)
             elif page.kind in ("tls", "heap", "anonymous") and page.runs:
+                page.runs = self._owners.linker_runs(page.runs, facts.fs_base, read)
                 page.runs = self._owners.tls_runs(page, facts.tid, read, own)
                 if page.kind == "tls":
                     page.runs = [self._on_tls_page(run, facts) for run in page.runs]

@@ -28,6 +28,7 @@ struct queue {
 	sem_t slots;
 } queue = {0, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_RWLOCK_INITIALIZER, {{0}}};
 struct queue *q = &queue;
+char *block; /* four pages full of sixes, and four empty ones */
 pthread_t holder;
 static pthread_mutex_t meeting = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t never = PTHREAD_COND_INITIALIZER;
@@ -296,6 +297,8 @@ int main(void)
 	pthread_mutex_lock(&meeting); /* `hold` has let go of it: it waits */
 	pthread_mutex_unlock(&meeting);
 	free(malloc(100));
+	block = mmap(NULL, 8 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memset(block, 6, 4 * 4096);
 	if (sigsetjmp(outside, 0)) {
 		for (;;)
 			counter++;

@@ -164,6 +164,18 @@ __attribute__((noinline)) int different(void) // another value each time
 	return counter;
 }
 
+__attribute__((noinline)) int wanders(void) // a page of `large` by chance, with what it held
+{
+	static unsigned int seed;
+
+	syscall(SYS_getrandom, &seed, sizeof seed, 0);
+	large[seed % 39 * 512 + 300] = 0;
+	seed = 0;
+	__asm__ volatile("xor %%ecx, %%ecx; xor %%edx, %%edx; xor %%esi, %%esi; xor %%edi, %%edi"
+			 ::: "rcx", "rdx", "rsi", "rdi", "cc");
+	return 0;
+}
+
 __attribute__((noinline)) int forever(void)
 {
 	for (;;)

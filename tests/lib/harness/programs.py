@@ -47,6 +47,7 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("heaps"), source("heaps.c")],
         [*C, "-fPIC", "-shared", "-o", target("namesplugin.so"), source("namesplugin.c")],
         ["cc", "-g", "-O2", "-w", "-pthread", "-o", target("names-o2"), source("names.c")],
+        [*C, "-o", target("firsts"), source("firsts.c"), "-ldl"],
         [*CXX, "-o", target("containers"), source("containers.cpp")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
         [*C, "-o", target("rounds"), source("rounds.c")],
