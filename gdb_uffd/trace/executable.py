@@ -69,8 +69,8 @@ def find_modules(
 ) -> Found:
     """Modules of the core, each with its file or the reason why it has none.
 
-    `named`: the user's executable, or None.  UffdError when that cannot be opened, is none of its architecture
-    executable, or is not the one that the core was made by.
+    `named`: the user's executable, or None.  UffdError when that cannot be opened, is none for the
+    core's architecture, or is not the one that the core was made by.
     """
     chosen = _open_named(named, cache, notes.arch) if named else None
     ranges = list(notes.files or [])
