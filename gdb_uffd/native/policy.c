@@ -148,8 +148,7 @@ static int come_to(struct vessel *vessel, const struct system_call *asked, int64
 		*result = policy_note_refusal(vessel, &call, rule && rule->result ? rule->result : ENOSYS);
 		return 1;
 	}
-	if (rule->action != POLICY_RUN) /* where it need not come here it is not told of, either */
-		vessel_note_granted(vessel, call.nr);
+	vessel_note_granted(vessel, call.nr);
 	switch (rule->action) {
 	case POLICY_RESULT:
 		*result = rule->result;
@@ -332,7 +331,7 @@ static int decide(struct vessel *vessel, struct registers *regs, int table, stru
 		int rc = vessel->pager->over_limit ? 0 : traced(vessel, regs, run);
 		if (rc || !vessel->pager->over_limit)
 			return rc;
-		if (!vessel->at_exit && NUMBER(regs) == call.nr) /* nothing was done yet */
+		if (!vessel->at_exit && (uint64_t)NUMBER(regs) == call.nr) /* nothing was done yet */
 			return hold(vessel, regs, run);
 		vessel->pager->over_limit = false;
 		return 0;

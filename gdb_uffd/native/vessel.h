@@ -107,9 +107,9 @@ struct vessel {
 	uint64_t deadline_ns;  /* CLOCK_MONOTONIC; 0: none */
 	int64_t wait_call;     /* the call that would wait for ever, and its futex */
 	uint64_t wait_address;
+	uint64_t wait_pc, wait_first; /* behind its instruction; its first argument */
 	timer_t timer; /* of notify_burst */
 	bool has_timer;
-	uint64_t wait_pc, wait_first; /* behind its instruction; its first argument */
 	bool waiting; /* ... was notified: a SIGSTOP is on its way */
 	uint64_t held_signals; /* ... that came before it, bit (n - 1) for signal n */
 	uint64_t alternate_stack, alternate_size; /* sigaltstack(2) */

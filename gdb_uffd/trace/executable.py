@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Mapping, Optional, Protocol, Sequence
 
+from gdb_uffd.arch import Architecture
 from gdb_uffd.model import PAGE_SIZE, UffdError, page_ceil, page_floor
 from gdb_uffd.trace.files import (
     FileCache,
@@ -68,10 +69,10 @@ def find_modules(
 ) -> Found:
     """Modules of the core, each with its file or the reason why it has none.
 
-    `named`: the user's executable, or None.  UffdError when that cannot be opened, is no x86-64
-    executable, or is not the one that the core was made by.
+    `named`: the user's executable, or None.  UffdError when that cannot be opened, is none for the
+    core's architecture, or is not the one that the core was made by.
     """
-    chosen = _open_named(named, cache) if named else None
+    chosen = _open_named(named, cache, notes.arch) if named else None
     ranges = list(notes.files or [])
     if not ranges and chosen is not None:
         ranges = _ranges_of(chosen, notes)
@@ -106,14 +107,14 @@ def find_modules(
     return found
 
 
-def _open_named(path: str, cache: FileCache) -> MappedFile:
+def _open_named(path: str, cache: FileCache, arch: Architecture) -> MappedFile:
     path = os.path.abspath(path)
     try:
         opened = cache.open(path)
     except FileProblem as problem:
         raise UffdError(f"{printable(path)}: {problem}; {NAME_IT}") from problem
-    if opened.image is None:
-        raise UffdError(f"{printable(path)}: not an x86-64 executable; {NAME_IT}")
+    if opened.image is None or opened.image.header.machine != arch.machine:
+        raise UffdError(f"{printable(path)}: not an {arch.spoken} executable; {NAME_IT}")
     return opened
 
 
