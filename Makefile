@@ -7,7 +7,7 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check
 NATIVE := $(wildcard gdb_uffd/native/*.c gdb_uffd/native/*.h gdb_uffd/native/*.S \
 	gdb_uffd/native/*.cdef gdb_uffd/native/build.py)
 
-.PHONY: all demo test lint bench matrix clean dev gdb test-extras
+.PHONY: all demo test test-unprivileged lint bench matrix clean dev gdb test-extras
 .DELETE_ON_ERROR:
 
 all: $(VENV)/.native
@@ -52,6 +52,10 @@ test-extras:
 
 test: dev gdb test-extras
 	$(PY) -m pytest -rs $(PYTEST_ARGS)
+
+# The whole suite as nobody, without any capability, in a private copy of the checkout.  Needs root.
+test-unprivileged: dev gdb test-extras
+	tools/unprivileged $(PY) -m pytest -rs $(PYTEST_ARGS)
 
 lint: dev
 	$(PY) -m ruff check .

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
+import policy
 import record
 import travel
 
@@ -304,6 +305,7 @@ def main() -> int:
         rows += spawn_in_gdb(core)
         print("yardsticks: floor.c pinned; native `print push(7)` of gdb; eager feeding")
         show(rows)
+        policy.show(policy.policy(any_gdb(), any_gdb(), subject, core))
         travel.show(travel.travel(any_gdb(), core, work))
         record.show(any_gdb(), work)
     return 0

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
-from typing import Any, Optional, Union
+from typing import Any, Optional, Tuple, Union
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.server import listen, searching
 from gdb_uffd.server.session import Facts
+from gdb_uffd.trace.core import USAGE
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_USAGE = "gdb-uffd serve TRACE [EXECUTABLE]"
 _TOKEN_MAX = 4096  # bytes of a token's file
 TOKEN_VARIABLE = "GDB_UFFD_TOKEN"
 
@@ -37,7 +41,11 @@ def add_commands(commands: Any) -> None:
         help="listen on an address that is no loopback one, for whoever has the token",
     )  # fmt: skip
     searching.add_options(server)
-    _add_token_file(server, "a file that holds the token; without it one is made and printed")
+    _add_token_file(
+        server,
+        "a file that holds the token: what clients must send first, on a loopback port too "
+        "(with --expose alone one is made and printed)",
+    )
     client = commands.add_parser(
         "connect",
         help="a pipe to a server that asks for a token: target remote | gdb-uffd connect ADDRESS",
@@ -62,8 +70,11 @@ def _token(path: Optional[str]) -> str:
     try:
         with open(path, "rb") as file:
             text = file.read(_TOKEN_MAX)
+            open_to_others = os.fstat(file.fileno()).st_mode & 0o077
     except OSError as error:
         raise UffdError(f"{path}: {error.strerror}") from error
+    if open_to_others:
+        print(f"warning: {path}: others may read it: chmod 600", file=sys.stderr)
     return listen.check_token(text.decode("ascii", "replace").strip())
 
 
@@ -72,7 +83,7 @@ def serve(options: argparse.Namespace) -> int:
     from gdb_uffd.server import serve as server
 
     token = ""
-    if options.expose:
+    if options.expose or options.token_file:
         token = listen.check_token(_token(options.token_file) or listen.new_token())
     directory = None
     where: Union[str, listen.Port]
@@ -84,7 +95,10 @@ def serve(options: argparse.Namespace) -> int:
         directory = tempfile.mkdtemp(prefix="gdb-uffd-")
         where = os.path.join(directory, "rsp")
     if token and isinstance(where, str):
-        raise UffdError("--expose is for a port: give --listen HOST:PORT")
+        option = "--expose" if options.expose else "--token-file"
+        raise UffdError(f"{option} is for a port: give --listen HOST:PORT")
+    for option in searching.missing(options):
+        print(f"warning: {option}: no such directory", file=sys.stderr)
 
     def announce(facts: Facts) -> None:
         _announce(facts, "" if options.token_file else token, bool(token))
@@ -97,26 +111,38 @@ def serve(options: argparse.Namespace) -> int:
             )  # fmt: skip
     except server.Terminated:
         return _INTERRUPTED
+    except UffdError as error:
+        raise UffdError(str(error).replace(USAGE, _USAGE)) from error
     finally:
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
     return 0
 
 
-def _announce(facts: Facts, token: str, exposed: bool) -> None:
+def _reachable(address: str) -> Tuple[str, bool]:
+    """How others name the address HOST:PORT that is listened at, and whether other machines do."""
+    host, _, port = address.rpartition(":")
+    meant = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    name = socket.gethostname() if meant.is_unspecified else host
+    return f"{name}:{port}", not meant.is_loopback
+
+
+def _announce(facts: Facts, token: str, asked: bool) -> None:
     for warning in facts.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if facts.sysroot:
         print(f"set sysroot {facts.sysroot}")
-    if not exposed:
+    if not asked:
         print(f"target remote {facts.socket}", flush=True)
         return
-    print(
-        "warning: this port can be reached from other machines; whoever has the token can run "
-        "code as you, and nothing is encrypted",
-        file=sys.stderr,
-    )
-    print(f"target remote | gdb-uffd connect {facts.socket}")
+    where, far = _reachable(facts.socket)
+    if far:
+        print(
+            "warning: this port can be reached from other machines; whoever has the token can run "
+            "code as you, and nothing is encrypted",
+            file=sys.stderr,
+        )
+    print(f"target remote | gdb-uffd connect {where}")
     if token:
         print(f"{TOKEN_VARIABLE}={token}")
     sys.stdout.flush()

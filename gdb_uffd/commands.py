@@ -10,6 +10,7 @@ from gdb_uffd import commands_calls, commands_record, commands_travel
 from gdb_uffd.client import (
     gdb_blocked,
     gdb_call,
+    gdb_connect,
     gdb_hooks,
     gdb_mi,
     gdb_policy,
@@ -71,6 +72,29 @@ class Spawn(Command):
         """Start the server and connect."""
         gdb_hooks.define_hooks()
         gdb_session.spawn(*split_files(parsed.rest, self.usage))
+        gdb_policy.sync(gdb_session.current())
+        gdb_travel.follow(gdb_session.current())
+
+
+class Connect(Command):
+    """Open what a `gdb-uffd serve` serves, here or on another machine.
+
+    Usage: uffd connect ADDRESS [TOKEN-FILE]
+
+    ADDRESS is what it printed: unix:PATH, HOST:PORT or [IPv6]:PORT.  Where it asks for a
+    token, that is in TOKEN-FILE or in the environment variable GDB_UFFD_TOKEN.  From then on
+    all is as after `uffd spawn`; gdb gets the files of another machine from the server.
+
+    Example:
+        uffd connect 127.0.0.1:4711"""
+
+    name, usage = "connect", "uffd connect ADDRESS [TOKEN-FILE]"
+    completer = gdb.COMPLETE_FILENAME
+
+    def run(self, parsed: Parsed) -> None:
+        """Connect."""
+        gdb_hooks.define_hooks()
+        gdb_connect.connect(*gdb_connect.split_address(parsed.rest, self.usage))
         gdb_policy.sync(gdb_session.current())
         gdb_travel.follow(gdb_session.current())
 
@@ -251,7 +275,7 @@ class Mappings(Command):
 
 
 COMMANDS: Tuple[Type[Command], ...] = (
-    *(Spawn, Call, Dirty, Diff),
+    *(Spawn, Connect, Call, Dirty, Diff),
     *commands_calls.COMMANDS,
     *(Reset, Kill, Info, Mappings, Doctor),
     *commands_record.COMMANDS,

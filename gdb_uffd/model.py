@@ -11,8 +11,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
+from gdb_uffd.arch import X86_64, Architecture
+
 PAGE_SIZE = 4096
-"""Bytes a page, x86-64 (psABI 3.3.1)."""
+"""Bytes a page of x86-64 (psABI 3.3.1), and the unit everywhere; pages of an AArch64 kernel may be
+larger."""
 
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 """mmap(2) protection bits as Linux has them on x86-64."""
@@ -75,31 +78,41 @@ class Mapping:
 class Registers:
     """A thread's registers.
 
-    `gpr`: 27 unsigned 64-bit values in the order of struct user_regs_struct
-    (<sys/user.h>: r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax
-    rip cs eflags rsp ss fs_base gs_base ds es fs gs).
-    `xstate`: XSTATE_SIZE bytes, the XSAVE standard format with the components at the
-    offsets of Intel's CPUs (XSTATE_COMPONENTS), whatever machine recorded them; the
-    header's XSTATE_BV (bytes 512-519) tells which components are not in their initial
-    state.  `xfeatures`: which components the recording has at all (XCR0 bits).
+    `gpr`: unsigned 64-bit values in the order of `arch.names`.
+    `xstate`: extended registers.  x86-64: XSTATE_SIZE bytes, the XSAVE standard format with the
+    components at the offsets of Intel's CPUs (XSTATE_COMPONENTS), whatever machine recorded them;
+    the header's XSTATE_BV (bytes 512-519) tells which components are not in their initial
+    state.  AArch64: see trace/fpsimd.py.  `xfeatures`: which components the recording has at
+    all (x86-64: XCR0 bits).
     """
 
     gpr: List[int]
     xstate: bytes
     xfeatures: int
+    arch: Architecture = X86_64
 
     def copy(self) -> "Registers":
         """An independent copy."""
-        return Registers(list(self.gpr), self.xstate, self.xfeatures)
+        return Registers(list(self.gpr), self.xstate, self.xfeatures, self.arch)
+
+    @property
+    def pc(self) -> int:
+        """The program counter."""
+        return self.gpr[self.arch.pc]
+
+    @property
+    def sp(self) -> int:
+        """The stack pointer."""
+        return self.gpr[self.arch.sp]
+
+    @property
+    def thread_pointer(self) -> int:
+        """What thread-locals are addressed by; 0 when it was not recorded."""
+        return self.gpr[self.arch.thread_pointer]
 
 
-GPR_NAMES = (
-    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax "
-    "rip cs eflags rsp ss fs_base gs_base ds es fs gs"
-).split()
-"""Order of struct user_regs_struct (<sys/user.h>)."""
-
-GPR = {name: index for index, name in enumerate(GPR_NAMES)}
+GPR = X86_64.gpr
+"""Name -> index for what runs on x86-64 only: the recorder."""
 
 XSTATE_COMPONENTS: Dict[int, Tuple[int, int]] = {
     2: (576, 256),  # AVX: YMM_Hi128
@@ -284,6 +297,7 @@ class CallReport:
     mapped_bytes: int = 0
     unmapped_bytes: int = 0
     tid: int = 0  # the recorded thread that ran
+    returned: bool = True  # the client's: whether the call came to its value
 
 
 def to_json(value: Any) -> Any:

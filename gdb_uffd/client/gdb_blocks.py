@@ -12,22 +12,25 @@ import gdb
 from gdb_uffd.client import gdb_drafts, gdb_printers, gdb_roots, gdb_types
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.expression import Expression
+from gdb_uffd.client.gdb_block_parts import offset_to_top, reaches, tail
 from gdb_uffd.client.gdb_budget import Budget
 from gdb_uffd.client.gdb_drafts import Draft, Setting
 from gdb_uffd.client.gdb_images import Images
 from gdb_uffd.client.gdb_paths import Found, Paths, Root, element_of
 from gdb_uffd.client.gdb_printers import Difference
 from gdb_uffd.client.gdb_session import Session
-from gdb_uffd.client.gdb_shapes import is_open_ended
 from gdb_uffd.client.gdb_view import memory
 from gdb_uffd.client.render import INNER, NEW
-from gdb_uffd.model import Block, CallReport, Run
+from gdb_uffd.model import Block, CallReport, DirtyPage, Run
 
 TEXT_BYTES = 256
 """Bytes of a text in a block that are shown."""
 
 CHARACTERS = 8
 """Bytes of a buffer that are told one by one."""
+
+MAX_MAPPINGS = 64
+"""Anonymous mappings that are looked for, too."""
 
 MAX_WANTED = 2048
 """Blocks whose names are looked for."""
@@ -47,6 +50,7 @@ class _Job:
     where: Setting
     block: Block
     found: Optional[Found] = None
+    otherwise: Optional[Draft] = None  # of a mapping, not a block: how it is told without a path
 
 
 @dataclass
@@ -78,6 +82,7 @@ class Blocks:
         self._budget = budget
         self._starts = [block.start for block in report.blocks]
         self._jobs: List[_Job] = []
+        self._mappings: Dict[int, int] = {}  # end of what was written of a mapping, by its start
 
     def take(self, run: Run, where: Setting) -> bool:
         """Whether the run lies in a block, and is named from here on."""
@@ -90,12 +95,28 @@ class Blocks:
         self._jobs.append(_Job(run, where, block))
         return True
 
+    def take_mapping(self, page: DirtyPage, run: Run, otherwise: Draft) -> bool:
+        """Whether the run, in no block, may be named by a pointer into its mapping."""
+        start = page.mapping_start
+        if not start or (start not in self._mappings and len(self._mappings) >= MAX_MAPPINGS):
+            return False
+        end = max(page.end, self._mappings.get(start, 0))
+        self._mappings[start] = end
+        block = Block(start, end - start, "live")
+        self._jobs.append(_Job(run, otherwise.where, block, otherwise=otherwise))
+        return True
+
     def drafts(self, walk: WalkObject) -> Iterator[Draft]:
         """The changes in all blocks that were taken."""
         for draft in self._all_drafts(walk) if self._jobs else ():
-            if self._is_new(draft.address) and not draft.note and not draft.raw:
-                draft.note = NEW
+            if not draft.raw:
+                self.mark_new(draft)
             yield draft
+
+    def mark_new(self, draft: Draft) -> None:
+        """Say so where the bytes before mean nothing: the call allocated them."""
+        if self._is_new(draft.address) and not draft.note:
+            draft.note = NEW
 
     def _is_new(self, address: int) -> bool:
         index = bisect.bisect_right(self._starts, address) - 1
@@ -167,6 +188,8 @@ class Blocks:
             if page.first_write is not None
             for pc in (page.first_write.pc, *(a - 1 for a in page.first_write.callers if a))
         )
+        if not pcs and self._session.last_call:  # an engine that does not tell
+            pcs[self._session.last_call] = None
         files = list(gdb_roots.of_files(list(pcs)[:64]))
         yield files
         frames = list(gdb_roots.of_frames())
@@ -180,7 +203,9 @@ class Blocks:
     # -- naming them --------------------------------------------------------------------------
 
     def _unnamed(self, job: _Job) -> Draft:
-        """Nothing leads there: by the block."""
+        """Nothing leads there: by the block, or the mapping."""
+        if job.otherwise is not None:
+            return job.otherwise
         offset = job.run.address - job.block.start
         name = f"block {job.block.start:#x}+{offset:#x}"
         note = f"{job.block.size} B, {job.block.state}"
@@ -188,8 +213,11 @@ class Blocks:
         return gdb_drafts.of_bytes(job.where, name, run.address, run.before, run.after, note)
 
     def _named(self, job: _Job, found: Found, walk: WalkObject) -> Iterator[Draft]:
-        if found.type is None:
+        if found.type is None and job.otherwise is None:
             yield self._beyond(job, found, job.run.changed())
+            return
+        if found.type is None or (job.otherwise is not None and not reaches(found, job.run)):
+            yield self._unnamed(job)
             return
         self._see_class(found)
         about = gdb_types.info(found.type)
@@ -212,12 +240,14 @@ class Blocks:
             place = element_of(found.place, index, found.vector)
             at = found.address + index * about.size
             yield from walk(place, found.type, at, addresses, job.where)
-        if outside and found.address != job.block.start and not inside:
+        if outside and found.smart and outside[-1] < found.address:
+            yield from self._inner([job], found.smart, [(found.address, 1 << 64)])
+        elif outside and found.address != job.block.start and not inside:
             yield self._unnamed(job)
         elif outside:
-            tail = self._tail(found, about, outside)
-            if tail is not None:
-                yield from walk(*tail, outside, job.where)
+            open_end = tail(found, about, outside)
+            if open_end is not None:
+                yield from walk(*open_end, outside, job.where)
             else:
                 yield self._beyond(job, found, outside)
 
@@ -237,7 +267,7 @@ class Blocks:
             base = found.place.text if found.place.closed else f"({found.place.text})"
             # gdb 13's dynamic_cast goes astray from a second base class; its plain cast does not.
             found.place = Expression(f"({gdb_types.bare_name(real)} *) {base}", True, False)
-            found.address += _offset_to_top(found.address)
+            found.address += offset_to_top(found.address)
             found.type, found.spreads = real, False
 
     def _beyond(self, job: _Job, found: Found, changed: List[int]) -> Draft:
@@ -267,6 +297,8 @@ class Blocks:
         room = min(job.block.start + job.block.size - start, TEXT_BYTES)
         after = self._images.read(start, room, True) or b""
         end = after.find(b"\0", max(0, changed[-1] - start))
+        if job.block.state == "allocated" and not after[after.find(b"\0") :].strip(b"\0"):
+            end = after.find(b"\0")  # zeros behind it are what malloc left there
         length = end + 1 if end >= 0 else room
         if length <= 0:
             return
@@ -277,22 +309,6 @@ class Blocks:
             name = f"{base}[{start - found.address}]@{length}"
         type_ = found.type.array(length - 1)
         yield from walk(Expression(name, closed=False), type_, start, changed, job.where)
-
-    @staticmethod
-    def _tail(
-        found: Found, about: gdb_types.Info, changed: List[int]
-    ) -> Optional[Tuple[Expression, gdb.Type, int]]:
-        """The flexible array at the end of a structure, as long as it must be."""
-        if not is_open_ended(about):
-            return None
-        last = about.fields[-1]
-        element = gdb_types.info(last.type).plain.target()
-        start = found.address + last.offset
-        if element.sizeof <= 0 or changed[0] < start:
-            return None
-        count = (changed[-1] - start) // element.sizeof + 1
-        place = found.place.member(last.name)
-        return place, element.array(count - 1), start
 
     # -- containers ---------------------------------------------------------------------------
 
@@ -345,7 +361,8 @@ class Blocks:
             if at is not None and child is not None:
                 covered.append((at, at + child.size))
             yield gdb_drafts.of_child(where, name, difference, first.run.address)
-        yield from self._inner(holder.jobs, name, covered)
+        if covered or not differences:  # else the elements are bits of what changed
+            yield from self._inner(holder.jobs, name, covered)
 
     @staticmethod
     def _inner(jobs: List[_Job], name: str, covered: List[Tuple[int, int]]) -> Iterator[Draft]:
@@ -356,11 +373,3 @@ class Blocks:
                 low, high = rest[0] - job.run.address, rest[-1] + 1 - job.run.address
                 before, after = job.run.before[low:high], job.run.after[low:high]
                 yield gdb_drafts.of_bytes(job.where, name, rest[0], before, after, INNER)
-
-
-def _offset_to_top(address: int) -> int:
-    """From a base class's part to the whole object: a word of its virtual table (Itanium C++ ABI,
-    2.5.2)."""
-    word = gdb.lookup_type("long")
-    table = int(gdb.Value(address).cast(word.pointer()).dereference())
-    return int(gdb.Value(table - 16).cast(word.pointer()).dereference())

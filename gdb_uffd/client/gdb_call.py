@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_blocked, gdb_last, render, render_json
+from gdb_uffd.client import gdb_blocked, gdb_last, gdb_places, render, render_json
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
@@ -30,7 +30,7 @@ from gdb_uffd.client.gdb_util import (
     version,
 )
 from gdb_uffd.client.options import split_format
-from gdb_uffd.client.text import Look, without_parameters
+from gdb_uffd.client.text import Look
 from gdb_uffd.client.wire import one_line, parse_report
 from gdb_uffd.model import CallReport, UffdError, page_floor
 
@@ -119,6 +119,7 @@ def run_call(
     unfinished = outcome.stop is not None and outcome.stop.breakpoint
     kept = keep or unfinished
     report = _end(session, outcome, kept)
+    report.returned = not outcome.error
     if not kept and (outcome.functions or report.pages):
         _forget_the_call(outcome)
     return report, outcome
@@ -297,12 +298,8 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
         why = f"touched memory that was not recorded: {one_line(report.unavailable)}"
         if stop is not None:
             why += f", in {stop.where}"
-    elif report.blocked and gdb_blocked.text(session):
-        why = gdb_blocked.text(session)
-    elif report.ended:
-        # What the server advises holds where the program still stands there.
-        why = report.ended if report.kept else report.ended.split(";", 1)[0]
-        why = gdb_blocked.symbolic(one_line(why))
+    elif report.blocked or report.ended:
+        why = _ended_for(session, report)
     elif "std::terminate" in outcome.error:
         why = "a C++ exception left it uncaught"
     elif stop is not None and stop.reason == "SIGINT":
@@ -315,6 +312,15 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
     return looks.plain(f"{what} did not return: {why}; {end}")
 
 
+def _ended_for(session: Session, report: CallReport) -> str:
+    """Why the server ended the call; "" when it did not."""
+    if report.blocked and gdb_blocked.text(session):
+        return gdb_blocked.text(session)
+    # What the server advises holds where the program still stands there.
+    why = report.ended if report.kept else report.ended.split(";", 1)[0]
+    return gdb_blocked.symbolic(one_line(why))
+
+
 def _ended(report: CallReport, error: str) -> bool:
     """Whether a call ended otherwise than by a stop that gdb saw."""
     words = ("std::terminate", "interrupted", "Cannot access memory")
@@ -325,11 +331,9 @@ def function_name(outcome: Outcome) -> str:
     """The function that gdb called last, "push ()"; "the call" where there is no name for it."""
     if not outcome.functions:
         return "the call"
-    with contextlib.suppress(gdb.error):
-        first = quiet(f"info symbol {outcome.functions[-1]:#x}").split(" in section", 1)
-        if len(first) == 2:
-            return f"{without_parameters(first[0].split(' + ', 1)[0])} ()"
-    return "the call"
+    # Not by `info symbol` alone: it reads "do__exit" as a name of Ada's, "do.exit".
+    name = gdb_places.function(outcome.functions[-1])
+    return f"{name} ()" if name else "the call"
 
 
 def call_object(
@@ -349,7 +353,8 @@ def call_object(
         head["error"] = failure_line(session, report, outcome, Look(width=0))
         if outcome.stop is not None:
             head["stopped"] = {
-                "reason": outcome.stop.reason,
+                # gdb only saw a trap where the server ended it.
+                "reason": _ended_for(session, report) or outcome.stop.reason,
                 "where": outcome.stop.where,
                 "backtrace": outcome.stop.backtrace,
             }

@@ -6,7 +6,7 @@ from typing import Optional, Sequence, Union
 
 import gdb
 
-from gdb_uffd.client.gdb_util import user_errors
+from gdb_uffd.client.gdb_util import untraced, user_errors
 from gdb_uffd.client.options import Parsed, complete_options, parse_options
 from gdb_uffd.model import UffdError
 
@@ -30,7 +30,9 @@ class Command(gdb.Command):
         """Parse the options and run."""
         dashes = self.dashes or self.completer == gdb.COMPLETE_EXPRESSION
         self.dont_repeat()
-        self.run(parse_options(argument, self.options, self.usage, dashes))
+        parsed = parse_options(argument, self.options, self.usage, dashes)
+        with untraced():
+            self.run(parsed)
 
     def run(self, parsed: Parsed) -> None:
         """What the command does."""

@@ -10,7 +10,7 @@ import gdb
 from gdb_uffd.client import gdb_printers, gdb_types, gdb_values
 from gdb_uffd.client.gdb_printers import Difference, State
 from gdb_uffd.client.gdb_values import Leaf, Walk
-from gdb_uffd.client.render import INNER, Change
+from gdb_uffd.client.render import INNER, REST, Change
 from gdb_uffd.model import PAGE_SIZE
 
 ELEMENTS_OF_TEXT = 8
@@ -105,6 +105,8 @@ def _characters(
     for at in inside[:ELEMENTS_OF_TEXT]:
         place = leaf.place.element(at - leaf.address)
         yield from of_leaf(where, Leaf(place, element, at, 1, union=leaf.union), walk, key)
+    for at in inside[ELEMENTS_OF_TEXT : ELEMENTS_OF_TEXT + 1]:
+        yield from of_rest(where, leaf.place.text, leaf.address, at, walk, inside[-1] + 1)
 
 
 def _part(where: Setting, leaf: Leaf, walk: Walk) -> Iterator[Draft]:
@@ -121,16 +123,19 @@ def _part(where: Setting, leaf: Leaf, walk: Walk) -> Iterator[Draft]:
         yield of_bytes(where, name, inside[0], old, new, note)
 
 
-def of_rest(where: Setting, name: str, start: int, begin: int, walk: Walk) -> Iterator[Draft]:
+def of_rest(
+    where: Setting, name: str, start: int, begin: int, walk: Walk, end: int = 1 << 64
+) -> Iterator[Draft]:
     """What changed of the object `name` at `start` from `begin` on, as bytes, up to the page's end:
     there are too many to be told one by one."""
-    inside = [a for a in walk.changed if begin <= a < where.page + PAGE_SIZE]
+    end = min(end, where.page + PAGE_SIZE)
+    inside = [a for a in walk.changed if begin <= a < end]
     if not inside:
         return
     size = inside[-1] + 1 - inside[0]
     old, new = (walk.read(inside[0], size, after) for after in (False, True))
     if old is not None and new is not None:
-        yield of_bytes(where, f"{name}+{inside[0] - start:#x}", inside[0], old, new, "the rest")
+        yield of_bytes(where, f"{name}+{inside[0] - start:#x}", inside[0], old, new, REST)
 
 
 def fill(drafts: Iterable[Draft], after: bool) -> None:
@@ -160,9 +165,12 @@ def settle(draft: Draft) -> Iterator[Draft]:
         yield draft
     if old.children or new.children:
         low, high = draft.address, draft.address + draft.size
+        inline = not gdb_types.leads_elsewhere(draft.leaf.type)
         for difference in gdb_printers.differences(old, new):
             child = difference.after or difference.before
-            if child is not None and child.address is not None and low <= child.address < high:
+            at = None if child is None else child.address
+            # Without an address it is a value that the printer made up of the object's bits.
+            if inline if at is None else low <= at < high:
                 told = True
                 yield of_child(draft.where, draft.name, difference)
     if not told:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Optional
 
+from gdb_uffd.client.gdb_util import say
 from gdb_uffd.client.wire import one_line
+from gdb_uffd.model import UffdError
 
 
 def ask(request: Callable[[str, Optional[Dict[str, Any]]], Any], name: str) -> str:
@@ -17,3 +19,11 @@ def ask(request: Callable[[str, Optional[Dict[str, Any]]], Any], name: str) -> s
         f"the process that lives keeps the engine {one_line(str(answer.get('now')))}, since it "
         "holds kept effects; `uffd reset` ends it"
     )
+
+
+def begin(request: Callable[[str, Optional[Dict[str, Any]]], Any], name: str) -> None:
+    """The same for a session that begins: looking needs no engine, so a lack is only told."""
+    try:
+        ask(request, name)
+    except UffdError as error:
+        say(f"warning: {error}; until then this session takes the best that works")

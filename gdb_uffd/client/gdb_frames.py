@@ -31,6 +31,9 @@ _SCALARS = (
 STACK_SLACK = 4096
 """gdb's dummy frame returns to the stack, at most this far above the stack pointer."""
 
+STACK_MAX = 8 << 20
+"""The same, where the stack pointer before the call is not known: the usual limit of a stack."""
+
 
 @dataclass(frozen=True)
 class FrameInfo:
@@ -65,8 +68,8 @@ class FrameInfo:
 
 def backtrace(pc: int, sp: int, floor: int) -> Tuple[List[FrameInfo], bool]:
     """The selected thread's frames, innermost first, and whether there are more.  `pc`: an address
-    in the instruction that the first is about (the thread stands behind it).  Where `floor` is not
-    0, frames end at gdb's dummy frame, which returns to the stack between `sp` and `floor`."""
+    in the instruction that the first is about (the thread stands behind it).  Frames end at
+    gdb's dummy frame, which returns to the stack: between `sp` and `floor`, if that is not 0."""
     frames: List[gdb.Frame] = []
     more = False
     with contextlib.suppress(gdb.error):
@@ -74,7 +77,7 @@ def backtrace(pc: int, sp: int, floor: int) -> Tuple[List[FrameInfo], bool]:
         while frame is not None:
             if frame.type() == gdb.DUMMY_FRAME:
                 break
-            if floor and sp <= frame.pc() < floor + STACK_SLACK:
+            if sp <= frame.pc() < (floor + STACK_SLACK if floor else sp + STACK_MAX):
                 break
             if frames and not frame.pc():
                 break  # the unwinder lost its way

@@ -10,17 +10,16 @@ from typing import Iterator, List, Optional, Set
 import gdb
 
 from gdb_uffd.client.gdb_places import block_symbols
-from gdb_uffd.client.gdb_util import quiet
+from gdb_uffd.client.gdb_util import machine, quiet
 from gdb_uffd.client.text import without_parameters
 
 MAX_FRAMES = 1024
 """Frames of one thread that are looked at."""
 
-RED_ZONE = 128
-"""Bytes below the stack pointer that a leaf function may use (psABI 3.2.2)."""
-
 LAST_FRAME_BYTES = 1 << 16
 """How far the outermost frame may reach; nothing tells."""
+
+RETURN_ADDRESS = ("rip", "x30")  # where it is saved: x86-64 names the place, AArch64 the register
 
 _SAVED = re.compile(r"(\w+) at (0x[0-9a-f]+)")
 
@@ -61,15 +60,15 @@ def locals_at(addresses: List[int]) -> List[Local]:
 def _extents(first: int, last: int) -> Iterator["tuple[gdb.Frame, int, int]"]:
     """Each frame that may hold [first, last], with the stack that is its own."""
     frame = _newest()
-    low = -RED_ZONE
+    low = -machine().red_zone
     for _ in range(MAX_FRAMES):
         if frame is None:
             return
         older: Optional[gdb.Frame] = None
         with contextlib.suppress(gdb.error):
-            low = int(frame.read_register("rsp")) + min(low, 0)
+            low = int(frame.read_register("sp")) + min(low, 0)
             older = frame.older()
-            high = int(older.read_register("rsp")) if older is not None else low + LAST_FRAME_BYTES
+            high = int(older.read_register("sp")) if older is not None else low + LAST_FRAME_BYTES
             if low > last:
                 return
             if high > first:
@@ -117,6 +116,6 @@ def _saved(frame: gdb.Frame) -> Iterator[Local]:
         frame.select()
         text = quiet("info frame").partition("Saved registers:")[2]
         for name, address in _SAVED.findall(text):
-            if name != "rsp":
-                what = "return address" if name == "rip" else f"saved {name}"
+            if name not in ("rsp", "sp"):
+                what = "return address" if name in RETURN_ADDRESS else f"saved {name}"
                 yield Local(what, int(address, 16), 8, None, frame.level(), _function(frame))

@@ -35,6 +35,8 @@ def _call(arguments: List[str]) -> Dict[str, Any]:
     gdb_last.note(session, last)
     result = gdb_call.call_object(session, report, outcome, expression)
     gdb_last.tell(session, last)
+    if outcome.error and outcome.stop is None and not outcome.functions:
+        raise UffdError(str(result["error"]))  # nothing ran: an error like any other
     return result
 
 

@@ -22,8 +22,8 @@ from gdb_uffd.client.gdb_tls import ThreadLocals
 from gdb_uffd.client.gdb_values import Walk
 from gdb_uffd.client.gdb_variables import Variable
 from gdb_uffd.client.gdb_view import memory
-from gdb_uffd.client.render import Change
-from gdb_uffd.model import CallReport, DirtyPage, Run
+from gdb_uffd.client.render import REST, Change
+from gdb_uffd.model import CallReport, DirtyPage, FirstWrite, Run
 
 MAX_TOLD = 4000
 """Named changes of one report; each costs some ten microseconds."""
@@ -105,9 +105,15 @@ class Naming:
         """gdb is shown the memory before or after."""
         return memory(self._session, after, self._all, self._report.kept)
 
+    def first(self, page: DirtyPage) -> Optional[FirstWrite]:
+        """Who wrote the page first, or where an engine does not tell, who may have."""
+        if page.first_write is not None or self._report.engine in ("", "wp-sync"):
+            return page.first_write
+        return gdb_places.likely(self._session.last_call)
+
     def pcs(self, page: DirtyPage) -> List[int]:
         """Instructions that tell which source files matter for a page."""
-        first = page.first_write
+        first = self.first(page)
         return [] if first is None else [first.pc, *(a - 1 for a in first.callers if a)]
 
     # -- one page -----------------------------------------------------------------------------
@@ -127,10 +133,24 @@ class Naming:
             elif kind == "tls":
                 yield from self._thread_local(page, run, where)
             elif run.role == "malloc" or not self._blocks.take(run, where):
-                yield self._unnamed(page, run, where)
+                draft = self._unnamed(page, run, where)
+                if run.role or not self._blocks.take_mapping(page, run, draft):
+                    yield draft
+        if page.more_runs and page.runs and page.kind != "stack":
+            yield self._left_out(page)
         live = [run for run in page.runs if run.kind == "stack" and run.role != "scratch"]
         if live:
             yield from self._stack(page, live[0].thread, live)
+
+    def _left_out(self, page: DirtyPage) -> Draft:
+        """What changed on the page and the report does not list."""
+        last = page.runs[-1]
+        end = last.address + len(last.before)
+        count = page.bytes_changed - sum(len(run.changed()) for run in page.runs)
+        base = page.mapping_start or page.start
+        name = f"{os.path.basename(page.mapping) or page.mapping}+{end - base:#x}"
+        where = Setting(page.start, page.kind, "", page.thread)
+        return Draft(where, name, "", end, max(0, count), raw=True, note=REST)
 
     def _unnamed(self, page: DirtyPage, run: Run, where: Setting) -> Draft:
         base = page.mapping_start or page.start
@@ -147,8 +167,10 @@ class Naming:
             if len(found) >= gdb_values.MAX_CHANGES:
                 found += gdb_drafts.of_rest(where, place.object().text, address, leaf.address, walk)
                 break
-            if (leaf.address, leaf.place.text) not in self._told:
-                self._told.add((leaf.address, leaf.place.text))
+            # A large text is told page by page.
+            page = where.page if leaf.size > gdb_values.MAX_VALUE_BYTES else 0
+            if (leaf.address + page, leaf.place.text) not in self._told:
+                self._told.add((leaf.address + page, leaf.place.text))
                 found += gdb_drafts.of_leaf(where, leaf, walk, self._key)
         return _unions(found)
 
@@ -187,14 +209,16 @@ class Naming:
         return self._walk(variable(known.name), known.type, known.address, changed, where)
 
     def _thread_local(self, page: DirtyPage, run: Run, where: Setting) -> Iterator[Draft]:
-        thread = where.thread
-        known = self._tls.find(run, thread, page.first_write)
+        known = self._tls.find(run, where.thread, self.first(page))
         if known is None:
-            yield self._unnamed(page, run, where)
+            found = [self._unnamed(page, run, where)]
         elif known.type is None:
-            yield gdb_drafts.of_bytes(where, known.name, run.address, run.before, run.after)
+            found = [gdb_drafts.of_bytes(where, known.name, run.address, run.before, run.after)]
         else:
-            yield from self._variable(known, run.changed(), where)
+            found = self._variable(known, run.changed(), where)
+        for draft in found:  # of a library's, a block that the thread had no use for until now
+            self._blocks.mark_new(draft)
+            yield draft
 
     def _stack(self, page: DirtyPage, thread: Optional[int], runs: List[Run]) -> Iterator[Draft]:
         """Locals of live frames, else bytes of the stack."""

@@ -46,6 +46,7 @@ class Found:
     vector: bool = False
     holder: Optional[Root] = None
     after: bool = True
+    smart: str = ""  # the pointer of the C++ library that keeps its counts in the block
 
 
 @dataclass
@@ -100,6 +101,7 @@ class Paths:
             walk.vector,
             walk.holder,
             path.after,
+            walk.smart,
         )
 
     def _by_address(self, block: Block, path: Path) -> Found:
@@ -121,13 +123,14 @@ class _Walk:
         self._number = shapes.number(root.type)
         self.place = root.place
         self.vector = False
+        self.smart = ""
         self.holder: Optional[Root] = None
 
     def step(self, address: int, element: int, index: int) -> None:
         """One pointer further, or into one of the arrays (`index` < 0)."""
         shape = self._shapes.all[self._number]
         place = element_of(self.place, element, self.vector)
-        self.vector = False
+        self.vector, self.smart = False, ""
         here = address + element * shape.size
         if index < 0:
             array = shape.arrays[-1 - index]
@@ -141,7 +144,8 @@ class _Walk:
         if container is not None and container.matches(VECTOR):
             self.place, self.vector = apply(place, container.accessors), True
         elif container is not None and container.matches(SMART):
-            self.place = apply(place, container.accessors).target()
+            pointer_ = apply(place, container.accessors)
+            self.place, self.smart = pointer_.target(), pointer_.object().text
         else:
             self._note(container, place, here)
             inner = apply(place, pointer.accessors)

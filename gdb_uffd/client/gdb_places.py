@@ -106,7 +106,7 @@ def section(address: int) -> str:
         rows = []
         for line in quiet("info files").splitlines():
             match = _FILE_SECTION.match(line)
-            if match:
+            if match and match[3] != ".tbss":  # it has no place of its own (ELF, SHF_TLS)
                 rows.append((int(match[1], 16), int(match[2], 16), match[3]))
         rows.sort()
         _cache.sections = ([row[0] for row in rows], [(row[1], row[2]) for row in rows])
@@ -153,12 +153,18 @@ def _look_up(name: str, start: int) -> Optional[Variable]:
     return None
 
 
+def without_tags(name: str) -> str:
+    """A name without the "[abi:cxx11]" that gdb's parser does not read."""
+    return _ABI_TAG.sub("", name)
+
+
 def _candidates(name: str) -> Iterator[Optional[gdb.Symbol]]:
     """Symbols of that name; the debug information may leave out what the linker's name has,
     "[abi:cxx11]"."""
     if _NUMBERED.search(name):
         return
-    names = list(dict.fromkeys((name, _ABI_TAG.sub("", name))))
+    # gdb reads "a__b" as a name of Ada's, "a.b".
+    names = list(dict.fromkeys((name, _ABI_TAG.sub("", name), name.replace(".", "__"))))
     for each in names:
         with contextlib.suppress(gdb.error):
             yield from gdb.lookup_static_symbols(each)
@@ -188,7 +194,8 @@ def block_symbols(pc: int) -> Iterator[gdb.Symbol]:
             block = block.superblock
 
 
-def _function(pc: int) -> str:
+def function(pc: int) -> str:
+    """The name of the function that holds `pc`, without its parameters; "" for none."""
     with contextlib.suppress(gdb.error, RuntimeError):
         block: Optional[gdb.Block] = gdb.block_for_pc(pc)
         while block is not None and block.function is None:
@@ -203,7 +210,7 @@ def _with_line(pc: int) -> Optional[Writer]:
     if sal.symtab is None or not sal.line:
         return None
     name = decoded(sal.symtab.fullname) or file_of(sal.symtab)
-    return Writer(_function(pc), name, sal.line)
+    return Writer(function(pc), name, sal.line)
 
 
 def writer(first: FirstWrite) -> Writer:
@@ -215,7 +222,7 @@ def writer(first: FirstWrite) -> Writer:
 
 
 def _writer(first: FirstWrite) -> Writer:
-    here = _with_line(first.pc) or Writer(_function(first.pc))
+    here = _with_line(first.pc) or Writer(function(first.pc))
     if here.line and _in_program(first.pc):
         return here
     # A return address may be the first of the next line: the call lies one byte before it.
@@ -247,6 +254,13 @@ def _of_program(symtab: gdb.Symtab) -> bool:
 def _real_path(name: str) -> bytes:
     # As bytes: Python's own encoding of names may be ASCII inside gdb (LC_ALL=C, gdb 12).
     return os.path.realpath(name.encode("utf-8", "surrogateescape"))
+
+
+def likely(function: int) -> Optional[FirstWrite]:
+    """A writer where none is known: the function that gdb called, and malloc, which many call."""
+    malloc = gdb_variables.address_of_name("malloc")
+    pcs = [pc for pc in (function, malloc) if pc]
+    return FirstWrite(pcs[0], 0, 0, tuple(pc + 1 for pc in pcs[1:])) if pcs else None
 
 
 def thread_locals(first: FirstWrite) -> Iterator[gdb.Symbol]:

@@ -119,7 +119,7 @@ def _children(pairs: Iterator[Tuple[str, object]], keyed: bool) -> Iterator[Chil
 def differences(before: State, after: State) -> List[Difference]:
     """Children that changed, came or went.  Keys are compared by key; where labels are only
     positions and their number differs, what is alike at both ends stays out."""
-    if before.positions and len(before.children) != len(after.children):
+    if _in_a_row(before) and _in_a_row(after) and len(before.children) != len(after.children):
         return _by_position(before.children, after.children)
     old: Dict[str, Child] = {child.label: child for child in before.children}
     new: Dict[str, Child] = {child.label: child for child in after.children}
@@ -131,6 +131,14 @@ def differences(before: State, after: State) -> List[Difference]:
         if was is None or is_ is None or was.text != is_.text:
             found.append(Difference(was, is_))
     return found
+
+
+def _in_a_row(state: State) -> bool:
+    """Whether the labels are the positions: a bit set shows only its ones, by their numbers."""
+    rows = enumerate(state.children)
+    return state.positions and all(
+        c.label in (f"[{i}]", f".[{i}]") or "[" not in c.label for i, c in rows
+    )
 
 
 def _by_position(old: Tuple[Child, ...], new: Tuple[Child, ...]) -> List[Difference]:

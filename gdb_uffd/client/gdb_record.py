@@ -16,7 +16,7 @@ from gdb_uffd.client.gdb_freeze import NotStill, watch_breakpoints
 from gdb_uffd.client.gdb_record_local import LocalProcess, is_traced
 from gdb_uffd.client.gdb_record_names import Where, function_at, here, killed_by, trapped
 from gdb_uffd.client.gdb_record_remote import RemoteProcess
-from gdb_uffd.client.gdb_util import look, say
+from gdb_uffd.client.gdb_util import look, machine, say
 from gdb_uffd.client.recorder import Committed, Recorder, RecorderFailed, Source
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import UffdError
@@ -218,6 +218,8 @@ def start(path: str, self_contained: bool) -> None:
         raise UffdError("this inferior shows what was recorded; a live process can be recorded")
     if not inferior.pid or thread is None:
         raise UffdError("the program is not being run: `start` or `attach` it first")
+    if not machine().records:
+        raise UffdError("live processes are recorded on x86-64 only; `gcore` writes a core")
     if thread.is_running():
         raise UffdError("the program runs: stop it first (Ctrl-C, or `interrupt`)")
     recording = _recording = Recording(path, self_contained)

@@ -39,6 +39,10 @@ def _path(text: str, usage: str) -> str:
     path = os.path.abspath(os.path.expanduser(words[0]))
     if os.path.isdir(path):
         raise UffdError(f"{path}: is a directory; name a file in it")
+    # What is replaced must be a file: not /dev/null, by root.
+    path = os.path.realpath(path)
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise UffdError(f"{path}: is no regular file; name one, or a new one")
     return path
 
 

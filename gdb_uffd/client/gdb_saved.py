@@ -9,23 +9,36 @@ import gdb
 
 from gdb_uffd.client.gdb_util import parameter_text, quiet
 
+_USERS = ("sysroot",)
+"""Settings that a user changes while a session lasts."""
+
 
 class Borrowed:
     """Settings as the user had them, by name."""
 
     def __init__(self) -> None:
         self._old: Dict[str, str] = {}
+        self._ours: Dict[str, str] = {}  # what they were set to
 
     def take(self, name: str, value: str) -> None:
         """Set `name`, and remember what it was."""
         old = parameter_text(gdb.parameter(name))
+        self._note_users(name, old)
         if old != value:  # gdb 12 crashes at `set sysroot` in an inferior without a program
             quiet(f"set {name} {value}")
         self._old.setdefault(name, old)
+        self._ours[name] = parameter_text(gdb.parameter(name))
+
+    def _note_users(self, name: str, now: str) -> None:
+        """What the user has set since `take` is the user's, and nothing is to be given back."""
+        if name in _USERS and name in self._old and now != self._ours[name]:
+            del self._old[name]
 
     def users(self, name: str) -> str:
         """`name` as the user has it."""
-        return self._old[name] if name in self._old else parameter_text(gdb.parameter(name))
+        now = parameter_text(gdb.parameter(name))
+        self._note_users(name, now)
+        return self._old.get(name, now)
 
     def holds(self, name: str) -> bool:
         """Whether `name` is changed now."""
@@ -40,6 +53,9 @@ class Borrowed:
         """
         for name, value in list(self._old.items()):
             if only and name != only:
+                continue
+            self._note_users(name, parameter_text(gdb.parameter(name)))
+            if name not in self._old:
                 continue
             try:
                 quiet(f"set {name} {value}")

@@ -23,16 +23,24 @@ def options() -> List[str]:
     for directory in _text("debug-file-directory").split(":"):
         if directory:
             found += ["--debug-directory", directory]
+    for directory in _text("solib-search-path").split(":"):
+        if directory:
+            found += ["--solib-search-path", directory]
     # "ask" is gdb's question to the user, which only gdb can put.
     if _text("debuginfod enabled") == "on" and _text("debuginfod urls"):
         found += ["--debuginfod", _text("debuginfod urls")]
     return found
 
 
-def take_sysroot(elsewhere: str) -> None:
+def take_sysroot(elsewhere: str, far: bool) -> None:
     """Let gdb find the libraries: below `elsewhere`, where the server made that folder because
-    some are not where gdb would look, else below the user's own sysroot."""
+    some are not where gdb would look, else below the user's own sysroot.  `far`: the server's files
+    are not here, and gdb has to ask for them."""
     users = borrowed.users("sysroot")
+    if far:
+        if not _local(users):
+            borrowed.take("sysroot", _REMOTE[0] + elsewhere)
+        return
     if elsewhere or users.startswith(_REMOTE) or borrowed.holds("sysroot"):
         # Libraries are local files: through "target:" gdb would ask the server for each of them.
         borrowed.take("sysroot", elsewhere or _local(users))

@@ -14,6 +14,7 @@ from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_shapes import Shapes
 from gdb_uffd.client.gdb_util import (
+    check_architecture,
     decoded,
     look,
     quiet,
@@ -21,8 +22,10 @@ from gdb_uffd.client.gdb_util import (
     say,
     setting,
     silent_stdout,
+    worth_telling,
 )
 from gdb_uffd.client.options import check_readable, check_recording
+from gdb_uffd.client.remote import AnyServer
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
 from gdb_uffd.client.wire import Ready, decode, encode, one_line
 from gdb_uffd.model import ENGINE_AUTO, PAGE_SIZE, SnapshotInfo, UffdError
@@ -31,7 +34,7 @@ from gdb_uffd.model import ENGINE_AUTO, PAGE_SIZE, SnapshotInfo, UffdError
 class Session:
     """One spawned core or trace in one inferior."""
 
-    def __init__(self, number: int, server: launch.Server) -> None:
+    def __init__(self, number: int, server: AnyServer) -> None:
         self.number = number
         self.server = server
         self.ready: Ready = server.ready
@@ -158,7 +161,7 @@ def spawn(core: str, executable: str) -> None:
         server.stop(0.0)
         borrowed.give_back_if(not _sessions)
         raise
-    _show(session)
+    show(session)
 
 
 def _connect(session: Session) -> None:
@@ -170,9 +173,10 @@ def _connect(session: Session) -> None:
 
 def connect(session: Session, executable: str, socket: str) -> None:
     """Make `session` the target of the selected inferior, silently but for gdb's warnings."""
+    check_architecture(session.ready.architecture)
     if executable:
-        _load_executable(executable)
-    gdb_search.take_sysroot(session.ready.sysroot)
+        load_executable(executable)
+    gdb_search.take_sysroot(session.ready.sysroot, session.server.far)
     asking = may_ask()
     try:
         with contextlib.ExitStack() as stack:
@@ -185,14 +189,14 @@ def connect(session: Session, executable: str, socket: str) -> None:
         raise UffdError(
             f"gdb could not connect ({one_line(str(error))}){session.death()}"
         ) from None
-    say(*_worth_telling(noise or ""))
+    say(*worth_telling(noise or ""))
     connection = gdb.selected_inferior().connection
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise UffdError("gdb connected, but not to a remote target")
     session.connection = connection
     session.request("hello")
     if gdb_settings.engine() != ENGINE_AUTO:
-        gdb_engine.ask(session.request, gdb_settings.engine())
+        gdb_engine.begin(session.request, gdb_settings.engine())
     note_threads(session)
     _sessions[session.number] = session
     borrow()
@@ -251,32 +255,16 @@ def _parameter(name: str) -> object:
         return None
 
 
-def _load_executable(path: str) -> None:
+def load_executable(path: str) -> None:
+    """Load it unless gdb has it."""
     loaded = _loaded_file()
     if loaded and os.path.exists(loaded) and os.path.samefile(loaded, path):
         return
     with setting("confirm", "off"):
-        say(*_worth_telling(quiet(f"file {quote_file(path)}")))
+        say(*worth_telling(quiet(f"file {quote_file(path)}")))
 
 
-def _worth_telling(noise: str) -> List[str]:
-    """Of what gdb printed while it connected: the warnings."""
-    return [
-        line
-        for line in noise.splitlines()
-        if line.startswith("warning:") and not line.startswith(_TOLD_BY_US)
-    ]
-
-
-_TOLD_BY_US = (
-    "warning: No executable has been specified",
-    "warning: Could not load vsyscall page",
-    "warning: Could not load shared library symbols",
-)
-"""What the server's own warnings name already, with the remedy."""
-
-
-def _show(session: Session) -> None:
+def show(session: Session) -> None:
     """What gdb shows for a core: the signal, the frame; then a summary."""
     ready = session.ready
     where = f"snapshot {ready.snapshot} of 0-{ready.snapshots - 1}"

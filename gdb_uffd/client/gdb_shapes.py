@@ -26,7 +26,7 @@ VOID = -1
 _BASES = re.compile(r"^std::.*_base(_aux)?(<.*>)?$")
 """Nodes of libstdc++'s containers as their pointers see them: the object behind is larger."""
 
-VECTOR = re.compile(r"^std::(__\w+::)?vector<")
+VECTOR = re.compile(r"^std::(__\w+::)?vector<(?!bool\b)")  # that of bool holds words of bits
 SMART = re.compile(r"^std::(__\w+::)?(unique_ptr|shared_ptr|__shared_ptr|auto_ptr)<")
 """Containers whose elements are reached as the source does it: `v[2]`, `p->x`."""
 

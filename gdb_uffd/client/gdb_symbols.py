@@ -31,10 +31,12 @@ class Symbols:
         self._changes: Optional[Dict[int, List[Change]]] = None
 
     def section(self, page: DirtyPage) -> str:
-        """The section of the page's first change, by its symbol or by `info files`."""
+        """The section of the page's first change, the program's own if there is one: by its symbol
+        or by `info files`."""
         first = page.first_write
         unchanged = first.address if first is not None and first.address else page.start
-        address = page.runs[0].address if page.runs else unchanged
+        own = [run for run in page.runs if not run.role] or page.runs
+        address = own[0].address if own else unchanged
         return gdb_places.section(address)
 
     def thread(self, tid: int) -> str:

@@ -11,7 +11,7 @@ import gdb
 from gdb_uffd.client import gdb_places, gdb_variables
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_threads import in_thread
-from gdb_uffd.client.gdb_util import file_of, quiet
+from gdb_uffd.client.gdb_util import file_of, machine, quiet
 from gdb_uffd.client.gdb_variables import Variable
 from gdb_uffd.model import FirstWrite, Run
 
@@ -62,7 +62,8 @@ class ThreadLocals:
         for symbol in candidates:
             if symbol is not None and gdb_places.maybe_tls(symbol) and symbol.type is not None:
                 size = symbol.type.sizeof
-                return Variable(str(symbol.print_name), start, symbol.type, size)
+                text = gdb_places.without_tags(str(symbol.print_name))
+                return Variable(text, start, symbol.type, size)
         value = gdb_variables.evaluate_name(name)
         with contextlib.suppress(gdb.error):
             if value is not None and value.type.sizeof and value.address is not None:
@@ -85,14 +86,23 @@ class ThreadLocals:
                         continue
                     address = int(where)
                     if pointer is None:
-                        pointer = int(gdb.parse_and_eval("(unsigned long) $fs_base"))
-                    if not 0 <= pointer - address < STATIC_TLS_BYTES:
+                        pointer = thread_pointer()
+                    if abs(pointer - address) >= STATIC_TLS_BYTES:
                         # A block that a call may allocate anew, elsewhere: not to be remembered.
-                        yield Variable(symbol.print_name, address, symbol.type, size)
+                        name = gdb_places.without_tags(str(symbol.print_name))
+                        yield Variable(name, address, symbol.type, size)
                         continue
                     known[key] = address
             if key in known:
-                yield Variable(symbol.print_name, known[key], symbol.type, size)
+                name = gdb_places.without_tags(str(symbol.print_name))
+                yield Variable(name, known[key], symbol.type, size)
+
+
+def thread_pointer() -> int:
+    """What the selected thread's static thread-locals are addressed by.  gdb.error."""
+    arch = machine()
+    register = arch.names[arch.thread_pointer]
+    return int(gdb.parse_and_eval(f"(unsigned long) ${register}"))
 
 
 def _demangled(name: str) -> str:

@@ -89,6 +89,11 @@ def _resume_backward(session: Session) -> None:
 
 def _reconnect(session: Session) -> None:
     """Another process: to gdb that is another target, reached through a connection of its own."""
+    if session.server.far:
+        session.request("stay")
+        raise UffdError(
+            "that snapshot is of another process: only a gdb on the server's machine gets there"
+        )
     directory = launch.private_directory()
     try:
         socket = os.path.join(directory, "rsp")
@@ -136,7 +141,7 @@ def _arrived(session: Session, where: Dict[str, Any]) -> None:
     session.explained = ""
     session.tls_addresses.clear()
     session.where = where
-    gdb_search.take_sysroot(str(where["sysroot"]))
+    gdb_search.take_sysroot(str(where["sysroot"]), session.server.far)
     show_conveniences()
 
 

@@ -14,6 +14,9 @@ POINTERS = (gdb.TYPE_CODE_PTR, gdb.TYPE_CODE_REF, gdb.TYPE_CODE_RVALUE_REF)
 MAX_FIELDS = 1024
 """Members of one structure that are looked at; types come from files and may be nonsense."""
 
+MAX_NESTING = 16
+"""Members within members that are looked at."""
+
 MAX_KNOWN = 20_000
 """Types that are remembered."""
 
@@ -144,6 +147,24 @@ def _has_printer(type_: gdb.Type, size: int) -> bool:
         return gdb.default_visualizer(gdb.Value(bytes(size), type_)) is not None
     except Exception:  # a printer's own code may raise anything
         return True
+
+
+def leads_elsewhere(type_: gdb.Type, depth: int = 0) -> bool:
+    """Whether an object of the type holds a pointer."""
+    about = info(type_)
+    if about.code in POINTERS or depth > MAX_NESTING:
+        return True
+    if about.element is not None:
+        return leads_elsewhere(about.element, depth + 1)
+    return any(leads_elsewhere(field.type, depth + 1) for field in about.fields)
+
+
+def is_empty(type_: gdb.Type) -> bool:
+    """A class without members, the bytes of whose object are another's where it is a base class."""
+    about = info(type_)
+    if about.code not in STRUCTS or about.virtual:
+        return False
+    return all(field.base and is_empty(field.type) for field in about.fields)
 
 
 def bare_name(type_: gdb.Type) -> str:

@@ -12,10 +12,24 @@ from typing import Callable, Iterator, List, Optional, TypeVar
 
 import gdb
 
+from gdb_uffd.arch import X86_64, Architecture, of_gdb
 from gdb_uffd.client.text import Look, can_show
 from gdb_uffd.model import UffdError
 
 R = TypeVar("R")
+
+
+def machine() -> Architecture:
+    """The selected inferior's processor."""
+    return of_gdb(gdb.selected_inferior().architecture().name()) or X86_64
+
+
+def check_architecture(name: str) -> None:
+    """UffdError when this gdb was built without that architecture: it would misread registers."""
+    if name and not quiet(f"complete set architecture {name}").split():
+        raise UffdError(
+            f"this gdb does not know the architecture {name}; start one that does (gdb-multiarch)"
+        )
 
 
 def user_errors(function: Callable[..., R]) -> Callable[..., R]:
@@ -207,6 +221,16 @@ def setting(name: str, value: str) -> Iterator[None]:
         gdb.execute(f"set {name} {parameter_text(old)}", to_string=True)
 
 
+@contextlib.contextmanager
+def untraced() -> Iterator[None]:
+    """`set trace-commands on` shows the user's commands, not those that we read the output of."""
+    if not gdb.parameter("trace-commands"):
+        yield
+        return
+    with setting("trace-commands", "off"):
+        yield
+
+
 def parameter_text(value: object) -> str:
     """A gdb.parameter() value as `set` takes it; None is gdb's "unlimited"."""
     if value is None:
@@ -316,3 +340,20 @@ def short_backtrace(limit: int = 8) -> List[str]:
         lines.append(frame_text(frame))
         frame = frame.older()
     return lines
+
+
+def worth_telling(noise: str) -> List[str]:
+    """Of what gdb printed while it connected: the warnings."""
+    return [
+        line
+        for line in noise.splitlines()
+        if line.startswith("warning:") and not line.startswith(_TOLD_BY_US)
+    ]
+
+
+_TOLD_BY_US = (
+    "warning: No executable has been specified",
+    "warning: Could not load vsyscall page",
+    "warning: Could not load shared library symbols",
+)
+"""What the server's own warnings name already, with the remedy."""

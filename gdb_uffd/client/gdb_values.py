@@ -109,6 +109,8 @@ class Walk:
         told = False
         for field in about.fields:
             at = address + field.offset
+            if (field.base or shared) and gdb_types.is_empty(field.type):
+                continue  # it has no bytes of its own
             if field.bits:
                 leaf = _bit_field(place, field, at, shared)
                 if self._hit(at, leaf.size) and self._differs(leaf):

@@ -124,7 +124,7 @@ def info(as_json: bool) -> None:
     data: Dict[str, Any] = session.request("info")
     if as_json:
         data = {"schema": SCHEMA_VERSION, "session": True, **data, **recorded}
-        data["server_pid"] = session.server.process.pid
+        data["server_pid"] = session.server.pid
         data["interpreter"] = _interpreter()
         say_json(data)
         return
@@ -142,7 +142,7 @@ def info(as_json: bool) -> None:
         ("executable", str(data.get("executable") or "not found")),
         ("process", _process(data)),
         ("engine", _engine(data)),
-        ("server", f"pid {session.server.process.pid}, gdb_uffd {ready.server}"),
+        ("server", f"pid {session.server.pid}, gdb_uffd {ready.server}"),
     ]
     rows += [("warning", warning) for warning in ready.warnings]
     last = parse_summary(data.get("last_report"))

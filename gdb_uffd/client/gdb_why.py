@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
-from typing import List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple
 
 import gdb
 
@@ -48,6 +49,7 @@ def explain(session: Session, text: str, first: bool, limit: int) -> why.WhyResu
         "first": first,
         "limit": limit,
     }
+    instruction = functools.lru_cache(10_000)(_instruction)  # of this program, as it is now
     with Again(session, arguments) as again:
         result = why.WhyResult(
             text, what.name, str(what.type) if what.type is not None else "", what.address,
@@ -56,7 +58,7 @@ def explain(session: Session, text: str, first: bool, limit: int) -> why.WhyResu
         )  # fmt: skip
         try:
             for told in again.writes():
-                result.writes.append(_write(what, told, again.start))
+                result.writes.append(_write(what, told, again.start, instruction))
         except KeyboardInterrupt:
             result.interrupted = True
         _close(result, again)
@@ -146,7 +148,9 @@ def _function(address: int) -> str:
     return f"{address:#x} ()"
 
 
-def _write(what: Object, told: Told, start: Start) -> why.WriteInfo:
+def _write(
+    what: Object, told: Told, start: Start, instruction: Callable[[int], int]
+) -> why.WriteInfo:
     changes = tuple(
         why.Change(p.name, p.type, p.before, p.after)
         for p in gdb_object.parts(what, told.low, told.high, told.window, told.before, told.after)
@@ -157,7 +161,7 @@ def _write(what: Object, told: Told, start: Start) -> why.WriteInfo:
     # Behind a system call, or where only the next instruction is known: one byte back.
     exact = told.exact and told.by == "program"
     frames, more = backtrace(told.pc if exact else told.pc - 1, told.sp, _floor(start))
-    pc = told.pc if exact else _instruction(told.pc)
+    pc = told.pc if exact else instruction(told.pc)
     return why.WriteInfo(
         told.by, told.low, size, changes, told.system_call, pc,
         tuple((frame.text(), frame.json()) for frame in frames), more,
@@ -168,19 +172,8 @@ def _floor(start: Start) -> int:
     return start.sp if start.kind == "call" else 0
 
 
-_instructions: "dict[int, int]" = {}
-
-
 def _instruction(behind: int) -> int:
     """The instruction that ends at `behind`, by disassembling its function; else a byte of it."""
-    if behind not in _instructions:
-        if len(_instructions) > 10_000:
-            _instructions.clear()
-        _instructions[behind] = _disassembled(behind)
-    return _instructions[behind]
-
-
-def _disassembled(behind: int) -> int:
     with contextlib.suppress(gdb.error, RuntimeError):
         block: Optional[gdb.Block] = gdb.block_for_pc(behind - 1)
         while block is not None and block.function is None:

@@ -30,6 +30,14 @@ def hex_table(image: Image, everything: bool) -> str:
     return "".join(out)
 
 
+def changed_lines(image: Image) -> int:
+    """How many lines of `hex_table` are not equal."""
+    return sum(
+        image.before[at : at + LINE_BYTES] != image.after[at : at + LINE_BYTES]
+        for at in range(0, len(image.before), LINE_BYTES)
+    )
+
+
 def _equal(image: Image, lines: List[int], everything: bool) -> List[str]:
     if not lines:
         return []
@@ -62,12 +70,14 @@ def _marked(data: bytes, other: bytes) -> Tuple[str, str]:
     """Digits and characters; stretches that differ from `other` are marked."""
     digits: List[str] = []
     chars: List[str] = []
-    for index, (byte, old) in enumerate(zip(data, other)):
+    for index, byte in enumerate(data):
+        differs = byte != other[index]
+        first = differs and (not index or data[index - 1] == other[index - 1])
+        last = differs and (index == len(data) - 1 or data[index + 1] == other[index + 1])
+        begin, end = "<b>" if first else "", "</b>" if last else ""
         gap = " " if index else ""
         gap += " " if index == LINE_BYTES // 2 else ""
-        digit, char = f"{byte:02x}", html.escape(chr(byte)) if 0x20 <= byte < 0x7F else "."
-        if byte != old:
-            digit, char = f"<b>{digit}</b>", f"<b>{char}</b>"
-        digits.append(gap + digit)
-        chars.append(char)
+        char = html.escape(chr(byte)) if 0x20 <= byte < 0x7F else "."
+        digits.append(f"{gap}{begin}{byte:02x}{end}")
+        chars.append(f"{begin}{char}{end}")
     return "".join(digits), "|" + "".join(chars) + "|"

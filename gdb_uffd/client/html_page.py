@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.client.html_hex import hex_table
+from gdb_uffd.client.html_hex import changed_lines, hex_table
 from gdb_uffd.client.html_map import picture
 from gdb_uffd.client.html_parts import esc, esc_lines, folded, section, table, tag
 from gdb_uffd.client.text import milliseconds, number, plural
@@ -25,6 +25,9 @@ MAX_IMAGES = 256
 """Pages whose bytes are shown; of the first MAX_WHOLE also the lines that are equal."""
 
 MAX_WHOLE = 48
+
+MAX_LINES = 16_384
+"""Changed lines of 16 bytes that are shown: some 5 MB of the page."""
 
 MAX_CHANGES = 2000
 MAX_OUTPUT = 200_000  # characters
@@ -187,12 +190,14 @@ def _output(data: Dict[str, Any]) -> str:
 
 def _pages(content: Content, dirty: Sequence[Dict[str, Any]]) -> str:
     out: List[str] = []
-    shown = 0
+    shown = lines = 0
     for page in dirty[:MAX_PAGES]:
         start = int(page["start"], 16)
         image = content.images.get(start)
         body = tag("p", esc(_first_write(page)))
-        if image is not None and shown < MAX_IMAGES:
+        more = changed_lines(image) if image is not None else 0
+        if image is not None and shown < MAX_IMAGES and lines + more <= MAX_LINES:
+            lines += more
             body += tag("div", hex_table(image, shown < MAX_WHOLE), "bytes")
             shown += 1
         elif page.get("bytes_changed"):

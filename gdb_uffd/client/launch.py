@@ -96,6 +96,12 @@ class Server:
     directory: str
     stderr: BinaryIO
     ready: Ready
+    far = False  # it runs here
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self.process.pid
 
     def last_words(self) -> str:
         """The last line the server wrote to stderr, or "" (why it died, when it died)."""

@@ -29,6 +29,9 @@ NEW = "new"
 """The note of a change in a block that the call allocated: what the bytes were before means
 nothing."""
 
+REST = "the rest"
+"""The note of what changed behind what is told one by one."""
+
 INNER = "inner"
 """The note of words that a container keeps for itself."""
 
@@ -137,7 +140,8 @@ def report_lines(
     program, gdb_pages = split_pages(report)
     lines = _verdict_lines(report, namer, look)
     lines.append(count_line(report, len(program), wall_ms))
-    rows = [_row(group, namer) for group in fold(program, namer)]
+    most = 1 << 30 if all_lines else MAX_CHANGES_SHOWN
+    rows = [_row(group, namer, most) for group in fold(program, namer)]
     shown = rows if all_lines else rows[:MAX_PAGES_SHOWN]
     lines += _table(shown, look)
     if len(rows) > len(shown):
@@ -189,16 +193,13 @@ def summary_line(summary: Summary, look: Look) -> str:
     """The line after a plain `print f()`."""
     what = f"{plural(summary.pages, 'page')} dirtied" if summary.pages else "no pages dirtied"
     parts = [what + (", kept" if summary.pages else "")]
-    for text in summary.refused[:2]:
-        parts.append(f"refused {one_line(text)}")
+    parts += [f"refused {one_line(text)}" for text in summary.refused[:2]]
     if len(summary.refused) > 2:
         parts.append(f"{len(summary.refused) - 2} more refused")
-    for text in summary.unsound[:1]:
-        parts.append(f"unsound: {one_line(text)}")
+    parts += [f"unsound: {one_line(text)}" for text in summary.unsound[:1]]
     if summary.unavailable:
         parts.append(f"touched a page not recorded: {one_line(summary.unavailable)}")
-    if summary.ended:
-        parts.append(one_line(summary.ended))
+    parts += [one_line(summary.ended)] if summary.ended else []
     if summary.pages:
         parts.append("uffd dirty shows them, uffd reset forgets them")
     return look.plain(f"[uffd: {' · '.join(parts)}]")
@@ -249,25 +250,45 @@ class _Row:
     writer: str
 
 
-def _row(group: List[DirtyPage], namer: Namer) -> _Row:
+def _row(group: List[DirtyPage], namer: Namer, most: int) -> _Row:
     head = group[0]
     address = hex(head.start)
     if len(group) > 1:
         address += f"-{group[-1].end:#x}"
-    items = [] if is_scratch(head) else _items(group, namer)
+    items = [] if is_scratch(head) else _items(group, namer, most)
     writer = namer.writer(head.first_write).text() if head.first_write else ""
     items = [printable(item) for item in items] or [_bytes_text(group)]
     return _Row(address, printable(_what(head, namer)), items, printable(writer))
 
 
-def _items(group: List[DirtyPage], namer: Namer) -> List[str]:
-    """The changes of a row: the program's by name, malloc's own after them."""
+def _joined(changes: List[Change]) -> List[Change]:
+    """Bytes of one block, or of one mapping, that follow each other, as one: how many."""
+    out: List[Change] = []
+    for change in changes:
+        last = out[-1] if out else change
+        base, plus, _ = change.name.partition("+0x")
+        near = bool(out and plus) and change.raw and last.raw and base == last.name.split("+0x")[0]
+        size = last.size + change.size
+        if near and size > MAX_RAW_SHOWN and change.note in (REST, last.note):
+            out[-1] = replace(last, size=size)
+        else:
+            out.append(change)
+    return out
+
+
+def _items(group: List[DirtyPage], namer: Namer, most: int) -> List[str]:
+    """The changes of a row: the program's by name, at most `most`, malloc's own after them."""
     changes = [change for page in group for change in namer.changes(page)]
-    told = [c for c in changes if not c.role and not c.other and c.note != INNER]
-    shown = told[:MAX_CHANGES_SHOWN]
+    told = _joined([c for c in changes if not c.role and not c.other and c.note != INNER])
+    shown = told[:most]
     items = [change.text() for change in shown]
-    if len(told) > len(shown):
-        items.append(f"… {plural(len(told) - len(shown), 'more change')}")
+    hidden = [change for change in told[most:] if change.note != REST]
+    if hidden:
+        items.append(f"… {plural(len(hidden), 'more change')}")
+    rest = sum(change.size for change in told[most:] if change.note == REST)
+    rest += sum(p.bytes_changed for p in group if told and not namer.changes(p))
+    if rest:
+        items.append(f"… {number(rest)} more B")
     inner = dict.fromkeys(c.name for c in changes if c.note == INNER)
     if inner:
         items.append(f"inner words of {', '.join(list(inner)[:MAX_CHANGES_SHOWN])}")

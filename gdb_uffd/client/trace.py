@@ -83,12 +83,13 @@ def lines(
     rows = _rows(touches, names)
     shown = rows if full else rows[:MAX_ROWS_SHOWN]
     addresses = max((len(row.address) for row in shown), default=0)
+    kinds = min(max((len(row.kind) for row in shown), default=0), MAX_WHAT)
     whats = min(max((len(row.what) for row in shown), default=0), MAX_WHAT)
     orders = max((len(row.order) for row in shown), default=0)
     out = [count_line(touches, missed, total_pages, wall_ms)]
     for row in shown:
         line = f"  {row.order:>{orders}}  {row.access:<6} {row.address:<{addresses}}  "
-        line += f"{row.what:<{whats}}  {row.where}"
+        line += f"{row.kind:<{kinds}} {row.what:<{whats}}  {row.where}"
         out.append(line.rstrip())
     if len(rows) > len(shown):
         out.append(f"  … {plural(len(rows) - len(shown), 'more line')}: `uffd trace -full`")
@@ -119,6 +120,7 @@ class _Row:
     order: str
     access: str
     address: str
+    kind: str
     what: str
     where: str
 
@@ -157,20 +159,21 @@ def _row(group: Sequence[Touch], order: int, names: Names) -> _Row:
         where = f"in {head.system_call} (), {where}"
     if not head.fed:
         where += "   (new memory)"
-    return _Row(number_text, access, address, _what(head, names), where)
+    return _Row(number_text, access, address, *_what(head, names), where)
 
 
-def _what(touch: Touch, names: Names) -> str:
+def _what(touch: Touch, names: Names) -> Tuple[str, str]:
+    """The kind of page, or its section; and whose it is."""
     thread = f"thread {names.thread(touch.thread)}" if touch.thread is not None else ""
     if touch.kind in ("stack", "tls"):
-        return f"{'TLS' if touch.kind == 'tls' else 'stack':<7} {thread}".rstrip()
+        return "TLS" if touch.kind == "tls" else "stack", thread
     if touch.kind == "heap":
-        return "heap"
+        return "heap", ""
     if touch.mapping.startswith("/"):
         section = names.section(touch.who.address or touch.start) or "file"
-        return f"{section:<7} {os.path.basename(touch.mapping)}"
+        return section, os.path.basename(touch.mapping)
     name = touch.mapping.strip("[]")
-    return name if name and name != "anon" else "anon"
+    return name if name and name != "anon" else "anon", ""
 
 
 def touch_json(touch: Touch, order: int, names: Names) -> Dict[str, Any]:

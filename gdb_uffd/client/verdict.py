@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import bisect
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.client.text import number, plural, size
@@ -89,7 +89,7 @@ def is_pure(report: CallReport) -> bool:
 
 def _is_pure(report: CallReport, things: List[Wrote]) -> bool:
     heap = report.heap
-    return not (
+    return report.returned and not (
         things
         or (heap is not None and (heap.allocated or heap.freed))
         or report.mapped_bytes
@@ -118,6 +118,8 @@ def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrot
     if _is_pure(report, things):
         return [PURE]
     parts = [_wrote_text(things, report.tid, thread), *_heap_text(report, things)]
+    if not report.returned and _is_pure(replace(report, returned=True), things):
+        return ["wrote nothing but its own stack, and did not return"]
     for what, count in (("mapped", report.mapped_bytes), ("unmapped", report.unmapped_bytes)):
         if count:
             parts.append(f"{what} {size(count)}")

@@ -70,6 +70,7 @@ class Ready:
     snapshots: int = 1
     snapshot: int = 0
     sysroot: str = ""
+    architecture: str = ""
 
 
 def parse_ready(line: str) -> Ready:
@@ -83,8 +84,18 @@ def parse_ready(line: str) -> Ready:
                 f"the server speaks protocol {data['protocol']}, gdb's side {PROTOCOL_VERSION}: "
                 "install both from the same version"
             )
+        return parse_facts(data)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UffdError(
+            f"the server's first line is not what it should be ({error!r}: {line[:60]!r})"
+        ) from None
+
+
+def parse_facts(data: Any) -> Ready:
+    """What the ready line, and the answer to quffd.info, tell; UffdError."""
+    try:
         return Ready(
-            server=str(data["server"]),
+            server=one_line(str(data["server"])),
             pid=int(data["pid"]),
             socket=str(data["socket"]),
             core=str(data["core"]),
@@ -98,11 +109,10 @@ def parse_ready(line: str) -> Ready:
             snapshots=int(data.get("snapshots", 1)),
             snapshot=int(data.get("snapshot", 0)),
             sysroot=str(data.get("sysroot", "")),
+            architecture=str(data.get("architecture", "")),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise UffdError(
-            f"the server's first line is not what it should be ({error!r}: {line[:60]!r})"
-        ) from None
+        raise UffdError(f"the server does not tell what it serves ({error!r})") from None
 
 
 @dataclass(frozen=True)

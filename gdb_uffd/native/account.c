@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "notify.h"
 #include "user_memory.h"
 #include "vessel.h"
 
@@ -108,6 +109,7 @@ void vessel_deinit(struct vessel *vessel)
 	vessel_end(vessel, false);
 	desk_close(&vessel->desk, NULL);
 	desk_close(&vessel->past, NULL);
+	notify_forget_timer(vessel);
 	free(vessel->out);
 	vessel->out = NULL;
 	vessel->out_len = vessel->out_room = 0;

@@ -57,6 +57,8 @@ static int64_t close_range_(struct vessel *vessel, const struct system_call *cal
 	for (uint64_t i = first; i <= last && i < DESCRIPTORS_MAX; i++)
 		if (!(call->args[2] & CLOSE_RANGE_CLOEXEC))
 			desk_drop(&vessel->desk, vessel_saved_desk(vessel), (int64_t)i);
+		else if (desk_find(&vessel->desk, (int64_t)i))
+			desk_close_on_exec(&vessel->desk, (int)i, true);
 	return 0;
 }
 

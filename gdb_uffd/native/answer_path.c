@@ -100,7 +100,8 @@ static int64_t openat2_(struct vessel *vessel, const struct system_call *call)
 		return -EINVAL;
 	if (user_load(vessel->pager, call->args[2], &how, sizeof(how)) < 0)
 		return -EFAULT;
-	if (how.resolve & ~(uint64_t)RESOLVE_KNOWN)
+	if ((how.resolve & ~(uint64_t)RESOLVE_KNOWN) || how.flags >> 32 ||
+	    (how.mode && !(how.flags & O_CREAT) && (how.flags & O_TMPFILE) != O_TMPFILE))
 		return -EINVAL;
 	return open_(vessel, call, (int)call->args[0], call->args[1], how.flags, how.resolve);
 }
@@ -109,8 +110,10 @@ static int64_t stat_(struct vessel *vessel, const struct system_call *call, int6
 		     uint64_t to, uint64_t at)
 {
 	struct found found;
-	int kind = lookup_at(vessel, call, base, path, at, &found);
 
+	if ((uint32_t)at & ~(uint32_t)(AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH))
+		return -EINVAL;
+	int kind = lookup_at(vessel, call, base, path, at, &found);
 	if (kind < 0)
 		return kind;
 	lookup_release(&found);
@@ -124,6 +127,8 @@ static int64_t statx_(struct vessel *vessel, const struct system_call *call)
 		uint8_t bytes[256];
 		struct statx named;
 	} out = {{0}};
+	if ((uint32_t)call->args[2] & ~(uint32_t)(AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE))
+		return -EINVAL;
 	int kind = lookup_at(vessel, call, (int)call->args[0], call->args[1], call->args[2], &found), rc = 0;
 
 	if (kind < 0)

@@ -161,6 +161,8 @@ static int64_t futex(struct vessel *vessel, const struct system_call *call)
 	uint32_t value;
 	int64_t ns;
 
+	if (call->args[1] & 0xffffffffu & ~(uint64_t)(FUTEX_COMMAND | FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME))
+		return -ENOSYS;
 	if (command == FUTEX_WAIT_REQUEUE_PI || command == FUTEX_CMP_REQUEUE_PI)
 		return policy_note_refusal(vessel, call, ENOSYS);
 	if (!lock && command != FUTEX_WAIT && command != FUTEX_WAIT_BITSET)

@@ -28,6 +28,11 @@
 #define TOUCH_WRITE ...
 #define TOUCH_RUN ...
 #define WATCH_BYTES_MAX ...
+#define DEBUG_SLOTS ...
+#define DEBUG_EXECUTE ...
+#define DEBUG_WRITE ...
+#define DEBUG_READ ...
+#define DEBUG_ACCESS ...
 #define RECORD_ANONYMOUS ...
 #define RECORD_FILE ...
 #define RECORD_WHOLE ...
@@ -95,7 +100,7 @@ struct pager {
 	struct regions regions, recorded, at_tx;
 	struct pages pages;
 	bool running, layout_changed, in_malloc;
-	uint64_t faults, fault_ns, fed, lost_page, limit;
+	uint64_t faults, fault_ns, fed, lost_page, limit, emptied_more;
 	bool user_mode_only;
 	uint64_t planted[...];
 	size_t planted_count;
@@ -143,6 +148,9 @@ struct run {
 	uint8_t siginfo[128];
 	...;
 };
+struct debug_slot { uint64_t address; uint32_t length, kind; ...; };
+struct registers { ...; };
+uint64_t arch_user_end(void);
 struct vessel {
 	int pid;
 	int output_fd, listener, how;
@@ -168,22 +176,23 @@ struct vessel {
 	uint64_t deadline_ns;
 	int (*own_file)(void *context, const char *name);
 	void *own_context;
-	bool hardware, kernel_changed, at_exit, no_listener;
+	size_t slot_count;
+	bool kernel_changed, at_exit, no_listener;
 	...;
 };
 void vessel_init(struct vessel *vessel);
 int vessel_create(struct vessel *vessel, struct pager *pager);
 void vessel_destroy(struct vessel *vessel);
-int vessel_get_registers(struct vessel *vessel, struct user_regs_struct *regs);
-int vessel_set_registers(struct vessel *vessel, const struct user_regs_struct *regs);
-int vessel_get_xstate(struct vessel *vessel, void *buffer, size_t room);
-int vessel_set_xstate(struct vessel *vessel, const void *buffer, size_t len);
+int vessel_get_registers(struct vessel *vessel, struct registers *regs);
+int vessel_set_registers(struct vessel *vessel, const struct registers *regs);
+int vessel_get_regset(struct vessel *vessel, uint64_t kind, void *buffer, size_t room);
+int vessel_set_regset(struct vessel *vessel, uint64_t kind, const void *buffer, size_t len);
 int vessel_set_sigmask(struct vessel *vessel, uint64_t mask);
 int vessel_get_sigmask(struct vessel *vessel, uint64_t *mask);
 bool vessel_is_alive(struct vessel *vessel);
 int vessel_set_siginfo(struct vessel *vessel, const uint8_t *siginfo);
-int vessel_set_debug_register(struct vessel *vessel, int number, uint64_t value);
-int vessel_get_debug_register(struct vessel *vessel, int number, uint64_t *value);
+int vessel_set_debug(struct vessel *vessel, const struct debug_slot *slots, size_t count);
+int vessel_debug_hits(struct vessel *vessel);
 int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64_t high);
 int vessel_wait(struct vessel *vessel, int control_fd, struct run *run);
 int vessel_interrupt(struct vessel *vessel);

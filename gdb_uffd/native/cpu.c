@@ -1,5 +1,6 @@
 #include "cpu.h"
 
+#ifdef __x86_64__
 #include <cpuid.h>
 
 int cpu_xsave_component(int number, uint32_t *offset, uint32_t *size)
@@ -22,3 +23,19 @@ uint64_t cpu_xcr0(void)
 	__asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
 	return (uint64_t)d << 32 | a;
 }
+
+#else /* no other processor has such an area */
+
+int cpu_xsave_component(int number, uint32_t *offset, uint32_t *size)
+{
+	(void)number;
+	*offset = *size = 0;
+	return -1;
+}
+
+uint64_t cpu_xcr0(void)
+{
+	return 0;
+}
+
+#endif

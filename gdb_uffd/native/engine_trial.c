@@ -19,46 +19,35 @@
 enum what { READ = 0, WRITE = 1, SYSTEM_CALL = 2 };
 
 struct step {
-	uint64_t what, rdi, rsi, rdx, r10, r8; /* READ, WRITE: of the byte at rdi; else: the number */
-};
-
-/* rbx points to the steps; anything after them but READ, WRITE, or a system call's number + 2 stops:
- *   1: mov (%rbx),%rax; mov 8(%rbx),%rdi; mov 16(%rbx),%rsi; mov 24(%rbx),%rdx; mov 32(%rbx),%r10;
- *      mov 40(%rbx),%r8; add $48,%rbx; cmp $1,%rax; je 2f; jb 3f; cmp $-1,%rax; je 4f;
- *      sub $2,%rax; syscall; jmp 1b;  2: mov %sil,(%rdi); jmp 1b;  3: mov (%rdi),%cl; jmp 1b;  4: int3 */
-static const uint8_t machine_code[] = {
-	0x48, 0x8b, 0x03, 0x48, 0x8b, 0x7b, 0x08, 0x48, 0x8b, 0x73, 0x10, 0x48, 0x8b, 0x53, 0x18,
-	0x4c, 0x8b, 0x53, 0x20, 0x4c, 0x8b, 0x43, 0x28, 0x48, 0x83, 0xc3, 0x30, 0x48, 0x83, 0xf8, 0x01,
-	0x74, 0x10, 0x72, 0x13, 0x48, 0x83, 0xf8, 0xff, 0x74, 0x11, 0x48, 0x83, 0xe8, 0x02, 0x0f, 0x05,
-	0xeb, 0xcf, 0x40, 0x88, 0x37, 0xeb, 0xca, 0x8a, 0x0f, 0xeb, 0xc6, 0xcc,
+	uint64_t what, arguments[5]; /* READ, WRITE: the second, of the byte at the first; else: the number */
 };
 
 #define AT(base, page) ((base) + (page) * PAGE_BYTES)
 #define CALL(number) (SYSTEM_CALL + (number))
-#define END {~0ul, 0, 0, 0, 0, 0}
+#define END {~0ul, {0}}
 
 /* Page 0 is never touched. */
 static const struct step first[] = {
-	{READ, AT(PAGES, 1), 0, 0, 0, 0},
-	{WRITE, AT(PAGES, 2), 0x22, 0, 0, 0},
-	{READ, AT(PAGES, 3), 0, 0, 0, 0},
-	{WRITE, AT(PAGES, 3) + 7, 0x33, 0, 0, 0},
-	{WRITE, AT(PAGES, 4), 0x44, 0, 0, 0}, /* dropped */
-	{CALL(SYS_madvise), AT(PAGES, 4), PAGE_BYTES, MADV_DONTNEED, 0, 0},
-	{READ, AT(PAGES, 4), 0, 0, 0, 0},
-	{READ, AT(ZEROS, 1), 0, 0, 0, 0},
-	{WRITE, AT(ZEROS, 2), 0x55, 0, 0, 0},
-	{WRITE, AT(ZEROS, 4), 0x66, 0, 0, 0}, /* moved */
-	{CALL(SYS_mremap), AT(ZEROS, 4), PAGE_BYTES, PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, AT(ZEROS, COUNT)},
+	{READ, {AT(PAGES, 1), 0, 0, 0, 0}},
+	{WRITE, {AT(PAGES, 2), 0x22, 0, 0, 0}},
+	{READ, {AT(PAGES, 3), 0, 0, 0, 0}},
+	{WRITE, {AT(PAGES, 3) + 7, 0x33, 0, 0, 0}},
+	{WRITE, {AT(PAGES, 4), 0x44, 0, 0, 0}}, /* dropped */
+	{CALL(SYS_madvise), {AT(PAGES, 4), PAGE_BYTES, MADV_DONTNEED, 0, 0}},
+	{READ, {AT(PAGES, 4), 0, 0, 0, 0}},
+	{READ, {AT(ZEROS, 1), 0, 0, 0, 0}},
+	{WRITE, {AT(ZEROS, 2), 0x55, 0, 0, 0}},
+	{WRITE, {AT(ZEROS, 4), 0x66, 0, 0, 0}}, /* moved */
+	{CALL(SYS_mremap), {AT(ZEROS, 4), PAGE_BYTES, PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, AT(ZEROS, COUNT)}},
 	END,
 };
 static const uint64_t first_written[] = {AT(PAGES, 2), AT(PAGES, 3), AT(PAGES, 4), AT(ZEROS, 2),
 					 AT(ZEROS, COUNT)};
 static const struct step second[] = {
-	{READ, AT(PAGES, 2), 0, 0, 0, 0},
-	{WRITE, AT(PAGES, 3), 0x77, 0, 0, 0},
-	{WRITE, AT(ZEROS, 1), 0x78, 0, 0, 0},
-	{WRITE, AT(ZEROS, COUNT), 0x79, 0, 0, 0},
+	{READ, {AT(PAGES, 2), 0, 0, 0, 0}},
+	{WRITE, {AT(PAGES, 3), 0x77, 0, 0, 0}},
+	{WRITE, {AT(ZEROS, 1), 0x78, 0, 0, 0}},
+	{WRITE, {AT(ZEROS, COUNT), 0x79, 0, 0, 0}},
 	END,
 };
 static const uint64_t second_written[] = {AT(PAGES, 3), AT(ZEROS, 1), AT(ZEROS, COUNT)};
@@ -89,7 +78,7 @@ static int build(struct trial *trial)
 	const struct rule layout = {.action = POLICY_TRACE, .traced = true};
 
 	trial->vessel.policy.rules[SYS_madvise] = trial->vessel.policy.rules[SYS_mremap] = layout;
-	memcpy(trial->code, machine_code, sizeof(machine_code));
+	memcpy(trial->code, arch_trial.bytes, arch_trial.len);
 	memset(trial->bytes, 0x11, sizeof(trial->bytes));
 	int rc = add(trial, CODE, 1, PROT_READ | PROT_EXEC, trial->code);
 	if (rc == 0)
@@ -110,16 +99,14 @@ static int build(struct trial *trial)
 
 static int run(struct trial *trial, const struct step *steps, size_t bytes)
 {
-	struct user_regs_struct regs;
+	struct registers regs;
 	struct run how;
 
 	int rc = pager_write(&trial->pager, STEPS, (const uint8_t *)steps, bytes);
 	if (rc < 0)
 		return fail(trial->error, -rc, "a write by the debugger");
 	rc = vessel_get_registers(&trial->vessel, &regs);
-	regs.rip = CODE;
-	regs.rbx = STEPS;
-	regs.orig_rax = (unsigned long)-1;
+	arch_enter(&regs, CODE, STEPS);
 	if (rc == 0)
 		rc = vessel_set_registers(&trial->vessel, &regs);
 	if (rc == 0)
@@ -130,7 +117,7 @@ static int run(struct trial *trial, const struct step *steps, size_t bytes)
 		*trial->error = trial->vessel.error;
 		return rc;
 	}
-	if (how.end != RUN_STOPPED || how.pc != CODE + sizeof(machine_code))
+	if (how.end != RUN_STOPPED || how.pc != CODE + arch_trial.len - BREAKPOINT_BYTES + BREAKPOINT_SKIPS)
 		return fail(trial->error, 0, "the trial stopped at %#lx with signal %d", how.pc, how.signal);
 	return 0;
 }

@@ -38,14 +38,15 @@ static int plant(struct pager *pager, uint64_t page, const uint8_t **from, uint8
 {
 	for (size_t i = 0; i < pager->planted_count; i++) {
 		uint64_t offset = pager->planted[i] - page;
-		if (offset >= PAGE_BYTES || pager->breakpoint_count == BREAKPOINTS_MAX)
+		if (offset > PAGE_BYTES - BREAKPOINT_BYTES || pager->breakpoint_count == BREAKPOINTS_MAX)
 			continue;
 		if (*from != scratch && safe_copy(scratch, *from, PAGE_BYTES) < 0)
 			return -EFAULT;
 		*from = scratch;
-		pager->breakpoints[pager->breakpoint_count++] =
-			(struct breakpoint){pager->planted[i], scratch[offset]};
-		scratch[offset] = 0xcc;
+		struct breakpoint *made = &pager->breakpoints[pager->breakpoint_count++];
+		made->address = pager->planted[i];
+		memcpy(made->original, scratch + offset, BREAKPOINT_BYTES);
+		memcpy(scratch + offset, BREAKPOINT, BREAKPOINT_BYTES);
 	}
 	return 0;
 }

@@ -7,6 +7,7 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -21,16 +22,6 @@
 #define CODE_AT 0x100
 #define FILTER_MAX ((PAGE_BYTES - GATE_FILTER_AT - sizeof(struct sock_fprog)) / sizeof(struct sock_filter))
 
-/* rbx = table: { nr, a0..a5, result }; runs entries until nr is -1, then int3.
- *   loop: mov (%rbx),%rax; cmp $-1,%rax; je end; mov 8(%rbx),%rdi; mov 16(%rbx),%rsi;
- *         mov 24(%rbx),%rdx; mov 32(%rbx),%r10; mov 40(%rbx),%r8; mov 48(%rbx),%r9; syscall;
- *         mov %rax,56(%rbx); add $64,%rbx; jmp loop;  end: int3 */
-static const uint8_t gate_loop[] = {
-	0x48, 0x8b, 0x03, 0x48, 0x83, 0xf8, 0xff, 0x74, 0x24, 0x48, 0x8b, 0x7b, 0x08, 0x48, 0x8b, 0x73,
-	0x10, 0x48, 0x8b, 0x53, 0x18, 0x4c, 0x8b, 0x53, 0x20, 0x4c, 0x8b, 0x43, 0x28, 0x4c, 0x8b, 0x4b,
-	0x30, 0x0f, 0x05, 0x48, 0x89, 0x43, 0x38, 0x48, 0x83, 0xc3, 0x40, 0xeb, 0xd3, 0xcc,
-};
-
 static_assert(sizeof(struct gate_call) == 64, "the loop steps by 64 bytes");
 
 int gate_image(struct vessel *vessel, const struct gate_call *calls, size_t count, bool notify)
@@ -44,7 +35,7 @@ int gate_image(struct vessel *vessel, const struct gate_call *calls, size_t coun
 
 	memcpy(head->e_ident, "\177ELF\2\1\1", 7);
 	head->e_type = ET_EXEC;
-	head->e_machine = EM_X86_64;
+	head->e_machine = ARCH_MACHINE;
 	head->e_version = EV_CURRENT;
 	head->e_entry = vessel->gate + CODE_AT;
 	head->e_phoff = sizeof(*head);
@@ -59,7 +50,7 @@ int gate_image(struct vessel *vessel, const struct gate_call *calls, size_t coun
 	memcpy(page + GATE_NAME_AT, name, sizeof(name));
 	memcpy(page + GATE_DEVICE_AT, device, sizeof(device));
 	memcpy(page + GATE_NOTHING_AT, &head_of_nothing, sizeof(head_of_nothing));
-	memcpy(page + CODE_AT, gate_loop, sizeof(gate_loop));
+	memcpy(page + CODE_AT, arch_gate.bytes, arch_gate.len);
 	filter->filter = (void *)(page + GATE_FILTER_AT + sizeof(*filter));
 	if (policy_filter(vessel, filter, FILTER_MAX, notify) < 0)
 		return fail(&vessel->error, E2BIG, "seccomp filter");
@@ -85,7 +76,7 @@ int gate_choose(struct vessel *vessel, uint64_t bytes)
 
 	for (uint64_t at = 0x3a0000000000ul; at < 0x540000000000ul; at += 0x1000000000ul) {
 		const struct region *found = NULL;
-		for (uint64_t page = at; page < at + bytes && !found; page += PAGE_BYTES)
+		for (uint64_t page = at; page < at + bytes + VDSO_ROOM && !found; page += PAGE_BYTES)
 			found = regions_find(regions, page);
 		if (!found) {
 			vessel->gate = at;
@@ -104,17 +95,14 @@ static bool is_asynchronous(int signal)
 
 static int stand_at_loop(struct vessel *vessel)
 {
-	struct user_regs_struct regs;
+	struct registers regs;
 
-	if (ptrace(PTRACE_GETREGS, vessel->pid, NULL, &regs) < 0)
-		return fail(&vessel->error, errno, "PTRACE_GETREGS");
-	regs.rip = vessel->gate + CODE_AT;
-	regs.rbx = vessel->gate + PAGE_BYTES;
-	regs.orig_rax = (unsigned long)-1;
-	regs.eflags &= ~0x100ul;
-	if (ptrace(PTRACE_SETREGS, vessel->pid, NULL, &regs) < 0)
-		return fail(&vessel->error, errno, "PTRACE_SETREGS");
-	return 0;
+	int rc = vessel_get_registers(vessel, &regs);
+
+	if (rc < 0)
+		return rc;
+	arch_enter(&regs, vessel->gate + CODE_AT, vessel->gate + PAGE_BYTES);
+	return vessel_set_registers(vessel, &regs);
 }
 
 int gate_run(struct vessel *vessel, bool listened)
@@ -162,6 +150,39 @@ int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count)
 	return rc < 0 ? rc : gate_copy(vessel, calls, bytes, false);
 }
 
+/* The vdso's mapping, from /proc/PID/maps; 0 where there is none. */
+static uint64_t find_vdso(const struct vessel *vessel, uint64_t *end)
+{
+	char path[64], line[512];
+	uint64_t start, found = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", vessel->pid);
+	FILE *file = fopen(path, "re");
+	while (file && !found && fgets(line, sizeof(line), file))
+		if (strstr(line, "[vdso]") && sscanf(line, "%lx-%lx", &start, end) == 2)
+			found = start;
+	if (file)
+		fclose(file);
+	return found;
+}
+
+int gate_keep_vdso(struct vessel *vessel)
+{
+	uint64_t end = 0, to = vessel->gate + vessel->gate_bytes, start = VDSO_ROOM ? find_vdso(vessel, &end) : 0;
+
+	vessel->vdso = vessel->vdso_end = 0;
+	if (!start || end - start > VDSO_ROOM)
+		return 0; /* a handler then ends with SIGSEGV */
+	struct gate_call calls[2] = {
+		{.nr = SYS_mremap, .args = {start, end - start, end - start, MREMAP_MAYMOVE | MREMAP_FIXED, to}}};
+	int rc = vessel_batch(vessel, calls, 1);
+	if (rc < 0 || calls[0].result != (int64_t)to)
+		return rc < 0 ? rc : fail(&vessel->error, (int)-calls[0].result, "moving the vdso");
+	vessel->vdso = to;
+	vessel->vdso_end = to + (end - start);
+	return 0;
+}
+
 /* Lets it go to the next stop of one kind; `listened`: a notification comes before that. */
 static int go_on(struct vessel *vessel, int request, bool listened, int *status)
 {
@@ -174,7 +195,7 @@ static int go_on(struct vessel *vessel, int request, bool listened, int *status)
 int gate_close(struct vessel *vessel)
 {
 	struct gate_call call = {.nr = SYS_munmap, .args = {vessel->gate, vessel->gate_bytes}};
-	struct user_regs_struct regs;
+	struct registers regs;
 	int status, rc = gate_copy(vessel, &call, sizeof(call), true);
 
 	if (rc == 0)
@@ -188,7 +209,7 @@ int gate_close(struct vessel *vessel)
 		rc = go_on(vessel, PTRACE_SYSCALL, false, &status);
 	if (rc < 0)
 		return rc;
-	if (ptrace(PTRACE_GETREGS, vessel->pid, NULL, &regs) < 0 || regs.rax)
+	if (vessel_get_registers(vessel, &regs) < 0 || RESULT(&regs))
 		return fail(&vessel->error, EIO, "the gate cannot be closed");
 	/* From a signal stop the kernel restarts an interrupted call of the recorded thread by itself. */
 	kill(vessel->pid, SIGSTOP);

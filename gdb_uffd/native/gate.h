@@ -14,6 +14,9 @@
 int gate_choose(struct vessel *vessel, uint64_t bytes);
 /* A memfd with the static ELF of one segment: header, loop, filter, table.  Or -errno. */
 int gate_image(struct vessel *vessel, const struct gate_call *calls, size_t count, bool notify);
+/* Moves the vdso that the vessel was started with behind the gate, where the kernel then has signal
+ * handlers return to; nothing where VDSO_ROOM is 0. */
+int gate_keep_vdso(struct vessel *vessel);
 /* Runs the table that is in the gate already, in one resume; `listened`: its first call arrives as a
  * notification and is let through. */
 int gate_run(struct vessel *vessel, bool listened);

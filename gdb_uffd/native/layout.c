@@ -24,36 +24,7 @@
 
 #define PLACED (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
-/* Before the first change of a transaction: how it was, for the way back. */
-int layout_remember(struct pager *pager)
-{
-	if (pager->layout_changed)
-		return 0;
-	int rc = regions_copy(&pager->at_tx, &pager->regions);
-	pager->layout_changed = rc == 0;
-	return rc;
-}
-
-/* Pages about to go: those that differ from the snapshot need their before-image now. */
-int layout_save_range(struct pager *pager, uint64_t start, uint64_t end)
-{
-	int rc = layout_remember(pager);
-
-	if (rc == 0)
-		rc = engine_before_layout(pager, true);
-	for (size_t i = 0; rc == 0 && i < pager->pages.written_count; i++) {
-		struct written *w = &pager->pages.written[i];
-		if (w->page < start || w->page >= end || !w->dirty || w->in_tx)
-			continue;
-		struct access nobody = {0};
-		/* Not a write: only the image is taken, hence no writer. */
-		if (!pager_note_write(pager, w->page, 0, &nobody))
-			rc = -ENOMEM;
-	}
-	return rc;
-}
-
-int layout_finish_call(struct vessel *vessel, struct user_regs_struct *regs, int64_t *result)
+int layout_finish_call(struct vessel *vessel, struct registers *regs, int64_t *result)
 {
 	int status, rc = vessel_set_registers(vessel, regs);
 
@@ -69,13 +40,13 @@ int layout_finish_call(struct vessel *vessel, struct user_regs_struct *regs, int
 	} while (WSTOPSIG(status) != (SIGTRAP | 0x80));
 	vessel->at_exit = true;
 	rc = vessel_get_registers(vessel, regs);
-	*result = (int64_t)regs->rax;
+	*result = (int64_t)RESULT(regs);
 	return rc;
 }
 
-static int set_result(struct vessel *vessel, struct user_regs_struct *regs, int64_t result)
+static int set_result(struct vessel *vessel, struct registers *regs, int64_t result)
 {
-	regs->rax = (unsigned long)result;
+	RESULT(regs) = (unsigned long)result;
 	return vessel_set_registers(vessel, regs);
 }
 
@@ -99,10 +70,10 @@ int layout_drop(struct pager *pager, uint64_t start, uint64_t end)
 
 /* The kernel's brk cannot be moved to the recorded heap (PR_SET_MM_MAP refuses it below
  * end_data), so brk is made of mmap and munmap. */
-static int do_brk(struct vessel *vessel, struct user_regs_struct *regs)
+static int do_brk(struct vessel *vessel, struct registers *regs)
 {
 	struct pager *pager = vessel->pager;
-	uint64_t wanted = regs->rdi, from = layout_ceil(vessel->brk_now), to = layout_ceil(wanted);
+	uint64_t wanted = ARGUMENT(regs, 0), from = layout_ceil(vessel->brk_now), to = layout_ceil(wanted);
 	int64_t result;
 	int rc;
 
@@ -117,18 +88,18 @@ static int do_brk(struct vessel *vessel, struct user_regs_struct *regs)
 		return policy_skip(vessel, regs, (int64_t)vessel->brk_now);
 	}
 	bool grow = to > from;
-	rc = grow ? layout_remember(pager) : layout_save_range(pager, to, from);
+	rc = grow ? layout_remember(pager) : layout_save_range(vessel, regs, to, from);
 	if (rc < 0)
 		return rc;
-	struct user_regs_struct own = *regs;
-	own.orig_rax = own.rax = grow ? SYS_mmap : SYS_munmap;
-	own.rdi = grow ? from : to;
-	own.rsi = grow ? to - from : from - to;
+	struct registers own = *regs;
+	NUMBER(&own) = RESULT(&own) = grow ? SYS_mmap : SYS_munmap;
+	ARGUMENT(&own, 0) = grow ? from : to;
+	ARGUMENT(&own, 1) = grow ? to - from : from - to;
 	if (grow) {
-		own.rdx = PROT_READ | PROT_WRITE;
-		own.r10 = PLACED | MAP_FIXED_NOREPLACE;
-		own.r8 = (unsigned long)-1;
-		own.r9 = 0;
+		ARGUMENT(&own, 2) = PROT_READ | PROT_WRITE;
+		ARGUMENT(&own, 3) = PLACED | MAP_FIXED_NOREPLACE;
+		ARGUMENT(&own, 4) = (unsigned long)-1;
+		ARGUMENT(&own, 5) = 0;
 	}
 	rc = layout_finish_call(vessel, &own, &result);
 	if (rc < 0)
@@ -138,30 +109,25 @@ static int do_brk(struct vessel *vessel, struct user_regs_struct *regs)
 		vessel->brk_now = wanted;
 	}
 	/* The program's own argument registers come back; only the result is new. */
-	own.rdi = regs->rdi;
-	own.rsi = regs->rsi;
-	own.rdx = regs->rdx;
-	own.r10 = regs->r10;
-	own.r8 = regs->r8;
-	own.r9 = regs->r9;
+	arch_restore_arguments(&own, regs);
 	return rc < 0 ? rc : set_result(vessel, &own, (int64_t)vessel->brk_now);
 }
 
-static int do_munmap(struct vessel *vessel, struct user_regs_struct *regs)
+static int do_munmap(struct vessel *vessel, struct registers *regs)
 {
-	uint64_t start = regs->rdi, end = start + layout_ceil(regs->rsi);
+	uint64_t start = ARGUMENT(regs, 0), end = start + layout_ceil(ARGUMENT(regs, 1));
 	int64_t result;
-	int rc = layout_save_range(vessel->pager, start, end);
+	int rc = layout_save_range(vessel, regs, start, end);
 
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
 	return rc < 0 || result < 0 ? rc : layout_drop(vessel->pager, start, end);
 }
 
-static int do_mprotect(struct vessel *vessel, struct user_regs_struct *regs)
+static int do_mprotect(struct vessel *vessel, struct registers *regs)
 {
-	uint64_t start = regs->rdi, end = start + layout_ceil(regs->rsi);
-	int prot = (int)regs->rdx & 7;
+	uint64_t start = ARGUMENT(regs, 0), end = start + layout_ceil(ARGUMENT(regs, 1));
+	int prot = (int)ARGUMENT(regs, 2) & 7;
 	struct pager *pager = vessel->pager;
 	const struct region *region = regions_find(&pager->regions, start);
 	int64_t result;
@@ -181,13 +147,13 @@ static int do_mprotect(struct vessel *vessel, struct user_regs_struct *regs)
 	return regions_protect(&pager->regions, start, end, prot);
 }
 
-static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
+static int do_madvise(struct vessel *vessel, struct registers *regs)
 {
 	struct pager *pager = vessel->pager;
-	uint64_t start = regs->rdi, end = start + layout_ceil(regs->rsi);
+	uint64_t start = ARGUMENT(regs, 0), end = start + layout_ceil(ARGUMENT(regs, 1));
 	int64_t result;
 
-	switch ((int)regs->rdx) {
+	switch ((int)ARGUMENT(regs, 2)) {
 	case MADV_FREE: /* hints: keeping the pages as they are is allowed */
 	case MADV_COLD:
 	case MADV_PAGEOUT:
@@ -217,11 +183,11 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 		return policy_skip(vessel, regs, -EINVAL);
 	}
 	const struct region *first = regions_find(&pager->regions, start);
-	unsigned long asked = regs->rdx;
+	unsigned long asked = ARGUMENT(regs, 2);
 	if (first && (first->flags & REGION_SHARED)) {
-		if (regs->rdx != MADV_REMOVE)
+		if (ARGUMENT(regs, 2) != MADV_REMOVE)
 			return policy_skip(vessel, regs, 0);
-		regs->rdx = MADV_DONTNEED; /* what frees it where it is private */
+		ARGUMENT(regs, 2) = MADV_DONTNEED; /* what frees it where it is private */
 	}
 	/* A recorded file's private pages would show the file again, which is not at hand here. */
 	for (uint64_t at = start; at < end;) {
@@ -232,11 +198,11 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 			return policy_refuse(vessel, regs, EINVAL);
 		at = region->end;
 	}
-	int rc = layout_save_range(pager, start, end);
+	int rc = layout_save_range(vessel, regs, start, end);
 	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
-	if (rc == 0 && regs->rdx != asked) {
-		regs->rdx = asked;
+	if (rc == 0 && ARGUMENT(regs, 2) != asked) {
+		ARGUMENT(regs, 2) = asked;
 		rc = vessel_set_registers(vessel, regs);
 	}
 	if (rc < 0 || (result < 0 && result != -ENOMEM)) /* ENOMEM: there were gaps */
@@ -263,12 +229,12 @@ static int do_madvise(struct vessel *vessel, struct user_regs_struct *regs)
 	return rc;
 }
 
-int layout_system_call(struct vessel *vessel, struct user_regs_struct *regs)
+int layout_system_call(struct vessel *vessel, struct registers *regs)
 {
 	int rc = engine_before_layout(vessel->pager, false);
 	if (rc < 0)
 		return rc;
-	switch (regs->orig_rax) {
+	switch (NUMBER(regs)) {
 	case SYS_brk:
 		return do_brk(vessel, regs);
 	case SYS_mmap:
@@ -280,7 +246,7 @@ int layout_system_call(struct vessel *vessel, struct user_regs_struct *regs)
 	case SYS_mprotect:
 		return do_mprotect(vessel, regs);
 	case SYS_pkey_mprotect: /* there are no keys but "none" */
-		return (int)regs->r10 == -1 ? do_mprotect(vessel, regs) : policy_skip(vessel, regs, -EINVAL);
+		return (int)ARGUMENT(regs, 3) == -1 ? do_mprotect(vessel, regs) : policy_skip(vessel, regs, -EINVAL);
 	case SYS_madvise:
 		return do_madvise(vessel, regs);
 	default:

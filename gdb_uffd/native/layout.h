@@ -6,21 +6,22 @@
 
 /* The vessel stands before the call in `regs`.  On return it stands after it (the call was made,
  * the region table follows it) or will skip it; or pager->over_limit was set, and nothing was done. */
-int layout_system_call(struct vessel *vessel, struct user_regs_struct *regs);
+int layout_system_call(struct vessel *vessel, struct registers *regs);
 
 /* Makes the call that the vessel stands before, with the registers as they are given; out: the
  * registers behind it, and its result. */
-int layout_finish_call(struct vessel *vessel, struct user_regs_struct *regs, int64_t *result);
+int layout_finish_call(struct vessel *vessel, struct registers *regs, int64_t *result);
 
 /* map_file.c: mmap(2), with a file or without. */
-int layout_mmap(struct vessel *vessel, struct user_regs_struct *regs);
+int layout_mmap(struct vessel *vessel, struct registers *regs);
 
 /* remap.c: mremap(2). */
-int layout_mremap(struct vessel *vessel, struct user_regs_struct *regs);
+int layout_mremap(struct vessel *vessel, struct registers *regs);
 
-/* Before a change: how it was, for the way back; pages about to go give their before-image. */
+/* layout_save.c.  Before a change: how it was, for the way back; pages about to go give their before-image, and
+ * count as written where bytes go with them. */
 int layout_remember(struct pager *pager);
-int layout_save_range(struct pager *pager, uint64_t start, uint64_t end);
+int layout_save_range(struct vessel *vessel, const struct registers *regs, uint64_t start, uint64_t end);
 /* [start, end) is fresh memory of the program: tracked from its first touch.  `flags`: REGION_*. */
 int layout_add_zero(struct pager *pager, uint64_t start, uint64_t end, int prot, uint32_t flags);
 /* It is no longer mapped. */

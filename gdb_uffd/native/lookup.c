@@ -30,12 +30,15 @@ static const uint32_t closed_types[] = {
 	0xf97cff8c, /* selinux */
 	0x43415d53, /* smack */
 	0x19800202, /* mqueue */
+	0x62656572, /* sysfs: attributes of devices, which reading can set off */
+	0x187,      /* autofs */
 };
 
-/* Of /proc, what is no process's and can be read without an effect. */
-static const char *const open_proc[] = {
+/* Of /proc and /sys, what is no process's and can be read without an effect. */
+static const char *const open_parts[] = {
 	"/proc/cpuinfo", "/proc/meminfo", "/proc/stat",	      "/proc/version",
 	"/proc/loadavg", "/proc/devices", "/proc/filesystems", "/proc/sys/",
+	"/sys/devices/system/", "/sys/kernel/mm/",
 };
 
 void lookup_release(const struct found *found)
@@ -54,15 +57,15 @@ static bool is_closed(int fd)
 		return true;
 	for (size_t i = 0; i < sizeof(closed_types) / sizeof(closed_types[0]); i++)
 		closed |= (uint32_t)fs.f_type == closed_types[i];
-	if (!closed || (uint32_t)fs.f_type != closed_types[0])
-		return closed;
+	if (!closed)
+		return false;
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
 	ssize_t len = readlink(link, path, sizeof(path) - 1);
 	path[len < 0 ? 0 : len] = 0;
-	for (size_t i = 0; i < sizeof(open_proc) / sizeof(open_proc[0]); i++) {
-		size_t length = strlen(open_proc[i]);
-		bool folder = open_proc[i][length - 1] == '/';
-		if (folder ? !strncmp(path, open_proc[i], length) : !strcmp(path, open_proc[i]))
+	for (size_t i = 0; i < sizeof(open_parts) / sizeof(open_parts[0]); i++) {
+		size_t length = strlen(open_parts[i]);
+		bool folder = open_parts[i][length - 1] == '/';
+		if (folder ? !strncmp(path, open_parts[i], length) : !strcmp(path, open_parts[i]))
 			return false;
 	}
 	return true;
@@ -94,9 +97,14 @@ static int directory(struct vessel *vessel)
 	struct desk *desk = &vessel->desk;
 
 	if (desk->directory < 0) {
-		int fd = open(desk->cwd, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS};
+		int fd = (int)syscall(SYS_openat2, AT_FDCWD, desk->cwd, &how, sizeof(how));
 		if (fd < 0)
 			return -errno;
+		if (is_closed(fd)) { /* the recording named it, and may be made up */
+			close(fd);
+			return -EACCES;
+		}
 		struct opened *file = desk_open(desk, fd, OPENED_PATH, O_PATH);
 		if (!file) {
 			close(fd);

@@ -17,18 +17,18 @@
 
 /* The file behind a descriptor of the program's, opened anew for reading: a regular one.  -ENODEV: it
  * is something else.  Otherwise what mmap(2) is to say. */
-static int open_mapped(struct vessel *vessel, const struct user_regs_struct *regs)
+static int open_mapped(struct vessel *vessel, const struct registers *regs)
 {
 	char path[64];
 	struct stat info;
-	struct opened *file = desk_find(&vessel->desk, (int)regs->r8);
-	bool shared = (regs->r10 & MAP_TYPE) != MAP_PRIVATE;
+	struct opened *file = desk_find(&vessel->desk, (int)ARGUMENT(regs, 4));
+	bool shared = (ARGUMENT(regs, 3) & MAP_TYPE) != MAP_PRIVATE;
 
 	if (vessel->policy.level == LEVEL_ALL)
-		snprintf(path, sizeof(path), "/proc/%d/fd/%d", vessel->pid, (int)regs->r8);
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", vessel->pid, (int)ARGUMENT(regs, 4));
 	else if (!file || file->kind == OPENED_PATH)
 		return -EBADF;
-	else if (file->kind != OPENED_FILE || (shared && (regs->rdx & PROT_WRITE)))
+	else if (file->kind != OPENED_FILE || (shared && (ARGUMENT(regs, 2) & PROT_WRITE)))
 		return -EACCES;
 	else
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
@@ -87,35 +87,34 @@ static int leave_native(struct pager *pager, uint64_t start, uint64_t len, int p
 }
 
 /* Makes the call with the flags and descriptor given; the program's own registers come back. */
-static int make_mapping(struct vessel *vessel, struct user_regs_struct *regs, bool anonymous, int64_t *result)
+static int make_mapping(struct vessel *vessel, struct registers *regs, bool anonymous, int64_t *result)
 {
-	struct user_regs_struct asked = *regs;
+	const struct registers asked = *regs;
 
 	/* Populated pages would be there without our having fed them; huge ones could not be fed. */
-	regs->r10 &= ~(unsigned long)(MAP_POPULATE | MAP_LOCKED | MAP_GROWSDOWN | MAP_HUGETLB |
+	ARGUMENT(regs, 3) &= ~(unsigned long)(MAP_POPULATE | MAP_LOCKED | MAP_GROWSDOWN | MAP_HUGETLB |
 				      MAP_HUGE_MASK << MAP_HUGE_SHIFT);
 	if (anonymous) {
 		/* Nobody shares it: fork is refused.  And pages of shared memory cannot be protected before
 		 * Linux 5.19. */
-		regs->r10 = (regs->r10 & ~(unsigned long)MAP_TYPE) | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-		regs->r8 = (unsigned long)-1;
-		regs->r9 = 0;
+		ARGUMENT(regs, 3) = (ARGUMENT(regs, 3) & ~(unsigned long)MAP_TYPE) | MAP_PRIVATE |
+				    MAP_ANONYMOUS | MAP_NORESERVE;
+		ARGUMENT(regs, 4) = (unsigned long)-1;
+		ARGUMENT(regs, 5) = 0;
 	}
 	int rc = layout_finish_call(vessel, regs, result);
 	if (rc < 0)
 		return rc;
-	regs->r10 = asked.r10;
-	regs->r8 = asked.r8;
-	regs->r9 = asked.r9;
+	arch_restore_arguments(regs, &asked);
 	return vessel_set_registers(vessel, regs);
 }
 
-int layout_mmap(struct vessel *vessel, struct user_regs_struct *regs)
+int layout_mmap(struct vessel *vessel, struct registers *regs)
 {
 	struct pager *pager = vessel->pager;
-	uint64_t len = layout_ceil(regs->rsi), bytes = 0;
-	int prot = (int)regs->rdx & 7, fd = -1, rc;
-	bool native = false, file = !(regs->r10 & MAP_ANONYMOUS);
+	uint64_t len = layout_ceil(ARGUMENT(regs, 1)), bytes = 0;
+	int prot = (int)ARGUMENT(regs, 2) & 7, fd = -1, rc;
+	bool native = false, file = !(ARGUMENT(regs, 3) & MAP_ANONYMOUS);
 	void *map = NULL;
 	int64_t result = -ENOMEM;
 
@@ -128,10 +127,10 @@ int layout_mmap(struct vessel *vessel, struct user_regs_struct *regs)
 			return policy_skip(vessel, regs, fd);
 	}
 	rc = layout_remember(pager);
-	if (rc == 0 && (regs->r10 & MAP_FIXED))
-		rc = layout_save_range(pager, regs->rdi, regs->rdi + len);
+	if (rc == 0 && (ARGUMENT(regs, 3) & MAP_FIXED))
+		rc = layout_save_range(vessel, regs, ARGUMENT(regs, 0), ARGUMENT(regs, 0) + len);
 	if (rc == 0 && fd >= 0) {
-		rc = map_ourselves(pager, fd, regs->r9, len, &map, &bytes);
+		rc = map_ourselves(pager, fd, ARGUMENT(regs, 5), len, &map, &bytes);
 		if (rc < 0) {
 			close(fd);
 			return policy_skip(vessel, regs, rc);
@@ -147,6 +146,6 @@ int layout_mmap(struct vessel *vessel, struct user_regs_struct *regs)
 		return leave_native(pager, (uint64_t)result, len, prot);
 	if (file)
 		return stand_in(pager, (uint64_t)result, len, prot, map, bytes);
-	uint32_t shared = (regs->r10 & MAP_TYPE) == MAP_PRIVATE ? 0 : REGION_SHARED;
+	uint32_t shared = (ARGUMENT(regs, 3) & MAP_TYPE) == MAP_PRIVATE ? 0 : REGION_SHARED;
 	return layout_add_zero(pager, (uint64_t)result, (uint64_t)result + len, prot, shared);
 }

@@ -215,10 +215,16 @@ int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size
 		for (size_t i = 0; i < pager->breakpoint_count; i++) {
 			/* gdb writes over an inserted breakpoint: what lies beneath changes. */
 			struct breakpoint *b = &pager->breakpoints[i];
-			if (b->address - address < part) {
-				b->original = from[b->address - address];
-				poke(pager, b->address, (const uint8_t[]){0xcc}, 1);
+			bool over = false;
+			for (int k = 0; k < BREAKPOINT_BYTES; k++) {
+				uint64_t offset = b->address + (uint64_t)k - address;
+				if (offset >= part)
+					continue;
+				b->original[k] = from[offset];
+				over = true;
 			}
+			if (over)
+				poke(pager, b->address, BREAKPOINT, BREAKPOINT_BYTES);
 		}
 		address += part;
 		from += part;
@@ -237,11 +243,13 @@ int pager_breakpoint_insert(struct pager *pager, uint64_t address)
 	for (size_t i = 0; i < pager->breakpoint_count; i++)
 		if (pager->breakpoints[i].address == address)
 			return 0;
+	if (address % BREAKPOINT_BYTES)
+		return -EINVAL; /* no instruction begins there */
 	if (pager->breakpoint_count == BREAKPOINTS_MAX)
 		return -ENOSPC;
 	int rc = engine_settle(pager);
 	if (rc == 0)
-		rc = pager_read(pager, address, &made.original, 1, &done);
+		rc = pager_read(pager, address, made.original, BREAKPOINT_BYTES, &done);
 	if (rc == 0)
 		rc = pager_make_writable(pager, page);
 	if (rc < 0)
@@ -250,7 +258,7 @@ int pager_breakpoint_insert(struct pager *pager, uint64_t address)
 		return -ENOMEM;
 	/* Known before it is there: no look may take it for the program's. */
 	pager->breakpoints[pager->breakpoint_count++] = made;
-	rc = poke(pager, address, (const uint8_t[]){0xcc}, 1);
+	rc = poke(pager, address, BREAKPOINT, BREAKPOINT_BYTES);
 	if (rc < 0)
 		pager->breakpoint_count--;
 	return rc;
@@ -267,17 +275,17 @@ int pager_breakpoint_remove(struct pager *pager, uint64_t address)
 				return 0; /* ours as well */
 		uint64_t page = address & ~(PAGE_BYTES - 1);
 		const struct written *w = pages_written(&pager->pages, page);
-		uint8_t now = 0;
+		uint8_t now[BREAKPOINT_BYTES] = {0};
 		int rc = engine_settle(pager);
 		if (rc < 0)
 			return rc;
 		if (w && w->overlay && !is_present(pager, page))
-			now = w->overlay[address - page];
-		else if (pread(pager->mem_fd, &now, 1, (off_t)address) != 1)
-			now = 0;
+			memcpy(now, w->overlay + (address - page), BREAKPOINT_BYTES);
+		else if (pread(pager->mem_fd, now, BREAKPOINT_BYTES, (off_t)address) != BREAKPOINT_BYTES)
+			memset(now, 0, sizeof(now));
 		/* Unless the program wrote there itself meanwhile. */
-		if (now == 0xcc)
-			rc = poke(pager, address, &b->original, 1);
+		if (memcmp(now, BREAKPOINT, BREAKPOINT_BYTES) == 0)
+			rc = poke(pager, address, b->original, BREAKPOINT_BYTES);
 		*b = pager->breakpoints[--pager->breakpoint_count];
 		return rc;
 	}
@@ -290,6 +298,7 @@ int pager_plant(struct pager *pager, uint64_t address, bool in)
 
 	for (size_t i = 0; rc == 0 && i < pager->breakpoint_count; i++)
 		if (pager->breakpoints[i].address == address)
-			return poke(pager, address, in ? (const uint8_t[]){0xcc} : &pager->breakpoints[i].original, 1);
+			return poke(pager, address, in ? BREAKPOINT : pager->breakpoints[i].original,
+				    BREAKPOINT_BYTES);
 	return rc < 0 ? rc : -ENOENT;
 }

@@ -7,7 +7,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define TASK_END 0x7ffffffff000ul /* an `end` beyond TASK_SIZE gives EFAULT */
+#include "arch.h"
 
 /* struct pm_scan_arg of <linux/fs.h>, younger than Debian 12's headers. */
 struct scan_arg {
@@ -22,12 +22,13 @@ struct scan_arg {
 int pagemap_scan_fd(int fd, const struct page_scan *what, uint64_t start, uint64_t end,
 		    struct page_range *ranges, size_t room, uint64_t *walked)
 {
+	const uint64_t task_end = arch_user_end(); /* an `end` beyond TASK_SIZE gives EFAULT */
 	struct scan_arg arg = {
 		.size = sizeof(arg),
 		.flags = (what->protect ? SCAN_WP_MATCHING : 0) |
 			 (what->protect && !what->lenient ? SCAN_CHECK_WPASYNC : 0),
 		.start = start,
-		.end = end < TASK_END ? end : TASK_END,
+		.end = end < task_end ? end : task_end,
 		.vec = (uint64_t)ranges,
 		.vec_len = room,
 		.category_inverted = what->inverted,
@@ -40,7 +41,7 @@ int pagemap_scan_fd(int fd, const struct page_scan *what, uint64_t start, uint64
 	if (got < 0)
 		return -errno;
 	if (walked)
-		*walked = end < TASK_END ? arg.walk_end : end;
+		*walked = end < task_end ? arg.walk_end : end;
 	return got;
 }
 

@@ -52,9 +52,11 @@ static uint64_t now_ns(void)
 void pager_mask_breakpoints(const struct pager *pager, uint64_t address, uint8_t *bytes, size_t len)
 {
 	for (size_t i = 0; i < pager->breakpoint_count; i++) {
-		uint64_t offset = pager->breakpoints[i].address - address;
-		if (offset < len && bytes[offset] == 0xcc)
-			bytes[offset] = pager->breakpoints[i].original;
+		for (int k = 0; k < BREAKPOINT_BYTES; k++) { /* `bytes` may begin or end inside it */
+			uint64_t offset = pager->breakpoints[i].address + (uint64_t)k - address;
+			if (offset < len && bytes[offset] == BREAKPOINT[k])
+				bytes[offset] = pager->breakpoints[i].original[k];
+		}
 	}
 }
 

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "arch.h"
 #include "engine.h"
 #include "error.h"
 #include "pages.h"
@@ -22,7 +23,7 @@
 
 struct breakpoint {
 	uint64_t address;
-	uint8_t original;
+	uint8_t original[BREAKPOINT_BYTES]; /* what lies beneath it */
 };
 
 struct file_map { /* our own mapping of a file that the program mapped */
@@ -60,6 +61,7 @@ struct pager {
 	bool over_limit;  /* one more was touched; the vessel was sent a SIGSTOP */
 	bool user_mode_only; /* the kernel's own accesses find only what is there */
 	uint64_t faults, fault_ns, fed;
+	uint64_t emptied_more; /* pages of this transaction that lost their bytes, beyond those noted */
 	uint64_t lost_page; /* page whose source failed (file cut short), else 0 */
 	uint64_t fault_address; /* of an access whose SIGBUS is a SIGSTOP on its way, else 0 */
 	struct engine engine;

@@ -3,7 +3,6 @@
 #define _GNU_SOURCE
 #include "policy.h"
 
-#include <asm/prctl.h>
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -14,7 +13,6 @@
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
-#include <sys/user.h>
 #include <termios.h>
 
 #include "answer.h"
@@ -22,17 +20,7 @@
 #include "user_memory.h"
 #include "vessel.h"
 
-#define X32_BIT 0x40000000u /* __X32_SYSCALL_BIT, <asm/unistd.h> */
 #define FUTEX_COMMAND 0x7f  /* FUTEX_CMD_MASK without the sign */
-#define TRAP_FLAG 0x100ul   /* EFLAGS.TF, Intel SDM vol. 1, 3.4.3 */
-#define VSYSCALL_PAGE 0xffffffffff600000ul
-#define USER_END 0x7ffffffff000ul
-#ifndef ARCH_GET_XCOMP_SUPP
-#define ARCH_GET_XCOMP_SUPP 0x1021
-#endif
-#ifndef ARCH_REQ_XCOMP_PERM
-#define ARCH_REQ_XCOMP_PERM 0x1023
-#endif
 
 /* futex(2) operations that only wake: nobody waits, and nothing else happens. */
 static const uint32_t waking[] = {FUTEX_WAKE, FUTEX_WAKE_BITSET};
@@ -101,11 +89,13 @@ int policy_filter(const struct vessel *vessel, struct sock_fprog *program, unsig
 	const struct rule *rules = vessel->policy.rules;
 
 	put(&filter, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch), 0, 0);
-	put(&filter, BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0);
-	put_return(&filter, SECCOMP_RET_TRACE | TABLE_I386);
+	put(&filter, BPF_JMP | BPF_JEQ | BPF_K, ARCH_AUDIT, 1, 0);
+	put_return(&filter, SECCOMP_RET_TRACE | ARCH_OTHER_TABLE);
 	put(&filter, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr), 0, 0);
-	put(&filter, BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1);
+#ifdef ARCH_X32_BIT
+	put(&filter, BPF_JMP | BPF_JGE | BPF_K, ARCH_X32_BIT, 0, 1);
 	put_return(&filter, SECCOMP_RET_TRACE | TABLE_X32);
+#endif
 	if (rules[SYS_futex].action == POLICY_ANSWER)
 		put_futex(&filter, vessel->pager->user_mode_only, notify);
 	for (uint32_t nr = 0; nr < RULES; nr++) {
@@ -124,7 +114,7 @@ int policy_filter(const struct vessel *vessel, struct sock_fprog *program, unsig
 
 const struct rule *policy_rule(const struct vessel *vessel, const struct system_call *call)
 {
-	return call->table == TABLE_X86_64 && call->nr < RULES ? &vessel->policy.rules[call->nr] : NULL;
+	return call->table == TABLE_OWN && call->nr < RULES ? &vessel->policy.rules[call->nr] : NULL;
 }
 
 /* Where the program left its alternate signal stack: the kernel will write there. */
@@ -149,8 +139,10 @@ static int come_to(struct vessel *vessel, const struct system_call *asked, int64
 {
 	struct system_call call = *asked;
 
-	if (call.pc - VSYSCALL_PAGE < 4096)
+#ifdef ARCH_VSYSCALL
+	if (call.pc - ARCH_VSYSCALL < PAGE_BYTES)
 		call.table = TABLE_VSYSCALL;
+#endif
 	const struct rule *rule = policy_rule(vessel, &call);
 	if (!rule || rule->action == POLICY_REFUSE) {
 		*result = policy_note_refusal(vessel, &call, rule && rule->result ? rule->result : ENOSYS);
@@ -189,26 +181,25 @@ int policy_decide(struct vessel *vessel, const struct system_call *call, int64_t
 	return 2;
 }
 
-int policy_skip(struct vessel *vessel, struct user_regs_struct *regs, int64_t result)
+int policy_skip(struct vessel *vessel, struct registers *regs, int64_t result)
 {
-	regs->orig_rax = (unsigned long)-1; /* seccomp(2): "-1 skips it" */
-	regs->rax = (unsigned long)result;
+	arch_skip_call(regs, result);
 	return vessel_set_registers(vessel, regs);
 }
 
-static struct system_call call_of(const struct user_regs_struct *regs, int table)
+static struct system_call call_of(const struct registers *regs, int table)
 {
 	return (struct system_call){
-		.nr = regs->orig_rax,
-		.args = {regs->rdi, regs->rsi, regs->rdx, regs->r10, regs->r8, regs->r9},
-		.pc = regs->rip,
+		.nr = NUMBER(regs),
+		.args = {ARGUMENT(regs, 0), ARGUMENT(regs, 1), ARGUMENT(regs, 2), ARGUMENT(regs, 3), ARGUMENT(regs, 4), ARGUMENT(regs, 5)},
+		.pc = PC(regs),
 		.table = table,
 	};
 }
 
-int policy_refuse(struct vessel *vessel, struct user_regs_struct *regs, int error)
+int policy_refuse(struct vessel *vessel, struct registers *regs, int error)
 {
-	struct system_call call = call_of(regs, TABLE_X86_64);
+	struct system_call call = call_of(regs, TABLE_OWN);
 
 	return policy_skip(vessel, regs, policy_note_refusal(vessel, &call, error));
 }
@@ -221,110 +212,89 @@ void policy_waits(struct vessel *vessel, struct run *run)
 	run->address = vessel->wait_address;
 }
 
-int policy_stand_before(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
+int policy_stand_before(struct vessel *vessel, struct registers *regs, struct run *run)
 {
-	regs->rax = regs->orig_rax;
-	regs->orig_rax = (unsigned long)-1;
-	if (vessel->mode != RESUME_CONTINUE)
-		regs->r11 &= ~TRAP_FLAG; /* the instruction has left the flags there */
-	regs->rip -= 2; /* syscall is 0f 05; vsyscall entries never come here */
-	run->pc = regs->rip;
+	arch_stand_before(regs, vessel->mode != RESUME_CONTINUE);
+	run->pc = PC(regs);
 	int rc = vessel_set_registers(vessel, regs);
 	return rc < 0 ? rc : 1;
 }
 
-/* With registers changed for the kernel, and the program's own afterwards. */
-static int call_with(struct vessel *vessel, struct user_regs_struct *regs, unsigned long rdi, unsigned long rsi)
+static int stop_before(struct vessel *vessel, struct registers *regs, struct run *run)
 {
-	unsigned long own[2] = {regs->rdi, regs->rsi};
+	int rc = policy_stand_before(vessel, regs, run);
+
+	return rc < 0 ? rc : vessel_leave_event(vessel, run);
+}
+
+/* With registers changed for the kernel, and the program's own afterwards. */
+static int call_with(struct vessel *vessel, struct registers *regs, uint64_t first, uint64_t second)
+{
+	const struct registers own = *regs;
 	int64_t result;
 
 	vessel->kernel_changed = true;
-	regs->rdi = rdi;
-	regs->rsi = rsi;
+	ARGUMENT(regs, 0) = first;
+	ARGUMENT(regs, 1) = second;
 	int rc = layout_finish_call(vessel, regs, &result);
 	if (rc < 0)
 		return rc;
-	regs->rdi = own[0];
-	regs->rsi = own[1];
+	arch_restore_arguments(regs, &own);
 	return vessel_set_registers(vessel, regs);
 }
 
 /* A signal to itself goes to the vessel; to anybody else it is refused: the recorded PID may be
  * a live process by now. */
-static int signal_self(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
+static int signal_self(struct vessel *vessel, struct registers *regs, struct run *run)
 {
-	pid_t first = (pid_t)regs->rdi, second = (pid_t)regs->rsi;
-	bool both = regs->orig_rax == SYS_tgkill || regs->orig_rax == SYS_rt_tgsigqueueinfo;
-	int signal = (int)(both ? regs->rdx : regs->rsi);
+	pid_t first = (pid_t)ARGUMENT(regs, 0), second = (pid_t)ARGUMENT(regs, 1);
+	bool both = NUMBER(regs) == SYS_tgkill || NUMBER(regs) == SYS_rt_tgsigqueueinfo;
+	int signal = (int)(both ? ARGUMENT(regs, 2) : ARGUMENT(regs, 1));
 	bool self;
 
 	if (both)
 		self = first == vessel->record.pid && second == vessel->record.tid;
 	else
-		self = first == (regs->orig_rax == SYS_tkill ? vessel->record.tid : vessel->record.pid);
+		self = first == (NUMBER(regs) == SYS_tkill ? vessel->record.tid : vessel->record.pid);
 	if (!self)
 		return policy_refuse(vessel, regs, EPERM);
 	if (signal == SIGKILL || signal == SIGSTOP) {
 		run->end = RUN_KILLING;
 		run->status = signal;
-		return policy_stand_before(vessel, regs, run);
+		return stop_before(vessel, regs, run);
 	}
-	return call_with(vessel, regs, (unsigned long)vessel->pid, both ? (unsigned long)vessel->pid : regs->rsi);
+	return call_with(vessel, regs, (unsigned long)vessel->pid, both ? (unsigned long)vessel->pid : ARGUMENT(regs, 1));
 }
 
 /* Calls that name a process: itself by its recorded PID is 0; another one is refused. */
-static int about_self(struct vessel *vessel, struct user_regs_struct *regs)
+static int about_self(struct vessel *vessel, struct registers *regs)
 {
-	pid_t who = (pid_t)regs->rdi;
+	pid_t who = (pid_t)ARGUMENT(regs, 0);
 
 	if (who && who != vessel->record.pid && who != vessel->record.tid)
 		return policy_refuse(vessel, regs, EPERM);
-	return call_with(vessel, regs, 0, regs->rsi);
+	return call_with(vessel, regs, 0, ARGUMENT(regs, 1));
 }
 
-static int arch_prctl_(struct vessel *vessel, struct user_regs_struct *regs)
+/* A call of this architecture alone. */
+static int own_call(struct vessel *vessel, struct registers *regs)
 {
-	uint64_t value = regs->rsi;
-	int64_t result = 0;
+	int64_t result;
+	int rc = arch_own_call(vessel, regs, &result);
 
-	switch (regs->rdi) {
-	case ARCH_SET_FS:
-	case ARCH_SET_GS:
-		if (value >= USER_END)
-			result = -EPERM;
-		else if (regs->rdi == ARCH_SET_FS)
-			regs->fs_base = value;
-		else
-			regs->gs_base = value;
-		break;
-	case ARCH_GET_FS:
-		result = user_store(vessel->pager, value, &regs->fs_base, sizeof(value));
-		break;
-	case ARCH_GET_GS:
-		result = user_store(vessel->pager, value, &regs->gs_base, sizeof(value));
-		break;
-	case ARCH_REQ_XCOMP_PERM: /* AMX: whether its registers may be used */
-		vessel->kernel_changed = true;
-		return 0;
-	default:
-		if (regs->rdi - ARCH_GET_XCOMP_SUPP < 5) {
-			user_make_present(vessel->pager, value, sizeof(value), true);
-			return 0;
-		}
-		return policy_refuse(vessel, regs, EINVAL);
-	}
-	return policy_skip(vessel, regs, result);
+	if (rc < 0)
+		return policy_refuse(vessel, regs, -rc);
+	return rc ? policy_skip(vessel, regs, result) : 0;
 }
 
-static int traced(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
+static int traced(struct vessel *vessel, struct registers *regs, struct run *run)
 {
-	switch (regs->orig_rax) {
+	switch (NUMBER(regs)) {
 	case SYS_exit:
 	case SYS_exit_group:
 		run->end = RUN_EXITING;
-		run->status = (int)regs->rdi & 0xff;
-		return policy_stand_before(vessel, regs, run);
+		run->status = (int)ARGUMENT(regs, 0) & 0xff;
+		return stop_before(vessel, regs, run);
 	case SYS_kill:
 	case SYS_tkill:
 	case SYS_tgkill:
@@ -338,27 +308,33 @@ static int traced(struct vessel *vessel, struct user_regs_struct *regs, struct r
 	case SYS_sched_setattr:
 		return about_self(vessel, regs);
 	case SYS_arch_prctl:
-		return arch_prctl_(vessel, regs);
+		return own_call(vessel, regs);
 	default:
 		return layout_system_call(vessel, regs);
 	}
 }
 
-static int hold(struct vessel *vessel, struct user_regs_struct *regs, struct run *run)
+static int hold(struct vessel *vessel, struct registers *regs, struct run *run)
 {
 	policy_waits(vessel, run);
-	return policy_stand_before(vessel, regs, run);
+	return stop_before(vessel, regs, run);
 }
 
-static int decide(struct vessel *vessel, struct user_regs_struct *regs, int table, struct run *run)
+static int decide(struct vessel *vessel, struct registers *regs, int table, struct run *run)
 {
 	struct system_call call = call_of(regs, table);
 	const struct rule *rule = policy_rule(vessel, &call);
+
 	if (rule && rule->action == POLICY_TRACE) {
 		vessel_note_granted(vessel, call.nr);
 		user_prepare(vessel, &call);
 		int rc = vessel->pager->over_limit ? 0 : traced(vessel, regs, run);
-		return rc || !vessel->pager->over_limit ? rc : hold(vessel, regs, run);
+		if (rc || !vessel->pager->over_limit)
+			return rc;
+		if (!vessel->at_exit && (uint64_t)NUMBER(regs) == call.nr) /* nothing was done yet */
+			return hold(vessel, regs, run);
+		vessel->pager->over_limit = false;
+		return 0;
 	}
 	int64_t result;
 	int rc = policy_decide(vessel, &call, &result);
@@ -369,11 +345,8 @@ static int decide(struct vessel *vessel, struct user_regs_struct *regs, int tabl
 
 int policy_traced(struct vessel *vessel, unsigned long data, struct run *run)
 {
-	struct user_regs_struct regs;
+	struct registers regs;
 	int rc = vessel_get_registers(vessel, &regs);
 
-	if (rc == 0)
-		rc = decide(vessel, &regs, (int)data, run);
-	vessel->in_call = rc == 1;
-	return rc;
+	return rc < 0 ? rc : decide(vessel, &regs, (int)data, run);
 }

@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "arch.h"
+
 #define RULES 512 /* system-call numbers from 0 that a rule can be given for */
 
 enum policy_action {
@@ -61,7 +63,8 @@ struct system_call {
 	int table;   /* enum call_table */
 };
 
-enum call_table { TABLE_X86_64 = 0, TABLE_I386 = 1, TABLE_X32 = 2, TABLE_VSYSCALL = 3 };
+/* OWN: this architecture's; the others are of 32-bit programs, or older ways in. */
+enum call_table { TABLE_OWN = 0, TABLE_I386 = 1, TABLE_X32 = 2, TABLE_VSYSCALL = 3, TABLE_ARM = 4 };
 
 #define REFUSED_MAX 64
 #define REFUSED_BYTES 256
@@ -86,7 +89,6 @@ struct refused {
 struct sock_fprog;
 struct vessel;
 struct run;
-struct user_regs_struct;
 
 const struct rule *policy_rule(const struct vessel *vessel, const struct system_call *call);
 /* The filter's instructions into `program`, which has room for `room`; -E2BIG.  `notify`: whether
@@ -106,12 +108,12 @@ int policy_decide(struct vessel *vessel, const struct system_call *call, int64_t
 int64_t policy_note_refusal(struct vessel *vessel, const struct system_call *call, int error);
 
 /* At a ptrace event: the call is not made; the program sees `result`. */
-int policy_skip(struct vessel *vessel, struct user_regs_struct *regs, int64_t result);
+int policy_skip(struct vessel *vessel, struct registers *regs, int64_t result);
 /* ... the program sees `error`; the report names the call. */
-int policy_refuse(struct vessel *vessel, struct user_regs_struct *regs, int error);
+int policy_refuse(struct vessel *vessel, struct registers *regs, int error);
 /* `run` tells of the call that goes no further. */
 void policy_waits(struct vessel *vessel, struct run *run);
 /* Back before the instruction: whoever resumes here comes here again. */
-int policy_stand_before(struct vessel *vessel, struct user_regs_struct *regs, struct run *run);
+int policy_stand_before(struct vessel *vessel, struct registers *regs, struct run *run);
 
 #endif

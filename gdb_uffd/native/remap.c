@@ -7,21 +7,21 @@
 #include "uffd.h"
 
 /* mremap(2) where nothing moves: what was there stays as it is. */
-static int resize(struct vessel *vessel, struct user_regs_struct *regs, uint64_t end, uint64_t wanted,
+static int resize(struct vessel *vessel, struct registers *regs, uint64_t end, uint64_t wanted,
 		  const struct region *old)
 {
 	struct pager *pager = vessel->pager;
-	unsigned long flags = regs->r10;
+	unsigned long flags = ARGUMENT(regs, 3);
 	int prot = old->prot;
 	uint32_t shared = old->flags & REGION_SHARED;
 	int64_t result;
-	int rc = wanted < end ? layout_save_range(pager, wanted, end) : layout_remember(pager);
+	int rc = wanted < end ? layout_save_range(vessel, regs, wanted, end) : layout_remember(pager);
 
 	if (rc < 0)
 		return rc;
-	regs->r10 = 0;
+	ARGUMENT(regs, 3) = 0;
 	rc = layout_finish_call(vessel, regs, &result);
-	regs->r10 = flags;
+	ARGUMENT(regs, 3) = flags;
 	if (rc == 0)
 		rc = vessel_set_registers(vessel, regs);
 	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095 || wanted == end)
@@ -52,12 +52,12 @@ static bool has_room(struct pager *pager, uint64_t start, uint64_t end)
 
 /* mremap(2) drops the registration of what it moves (no UFFD_FEATURE_EVENT_REMAP is asked for),
  * so every page is fed first, and the new range is registered again. */
-static int move(struct vessel *vessel, struct user_regs_struct *regs, uint64_t old_len, uint64_t len,
+static int move(struct vessel *vessel, struct registers *regs, uint64_t old_len, uint64_t len,
 		const struct region *old)
 {
 	struct pager *pager = vessel->pager;
-	struct access who = {.pc = regs->rip, .sp = regs->rsp};
-	uint64_t from = regs->rdi, kept = old_len < len ? old_len : len;
+	struct access who = {.pc = PC(regs), .sp = SP(regs)};
+	uint64_t from = ARGUMENT(regs, 0), kept = old_len < len ? old_len : len;
 	int writer = pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM, prot = old->prot;
 	uint32_t shared = old->flags & REGION_SHARED;
 	int64_t result;
@@ -68,9 +68,9 @@ static int move(struct vessel *vessel, struct user_regs_struct *regs, uint64_t o
 		pager->over_limit = true;
 		return 0;
 	}
-	int rc = layout_save_range(pager, from, from + old_len);
-	if (rc == 0 && (regs->r10 & MREMAP_FIXED))
-		rc = layout_save_range(pager, regs->r8, regs->r8 + len);
+	int rc = layout_save_range(vessel, regs, from, from + old_len);
+	if (rc == 0 && (ARGUMENT(regs, 3) & MREMAP_FIXED))
+		rc = layout_save_range(vessel, regs, ARGUMENT(regs, 4), ARGUMENT(regs, 4) + len);
 	if (rc == 0)
 		rc = pager_populate_range(pager, from, from + kept);
 	if (rc == 0)
@@ -95,22 +95,22 @@ static int move(struct vessel *vessel, struct user_regs_struct *regs, uint64_t o
 	return rc;
 }
 
-int layout_mremap(struct vessel *vessel, struct user_regs_struct *regs)
+int layout_mremap(struct vessel *vessel, struct registers *regs)
 {
 	struct pager *pager = vessel->pager;
-	uint64_t from = regs->rdi, old_len = layout_ceil(regs->rsi), len = layout_ceil(regs->rdx);
+	uint64_t from = ARGUMENT(regs, 0), old_len = layout_ceil(ARGUMENT(regs, 1)), len = layout_ceil(ARGUMENT(regs, 2));
 	const struct region *first = regions_find(&pager->regions, from), *region = first;
 
 	if (!region)
 		return policy_skip(vessel, regs, -EFAULT);
-	if (regs->r10 & ~(unsigned long)(MREMAP_MAYMOVE | MREMAP_FIXED))
+	if (ARGUMENT(regs, 3) & ~(unsigned long)(MREMAP_MAYMOVE | MREMAP_FIXED))
 		return policy_refuse(vessel, regs, EINVAL); /* MREMAP_DONTUNMAP */
 	for (; region && region->start < from + old_len; region = regions_find(&pager->regions, region->end))
 		if (region->kind == REGION_UNAVAILABLE || region->prot != first->prot)
 			return policy_refuse(vessel, regs, EFAULT);
 	/* Where the kernel can, it leaves the pages in their place. */
 	const struct region *next = regions_next(&pager->regions, from + old_len);
-	bool stays = old_len && len && !(regs->r10 & MREMAP_FIXED) && from + len > from &&
+	bool stays = old_len && len && !(ARGUMENT(regs, 3) & MREMAP_FIXED) && from + len > from &&
 		     (len <= old_len || !next || next->start >= from + len);
 	if (stays)
 		return resize(vessel, regs, from + old_len, from + len, first);

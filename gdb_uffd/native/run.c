@@ -20,9 +20,6 @@
 #ifndef PTRACE_GETSIGMASK
 #define PTRACE_GETSIGMASK 0x420a
 #endif
-#ifndef NT_X86_XSTATE
-#define NT_X86_XSTATE 0x202
-#endif
 
 /* vessel, pager and tracer on one CPU: a wake-up across CPUs costs an order more (a VM's IPI). */
 void vessel_share_cpu(struct vessel *vessel)
@@ -49,34 +46,34 @@ void vessel_leave_cpu(struct vessel *vessel)
 		sched_setaffinity(0, sizeof(vessel->allowed), &vessel->allowed);
 }
 
-int vessel_get_registers(struct vessel *vessel, struct user_regs_struct *regs)
+int vessel_get_registers(struct vessel *vessel, struct registers *regs)
 {
-	if (ptrace(PTRACE_GETREGS, vessel->pid, NULL, regs) < 0)
-		return fail(&vessel->error, errno, "reading the vessel's registers");
-	return 0;
+	int rc = arch_get_registers(vessel->pid, regs);
+
+	return rc < 0 ? fail(&vessel->error, -rc, "reading the vessel's registers") : 0;
 }
 
-int vessel_set_registers(struct vessel *vessel, const struct user_regs_struct *regs)
+int vessel_set_registers(struct vessel *vessel, const struct registers *regs)
 {
-	if (ptrace(PTRACE_SETREGS, vessel->pid, NULL, regs) < 0)
-		return fail(&vessel->error, errno, "the recorded registers cannot be set");
-	return 0;
+	int rc = arch_set_registers(vessel->pid, regs);
+
+	return rc < 0 ? fail(&vessel->error, -rc, "the recorded registers cannot be set") : 0;
 }
 
-int vessel_get_xstate(struct vessel *vessel, void *buffer, size_t room)
+int vessel_get_regset(struct vessel *vessel, uint64_t kind, void *buffer, size_t room)
 {
 	struct iovec io = {buffer, room};
 
-	if (ptrace(PTRACE_GETREGSET, vessel->pid, NT_X86_XSTATE, &io) < 0)
+	if (ptrace(PTRACE_GETREGSET, vessel->pid, kind, &io) < 0)
 		return fail(&vessel->error, errno, "reading the vessel's extended state");
 	return (int)io.iov_len;
 }
 
-int vessel_set_xstate(struct vessel *vessel, const void *buffer, size_t len)
+int vessel_set_regset(struct vessel *vessel, uint64_t kind, const void *buffer, size_t len)
 {
 	struct iovec io = {(void *)buffer, len};
 
-	if (ptrace(PTRACE_SETREGSET, vessel->pid, NT_X86_XSTATE, &io) < 0)
+	if (ptrace(PTRACE_SETREGSET, vessel->pid, kind, &io) < 0)
 		return fail(&vessel->error, errno, "the recorded extended state cannot be set");
 	return 0;
 }
@@ -112,26 +109,26 @@ int vessel_set_siginfo(struct vessel *vessel, const uint8_t *siginfo)
 	return 0;
 }
 
-static void *debug_offset(int number)
+int vessel_set_debug(struct vessel *vessel, const struct debug_slot *slots, size_t count)
 {
-	return (void *)(offsetof(struct user, u_debugreg) + (size_t)number * sizeof(long));
-}
+	bool same = count == vessel->slot_count && memcmp(slots, vessel->slots, count * sizeof(*slots)) == 0;
 
-int vessel_set_debug_register(struct vessel *vessel, int number, uint64_t value)
-{
-	if (ptrace(PTRACE_POKEUSER, vessel->pid, debug_offset(number), value) < 0)
-		return fail(&vessel->error, errno, "debug register %d", number);
+	vessel->slot_count = 0; /* until all of it holds */
+	int rc = same ? arch_forget_hits(vessel->pid) : arch_set_debug(vessel->pid, slots, count);
+
+	if (rc < 0)
+		return fail(&vessel->error, -rc, "debug registers");
+	if (count)
+		memcpy(vessel->slots, slots, count * sizeof(*slots));
+	vessel->slot_count = count;
 	return 0;
 }
 
-int vessel_get_debug_register(struct vessel *vessel, int number, uint64_t *value)
+int vessel_debug_hits(struct vessel *vessel)
 {
-	errno = 0;
-	long got = ptrace(PTRACE_PEEKUSER, vessel->pid, debug_offset(number), NULL);
-	if (errno)
-		return fail(&vessel->error, errno, "debug register %d", number);
-	*value = (uint64_t)got;
-	return 0;
+	int rc = arch_debug_hits(vessel->pid, vessel->slots, vessel->slot_count);
+
+	return rc < 0 ? fail(&vessel->error, -rc, "debug registers") : rc;
 }
 
 int vessel_interrupt(struct vessel *vessel)
@@ -211,10 +208,8 @@ int vessel_step_over(struct vessel *vessel, uint64_t address)
 		rc = engine_about_to_run(vessel->pager);
 	if (rc < 0)
 		return fail(&vessel->error, -rc, "taking out a breakpoint");
-	for (int steps = vessel->in_call ? 2 : 1; steps; steps--)
-		if (ptrace(PTRACE_SINGLESTEP, vessel->pid, NULL, NULL) < 0 || vessel_wait_stop(vessel, &status) < 0)
-			return 0; /* it was killed: whoever resumes it will see */
-	vessel->in_call = false;
+	if (ptrace(PTRACE_SINGLESTEP, vessel->pid, NULL, NULL) < 0 || vessel_wait_stop(vessel, &status) < 0)
+		return 0; /* it was killed: whoever resumes it will see */
 	if (status >> 8 == SIGTRAP)
 		return pager_plant(vessel->pager, address, true);
 	/* A fault, or a request to stop: it comes again, and the breakpoint stays out. */
@@ -225,19 +220,13 @@ int vessel_step_over(struct vessel *vessel, uint64_t address)
 
 static int program_counter(struct vessel *vessel, uint64_t *pc)
 {
-	errno = 0;
-	long got = ptrace(PTRACE_PEEKUSER, vessel->pid, offsetof(struct user, regs.rip), NULL);
-	*pc = (uint64_t)got;
-	return errno ? -errno : 0;
+	return arch_get_pc(vessel->pid, pc);
 }
 
 /* A range step goes on while the thread is inside the range (gdb manual, "vCont", r). */
 static bool step_goes_on(struct vessel *vessel, const struct run *run)
 {
-	uint64_t hit = 0;
-
-	/* DR6 bits 0-3: a watchpoint was hit (Intel SDM vol. 3, 18.2.3). */
-	if (vessel->hardware && (vessel_get_debug_register(vessel, 6, &hit) < 0 || (hit & 0xf)))
+	if (vessel->slot_count && vessel_debug_hits(vessel)) /* a watchpoint, or an error */
 		return false;
 	return vessel->mode == RESUME_RANGE && run->pc >= vessel->range_low && run->pc < vessel->range_high;
 }
@@ -278,29 +267,36 @@ static int watched_write(struct vessel *vessel, struct run *run)
 /* Back before the call that would wait for ever, now that the vessel has come out of it. */
 static int stopped_waiting(struct vessel *vessel, int status, struct run *run)
 {
-	struct user_regs_struct regs;
+	struct registers regs;
 
-	if (WSTOPSIG(status) != SIGSTOP) { /* a step is complete as well */
-		if (WSTOPSIG(status) == SIGTRAP && watch_mend_mask(vessel) < 0)
-			return -ESRCH;
+	if (WSTOPSIG(status) == SIGTRAP) /* a step is complete as well */
+		return watch_mend_mask(vessel) < 0 ? -ESRCH : let_go(vessel, 0);
+	if (WSTOPSIG(status) != SIGSTOP) { /* its turn comes when the vessel goes on */
+		vessel->held_signals |= 1ull << (WSTOPSIG(status) - 1);
 		return let_go(vessel, 0);
 	}
+	for (int signal = 1; signal <= 64; signal++)
+		if (vessel->held_signals >> (signal - 1) & 1)
+			kill(vessel->pid, signal);
+	vessel->held_signals = 0;
 	vessel->waiting = vessel->stop_sent = vessel->stop_stale = false;
 	int rc = vessel_get_registers(vessel, &regs);
 	if (rc < 0)
 		return rc;
-	regs.orig_rax = (unsigned long)vessel->wait_call;
+	/* The kernel may have gone back to the instruction, and has put its answer somewhere. */
+	NUMBER(&regs) = (uint64_t)vessel->wait_call;
+	PC(&regs) = vessel->wait_pc;
+	ARGUMENT(&regs, 0) = vessel->wait_first;
 	policy_waits(vessel, run);
 	return policy_stand_before(vessel, &regs, run);
 }
 
 int vessel_digest(struct vessel *vessel, int status, struct run *run)
 {
-	bool in_call = vessel->in_call;
 	int rc;
 
 	pager_settle(vessel->pager);
-	vessel->at_exit = vessel->in_call = false;
+	vessel->at_exit = false;
 	if (!WIFSTOPPED(status)) {
 		run->end = RUN_GONE;
 		run->status = status;
@@ -325,11 +321,13 @@ int vessel_digest(struct vessel *vessel, int status, struct run *run)
 				run->end = RUN_STOPPED;
 				run->signal = SIGTRAP;
 				run->stepped = true;
-				return 1;
+				return CALL_STOP_IS_WHOLE ? 1 : vessel_leave_event(vessel, run);
 			}
 		}
 		if (vessel->at_exit && vessel->pager->watch.end) {
 			rc = watch_look(vessel, run);
+			if (rc == 1 && !CALL_STOP_IS_WHOLE)
+				return vessel_leave_event(vessel, run);
 			if (rc)
 				return rc;
 		}
@@ -347,8 +345,6 @@ int vessel_digest(struct vessel *vessel, int status, struct run *run)
 		return 1;
 	if (run->signal == SIGTRAP && watch_mend_mask(vessel) < 0)
 		return -ESRCH;
-	if (run->signal == SIGTRAP && in_call && vessel->mode != RESUME_CONTINUE)
-		return let_go(vessel, 0);
 	if (run->signal == SIGSTOP && vessel->pager->watch.hit_page)
 		return watched_write(vessel, run);
 	if (run->signal == SIGSTOP && vessel->pager->over_limit) {
@@ -367,7 +363,7 @@ int vessel_digest(struct vessel *vessel, int status, struct run *run)
 	if (ptrace(PTRACE_GETSIGINFO, vessel->pid, NULL, run->siginfo) < 0)
 		memset(run->siginfo, 0, sizeof(run->siginfo));
 	const siginfo_t *info = (const siginfo_t *)run->siginfo;
-	run->stepped = run->signal == SIGTRAP && info->si_code == TRAP_TRACE;
+	run->stepped = run->signal == SIGTRAP && arch_is_step(info);
 	if (run->stepped && step_goes_on(vessel, run)) {
 		rc = watch_look(vessel, run);
 		return rc ? rc : let_go(vessel, 0);

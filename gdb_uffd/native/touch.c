@@ -2,7 +2,8 @@
 
 #include <stdlib.h>
 
-#define LONGEST_INSTRUCTION 15 /* bytes, Intel SDM vol. 2, 2.3.11 */
+#include "arch.h"
+
 #define IN_PAGE 0xffful
 
 void touches_deinit(struct touches *touches)

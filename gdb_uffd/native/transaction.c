@@ -167,6 +167,7 @@ static void close_written(struct written *w, bool kept)
 static void close_transaction(struct pager *pager)
 {
 	pager->layout_changed = false;
+	pager->emptied_more = 0;
 	pager->in_malloc = false;
 }
 
@@ -198,8 +199,8 @@ static int restore(struct pager *pager, struct written *w)
 	for (size_t i = 0; i < pager->breakpoint_count; i++) {
 		uint64_t offset = pager->breakpoints[i].address - w->page;
 		if (offset < PAGE_BYTES) {
-			pager->breakpoints[i].original = before[offset];
-			before[offset] = 0xcc;
+			memcpy(pager->breakpoints[i].original, before + offset, BREAKPOINT_BYTES);
+			memcpy(before + offset, BREAKPOINT, BREAKPOINT_BYTES);
 		}
 	}
 	if (w->armed)

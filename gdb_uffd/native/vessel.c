@@ -33,7 +33,6 @@
 #ifndef CLOSE_RANGE_CLOEXEC
 #define CLOSE_RANGE_CLOEXEC 4
 #endif
-#define USER_END 0x7ffffffff000ul /* TASK_SIZE_MAX of x86-64 with four-level paging */
 /* Runs in the parent's memory (vfork): system calls only. */
 static void __attribute__((noreturn)) child(int image, int null_fd, int out_fd, const char *cwd)
 {
@@ -176,12 +175,12 @@ static void uffd_calls(const struct vessel *vessel, int way, struct gate_call *c
 static size_t plan(const struct vessel *vessel, struct gate_call *calls)
 {
 	const struct regions *regions = &vessel->pager->regions;
-	uint64_t gate_end = vessel->gate + vessel->gate_bytes;
+	uint64_t gate_end = vessel->gate + vessel->gate_bytes + VDSO_ROOM;
 	size_t count = 0;
 
-	/* Everything that exec made, but the gate; and what the server itself was started with. */
+	/* Everything that exec made, but the gate and what lies behind it; and what the server itself was started with. */
 	calls[count++] = call6(SYS_munmap, PAGE_BYTES, vessel->gate - PAGE_BYTES, 0, 0, 0);
-	calls[count++] = call6(SYS_munmap, gate_end, USER_END - gate_end, 0, 0, 0);
+	calls[count++] = call6(SYS_munmap, gate_end, arch_user_end() - gate_end, 0, 0, 0);
 	calls[count++] = call6(SYS_close_range, first_descriptor(vessel), ~0u, 0, 0, 0);
 	uffd_calls(vessel, vessel->how, calls + count);
 	count += UFFD_CALLS;
@@ -309,6 +308,10 @@ static int build(struct vessel *vessel, struct gate_call *calls)
 	int rc = spawn(vessel, image);
 	close(image);
 	if (rc == 0)
+		rc = gate_keep_vdso(vessel);
+	if (rc == 0 && vessel->vdso)
+		rc = gate_copy(vessel, calls, (count + 1) * sizeof(*calls), true);
+	if (rc == 0)
 		rc = gate_run(vessel, false);
 	if (rc == 0)
 		rc = gate_copy(vessel, calls, count * sizeof(*calls), false);
@@ -352,7 +355,8 @@ int vessel_create(struct vessel *vessel, struct pager *pager)
 	vessel->how = pager->engine.offer.way < 0 ? UFFD_DEVICE : pager->engine.offer.way;
 	vessel->other_way = false;
 	vessel->alternate_size = 0;
-	vessel->timed_out = vessel->waiting = vessel->in_call = false;
+	vessel->timed_out = vessel->waiting = false;
+	vessel->held_signals = 0;
 	pager->over_limit = false;
 	pager->user_mode_only = vessel->how == UFFD_USER_MODE;
 	vessel->stop_sent = vessel->stop_stale = vessel->kernel_changed = false;

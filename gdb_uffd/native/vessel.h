@@ -6,8 +6,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <sys/user.h>
+#include <time.h>
 
+#include "arch.h"
 #include "desk.h"
 #include "error.h"
 #include "pager.h"
@@ -73,6 +74,7 @@ struct vessel {
 	int listener;  /* seccomp user notifications; -1: ptrace events instead */
 	int how;       /* enum uffd_way */
 	uint64_t gate, gate_bytes;
+	uint64_t vdso, vdso_end; /* the one that it was started with, where it was moved to; 0: gone */
 	struct pager *pager;
 	struct error error;
 	int cpu; /* the CPU that vessel, pager and tracer share while it runs */
@@ -105,7 +107,11 @@ struct vessel {
 	uint64_t deadline_ns;  /* CLOCK_MONOTONIC; 0: none */
 	int64_t wait_call;     /* the call that would wait for ever, and its futex */
 	uint64_t wait_address;
+	uint64_t wait_pc, wait_first; /* behind its instruction; its first argument */
+	timer_t timer; /* of notify_burst */
+	bool has_timer;
 	bool waiting; /* ... was notified: a SIGSTOP is on its way */
+	uint64_t held_signals; /* ... that came before it, bit (n - 1) for signal n */
 	uint64_t alternate_stack, alternate_size; /* sigaltstack(2) */
 
 	/* Stands in for a file of /proc/self: a descriptor, or -1. */
@@ -120,8 +126,8 @@ struct vessel {
 	bool timed_out;        /* ... because of the deadline */
 	bool stop_sent;        /* our SIGSTOP is on its way */
 	bool stop_stale;       /* ... but asked for in an earlier run, which ended otherwise */
-	bool hardware;         /* debug registers are in use: a range step looks at DR6 */
-	bool in_call;          /* stands before a system call, to the kernel inside it: a step ends at once */
+	struct debug_slot slots[DEBUG_SLOTS]; /* watchpoints in use: a range step looks for hits */
+	size_t slot_count;
 	bool at_exit;          /* stands after a system call that the policy made for it */
 };
 
@@ -133,18 +139,19 @@ void vessel_destroy(struct vessel *vessel);
 /* Frees what is kept from one process to the next; no process lives. */
 void vessel_deinit(struct vessel *vessel);
 
-int vessel_get_registers(struct vessel *vessel, struct user_regs_struct *regs);
-int vessel_set_registers(struct vessel *vessel, const struct user_regs_struct *regs);
-/* NT_X86_XSTATE; the buffer must have exactly this machine's size.  Returns the size. */
-int vessel_get_xstate(struct vessel *vessel, void *buffer, size_t room);
-int vessel_set_xstate(struct vessel *vessel, const void *buffer, size_t len);
+int vessel_get_registers(struct vessel *vessel, struct registers *regs);
+int vessel_set_registers(struct vessel *vessel, const struct registers *regs);
+/* The register set of a note's type, NT_...; returns its size, which a set must have exactly. */
+int vessel_get_regset(struct vessel *vessel, uint64_t kind, void *buffer, size_t room);
+int vessel_set_regset(struct vessel *vessel, uint64_t kind, const void *buffer, size_t len);
 int vessel_set_sigmask(struct vessel *vessel, uint64_t mask);
 int vessel_get_sigmask(struct vessel *vessel, uint64_t *mask);
 /* Whether the process is still there (it can be killed from outside at any time). */
 bool vessel_is_alive(struct vessel *vessel);
 int vessel_set_siginfo(struct vessel *vessel, const uint8_t *siginfo);
-int vessel_set_debug_register(struct vessel *vessel, int number, uint64_t value);
-int vessel_get_debug_register(struct vessel *vessel, int number, uint64_t *value);
+/* As arch_set_debug and arch_debug_hits. */
+int vessel_set_debug(struct vessel *vessel, const struct debug_slot *slots, size_t count);
+int vessel_debug_hits(struct vessel *vessel);
 
 /* Lets it run; then vessel_wait until it ends with something else than CONTROL or OUTPUT. */
 int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64_t high);
@@ -175,6 +182,7 @@ void vessel_share_cpu(struct vessel *vessel);
 void vessel_leave_cpu(struct vessel *vessel);
 int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count);
 int vessel_wait_stop(struct vessel *vessel, int *status);
+int vessel_leave_event(struct vessel *vessel, struct run *run); /* 1, or an error */
 /* What a stop means.  1: `run` is filled; 0: it runs again; negative: an error. */
 int vessel_digest(struct vessel *vessel, int status, struct run *run);
 const struct desk *vessel_saved_desk(const struct vessel *vessel); /* NULL: no transaction is open */

@@ -3,21 +3,17 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <time.h>
 
 #include "notify.h"
 #include "vessel.h"
 
-static void woken(int signal)
-{
-	(void)signal;
-}
-
 /* SIGCHLD is blocked but inside ppoll, so no stop can be missed between the look and the sleep. */
 static int listen_for_stops(sigset_t *inside, sigset_t *before, struct sigaction *old)
 {
-	struct sigaction action = {.sa_handler = woken};
+	struct sigaction action = {.sa_handler = notify_interrupt};
 	sigset_t chld;
 
 	sigemptyset(&chld);
@@ -29,6 +25,7 @@ static int listen_for_stops(sigset_t *inside, sigset_t *before, struct sigaction
 	return sigaction(SIGCHLD, &action, old) < 0 ? -errno : 0;
 }
 
+#define STREAK 16                 /* system calls after which more are expected */
 #define OUTPUT_NOW (64u << 10)    /* bytes that are shown at once */
 #define OUTPUT_WAIT_NS 20000000ul /* ... and how long fewer may wait for more */
 
@@ -77,7 +74,7 @@ static int wait_inside(struct vessel *vessel, int control_fd, struct run *run, c
 	struct pollfd fds[3] = {
 		{control_fd, POLLIN, 0}, {vessel->output_fd, POLLIN, 0}, {vessel->listener, POLLIN, 0}};
 	struct timespec limit, *used;
-	int status;
+	int status, streak = 0;
 
 	for (;;) {
 		pid_t got = waitpid(vessel->pid, &status, __WALL | WNOHANG);
@@ -111,6 +108,10 @@ static int wait_inside(struct vessel *vessel, int control_fd, struct run *run, c
 		if (fds[1].revents) /* the write ends are closed: nothing more to come */
 			fds[1].fd = -1;
 		if (fds[2].revents & POLLIN) {
+			if (streak++ >= STREAK) {
+				notify_burst(vessel, inside);
+				continue;
+			}
 			/* The vessel was asleep until now: there is no stop to look for. */
 			notify_serve(vessel);
 			goto sleep;
@@ -136,4 +137,36 @@ int vessel_wait(struct vessel *vessel, int control_fd, struct run *run)
 		return 0;
 	vessel_leave_cpu(vessel);
 	return rc;
+}
+
+/* From the filter's event to a stop by a signal.  At the event the kernel would still make the call that
+ * orig_rax names when the vessel goes on, and asks the filter no second time where that says "trace"
+ * (kernel/seccomp.c, recheck_after_trace): what is loaded later, the recorded registers say, would decide. */
+int vessel_leave_event(struct vessel *vessel, struct run *run)
+{
+	uint64_t held = 0;
+	int status;
+
+	if (kill(vessel->pid, SIGSTOP) < 0)
+		return fail(&vessel->error, errno, "stopping the vessel");
+	for (;;) {
+		if (ptrace(PTRACE_CONT, vessel->pid, NULL, NULL) < 0 && errno != ESRCH)
+			return fail(&vessel->error, errno, "resuming the vessel");
+		if (vessel_wait_stop(vessel, &status) < 0 || !WIFSTOPPED(status)) {
+			run->end = RUN_GONE;
+			run->status = SIGKILL;
+			vessel->pid = 0;
+			return 1;
+		}
+		if (WSTOPSIG(status) == SIGSTOP)
+			break;
+		if (WSTOPSIG(status) <= 64)
+			held |= 1ull << (WSTOPSIG(status) - 1);
+	}
+	/* One SIGSTOP stands for all that were under way. */
+	vessel->stop_sent = vessel->stop_stale = false;
+	for (int signal = 1; signal <= 64; signal++)
+		if (held >> (signal - 1) & 1)
+			kill(vessel->pid, signal);
+	return 1;
 }

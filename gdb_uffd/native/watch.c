@@ -9,13 +9,14 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
-#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "pager.h"
 #include "uffd.h"
 #include "vessel.h"
+
+#define EXCLUSIVE_REACH 64 /* bytes between an exclusive load and its store (Arm ARM K: 16 instructions) */
 
 void watch_deinit(struct watch *watch)
 {
@@ -178,34 +179,21 @@ static uint64_t take_hit(struct pager *pager)
 	return page;
 }
 
-/* The length of a string instruction with a repeat prefix, else 0.  One "instruction" of these may
- * write megabytes, and would be stepped byte by byte (Intel SDM vol. 2, REP). */
-static int repeated_string(struct pager *pager, uint64_t pc)
+/* The code at `pc`; zeros where there is none. */
+static void look_at_code(struct pager *pager, uint64_t pc, uint8_t code[LONGEST_INSTRUCTION])
 {
-	uint8_t code[8] = {0};
 	size_t done;
-	bool repeats = false;
 
-	(void)pager_read(pager, pc, code, sizeof(code), &done);
-	for (int i = 0; i < 7; i++) {
-		uint8_t byte = code[i];
-		if (byte == 0xf2 || byte == 0xf3)
-			repeats = true;
-		else if (byte == 0xa4 || byte == 0xa5 || byte == 0xaa || byte == 0xab)
-			return repeats ? i + 1 : 0;
-		else if (byte != 0x66 && byte != 0x67 && (byte & 0xf0) != 0x40 && byte != 0x26 &&
-			 byte != 0x2e && byte != 0x36 && byte != 0x3e && byte != 0x64 && byte != 0x65)
-			return 0;
-	}
-	return 0;
+	memset(code, 0, LONGEST_INSTRUCTION);
+	(void)pager_read(pager, pc, code, LONGEST_INSTRUCTION, &done);
 }
 
 static int set_pc(struct vessel *vessel, uint64_t pc)
 {
-	struct user_regs_struct regs;
+	struct registers regs;
 	int rc = vessel_get_registers(vessel, &regs);
 
-	regs.rip = pc;
+	PC(&regs) = pc;
 	return rc < 0 ? rc : vessel_set_registers(vessel, &regs);
 }
 
@@ -232,26 +220,48 @@ static int make(struct vessel *vessel, uint64_t next, int *status)
 	}
 	if (ptrace(PTRACE_GETSIGINFO, vessel->pid, NULL, &info) < 0)
 		return -errno;
-	return info.si_code == TRAP_TRACE || info.si_code == TRAP_HWBKPT ? 1 : 2;
+	return arch_is_step(&info) || (WATCHPOINTS_LOOK_BACK && info.si_code == TRAP_HWBKPT) ? 1 : 2;
 }
 
-/* As `make`; `tries` bounds the pages that it opens on its way. */
-static int make_instruction(struct vessel *vessel, uint64_t pc, int *status)
+/* As `make`, up to `next` (0: one step); `tries` bounds the pages that it opens on its way. */
+static int make_until(struct vessel *vessel, uint64_t next, int *status)
 {
 	struct pager *pager = vessel->pager;
-	int length = repeated_string(pager, pc), rc = 0;
-	uint64_t next = length ? pc + (uint64_t)length : 0;
 	uint64_t tries = (pager->watch.end - pager->watch.start) / PAGE_BYTES + 64;
 	size_t before = pager->breakpoint_count;
-
-	if (next)
-		rc = pager_breakpoint_insert(pager, next);
+	int rc = next ? pager_breakpoint_insert(pager, next) : 0;
 	bool planted = pager->breakpoint_count > before;
+
 	for (; rc == 0 && tries; tries--)
 		rc = make(vessel, next, status);
 	if (planted && vessel->pid)
 		pager_breakpoint_remove(pager, next);
 	return rc;
+}
+
+/* The stop before an exclusive store makes it fail, once: the program goes back to its load, a few
+ * instructions before, and comes here again.  It must not be stopped in between. */
+static int make_exclusive(struct vessel *vessel, uint64_t pc, int *status)
+{
+	uint64_t next = pc + LONGEST_INSTRUCTION, now = 0;
+	int rc = make_until(vessel, next, status);
+
+	if (rc == 1)
+		rc = make_until(vessel, 0, status);
+	if (rc == 1 && arch_get_pc(vessel->pid, &now) < 0)
+		return -ESRCH;
+	return rc == 1 && now < pc && pc - now <= EXCLUSIVE_REACH ? make_until(vessel, next, status) : rc;
+}
+
+static int make_instruction(struct vessel *vessel, uint64_t pc, int *status)
+{
+	uint8_t code[LONGEST_INSTRUCTION];
+
+	look_at_code(vessel->pager, pc, code);
+	if (arch_stores_exclusively(code))
+		return make_exclusive(vessel, pc, status);
+	int length = arch_repeated(code);
+	return make_until(vessel, length ? pc + (uint64_t)length : 0, status);
 }
 
 int watch_step(struct vessel *vessel, struct run *run)
@@ -328,9 +338,8 @@ int watch_look(struct vessel *vessel, struct run *run)
 	run->signal = SIGTRAP;
 	run->call = pager->watch.call;
 	run->address = run->low;
-	errno = 0;
-	run->pc = (uint64_t)ptrace(PTRACE_PEEKUSER, vessel->pid, offsetof(struct user, regs.rip), NULL);
-	return errno ? -errno : 1;
+	rc = arch_get_pc(vessel->pid, &run->pc);
+	return rc < 0 ? rc : 1;
 }
 
 static bool changes_layout(int64_t number)
@@ -342,19 +351,20 @@ static bool changes_layout(int64_t number)
 int watch_system_call(struct vessel *vessel, struct run *run)
 {
 	struct watch *watch = &vessel->pager->watch;
-	struct user_regs_struct regs;
+	struct registers regs;
 	int rc = vessel_get_registers(vessel, &regs);
 
 	if (rc < 0)
 		return rc;
-	/* At the entry rax is -ENOSYS (ptrace(2)); a call that was skipped has no number any more. */
-	bool entry = (int64_t)regs.rax == -ENOSYS && (int64_t)regs.orig_rax >= 0;
+	bool entry = arch_is_entry(&regs);
 	if (entry)
-		watch->call = (int64_t)regs.orig_rax;
+		watch->call = (int64_t)NUMBER(&regs);
 	rc = watch_note_mask(vessel);
-	if (rc == 0)
+	if (rc == 0 && (CALL_STOP_IS_WHOLE || !entry))
 		rc = watch_look(vessel, run);
 	/* For the look behind it, when pages may have gone. */
 	watch->all |= entry && changes_layout(watch->call);
+	if (rc == 1 && !CALL_STOP_IS_WHOLE)
+		return vessel_leave_event(vessel, run);
 	return rc;
 }

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from gdb_uffd.model import GPR, PAGE_SIZE, CallReport, MemoryUnavailable
+from gdb_uffd.model import PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import stdio
 from gdb_uffd.replay.detail import Detail
@@ -127,6 +127,11 @@ class Accounts:
         more = int(self._changes.count) - LISTED_PAGES_MAX
         if more > 0:
             notes.append(f"{more} more pages were written; they are not listed")
+        if self.machine.pager.emptied_more:
+            notes.append(
+                f"{self.machine.pager.emptied_more} more pages were emptied or unmapped; "
+                "they are not listed"
+            )
         remade = self.machine.vessel.kernel_changed or self.machine.pager.layout_changed
         if not keep and remade and kernel_kept:
             notes.append(
@@ -156,7 +161,7 @@ class Accounts:
             return 0
         saved = open_.saved.changed.get(tid)
         registers = saved if saved is not None else self.snapshot.thread(tid).registers
-        return registers.gpr[GPR["rsp"]]
+        return registers.sp
 
     def everything(self) -> CallReport:
         """Everything written since the snapshot and kept."""
@@ -206,7 +211,7 @@ class Accounts:
             "mapped_pages": self.total_pages,
             "faults": int(pager.faults),
             "fault_us": pager.fault_ns / 1000,
-            "engine": engine.choice.name or None,
+            "engine": engine.choice.name if self.machine.running else None,
             "engine_why": engine.choice.why,
             "engine_setting": engine.setting,
         }

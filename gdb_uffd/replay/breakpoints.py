@@ -1,7 +1,7 @@
 """Breakpoints and watchpoints: what gdb wants, and what is in the vessel.
 
-Software breakpoints are int3 bytes, put in at a resume and hidden from every read.  Hardware
-ones use the four debug registers (Intel SDM vol. 3, 18.2: DR7's enable, R/W and LEN fields).
+Software breakpoints are instructions, put in at a resume and hidden from every read.  Hardware
+ones use the processor's debug registers (native/arch.h).
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from gdb_uffd.replay.interface import (
 )
 from gdb_uffd.replay.machine import Machine
 
-SLOTS = 4
-USER_END = 0x7FFFFFFFF000  # TASK_SIZE_MAX with four-level paging: the kernel refuses DR0-3 above
-_RW = {HARDWARE: 0, WRITE_WATCH: 1, READ_WATCH: 3, ACCESS_WATCH: 3}
-_LEN = {1: 0, 2: 1, 4: 3, 8: 2}  # DR7's LEN field
+SLOTS = lib.DEBUG_SLOTS
+_KINDS = {
+    HARDWARE: lib.DEBUG_EXECUTE,
+    WRITE_WATCH: lib.DEBUG_WRITE,
+    READ_WATCH: lib.DEBUG_READ,
+    ACCESS_WATCH: lib.DEBUG_ACCESS,
+}
 _NAMES = {HARDWARE: "hwbreak", WRITE_WATCH: "watch", READ_WATCH: "rwatch", ACCESS_WATCH: "awatch"}
 
 Slot = Tuple[int, int, int]
@@ -60,15 +63,15 @@ class Breakpoints:
         if kind == SOFTWARE:
             self.wanted.add(address)
             return
-        if kind not in _RW or not 1 <= length <= 8 * SLOTS:
+        if kind not in _KINDS or not 1 <= length <= 8 * SLOTS:
             raise UffdError(f"no such breakpoint: kind {kind}, {length} bytes")
-        if address + length > USER_END:
+        if address + length > lib.arch_user_end():
             raise UffdError(f"{address:#x} is not an address of the program")
         request = (kind, address, 1 if kind == HARDWARE else length)
         if request in self.hardware:
             return
         if not self.fit([*self.hardware, request]):
-            raise UffdError("no debug register left: x86-64 has four, of up to 8 bytes each")
+            raise UffdError("no debug register left: there are four, of up to 8 bytes each")
         self.hardware.append(request)
 
     def remove(self, kind: int, address: int, length: int) -> None:
@@ -83,7 +86,7 @@ class Breakpoints:
     @staticmethod
     def fit(requests: Sequence[Slot]) -> bool:
         """Whether the debug registers can hold all of `requests`."""
-        return len(Breakpoints._slots(requests)) <= SLOTS
+        return bool(len(Breakpoints._slots(requests)) <= SLOTS)
 
     @staticmethod
     def _slots(requests: Sequence[Slot]) -> List[Slot]:
@@ -115,18 +118,12 @@ class Breakpoints:
                 self._values[slot] = self._value(slot)
 
     def _load(self, slots: List[Slot]) -> None:
-        vessel, control = self.machine.vessel, 0
-        if slots != self._loaded:
-            self._loaded = None  # until all of it holds
-            check(lib.vessel_set_debug_register(vessel, 7, 0), vessel.error)
-            for number, (kind, address, length) in enumerate(slots):
-                check(lib.vessel_set_debug_register(vessel, number, address), vessel.error)
-                control |= 1 << (2 * number)
-                control |= (_RW[kind] | _LEN[length] << 2) << (16 + 4 * number)
-            check(lib.vessel_set_debug_register(vessel, 7, control), vessel.error)
-            self._loaded = slots
-        check(lib.vessel_set_debug_register(vessel, 6, 0), vessel.error)
-        vessel.hardware = bool(slots)
+        vessel, self._loaded = self.machine.vessel, None  # until all of it holds
+        native = ffi.new("struct debug_slot[]", len(slots))
+        for to, (kind, address, length) in zip(native, slots):
+            to.address, to.length, to.kind = address, length, _KINDS[kind]
+        check(lib.vessel_set_debug(vessel, native, len(slots)), vessel.error)
+        self._loaded = slots
 
     def _value(self, slot: Slot) -> bytes:
         try:
@@ -136,12 +133,12 @@ class Breakpoints:
 
     def hits(self, skip: int = 0, until: int = SLOTS) -> List[Slot]:
         """After a trap: what the debug registers that caused it hold, of those in [skip, until)."""
-        status = ffi.new("uint64_t *")
-        check(lib.vessel_get_debug_register(self.machine.vessel, 6, status))
+        vessel = self.machine.vessel
+        status = check(lib.vessel_debug_hits(vessel), vessel.error)
         return [
             slot
             for number, slot in enumerate(self._loaded or [])
-            if status[0] >> number & 1 and skip <= number < until
+            if status >> number & 1 and skip <= number < until
         ]
 
     def hit(self, skip: int = 0) -> Optional[Tuple[str, int]]:

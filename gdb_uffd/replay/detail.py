@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
-from gdb_uffd.model import GPR, CallReport
+from gdb_uffd.model import CallReport
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.malloc import mapped_chunk
@@ -69,7 +69,7 @@ class Detail:
         """The same for a report of everything since the snapshot."""
 
         def stack(thread: int) -> int:
-            return self.machine.snapshot.thread(thread).registers.gpr[GPR["rsp"]]
+            return self.machine.snapshot.thread(thread).registers.sp
 
         born = covered(self.machine.pager.regions, lib.REGION_BORN)
         facts = Facts(tid, self._fs_base(tid), stack, (brk, self.machine.save_brk()), born)
@@ -96,7 +96,7 @@ class Detail:
 
     def _fs_base(self, tid: int) -> int:
         try:
-            return self.machine.snapshot.thread(tid).registers.gpr[GPR["fs_base"]]
+            return self.machine.snapshot.thread(tid).registers.thread_pointer
         except KeyError:
             return 0
 

@@ -7,15 +7,7 @@ import signal
 import time
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
-from gdb_uffd.model import (
-    GPR,
-    CallReport,
-    Mapping,
-    MemoryUnavailable,
-    Registers,
-    UffdError,
-    page_floor,
-)
+from gdb_uffd.model import CallReport, Mapping, MemoryUnavailable, Registers, UffdError, page_floor
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import ownfiles
 from gdb_uffd.replay.account import Accounts, Transaction
@@ -196,7 +188,7 @@ class Diversion:
             self._open = open_ if open_.explicit else None  # its end is still to be asked for
             return stop
         after = self.threads.get(stop.tid)  # whoever reports the stop needs them as well
-        left = self.runner.left(after.gpr[GPR["rsp"]]) if not stop.breakpoint else ""
+        left = self.runner.left(after.sp) if not stop.breakpoint else ""
         if left:
             open_.ended = f"{left}; {open_.ended}" if open_.ended else left
         seconds = time.perf_counter() - started
@@ -212,10 +204,10 @@ class Diversion:
         open_.tid = action.tid
         depth = len(open_.calls)
         if depth and depth not in open_.floors:
-            open_.floors[depth] = self.threads.get(action.tid).gpr[GPR["rsp"]]
+            open_.floors[depth] = self.threads.get(action.tid).sp
         self.runner.floor = open_.floors.get(depth, 0)
         before = open_.saved.changed.get(action.tid) or self.snapshot.thread(action.tid).registers
-        self.runner.base = before.gpr[GPR["rsp"]]
+        self.runner.base = before.sp
         self.machine.vessel.deadline_ns = self.policy.deadline_ns() if depth else 0
         return open_
 
@@ -239,6 +231,7 @@ class Diversion:
         self.commit_pending()
         if self._open is not None:
             raise UffdError("a call is under way already")
+        self.machine.check_processor()
         open_ = self._transaction("call", explicit=True)
         open_.stdout_pending = self.accounts.stdout_pending()
 
@@ -351,17 +344,14 @@ class Diversion:
         self.machine.engine.setting, self.machine.engine.mass = name, mass
 
     def set_engine(self, name: str) -> Choice:
+        used = self.machine.engine.choice.name
         chosen = self.machine.engine.set(name)
-        other = self.machine.engine.choice.name != chosen.name
-        # A process that holds nothing is ended for it.
-        if other and self.machine.running and self._open is None and not self._holds_something():
+        holds = self._open is not None or self._kernel_kept or self._dirty_pages() > 0
+        if used != chosen.name and self.machine.running and not holds:
             self.machine.destroy()
             self.threads.forget_vessel()
             self.breakpoints.forget_vessel()
         return chosen
-
-    def _holds_something(self) -> bool:
-        return self._kernel_kept or self._dirty_pages() > 0
 
     def refine(self, report: CallReport) -> None:
         self.accounts.detail.refine(report)

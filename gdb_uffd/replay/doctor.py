@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 from typing import Any, Callable, List
 
-from gdb_uffd.model import ENGINE_AUTO, ENGINES, UffdError
+from gdb_uffd.arch import AARCH64, KNOWN, host
+from gdb_uffd.model import ENGINE_AUTO, ENGINES, PAGE_SIZE, UffdError
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay.engines import FORBIDDEN, LACKS, WAYS, Kernel, choose, kernel
 from gdb_uffd.replay.interface import Check
@@ -51,9 +53,11 @@ def _read(path: str) -> str:
 
 def _machine() -> Check:
     machine, release = platform.machine(), platform.release()
-    return Check(
-        "machine", machine == "x86_64", f"{machine}, Linux {release}", "gdb_uffd needs x86-64"
-    )
+    if host() is None:
+        return Check("machine", False, f"{machine}, Linux {release}", f"gdb_uffd needs {KNOWN}")
+    remedy = "" if mmap.PAGESIZE == PAGE_SIZE else f"a kernel with pages of {PAGE_SIZE} bytes"
+    text = f"{machine}, Linux {release}, pages of {mmap.PAGESIZE} bytes"
+    return Check("machine", not remedy, text, remedy)
 
 
 def _userfaultfd(found: Kernel) -> List[Check]:
@@ -101,6 +105,8 @@ def _ptrace() -> Check:
 
 
 def _extended_state() -> Check:
+    if host() is AARCH64:
+        return Check("extended registers", True, "v0-v31 (SVE and SME are not kept)")
     enabled = lib.cpu_xcr0()
     names = [n for bit, n in ((2, "AVX"), (7, "AVX-512"), (9, "PKRU")) if enabled >> bit & 1]
     return Check(

@@ -7,7 +7,6 @@ import signal
 import struct
 from typing import Any, Dict, Optional
 
-from gdb_uffd.model import GPR
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import illegal, jumps, waiting
 from gdb_uffd.replay.breakpoints import Breakpoints
@@ -16,7 +15,6 @@ from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.state import Threads
 
 MODES = {"c": 0, "s": 1, "r": 2}  # enum resume of native/vessel.h
-SI_KERNEL = 0x80  # si_code of an int3 on x86 (<asm-generic/siginfo.h>)
 STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 SNAPSHOT_AGAIN = "this is the snapshot again, kept effects are gone"
@@ -176,9 +174,10 @@ class Runner:
         self.threads.siginfo[tid] = siginfo
 
     def _trap(self, action: Resume, code: int, siginfo: bytes) -> Optional[Stop]:
-        run, tid = self.run, action.tid
-        if code == SI_KERNEL and run.pc - 1 in self.machine.jumps:
-            self.machine.set_pc(run.pc - 1)
+        run, tid, at = self.run, action.tid, self._breakpoint()
+        planted = code == self.machine.arch.breakpoint_code
+        if planted and at in self.machine.jumps:
+            self.machine.set_pc(at)
             message = self._leaves(tid)
             if message:
                 # Behind the first instruction: gdb has a breakpoint of its own on that one, and
@@ -186,10 +185,10 @@ class Runner:
                 self._step_over()
                 self._note(tid, b"")
                 return Stop(tid, signal.SIGTRAP, message=message)
-            if run.pc - 1 not in self.breakpoints.wanted:
+            if at not in self.breakpoints.wanted:
                 return self._pass_jump(action)
-        if code == SI_KERNEL and run.pc - 1 in self.breakpoints.inserted:
-            self.machine.set_pc(run.pc - 1)
+        if planted and at in self.breakpoints.inserted:
+            self.machine.set_pc(at)
             self._note(tid, b"")
             return Stop(tid, signal.SIGTRAP, "swbreak")
         self._note(tid, siginfo)
@@ -222,7 +221,11 @@ class Runner:
 
     def _step_over(self) -> None:
         vessel = self.machine.vessel
-        check(lib.vessel_step_over(vessel, self.run.pc - 1), vessel.error)
+        check(lib.vessel_step_over(vessel, self._breakpoint()), vessel.error)
+
+    def _breakpoint(self) -> int:
+        """Where the breakpoint lies that was hit, if it was one."""
+        return int(self.run.pc) - self.machine.arch.breakpoint_skips
 
     def _is_above(self, sp: int) -> bool:
         """Whether a stack pointer lies in the frames that were there before the call."""
@@ -250,7 +253,7 @@ class Runner:
 
     def _stack_used_up(self, fault: int) -> str:
         """An access just below a stack that has no room left."""
-        sp = self.threads.get(self.threads.loaded or 0).gpr[GPR["rsp"]] if self.floor else 0
+        sp = self.threads.get(self.threads.loaded or 0).sp if self.floor else 0
         self.threads.fresh = True
         if not sp - STACK_NEAR <= fault <= sp + STACK_NEAR or fault > self.floor:
             return ""

@@ -49,6 +49,10 @@ class HeapWork:
     blocks: Dict[int, Block] = field(default_factory=dict)
     understood: bool = True
 
+    def __post_init__(self) -> None:
+        self._mapped = [malloc.MappedChunks(view) for view in (self.before, self.after)]
+        self._last: Optional[Block] = None  # the mapped block that was met last
+
     def tell(self, report: CallReport) -> None:
         """Fill in the report's blocks and totals, and the roles of its runs on heap pages."""
         heaps = Heaps(self.known, self.before, self.after, self.brk)
@@ -246,22 +250,22 @@ class HeapWork:
 
     def _mapped_block(self, page: DirtyPage) -> None:
         """An anonymous page may lie in a block that is too large for a heap."""
-        for block in self.blocks.values():
-            if block.start - 16 <= page.start < block.start + block.size:
-                self._mapped_runs(page, block.start)
-                return
+        last = self._last
+        if last is not None and last.start - 16 <= page.start < last.start + last.size:
+            self._mapped_runs(page, last.start)
+            return
         low, high = self.owners.range_of(page.start, self.born)
-        new = malloc.mapped_chunk(self.after, page.start, low, high)
+        new = self._mapped[1].find(page.start, low, high)
         old = None
         if not any(s <= page.start < e for s, e in self.born):
-            old = malloc.mapped_chunk(self.before, page.start, low, high)
+            old = self._mapped[0].find(page.start, low, high)
         found = new or old
         if found is None:
             return
         same = new is not None and old is not None and new[0] == old[0]
         state = "live" if same else "allocated" if new else "freed"
         start, size = found[0] + 16, found[1] - 16
-        self.blocks[start] = Block(start, size, state)
+        self._last = self.blocks[start] = Block(start, size, state)
         if state != "live":
             self._count(state, size)
         elif new is not None and old is not None and new[1] != old[1]:

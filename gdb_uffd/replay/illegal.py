@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Callable, FrozenSet, Optional, Tuple
 
+from gdb_uffd.arch import AARCH64, host
 from gdb_uffd.model import MemoryUnavailable
 
 _PREFIXES = frozenset(b"\x66\xf2\xf3\x2e\x36\x3e\x26\x64\x65\x67\xf0")
@@ -66,13 +67,27 @@ def needed(code: bytes) -> Optional[Need]:
     return _TWO_BYTES.get(rest[1])
 
 
+_SVE: Need = "SVE", ("sve",)
+_ATOMICS: Need = "LSE atomics", ("atomics",)
+
+
+def needed_aarch64(code: bytes) -> Optional[Need]:
+    """The same for AArch64 (Arm ARM C4.1): what the C library chooses by the CPU."""
+    word = int.from_bytes(code[:4], "little")
+    if word >> 25 & 0xF == 2:
+        return _SVE
+    atomic = word & 0x3B200C00 == 0x38200000  # LDADD, SWP, ...
+    compare_and_swap = word & 0x3FA07C00 == 0x08A07C00  # CAS
+    return _ATOMICS if len(code) >= 4 and (atomic or compare_and_swap) else None
+
+
 @functools.lru_cache(maxsize=1)
 def cpu_flags() -> FrozenSet[str]:
     """The flags of this machine's CPU in /proc/cpuinfo."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
             for line in file:
-                if line.startswith("flags"):
+                if line.startswith(("flags", "Features")):  # x86-64, AArch64
                     return frozenset(line.partition(":")[2].split())
     except OSError:
         pass
@@ -89,7 +104,7 @@ def explain(pc: int, read: Callable[[int, int], bytes], flags: FrozenSet[str]) -
             break
         except MemoryUnavailable:
             continue
-    need = needed(code)
+    need = (needed_aarch64 if host() is AARCH64 else needed)(code)
     if need is None or not flags:
         return ""
     name, all_of = need

@@ -5,14 +5,12 @@ from __future__ import annotations
 import struct
 from typing import FrozenSet, Optional, Tuple
 
-from gdb_uffd.model import GPR, PROT_EXEC, PROT_WRITE, MemoryUnavailable, Registers
+from gdb_uffd.model import PROT_EXEC, PROT_WRITE, MemoryUnavailable, Registers
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay.machine import Machine
 
 NAMES = ("longjmp", "_longjmp", "siglongjmp", "__longjmp_chk")
 PLANTED_MAX = 8  # PLANTED_MAX of native/pager.h
-_POINTER_GUARD = 0x30  # offset in the TCB (glibc, sysdeps/x86_64/nptl/tcb-offsets.sym)
-_RSP, _PC = 6, 7  # words of jmp_buf (glibc, sysdeps/x86_64/jmpbuf-offsets.h; musl the same)
 
 
 def plant(machine: Machine) -> FrozenSet[int]:
@@ -31,22 +29,37 @@ def plant(machine: Machine) -> FrozenSet[int]:
 def target(machine: Machine, registers: Registers) -> Optional[Tuple[int, int]]:
     """(stack pointer, instruction) that the longjmp about to be made leads to; None when the
     buffer makes no sense.  glibc mangles both (PTR_MANGLE), musl does not."""
+    arch = registers.arch
+    jump = arch.jump
     try:
-        words = struct.unpack("<8Q", machine.read(registers.gpr[GPR["rdi"]], 64))
-        base = registers.gpr[GPR["fs_base"]]
-        (guard,) = struct.unpack("<Q", machine.read(base + _POINTER_GUARD, 8))
+        raw = machine.read(registers.gpr[arch.arguments[0]], 8 * jump.words)
+        guard = _guard(machine, registers)
     except MemoryUnavailable:
         return None
-    plain = words[_RSP], words[_PC]
-    mangled = tuple(_rotate(word) ^ guard for word in plain)
+    words = struct.unpack(f"<{jump.words}Q", raw)
+    plain = words[jump.sp], words[jump.pc]
+    mangled = tuple(_rotate(word, jump.rotate) ^ guard for word in plain)
     for sp, pc in (mangled, plain):
         if _allows(machine, sp, PROT_WRITE) and _allows(machine, pc, PROT_EXEC):
             return sp, pc
     return None
 
 
-def _rotate(word: int) -> int:
-    return (word >> 0x11 | word << (64 - 0x11)) & ((1 << 64) - 1)
+def _guard(machine: Machine, registers: Registers) -> int:
+    """What the words are XORed with; 0 where the C library has no such thing."""
+    jump = registers.arch.jump
+    if jump.guard_symbol:
+        address = machine.snapshot.symbol(jump.guard_symbol)
+        if address is None:
+            return 0
+    else:
+        address = registers.thread_pointer + jump.guard_offset
+    return int.from_bytes(machine.read(address, 8), "little")
+
+
+def _rotate(word: int, bits: int) -> int:
+    """To the right, of 64 bits."""
+    return (word >> bits | word << (64 - bits)) & ((1 << 64) - 1)
 
 
 def _allows(machine: Machine, address: int, prot: int) -> bool:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import bisect
 import functools
+import mmap
+import os
 import struct
 from typing import Any, Dict, FrozenSet, List, Optional, Tuple
 
+from gdb_uffd.arch import host
 from gdb_uffd.model import (
-    GPR,
     PAGE_SIZE,
     PROT_WRITE,
-    XSTATE_COMPONENTS,
     MemoryUnavailable,
     Registers,
     UffdError,
@@ -24,6 +25,7 @@ from gdb_uffd.model import (
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import record
 from gdb_uffd.replay.engines import EngineSetting
+from gdb_uffd.replay.extended import extended
 from gdb_uffd.replay.policy import Policy
 from gdb_uffd.trace.source import (
     FILE,
@@ -35,7 +37,6 @@ from gdb_uffd.trace.source import (
     Snapshot,
     bad_page,
 )
-from gdb_uffd.trace.xstate import from_machine, to_machine, with_components
 
 STACK_LIMIT = 8 << 20
 """Bytes a main thread's stack may grow to: RLIMIT_STACK's usual soft limit (setrlimit(2)); the
@@ -47,27 +48,12 @@ STACK_GUARD = 1 << 20
 LOWEST_ADDRESS = 1 << 16
 """vm.mmap_min_addr's default: below it nothing is mapped in the vessel, whatever a core says."""
 
-XSTATE_ROOM = 1 << 16
-"""Bytes; more than any CPU's XSAVE area so far (AMX: 11,008)."""
-
-_GPRS = struct.Struct("<27Q")
 _KINDS = {
     FILE: lib.REGION_BYTES,
     ZERO: lib.REGION_ZERO,
     PAGES: lib.REGION_PAGES,
     UNAVAILABLE: lib.REGION_UNAVAILABLE,
 }
-
-
-def machine_layout() -> Dict[int, Tuple[int, int]]:
-    """XCR0 bit -> (offset, size) of this CPU's XSAVE components that a snapshot can hold."""
-    offset, size = ffi.new("uint32_t *"), ffi.new("uint32_t *")
-    enabled = lib.cpu_xcr0()
-    return {
-        bit: (offset[0], size[0])
-        for bit in XSTATE_COMPONENTS
-        if enabled >> bit & 1 and lib.cpu_xsave_component(bit, offset, size) == 0
-    }
 
 
 def _behind_the_program(snapshot: Snapshot) -> int:
@@ -101,11 +87,10 @@ class Machine:
         self.vessel.tids, self.vessel.tid_count = self._tids, len(self._tids)
         self.policy = Policy()
         self._closed = False
-        self._layout = machine_layout()
-        self._xbuffer = ffi.new("uint8_t[]", XSTATE_ROOM)
-        self._xtemplate: Optional[bytes] = None
-        self._xloaded: Optional[bytes] = None
-        self._regs = ffi.new("struct user_regs_struct *")
+        self.arch = snapshot.arch
+        self._gprs = struct.Struct(f"<{len(self.arch.names)}Q")
+        self._extended = extended(self.arch)
+        self._regs = ffi.new("struct registers *")
         self._regs_bytes = ffi.buffer(self._regs)
         self._mask = ffi.new("uint64_t *")
         self._brk = (0, 0)
@@ -230,16 +215,28 @@ class Machine:
         """Make the vessel unless there is one.  True when it is new.  UffdError with the remedy."""
         if self.running:
             return False
+        self.check_processor()
         _ = self.jumps  # known before the first page is fed
         self.policy.apply(self.vessel, self.pager)
         self.engine.prepare(self.pager.engine)
         check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
-        self.vessel.hardware = False
-        size = lib.vessel_get_xstate(self.vessel, self._xbuffer, XSTATE_ROOM)
-        # Without XSAVE (or the regset) the extended state simply stays the machine's initial one.
-        self._xtemplate = bytes(ffi.buffer(self._xbuffer, size)) if size > 0 else None
-        self._xloaded = None
+        self.vessel.slot_count = 0
+        self._extended.start(self.vessel)
         return True
+
+    def check_processor(self) -> None:
+        """UffdError when nothing of the recorded process can run on this one."""
+        if self.arch is not host():
+            raise UffdError(
+                f"{self.snapshot.path}: recorded on {self.arch.spoken}; its code cannot run on "
+                f"this machine ({os.uname().machine}). What was recorded can be looked at; to "
+                f"call functions, open it on {self.arch.spoken}"
+            )
+        if mmap.PAGESIZE != PAGE_SIZE:
+            raise UffdError(
+                f"this machine's kernel has pages of {mmap.PAGESIZE} bytes; nothing can run here, "
+                f"since that is written for pages of {PAGE_SIZE}. Boot a kernel with such pages"
+            )
 
     @functools.cached_property
     def jumps(self) -> FrozenSet[int]:
@@ -280,17 +277,22 @@ class Machine:
 
     def load(self, registers: Registers, sigmask: int) -> None:
         """Put a thread's registers and its mask of blocked signals into the vessel."""
-        self._regs_bytes[:] = _GPRS.pack(*registers.gpr)
-        check(lib.vessel_set_registers(self.vessel, self._regs), self.vessel.error)
-        if self._xtemplate is not None and registers.xstate != self._xloaded:
-            image = to_machine(registers, self._layout, self._xtemplate)
-            check(lib.vessel_set_xstate(self.vessel, image, len(image)), self.vessel.error)
-            self._xloaded = registers.xstate
+        self._put(registers.gpr)
+        self._extended.load(self.vessel, registers)
         check(lib.vessel_set_sigmask(self.vessel, sigmask), self.vessel.error)
+
+    def _put(self, gpr: List[int]) -> None:
+        # Behind them AArch64 has the number of the system call under way: -1, none.
+        self._regs_bytes[:] = self._gprs.pack(*gpr).ljust(len(self._regs_bytes), b"\xff")
+        check(lib.vessel_set_registers(self.vessel, self._regs), self.vessel.error)
+
+    def _get(self) -> List[int]:
+        check(lib.vessel_get_registers(self.vessel, self._regs), self.vessel.error)
+        return list(self._gprs.unpack_from(self._regs_bytes))
 
     def ran(self) -> None:
         """The vessel is about to run: its extended state will be another."""
-        self._xloaded = None
+        self._extended.ran()
 
     def sigmask(self) -> int:
         """The vessel's mask of blocked signals."""
@@ -300,30 +302,15 @@ class Machine:
     def store(self, xfeatures: int, fallback: bytes) -> Registers:
         """The vessel's registers, with those components that `xfeatures` names; those of them
         that this CPU lacks are taken from the image `fallback`."""
-        check(lib.vessel_get_registers(self.vessel, self._regs), self.vessel.error)
-        xstate = fallback
-        if self._xtemplate is not None:
-            size = check(
-                lib.vessel_get_xstate(self.vessel, self._xbuffer, XSTATE_ROOM), self.vessel.error
-            )
-            have = 3
-            for bit in self._layout:
-                have |= 1 << bit
-            xstate = from_machine(
-                bytes(ffi.buffer(self._xbuffer, size)), self._layout, xfeatures & have
-            )
-            # What this CPU lacks cannot have changed: it stays as recorded.
-            xstate = with_components(xstate, fallback, xfeatures & ~have)
-            self._xloaded = xstate
-        return Registers(list(_GPRS.unpack(self._regs_bytes)), xstate, xfeatures)
+        gpr = self._get()
+        xstate = self._extended.store(self.vessel, xfeatures, fallback)
+        return Registers(gpr, xstate, xfeatures, self.arch)
 
     def set_pc(self, pc: int) -> None:
-        """Move the instruction pointer (after a breakpoint's int3)."""
-        check(lib.vessel_get_registers(self.vessel, self._regs), self.vessel.error)
-        gpr = list(_GPRS.unpack(self._regs_bytes))
-        gpr[GPR["rip"]] = pc
-        self._regs_bytes[:] = _GPRS.pack(*gpr)
-        check(lib.vessel_set_registers(self.vessel, self._regs), self.vessel.error)
+        """Move the program counter (behind a breakpoint that was hit)."""
+        gpr = self._get()
+        gpr[self.arch.pc] = pc
+        self._put(gpr)
 
     # -- memory -------------------------------------------------------------------------------
 

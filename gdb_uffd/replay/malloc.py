@@ -8,9 +8,11 @@ left alone: nothing of it is told.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right, insort
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from gdb_uffd.arch import X86_64, host
 from gdb_uffd.model import PAGE_SIZE, PROT_WRITE, MemoryUnavailable
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay.views import View
@@ -34,6 +36,7 @@ CACHES = {0x290: (128, 64), 0x250: (64, 64), 0x300: (152, 76)}
 """Size of the chunk of a tcache_perthread_struct -> (offset of `entries`, how many): since 2.30,
 2.26 to 2.29, since 2.42."""
 
+HEADERS_MAX = 4096  # of blocks with mappings of their own that one report looks at
 LISTED_MAX = 1 << 16  # entries of one free list
 STATIC_TLS_BYTES = 4096  # below the thread pointer, where libc's `tcache` is looked for
 FIRST_CHUNK_WITHIN = 1 << 16  # a static program puts its thread-locals before the first chunk
@@ -197,6 +200,45 @@ def mapped_chunk(view: View, address: int, low: int, high: int) -> Optional[Tupl
     return None
 
 
+class MappedChunks:
+    """Chunks with mappings of their own in one state of memory, for addresses that ascend: each
+    header is looked at once, and so is what is none."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._chains: Dict[int, List[Tuple[int, int]]] = {}  # by the mapping's start
+        self._barren: Dict[int, int] = {}  # up to here no header reaches further
+        self._steps = HEADERS_MAX
+
+    def find(self, address: int, low: int, high: int) -> Optional[Tuple[int, int]]:
+        """The chunk around `address`, as (start, size); [low, high): the mapping."""
+        chain = self._chains.get(low)
+        if chain is None:
+            chain = self._chains[low] = list(self._from(low, high))
+        index = bisect_right(chain, (address, 1 << 64)) - 1
+        if index >= 0 and address < sum(chain[index]):
+            return chain[index]
+        # Something else begins the mapping: the nearest header below.
+        at, floor = address & -PAGE_SIZE, self._barren.get(low, low)
+        self._barren[low] = at + PAGE_SIZE
+        while at >= floor and self._steps > 0:
+            self._steps -= 1
+            size = _mapped_size(self._view, at, high)
+            if size:
+                insort(chain, (at, size))
+                return (at, size) if address < at + size else None
+            at -= PAGE_SIZE
+        return None
+
+    def _from(self, at: int, high: int) -> Iterator[Tuple[int, int]]:
+        for _ in range(HEADERS_MAX):
+            size = _mapped_size(self._view, at, high)
+            if not size:
+                return
+            yield at, size
+            at += size
+
+
 def _mapped_size(view: View, at: int, high: int) -> int:
     word = view.word(at + 8)
     if word is None or word & FLAGS != MMAPPED:
@@ -278,9 +320,11 @@ def library_data(snapshot: Snapshot) -> Iterator[Tuple[int, int]]:
 
 def cache_pointer(view: View, fs_base: int, heaps: Heaps) -> Optional[Tuple[int, int]]:
     """(address of the thread-local `tcache`, what it points to) of a thread; None."""
-    low = max(fs_base - STATIC_TLS_BYTES, 0)
-    for start in range(low & -PAGE_SIZE, fs_base, PAGE_SIZE):
-        at, end = max(start, low), min(start + PAGE_SIZE, fs_base)
+    low, high = max(fs_base - STATIC_TLS_BYTES, 0), fs_base
+    if (host() or X86_64).tls is not None:  # thread-locals lie above the thread pointer
+        low, high = fs_base, fs_base + STATIC_TLS_BYTES
+    for start in range(low & -PAGE_SIZE, high, PAGE_SIZE):
+        at, end = max(start, low), min(start + PAGE_SIZE, high)
         try:
             raw = view.read(at, end - at & ~7)
         except MemoryUnavailable:

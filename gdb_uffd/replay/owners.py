@@ -8,7 +8,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
-from gdb_uffd.model import GPR, PAGE_SIZE, DirtyPage, Run, UffdError
+from gdb_uffd.model import PAGE_SIZE, DirtyPage, Run, UffdError
 from gdb_uffd.replay import malloc
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.views import View
@@ -24,6 +24,7 @@ DT_PLTRELSZ, DT_PLTGOT = 2, 3  # gABI, "Dynamic Section"
 RELA_BYTES = 24  # sizeof(Elf64_Rela)
 GOT_RESERVED = 24  # the first three slots are the linker's own (psABI 5.2)
 MAX_BLOCKS = 1024  # thread-local blocks of one thread
+DTV_POINTER, DTV_ENTRY = 8, 16  # tcbhead_t.dtv; its entry -1 holds how many there are
 _LINKER = re.compile(r"/(ld-[^/]*|ld64[^/]*|ld)\.so[^/]*$")
 """File names of glibc's dynamic linker; its counters change when it binds a function."""
 
@@ -54,7 +55,8 @@ class Owners:
         self._ranges = [m.start for m in self.snapshot.mappings]
         self._slots: Optional[List[Tuple[int, int]]] = None
         self._symbols: Dict[int, List[Symbol]] = {}  # id of a module's image -> its thread-locals
-        self._blocks: Dict[int, Tuple[List[TlsBlock], bool]] = {}  # by TID; whether all are there
+        self._blocks: Dict[int, List[TlsBlock]] = {}  # by TID, where all are there
+        self._present: Dict[int, List[TlsBlock]] = {}  # those of the report at hand
 
     def mapping_start(self, address: int, name: str) -> int:
         """Where the mapping begins (of a file: its first one), else the page."""
@@ -131,6 +133,22 @@ class Owners:
             out += pieces
         return [_malloc_pointer(r, read, pointers) if r.kind == "tls" else r for r in out]
 
+    def linker_runs(self, runs: List[Run], base: int, read: ReadMemory) -> List[Run]:
+        """`runs` with the role of those in the vector of thread-local blocks of the thread whose
+        thread pointer is `base`: the linker fills it when a thread first uses a library's
+        (glibc's sysdeps/x86_64/nptl/tls.h, tcbhead_t; elf/dl-tls.c)."""
+        try:
+            at = read_word(read, base + DTV_POINTER)
+            count = read_word(read, at - DTV_ENTRY)
+        except UffdError:
+            return runs
+        if count > MAX_BLOCKS:
+            return runs
+        cut = (at - DTV_ENTRY, at + (count + 1) * DTV_ENTRY, "linker")
+        if runs[-1].address + len(runs[-1].before) <= cut[0] or runs[0].address >= cut[1]:
+            return runs
+        return [piece for run in runs for piece in _with_roles(run, [cut])]
+
     def _in_blocks(self, run: Run, tid: int, read: ReadMemory) -> List[Run]:
         end = run.address + len(run.before)
         for block in self.tls_blocks(tid, read):
@@ -140,11 +158,21 @@ class Owners:
 
     def tls_blocks(self, tid: int, read: ReadMemory) -> List[TlsBlock]:
         """A thread's blocks, those of libraries that dlopen() loaded included."""
-        blocks, complete = self._blocks.get(tid, ([], False))
-        if not complete:
-            blocks, complete = self._find_blocks(tid, read)
-            self._blocks[tid] = blocks, complete
+        blocks = self._blocks.get(tid) or self._present.get(tid)
+        if blocks is None:
+            blocks = self._present[tid] = self._find_blocks(tid, read)[0]
         return blocks
+
+    def look(self, tid: int, before: ReadMemory, which_all: bool) -> None:
+        """A report of that thread begins.  Blocks that were there before it stay where they are;
+        those that came with it are gone again where it was undone."""
+        self._present.clear()
+        if which_all:
+            self._blocks.clear()
+        elif tid not in self._blocks:
+            blocks, complete = self._find_blocks(tid, before)
+            if complete:
+                self._blocks[tid] = blocks
 
     def forget(self) -> None:
         """The blocks may lie elsewhere now."""
@@ -152,7 +180,7 @@ class Owners:
 
     def _find_blocks(self, tid: int, read: ReadMemory) -> Tuple[List[TlsBlock], bool]:
         try:
-            base = self.snapshot.thread(tid).registers.gpr[GPR["fs_base"]]
+            base = self.snapshot.thread(tid).registers.thread_pointer
         except KeyError:
             return [], True
         by_bias = {m.bias: m for m in self._modules if m.image and m.image.tls_size()[0]}
@@ -172,11 +200,20 @@ class Owners:
             found.append(TlsBlock(at, end, tid, self._of_module(module)))
         control = self.snapshot.classify(base)
         if base and control.kind == "tls":
-            size = PAGE_SIZE
-            while size > 64 and self.snapshot.classify(base + size - 1).kind != "tls":
-                size -= 64
-            found.append(TlsBlock(base, base + size, tid, [(0, size, TCB)]))
+            found.append(self._control_block(base, tid))
         return sorted(found, key=lambda b: b.start), complete
+
+    def _control_block(self, base: int, tid: int) -> TlsBlock:
+        """struct pthread, which is at the thread pointer or ends there."""
+        size = PAGE_SIZE
+        tls = self.snapshot.arch.tls
+        if tls is not None:
+            while size > 64 and self.snapshot.classify(base - size).kind != "tls":
+                size -= 16
+            return TlsBlock(base - size, base + tls.tcb, tid, [(0, size + tls.tcb, TCB)])
+        while size > 64 and self.snapshot.classify(base + size - 1).kind != "tls":
+            size -= 64
+        return TlsBlock(base, base + size, tid, [(0, size, TCB)])
 
     def _link_maps(self, read: ReadMemory) -> List[Tuple[int, int]]:
         """(address of the link map, l_addr); the program alone where there is no linker."""

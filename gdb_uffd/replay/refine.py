@@ -28,8 +28,6 @@ Range = Tuple[int, int]
 DATA_PAGES_MAX = 4096
 """Pages whose bytes are given a role; as many as carry their stretches (report.py)."""
 
-RED_ZONE = 128  # bytes below the stack pointer that a leaf function may use (psABI 3.2.2)
-
 
 @dataclass
 class Facts:
@@ -87,6 +85,7 @@ class Refiner:
             facts.born,
             facts.gone_blocks,
         )
+        self._owners.look(facts.tid, before.read, which_all)
         self._stacks(report, facts, before, after)
         heap.tell(report)
         self._data(report, facts, heap)
@@ -95,13 +94,17 @@ class Refiner:
         if report.kept and not which_all:
             self.kept(report.pages)
 
+    def _floor(self, facts: Facts, thread: int) -> int:
+        """What lies below it on a thread's stack is nobody's."""
+        return facts.stack(thread) - self._owners.snapshot.arch.red_zone
+
     def _stacks(self, report: CallReport, facts: Facts, before: View, after: View) -> None:
         """Of a stack's page, the changed bytes of live frames; the rest is scratch."""
         for page in report.pages:
             page.mapping_start = self._owners.mapping_start(page.start, page.mapping)
             if page.kind != "stack" or not page.bytes_changed or page.thread is None:
                 continue
-            floor = facts.stack(page.thread) - RED_ZONE
+            floor = self._floor(facts, page.thread)
             page.bytes_above = 0
             if floor >= page.end:
                 continue
@@ -115,6 +118,7 @@ class Refiner:
             if page.kind == "data" and page.runs:
                 page.runs = self._owners.data_runs(page.runs, page.mapping, heap.malloc_words)
             elif page.kind in ("tls", "heap", "anonymous") and page.runs:
+                page.runs = self._owners.linker_runs(page.runs, facts.fs_base, read)
                 page.runs = self._owners.tls_runs(page, facts.tid, read, own)
                 if page.kind == "tls":
                     page.runs = [self._on_tls_page(run, facts) for run in page.runs]
@@ -126,7 +130,7 @@ class Refiner:
         place = self._owners.snapshot.classify(run.address)
         if place.kind != "stack" or place.thread is None:
             return run
-        floor = facts.stack(place.thread) - RED_ZONE
+        floor = self._floor(facts, place.thread)
         role = "scratch" if run.address + len(run.before) <= floor else ""
         return dataclasses.replace(run, kind="stack", thread=place.thread, role=role)
 

@@ -20,7 +20,7 @@ SHOWN_NAME = 256
 
 CLONE_VM = 0x100  # <linux/sched.h>
 
-I386, X32, VSYSCALL = 1, 2, 3  # enum call_table of native/policy.h
+I386, X32, VSYSCALL, ARM = 1, 2, 3, 4  # enum call_table of native/policy.h
 _VSYSCALLS = {96: "gettimeofday", 201: "time", 309: "getcpu"}
 
 Memory = Dict[int, Tuple[bytes, bool]]
@@ -71,6 +71,8 @@ def one(entry: Any, descriptors: Mapping[int, str]) -> str:
 def _signature(table: int, number: int, arguments: Sequence[int], memory: Memory) -> str:
     if table == I386:
         return f"int 0x80, system call {number & 0xFFFFFFFF} of i386"
+    if table == ARM:
+        return f"system call {number & 0xFFFFFFFF} of 32-bit ARM"
     if table == X32:
         return f"system call {number & 0xFFFFFFFF:#x} of x32"
     if table == VSYSCALL:

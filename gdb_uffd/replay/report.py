@@ -16,6 +16,12 @@ RUNS_MAX = 64
 RUN_BYTES_MAX = 256
 """Bytes of one stretch that the report carries."""
 
+ROOM_BYTES = 1 << 17
+"""Bytes beyond these limits that one report carries, of the pages of data that come first: what is
+not carried is counted, and has no name."""
+
+_MOST_RUNS = 512  # more do not fit in a page: each has a byte, and GAP + 1 equal ones lie between
+
 DETAILED_PAGES_MAX = 4096
 """Pages of one report that carry their stretches; the others only count."""
 
@@ -41,7 +47,8 @@ class Builder:
         self.machine = machine
         self.tid = tid
         self.sp_floor = sp_floor
-        self._runs = ffi.new("uint16_t[]", 2 * RUNS_MAX)
+        self._room = ROOM_BYTES
+        self._runs = ffi.new("uint16_t[]", 2 * _MOST_RUNS)
 
     def pages(self, changes: Any) -> List[DirtyPage]:
         """`changes` is the native list, sorted by address."""
@@ -49,8 +56,12 @@ class Builder:
         return [self._page(changes.at[i], i) for i in range(listed)]
 
     def _page(self, change: Any, index: int) -> DirtyPage:
-        runs, more = self._differences(change, index)
-        place = self._place(change.first.address or change.page, runs)
+        runs, more = self._differences(change, index, RUNS_MAX, RUN_BYTES_MAX)
+        touched = change.first.address or self._thread_local_in(change.page, runs)
+        place = self._place(touched, runs)
+        if more and runs and place.kind != "stack" and self._room > 0:
+            runs, more = self._differences(change, index, _MOST_RUNS, PAGE_SIZE)
+            self._room -= sum(len(run.before) for run in runs)
         above = 0
         if place.kind == "stack" and runs:
             above = self._bytes_above(change)
@@ -95,6 +106,14 @@ class Builder:
                     return other
         return place
 
+    def _thread_local_in(self, page: int, runs: List[Run]) -> int:
+        """An address in a page of which is not known what was written: of a thread's block, if it
+        holds one, as its other bytes change least often without a trace."""
+        if runs or not self._has_tls(page):
+            return page
+        places = range(page, page + PAGE_SIZE, 64)
+        return next((at for at in places if classify(self.machine, at).kind == "tls"), page)
+
     def _has_tls(self, page: int) -> bool:
         """Whether a thread's block lies in that page; recorded, so looked at once a page."""
         known = self.machine.tls_pages
@@ -104,18 +123,21 @@ class Builder:
             )
         return known[page]
 
-    def _differences(self, change: Any, index: int) -> Tuple[List[Run], bool]:
+    def _differences(
+        self, change: Any, index: int, most: int, longest: int
+    ) -> Tuple[List[Run], bool]:
+        """At most `most` stretches of at most `longest` bytes; whether there is more."""
         if change.before == ffi.NULL:
             return [], bool(change.bytes_changed)
         if index >= DETAILED_PAGES_MAX:
             return [], True
-        count = lib.diff_runs(change.before, change.after, GAP, self._runs, RUNS_MAX)
+        count = lib.diff_runs(change.before, change.after, GAP, self._runs, most)
         before, after = ffi.buffer(change.before, PAGE_SIZE), ffi.buffer(change.after, PAGE_SIZE)
-        runs, more = [], count > RUNS_MAX
-        for i in range(min(count, RUNS_MAX)):
+        runs, more = [], count > most
+        for i in range(min(count, most)):
             start, length = self._runs[2 * i], self._runs[2 * i + 1]
-            more |= length > RUN_BYTES_MAX
-            end = start + min(length, RUN_BYTES_MAX)
+            more |= length > longest
+            end = start + min(length, longest)
             runs.append(Run(change.page + start, before[start:end], after[start:end]))
         return runs, more
 

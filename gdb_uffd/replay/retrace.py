@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Generator, Iterator, List, Optional, Tuple
 
-from gdb_uffd.model import GPR, MemoryUnavailable, UffdError
+from gdb_uffd.model import MemoryUnavailable, UffdError
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay.breakpoints import SLOTS, Breakpoints, Slot, pieces
 from gdb_uffd.replay.diversion import Diversion
@@ -67,8 +67,8 @@ class Retrace:
             raise UffdError(f"{length} bytes cannot be watched: at most 64 MiB can")
         self.start, self.end = address, address + length
         self.first, self.limit = first, limit
-        self.pages = not self._fits()
         self._real = real
+        self.pages = not self._fits()
         self._timer = Unseen()
         self._writes = 0
         self._began = self._asked = time.perf_counter()
@@ -81,7 +81,8 @@ class Retrace:
 
     def _fits(self) -> bool:
         """Whether the debug registers have room for the object beside the user's own."""
-        if self.end - self.start > 8 * SLOTS:
+        arch = self._real.snapshot.arch
+        if self.end - self.start > 8 * SLOTS or not arch.traps_after_writes:
             return False
         runs = [step for step in self.last.tape.steps if isinstance(step, Ran)]
         return all(Breakpoints.fit([*step.hardware, *self._slots()]) for step in runs)
@@ -274,7 +275,7 @@ class Retrace:
         """Whether the step that was asked for is done, with the write that was just told."""
         if action.kind != "r":
             return action.kind == "s"
-        pc = self.diversion.threads.get(stop.tid).gpr[GPR["rip"]]
+        pc = self.diversion.threads.get(stop.tid).pc
         return not action.lo <= pc < action.hi
 
     # -- what was written ---------------------------------------------------------------------
@@ -310,10 +311,10 @@ class Retrace:
         before = bytes(ffi.buffer(self._watch.old + at, length))
         lib.watch_accept(self._watch, low, high)
         after = bytes(ffi.buffer(self._watch.old + at, length))
-        gpr = self.diversion.threads.get(self.last.tid).gpr
+        registers = self.diversion.threads.get(self.last.tid)
         return Write(
-            found.by, low, high, start, before, after, found.pc or gpr[GPR["rip"]],
-            bool(found.pc), gpr[GPR["rsp"]], found.call,
+            found.by, low, high, start, before, after, found.pc or registers.pc,
+            bool(found.pc), registers.sp, found.call,
         )  # fmt: skip
 
     def _gdb_writes(self, step: Wrote) -> Iterator[Event]:

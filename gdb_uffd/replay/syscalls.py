@@ -5,9 +5,15 @@ from __future__ import annotations
 import errno
 import functools
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+from gdb_uffd.arch import AARCH64, X86_64, Architecture, host
 
 TABLE = Path(__file__).with_name("syscalls.tbl")
+"""With x86-64's numbers."""
+NUMBERS = {AARCH64.name: Path(__file__).with_name("syscalls_aarch64.tbl")}
+COMMON = 424
+"""From here on numbers are the same everywhere (Linux, include/uapi/asm-generic/unistd.h)."""
 
 SAFE, ALL, NONE = "safe", "all", "none"
 LEVELS = (NONE, SAFE, ALL)
@@ -25,7 +31,7 @@ CLOCKS = ("clock_gettime", "gettimeofday", "time", "times", "nanosleep", "clock_
 
 
 class SystemCall(NamedTuple):
-    """One line of the table; `safe` and `all` in its words."""
+    """One line of the table; `safe` and `all` in its words; the number is an architecture's."""
 
     number: int
     name: str
@@ -43,15 +49,29 @@ class Outcome(NamedTuple):
 
 
 @functools.cache
-def table() -> Dict[int, SystemCall]:
-    """By number."""
+def table(arch: Optional[Architecture] = None) -> Dict[int, SystemCall]:
+    """By number: the processor's that system calls are made on, unless another one is named."""
+    arch = arch or host() or X86_64
+    own = _numbers(arch)
     calls: Dict[int, SystemCall] = {}
-    for line in TABLE.read_text(encoding="ascii").splitlines():
-        if line[0] != "#":
-            words_ = line.split()
-            number = int(words_[0])
+    for words_ in _lines(TABLE):
+        number = int(words_[0])
+        if own is not None and number < COMMON:
+            number = own.get(words_[1], -1)
+        if number >= 0:
             calls[number] = SystemCall(number, words_[1], words_[2], words_[3], tuple(words_[4:]))
     return calls
+
+
+def _lines(path: Path) -> List[List[str]]:
+    lines = path.read_text(encoding="ascii").splitlines()
+    return [line.split() for line in lines if line[0] != "#"]
+
+
+def _numbers(arch: Architecture) -> Optional[Dict[str, int]]:
+    """Name -> number below COMMON; None where those of the table hold."""
+    path = NUMBERS.get(arch.name)
+    return {name_: int(number) for number, name_ in _lines(path)} if path is not None else None
 
 
 @functools.cache
@@ -119,5 +139,5 @@ def documented() -> List[str]:
     return [
         f"| {call.number} | `{call.name}` | {words(call, NONE)} | {words(call, SAFE)} "
         f"| {words(call, ALL)} |"
-        for call in table().values()
+        for call in table(X86_64).values()
     ]

@@ -11,7 +11,6 @@ from gdb_uffd.replay import syscalls
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.policy import Policy
 
-FUTEX = 202
 OWNER_OFFSET = 8
 """`pthread_mutex_t` has `__lock` first and `__owner` here (struct __pthread_mutex_s, glibc)."""
 
@@ -34,7 +33,7 @@ def describe(machine: Machine, run: Any, self_tid: int) -> Dict[str, Any]:
     out: Dict[str, Any] = {
         "call": name, "kind": "wait", "address": "", "owner": 0, "self": False,
     }  # fmt: skip
-    if run.call != FUTEX:
+    if name != "futex":
         return out
     out["address"] = hex(run.address)
     out.update(_holder(machine, run.address, self_tid))

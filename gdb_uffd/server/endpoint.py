@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
+import stat
 import struct
 import time
 from typing import Optional
@@ -25,14 +27,15 @@ class Endpoint:
         """Bind and listen.  UffdError says why that cannot be."""
         if len(os.fsencode(path)) > _MAX_PATH:
             raise UffdError(
-                f"{path}: a unix socket's name has at most {_MAX_PATH} bytes; use a shorter TMPDIR"
+                f"{path}: a unix socket's name has at most {_MAX_PATH} bytes; use a shorter path "
+                "(or TMPDIR)"
             )
         self.path = path
         self._bound = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         old = os.umask(0o177)
         try:
-            self._socket.bind(path)
+            _bind(self._socket, path)
             self._bound = True
             self._socket.listen(1)
         except OSError as error:
@@ -42,7 +45,7 @@ class Endpoint:
             os.umask(old)
 
     def accept(self, watch: Optional[int], seconds: Optional[float]) -> Optional[socket.socket]:
-        """The first connection by our own user; None when nobody comes.
+        """The first connection by our own user, or root; None when nobody comes.
 
         `watch`: a pipe whose other end goes away with whoever started us.  `seconds`: how
         long to wait, None for ever.
@@ -59,7 +62,7 @@ class Endpoint:
             events = dict(poll.poll(left))
             if self._socket.fileno() in events:
                 client, _ = self._socket.accept()
-                if _peer_uid(client) == os.geteuid():
+                if _peer_uid(client) in (0, os.geteuid()):
                     return client
                 client.close()
             elif not events or watch in events:
@@ -74,6 +77,27 @@ class Endpoint:
                 os.unlink(self.path)
             except OSError:
                 pass  # its directory went first
+
+
+def _bind(made: socket.socket, path: str) -> None:
+    """Bind there, also in the place of a socket of ours behind which nobody listens any more: a
+    server that was killed leaves it.  OSError."""
+    try:
+        made.bind(path)
+        return
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or not _is_dead(path):
+            raise
+    os.unlink(path)
+    made.bind(path)
+
+
+def _is_dead(path: str) -> bool:
+    info = os.lstat(path)
+    if not stat.S_ISSOCK(info.st_mode) or info.st_uid != os.geteuid():
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(path) == errno.ECONNREFUSED
 
 
 def _peer_uid(client: socket.socket) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from typing import List, NamedTuple, Optional
 
-from gdb_uffd.model import GPR, MemoryUnavailable, UffdError
+from gdb_uffd.model import MemoryUnavailable, UffdError
 from gdb_uffd.replay.interface import ACCESS_WATCH, WRITE_WATCH, Disconnected, Resume, Stop
 from gdb_uffd.server import signals, threads
 from gdb_uffd.server.connection import message
@@ -19,9 +19,6 @@ _WRITES = (WRITE_WATCH, ACCESS_WATCH)
 _MAX_WATCH_BYTES = 1 << 20  # beyond any debug register; the diversion refuses the rest
 
 _WATCH_NAMES = {"watch": b"watch", "rwatch": b"rwatch", "awatch": b"awatch"}
-
-_EXPEDITED = ((6, GPR["rbp"]), (7, GPR["rsp"]), (16, GPR["rip"]))
-"""(register number, index in gpr) of what gdb looks at after every stop."""
 
 
 class Action(NamedTuple):
@@ -221,9 +218,9 @@ def stop_reply(session: Session, stop: Stop, reason: bytes = b"") -> bytes:
             parts.append(name + b":;")
     elif stop.breakpoint in _WATCH_NAMES:
         parts.append(b"%s:%x;" % (_WATCH_NAMES[stop.breakpoint], stop.address))
-    gpr = session.diversion.registers(stop.tid).gpr
-    for number, index in _EXPEDITED:
-        value = gpr[index].to_bytes(8, "little").hex().encode("ascii")
+    registers = session.diversion.registers(stop.tid)
+    for number, index in registers.arch.expedited:
+        value = registers.gpr[index].to_bytes(8, "little").hex().encode("ascii")
         parts.append(b"%02x:%s;" % (number, value))
     parts.append(b"thread:" + session.thread_ids[stop.tid] + b";")
     return b"".join(parts)

@@ -12,7 +12,7 @@ from typing import Callable, FrozenSet, Optional, Sequence, Tuple
 
 from gdb_uffd.model import ENGINE_AUTO, DirtyPage, SnapshotInfo, ThreadState, UffdError
 from gdb_uffd.replay.interface import Choice, Diversion
-from gdb_uffd.server import target_xml
+from gdb_uffd.server import packets
 from gdb_uffd.server.endpoint import Endpoint
 from gdb_uffd.trace.source import Snapshot, Trace
 
@@ -220,5 +220,5 @@ def _tids(snapshot: Snapshot) -> FrozenSet[int]:
 def _identity(snapshot: Snapshot) -> Tuple[object, ...]:
     """What gdb asks for once a connection: the process, where it was loaded (auxv), its program,
     and what its registers are."""
-    xfeatures = snapshot.threads[0].registers.xfeatures
-    return snapshot.pid, snapshot.auxv, snapshot.executable, target_xml.described(xfeatures)
+    registers = packets.description(snapshot.threads[0].registers)
+    return snapshot.pid, snapshot.auxv, snapshot.executable, registers

@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
-from typing import List, Optional, Protocol, Tuple, Union
+from typing import Dict, List, Optional, Protocol, Tuple, Union
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.server.endpoint import Endpoint
@@ -27,6 +27,7 @@ from gdb_uffd.server.framing import checksum, frame
 TOKEN_VERB = b"quffd.token:"
 TOKEN_SECONDS = 10.0
 _TOKEN_PACKET_MAX = 4096
+_PENDING_MAX = 16  # connections that have not shown it yet
 
 FORMS = "unix:PATH, HOST:PORT or [IPv6]:PORT, where port 0 means any"
 
@@ -81,13 +82,16 @@ def open_listener(where: Union[str, Port], token: str = "") -> Listener:
 
 
 class TcpEndpoint:
-    """A listening port for one connection, of the same user or with the token."""
+    """A listening port for one connection: of the same user on a loopback address, with the token
+    where there is one."""
 
     def __init__(self, where: Port, token: str = "") -> None:
         """Bind and listen.  UffdError says why that cannot be."""
         family, address = _resolve(where)
         self._token = token
-        if not token and not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
+        self._pending: Dict[int, _Knock] = {}
+        self.loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
+        if not token and not self.loopback:
             raise UffdError(
                 f"{where.host}: not a loopback address, and whoever reaches it could run code as "
                 "you; forward a port instead (ssh -L), or add --expose to serve there behind a "
@@ -109,47 +113,99 @@ class TcpEndpoint:
         self.path = f"{host}:{bound[1]}"
 
     def accept(self, watch: Optional[int], seconds: Optional[float]) -> Optional[socket.socket]:
-        """The first connection that is let in; the others are closed, with a line on stderr."""
+        """The first connection that is let in; the others are closed, with a line on stderr.
+
+        Whoever says nothing keeps nobody out: all that are there are heard at the same time.
+        """
         deadline = None if seconds is None else time.monotonic() + seconds
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)
         if watch is not None:
             poll.register(watch, 0)
-        while True:
-            left = None
-            if deadline is not None:
-                left = max(0.0, deadline - time.monotonic()) * 1000
-            events = dict(poll.poll(left))
-            if self._socket.fileno() in events:
-                client = self._let_in()
-                if client is not None:
-                    return client
-            elif not events or watch in events:
-                return None
+        try:
+            while True:
+                events = dict(poll.poll(self._patience(deadline)))
+                if watch in events or (deadline is not None and time.monotonic() >= deadline):
+                    return None
+                if self._socket.fileno() in events:
+                    client = self._knock(poll)
+                    if client is not None:
+                        return client
+                for descriptor in list(self._pending):
+                    client = self._hear(poll, descriptor, descriptor in events)
+                    if client is not None:
+                        return client
+        finally:
+            for knock in self._pending.values():
+                knock.client.close()
+            self._pending.clear()
 
-    def _let_in(self) -> Optional[socket.socket]:
+    def _patience(self, deadline: Optional[float]) -> Optional[float]:
+        """Milliseconds until something is over; None for ever."""
+        ends = [knock.deadline for knock in self._pending.values()]
+        ends += [] if deadline is None else [deadline]
+        return max(0.0, min(ends) - time.monotonic()) * 1000 + 1 if ends else None
+
+    def _knock(self, poll: select.poll) -> Optional[socket.socket]:
+        """Somebody connects: let in, refused, or (with a token) still to be heard."""
         try:
             client, peer = self._socket.accept()
         except OSError:
             return None  # it has gone again
+        reason = ""
         try:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._token:
-                reason = _ask_token(client, self._token)
-            else:
+            if self.loopback:
                 reason = _refusal(_owner(peer, client.getsockname()))
         except OSError as error:
             reason = error.strerror or "went away"
-        if not reason:
-            client.settimeout(None)
-            return client
-        client.close()
-        print(f"gdb_uffd.server: refused {peer[0]}:{peer[1]}: {reason}", file=sys.stderr)
+        if reason:
+            _refuse(client, peer, reason)
+            return None
+        if not self._token:
+            return _let_in(client)
+        if len(self._pending) == _PENDING_MAX:
+            oldest = min(self._pending, key=lambda d: self._pending[d].deadline)
+            self._forget(poll, oldest, "others came")
+        client.setblocking(False)
+        knock = _Knock(client, peer, time.monotonic() + TOKEN_SECONDS)
+        self._pending[client.fileno()] = knock
+        poll.register(client.fileno(), select.POLLIN)
         return None
+
+    def _hear(self, poll: select.poll, descriptor: int, ready: bool) -> Optional[socket.socket]:
+        """More of a token, or no more time for it."""
+        knock = self._pending[descriptor]
+        reason = knock.listen(self._token) if ready else None
+        if reason is None and time.monotonic() >= knock.deadline:
+            reason = "no token came"
+        if reason is None:
+            return None
+        if reason:
+            self._forget(poll, descriptor, reason)
+            return None
+        poll.unregister(descriptor)
+        del self._pending[descriptor]
+        return _let_in(knock.client)
+
+    def _forget(self, poll: select.poll, descriptor: int, reason: str) -> None:
+        poll.unregister(descriptor)
+        knock = self._pending.pop(descriptor)
+        _refuse(knock.client, knock.peer, reason)
 
     def close(self) -> None:
         """Stop listening.  Idempotent."""
         self._socket.close()
+
+
+def _let_in(client: socket.socket) -> socket.socket:
+    client.settimeout(None)
+    return client
+
+
+def _refuse(client: socket.socket, peer: Tuple[str, int], reason: str) -> None:
+    client.close()
+    print(f"gdb_uffd.server: refused {peer[0]}:{peer[1]}: {reason}", file=sys.stderr)
 
 
 def _resolve(where: Port) -> Tuple[socket.AddressFamily, Tuple[str, int]]:
@@ -174,9 +230,14 @@ def _refusal(uid: Optional[int]) -> str:
 
 def _owner(peer: Tuple[str, int], own: Tuple[str, int]) -> Optional[int]:
     """The user whose socket the other end of a loopback connection is, from the kernel's table
-    (proc_pid_net(5), "tcp"); None when it is not there."""
-    wanted = [_table_address(peer), _table_address(own)]
-    for name in ("tcp", "tcp6"):
+    (proc_pid_net(5), "tcp"); None when it is not there.
+
+    A socket that its owner has closed stays in the table as nobody's, with user 0, while what it
+    sent can still be read (net/ipv4/tcp_ipv4.c, get_timewait4_sock): only one that is
+    established, and has an inode, tells whose it is.
+    """
+    for name, mapped in (("tcp", False), ("tcp6", True)):
+        wanted = [_table_address(peer, mapped), _table_address(own, mapped)]
         try:
             with open(f"/proc/net/{name}", encoding="ascii") as table:
                 lines = table.readlines()[1:]
@@ -184,14 +245,20 @@ def _owner(peer: Tuple[str, int], own: Tuple[str, int]) -> Optional[int]:
             continue
         for line in lines:
             fields = line.split()
-            if len(fields) > 7 and fields[1:3] == wanted:
-                return int(fields[7])
+            if len(fields) > 9 and fields[1:3] == wanted:
+                return int(fields[7]) if fields[3] == _ESTABLISHED and int(fields[9]) else None
     return None
 
 
-def _table_address(address: Tuple[str, int]) -> str:
-    """An address as the table writes it: words of the host's byte order in hexadecimal."""
+_ESTABLISHED = "01"  # TCP_ESTABLISHED, include/net/tcp_states.h
+
+
+def _table_address(address: Tuple[str, int], mapped: bool) -> str:
+    """An address as the table writes it: words of the host's byte order in hexadecimal.  `mapped`:
+    of IPv4 as IPv6's sockets have it (ipv6(7))."""
     packed = ipaddress.ip_address(address[0].partition("%")[0]).packed
+    if mapped and len(packed) == 4:
+        packed = bytes(10) + b"\xff\xff" + packed
     words = [int.from_bytes(packed[i : i + 4], sys.byteorder) for i in range(0, len(packed), 4)]
     return "".join(f"{word:08X}" for word in words) + f":{address[1]:04X}"
 
@@ -204,27 +271,36 @@ def token_packet(token: str) -> bytes:
     return frame(TOKEN_VERB + token.encode("ascii"))
 
 
-def _ask_token(client: socket.socket, token: str) -> str:
-    """Why the client is not let in, "" when it is.  Takes nothing of what follows the packet."""
-    deadline = time.monotonic() + TOKEN_SECONDS
-    data = b""
-    while not re.search(rb"\$[^#]*#..\Z", data, re.S):
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return "no token came"
-        client.settimeout(left)
+@dataclass
+class _Knock:
+    """A connection that has not shown its token yet."""
+
+    client: socket.socket
+    peer: Tuple[str, int]
+    deadline: float
+    data: bytes = b""
+
+    def listen(self, token: str) -> Optional[str]:
+        """Why it is not let in, "" when it is, None when more has to come.  Takes nothing of what
+        follows the packet."""
+        while not re.search(rb"\$[^#]*#..\Z", self.data, re.S):
+            try:
+                byte = self.client.recv(1)
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                return error.strerror or "went away"
+            self.data += byte
+            if not byte or len(self.data) > _TOKEN_PACKET_MAX:
+                return "no token came"
         try:
-            byte = client.recv(1)
-        except socket.timeout:
-            return "no token came"
-        data += byte
-        if not byte or len(data) > _TOKEN_PACKET_MAX:
-            return "no token came"
-    if hmac.compare_digest(_token_of(data), token.encode("ascii")):
-        client.sendall(b"+" + frame(b"OK"))
-        return ""
-    client.sendall(b"+" + frame(b"E.a token is needed: gdb-uffd connect"))
-    return "a wrong token, or a packet before the token"
+            if hmac.compare_digest(_token_of(self.data), token.encode("ascii")):
+                self.client.sendall(b"+" + frame(b"OK"))
+                return ""
+            self.client.sendall(b"+" + frame(b"E.a token is needed: gdb-uffd connect"))
+        except OSError:
+            pass  # it has gone
+        return "a wrong token, or a packet before the token"
 
 
 def _token_of(data: bytes) -> bytes:

@@ -14,7 +14,6 @@ import os
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 from gdb_uffd.model import (
-    GPR,
     PAGE_SIZE,
     PROT_EXEC,
     PROT_READ,
@@ -24,19 +23,17 @@ from gdb_uffd.model import (
     UffdError,
     page_ceil,
 )
+from gdb_uffd.replay import syscalls
 from gdb_uffd.replay.interface import Resume
 from gdb_uffd.server import signals, threads
 from gdb_uffd.server.execution import stop_of, stop_reply
 from gdb_uffd.server.framing import escape
 from gdb_uffd.server.session import PacketError, Session, parse_hex
 
-_TRIPLE = b"x86_64-pc-linux-gnu"
 _WATCHPOINTS = 4  # debug registers (Intel SDM vol. 3, 18.2)
 _SAVED_MAX = 64
 _ALLOCATION_MAX = 1 << 30
 
-_SYSCALL = b"\x0f\x05"  # the instruction (Intel SDM vol. 2, SYSCALL)
-_SYS_MMAP, _SYS_MUNMAP = 9, 11  # <asm/unistd_64.h>
 _MAP_PRIVATE_ANONYMOUS = 0x22  # <asm-generic/mman-common.h>
 _NO_DESCRIPTOR = (1 << 64) - 1
 _SEARCH_CHUNK, _SEARCH_MAX = 1 << 16, 1 << 26
@@ -48,7 +45,7 @@ def host_info(session: Session, _arguments: bytes) -> bytes:
     resumes all of them, so what it selected last is not what the user means to run."""
     session.lldb = True
     return b"triple:%s;ptrsize:8;endian:little;ostype:linux;vm-page-size:%d;" % (
-        _TRIPLE.hex().encode(),
+        session.diversion.snapshot.arch.triple.encode().hex().encode(),
         PAGE_SIZE,
     )
 
@@ -57,7 +54,7 @@ def process_info(session: Session, _arguments: bytes) -> bytes:
     """`qProcessInfo`: numbers in hexadecimal."""
     return b"pid:%x;triple:%s;ostype:linux;endian:little;ptrsize:8;" % (
         session.pid,
-        _TRIPLE.hex().encode(),
+        session.diversion.snapshot.arch.triple.encode().hex().encode(),
     )
 
 
@@ -173,7 +170,7 @@ def memory(session: Session, arguments: bytes) -> Optional[bytes]:
         bits = {b"r": PROT_READ, b"w": PROT_WRITE, b"x": PROT_EXEC}
         prot = sum(bit for letter, bit in bits.items() if letter in letters)
         address = _system_call(
-            session, _SYS_MMAP, 0, length, prot, _MAP_PRIVATE_ANONYMOUS, _NO_DESCRIPTOR, 0
+            session, "mmap", 0, length, prot, _MAP_PRIVATE_ANONYMOUS, _NO_DESCRIPTOR, 0
         )
         session.allocated[address] = length
         return b"%x" % address
@@ -182,48 +179,51 @@ def memory(session: Session, arguments: bytes) -> Optional[bytes]:
         allocated = session.allocated.pop(address, None)
         if allocated is None:
             raise PacketError(errno.EINVAL)
-        _system_call(session, _SYS_MUNMAP, address, allocated)
+        _system_call(session, "munmap", address, allocated)
         return b"OK"
     return None
 
 
-_ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")  # psABI, A.2.1
-
-
-def _system_call(session: Session, number: int, *arguments: int) -> int:
+def _system_call(session: Session, name: str, *arguments: int) -> int:
     """The program makes one system call, by a step over an instruction of its own that is one.
 
     So the policy and the undo see it as any other call of the program.  UffdError when it failed.
     """
     diversion, tid = session.diversion, session.general
     before, siginfo = diversion.registers(tid), diversion.siginfo(tid)
-    registers, where = before.copy(), _instruction(session)
-    values = {"rip": where, "rax": number, "orig_rax": _NO_DESCRIPTOR}
-    for name, value in {**values, **dict(zip(_ARGUMENTS, arguments))}.items():
-        registers.gpr[GPR[name]] = value
+    registers, where, arch = before.copy(), _instruction(session), before.arch
+    values = {arch.pc: where, arch.number: syscalls.by_name()[name].number, **arch.pending}
+    for index, value in {**values, **dict(zip(arch.arguments, arguments))}.items():
+        registers.gpr[index] = value
     session.forget_registers()
     diversion.set_registers(tid, registers)
     try:
         stop = diversion.resume(Resume(tid, "s"), session.connection)
-        after = diversion.registers(tid).gpr
-        result, at = after[GPR["rax"]], after[GPR["rip"]]
+        after = diversion.registers(tid)
+        result, at = after.gpr[arch.result], after.pc
     finally:
         diversion.set_registers(tid, before)
         diversion.set_siginfo(tid, siginfo)
-    if stop.signal != _SIGTRAP or at != where + len(_SYSCALL):
-        raise UffdError(stop.message or f"system call {number} did not return")
+    if stop.signal != _SIGTRAP or at != where + len(arch.syscall):
+        raise UffdError(stop.message or f"{name}() did not return")
     if result > (1 << 64) - 4096:  # -errno
-        raise UffdError(f"system call {number}: {os.strerror((1 << 64) - result)}")
+        raise UffdError(f"{name}(): {os.strerror((1 << 64) - result)}")
     return result
 
 
 def _instruction(session: Session) -> int:
-    """The address of a `syscall` instruction; in any code, aligned or not, it is one."""
+    """The address of an instruction that makes a system call."""
+    arch = session.diversion.snapshot.arch
     for start, length in _code(session):
         try:
-            at = session.diversion.read_memory(start, length).find(_SYSCALL)
+            code = session.diversion.read_memory(start, length)
         except MemoryUnavailable:
             continue
+        at = code.find(arch.syscall)
+        while at % arch.code_alignment:  # -1 is odd, and found nothing
+            if at < 0:
+                break
+            at = code.find(arch.syscall, at + 1)
         if at >= 0:
             return start + at
     raise UffdError("the program has no `syscall` instruction to allocate memory with")

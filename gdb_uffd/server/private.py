@@ -89,9 +89,19 @@ def _hello(_session: Session, _arguments: Arguments) -> Any:
     return {"protocol": PROTOCOL_VERSION, "server": __version__, "pid": os.getpid()}
 
 
+def _host() -> str:
+    """What tells this machine from others, until it is started anew (proc_sys_kernel(5))."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
 def _info(session: Session, arguments: Arguments) -> Any:
     last = session.diversion.last_report
     return {
+        "host": _host(),
         **_hello(session, arguments),
         **asdict(travel.facts_now(session)),
         **session.diversion.info(),

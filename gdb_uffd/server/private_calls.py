@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Union, cast
 
-from gdb_uffd.model import GPR, UffdError, to_json
+from gdb_uffd.model import UffdError, to_json
 from gdb_uffd.replay.interface import Diversion
 from gdb_uffd.server.session import Session
 
@@ -107,7 +107,7 @@ def _why(session: Session, arguments: Arguments) -> Any:
         notes.append("what kept calls had opened, handled or timed is not there in the second run")
     return {
         "tid": last.tid,
-        "sp": hex(before.gpr[GPR["rsp"]]),
+        "sp": hex(before.sp),
         "kind": last.report.kind,
         "kept": last.report.kept,
         "functions": [hex(address) for address in last.tape.functions],

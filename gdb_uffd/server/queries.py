@@ -9,8 +9,7 @@ import errno
 import os
 from typing import Callable, Dict, Optional
 
-from gdb_uffd.model import GPR
-from gdb_uffd.server import target_xml, threads
+from gdb_uffd.server import packets, threads
 from gdb_uffd.server.framing import PACKET_SIZE, escape, unescape
 from gdb_uffd.server.session import PacketError, Session, parse_hex
 
@@ -69,7 +68,7 @@ def tls_address(session: Session, arguments: bytes) -> bytes:
         tid = session.general
     offset, link_map = parse_hex(fields[1]), parse_hex(fields[2])
     diversion = session.diversion
-    fs_base = diversion.registers(tid).gpr[GPR["fs_base"]]
+    fs_base = diversion.registers(tid).thread_pointer
     address = diversion.snapshot.tls_address(tid, offset, link_map, fs_base, diversion.read_memory)
     return b"%x" % address
 
@@ -104,7 +103,7 @@ def _window(data: bytes, where: bytes) -> bytes:
 def _target_description(session: Session, annex: bytes) -> Optional[bytes]:
     if annex != b"target.xml":
         return None
-    return target_xml.target_xml(session.layout.described)
+    return packets.description(session.diversion.snapshot.threads[0].registers)
 
 
 def _auxv(session: Session, _annex: bytes) -> Optional[bytes]:

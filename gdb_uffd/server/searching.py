@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import List
 
 from gdb_uffd.trace import debuginfod
 from gdb_uffd.trace.search import DEBUG_DIRECTORIES, Search
@@ -21,13 +22,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         + " and ".join(DEBUG_DIRECTORIES),
     )  # fmt: skip
     parser.add_argument(
+        "--solib-search-path", metavar="DIR", action="append", default=[],
+        help="a folder with libraries, under their paths or beside each other",
+    )  # fmt: skip
+    parser.add_argument(
         "--debuginfod", metavar="URLS", default="",
         help="ask these servers for missing files by build-id (see DEBUGINFOD_URLS)",
     )  # fmt: skip
+
+
+def missing(options: argparse.Namespace) -> List[str]:
+    """The options that name a folder which is not there."""
+    named = [("--sysroot", options.sysroot)] if options.sysroot else []
+    named += [("--debug-directory", folder) for folder in options.debug_directory]
+    named += [("--solib-search-path", folder) for folder in options.solib_search_path]
+    return [f"{option} {folder}" for option, folder in named if not os.path.isdir(folder)]
 
 
 def chosen(options: argparse.Namespace) -> Search:
     """What the options say."""
     sysroot = os.path.abspath(options.sysroot) if options.sysroot else ""
     directories = dict.fromkeys([*options.debug_directory, *DEBUG_DIRECTORIES])
-    return Search(sysroot, tuple(directories), debuginfod.servers(options.debuginfod))
+    servers = debuginfod.servers(options.debuginfod)
+    folders = [os.path.abspath(folder) for folder in options.solib_search_path]
+    return Search(sysroot, tuple(directories), servers, tuple(folders))

@@ -99,6 +99,7 @@ def facts(journey: Journey, socket_path: str, open_ms: float) -> Facts:
         snapshots=len(journey.trace.snapshots),
         snapshot=journey.place.number,
         sysroot=journey.sysroot,
+        architecture=snapshot.arch.gdb,
     )
 
 

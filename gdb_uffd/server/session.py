@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import sys
 from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, List, Optional, Set, Tuple, Union
@@ -14,13 +13,10 @@ from gdb_uffd.replay.reach import Graph, State
 from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.framing import frame
 from gdb_uffd.server.journey import Journey
-from gdb_uffd.server.registers import Layout
+from gdb_uffd.server.packets import RegisterLayout, layout_of
 from gdb_uffd.trace.source import Snapshot
 
 _MAX_LOG_LINES = 200  # a client that provokes errors must not fill a disk or block a pipe
-
-
-layout_of = functools.lru_cache(maxsize=8)(Layout)
 
 
 class PacketError(Exception):
@@ -68,6 +64,7 @@ class Facts:
     snapshots: int = 1
     snapshot: int = 0  # the number of the one that is shown
     sysroot: str = ""  # where the recorded files lie that this machine has not, if anywhere
+    architecture: str = ""  # gdb's name of it
 
 
 @dataclass
@@ -92,7 +89,7 @@ class Session:
     shown: Tuple[int, Any] = (0, None)  # the last report that was peeked at, and its number
     aside: Any = None  # private_calls.Aside while another diversion answers for this one
     files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
-    layout: Layout = field(init=False)
+    layout: RegisterLayout = field(init=False)
     thread_ids: Dict[int, bytes] = field(init=False)  # TID -> b"p1f.2e", multiprocess syntax
     thread_xml: bytes = b""  # made once a snapshot: its threads stay
     # What memory reads see instead of the memory as it is.
@@ -128,7 +125,7 @@ class Session:
         self.written, self.listed, self.calls = None, 0, 0
         self.last_unavailable, self.stopped = "", None
         self.saved_registers, self.allocated = {}, {}
-        self.layout = layout_of(threads[0].registers.xfeatures)
+        self.layout = layout_of(threads[0].registers.arch, threads[0].registers.xfeatures)
         pid = self.pid
         self.thread_ids = {t.tid: b"p%x.%x" % (pid, t.tid) for t in listed}
         self.thread_xml = b""

@@ -10,6 +10,8 @@ import functools
 from dataclasses import dataclass
 from typing import Iterator, List, Tuple
 
+from gdb_uffd.arch import X86_64
+
 X87, SSE, AVX, OPMASK, ZMM_HI256, HI16_ZMM, PKRU = (1 << n for n in (0, 1, 2, 5, 6, 7, 9))
 """XCR0 bits (Intel SDM vol. 1, 13.1)."""
 
@@ -35,12 +37,12 @@ class Feature:
     registers: Tuple[Register, ...]
 
 
-def _flags(identifier: str, bits: List[Tuple[str, int]]) -> str:
+def flags(identifier: str, bits: List[Tuple[str, int]]) -> str:
     fields = "".join(f'<field name="{n}" start="{b}" end="{b}"/>' for n, b in bits)
     return f'<flags id="{identifier}" size="4">{fields}</flags>'
 
 
-_EFLAGS = _flags(
+_EFLAGS = flags(
     "i386_eflags",
     [
         ("CF", 0), ("", 1), ("PF", 2), ("AF", 4), ("ZF", 6), ("SF", 7), ("TF", 8), ("IF", 9),
@@ -49,7 +51,7 @@ _EFLAGS = _flags(
     ],
 )  # fmt: skip
 
-_MXCSR = _flags(
+_MXCSR = flags(
     "i386_mxcsr",
     [
         ("IE", 0), ("DE", 1), ("ZE", 2), ("OE", 3), ("UE", 4), ("PE", 5), ("DAZ", 6), ("IM", 7),
@@ -150,23 +152,17 @@ def features(xfeatures: int) -> Tuple[Feature, ...]:
     return tuple(out)
 
 
-def registers(xfeatures: int) -> Tuple[Register, ...]:
-    """Every register, by number."""
-    return tuple(r for feature in features(xfeatures) for r in feature.registers)
-
-
-@functools.lru_cache(maxsize=8)
-def target_xml(xfeatures: int) -> bytes:
-    """The `target.xml` of `qXfer:features:read` for a machine with these XCR0 bits."""
+def document(architecture: str, parts: Tuple[Feature, ...]) -> bytes:
+    """The `target.xml` of `qXfer:features:read`."""
     lines = [
         '<?xml version="1.0"?>',
         '<!DOCTYPE target SYSTEM "gdb-target.dtd">',
         "<target>",
-        "<architecture>i386:x86-64</architecture>",
+        f"<architecture>{architecture}</architecture>",
         "<osabi>GNU/Linux</osabi>",
     ]
     number = 0
-    for feature in features(xfeatures):
+    for feature in parts:
         lines.append(f'<feature name="{feature.name}">{feature.types}')
         for r in feature.registers:
             group = f' group="{r.group}"' if r.group else ""
@@ -178,3 +174,14 @@ def target_xml(xfeatures: int) -> bytes:
         lines.append("</feature>")
     lines.append("</target>\n")
     return "\n".join(lines).encode("ascii")
+
+
+def registers(xfeatures: int) -> Tuple[Register, ...]:
+    """Every register, by number."""
+    return tuple(r for feature in features(xfeatures) for r in feature.registers)
+
+
+@functools.lru_cache(maxsize=8)
+def target_xml(xfeatures: int) -> bytes:
+    """The document for a machine with these XCR0 bits."""
+    return document(X86_64.gdb, features(xfeatures))

@@ -17,7 +17,8 @@ import os
 import stat
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.model import GPR, PROT_WRITE, Mapping, UffdError
+from gdb_uffd.arch import KNOWN, X86_64, of_machine
+from gdb_uffd.model import PROT_WRITE, Mapping, UffdError
 from gdb_uffd.trace import elf, executable, places, thread_base
 from gdb_uffd.trace.compressed import compression, unpacked
 from gdb_uffd.trace.elf import ElfError
@@ -138,14 +139,14 @@ def _check_header(shown: str, core: mmap.mmap) -> elf.Header:
     try:
         header = elf.read_header(core)
     except ElfError as error:
-        raise UffdError(f"{shown}: {error}; give an x86-64 core file: {USAGE}") from error
+        raise UffdError(f"{shown}: {error}; give a core file: {USAGE}") from error
     if header.type in (elf.ET_EXEC, elf.ET_DYN):
         raise UffdError(f"{shown}: is an executable or library, not a core: {USAGE}")
     if header.type != elf.ET_CORE:
         raise UffdError(f"{shown}: an ELF file, but not a core (e_type {header.type}): {USAGE}")
-    if header.machine != elf.EM_X86_64:
+    if of_machine(header.machine) is None:
         raise UffdError(
-            f"{shown}: a core of another architecture (e_machine {header.machine}, not x86-64); "
+            f"{shown}: a core of another architecture (e_machine {header.machine}, not {KNOWN}); "
             "open it with a gdb for that machine"
         )
     return header
@@ -178,15 +179,16 @@ def _open(
     problems: List[str] = []
     shown = printable(path)
     header = _check_header(shown, core)
+    arch = of_machine(header.machine) or X86_64
     segments = _read_segments(shown, core, header, problems)
-    notes = read_notes(core, [s for s in segments if s.type == elf.PT_NOTE])
+    notes = read_notes(core, [s for s in segments if s.type == elf.PT_NOTE], arch)
     problems += notes.problems
     if not notes.threads:
         raise UffdError(
             f"{shown}: no thread in it (no whole NT_PRSTATUS note): damaged or truncated core; "
             "get a complete one"
         )
-    loads = make_loads(segments, len(core), problems)
+    loads = make_loads(segments, len(core), problems, arch.user_end)
     dumped = Dumped(core, loads)
     found = executable.find_modules(notes, cache, dumped, mtime_ns, executable_path)
     plan = Plan(
@@ -233,7 +235,7 @@ def _left_out(notes: Notes, dumped: Dumped, modules: Sequence[Module]) -> bool:
     written to, and yet no mapping with a stack pointer in it has any byte in the core."""
     seen: Dict[int, bool] = {}
     for thread in notes.threads:
-        load = dumped.load_at(thread.registers.gpr[GPR["rsp"]])
+        load = dumped.load_at(thread.registers.sp)
         if load is None or not load.prot & PROT_WRITE:
             continue
         if load.start not in seen:

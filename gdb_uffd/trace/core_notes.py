@@ -11,11 +11,13 @@ import os
 import struct
 from typing import List, Sequence
 
+from gdb_uffd.arch import AARCH64, X86_64
 from gdb_uffd.model import PAGE_SIZE, XSTATE_COMPONENTS, Mapping, ThreadState
+from gdb_uffd.trace import fpsimd
 from gdb_uffd.trace import notes as read
 from gdb_uffd.trace.xstate import AVX, AVX512, EXTENDED, FXSAVE_SIZE, PKRU, SW_XCR0
 
-_PRSTATUS = struct.Struct("<iiihHQQiiii64x27QiI")
+_PRSTATUS = struct.Struct("<iiihHQQiiii64x")
 _PRPSINFO = struct.Struct("<4b4xQIIiiii16s80s")
 _COMPONENT = struct.Struct("<IIII")  # struct x86_xfeat_component (<asm/elf.h>)
 _BITS = {bit: 1 << bit for bit in XSTATE_COMPONENTS}
@@ -46,13 +48,31 @@ def make_notes(
         if index == 0:
             out.append(note(b"CORE", read.NT_AUXV, auxv))
             out.append(note(b"CORE", read.NT_FILE, _files(mappings)))
-        out.append(note(b"CORE", read.NT_FPREGSET, thread.registers.xstate[:FXSAVE_SIZE]))
-        if thread.registers.xfeatures:
-            out.append(note(b"LINUX", read.NT_X86_XSTATE, xstate_note(thread)))
-    layout = _layout(threads[0].registers.xfeatures)
+        out += _vectors(thread) if thread.registers.arch is AARCH64 else _extended(thread)
+    first = threads[0].registers
+    layout = _layout(first.xfeatures) if first.arch is X86_64 else b""
     if layout:
         out.append(note(b"LINUX", read.NT_X86_XSAVE_LAYOUT, layout))
     return b"".join(out)
+
+
+def _extended(thread: ThreadState) -> List[bytes]:
+    """x86-64."""
+    out = [note(b"CORE", read.NT_FPREGSET, thread.registers.xstate[:FXSAVE_SIZE])]
+    if thread.registers.xfeatures:
+        out.append(note(b"LINUX", read.NT_X86_XSTATE, xstate_note(thread)))
+    return out
+
+
+def _vectors(thread: ThreadState) -> List[bytes]:
+    """AArch64."""
+    registers, out = thread.registers, []
+    for bit, (kind, _, _) in fpsimd.PARTS.items():
+        if registers.xfeatures & bit:
+            owner = b"CORE" if bit == fpsimd.FPSIMD else b"LINUX"
+            out.append(note(owner, kind, fpsimd.part(registers.xstate, bit)))
+    pointer = registers.thread_pointer.to_bytes(8, "little")
+    return [*out, note(b"LINUX", fpsimd.NT_ARM_TLS, pointer)]
 
 
 def xstate_note(thread: ThreadState) -> bytes:
@@ -81,9 +101,10 @@ def _prstatus(pid: int, thread: ThreadState, first_signal: int) -> bytes:
     # The kernel writes the fatal signal into all of them, and BFD takes it from the last.
     signal = thread.signal or first_signal
     description = _PRSTATUS.pack(
-        signal, 0, 0, signal, 0, 0, thread.sigmask, thread.tid, 0, pid, pid,
-        *thread.registers.gpr, 1, 0,
-    )  # fmt: skip
+        signal, 0, 0, signal, 0, 0, thread.sigmask, thread.tid, 0, pid, pid
+    )
+    dumped = thread.registers.gpr[: thread.registers.arch.dumped]
+    description += struct.pack(f"<{len(dumped)}QiI", *dumped, 1, 0)
     return note(b"CORE", read.NT_PRSTATUS, description)
 
 

@@ -78,13 +78,14 @@ def write_core(
     shown = printable(path)
     if os.path.lexists(path):
         raise UffdError(f"{shown}: exists already; remove it or choose another name")
+    machine = threads[0].registers.arch.machine
     notes = make_notes(pid, threads, auxv, mappings, name)
     directory = os.path.dirname(os.path.abspath(path))
     temporary: Optional[str] = None
     try:
         fd, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)[:100]}.", dir=directory)
         try:
-            writing = _Core(fd, notes, mappings, read, sorted(zeros), from_file)
+            writing = _Core(fd, notes, mappings, read, sorted(zeros), from_file, machine)
             done = writing.write()
             os.fsync(fd)
         finally:
@@ -124,6 +125,7 @@ class _Core:
     read: ReadMemory
     zeros: List[Range]
     from_file: Callable[[Mapping], bool]
+    machine: int  # e_machine
     done: Written = field(default_factory=Written)
     headers: List[bytes] = field(default_factory=list)
     end: int = 0  # of the file so far
@@ -158,7 +160,7 @@ class _Core:
         self._write(
             0,
             elf.EHDR.pack(
-                ident, elf.ET_CORE, elf.EM_X86_64, 1, 0, at, section_at, 0, elf.EHDR.size,
+                ident, elf.ET_CORE, self.machine, 1, 0, at, section_at, 0, elf.EHDR.size,
                 elf.PHDR.size, elf.PN_XNUM if many else count, elf.SHDR.size if many else 0,
                 1 if many else 0, 0,
             ),

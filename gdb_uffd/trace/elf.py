@@ -1,9 +1,8 @@
-"""Bounded reading of ELF64 little-endian x86-64 objects: headers, notes, symbols.
+"""Bounded reading of ELF64 little-endian objects: headers, notes, symbols.
 
-Everything here reads through slices of a mapped file (or through a callback into recorded
-memory) and checks each offset, because cores and libraries may be damaged or hostile.
-A malformed object raises ElfError; callers turn that into a line for the user.
-Layouts: elf(5), System V gABI chapters 4 and 5, psABI x86-64.
+Everything here reads through slices of a mapped file (or a callback into recorded memory) and
+checks each offset: cores and libraries may be damaged or hostile.  A malformed object raises
+ElfError, a line for the user.  Layouts: elf(5), System V gABI chapters 4 and 5.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ from array import array
 from dataclasses import dataclass
 from typing import Callable, Iterator, List, Optional, Set, Tuple, Union
 
+from gdb_uffd.arch import KNOWN, of_machine
+
 Buffer = Union[bytes, mmap.mmap]
 
 ET_EXEC, ET_DYN, ET_CORE = 2, 3, 4
-EM_X86_64 = 62
 PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_TLS = 1, 2, 4, 7
 PF_X, PF_W, PF_R = 1, 2, 4
 PN_XNUM = 0xFFFF
@@ -35,8 +35,7 @@ MAX_SECTIONS = 1 << 20
 MAX_NOTE = 64 << 10  # bytes of an object's note segment that are searched for a build-id
 MAX_DYNAMIC = 4096  # entries of a dynamic section
 MAX_CHAIN = 1 << 16  # symbols of one hash bucket
-MAX_STRING = 4096
-MAX_TAILS = 256  # places in a string table where one name ends
+MAX_STRING, MAX_TAILS = 4096, 256  # bytes; places in a string table where one name ends
 
 EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 PHDR = struct.Struct("<IIQQQQQQ")
@@ -56,7 +55,7 @@ class Header:
     """The fields of Elf64_Ehdr that are used (elf(5))."""
 
     type: int
-    machine: int
+    machine: int  # e_machine
     entry: int
     phoff: int
     phentsize: int
@@ -144,6 +143,11 @@ def iter_notes(data: Buffer, start: int, end: int) -> Iterator[Tuple[bytes, int,
         start = desc + (descsz + 3 & ~3)
 
 
+def _check_object(header: Header) -> None:
+    if of_machine(header.machine) is None or header.type not in (ET_EXEC, ET_DYN):
+        raise ElfError(f"no executable or shared object for {KNOWN}")
+
+
 class Image:
     """An executable or shared object, read at the object's own virtual addresses.
 
@@ -171,10 +175,9 @@ class Image:
 
     @classmethod
     def from_file(cls, data: Buffer) -> Image:
-        """The object whose whole file is `data`; ElfError when it is none for x86-64."""
+        """The object whose whole file is `data`; ElfError when it is none."""
         header = read_header(data)
-        if header.machine != EM_X86_64 or header.type not in (ET_EXEC, ET_DYN):
-            raise ElfError("not an x86-64 executable or shared object")
+        _check_object(header)
         count = min(segment_count(data, header), MAX_OBJECT_SEGMENTS)
         segments = read_segments(data, header, count)
         loads = [s for s in segments if s.type == PT_LOAD]
@@ -191,8 +194,7 @@ class Image:
     def from_memory(cls, base: int, read_memory: Callable[[int, int], bytes]) -> Image:
         """The object whose ELF header is mapped at `base`; `read_memory` raises ElfError."""
         header = read_header(read_memory(base, EHDR.size))
-        if header.machine != EM_X86_64 or header.type not in (ET_EXEC, ET_DYN):
-            raise ElfError("not an x86-64 executable or shared object")
+        _check_object(header)
         if header.phentsize != PHDR.size or header.phnum > MAX_OBJECT_SEGMENTS:
             raise ElfError("unusable program headers")
         raw = read_memory(base + header.phoff, header.phnum * PHDR.size)
@@ -335,8 +337,8 @@ class Image:
     def static_symbol(self, name: bytes) -> Optional[Tuple[int, int]]:
         """(value, size) of a defined symbol of .symtab, global ones first; else None.
 
-        Works on files only (section headers are not loaded).  Finds the name in the string
-        table first, then its offset among the st_name fields, both at C speed.
+        Works on files only (section headers are not loaded), at C speed: finds the name in the
+        string table, then its offset among the st_name fields.
         """
         if self.data is None or not name or len(name) > MAX_STRING:
             return None

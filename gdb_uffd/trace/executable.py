@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Mapping, Optional, Protocol, Sequence
 
+from gdb_uffd.arch import Architecture
 from gdb_uffd.model import PAGE_SIZE, UffdError, page_ceil, page_floor
 from gdb_uffd.trace.files import (
     FileCache,
@@ -20,7 +21,7 @@ from gdb_uffd.trace.files import (
     printable,
     resolve,
 )
-from gdb_uffd.trace.notes import USER_END, FileRange, Notes
+from gdb_uffd.trace.notes import FileRange, Notes
 from gdb_uffd.trace.source import UNAVAILABLE, Segment
 
 AT_PHDR, AT_PHNUM, AT_ENTRY = 3, 5, 9  # <elf.h>, getauxval(3)
@@ -68,10 +69,10 @@ def find_modules(
 ) -> Found:
     """Modules of the core, each with its file or the reason why it has none.
 
-    `named`: the user's executable, or None.  UffdError when that cannot be opened, is no x86-64
-    executable, or is not the one that the core was made by.
+    `named`: the user's executable, or None.  UffdError when that cannot be opened, is none for the
+    core's architecture, or is not the one that the core was made by.
     """
-    chosen = _open_named(named, cache) if named else None
+    chosen = _open_named(named, cache, notes.arch) if named else None
     ranges = list(notes.files or [])
     if not ranges and chosen is not None:
         ranges = _ranges_of(chosen, notes)
@@ -106,14 +107,14 @@ def find_modules(
     return found
 
 
-def _open_named(path: str, cache: FileCache) -> MappedFile:
+def _open_named(path: str, cache: FileCache, arch: Architecture) -> MappedFile:
     path = os.path.abspath(path)
     try:
         opened = cache.open(path)
     except FileProblem as problem:
         raise UffdError(f"{printable(path)}: {problem}; {NAME_IT}") from problem
-    if opened.image is None:
-        raise UffdError(f"{printable(path)}: not an x86-64 executable; {NAME_IT}")
+    if opened.image is None or opened.image.header.machine != arch.machine:
+        raise UffdError(f"{printable(path)}: not an {arch.spoken} executable; {NAME_IT}")
     return opened
 
 
@@ -162,7 +163,7 @@ def _ranges_of(chosen: MappedFile, notes: Notes) -> List[FileRange]:
         start, end = page_floor(bias + s.vaddr), page_ceil(bias + s.vaddr + s.filesz)
         if ranges:
             start = max(start, ranges[-1].end)
-        if 0 < start < end <= USER_END and s.filesz:
+        if 0 < start < end <= notes.arch.user_end and s.filesz:
             skipped = start - page_floor(bias + s.vaddr)
             offset = page_floor(s.offset) + skipped
             ranges.append(FileRange(start, end, offset, chosen.path))
@@ -185,7 +186,8 @@ def file_warnings(found: Found, segments: Sequence[Segment]) -> List[str]:
         elif module.recorded_id:
             remedy = (
                 f"put the file with build-id {module.recorded_id.hex()} there, or `set sysroot` to "
-                "the root folder that has it, and spawn again"
+                "the root folder that has it (or solib-search-path, debug-file-directory), and "
+                "spawn again"
             )
         else:
             remedy = "put the file that was mapped there and spawn again"

@@ -7,10 +7,11 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import List, Optional, Sequence, Tuple
 
+from gdb_uffd.arch import X86_64
 from gdb_uffd.model import PAGE_SIZE, PROT_READ, Mapping, page_ceil, page_floor
 from gdb_uffd.trace.elf import PF_R, PF_W, PF_X, PT_LOAD, ElfError, ProgramHeader
 from gdb_uffd.trace.files import Module, printable
-from gdb_uffd.trace.notes import USER_END, FileRange
+from gdb_uffd.trace.notes import FileRange
 from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment
 
 NO_FILE_NOTE = "not in the core, which has no NT_FILE note to say what was there"
@@ -41,17 +42,20 @@ def prot_of(flags: int) -> int:
 
 
 def make_loads(
-    segments: Sequence[ProgramHeader], file_size: int, problems: List[str]
+    segments: Sequence[ProgramHeader],
+    file_size: int,
+    problems: List[str],
+    user_end: int = X86_64.user_end,
 ) -> List[Load]:
     """PT_LOADs sorted and disjoint; overlapping ones give way to the lower (earlier) one.
 
     [vsyscall] and anything else beyond user memory is dropped: it cannot be mapped.
     """
-    raw = [s for s in segments if s.type == PT_LOAD and s.memsz and s.vaddr < USER_END]
+    raw = [s for s in segments if s.type == PT_LOAD and s.memsz and s.vaddr < user_end]
     loads: List[Load] = []
     position = 0
     for s in sorted(raw, key=lambda s: s.vaddr):  # stable: ties keep the file's order
-        start, end = page_ceil(s.vaddr), page_floor(min(s.vaddr + s.memsz, USER_END))
+        start, end = page_ceil(s.vaddr), page_floor(min(s.vaddr + s.memsz, user_end))
         if start != s.vaddr or s.memsz % PAGE_SIZE:
             problems.append(f"PT_LOAD at {s.vaddr:#x} is not whole pages; cut to those that are")
         if start < position:

@@ -13,8 +13,9 @@ import struct
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 
+from gdb_uffd.arch import AARCH64, X86_64, Architecture
 from gdb_uffd.model import PAGE_SIZE, Registers, ThreadState
-from gdb_uffd.trace import xstate
+from gdb_uffd.trace import fpsimd, xstate
 from gdb_uffd.trace.elf import Buffer, ProgramHeader, iter_notes
 
 NT_PRSTATUS, NT_FPREGSET, NT_PRPSINFO, NT_AUXV = 1, 2, 3, 6
@@ -24,16 +25,16 @@ NT_SIGINFO, NT_FILE = 0x53494749, 0x46494C45
 MAX_NOTES_BYTES = 256 << 20
 """Bytes of notes that are read: room for 65,536 threads with AVX-512 state (3.5 kB each)."""
 MAX_THREADS = 1 << 18
+MAX_OTHER = 1024  # bytes of a note of vectors that are looked at
 MAX_AUXV = 4096  # bytes; the kernel's vector has about 22 entries of 16
-USER_END = (1 << 47) - PAGE_SIZE
-"""End of user memory with 4-level page tables (Documentation/arch/x86/x86_64/mm.rst)."""
+USER_END = X86_64.user_end
+"""Of what can be recorded in a trace."""
 SIGINFO_SIZE = 128
 
-PRSTATUS_SIZE, PRPSINFO_SIZE = 336, 136
-_CURSIG, _SIGHOLD, _PID, _REGS = 12, 24, 32, 112  # offsets in elf_prstatus, x86-64
+PRPSINFO_SIZE = 136
+_CURSIG, _SIGHOLD, _PID, _REGS = 12, 24, 32, 112  # offsets in elf_prstatus
 _UTIME = 48  # pr_utime, pr_stime: struct timeval
 _PSINFO_IDS, _PSINFO_FNAME = 16, 40  # offsets in elf_prpsinfo: uid gid pid ppid pgrp sid; fname
-_GPRS = struct.Struct("<27Q")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Notes:
     auxv: bytes = b""
     files: Optional[List[FileRange]] = None
     problems: List[str] = field(default_factory=list)
+    arch: Architecture = X86_64
 
     def auxv_value(self, kind: int) -> Optional[int]:
         """The value of the first entry of that type (getauxval(3)), or None."""
@@ -82,14 +84,17 @@ class _Thread:
     siginfo: bytes = b""
     fpregs: bytes = b""
     xsave: Tuple[int, int] = (0, 0)  # where the note's description lies, its length
+    others: Dict[int, bytes] = field(default_factory=dict)  # AArch64: see fpsimd.from_notes
 
 
-def read_notes(data: Buffer, segments: Sequence[ProgramHeader]) -> Notes:
-    """The notes of all PT_NOTE `segments` of the core `data`.
+def read_notes(
+    data: Buffer, segments: Sequence[ProgramHeader], arch: Architecture = X86_64
+) -> Notes:
+    """The notes of all PT_NOTE `segments` of the core `data`, made on `arch`.
 
     Nothing raises: what is damaged is left out and named in `Notes.problems`.
     """
-    notes = Notes()
+    notes = Notes(arch=arch)
     raw: List[_Thread] = []
     layout: Optional[xstate.Layout] = None
     tids: Set[int] = set()
@@ -107,14 +112,17 @@ def read_notes(data: Buffer, segments: Sequence[ProgramHeader]) -> Notes:
             if owner not in (b"CORE", b"LINUX"):
                 continue
             if kind == NT_PRSTATUS:
-                thread = _prstatus(data[at : at + min(length, PRSTATUS_SIZE)])
+                thread = _prstatus(data[at : at + min(length, arch.prstatus_bytes)], arch)
                 skipping = thread is None or thread.tid in tids or len(raw) >= MAX_THREADS
                 if thread is None or skipping:
                     notes.problems.append(f"NT_PRSTATUS at {at:#x} is damaged or a duplicate")
                     continue
                 raw.append(thread)
                 tids.add(thread.tid)
-                notes.cpu_ns += _cpu_ns(data[at : at + PRSTATUS_SIZE])
+                notes.cpu_ns += _cpu_ns(data[at : at + arch.prstatus_bytes])
+            elif arch is AARCH64 and kind in fpsimd.NOTES:
+                if raw and not skipping:
+                    raw[-1].others[kind] = bytes(data[at : at + min(length, MAX_OTHER)])
             elif kind == NT_FPREGSET and raw and not skipping and length == xstate.FXSAVE_SIZE:
                 raw[-1].fpregs = bytes(data[at : at + length])
             elif kind == NT_X86_XSTATE and raw and not skipping and length >= xstate.EXTENDED:
@@ -132,7 +140,9 @@ def read_notes(data: Buffer, segments: Sequence[ProgramHeader]) -> Notes:
             elif kind == NT_AUXV and length <= MAX_AUXV:
                 notes.auxv = bytes(data[at : at + (length & ~15)])
             elif kind == NT_FILE:
-                notes.files = _parse_files(data[at : at + length], notes.problems)
+                notes.files = _parse_files(data[at : at + length], notes.problems, arch)
+    if arch is AARCH64:
+        _tell_of_vectors(raw, notes.problems)
     notes.problems = notes.problems[:20]
     if raw and not notes.pid:
         notes.pid = raw[0].tid
@@ -145,15 +155,17 @@ def read_notes(data: Buffer, segments: Sequence[ProgramHeader]) -> Notes:
     return notes
 
 
-def _prstatus(raw: bytes) -> Optional[_Thread]:
-    if len(raw) != PRSTATUS_SIZE:
+def _prstatus(raw: bytes, arch: Architecture) -> Optional[_Thread]:
+    if len(raw) != arch.prstatus_bytes:
         return None
     tid = int.from_bytes(raw[_PID : _PID + 4], "little")
     if not 0 < tid < 1 << 31:
         return None
     signal = int.from_bytes(raw[_CURSIG : _CURSIG + 2], "little")
     sigmask = int.from_bytes(raw[_SIGHOLD : _SIGHOLD + 8], "little")
-    return _Thread(tid, signal if signal <= 64 else 0, sigmask, list(_GPRS.unpack_from(raw, _REGS)))
+    gpr = list(struct.unpack_from(f"<{arch.dumped}Q", raw, _REGS))
+    gpr += [0] * (len(arch.names) - arch.dumped)
+    return _Thread(tid, signal if signal <= 64 else 0, sigmask, gpr)
 
 
 def _cpu_ns(raw: bytes) -> int:
@@ -166,7 +178,11 @@ def _finish(
     thread: _Thread, first: bool, data: Buffer, layout: Optional[xstate.Layout], notes: Notes
 ) -> ThreadState:
     at, length = thread.xsave
-    if length:
+    if notes.arch is AARCH64:
+        image, features = fpsimd.from_notes(thread.others)
+        pointer = thread.others.get(fpsimd.NT_ARM_TLS, b"")[:8]
+        thread.gpr[AARCH64.thread_pointer] = int.from_bytes(pointer, "little")
+    elif length:
         image, features = xstate.from_note(data[at : at + length], layout)
     elif thread.fpregs:
         image, features = xstate.from_fpregs(thread.fpregs)
@@ -177,7 +193,7 @@ def _finish(
     signal = thread.signal if first or thread.siginfo else 0
     return ThreadState(
         tid=thread.tid,
-        registers=Registers(thread.gpr, image, features),
+        registers=Registers(thread.gpr, image, features, notes.arch),
         signal=signal,
         siginfo=thread.siginfo if len(thread.siginfo) == SIGINFO_SIZE else b"",
         sigmask=thread.sigmask,
@@ -185,7 +201,20 @@ def _finish(
     )
 
 
-def _parse_files(raw: bytes, problems: List[str]) -> Optional[List[FileRange]]:
+def _tell_of_vectors(threads: Sequence[_Thread], problems: List[str]) -> None:
+    """Scalable vectors cannot be loaded into another processor's, which has others."""
+    features = 0
+    for thread in threads:
+        features |= fpsimd.from_notes(thread.others)[1]
+    names = [n for bit, n in ((fpsimd.SVE, "SVE"), (fpsimd.SME, "SME")) if features & bit]
+    if names:
+        problems.append(
+            f"threads had {' and '.join(names)} registers in use; of these only v0-v31, their low "
+            "128 bits, are shown and loaded"
+        )
+
+
+def _parse_files(raw: bytes, problems: List[str], arch: Architecture) -> Optional[List[FileRange]]:
     """NT_FILE: count, page size, count times (start, end, offset in pages), count strings
     (fs/binfmt_elf.c, fill_files_note; gdb writes page size 1 and offsets in bytes)."""
     if len(raw) < 16:
@@ -208,7 +237,7 @@ def _parse_files(raw: bytes, problems: List[str]) -> Optional[List[FileRange]]:
     ):
         offset = pages * unit
         aligned = not (start | end | offset) & (PAGE_SIZE - 1)
-        if not (aligned and 0 < start < end <= USER_END and offset + end - start < 1 << 63):
+        if not (aligned and 0 < start < end <= arch.user_end and offset + end - start < 1 << 63):
             dropped += 1
             continue
         path = paths.setdefault(name, os.fsdecode(name))

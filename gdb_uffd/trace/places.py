@@ -6,7 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
-from gdb_uffd.model import GPR, PROT_WRITE, Mapping, MemoryUnavailable, ThreadState, page_ceil
+from gdb_uffd.model import PROT_WRITE, Mapping, MemoryUnavailable, ThreadState, page_ceil
 from gdb_uffd.trace.files import Module, printable
 from gdb_uffd.trace.source import Place, ReadMemory
 from gdb_uffd.trace.symbols import read_word
@@ -16,7 +16,6 @@ ARENA = 64 << 20
 BRK_REACH = 1 << 30  # how far above the executable a randomised brk can start (arch_randomize_brk)
 HEAP_GROWTH = 16 << 30  # an unmapped address this little above the heap counts as its growth
 STACK_GROWTH = 1 << 30  # and this little below the main stack
-PTHREAD_SIZE = 2304  # sizeof(struct pthread), glibc 2.36, when the program does not tell
 MUSL_PTHREAD_SIZE = 200  # struct pthread, musl 1.2
 MAX_STATIC_TLS = 64 << 20
 AT_RANDOM = 25
@@ -47,10 +46,10 @@ class Places:
         self._starts = [m.start for m in self.mappings]
         self._bss = bss_ranges(self.modules, self.mappings)
         for thread in self.threads:
-            gpr = thread.registers.gpr
-            mapping = self.mapping(gpr[GPR["rsp"]])
+            registers = thread.registers
+            mapping = self.mapping(registers.sp)
             if mapping is not None:
-                entry = (gpr[GPR["fs_base"]], gpr[GPR["rsp"]], thread.tid)
+                entry = (registers.thread_pointer, registers.sp, thread.tid)
                 self._stacks.setdefault(mapping.start, []).append(entry)
 
     def mapping(self, address: int) -> Optional[Mapping]:
@@ -147,16 +146,19 @@ class Places:
         return self._is_heap_info(home, first, depth + 1)
 
     def _tls_ranges(self) -> List[Tuple[int, int, int]]:
-        """[static TLS block, end of struct pthread) of each thread, sorted."""
+        """[static TLS block, end of struct pthread) of each thread, sorted; in variant I
+        (arch.VariantI) the other way round."""
         ranges: List[Tuple[int, int, int]] = []
         below = self._static_tls_size()
         above = self._pthread_size()
         for thread in self.threads:
-            base = thread.registers.gpr[GPR["fs_base"]]
+            base = thread.registers.thread_pointer
             mapping = self.mapping(base)
-            if base and mapping is not None:
-                end = min(base + above, mapping.end)
-                ranges.append((max(base - below, mapping.start), end, thread.tid))
+            if not base or mapping is None:
+                continue
+            low, high = (above, below) if thread.registers.arch.tls else (below, above)
+            end = min(base + high, mapping.end)
+            ranges.append((max(base - low, mapping.start), end, thread.tid))
         ranges.sort()
         return ranges
 
@@ -166,16 +168,19 @@ class Places:
             try:
                 size = read_word(self.read, at, 4)
             except MemoryUnavailable:
-                return PTHREAD_SIZE
+                return self._default_pthread_size()
             if 64 <= size <= 1 << 16:
                 return size
-        return MUSL_PTHREAD_SIZE if self._is_musl() else PTHREAD_SIZE
+        return MUSL_PTHREAD_SIZE if self._is_musl() else self._default_pthread_size()
+
+    def _default_pthread_size(self) -> int:
+        return max((t.registers.arch.pthread_bytes for t in self.threads[:1]), default=0)
 
     def _is_musl(self) -> bool:
         return any("musl" in m.path.rsplit("/", 1)[-1] for m in self.modules)
 
     def _static_tls_size(self) -> int:
-        """Bytes of static TLS below the TCB.
+        """Bytes of static TLS below the TCB (variant I: from the TCB on).
 
         The sum over the loaded objects is too much when some were loaded by dlopen, so it is
         cut to the lowest block that a dtv (at fs_base + 8) names right below the TCB; the
@@ -187,9 +192,12 @@ class Places:
                 size, align = module.image.tls_size()
                 total = (total + size + align - 1) // align * align
         total = min(total, MAX_STATIC_TLS)
+        tls = next((t.registers.arch.tls for t in self.threads), None)
+        if tls is not None:
+            return total + tls.tcb
         musl = self._is_musl()
         for thread in self.threads[:16]:
-            base = thread.registers.gpr[GPR["fs_base"]]
+            base = thread.registers.thread_pointer
             try:
                 dtv = read_word(self.read, base + 8)
                 # glibc: {pointer, to_free} entries, the count in front; musl: count, pointers.
@@ -283,7 +291,7 @@ def find_stack(
     """The main stack: the mapping of AT_RANDOM's bytes, which the kernel puts at its top
     (fs/binfmt_elf.c), else that of the main thread's stack pointer; else (0, 0)."""
     pointers = [random] if random else []
-    pointers += [t.registers.gpr[GPR["rsp"]] for t in threads if t.tid == pid]
+    pointers += [t.registers.sp for t in threads if t.tid == pid]
     for pointer in pointers:
         for m in mappings:
             if m.start <= pointer < m.end and not m.name and m.prot & PROT_WRITE:

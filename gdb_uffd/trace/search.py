@@ -21,18 +21,23 @@ _BUILD_ID_MIN = 2  # bytes: the first is a folder's name, the others the file's
 
 @dataclass(frozen=True)
 class Search:
-    """`sysroot`: a folder that holds the recorded machine's files under their paths, "" for none.
+    """`libraries`: folders as gdb's `solib-search-path`.
+    `sysroot`: a folder that holds the recorded machine's files under their paths, "" for none.
     `debug_directories`: as gdb's `debug-file-directory`.  `servers`: URLs of debuginfod servers
     that may be asked."""
 
     sysroot: str = ""
     debug_directories: Tuple[str, ...] = DEBUG_DIRECTORIES
     servers: Tuple[str, ...] = ()
+    libraries: Tuple[str, ...] = ()
 
     def by_path(self, path: str) -> List[str]:
         """Where a file with that path may be, the likeliest first."""
         below = self.sysroot.rstrip("/") + path if self.sysroot and path[:1] == "/" else ""
-        return [below, path] if below and below != path else [path]
+        found = [below, path] if below and below != path else [path]
+        for folder in self.libraries:  # in gdb's order (solib.c, solib_find_1)
+            found += [folder.rstrip("/") + path, os.path.join(folder, os.path.basename(path))]
+        return found
 
     def by_build_id(self, build_id: bytes) -> Iterator[str]:
         """Existing files that should have it, those of debuginfod last.

@@ -64,6 +64,7 @@ class RecordedSnapshot:
     ) -> None:
         main = found.main
         self._notes = notes
+        self.arch = notes.arch
         self.recorded_ns = 0  # CLOCK_REALTIME then, as far as it is known
         self.monotonic_ns = 0  # CLOCK_MONOTONIC then
         self.told: Optional[ProcessFacts] = None  # by the recorder
@@ -158,7 +159,7 @@ class RecordedSnapshot:
         known = self._lookups.vdsos.get(image)
         if known is None:
             try:
-                known = patch_vdso(image), ""
+                known = patch_vdso(image, self.arch), ""
             except UffdError as error:
                 known = b"", str(error)
             if len(self._lookups.vdsos) > 16:
@@ -236,7 +237,7 @@ class RecordedSnapshot:
         if self._tls is None:
             self._symbols()
             order, main = self._lookups.order, self._found.main
-            self._tls = tls.ThreadLocals(self.symbol, self.read, order, main)
+            self._tls = tls.ThreadLocals(self.symbol, self.read, order, main, self.arch)
         return self._tls.address(tid, offset, link_map, fs_base, read)
 
     def classify(self, address: int) -> Place:

@@ -6,6 +6,7 @@ import mmap
 from dataclasses import dataclass
 from typing import Any, List, Optional, Protocol, Sequence
 
+from gdb_uffd.arch import Architecture
 from gdb_uffd.model import Mapping, SnapshotInfo, ThreadState
 from gdb_uffd.trace.files import Module
 
@@ -58,6 +59,7 @@ class Snapshot(Protocol):
     """One recorded instant.  Implementations: trace/core.py."""
 
     path: str
+    arch: Architecture  # of the machine that it was recorded on
     pid: int
     executable: str  # path of the executable that was found or named, or ""
     auxv: bytes  # NT_AUXV as recorded

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Sequence
 
-from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo
+from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, UffdError
 from gdb_uffd.trace.core import CoreSnapshot, open_core
 from gdb_uffd.trace.files import FileRef, Module
 from gdb_uffd.trace.info import core_info
@@ -49,6 +49,11 @@ def import_cores(
             for number, core in enumerate(cores):
                 snapshot = open_core(core, executable)
                 try:
+                    if not snapshot.arch.records:
+                        raise UffdError(
+                            f"{core}: a core of {snapshot.arch.spoken}; traces hold x86-64 only. "
+                            "Open the core itself: uffd spawn CORE"
+                        )
                     warnings.update(dict.fromkeys(snapshot.warnings))
                     add_core(writer, snapshot, os.path.basename(core))
                 finally:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import struct
 from typing import Iterator, Sequence
 
-from gdb_uffd.model import GPR, PROT_WRITE, Mapping, MemoryUnavailable, ThreadState
+from gdb_uffd.arch import X86_64
+from gdb_uffd.model import PROT_WRITE, Mapping, MemoryUnavailable, ThreadState
 from gdb_uffd.trace.source import ReadMemory
 
 ALIGNMENT = 64  # TCB_ALIGNMENT in glibc's tls.h
@@ -31,12 +32,14 @@ def restore(threads: Sequence[ThreadState], mappings: Sequence[Mapping], read: R
     Nothing is searched where the first thread, the one that crashed, has none either: the program
     is one without thread-locals.
     """
-    if not threads or not threads[0].registers.gpr[GPR["fs_base"]]:
+    if not threads or not threads[0].registers.thread_pointer:
+        return
+    if threads[0].registers.arch is not X86_64:
         return
     search = _Search(mappings, read)
     for thread in threads:
-        if not thread.registers.gpr[GPR["fs_base"]]:
-            thread.registers.gpr[GPR["fs_base"]] = search.find(thread)
+        if not thread.registers.thread_pointer:
+            thread.registers.gpr[X86_64.thread_pointer] = search.find(thread)
 
 
 class _Search:
@@ -47,7 +50,7 @@ class _Search:
 
     def find(self, thread: ThreadState) -> int:
         """The address of the thread's control block; 0 when it is not found."""
-        sp = thread.registers.gpr[GPR["rsp"]]
+        sp = thread.registers.sp
         for mapping in self.mappings:
             # Above the frames of its own stack there is its block and no other.
             if mapping.start <= sp < mapping.end:

@@ -3,7 +3,7 @@
 glibc tells its layout through the _thread_db_* descriptors (nptl_db/structs.def), as libthread_db
 uses them: each is {bits, elements, offset}, three 32-bit words.  In libc.so.6 since
 glibc 2.34, in libpthread before.  The TCB and the dtv: psABI x86-64 and "ELF Handling For
-Thread-Local Storage", 3.4.6 (variant II).
+Thread-Local Storage", 3.4.6 (variant II), 3.1 (variant I: AArch64).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import Callable, List, Optional, Sequence
 
+from gdb_uffd.arch import X86_64, Architecture
 from gdb_uffd.model import MemoryUnavailable, UffdError
 from gdb_uffd.trace.elf import PT_DYNAMIC
 from gdb_uffd.trace.files import Module
@@ -40,7 +41,9 @@ class ThreadLocals:
         recorded: ReadMemory,
         order: Sequence[Module],
         executable: Optional[Module],
+        arch: Architecture = X86_64,
     ) -> None:
+        self._above = arch.tls  # variant I: blocks lie above the thread pointer
         self._symbol = symbol
         self._recorded = recorded
         self._order = order
@@ -84,7 +87,8 @@ class ThreadLocals:
             modid = read_word(read, link_map + modid_field.offset, min(modid_field.size, 8))
         if not 0 < modid <= MAX_MODULES:
             raise UffdError(f"the module at link_map {link_map:#x} has no thread-local storage")
-        dtv = read_word(read, fs_base + dtvp.offset)
+        # In variant I the TCB, at the thread pointer, begins with it (glibc, tcbhead_t).
+        dtv = read_word(read, fs_base + (0 if self._above else dtvp.offset))
         # dtv[-1].counter is the number of slots (glibc, sysdeps/generic/dl-dtv.h).
         if modid <= read_word(read, dtv - slots.size & MASK):
             slot = dtv + slots.offset + modid * slots.size + value.offset
@@ -97,9 +101,9 @@ class ThreadLocals:
         """A block in the static area whose dtv slot is not set yet (set on first use)."""
         at = self._field("link_map_l_tls_offset")
         if link_map and at is not None:
-            below = read_word(read, link_map + at.offset, min(at.size, 8))
-            if below not in (0, UNALLOCATED):
-                return fs_base - below & MASK
+            far = read_word(read, link_map + at.offset, min(at.size, 8))
+            if far not in (0, UNALLOCATED):
+                return fs_base + (far if self._above else -far) & MASK
         if not link_map:
             return self._static_block(fs_base)
         raise UffdError(
@@ -108,7 +112,7 @@ class ThreadLocals:
         )
 
     def _static_block(self, fs_base: int) -> int:
-        """Module 1 of variant II: right below the TCB, aligned (glibc csu/libc-tls.c)."""
+        """Module 1: right below the TCB, or above it, aligned (glibc csu/libc-tls.c)."""
         image = self._executable.image if self._executable else None
         size, align = image.tls_size() if image else (0, 1)
         if not size:
@@ -116,6 +120,8 @@ class ThreadLocals:
                 "the executable has no thread-local storage, or is not there to tell its "
                 "size; name it: uffd spawn CORE EXECUTABLE"
             )
+        if self._above:
+            return fs_base + (self._above.tcb + align - 1) // align * align
         return fs_base - (size + align - 1) // align * align
 
     def _without_descriptors(self, tid: int, link_map: int, fs_base: int, read: ReadMemory) -> int:
@@ -126,7 +132,7 @@ class ThreadLocals:
         """
         if not link_map:
             return self._static_block(fs_base)
-        if not any("musl" in m.path.rsplit("/", 1)[-1] for m in self._order):
+        if self._above or not any("musl" in m.path.rsplit("/", 1)[-1] for m in self._order):
             raise UffdError(
                 "thread-local storage: the C library has no _thread_db_ symbols "
                 "(stripped static executable or an unknown C library); this variable "

@@ -77,6 +77,21 @@ def test_set_sysroot(gdb, moved):
     assert f'"{moved.root}"' in gdb.run("show sysroot")
 
 
+def test_what_the_user_sets_meanwhile_stays(gdb, moved):
+    """As the warning tells: set it, and spawn again."""
+    gdb.run(f"uffd spawn {moved.core}")
+    gdb.run(f"set sysroot {moved.root}")
+    is_whole(gdb, gdb.run(f"uffd spawn {moved.core}"))
+    gdb.run("set sysroot /nosuch")
+    gdb.run("uffd kill")
+    assert '"/nosuch"' in gdb.run("show sysroot")
+
+
+def test_solib_search_path(gdb, moved):
+    gdb.run(f"set solib-search-path /nosuch:{moved.place}")
+    is_whole(gdb, gdb.run(f"uffd spawn {moved.core} {moved.place / 'zoo'}"))
+
+
 def test_debug_file_directory(gdb, moved, tmp_path):
     gdb.run(f"set debug-file-directory {moved.by_build_id(tmp_path / 'debug')}")
     is_whole(gdb, gdb.run(f"uffd spawn {moved.core}"))

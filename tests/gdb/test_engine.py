@@ -35,6 +35,15 @@ def changed(data):
     return {p["start"]: p["bytes_changed"] for p in data["dirty"] if p["bytes_changed"]}
 
 
+def named(data):
+    kinds = ("data", "tls", "heap")
+    return {
+        (c["name"], c["before"], c["after"])
+        for p in data["dirty"] if p["kind"] in kinds
+        for c in p["changes"]
+    }  # fmt: skip
+
+
 def by_gdb(data):
     """Without the breakpoints, which the first call alone inserts."""
     return {p["start"]: p["writers"] for p in data["gdb_dirty"] if p["bytes_changed"]}
@@ -48,8 +57,7 @@ def test_a_call_is_the_same_under_each(sample, engine):
     data = sample.call("push(7)")
     assert (data["value"], data["engine"]) == ("1042", engine)
     assert changed(data) == changed(by_default)
-    names = {c["name"] for p in data["dirty"] if p["kind"] == "data" for c in p["changes"]}
-    assert {"counter", "head"} <= names
+    assert named(data) == named(by_default)
     assert all((p["first_write"] is None) == (engine != "wp-sync") for p in data["dirty"])
     again = sample.call("push(7)")
     assert (again["value"], changed(again)) == ("1042", changed(data))
@@ -114,3 +122,22 @@ def test_the_doctor_tells_what_is_chosen(gdb):
     gdb.run("set uffd engine compare")
     assert "engine for calls: compare: as set" in gdb.run("uffd doctor", timeout=60)
     assert "as set" in doctor("--engine", "compare")["engine for calls"]["found"]
+
+
+def test_a_core_opens_where_the_engine_that_is_set_does_not_work(gdb, all_cores, working):
+    lacking = [name for name in ENGINES if name not in working]
+    if not lacking:
+        pytest.skip("all of them work here")
+    gdb.run(f"set uffd engine {lacking[0]}")
+    text = gdb.run(f"uffd spawn {all_cores.sample()}")
+    assert f"warning: the engine {lacking[0]} does not work here" in text and "lookup" in text
+    assert gdb.value("push(7)") == "1042"
+
+
+def test_info_tells_what_will_be_used(sample):
+    sample.run("set uffd engine compare")
+    sample.run("print push(7)")
+    assert "engine       compare" in sample.run("uffd info")
+    assert "keeps the engine compare" in sample.run("set uffd engine wp-async")
+    sample.run("uffd reset")
+    assert "wp-async, chosen when something runs" in sample.run("uffd info")

@@ -101,10 +101,14 @@ def test_without_a_core(gdb_path, tmp_path):
         machine.close()
 
 
-def test_an_expression_that_fails(machine):
-    done = machine.answer("-uffd-call nosuch(1)")
-    text = done.results.get("msg") or done.results.get("error")
-    assert 'No symbol "nosuch"' in text
+@pytest.mark.parametrize(
+    "expression, words",
+    [("nosuch(1)", 'No symbol "nosuch"'), ('"1 +"', "syntax error"), ("*(int *)8", "0x8")],
+)
+def test_an_expression_that_fails(machine, expression, words):
+    failed = machine.answer(f"-uffd-call {expression}")
+    assert failed.kind == "error" and words in failed.results["msg"], failed
+    assert machine.answer('-uffd-call "count(1)"').results["value"] == "42"
 
 
 def test_nothing_has_run(machine):

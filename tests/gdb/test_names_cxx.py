@@ -74,6 +74,21 @@ def test_what_is_inserted_and_erased(containers):
     assert data["verdict"]["freed"]["blocks"] == 3
 
 
+def test_bits_by_their_number(containers):
+    found = {c["name"]: (c["before"], c["after"]) for c in changes(containers.call("marking(1)"))}
+    assert {n.lower(): [str(t).lower() for t in both] for n, both in found.items()} == {
+        "marks[1]": ["false", "true"],
+        "mask[1]": ["none", "1"],
+    }
+
+
+def test_the_counts_of_a_shared_pointer_are_its_own(containers):
+    data = containers.call("replaces(6)")
+    assert not [c for c in changes(data) if c["name"].startswith("block ")]
+    found = {c["name"]: (c["after"], c["note"]) for c in changes(data)}
+    assert found["shared->side"] == ("6", "new") and found["shared"][1] == "inner"
+
+
 def test_kept_effects_are_told_alike(containers):
     for expression in ("elements(44)", "texts(1)", "inserts(9)", "erases(2)"):
         once = containers.call(expression)
@@ -94,6 +109,15 @@ def test_from_a_frame_of_the_c_library(containers):
     assert ('"abc"', '"aQc"') in [(c["before"], c["after"]) for c in changes(data)]
     assert "Python Exception" not in containers.transcript
     assert 'auto; currently c"' in containers.run("show language")
+
+
+def test_a_base_without_members_has_no_bytes(start_gdb, all_cores):
+    gdb = start_gdb()
+    gdb.run("disable pretty-printer")
+    gdb.run(f"uffd spawn {all_cores.containers()}")
+    gdb.run("disable pretty-printer")
+    names = [c["name"] for c in changes(gdb.call("texts(1)"))]
+    assert "brief._M_dataplus" not in names and any(n.startswith("brief._M") for n in names)
 
 
 def test_without_printers(start_gdb, all_cores):

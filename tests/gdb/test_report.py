@@ -67,6 +67,13 @@ def test_errors(writes, tmp_path):
     assert "no such file or directory" in writes.run(f"uffd report {tmp_path}/no/x.html")
     assert "cannot read the file name" in writes.run("uffd report 'x")
     assert not list(tmp_path.glob("*.html")) and not list(tmp_path.glob(".uffd*"))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    link = tmp_path / "link"
+    link.symlink_to(pipe)
+    for place in (pipe, link):
+        assert f"{pipe}: is no regular file" in writes.run(f"uffd report {place}")
+    assert pipe.is_fifo() and link.is_symlink()
     old = tmp_path / "old.html"
     old.write_text("old")
     write(writes, old)

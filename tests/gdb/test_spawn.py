@@ -21,13 +21,9 @@ LOOKS = [
     "depth_left",
     "local",
     "plugin_bump",
-    "$rip",
+    "$pc",
     "$sp",
-    "$eflags",
-    "$mxcsr",
-    "$fs_base",
-    "$xmm0",
-    "$ymm0",
+    *gdbs.REGISTERS,
     "big_bss[5]",
     "held.__data.__lock",
 ]
@@ -129,7 +125,7 @@ def test_vector_registers(gdb, all_cores, kind):
         assert gdb.value("/x $k1") == "0x5a5a"
     else:
         assert gdb.value("$st0").startswith("3.14159265358979")
-    assert "=> " in gdb.run("x/i $rip") and "ud2" in gdb.run("x/i $rip")
+    assert "=> " in gdb.run("x/i $pc") and "ud2" in gdb.run("x/i $pc")
 
 
 def test_looking_makes_no_process(zoo):

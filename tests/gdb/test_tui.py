@@ -92,6 +92,25 @@ def test_the_window_follows_the_terminal(screen):
     assert window(screen)[0] == "count(3)"
 
 
+def test_the_terminal_gets_another_size(screen):
+    screen.type("uffd call members()\n")
+    screen.until(lambda _: window(screen)[0] == "members()")
+    screen.until(lambda _: "members () at writes.c" in "\n".join(window(screen)))
+    wide = max(map(len, window(screen)))
+    for rows, columns in ((24, 60), (10, 30), (40, 140)):
+        screen.resize(rows, columns)
+        screen.type("\x0c")  # Ctrl-L: redraw, when gdb has seen the new size
+        screen.until(
+            lambda lines, columns=columns: any(
+                "uffd: the" in line and len(line) == columns for line in lines
+            )
+        )
+        screen.until(lambda _: window(screen)[0] == "members()")
+    screen.until(lambda _: max(map(len, window(screen))) >= wide)  # the lines are made anew
+    screen.type("uffd call count(1)\n")
+    screen.until(lambda _: window(screen)[0] == "count(1)")
+
+
 def test_without_a_core(screen):
     screen.type("uffd kill\n")
     screen.until(lambda _: "no core is spawned" in "\n".join(window(screen)))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from gdb_uffd.arch import X86_64, Architecture
 from gdb_uffd.model import (
     GPR,
     XSTATE_SIZE,
@@ -53,6 +54,7 @@ class FakeSnapshot:
     """Three pages of memory, the one after DATA's not available."""
 
     path: str = "/tmp/fake core"
+    arch: Architecture = X86_64
     pid: int = PID
     executable: str = "/usr/bin/fake"
     auxv: bytes = bytes(range(32))

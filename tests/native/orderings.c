@@ -31,8 +31,10 @@
 		}                                                               \
 	} while (0)
 
-/* What the vessel runs: rbx points to operations; reads are gathered in r8. */
+/* What the vessel runs: arch_enter's register points to operations; reads are gathered in another. */
 extern const uint8_t interpreter[], interpreter_read[], interpreter_write[], interpreter_end[];
+#ifdef __x86_64__
+#define GATHERED(regs) ((regs)->user.r8)
 __asm__(".section .rodata\n"
 	".globl interpreter, interpreter_read, interpreter_write, interpreter_end\n"
 	"interpreter:\n"
@@ -53,6 +55,31 @@ __asm__(".section .rodata\n"
 	"3:	int3\n"
 	"interpreter_end:\n"
 	".text\n");
+#else
+#define GATHERED(r) ((r)->user.regs[4])
+__asm__(".section .rodata\n"
+	".balign 4\n"
+	".globl interpreter, interpreter_read, interpreter_write, interpreter_end\n"
+	"interpreter:\n"
+	"	ldr x1, [x19, #8]\n"
+	"	ldr x0, [x19]\n"
+	"	cmp x1, #1\n"
+	"	b.hi 3f\n"
+	"	b.eq 2f\n"
+	"	lsl x4, x4, #8\n"
+	"interpreter_read:\n"
+	"	ldrb w5, [x0]\n"
+	"	orr x4, x4, x5\n"
+	"	b 4f\n"
+	"2:	ldrb w2, [x19, #16]\n"
+	"interpreter_write:\n"
+	"	strb w2, [x0]\n"
+	"4:	add x19, x19, #24\n"
+	"	b interpreter\n"
+	"3:	brk #0\n"
+	"interpreter_end:\n"
+	".text\n");
+#endif
 
 struct operation {
 	uint64_t address, what, value;
@@ -101,7 +128,7 @@ static void tear_down(void)
 }
 
 /* Runs `count` operations in the vessel; the registers after it. */
-static struct run run(const struct operation *list, size_t count, struct user_regs_struct *regs)
+static struct run run(const struct operation *list, size_t count, struct registers *regs)
 {
 	struct run how;
 
@@ -110,11 +137,9 @@ static struct run run(const struct operation *list, size_t count, struct user_re
 	check(pager_write(&pager, OPERATIONS, (uint8_t *)operations,
 			  (count + 1) * sizeof(*list)) == 0, "the operations");
 	check(vessel_get_registers(&vessel, regs) == 0, "%s", vessel.error.text);
-	regs->rip = CODE;
-	regs->rbx = OPERATIONS;
-	regs->r8 = 0;
-	regs->rsp = SPARE + 2048;
-	regs->orig_rax = (unsigned long long)-1;
+	arch_enter(regs, CODE, OPERATIONS);
+	GATHERED(regs) = 0;
+	SP(regs) = SPARE + 2048;
 	check(vessel_set_registers(&vessel, regs) == 0, "%s", vessel.error.text);
 	check(vessel_resume(&vessel, RESUME_CONTINUE, 0, 0, 0) == 0, "%s", vessel.error.text);
 	check(vessel_wait(&vessel, -1, &how) == 0, "%s", vessel.error.text);
@@ -144,7 +169,7 @@ static const struct change *change_of(const struct changes *changes, uint64_t pa
 static uint8_t transact(uint64_t address, const int *list, size_t length, uint8_t byte, uint8_t salt,
 			const char *what)
 {
-	struct user_regs_struct regs;
+	struct registers regs;
 	uint64_t page = address & ~(PAGE_BYTES - 1), expected = 0;
 	uint8_t before = byte;
 	int writers = 0;
@@ -161,8 +186,8 @@ static uint8_t transact(uint64_t address, const int *list, size_t length, uint8_
 		check(how.signal == 5, "%s: signal %d at %lx", what, how.signal, how.pc);
 		if (list[i] == READ) {
 			expected = byte;
-			check((regs.r8 & 0xff) == expected, "%s: read %llx, not %lx", what,
-			      regs.r8, expected);
+			check((GATHERED(&regs) & 0xff) == expected, "%s: read %llx, not %lx", what,
+			      GATHERED(&regs), expected);
 		} else {
 			byte = value;
 			writers |= WRITER_PROGRAM;
@@ -211,9 +236,9 @@ static void one_ordering(uint64_t address, const int *first, size_t first_length
 	transact(address, second, second_length, kept, 7, what);
 	check(transaction_discard(&pager, false) == 0, "%s", what);
 	check(now(address) == kept, "%s: not undone to what was kept", what);
-	struct user_regs_struct regs;
+	struct registers regs;
 	run(&(struct operation){address, READ, 0}, 1, &regs);
-	check((regs.r8 & 0xff) == kept, "%s: the vessel sees %llx, not %x", what, regs.r8, kept);
+	check((GATHERED(&regs) & 0xff) == kept, "%s: the vessel sees %llx, not %x", what, GATHERED(&regs), kept);
 	check(transaction_discard(&pager, false) == 0, "%s", what);
 }
 
@@ -245,7 +270,7 @@ static void orderings(void)
 
 static void faults(void)
 {
-	struct user_regs_struct regs;
+	struct registers regs;
 	struct run how;
 
 	build();
@@ -260,7 +285,7 @@ static void faults(void)
 	how = run(&(struct operation){CONSTANTS, WRITE, 1}, 1, &regs);
 	check(how.signal == 11, "read-only page written: signal %d", how.signal);
 	how = run(&(struct operation){CONSTANTS + 1, READ, 0}, 1, &regs);
-	check(how.signal == 5 && (regs.r8 & 0xff) == bytes[1], "read-only page read");
+	check(how.signal == 5 && (GATHERED(&regs) & 0xff) == bytes[1], "read-only page read");
 	how = run(&(struct operation){0x70000000, READ, 0}, 1, &regs);
 	check(how.signal == 11, "hole read: signal %d", how.signal);
 	tear_down();
@@ -269,7 +294,7 @@ static void faults(void)
 /* A source that is cut short while it is mapped: the vessel dies or faults, this process lives. */
 static void vanished_source(void)
 {
-	struct user_regs_struct regs;
+	struct registers regs;
 	char path[] = "/tmp/orderings-XXXXXX";
 	int fd = mkstemp(path);
 
@@ -295,7 +320,7 @@ static void vanished_source(void)
 /* Breakpoints are gdb's, are never seen in memory, and survive an undo of the page. */
 static void breakpoints(void)
 {
-	struct user_regs_struct regs;
+	struct registers regs;
 	uint64_t at = CODE + (uint64_t)(interpreter_write - interpreter);
 	struct changes changes;
 
@@ -303,7 +328,7 @@ static void breakpoints(void)
 	check(pager_breakpoint_insert(&pager, at) == 0, "insert");
 	check(now(at) == code[at - CODE], "a breakpoint shows");
 	struct run how = run(&(struct operation){ZEROS, WRITE, 1}, 1, &regs);
-	check(how.signal == 5 && how.pc == at + 1, "stopped at %lx", how.pc);
+	check(how.signal == 5 && how.pc == at + BREAKPOINT_SKIPS, "stopped at %lx", how.pc);
 	check(now(ZEROS) == 0, "written before the breakpoint");
 	check(transaction_collect(&pager, &changes) == 0, "collect");
 	const struct change *change = change_of(&changes, CODE);
@@ -311,7 +336,7 @@ static void breakpoints(void)
 	changes_deinit(&changes);
 	check(transaction_discard(&pager, false) == 0, "discard");
 	how = run(&(struct operation){ZEROS, WRITE, 1}, 1, &regs);
-	check(how.pc == at + 1, "the undo took the breakpoint away");
+	check(how.pc == at + BREAKPOINT_SKIPS, "the undo took the breakpoint away");
 	check(pager_breakpoint_remove(&pager, at) == 0, "remove");
 	how = run(&(struct operation){ZEROS, WRITE, 1}, 1, &regs);
 	check(how.signal == 5 && now(ZEROS) == 1, "the breakpoint is still there");

@@ -1,5 +1,6 @@
 // Containers of the C++ library; each function notes what it writes: "0xADDRESS SIZE NAME".
 #include <array>
+#include <bitset>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -84,6 +85,8 @@ std::string title = "a string that is longer than the small buffer of the class"
 std::unordered_map<int, std::string> words = {{1, "one"}, {2, "two"}};
 std::unique_ptr<Square> owned(new Square);
 std::shared_ptr<Square> shared = std::make_shared<Square>();
+std::vector<bool> marks{true, false, true};
+std::bitset<10> mask{5};
 std::list<int> chain = {1, 2, 3};
 std::set<int> bag = {5, 6, 7};
 std::deque<int> queue = {1, 2, 3};
@@ -176,6 +179,20 @@ int inserts(int n)
 	return n;
 }
 
+int marking(int n)
+{
+	marks[1] = true;
+	mask[1] = true;
+	return n;
+}
+
+int replaces(int n)
+{
+	shared = std::make_shared<Square>();
+	shared->side = n;
+	return n;
+}
+
 int erases(int n)
 {
 	ages.erase("alan");
@@ -190,7 +207,7 @@ int main(int argc, char **)
 
 	if (argc > 5)
 		never = scalars(argc) + own(1) + bases(1) + elements(1) + dynamic(1) + texts(1) + inserts(1) +
-			erases(1) + *maybe + alias.left;
+			erases(1) + marking(1) + replaces(1) + *maybe + alias.left;
 	raise(SIGABRT);
 	return never;
 }

@@ -121,13 +121,24 @@ long signal_self_keeps_registers(void)
 {
 	long pid = getpid(), before = pid, result;
 
+#ifdef __aarch64__
+	register long number __asm__("x8") = 129, x0 __asm__("x0") = pid, x1 __asm__("x1") = 0;
+
+	__asm__ volatile("svc #0" : "+r"(x0) : "r"(number), "r"(x1) : "memory");
+	result = x0; /* the register of the first argument, too */
+#else
 	__asm__ volatile("syscall" : "=a"(result), "+D"(pid) : "0"(62l), "S"(0l) : "rcx", "r11", "memory");
+#endif
 	return result == 0 && pid == before;
 }
 
 long touch_vector(void)
 {
+#ifdef __aarch64__
+	__asm__ volatile("fmov d7, %0" : : "r"(0x123456789l) : "v7");
+#else
 	__asm__ volatile("movq %0, %%xmm7" : : "r"(0x123456789l) : "xmm7");
+#endif
 	return 0;
 }
 

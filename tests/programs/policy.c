@@ -28,6 +28,7 @@ struct queue {
 	sem_t slots;
 } queue = {0, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_RWLOCK_INITIALIZER, {{0}}};
 struct queue *q = &queue;
+char *block; /* four pages full of sixes, and four empty ones */
 pthread_t holder;
 static pthread_mutex_t meeting = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t never = PTHREAD_COND_INITIALIZER;
@@ -38,6 +39,16 @@ volatile int caught;
 
 static inline long call6(long nr, long a, long b, long c, long d, long e, long f)
 {
+#ifdef __aarch64__
+	register long x8 __asm__("x8") = nr, x0 __asm__("x0") = a, x1 __asm__("x1") = b;
+	register long x2 __asm__("x2") = c, x3 __asm__("x3") = d, x4 __asm__("x4") = e, x5 __asm__("x5") = f;
+
+	__asm__ volatile("svc #0"
+			 : "+r"(x0)
+			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
+			 : "memory");
+	return x0;
+#else
 	register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
 	long result;
 
@@ -46,6 +57,7 @@ static inline long call6(long nr, long a, long b, long c, long d, long e, long f
 			 : "0"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
 			 : "rcx", "r11", "memory");
 	return result;
+#endif
 }
 
 long raw(void)
@@ -64,12 +76,14 @@ long raw_often(long times) /* the sum, so that every result counts */
 
 long raw_32(void) /* the same number through the 32-bit gate */
 {
-	long result;
+	long result = -1;
 
+#ifdef __x86_64__
 	__asm__ volatile("int $0x80"
 			 : "=a"(result)
 			 : "0"(request[0]), "b"(request[1]), "c"(request[2]), "d"(request[3])
 			 : "memory", "r8", "r9", "r10", "r11");
+#endif
 	return (int)result;
 }
 
@@ -283,6 +297,8 @@ int main(void)
 	pthread_mutex_lock(&meeting); /* `hold` has let go of it: it waits */
 	pthread_mutex_unlock(&meeting);
 	free(malloc(100));
+	block = mmap(NULL, 8 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memset(block, 6, 4 * 4096);
 	if (sigsetjmp(outside, 0)) {
 		for (;;)
 			counter++;

@@ -24,6 +24,17 @@ char *anon; /* recorded anonymous memory */
 
 static long call(const struct step *s)
 {
+#ifdef __aarch64__
+	register unsigned long x8 __asm__("x8") = s->number, x0 __asm__("x0") = s->a, x1 __asm__("x1") = s->b;
+	register unsigned long x2 __asm__("x2") = s->c, x3 __asm__("x3") = s->d, x4 __asm__("x4") = s->e;
+	register unsigned long x5 __asm__("x5") = 0;
+
+	__asm__ volatile("svc #0"
+			 : "+r"(x0)
+			 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
+			 : "memory");
+	return (long)x0;
+#else
 	register unsigned long r10 __asm__("r10") = s->d, r8 __asm__("r8") = s->e;
 	register unsigned long r9 __asm__("r9") = 0;
 	long result;
@@ -33,6 +44,7 @@ static long call(const struct step *s)
 			 : "0"(s->number), "D"(s->a), "S"(s->b), "d"(s->c), "r"(r10), "r"(r8), "r"(r9)
 			 : "rcx", "r11", "memory");
 	return result;
+#endif
 }
 
 /* What was read and what the calls returned, folded into one number. */

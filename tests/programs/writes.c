@@ -87,7 +87,12 @@ __attribute__((noinline)) int fill(int value) // "rep stosb"
 	void *to = bytes + 10;
 	size_t count = 6000;
 
+#ifdef __x86_64__
 	__asm__ volatile("rep stosb" : "+D"(to), "+c"(count) : "a"(value) : "memory");
+#else
+	for (size_t i = 0; i < count; i++)
+		((volatile char *)to)[i] = value;
+#endif
 	bytes[9] = 1;
 	return bytes[10];
 }
@@ -157,6 +162,18 @@ __attribute__((noinline)) int different(void) // another value each time
 	counter = seed;
 	beside = (int)now.tv_nsec;
 	return counter;
+}
+
+__attribute__((noinline)) int wanders(void) // a page of `large` by chance, with what it held
+{
+	static unsigned int seed;
+
+	syscall(SYS_getrandom, &seed, sizeof seed, 0);
+	large[seed % 39 * 512 + 300] = 0;
+	seed = 0;
+	__asm__ volatile("xor %%ecx, %%ecx; xor %%edx, %%edx; xor %%esi, %%esi; xor %%edi, %%edi"
+			 ::: "rcx", "rdx", "rsi", "rdi", "cc");
+	return 0;
 }
 
 __attribute__((noinline)) int forever(void)
@@ -236,7 +253,11 @@ __attribute__((noinline)) void checkpoint(void)
 
 int main(int argc, char **argv)
 {
+#ifdef __aarch64__
+	register int kept __asm__("x19") = argc;
+#else
 	register int kept __asm__("rbx") = argc;
+#endif
 
 	__asm__ volatile("" : "+r"(kept));
 	push(1);

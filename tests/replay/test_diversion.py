@@ -10,7 +10,7 @@ import signal
 import pytest
 from harness.calls import Caller
 
-from gdb_uffd.model import ENGINES, GPR, UffdError
+from gdb_uffd.model import ENGINES, UffdError
 from gdb_uffd.replay.engines import kernel
 from gdb_uffd.replay.interface import HARDWARE, WRITE_WATCH
 
@@ -148,7 +148,7 @@ def test_a_watchpoint_outlives_the_vessel_and_a_bad_one(caller):
 def test_a_wait_on_the_own_stack_pointer_is_no_mapping(caller):
     registers = caller.diversion.registers(caller.tid).copy()
     stack = next(m for m in caller.snapshot.mappings if m.name == "[stack]")
-    registers.gpr[GPR["rsp"]] = stack.start - (9 << 20)
+    registers.gpr[registers.arch.sp] = stack.start - (9 << 20)
     caller.diversion.set_registers(caller.tid, registers)
     with pytest.raises(UffdError, match="not mapped"):
         caller.diversion.write_memory(stack.start - (9 << 20), b"x")

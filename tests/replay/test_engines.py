@@ -101,7 +101,8 @@ def recorded(player: Player) -> World:
     cells: Dict[int, Cell] = {}
     for page in areas(player)[:-ARENA_PAGES]:
         anonymous = page >= 0x150000000000 and page < ARENA
-        cells[page] = Cell(player.snapshot.read(page, PAGE), 1, anonymous=anonymous)
+        content = player.snapshot.read(page, PAGE)
+        cells[page] = Cell(content, 1, anonymous=anonymous, recorded=content)
     return World(cells)
 
 

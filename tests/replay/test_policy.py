@@ -5,15 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import struct
+import subprocess
 import time
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 from harness.asking import Asker, policy_core
+from harness.calls import Client
 
 from gdb_uffd.model import UffdError
+from gdb_uffd.replay import syscalls
 from gdb_uffd.replay.interface import Resume
 from gdb_uffd.replay.policy import Policy
 from gdb_uffd.replay.record import facts_of
@@ -203,6 +207,11 @@ def _stat(path: Path) -> bytes:
     times = [
         (int(t // 10**9), int(t % 10**9)) for t in (s.st_atime_ns, s.st_mtime_ns, s.st_ctime_ns)
     ]
+    if os.uname().machine == "aarch64":  # <asm-generic/stat.h>
+        who = (s.st_dev, s.st_ino, s.st_mode, s.st_nlink, s.st_uid, s.st_gid, s.st_rdev)
+        what = (0, s.st_size, s.st_blksize, 0, s.st_blocks)
+        head = struct.pack("<QQIIIIQQqiiq", *who, *what)
+        return (head + b"".join(struct.pack("<qq", *t) for t in times)).ljust(144, b"\0")
     numbers = (s.st_dev, s.st_ino, s.st_nlink, s.st_mode, s.st_uid, s.st_gid, 0, s.st_rdev)
     sizes = (s.st_size, s.st_blksize, s.st_blocks)
     head = struct.pack("<QQQIIIIQqqq", *numbers, *sizes)
@@ -256,6 +265,50 @@ def test_the_recorded_directory_and_name_before_anything_was_changed(asker):
     assert asker.memory(length) == (known.cwd or "/").encode() + b"\0"
     assert asker.ask("prctl", 16, asker.room, keep=True) == 0  # PR_GET_NAME
     assert asker.memory(16).split(b"\0")[0] == known.name.encode()
+
+
+@pytest.mark.parametrize(
+    "call, arguments",
+    [
+        ("exit", (3,)),
+        ("exit_group", (3,)),
+        ("kill", ("own", signal.SIGKILL)),
+        ("futex", ("room", 0, 0, 0)),
+        ("pause", ()),
+        ("getpid", ()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("after", ["discarded", "there"])
+def test_registers_of_the_core_make_no_system_call(asker, call, arguments, after):
+    """Where a call has stopped before a system call, the number of another one (orig_rax), which
+    is the core's to say, must not let that one through: seccomp does not ask about it again."""
+    named = {"own": asker.diversion.snapshot.pid, "room": asker.room}
+    asker.place(call, *(named.get(a, a) for a in arguments))
+    blocked = [signal.SIGTERM]  # so that it stays pending, and can be seen
+    with subprocess.Popen(
+        ["sleep", "1000"], preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    ) as victim:
+        try:
+            if call == "getpid":
+                asker.call("raw")
+            elif after == "discarded":
+                asker.stopped("raw")
+            else:
+                asker.start("raw")
+            registers = asker.diversion.registers(asker.tid).copy()
+            number, arch = syscalls.by_name()["kill"].number, registers.arch
+            told = dict.fromkeys((arch.number, *arch.pending), number)
+            told.update(zip(arch.arguments, (victim.pid, signal.SIGTERM)))
+            for index, value in told.items():
+                registers.gpr[index] = value
+            asker.diversion.set_registers(asker.tid, registers)
+            for _ in range(2):
+                asker.diversion.resume(Resume(asker.tid, "s"), Client())
+            status = Path(f"/proc/{victim.pid}/status").read_text()
+            assert "ShdPnd:\t0000000000000000" in status
+        finally:
+            victim.kill()
 
 
 def test_no_files(asker, file):

@@ -91,6 +91,30 @@ def test_no_number_is_taken_for_a_descriptor(asker):
         assert asker.ask("close_range", number & 0xFFFFFFFF, 0xFFFFFFFF, 0) == 0
 
 
+def test_flags_that_nobody_knows(asker):
+    assert asker.ask("futex", asker.room, 0x200, 0, 0) == -errno.ENOSYS  # FUTEX_WAIT | 0x200
+    assert asker.ask("statx", AT_FDCWD, "/", 1 << 20, 0xFFF, asker.room) == -errno.EINVAL
+    assert asker.ask("newfstatat", AT_FDCWD, "/", asker.room, 1 << 20) == -errno.EINVAL
+    for flags, mode in ((UPPER, 0), (0, 0o600)):
+        how = struct.pack("<QQQ", flags, mode, 0)
+        assert asker.ask("openat2", AT_FDCWD, "/etc/passwd", how, 24) == -errno.EINVAL
+    assert asker.ask("close_range", 0, 2, 8) == -errno.EINVAL
+    assert asker.ask("close_range", 1, 2, 4, keep=True) == 0  # CLOSE_RANGE_CLOEXEC
+    assert [asker.ask("fcntl", n, F_GETFD) for n in (0, 1, 2)] == [0, 1, 1]
+
+
+def test_the_recorded_directory_opens_no_way_out(asker):
+    """A recording may be made up: its directory is found as any other path is."""
+    desk = asker.diversion.machine.vessel.desk
+    for made_up in (b"/proc/self/root", b"/proc/self/cwd", b"/proc", b"/sys/bus"):
+        asker.diversion.reset()
+        desk.cwd = made_up
+        assert asker.ask("openat", AT_FDCWD, ".", 0, 0) in (-errno.EACCES, -errno.ELOOP)
+    asker.diversion.reset()
+    assert asker.ask("openat", AT_FDCWD, "/sys/devices/system/cpu/online", 0, 0) == 3
+    assert asker.ask("openat", AT_FDCWD, "/sys/bus", 0, 0) == -errno.EACCES
+
+
 # -- one call does a bounded amount of work ---------------------------------------------------
 
 
@@ -218,3 +242,42 @@ def test_what_no_record_knows_and_what_stays_is_told(asker):
     assert asker.ask("rt_sigprocmask", 0, 0, asker.room, 8) == 0
     assert asker.call("nothing") == 7
     assert asker.reports[-1].asked == []
+
+
+FIXED = 0x10
+
+
+@pytest.fixture
+def block(asker) -> int:
+    """Recorded: four pages full of sixes, four of zeros."""
+    return int.from_bytes(asker.diversion.read_memory(asker.symbol("block"), 8), "little")
+
+
+def lost(asker: Asker, block: int) -> list[int]:
+    """The pages of the block that the last report lists with all their bytes changed."""
+    pages = asker.reports[-1].pages
+    return [
+        p.start for p in pages if p.bytes_changed == PAGE and block <= p.start < block + 8 * PAGE
+    ]
+
+
+def test_recorded_bytes_that_go_are_told(asker, block):
+    full = [block + i * PAGE for i in range(4)]
+    for _ in range(2):
+        assert asker.ask("madvise", block, 8 * PAGE, DONTNEED) == 0
+        assert lost(asker, block) == full
+        assert asker.diversion.read_memory(block, 2) == b"\6\6"
+    fresh = (8 * PAGE, READ_WRITE, ANONYMOUS | FIXED, -1, 0)
+    assert asker.ask("mmap", block, *fresh) == block
+    assert lost(asker, block) == full
+    assert asker.ask("munmap", block, 4 * PAGE) == 0
+    assert lost(asker, block) == []  # what is not there has no bytes
+    assert asker.diversion.read_memory(block, 2) == b"\6\6"
+    assert asker.ask("madvise", block, 2 * PAGE, DONTNEED, keep=True) == 0
+    assert asker.diversion.read_memory(block, 2 * PAGE) == bytes(2 * PAGE)
+    assert asker.ask("madvise", block, 8 * PAGE, DONTNEED) == 0
+    assert lost(asker, block) == full[2:]
+    everything = [page.start for page in asker.diversion.report_all().pages]
+    assert [page for page in full if page in everything] == full[:2]
+    asker.diversion.reset()
+    assert asker.diversion.read_memory(block, 2) == b"\6\6"

@@ -181,6 +181,13 @@ def test_the_second_run_differs(caller):
     assert end.differs and end.compared
 
 
+def test_pages_written_with_what_they_held_do_not_differ(caller):
+    for _ in range(3):  # of 39 pages each run writes another
+        caller.call("wanders")
+        told, end = again(caller, "counter", 4)
+        assert not told and end.compared and not end.differs, end
+
+
 def test_a_call_that_crashes(caller):
     caller.start("faults")
     caller.diversion.call_end()

@@ -189,6 +189,18 @@ def test_a_long_list_is_cut():
     assert "its bytes are not in this report" in reader.text
 
 
+def test_pages_that_changed_throughout():
+    made = content("m", pages=300)
+    for start in list(made.images):
+        made.images[start] = Image(start, bytes(4096), b"<" * 4096)
+    page = html_page.document(made)
+    assert len(page) < 8_000_000
+    reader = read(page)
+    assert reader.text.count("its bytes are not in this report") == 300 - 16_384 // 256
+    changed = [text for tag, text in re.findall(r"<(b)>(.*?)</b>", page)]
+    assert " ".join(["3c"] * 8) + "  " + " ".join(["3c"] * 8) in changed  # a stretch is one mark
+
+
 def test_a_call_that_wrote_nothing():
     made = content("f()", pages=0, fed=[], mappings=[])
     made.data.update(output="", refused=[], gdb_dirty=[], stopped=None, value=None, error="why")

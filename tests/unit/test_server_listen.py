@@ -12,7 +12,7 @@ from typing import List, Optional
 
 import pytest
 
-from gdb_uffd import cli
+from gdb_uffd import cli, cli_serve
 from gdb_uffd.model import UffdError
 from gdb_uffd.server import listen
 from gdb_uffd.server.endpoint import Endpoint
@@ -117,6 +117,60 @@ def test_loopback_refuses_another_user(capfd: pytest.CaptureFixture[str]) -> Non
     assert "refused 127.0.0.1" in capfd.readouterr().err
 
 
+LEAVES_AT_ONCE = (
+    "import encodings.idna,os,socket,sys; os.setuid(65534); "
+    "s=socket.create_connection(('127.0.0.1', int(sys.argv[1])), 20); s.sendall(b'$?#3f')"
+)
+
+
+def test_loopback_refuses_who_has_left_already(capfd: pytest.CaptureFixture[str]) -> None:
+    """The kernel's table shows such a connection as user 0's, and what it sent is there."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    endpoint = TcpEndpoint(Port("127.0.0.1", 0))
+    port = endpoint.path.rpartition(":")[2]
+    subprocess.run([sys.executable, "-c", LEAVES_AT_ONCE, port], check=True, timeout=60)
+    try:
+        assert endpoint.accept(None, 0.5) is None
+    finally:
+        endpoint.close()
+    assert "refused 127.0.0.1" in capfd.readouterr().err
+
+
+def test_loopback_takes_a_client_of_both_families() -> None:
+    door = Door(Port("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET6) as client:
+        client.connect(("::ffff:127.0.0.1", door.address[1]))
+        inside = door.entered()
+        assert inside is not None
+        inside.close()
+
+
+def test_loopback_with_a_token_wants_it() -> None:
+    door = Door(Port("127.0.0.1", 0), TOKEN)
+    with door.connect() as client, pytest.raises(UffdError, match="refused"):
+        listen.give_token(client, "e" * 16)
+    with door.connect() as client:
+        listen.give_token(client, TOKEN)
+        inside = door.entered()
+        assert inside is not None
+        inside.close()
+
+
+def test_silent_ones_keep_nobody_out(capfd: pytest.CaptureFixture[str]) -> None:
+    door = Door(Port("0.0.0.0", 0), TOKEN)
+    silent = [door.connect() for _ in range(listen._PENDING_MAX + 2)]
+    with door.connect() as client:
+        listen.give_token(client, TOKEN)
+        inside = door.entered()
+        assert inside is not None
+        inside.close()
+    assert all(each.recv(1) == b"" for each in silent)
+    for each in silent:
+        each.close()
+    assert "others came" in capfd.readouterr().err
+
+
 def test_other_addresses_need_a_token() -> None:
     with pytest.raises(UffdError, match="--expose"):
         TcpEndpoint(Port("0.0.0.0", 0))
@@ -211,6 +265,8 @@ def test_a_unix_listener_is_the_old_endpoint(tmp_path: Path) -> None:
         (["serve", "x", "--expose"], "--listen HOST:PORT"),
         (["serve", "x", "--expose", "--listen", "unix:y"], "--listen HOST:PORT"),
         (["serve", "x", "--expose", "--listen", "0.0.0.0:0", "--token-file", "/none"], "/none"),
+        (["serve", "x", "--listen", "127.0.0.1:0", "--token-file", "/none"], "/none"),
+        (["serve", "/none"], "gdb-uffd serve TRACE"),
         (["connect", "127.0.0.1:1"], "no token"),
         (["connect", "127.0.0.1:1", "--token-file", "/none"], "/none"),
     ],
@@ -220,3 +276,42 @@ def test_wrong_usage_is_one_line(arguments, said, monkeypatch, capsys) -> None:
     assert cli.main(arguments) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("gdb-uffd: ") and said in line
+
+
+def test_a_token_that_others_can_read_and_folders_that_are_not_there(tmp_path, capsys) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    token.chmod(0o644)
+    options = [
+        "--token-file",
+        str(token),
+        "--sysroot",
+        "/none/root",
+        "--debug-directory",
+        "/none/d",
+    ]
+    assert cli.main(["serve", "/none", "--listen", "127.0.0.1:0", *options]) == 1
+    said = capsys.readouterr().err
+    assert f"warning: {token}: others may read it" in said
+    assert "--sysroot /none/root: no such directory" in said and "--debug-directory /none/d" in said
+
+
+def test_the_place_of_a_dead_socket_is_taken(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(path)
+    made = Endpoint(path)
+    with pytest.raises(UffdError, match="in use"):
+        Endpoint(path)  # somebody listens there
+    made.close()
+    (tmp_path / "s").write_text("a file")
+    with pytest.raises(UffdError, match="in use"):
+        Endpoint(path)
+    assert (tmp_path / "s").read_text() == "a file"
+
+
+def test_how_others_name_it() -> None:
+    assert cli_serve._reachable("0.0.0.0:5") == (f"{socket.gethostname()}:5", True)
+    assert cli_serve._reachable("[::]:5") == (f"{socket.gethostname()}:5", True)
+    assert cli_serve._reachable("127.0.0.1:5") == ("127.0.0.1:5", False)
+    assert cli_serve._reachable("[::1]:5") == ("[::1]:5", False)

@@ -13,7 +13,7 @@ from typing import Iterator
 import pytest
 from harness import ROOT
 
-NAMES = ("packages", "kernels", "checks", "table", "guest", "debuggers")
+NAMES = ("packages", "kernels", "checks", "table", "foreign", "guest", "debuggers")
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +251,43 @@ def test_the_first_file_system_holds_the_command_s_runner(tools, tmp_path: Path)
     image = gzip.decompress(made.read_bytes())
     assert b"init\0" in image and b"GUEST-STATUS" in image and b"busybox" in image
     assert tools.guest.initramfs(kernel, tmp_path / "busybox", tmp_path) == made
+
+
+def test_sources_of_another_architecture(tools) -> None:
+    of = tools.packages._of
+    assert of("deb [signed-by=/k] http://m a main", "arm64") == (
+        "deb [arch=arm64 signed-by=/k] http://m a main"
+    )
+    assert of("deb [arch=amd64] http://m a main", "arm64") == "deb [arch=arm64] http://m a main"
+    assert of("deb  http://m a main", "arm64") == "deb [arch=arm64] http://m a main"
+
+
+def test_a_kernel_image_of_another_processor(tools, tmp_path) -> None:
+    """The magic of arm64/booting.rst, and the banner of an uncompressed image."""
+    image = tmp_path / "vmlinuz-6.1.0-56-arm64"
+    banner = b"Linux version 6.1.0-56-arm64 (x) #1 SMP Debian 6.1.192-2 (2026-11-16)"
+    image.write_bytes(bytes(0x38) + b"ARM\x64" + bytes(100) + banner)
+    (tmp_path / "lib/modules/6.1.0-56-arm64").mkdir(parents=True)
+    kernel = tools.kernels.unpacked(tmp_path)
+    assert kernel.is_arm and kernel.label == "6.1.192"
+
+
+def test_cached_kernels_of_two_processors(tools, tmp_path) -> None:
+    for name in ("6.1.0-1-amd64", "6.1.0-2-arm64"):
+        folder = tmp_path / "kernels" / name
+        (folder / "lib/modules" / name).mkdir(parents=True)
+        (folder / f"vmlinuz-{name}").write_bytes(b"")
+    assert tools.kernels.cached(tmp_path, "6.1").version == "6.1.0-1-amd64"
+    assert tools.kernels.cached(tmp_path, "6.1", "arm64").version == "6.1.0-2-arm64"
+    with pytest.raises(tools.packages.Lacking):
+        tools.kernels.cached(tmp_path, "6.12", "arm64")
+
+
+def test_the_table_of_another_processor(tools) -> None:
+    cells = {"native": tools.checks.Result("pass", 1)}
+    text = tools.table.render([tools.table.Row("aarch64", "6.1.192, emulated", cells)])
+    assert "## AArch64" in text and "| 6.1.192, emulated | pass 1 |" in text
+    named = [check.name for check in tools.checks.ON_AARCH64]
+    assert len(set(named)) == len(named)
+    files = {file for check in tools.checks.ON_AARCH64 for file in check.files}
+    assert all((ROOT / file).exists() for file in files)

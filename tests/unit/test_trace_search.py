@@ -95,6 +95,16 @@ def test_below_a_sysroot(moved: Told, tmp_path: Path) -> None:
     whole(snapshot, moved)
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_in_a_folder_of_libraries(moved: Told, tmp_path: Path, beside: bool) -> None:
+    """As gdb's solib-search-path: by its whole path below the folder, or by its name alone."""
+    assert moved.library is not None
+    folder = below(tmp_path / "root", moved.library).parent if beside else tmp_path / "root"
+    wanted = Search(libraries=("/nosuch", str(folder)))
+    program = str(below(tmp_path / "root", moved.program))
+    whole(open_core(str(moved.core), program, wanted), moved)
+
+
 def test_what_lies_below_a_sysroot_is_checked(moved: Told, tmp_path: Path) -> None:
     assert moved.library is not None
     other = tmp_path / "other"

@@ -1,6 +1,7 @@
 """`make matrix`: tests on other kernels, gdbs and lldbs, and the table in docs/compatibility.md.
 
-    python tools/matrix [--kernels 6.1,newest] [--gdbs 13,18] [--lldbs] [--bench] [--table]
+    python tools/matrix [--kernels 6.1,newest] [--aarch64 6.1] [--gdbs 13,18]
+        [--lldbs] [--bench] [--table]
 
 Without options everything is run.  What is not run keeps its result from the last time; what cannot
 be had says what lacks.  Exit status 1 when a cell failed.
@@ -24,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import checks
 import debuggers
+import foreign
 import guest
 import kernels
 import packages
@@ -248,6 +250,40 @@ def _foreign_cores(matrix: Matrix) -> Path:
     return matrix.cache / "runs" / "cores"
 
 
+# -- another processor ------------------------------------------------------------------------
+
+
+def run_foreign(matrix: Matrix, wanted: str) -> None:
+    """One row: a machine with an AArch64 processor and that kernel."""
+    machine, name = foreign.AARCH64, f"{foreign.AARCH64.name} {wanted}"
+    out = matrix.cache / "runs" / name.replace(" ", "-")
+    subprocess.run(["rm", "-rf", str(out)], check=True)
+    out.mkdir(parents=True)
+    try:
+        apt = packages.suites(matrix.cache, machine.debian)
+        kernel = kernels.get(apt, matrix.cache, wanted, machine.debian)
+        emulator = guest.emulator(packages.own(matrix.cache), matrix.cache, machine)
+        module = foreign.native_module(matrix.cache, machine)
+    except Lacking as why:
+        matrix.put(name, table.Row("aarch64", wanted, {"doctor": Result(LACKS, note=str(why))}))
+        return
+    print(f"{machine.name}, kernel {kernel.label} ({kernel.version}), emulated", flush=True)
+    shutil.copy(module, out)
+    parts = [("tests", checks.ON_AARCH64, 3000)]
+    script = foreign.prepare(f"/out/{module.name}", str(ROOT)) + _script(parts, "/out", "")
+    (out / "script").write_text(script)
+    began = time.monotonic()
+    with open(out / "guest.log", "w") as log:
+        root = foreign.root(matrix.cache, machine)
+        settings = guest.Settings(out=out, seconds=3600, root=root, tree=ROOT)
+        guest.run(emulator, kernel, "bash /out/script", matrix.cache, settings, log)
+    print(f"  took {time.monotonic() - began:.0f} s", flush=True)
+    status = _read_status(out / "tests.status")
+    cells = {"doctor": _doctor(out)}
+    cells.update(checks.read_junit(out / "tests.xml", status, checks.ON_AARCH64))
+    matrix.put(name, table.Row("aarch64", f"{kernel.label}, emulated", cells))
+
+
 # -- debuggers --------------------------------------------------------------------------------
 
 
@@ -296,12 +332,13 @@ def main() -> int:
     parser.add_argument(
         "--columns", metavar="LIST", help='with --kernels: native,engines,...; ", " as +'
     )
+    parser.add_argument("--aarch64", metavar="LIST", help="kernels of such machines: 6.1, newest")
     parser.add_argument("--gdbs", metavar="LIST", help="beginnings of versions: 12,13.1")
     parser.add_argument("--lldbs", action="store_true")
     parser.add_argument("--bench", action="store_true", help="the engines' costs, in a guest")
     parser.add_argument("--table", action="store_true", help="only write the table anew")
     given = parser.parse_args()
-    some = given.kernels or given.gdbs or given.lldbs or given.bench or given.table
+    some = any(value for value in vars(given).values())
     matrix = Matrix()
     os.chdir(ROOT)
     every = (*kernels.SERIES, kernels.NEWEST, "here")
@@ -316,6 +353,9 @@ def main() -> int:
                 run_kernel(matrix, name, cores, names)
         if "here" in wanted:
             run_here(matrix, _foreign_cores(matrix), names)
+    if given.aarch64 or not some:
+        for name in _selected(given.aarch64, foreign.KERNELS):
+            run_foreign(matrix, name)
     if given.gdbs or not some:
         found = debuggers.gdbs(matrix.cache, ROOT)
         prefixes = tuple(f"gdb {v}" for v in _selected(given.gdbs, ("",)))

@@ -26,9 +26,19 @@ if $B grep -q guest.out=1 /new/proc/cmdline; then
   $B mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 out /new/out
 fi
 $B ip link set lo up
-$B stty -F /new/dev/ttyS1 raw -echo
+# A folder of the host beside a root that is not the host's.
+tree=$($B sed -n 's/.*guest.tree=\([^ ]*\).*/\1/p' /new/proc/cmdline)
+if [ -n "$tree" ]; then
+  $B mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 tree /tree ||
+    echo "GUEST: no tree"
+  $B mkdir -p /rw/tree /rw/tree.work "/new$tree" /new/tmp
+  $B mount -t overlay -o lowerdir=/tree,upperdir=/rw/tree,workdir=/rw/tree.work overlay "/new$tree" ||
+    echo "GUEST: no overlay of the tree"
+fi
+port=$($B sed -n 's/.*guest.port=\([^ ]*\).*/\1/p' /new/proc/cmdline)
+$B stty -F "/new/dev/$port" raw -echo
 command=$($B cat /command)
 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb \
-  $B setsid $B chroot /new /bin/bash -c "$command" >/new/dev/ttyS1 2>&1 </new/dev/null
+  $B setsid $B chroot /new /bin/bash -c "$command" >"/new/dev/$port" 2>&1 </new/dev/null
 echo "GUEST-STATUS=$?" >/new/dev/console
 $B poweroff -f

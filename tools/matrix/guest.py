@@ -1,7 +1,8 @@
 """A command under another kernel: QEMU without KVM, this machine's files under an overlay.
 
-The guest sees the machine's root read-only through 9p (QEMU's virtfs) with a tmpfs over it, so what
-it writes is gone with it, except in the folder of `out`, which is the host's.
+The guest sees the machine's root (one with another processor: a root of its own, and the checkout)
+read-only through 9p (QEMU's virtfs) with a tmpfs over it, so what it writes is gone with it, except
+in the folder of `out`, which is the host's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Dict, List, Optional, Tuple
 
+import foreign
 import kernels
+from foreign import X86_64, Machine
 from kernels import Kernel
 from packages import Apt, Lacking
 
@@ -27,23 +30,17 @@ INIT = Path(__file__).with_name("guest-init.sh")
 
 @dataclass(frozen=True)
 class Emulator:
-    """qemu-system-x86_64 and busybox, the system's or unpacked."""
+    """QEMU for a machine, and a busybox of that machine's, the system's or unpacked."""
 
     qemu: Path
     busybox: Path
     root: Optional[Path] = None
     """Where it was unpacked; None: installed."""
+    machine: Machine = X86_64
 
     def environment(self) -> Dict[str, str]:
         """What the unpacked one needs to find its libraries and modules."""
-        if self.root is None:
-            return {}
-        folders = [*self.root.glob("usr/lib/*-linux-gnu"), *self.root.glob("lib/*-linux-gnu")]
-        # Some libraries lie deeper (pulseaudio/), found by a run path of their own when installed.
-        folders += sorted({p.parent for f in folders for p in f.glob("*/lib*.so*")})
-        modules = [str(p) for p in (self.root / "usr/lib").glob("*-linux-gnu/qemu")]
-        found = {"LD_LIBRARY_PATH": ":".join(map(str, folders))}
-        return {**found, "QEMU_MODULE_DIR": modules[0]} if modules else found
+        return {} if self.root is None else foreign.environment(self.root)
 
     def firmware(self) -> List[str]:
         """-L options for the unpacked firmware."""
@@ -53,19 +50,33 @@ class Emulator:
         return [w for n in ("qemu", "seabios", "ipxe/qemu") for w in ("-L", str(share / n))]
 
 
-def emulator(apt: Apt, cache: Path) -> Emulator:
+def emulator(apt: Apt, cache: Path, machine: Machine = X86_64) -> Emulator:
     """The machine's own QEMU, or the package unpacked in the cache; Lacking if neither can be."""
-    qemu, busybox = shutil.which("qemu-system-x86_64"), shutil.which("busybox")
+    program, package = machine.emulator
+    if machine is not X86_64:
+        folder = cache / f"qemu-{machine.debian}"
+        own = shutil.which(program)
+        if not own and not folder.is_dir():
+            apt.unpack(apt.missing([package]), folder)
+        found_busybox = foreign.busybox(foreign.root(cache, machine))
+        if own:
+            return Emulator(Path(own), found_busybox, machine=machine)
+        return _tried(Emulator(folder / "usr/bin" / program, found_busybox, folder, machine))
+    qemu, busybox = shutil.which(program), shutil.which("busybox")
     if qemu and busybox and _is_static(Path(busybox)):
         return Emulator(Path(qemu), Path(busybox))
     root = cache / "qemu"
     if not root.is_dir():
-        apt.unpack(apt.missing(["qemu-system-x86", "busybox-static"]), root)
-    found = [root / "usr/bin/qemu-system-x86_64", root / "bin/busybox"]
+        apt.unpack(apt.missing([package, "busybox-static"]), root)
+    found = [root / "usr/bin" / program, root / "bin/busybox"]
     if not found[1].exists():
         found[1] = root / "usr/bin/busybox"
     chosen = [p if p.exists() else Path(s or p) for p, s in zip(found, (qemu, busybox))]
-    made = Emulator(chosen[0], chosen[1], root)
+    return _tried(Emulator(chosen[0], chosen[1], root))
+
+
+def _tried(made: Emulator) -> Emulator:
+    """Lacking when it does not start."""
     done = subprocess.run(
         [str(made.qemu), "--version"],
         env={**os.environ, **made.environment()},
@@ -103,7 +114,7 @@ def initramfs(kernel: Kernel, busybox: Path, cache: Path) -> Path:
     if target.exists():
         return target
     folder, file = 0o040755, 0o100755
-    names = ("bin", "proc", "sys", "dev", "mods", "lower", "rw", "new")
+    names = ("bin", "proc", "sys", "dev", "mods", "lower", "rw", "new", "tree")
     entries: Dict[str, Tuple[int, bytes]] = dict.fromkeys(names, (folder, b""))
     entries["bin/busybox"] = (file, busybox.read_bytes())
     entries["init"] = (file, script)
@@ -125,8 +136,12 @@ class Settings:
     """After this it is ended."""
     out: Optional[Path] = None
     """A folder of the host that is /out in the guest, written through."""
-    cpu: str = "max"
-    """QEMU's -cpu: "max" is everything that TCG has (no AVX-512, no AMX)."""
+    cpu: str = ""
+    """QEMU's -cpu; "" is everything that TCG has (no AVX-512, no AMX)."""
+    root: Path = Path("/")
+    """The guest's root file system, read-only."""
+    tree: Optional[Path] = None
+    """A folder that is in the guest where it is here, when the root is another machine's."""
 
 
 def run(
@@ -149,7 +164,8 @@ def run(
         text = f"cd {shlex.quote(os.getcwd())} && {command}\n".encode()
         initrd.write_bytes(_cpio({"command": (0o100644, text)}) + archive.read_bytes())
         arguments = _arguments(emulator, kernel, settings)
-        arguments += ["-initrd", str(initrd), "-serial", f"file:{console}", "-serial", "stdio"]
+        arguments += ["-initrd", str(initrd)]
+        arguments += [a.format(console=console) for a in emulator.machine.arguments]
         output.flush()
         try:
             done = subprocess.run(
@@ -174,13 +190,25 @@ def run(
 
 
 def _arguments(emulator: Emulator, kernel: Kernel, settings: Settings) -> List[str]:
-    line = f"console=ttyS0 panic=-1 quiet loglevel=3 guest.out={int(settings.out is not None)}"
-    shares = ["-virtfs", _share("/", "root") + ",readonly=on,multidevs=remap"]
+    machine = emulator.machine
+    line = f"console={machine.console} panic=-1 quiet loglevel=3 guest.port={machine.port}"
+    line += f" guest.out={int(settings.out is not None)}"
+    shares = ["-virtfs", _share(str(settings.root), "root") + ",readonly=on,multidevs=remap"]
+    if settings.tree is not None:
+        line += f" guest.tree={settings.tree}"
+        shares += ["-virtfs", _share(str(settings.tree), "tree") + ",readonly=on,multidevs=remap"]
     if settings.out is not None:
         shares += ["-virtfs", _share(str(settings.out.resolve()), "out")]
     return [
         *(str(emulator.qemu), *emulator.firmware(), "-accel", "tcg,thread=multi"),
-        *("-cpu", settings.cpu, "-smp", str(settings.cpus), "-m", str(settings.memory_mib)),
+        *(
+            "-cpu",
+            settings.cpu or machine.cpu,
+            "-smp",
+            str(settings.cpus),
+            "-m",
+            str(settings.memory_mib),
+        ),
         *("-nodefaults", "-display", "none", "-no-reboot", "-monitor", "none", *shares),
         *("-kernel", str(kernel.image), "-append", line),
     ]

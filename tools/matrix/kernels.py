@@ -35,11 +35,20 @@ class Kernel:
         The boot protocol keeps a text with both (kernel's Documentation/arch/x86/boot.rst,
         kernel_version: at 0x20e, relative to 0x200).
         """
+        if self.is_arm:  # not compressed: its banner is in there
+            found = re.search(rb"SMP Debian (\d+\.\d+\.\d+)", self.image.read_bytes())
+            return found[1].decode("ascii") if found else version_of(self.version)
         image = self.image.read_bytes()[:0x10000]
         start = int.from_bytes(image[0x20E:0x210], "little") + 0x200
         text = image[start : start + 200].partition(b"\0")[0].decode("ascii", "replace")
         found = re.search(r"Debian (\d+\.\d+\.\d+)", text)
         return found[1] if found else version_of(self.version)
+
+    @property
+    def is_arm(self) -> bool:
+        """Whether the image is one for AArch64 (Documentation/arch/arm64/booting.rst)."""
+        with open(self.image, "rb") as file:
+            return file.read(0x3C)[0x38:] == b"ARM\x64"
 
 
 def version_of(release: str) -> str:
@@ -48,12 +57,12 @@ def version_of(release: str) -> str:
     return found[0] if found else release
 
 
-def _choose(apt: Apt, wanted: str) -> Tuple[str, str]:
+def _choose(apt: Apt, wanted: str, flavour: str = "amd64") -> Tuple[str, str]:
     """(image package, its version) of a series ("6.1") or of NEWEST."""
-    for version, fields in apt.versions("linux-image-amd64"):
+    for version, fields in apt.versions(f"linux-image-{flavour}"):
         if wanted != NEWEST and not version.startswith(wanted + "."):
             continue
-        exact = r"(linux-image-\d\S*-amd64) \(= (\S+)\)"
+        exact = rf"(linux-image-\d\S*-{flavour}) \(= (\S+)\)"
         found = re.search(exact, fields.get("Depends", ""))
         if found:
             return found[1], found[2]
@@ -84,22 +93,22 @@ def _numbers(version: str) -> List[int]:
     return [int(n) for n in version_of(version).split(".")]
 
 
-def cached(cache: Path, wanted: str) -> Kernel:
+def cached(cache: Path, wanted: str, flavour: str = "amd64") -> Kernel:
     """The newest of a series (or of all) that is unpacked already; Lacking when none is."""
-    every = sorted((cache / "kernels").glob("[0-9]*[!t]"), key=lambda p: _numbers(p.name))
+    every = sorted((cache / "kernels").glob(f"[0-9]*-{flavour}"), key=lambda p: _numbers(p.name))
     fit = [p for p in every if wanted == NEWEST or p.name.startswith(wanted + ".")]
     if not fit:
         raise Lacking(f"no kernel {wanted} in {cache}/kernels")
     return unpacked(fit[-1])
 
 
-def get(apt: Apt, cache: Path, wanted: str) -> Kernel:
+def get(apt: Apt, cache: Path, wanted: str, flavour: str = "amd64") -> Kernel:
     """The newest kernel of a series that the mirror holds; without a mirror, the cache's."""
     try:
-        package, _ = _choose(apt, wanted)
+        package, _ = _choose(apt, wanted, flavour)
     except Lacking:
         try:
-            return cached(cache, wanted)
+            return cached(cache, wanted, flavour)
         except Lacking:
             pass
         raise

@@ -103,7 +103,9 @@ def _suite_entries() -> List[str]:
 class Apt:
     """apt-get and apt-cache under one private configuration."""
 
-    def __init__(self, folder: Path, entries: List[str], status: str) -> None:
+    def __init__(
+        self, folder: Path, entries: List[str], status: str, architecture: str = ""
+    ) -> None:
         self.folder = folder
         self.entries = entries
         self._ready = False
@@ -120,6 +122,8 @@ class Apt:
             f'Dir::Cache "{folder}/cache";\n'
             f'APT::Sandbox::User "{user.strip()}";\n'
             'Acquire::Languages "none";\nAcquire::Retries "2";\n'
+            + (f'APT::Architecture "{architecture}";\n' if architecture else "")
+            + (f'APT::Architectures {{ "{architecture}"; }};\n' if architecture else "")
         )
 
     def run(self, *command: str, cwd: Path | None = None) -> str:
@@ -185,6 +189,23 @@ def own(cache: Path) -> Apt:
     return Apt(cache / "apt-own", _own_entries(), "/var/lib/dpkg/status")
 
 
-def suites(cache: Path) -> Apt:
+def suites(cache: Path, architecture: str = "") -> Apt:
     """Debian's releases side by side, for what needs nothing of this machine (kernels)."""
-    return Apt(cache / "apt-suites", _suite_entries(), "")
+    if not architecture:
+        return Apt(cache / "apt-suites", _suite_entries(), "")
+    entries = [_of(entry, architecture) for entry in _suite_entries()]
+    return Apt(cache / f"apt-suites-{architecture}", entries, "", architecture)
+
+
+def foreign(cache: Path, architecture: str) -> Apt:
+    """This machine's own release for another architecture, of which nothing is installed."""
+    entries = [_of(entry, architecture) for entry in _own_entries()]
+    return Apt(cache / f"apt-{architecture}", entries, "", architecture)
+
+
+def _of(entry: str, architecture: str) -> str:
+    """An entry of sources.list(5) for that architecture."""
+    kind, rest = entry.split(None, 1)
+    inside, _, after = rest.partition("]") if rest.startswith("[") else ("[", "", f" {rest}")
+    options = " ".join(w for w in inside[1:].split() if not w.startswith("arch="))
+    return f"{kind} [{f'arch={architecture} {options}'.strip()}]{after}"

@@ -36,6 +36,20 @@ KERNELS = """
   oldest emulated kernel's). `its cores here`: cores that this kernel made, opened on this machine.
 """
 
+AARCH64 = """
+## AArch64
+
+Debian's userland and kernels for arm64 in qemu-system-aarch64, the native module cross compiled on
+this machine, gdb 13.1 of that userland.
+
+| kernel | {columns} |
+| --- |{lines}
+{rows}
+
+The columns are those of the kernels above, with fewer tests. See
+[architectures.md](architectures.md) for what there is not.
+"""
+
 GDBS = """
 ## gdb
 
@@ -122,7 +136,8 @@ def _plain(reason: str) -> str:
 def render(rows: List[Row]) -> str:
     """The whole page."""
     text = HEAD
-    for kind, form in (("kernel", KERNELS), ("gdb", GDBS), ("lldb", LLDBS)):
+    forms = {"kernel": KERNELS, "aarch64": AARCH64, "gdb": GDBS, "lldb": LLDBS}
+    for kind, form in forms.items():
         its = sorted((r for r in rows if r.kind == kind), key=_order)
         if its:
             columns = _columns(its)
@@ -139,7 +154,7 @@ def render(rows: List[Row]) -> str:
 
 
 def _line(row: Row, columns: List[str]) -> str:
-    told = {"kernel": (), "gdb": ("from", "Python"), "lldb": ("from",)}[row.kind]
+    told = {"gdb": ("from", "Python"), "lldb": ("from",)}.get(row.kind, ())
     cells = [row.cells[c].cell() if c in row.cells else "" for c in columns]
     words = [row.label, *(row.details.get(d, "") for d in told), *map(_plain, cells)]
     return "| " + " | ".join(words) + " |"

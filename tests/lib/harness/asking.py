@@ -6,7 +6,9 @@ import struct
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, List, Union
+from typing import Any, Dict, List, Tuple, Union
+
+import pytest
 
 from gdb_uffd.replay import syscalls
 from gdb_uffd.replay.interface import Stop
@@ -29,6 +31,21 @@ def policy_core(folder: Path) -> Path:
     return kernel_core([str(program)], folder)
 
 
+_CWD = (-100,)  # AT_FDCWD
+AT: Dict[str, Tuple[str, Tuple[int, ...], Tuple[int, ...]]] = {
+    "open": ("openat", _CWD, ()),
+    "stat": ("newfstatat", _CWD, (0,)),
+    "lstat": ("newfstatat", _CWD, (0x100,)),
+    "access": ("faccessat", _CWD, ()),
+    "readlink": ("readlinkat", _CWD, ()),
+    "dup2": ("dup3", (), (0,)),
+    "unlink": ("unlinkat", _CWD, (0,)),
+    "mkdir": ("mkdirat", _CWD, ()),
+    "chmod": ("fchmodat", _CWD, ()),
+}
+"""What stands for a call that newer architectures never had: its name, arguments before, behind."""
+
+
 class Asker(Caller):
     """A Caller that makes system calls."""
 
@@ -44,6 +61,11 @@ class Asker(Caller):
 
     def place(self, call: Union[int, str], *arguments: Argument) -> None:
         """Write the request; what is no number is put into memory, and pointed to."""
+        if isinstance(call, str) and call not in syscalls.by_name():
+            if call not in AT:
+                pytest.skip(f"this processor's Linux has no {call}()")
+            call, before, after = AT[call]
+            arguments = (*before, *arguments, *after)
         number = syscalls.by_name()[call].number if isinstance(call, str) else call
         words: List[int] = [number]
         at = self.arena + PATH_AT

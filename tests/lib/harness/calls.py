@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from gdb_uffd.model import GPR, CallReport
+from gdb_uffd.arch import AARCH64
+from gdb_uffd.model import CallReport
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
 from gdb_uffd.trace.core import CoreSnapshot, open_core
@@ -65,19 +66,26 @@ class Caller:
         d = self.diversion
         d.call_begin(self.symbol(name), False)
         registers = d.registers(self.tid).copy()
-        stack = (registers.gpr[GPR["rsp"]] - 512 & ~15) - 8
+        arch, stack = registers.arch, registers.sp - 512 & ~15
         self.landing = stack + 64
-        d.write_memory(stack, self.landing.to_bytes(8, "little"))
+        values = {arch.result: 0, arch.pc: self.symbol(name), arch.arguments[0]: argument}
+        if arch is AARCH64:
+            values[arch.gpr["x30"]] = self.landing
+        else:
+            stack -= 8
+            self.landing = stack + 64
+            d.write_memory(stack, self.landing.to_bytes(8, "little"))
+        values[arch.sp] = stack
         d.insert_breakpoint(SOFTWARE, self.landing, 1)
-        values = {"rip": self.symbol(name), "rsp": stack, "rdi": argument, "rax": 0, **self.more}
+        values.update(arch.pending)
+        values.update({arch.gpr[register]: value for register, value in self.more.items()})
         for register, value in values.items():
-            registers.gpr[GPR[register]] = value
-        registers.gpr[GPR["orig_rax"]] = (1 << 64) - 1
+            registers.gpr[register] = value
         saved = d.registers(self.tid)
         d.set_registers(self.tid, registers)
         stop = d.resume(Resume(self.tid, "c"), client or Client())
         d.remove_breakpoint(SOFTWARE, self.landing, 1)
-        self.result = d.registers(self.tid).gpr[GPR["rax"]]
+        self.result = d.registers(self.tid).gpr[arch.result]
         if stop.breakpoint == "swbreak":
             d.set_registers(self.tid, saved)  # as gdb does when it pops the frame
         return stop

@@ -17,6 +17,11 @@ import pexpect
 from harness import ROOT, SLOWNESS
 
 PROMPT = "(gdb) "
+REGISTERS = {
+    "x86_64": "$rbx $eflags $mxcsr $fs_base $xmm0 $xmm1 $ymm0 $ymm7 $st0",
+    "aarch64": "$x19 $x29 $x30 $cpsr $fpsr $fpcr $tpidr $v0 $v7 $v31",
+}[os.uname().machine].split()
+"""Some of each kind, but the program counter and the stack pointer."""
 PYPI_GDB = ROOT / ".venv-gdb" / "bin" / "gdb"
 """The real gdb 18.1 that PyPI's gdb-for-pwndbg wraps (`make gdb`)."""
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import List
+from typing import List, Sequence
 
 import pexpect
 
@@ -39,11 +39,12 @@ def label(lldb: str) -> str:
 
 
 class Server:
-    """`gdb-uffd serve` of a trace; `where` is what a client connects to."""
+    """`gdb-uffd serve` of a trace; `where` is what a client connects to.  `before`: words that run
+    the command that follows them, in another namespace say."""
 
-    def __init__(self, arguments: List[str]) -> None:
+    def __init__(self, arguments: List[str], before: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            [str(ROOT / ".venv" / "bin" / "gdb-uffd"), "serve", *arguments],
+            [*before, str(ROOT / ".venv" / "bin" / "gdb-uffd"), "serve", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

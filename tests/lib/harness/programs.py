@@ -18,6 +18,10 @@ C = ["cc", "-g", "-O0", "-Wall", "-Wextra", "-Werror", "-pthread"]
 CXX = ["c++", "-g", "-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", "-pthread"]
 
 
+X86_64_ONLY = ("vector.c", "pulse.c")
+"""They are about its registers."""
+
+
 def _recipes(out: Path) -> List[List[str]]:
     """The commands that build everything into `out`, in order."""
 
@@ -27,7 +31,7 @@ def _recipes(out: Path) -> List[List[str]]:
     def target(name: str) -> str:
         return str(out / name)
 
-    return [
+    recipes = [
         [*C, "-o", target("sample"), source("sample.c")],
         [*C, "-static", "-o", target("sample-static"), source("sample.c")],
         [*C, "-fPIC", "-shared", "-o", target("libtlslib.so"), source("tlslib.c")],
@@ -43,6 +47,7 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("heaps"), source("heaps.c")],
         [*C, "-fPIC", "-shared", "-o", target("namesplugin.so"), source("namesplugin.c")],
         ["cc", "-g", "-O2", "-w", "-pthread", "-o", target("names-o2"), source("names.c")],
+        [*C, "-o", target("firsts"), source("firsts.c"), "-ldl"],
         [*CXX, "-o", target("containers"), source("containers.cpp")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
         [*C, "-o", target("rounds"), source("rounds.c")],
@@ -58,6 +63,9 @@ def _recipes(out: Path) -> List[List[str]]:
         [*CXX, "-std=c++17", "-o", target("ledger"), source("ledger.cpp")],
         [*CXX, "-std=c++17", "-pthread", "-o", target("stdwaits"), source("stdwaits.cpp")],
     ]
+    if os.uname().machine == "x86_64":
+        return recipes
+    return [r for r in recipes if not any(source(name) in r for name in X86_64_ONLY)]
 
 
 def build() -> Path:

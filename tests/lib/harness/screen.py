@@ -57,6 +57,11 @@ class Screen:
         """Press keys."""
         self.child.send(keys)
 
+    def resize(self, rows: int, columns: int) -> None:
+        """The terminal gets another size, and gdb a SIGWINCH."""
+        self._screen.resize(rows, columns)
+        self.child.setwinsize(rows, columns)
+
     def shows(self, *words: str) -> List[str]:
         """Wait until all of `words` are on the screen."""
         return self.until(lambda lines: all(word in "\n".join(lines) for word in words))

@@ -11,9 +11,14 @@ import struct
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Set, Tuple
 
+from gdb_uffd.replay import syscalls
+
 PAGE = 4096
 END, READ, WRITE, CALL = range(4)
-MMAP, MUNMAP, MREMAP, MADVISE, MPROTECT, GETCWD = 9, 11, 25, 28, 10, 79  # syscall_64.tbl
+MMAP, MUNMAP, MREMAP, MADVISE, MPROTECT, GETCWD = (
+    syscalls.by_name()[name].number
+    for name in ("mmap", "munmap", "mremap", "madvise", "mprotect", "getcwd")
+)
 PROT_RW, PROT_R = 3, 1
 MAP_PRIVATE_ANONYMOUS_FIXED = 0x02 | 0x20 | 0x10
 MREMAP_MAYMOVE_FIXED = 1 | 2
@@ -35,12 +40,18 @@ def encode(steps: List[Step]) -> bytes:
 
 @dataclass
 class Cell:
-    """A mapped page; `vma`: pages with the same number were mapped together."""
+    """A mapped page; `vma`: pages with the same number were mapped together.
+
+    `recorded`: what the core has, b"" once the page is another.  `dirty`: it was written since,
+    and `known`: an engine that compares has seen so."""
 
     content: bytes
     vma: int
     writable: bool = True
     anonymous: bool = True  # can be mapped anew, dropped, moved
+    recorded: bytes = b""
+    dirty: bool = False
+    known: bool = False
 
 
 @dataclass
@@ -77,13 +88,25 @@ class World:
         for page, before in self._looked.items():
             if page in self.cells and self.cells[page].content != before:
                 self.seen.visible.add(page)
+                self.cells[page].known = True
         self._looked.clear()
 
     def _put(self, page: int, offset: int, data: bytes) -> None:
         cell = self.cells[page]
         self._looked.setdefault(page, cell.content)
         cell.content = cell.content[:offset] + data + cell.content[offset + len(data) :]
+        cell.dirty = True
         self.seen.exact.add(page)
+
+    def _lose(self, page: int) -> None:
+        """A page goes, and what was recorded or written there since, by the program's doing."""
+        cell = self.cells.get(page)
+        if cell is None or not cell.recorded:
+            return
+        if any(cell.recorded) or cell.dirty:
+            self.seen.exact.add(page)
+        if any(cell.recorded) or cell.known:
+            self.seen.visible.add(page)
 
     # -- accesses -----------------------------------------------------------------------------
 
@@ -122,6 +145,7 @@ class World:
             return False
         cell = self.cells[page]
         cell.content = cell.content[:offset] + bytes([value]) + cell.content[offset + 1 :]
+        cell.dirty = cell.known = True
         self.seen.debugger.add(page)
         return True
 
@@ -141,6 +165,7 @@ class World:
         self.look()
         self._next_vma += 1
         for page in range(start, start + pages * PAGE, PAGE):
+            self._lose(page)
             self.cells[page] = Cell(bytes(PAGE), self._next_vma)
         self._answer(start)
         return CALL, MMAP, start, pages * PAGE, PROT_RW, MAP_PRIVATE_ANONYMOUS_FIXED, MASK
@@ -150,6 +175,7 @@ class World:
             return None
         self.look()
         for page in range(start, start + pages * PAGE, PAGE):
+            self._lose(page)
             self.cells.pop(page, None)
         self._answer(0)
         return CALL, MUNMAP, start, pages * PAGE
@@ -165,10 +191,13 @@ class World:
         if max(start, to) < min(start + pages * PAGE, to + length * PAGE):
             return None
         self.look()
+        for page in source:
+            self._lose(page)
         taken = [self.cells.pop(p) for p in source]
         self._next_vma += 1
         for i in range(length):
             page = to + i * PAGE
+            self._lose(page)
             self.cells[page] = Cell(bytes(PAGE), self._next_vma)
             if i < pages:  # what moved counts as written there
                 self.cells[page].content = taken[i].content
@@ -183,7 +212,8 @@ class World:
             return None
         self.look()
         for page in inside:
-            self.cells[page].content = bytes(PAGE)
+            self._lose(page)
+            self.cells[page].content, self.cells[page].recorded = bytes(PAGE), b""
         self._answer(0)
         return CALL, MADVISE, start, pages * PAGE, MADV_DONTNEED
 

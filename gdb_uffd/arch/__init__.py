@@ -1,0 +1,36 @@
+"""What differs from processor to processor, as data: registers, conventions, instructions.
+
+The Python side asks here, the C side in native/arch.h; nothing else names a register or a number of
+a system call.  Pure standard library: gdb's side, the server and the recorder share it.
+Extended registers are coded in trace/extended.py, the target description in server/target_xml.py.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Optional
+
+from gdb_uffd.arch.aarch64 import AARCH64
+from gdb_uffd.arch.interface import Architecture
+from gdb_uffd.arch.x86_64 import X86_64
+
+ALL = (X86_64, AARCH64)
+KNOWN = " or ".join(arch.spoken for arch in ALL)
+
+__all__ = ["AARCH64", "ALL", "KNOWN", "X86_64", "Architecture", "host", "of_gdb", "of_machine"]
+
+
+def of_machine(machine: int) -> Optional[Architecture]:
+    """The one that an ELF header's e_machine means; None when it is not among them."""
+    return next((a for a in ALL if a.machine == machine), None)
+
+
+def of_gdb(name: str) -> Optional[Architecture]:
+    """The one that gdb's Architecture.name() means; None when it is not among them."""
+    return next((a for a in ALL if a.gdb == name), None)
+
+
+def host() -> Optional[Architecture]:
+    """This machine's own, by uname(2)."""
+    machine = os.uname().machine
+    return next((a for a in ALL if a.name == machine), None)

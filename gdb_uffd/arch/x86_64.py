@@ -1,0 +1,61 @@
+"""x86-64 under Linux.  Sources: psABI x86-64; Intel SDM; <sys/user.h>."""
+
+from __future__ import annotations
+
+from gdb_uffd.arch.interface import Architecture, JumpBuffer
+
+NAMES = (
+    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax "
+    "rip cs eflags rsp ss fs_base gs_base ds es fs gs"
+).split()
+"""Order of struct user_regs_struct (<sys/user.h>)."""
+
+_AT = {name: index for index, name in enumerate(NAMES)}
+NO_CALL = (1 << 64) - 1
+
+
+def _vdso_stub(number: int) -> bytes:
+    """mov eax, number; syscall; ret.  Clobbers rcx and r11, which a C call may."""
+    return b"\xb8" + number.to_bytes(4, "little") + b"\x0f\x05\xc3"
+
+
+X86_64 = Architecture(
+    name="x86_64",
+    spoken="x86-64",
+    machine=62,  # EM_X86_64
+    gdb="i386:x86-64",
+    triple="x86_64-pc-linux-gnu",
+    names=tuple(NAMES),
+    dumped=27,
+    pc=_AT["rip"],
+    sp=_AT["rsp"],
+    frame=_AT["rbp"],
+    thread_pointer=_AT["fs_base"],
+    number=_AT["rax"],
+    result=_AT["rax"],
+    arguments=tuple(_AT[n] for n in ("rdi", "rsi", "rdx", "r10", "r8", "r9")),  # psABI, A.2.1
+    pending={_AT["orig_rax"]: NO_CALL},
+    user_end=(1 << 47) - 4096,  # 4-level page tables (Documentation/arch/x86/x86_64/mm.rst)
+    breakpoint=b"\xcc",
+    breakpoint_skips=1,
+    breakpoint_code=0x80,  # SI_KERNEL (arch/x86/kernel/traps.c, do_int3_user)
+    syscall=b"\x0f\x05",
+    code_alignment=1,
+    vdso_prefixes=("", "__vdso_"),
+    # arch/x86/entry/syscalls/syscall_64.tbl; others (sgx_enter_enclave) are left alone.
+    vdso={
+        "clock_gettime": 228,
+        "gettimeofday": 96,
+        "time": 201,
+        "getcpu": 309,
+        "clock_getres": 229,
+        "getrandom": 318,
+    },
+    vdso_stub=_vdso_stub,
+    pthread_bytes=2304,
+    # sysdeps/x86_64/jmpbuf-offsets.h, nptl/tcb-offsets.sym; musl's buffer has the same order.
+    jump=JumpBuffer(words=8, sp=6, pc=7, rotate=17, guard_offset=0x30),
+    red_zone=128,  # psABI 3.2.2
+    expedited=((6, _AT["rbp"]), (7, _AT["rsp"]), (16, _AT["rip"])),
+    records=True,
+)

@@ -1,0 +1,88 @@
+"""`uffd connect`: a session with a server that was started elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from typing import Tuple
+
+import gdb
+
+from gdb_uffd.client import gdb_search, gdb_session, gdb_settings, launch, remote
+from gdb_uffd.client.gdb_saved import borrowed
+from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_util import quiet, setting
+from gdb_uffd.client.options import check_readable
+from gdb_uffd.client.wire import parse_facts
+from gdb_uffd.model import UffdError
+
+
+def split_address(text: str, usage: str) -> Tuple[str, str]:
+    """ADDRESS and TOKEN-FILE, as an absolute path ("" when left out)."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UffdError(f"cannot read the address ({error}); usage: {usage}") from None
+    if not 1 <= len(words) <= 2:
+        raise UffdError(f"usage: {usage}")
+    file = os.path.abspath(os.path.expanduser(words[1])) if len(words) > 1 else ""
+    if file:
+        check_readable(file, "token file")
+    return words[0], file
+
+
+def connect(address: str, token_file: str) -> None:
+    """Take the server at `address` for the selected inferior and show where it stands."""
+    gdb_session.settle()
+    where = remote.target(address)
+    if token_file or os.environ.get(remote.TOKEN_VARIABLE):
+        interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
+        where = remote.through_pipe(interpreter, address, token_file)
+    old = gdb_session.find(gdb.selected_inferior().num)
+    if old is None and gdb.selected_inferior().pid:
+        raise UffdError("this inferior is in use: `kill` or `detach` it first, or `add-inferior`")
+    if old is not None:
+        gdb_session.end(old)
+    session = Session(gdb.selected_inferior().num, remote.Remote(remote.UNKNOWN))
+    try:
+        gdb_session.connect(session, "", where)
+        _learn(session, address)
+    except BaseException as error:
+        _leave(session)
+        if isinstance(error, UffdError) and where == address and _was_closed(str(error)):
+            hint = f"does the server want a token? Name its file, or set {remote.TOKEN_VARIABLE}"
+            raise UffdError(f"{error}; {hint}") from None
+        raise
+    gdb_session.show(session)
+
+
+def _was_closed(text: str) -> bool:
+    return any(word in text for word in ("disconnected", "closed", "reset by peer"))
+
+
+def _learn(session: Session, address: str) -> None:
+    """What the ready line tells a gdb that starts the server itself."""
+    data = session.request("info")
+    ready = parse_facts(data)
+    server = remote.Remote(ready, not remote.is_near(str(data.get("host", "")), ready))
+    session.server, session.ready = server, ready
+    session.signal, session.snapshot = ready.signal, ready.snapshot
+    if not server.far:
+        # Here are the files themselves.
+        if ready.executable:
+            gdb_session.load_executable(ready.executable)
+        with setting("print symbol-loading", "off"):
+            gdb_search.take_sysroot(ready.sysroot, False)
+        gdb_session.note_threads(session)
+
+
+def _leave(session: Session) -> None:
+    """The server was none of ours, or did not tell what must be known."""
+    if gdb_session.find(session.number) is session:
+        gdb_session.end(session)
+    elif gdb.selected_inferior().connection is not None and gdb.selected_inferior().pid:
+        # Whatever it debugs goes on: it is not ours to kill.
+        with contextlib.suppress(gdb.error), setting("confirm", "off"):
+            quiet("disconnect")
+    borrowed.give_back_if(not gdb_session.sessions())

@@ -1,0 +1,91 @@
+/* arch.h - what differs from processor to processor.  Each has a header with its registers and constants
+ * and a source file with the functions below; nothing else here names a register.
+ *
+ * The headers define: struct registers; PC, SP, NUMBER, RESULT and ARGUMENT, which are lvalues;
+ * ARCH_MACHINE, ARCH_AUDIT, ARCH_OTHER_TABLE; CALL_STOP_IS_WHOLE: whether every register can be read and
+ * set at a system call's exit; WATCHPOINTS_LOOK_BACK: whether they stop behind the access; BREAKPOINT_BYTES, BREAKPOINT_SKIPS, BREAKPOINT_CODE;
+ * VDSO_ROOM: bytes kept for the vdso that the process is started with, 0: not needed;
+ * LONGEST_INSTRUCTION, LONGEST_CALL; and the numbers of system calls that the architecture never had. */
+#ifndef GDB_UFFD_ARCH_H
+#define GDB_UFFD_ARCH_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#if defined(__x86_64__)
+#include "arch_x86_64.h"
+#elif defined(__aarch64__)
+#include "arch_aarch64.h"
+#else
+#error "gdb_uffd knows x86-64 and AArch64"
+#endif
+
+struct run;
+struct vessel;
+
+/* The end of what a program can map here, exclusive; behind it munmap(2) and PAGEMAP_SCAN fail. */
+uint64_t arch_user_end(void);
+
+/* A stopped task's registers.  -errno.  NUMBER is the system call that it stands in, -1 for none. */
+int arch_get_registers(pid_t pid, struct registers *regs);
+int arch_set_registers(pid_t pid, const struct registers *regs);
+int arch_get_pc(pid_t pid, uint64_t *pc);
+
+/* At a system call's entry: it is not made, its caller sees `result`. */
+void arch_skip_call(struct registers *regs, int64_t result);
+/* ... it is not made; the task stands before the instruction again.  `stepped`: it was come to by a
+ * single step. */
+void arch_stand_before(struct registers *regs, bool stepped);
+/* Behind a call that was made with other arguments: the program's own, the result stays. */
+void arch_restore_arguments(struct registers *regs, const struct registers *own);
+/* Whether a stop inside a system call is at its entry, from which it can still be skipped. */
+bool arch_is_entry(const struct registers *regs);
+/* A system call of this architecture alone.  1: it is skipped with `*result`; 0: let it be made. */
+int arch_own_call(struct vessel *vessel, struct registers *regs, int64_t *result);
+
+struct machine_code {
+	const void *bytes;
+	size_t len;
+};
+
+/* Machine code of ours, and how to enter it: at `code`, with a pointer to `table`.
+ * The gate makes the system calls of a table of struct gate_call until its number is -1, then traps. */
+extern const struct machine_code arch_gate;
+/* The engine's trial makes steps (engine_trial.c), then traps. */
+extern const struct machine_code arch_trial;
+void arch_enter(struct registers *regs, uint64_t code, uint64_t table);
+
+/* Whether this SIGTRAP is that of a single step. */
+bool arch_is_step(const siginfo_t *info);
+/* Whether the instruction that ends right before `code` + LONGEST_CALL is a call. */
+bool arch_ends_a_call(const uint8_t *code);
+/* The length of an instruction that is made in many steps and may write in each; else 0.  `code` has
+ * LONGEST_INSTRUCTION bytes, zeros where there are none. */
+int arch_repeated(const uint8_t *code);
+/* Whether the instruction stores only if nothing was interrupted since a load before it: a
+ * single step always fails it. */
+bool arch_stores_exclusively(const uint8_t *code);
+
+#define BREAKPOINT ((const uint8_t[])BREAKPOINT_CODE)
+
+/* The processor's own watchpoints and breakpoints. */
+enum debug_kind { DEBUG_EXECUTE = 0, DEBUG_WRITE = 1, DEBUG_READ = 2, DEBUG_ACCESS = 3 };
+
+#define DEBUG_SLOTS 4
+
+struct debug_slot {
+	uint64_t address;
+	uint32_t length; /* 1, 2, 4 or 8; the address is a multiple of it */
+	uint32_t kind;   /* enum debug_kind */
+};
+
+/* Exactly these are on from now on, and none was hit.  -ENOSPC: too many. */
+int arch_set_debug(pid_t pid, const struct debug_slot *slots, size_t count);
+int arch_forget_hits(pid_t pid);
+/* Bit i: slots[i] caused the stop that the task is in.  -errno. */
+int arch_debug_hits(pid_t pid, const struct debug_slot *slots, size_t count);
+
+#endif

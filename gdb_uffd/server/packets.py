@@ -1,0 +1,54 @@
+"""The register packet and the target description of whatever processor a snapshot is of."""
+
+from __future__ import annotations
+
+import functools
+from typing import Protocol, Tuple, Union
+
+from gdb_uffd.arch import AARCH64, Architecture
+from gdb_uffd.model import Registers
+from gdb_uffd.server import target_aarch64, target_xml
+from gdb_uffd.server.registers import Layout
+from gdb_uffd.server.registers_aarch64 import Aarch64Layout
+
+
+class RegisterLayout(Protocol):
+    """`Registers` as the bytes of a `g` packet, register after register."""
+
+    described: int
+    """What of the recorded components the target description depends on."""
+    size: int
+
+    @property
+    def slots(self) -> "list[Tuple[int, int]]":
+        """(offset, size) in bytes, by register number."""
+        ...
+
+    def encode(self, registers: Registers) -> bytes:
+        """All of them."""
+        ...
+
+    def encode_hex(self, registers: Registers) -> bytes:
+        """In hex digits, with `x` for what was not recorded."""
+        ...
+
+    def decode(self, data: bytes, old: Registers) -> Registers:
+        """`old` with the first registers, as many as `data` has."""
+        ...
+
+    def write(self, number: int, value: bytes, old: Registers) -> Registers:
+        """`old` with one register set; ValueError."""
+        ...
+
+
+@functools.lru_cache(maxsize=8)
+def layout_of(arch: Architecture, xfeatures: int) -> Union[Layout, Aarch64Layout]:
+    """For registers of `arch` with these components recorded."""
+    return Aarch64Layout(xfeatures) if arch is AARCH64 else Layout(xfeatures)
+
+
+def description(registers: Registers) -> bytes:
+    """The target description, `target.xml`."""
+    if registers.arch is AARCH64:
+        return target_aarch64.target_xml(target_aarch64.described(registers.xfeatures))
+    return target_xml.target_xml(target_xml.described(registers.xfeatures))

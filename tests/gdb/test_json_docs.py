@@ -1,0 +1,124 @@
+"""What -json prints is what docs/json.md describes: every field, its type, and no other."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Dict, List, Tuple
+
+import pytest
+from harness import ROOT
+from harness.asking import policy_core
+
+Fields = Dict[str, str]
+"""Names with their types, as the page has them."""
+
+ADDRESS = r"0x[0-9a-f]+"
+
+
+def described() -> Dict[str, Fields]:
+    """The tables of docs/json.md, by what they are about: "call", "dirty", "changes", ..."""
+    tables: Dict[str, Fields] = {}
+    about = ""
+    for line in (ROOT / "docs" / "json.md").read_text(encoding="utf-8").splitlines():
+        row = re.match(r"\| (`.*?`) \|(.*?)\| ", line)
+        if row:
+            names = re.findall(r"`(\w+)`", row[1])
+            types = re.split("; |, (?!only then)", row[2].strip())
+            optional = types[-1].endswith(", only then")
+            for index, name in enumerate(names):
+                kind = types[min(index, len(types) - 1)]
+                tables[about][name] = kind + (
+                    ", only then" if optional and "only" not in kind else ""
+                )
+            continue
+        title = re.match(r"# What `uffd (\w+) -json` prints$|One entry of `(\w+)`|`(\w+)`:$", line)
+        if title:
+            about = next(name for name in title.groups() if name)
+            tables[about] = {}
+    return tables
+
+
+DOCS = described()
+SHARED = {
+    name: DOCS["dirty"][name] for name in ("start", "end", "kind", "mapping", "bytes_changed")
+}
+DOCS["gdb_dirty"] = {**SHARED, **DOCS["gdb_dirty"]}
+for _field in DOCS["trace"]:
+    DOCS["trace"][_field] = DOCS["trace"][_field] or DOCS["call"][_field]
+for _field in DOCS["touched"]:
+    DOCS["touched"][_field] = DOCS["touched"][_field] or DOCS["dirty"][_field]
+
+NESTED = ("dirty", "gdb_dirty", "blocks", "verdict", "writes", "touched", "blocked")
+
+
+def is_of(kind: str, value: Any) -> bool:
+    """Whether a value is of a type as the page writes it."""
+    if kind.endswith(" or null"):
+        return value is None or is_of(kind[: -len(" or null")], value)
+    if kind == "address":
+        return isinstance(value, str) and re.fullmatch(ADDRESS, value) is not None
+    if kind == "list of strings":
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if kind == "number":
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    types: Dict[str, type] = {"string": str, "boolean": bool, "object": dict, "list": list}
+    return isinstance(value, types[kind])
+
+
+def check(data: Dict[str, Any], about: str, without: Tuple[str, ...] = ()) -> List[str]:
+    """What of the object is otherwise than described."""
+    fields = DOCS[about]
+    wrong = [f"{about}.{name} is not described" for name in data if name not in fields]
+    for name, kind in fields.items():
+        optional = kind.endswith(", only then")
+        if name not in data:
+            if not optional and name not in without:
+                wrong.append(f"{about}.{name} is missing")
+        elif not is_of(kind.removesuffix(", only then"), data[name]):
+            wrong.append(f"{about}.{name} is no {kind}: {data[name]!r}")
+    for name in data:
+        if name in NESTED or (name, about) == ("changes", "dirty"):
+            items = data[name] if isinstance(data[name], list) else [data[name]]
+            wrong += [text for item in items for text in check(item, name)]
+    return wrong
+
+
+def test_the_page_has_its_tables():
+    assert set(DOCS) == {
+        *("call", "why", "trace", "dirty", "gdb_dirty", "blocks", "changes", "verdict", "blocked"),
+        *("writes", "touched"),
+    }
+    assert all(DOCS.values())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *("push(5)", "count(3)", "members()", "maps()", "faults()", 'say("text")', "nosuch()"),
+        *("by_kernel()", "different()", "counter", "drops()", "inlines(1)"),
+    ],
+)
+def test_call_dirty_why_and_trace(writes, call):
+    data = writes.call(call)
+    assert check(data, "call") == [] and data["schema"] == 1
+    data = writes.json("uffd trace -json " + call)
+    assert check(data, "trace") == [] and data["schema"] == 1
+    writes.run(f"uffd call {call}")
+    head = ("expression", "value", "type", "wall_ms")
+    for options in ("", " -all", " -full"):
+        data = writes.json("uffd dirty -json" + options)
+        assert check(data, "call", head) == []
+        assert not set(data) & {*head, "error", "stopped", "blocked"}
+    if call not in ("nosuch()", "counter"):
+        for name in ("counter", "table", "own"):
+            data = writes.json(f"uffd why -json {name}")
+            assert check(data, "why") == [] and data["schema"] == 1
+
+
+def test_a_wait(gdb, tmp_path):
+    gdb.run(f"uffd spawn {policy_core(tmp_path)}")
+    data = gdb.call("lock_queue()")
+    assert check(data, "call") == []
+    assert data["stopped"]["reason"] == data["blocked"]["text"]
+    owner = data["blocked"]["owner"]
+    assert set(owner) == {"thread", "tid", "name", "function"}

@@ -1,0 +1,248 @@
+"""AArch64 on whatever machine the tests run: cores read and written, registers in packets,
+thread-locals, the vdso, numbers of system calls; and what is said where its code cannot run."""
+
+from __future__ import annotations
+
+import struct
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gdb_uffd.arch import AARCH64, ALL, X86_64, host, of_gdb, of_machine
+from gdb_uffd.model import Mapping, Registers, ThreadState, UffdError
+from gdb_uffd.replay import syscalls
+from gdb_uffd.replay.machine import Machine
+from gdb_uffd.server import packets
+from gdb_uffd.server.registers_aarch64 import Aarch64Layout
+from gdb_uffd.trace import fpsimd
+from gdb_uffd.trace.core import open_core
+from gdb_uffd.trace.core_write import write_core
+from gdb_uffd.trace.tls import ThreadLocals
+from gdb_uffd.trace.vdso import patch_vdso
+
+WORDS = st.integers(0, (1 << 64) - 1)
+BASE = 0x400000
+PAGE = 4096
+
+
+def registers(seed: int = 1, features: int = fpsimd.FPSIMD | fpsimd.PAC) -> Registers:
+    """Every byte another one."""
+    gpr = [seed << 32 | n for n in range(len(AARCH64.names))]
+    gpr[AARCH64.gpr["cpsr"]] = 0x60000000 + seed
+    image = bytearray((seed + n) % 251 for n in range(fpsimd.SIZE))
+    image[520:528] = bytes(8)  # reserved
+    return Registers(gpr, bytes(image), features, AARCH64)
+
+
+def made_core(path: Path, *threads: Registers) -> Path:
+    states = [ThreadState(100 + n, r, signal=6) for n, r in enumerate(threads)]
+    for state in states:
+        state.registers.gpr[AARCH64.sp] = BASE + 64
+    memory = bytes(range(256)) * (PAGE // 256)
+    mappings = [Mapping(BASE, BASE + PAGE, 3)]
+    auxv = struct.pack("<4Q", 6, PAGE, 0, 0)
+    write_core(str(path), 100, states, auxv, mappings, lambda a, n: memory[a - BASE :][:n])
+    return path
+
+
+# -- the interface ----------------------------------------------------------------------------
+
+
+def test_architectures_are_told_apart():
+    assert [of_machine(a.machine) for a in ALL] == list(ALL)
+    assert [of_gdb(a.gdb) for a in ALL] == list(ALL)
+    assert of_machine(243) is None and of_gdb("riscv:rv64") is None
+
+
+@pytest.mark.parametrize("arch", ALL, ids=lambda a: a.name)
+def test_indices_name_the_registers_they_should(arch):
+    wanted = {
+        X86_64: ("rip", "rsp", "rbp", "fs_base", "rax", "rax", "rdi rsi rdx r10 r8 r9"),
+        AARCH64: ("pc", "sp", "x29", "tpidr", "x8", "x0", "x0 x1 x2 x3 x4 x5"),
+    }[arch]
+    found = [arch.pc, arch.sp, arch.frame, arch.thread_pointer, arch.number, arch.result]
+    assert [arch.names[i] for i in found] == list(wanted[:6])
+    assert [arch.names[i] for i in arch.arguments] == wanted[6].split()
+    assert len(arch.breakpoint) % arch.code_alignment == 0
+
+
+# -- cores ------------------------------------------------------------------------------------
+
+
+def test_a_core_that_was_written_is_read(tmp_path):
+    first, second = registers(1, 15), registers(7)
+    snapshot = open_core(str(made_core(tmp_path / "core", first, second)), None)
+    assert snapshot.arch is AARCH64
+    one, two = (t.registers for t in snapshot.threads)
+    assert one == first and two.gpr == second.gpr
+    assert one.thread_pointer == first.gpr[AARCH64.gpr["tpidr"]] == first.gpr[34]
+    assert (one.pc, one.sp) == (first.gpr[32], BASE + 64)
+    # What was not recorded comes out empty.
+    assert two.xfeatures == fpsimd.FPSIMD | fpsimd.PAC
+    assert two.xstate[:544] == second.xstate[:544] and not any(two.xstate[544:])
+    assert snapshot.read(BASE, 4) == b"\0\1\2\3"
+    snapshot.close()
+
+
+def test_its_addresses_reach_higher_than_x86_64_s(tmp_path):
+    high = 0xFFFF_8000_0000
+    path = tmp_path / "core"
+    thread = ThreadState(5, registers(), signal=11)
+    mappings = [Mapping(high, high + PAGE, 3)]
+    write_core(str(path), 5, [thread], b"", mappings, lambda _a, n: b"x" * n)
+    snapshot = open_core(str(path), None)
+    assert snapshot.read(high, 2) == b"xx"
+    snapshot.close()
+
+
+def test_scalable_vectors_are_said_to_be_left_out():
+    def of(sve: bytes) -> list[str]:
+        notes = {fpsimd.NT_ARM_SVE: sve, fpsimd.NT_PRFPREG: bytes(528)}
+        image, features = fpsimd.from_notes(notes)
+        assert len(image) == fpsimd.SIZE and features & fpsimd.FPSIMD
+        return ["SVE"] if features & fpsimd.SVE else []
+
+    header = struct.pack("<IIHHHH", 16, 4096, 64, 256, 1, 0)
+    assert of(header) == []  # only the header: not in use
+    assert of(header + bytes(100)) == ["SVE"]
+    assert of(struct.pack("<IIHHHH", 528, 4096, 64, 256, 0, 0) + bytes(512)) == []
+
+
+@given(st.binary(max_size=700), st.sampled_from(sorted(fpsimd.NOTES)))
+def test_no_note_breaks_the_reader(raw, kind):
+    image, features = fpsimd.from_notes({kind: raw})
+    assert len(image) == fpsimd.SIZE and 0 <= features < 64
+
+
+# -- packets ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", [0, fpsimd.FPSIMD, 3])
+def test_description_and_packet_agree(features):
+    r = registers(3, features)
+    layout = packets.layout_of(AARCH64, features)
+    root = ET.fromstring(packets.description(r))
+    described = root.findall("feature/reg")
+    assert root.findtext("architecture") == "aarch64"
+    assert layout.size == sum(int(d.get("bitsize", "0")) for d in described) // 8
+    assert [int(d.get("regnum", "-1")) for d in described] == list(range(len(described)))
+    # gdb's own numbers (gdb/arch/aarch64.h), which it takes when it reads cores.
+    names = [d.get("name") for d in described]
+    assert [names.index(n) for n in ("x0", "sp", "pc", "cpsr", "v0", "fpsr")] == [
+        0,
+        31,
+        32,
+        33,
+        34,
+        66,
+    ]
+    assert ("pauth_cmask" in names) == bool(features & fpsimd.PAC)
+    types = {e.get("id") for e in root.iter() if e.get("id")}
+    used = {d.get("type") for d in described} - {"int", "data_ptr", "code_ptr"}
+    assert used <= types
+
+
+def test_where_the_registers_lie():
+    layout, r = Aarch64Layout(3), registers(5, 3)
+    packet = layout.encode(r)
+    for number, (offset, size) in enumerate(layout.slots[:33]):
+        assert packet[offset : offset + size] == r.gpr[number].to_bytes(8, "little")
+    offset, size = layout.slots[34]
+    assert packet[offset : offset + size] == r.xstate[:16]
+    offset, size = layout.slots[69]
+    assert packet[offset : offset + size] == r.xstate[528:536]
+
+
+@given(st.integers(1, 200), st.integers(1, 200))
+def test_decode_inverts_encode(one, other):
+    layout, mine, theirs = Aarch64Layout(1), registers(one, 1), registers(other, 1)
+    assert layout.decode(layout.encode(mine), mine) == mine
+    back = layout.decode(layout.encode(theirs), mine)
+    assert layout.encode(back) == layout.encode(theirs)
+
+
+@given(WORDS)
+def test_one_register_is_written(value):
+    layout, r = Aarch64Layout(1), registers(1, fpsimd.FPSIMD)
+    after = layout.write(32, value.to_bytes(8, "little"), r)
+    assert after.pc == value and after.gpr[:32] == r.gpr[:32] and after.xstate == r.xstate
+    vector = value.to_bytes(16, "little")
+    after = layout.write(34 + 31, vector, registers(1, 0))
+    assert after.xstate[496:512] == vector and after.xfeatures == fpsimd.FPSIMD
+    with pytest.raises(ValueError, match="no register"):
+        layout.write(len(layout.slots), b"", r)
+
+
+def test_what_was_not_recorded_is_shown_as_unknown():
+    text = Aarch64Layout(0).encode_hex(registers(1, 0))
+    offset, _ = Aarch64Layout(0).slots[34]
+    assert text[2 * offset : 2 * offset + 32] == b"x" * 32
+    assert b"x" not in text[: 2 * offset]
+
+
+# -- thread-locals ----------------------------------------------------------------------------
+
+
+def test_thread_locals_lie_above_the_thread_pointer():
+    """Variant I: the dtv is the TCB's first word, and module 1 lies behind the TCB."""
+    tp, dtv, block = 0x7000, 0x9000, 0xABC000
+    words = {tp: dtv, dtv - 16: 4, dtv + 16 * 2: block, 0x5000 + 8: 2}
+    fields = {
+        "link_map_l_tls_modid": 8,
+        "pthread_dtvp": 12345,
+        "dtv_dtv": 0,
+        "dtv_t_pointer_val": 0,
+    }
+    sizes = {"dtv_dtv": 128}
+    at = {f"_thread_db_{name}": 0x100 + 12 * n for n, name in enumerate(fields)}
+
+    def recorded(address: int, length: int) -> bytes:
+        name = next(n for n, a in at.items() if a == address)[len("_thread_db_") :]
+        return struct.pack("<III", sizes.get(name, 64), 1, fields[name])
+
+    def read(address: int, length: int) -> bytes:
+        return words[address].to_bytes(8, "little")[:length]
+
+    locals_ = ThreadLocals(at.get, recorded, [], None, AARCH64)
+    assert locals_.address(1, 0x10, 0x5000, tp, read) == block + 0x10
+
+
+# -- what runs --------------------------------------------------------------------------------
+
+
+def test_vdso_functions_become_system_calls():
+    code = AARCH64.vdso_stub(AARCH64.vdso["clock_gettime"])
+    assert struct.unpack("<3I", code) == (0xD2800E28, 0xD4000001, 0xD65F03C0)  # as gas has them
+    with pytest.raises(UffdError, match="vdso"):
+        patch_vdso(b"nonsense", AARCH64)
+
+
+def test_numbers_of_system_calls():
+    arm, x86 = syscalls.table(AARCH64), syscalls.table(X86_64)
+    names = {call.name: call for call in arm.values()}
+    # include/uapi/asm-generic/unistd.h
+    for name, number in (("openat", 56), ("mmap", 222), ("futex", 98), ("exit_group", 94),
+                         ("rt_sigreturn", 139), ("userfaultfd", 282), ("clone3", 435)):  # fmt: skip
+        assert names[name].number == number == arm[number].number
+    assert not {"open", "fork", "poll", "arch_prctl"} & set(names)
+    assert {n: c for n, c in arm.items() if n >= syscalls.COMMON} == {
+        n: c for n, c in x86.items() if n >= syscalls.COMMON
+    }
+    # The policy is told by name: nothing is let through that x86-64 refuses.
+    by_name = {call.name: call for call in x86.values()}
+    for call in arm.values():
+        assert call[2:] == by_name[call.name][2:]
+
+
+@pytest.mark.skipif(host() is AARCH64, reason="this is such a machine")
+def test_its_code_is_not_run_elsewhere(tmp_path):
+    snapshot = open_core(str(made_core(tmp_path / "core", registers())), None)
+    machine = Machine(snapshot)
+    with pytest.raises(UffdError, match="recorded on AArch64; its code cannot run on this machine"):
+        machine.ensure()
+    assert not machine.running
+    machine.close()
+    snapshot.close()
