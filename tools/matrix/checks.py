@@ -220,7 +220,8 @@ def _result(cases: List[ElementTree.Element], doubt: str) -> Result:
     for case in cases:
         skipped = case.find("skipped")
         if case.find("failure") is not None or case.find("error") is not None:
-            failed.append(f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}")
+            name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+            failed += [name] if name not in failed else []  # of a test and of its teardown
         elif skipped is not None:
             reason = " ".join((skipped.get("message") or "no reason").split())
             lacking.update([] if reason.endswith(NOT_ASKED) else [reason])
