@@ -45,6 +45,7 @@ KERNEL_COLUMNS = (
 )
 COLUMNS = {
     "kernel": KERNEL_COLUMNS,
+    "aarch64": ("doctor", *(c.name for c in checks.ON_AARCH64)),
     "gdb": tuple(c.name for c in checks.ON_GDBS),
     "lldb": tuple(c.name for c in checks.ON_LLDBS),
     "bench": ("engines",),
