@@ -7,6 +7,7 @@ import os
 import time
 from typing import Any, List
 
+from gdb_uffd.arch import X86_64
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.trace.facts import ProcessFacts, auxv_values
 from gdb_uffd.trace.source import Snapshot
@@ -39,7 +40,7 @@ def fill(record: Any, snapshot: Snapshot) -> None:
         setattr(record, name, value if 0 <= value < 1 << 32 else own)
     record.realtime_ns, record.monotonic_ns = clocks(known)
     record.cpu_ns = known.cpu_ns
-    for field, text in zip(record.uname, uname(known.release)):
+    for field, text in zip(record.uname, uname(known.release, snapshot.arch.name)):
         _text(field, text)
     _text(record.cwd, known.cwd or "/")
     _text(record.executable, snapshot.executable or "/")
@@ -70,10 +71,10 @@ def clocks(known: ProcessFacts) -> "tuple[int, int]":
     return real, monotonic if monotonic > 0 else real
 
 
-def uname(release: str) -> List[str]:
+def uname(release: str, machine: str = X86_64.name) -> List[str]:
     """struct new_utsname: of this machine where its kernel is the recorded one, by the version in
     the recorded vdso; else what the vdso tells."""
     here = os.uname()
     if release and here.release.split("-")[0].split("+")[0] == release:
-        return [here.sysname, here.nodename, here.release, here.version, "x86_64", "(none)"]
-    return ["Linux", "localhost", release or here.release, "#1 SMP", "x86_64", "(none)"]
+        return [here.sysname, here.nodename, here.release, here.version, machine, "(none)"]
+    return ["Linux", "localhost", release or here.release, "#1 SMP", machine, "(none)"]

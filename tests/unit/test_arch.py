@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gdb_uffd.arch import AARCH64, ALL, X86_64, host, of_gdb, of_machine
 from gdb_uffd.model import Mapping, Registers, ThreadState, UffdError
+from gdb_uffd.native import ffi
 from gdb_uffd.replay import syscalls
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.server import packets
@@ -244,5 +245,6 @@ def test_its_code_is_not_run_elsewhere(tmp_path):
     with pytest.raises(UffdError, match="recorded on AArch64; its code cannot run on this machine"):
         machine.ensure()
     assert not machine.running
+    assert ffi.string(machine.vessel.record.uname[4]) == b"aarch64"
     machine.close()
     snapshot.close()
