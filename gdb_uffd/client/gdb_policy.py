@@ -121,7 +121,7 @@ class CallTimeout(_Policy):
 
     def __init__(self) -> None:
         super().__init__("uffd call-timeout", gdb.COMMAND_DATA, gdb.PARAM_UINTEGER)
-        self.value = None
+        self.value = 0  # unlimited; gdb 12 takes no None for it
 
 
 class MemoryLimit(_Policy):

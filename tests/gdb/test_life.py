@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from harness import survivors
+from harness import gdbs, survivors
 
 
 def all_gone(pids) -> None:
@@ -111,6 +111,9 @@ def test_server_killed_during_a_call(zoo, all_cores):
     os.kill(survivors.servers()[0], signal.SIGKILL)
     zoo.wait()
     all_gone(pids)
+    if gdbs.version(zoo.path)[0] == 16:  # with its plain `target remote`, too
+        zoo.kill()
+        pytest.skip("gdb 16 reads no more input after a connection that closes during a call")
     zoo.run(f"uffd spawn {all_cores.zoo()}")
     assert zoo.value("half(4.0)") == "2"
 

@@ -56,10 +56,14 @@ def test_the_clock_goes_through_the_recorded_vdso(gdb, made):
 def test_values_calls_and_libraries(gdb, made):
     gdb.run(f"uffd spawn {made['zoo']}")
     before = int(gdb.value("lib_tls"))
-    gdb.value("bump_tls()")
-    assert int(gdb.value("lib_tls")) == before + 1
+    text = gdb.run("print bump_tls()")
+    lacks = "needs XSAVEC" in text and not travel.cpu_has("xsavec")
+    if not lacks:
+        assert int(gdb.value("lib_tls")) == before + 1, text
     gdb.run("uffd reset")
     assert int(gdb.value("lib_tls")) == before
+    if lacks:  # the recorded linker chose it for binding functions at their first call
+        pytest.skip("this CPU has no XSAVEC, and the call said so: it was not made")
 
 
 def test_vector_registers(gdb, made):

@@ -39,6 +39,18 @@ HERE = "this machine"
 SLOWNESS = "10"
 """How much longer than usual tests wait in an emulated machine."""
 
+KERNEL_COLUMNS = (
+    *("doctor", *(c.name for c in (*checks.ON_KERNELS, *checks.ON_KERNELS_GDB))),
+    "its cores here",
+)
+COLUMNS = {
+    "kernel": KERNEL_COLUMNS,
+    "aarch64": ("doctor", *(c.name for c in checks.ON_AARCH64)),
+    "gdb": tuple(c.name for c in checks.ON_GDBS),
+    "lldb": tuple(c.name for c in checks.ON_LLDBS),
+    "bench": ("engines",),
+}
+
 
 class Matrix:
     """Results by row and column, kept between runs in .cache/matrix/results.json."""
@@ -52,9 +64,12 @@ class Matrix:
     def _kept(self) -> Dict[str, table.Row]:
         try:
             kept = json.loads(self._file.read_text())
-            return {name: table.Row.load(data) for name, data in kept.items()}
+            rows = {name: table.Row.load(data) for name, data in kept.items()}
         except (OSError, ValueError, TypeError, KeyError):
             return {}
+        for row in rows.values():  # what is no column any more is forgotten
+            row.cells = {c: r for c, r in row.cells.items() if c in COLUMNS[row.kind]}
+        return rows
 
     def put(self, name: str, row: table.Row) -> None:
         """Keep a row; say it."""
@@ -101,10 +116,6 @@ def _pytest(
 # -- kernels ----------------------------------------------------------------------------------
 
 
-KERNEL_COLUMNS = (
-    *("doctor", *(c.name for c in (*checks.ON_KERNELS, *checks.ON_KERNELS_GDB))),
-    "its cores here",
-)
 PARTS = (("plain", checks.ON_KERNELS, 1200), ("gdb", checks.ON_KERNELS_GDB, 1800))
 """Two runs of pytest on each kernel, with the seconds that each may take in a guest."""
 

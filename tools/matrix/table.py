@@ -29,9 +29,9 @@ KERNELS = """
 - `doctor`: the probes of `uffd doctor`; every engine plays its trial.
 - `native`: the pager's orders of events, in C. `engines`: random programs under every engine that
   the kernel has. `calls, undo`, `system calls`, `why`: calls in cores without a gdb. `record`: the
-  recorder on random lives of a program. These are run nearly whole.
-- `gdb: ...`: one or two tests of each kind, with gdb 13.1: an emulated machine takes up to a minute
-  for one.
+  recorder, by the kernel's tracking where it has that, else by comparing all memory.
+- `gdb: ...`: one test of each kind with the distribution's gdb: an emulated machine takes up to a
+  minute for one.
 - `travelled`: cores that another kernel made on another CPU (this machine's; on this machine the
   oldest emulated kernel's). `its cores here`: cores that this kernel made, opened on this machine.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -61,7 +62,8 @@ class Traced:
             if track:
                 maps = [(m[0], m[1], m[2], m[3]) for m in self.maps()]
                 at = tracer.find_syscall(maps, lambda a, n: os.pread(fds["mem"], n, a))
-                fds["uffd"] = tracer.take_userfaultfd(self.pid, self.pid, pidfd, at)
+                with contextlib.suppress(tracer.Refused):  # as gdb's side does
+                    fds["uffd"] = tracer.take_userfaultfd(self.pid, self.pid, pidfd, at)
             with open(f"/proc/{self.pid}/auxv", "rb") as file:
                 auxv = file.read()
             source = Source(self.pid, list(fds.items()), auxv)
