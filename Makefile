@@ -51,7 +51,7 @@ test-extras:
 	tools/test-extras .cache
 
 test: dev gdb test-extras
-	$(PY) -m pytest -rs $(PYTEST_ARGS)
+	tools/test $(PY) $(PYTEST_ARGS)
 
 # The whole suite as nobody, without any capability, in a private copy of the checkout.  Needs root.
 test-unprivileged: dev gdb test-extras

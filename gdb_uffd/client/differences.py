@@ -16,9 +16,9 @@ from gdb_uffd.model import (
     DirtyPage,
     SnapshotInfo,
     UffdError,
-    to_json,
 )
-from gdb_uffd.model import report_from_json as _report_from_json
+from gdb_uffd.model_json import report_from_json as _report_from_json
+from gdb_uffd.model_json import to_json
 
 MAX_LINES = 40
 """Groups, and variables, that the text shows without -full."""

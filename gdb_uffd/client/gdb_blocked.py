@@ -100,6 +100,28 @@ def symbolic(ended: str) -> str:
     return re.sub(r"\bfor (0x[0-9a-f]{1,16})\b", place, ended)
 
 
+def passed(session: Session, line: str) -> str:
+    """The server's word on a lock that was gone through, with the lock and its holder by name."""
+
+    def lock(match: "re.Match[str]") -> str:
+        name = _symbol(int(match[1], 16))
+        return f"the lock {name or f'at {match[1]}'}"
+
+    line = re.sub(r"\bthe lock at (0x[0-9a-f]{1,16})\b", lock, line)
+    return re.sub(
+        r"\bheld by thread ([0-9]{1,10})\b",
+        lambda match: "held by " + _holder(_thread(session, int(match[1]))),
+        line,
+    )
+
+
+def _holder(owner: Dict[str, Any]) -> str:
+    """ "thread 3 (worker, in pause)"."""
+    known = [owner["name"] or "", f"in {owner['function']}" if owner["function"] else ""]
+    inside = ", ".join(part for part in known if part)
+    return f"thread {owner['thread']}" + (f" ({inside})" if inside else "")
+
+
 def _named(session: Session, found: Dict[str, Any]) -> Dict[str, Any]:
     address = int(str(found["address"]) or "0", 16)
     frames = _frames()
@@ -126,9 +148,7 @@ def _sentence(found: Dict[str, Any], is_self: bool) -> str:
     if owner is None:
         held = ", which is held" if found["kind"] == "lock" else ""
         return f"{what}{held}, and no other thread runs"
-    known = [owner["name"] or "", f"in {owner['function']}" if owner["function"] else ""]
-    inside = ", ".join(part for part in known if part)
-    who = f"thread {owner['thread']}" + (f" ({inside})" if inside else "")
+    who = _holder(owner)
     if found["kind"] == "join":
         return f"{what}, which waits for {who} to end; it does not run"
     return f"{what}, held by {who}"

@@ -84,6 +84,11 @@ class Blocks:
         self._jobs: List[_Job] = []
         self._mappings: Dict[int, int] = {}  # end of what was written of a mapping, by its start
 
+    @property
+    def taken(self) -> int:
+        """Stretches of bytes that are told at the end."""
+        return len(self._jobs)
+
     def take(self, run: Run, where: Setting) -> bool:
         """Whether the run lies in a block, and is named from here on."""
         index = bisect.bisect_right(self._starts, run.address) - 1

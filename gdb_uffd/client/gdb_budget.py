@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-SECONDS = 3.0
+SECONDS = 2.0
 """Of gdb's own processor time, for one report: a large program's symbols take gdb milliseconds
 each, the first time."""
 

@@ -119,6 +119,7 @@ def run_call(
     unfinished = outcome.stop is not None and outcome.stop.breakpoint
     kept = keep or unfinished
     report = _end(session, outcome, kept)
+    report.unsound = [gdb_blocked.passed(session, line) for line in report.unsound]
     report.returned = not outcome.error
     if not kept and (outcome.functions or report.pages):
         _forget_the_call(outcome)

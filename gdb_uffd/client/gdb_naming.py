@@ -66,7 +66,7 @@ class Naming:
         drafts: Dict[int, List[Draft]] = {}
         for page in self._pages:
             drafts[page.start] = []
-            if self._count >= MAX_TOLD:
+            if self._count + self._blocks.taken >= MAX_TOLD:
                 self._say(OUT_OF_ROOM)
                 continue
             # Symbols of a damaged file: the bytes are still told.

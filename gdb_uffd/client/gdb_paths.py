@@ -12,7 +12,8 @@ from gdb_uffd.client.expression import Expression, at_address, variable
 from gdb_uffd.client.gdb_places import expression_for
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_shapes import SMART, VECTOR, VOID, Container, Shapes, apply
-from gdb_uffd.model import Block, Path, UffdError, path_from_json
+from gdb_uffd.model import Block, Path, UffdError
+from gdb_uffd.model_json import path_from_json
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from gdb_uffd.client.gdb_util import look, pop_dummy_frames, say, say_json
 from gdb_uffd.client.options import split_format
 from gdb_uffd.client.timeline import Point, Timeline
 from gdb_uffd.client.wire import one_line, parse_summary
-from gdb_uffd.model import SCHEMA_VERSION, SnapshotInfo, UffdError, to_json
+from gdb_uffd.model import SCHEMA_VERSION, SnapshotInfo, UffdError
+from gdb_uffd.model_json import to_json
 
 _NUMBERS = (gdb.TYPE_CODE_INT, gdb.TYPE_CODE_BOOL, gdb.TYPE_CODE_ENUM, gdb.TYPE_CODE_CHAR)
 

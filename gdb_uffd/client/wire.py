@@ -6,7 +6,13 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
-from gdb_uffd.model import PROTOCOL_VERSION, CallReport, Mapping, UffdError, report_from_json
+from gdb_uffd.model import (
+    PROTOCOL_VERSION,
+    CallReport,
+    Mapping,
+    UffdError,
+)
+from gdb_uffd.model_json import report_from_json
 
 _FRAMING = "#$*}"
 """What gdb's packet framing treats specially (gdb manual, "Overview", remote protocol)."""
@@ -84,7 +90,7 @@ def parse_ready(line: str) -> Ready:
                 f"the server speaks protocol {data['protocol']}, gdb's side {PROTOCOL_VERSION}: "
                 "install both from the same version"
             )
-        return parse_facts(data)
+        return _facts(data)
     except (ValueError, KeyError, TypeError) as error:
         raise UffdError(
             f"the server's first line is not what it should be ({error!r}: {line[:60]!r})"
@@ -92,27 +98,31 @@ def parse_ready(line: str) -> Ready:
 
 
 def parse_facts(data: Any) -> Ready:
-    """What the ready line, and the answer to quffd.info, tell; UffdError."""
+    """The same from the answer to quffd.info; UffdError."""
     try:
-        return Ready(
-            server=one_line(str(data["server"])),
-            pid=int(data["pid"]),
-            socket=str(data["socket"]),
-            core=str(data["core"]),
-            executable=str(data["executable"] or ""),
-            warnings=[one_line(str(w)) for w in data["warnings"]],
-            threads=int(data["threads"]),
-            total_pages=int(data["total_pages"]),
-            inferior_pid=int(data["inferior_pid"]),
-            signal=int(data["signal"] or 0),
-            open_ms=float(data["open_ms"]),
-            snapshots=int(data.get("snapshots", 1)),
-            snapshot=int(data.get("snapshot", 0)),
-            sysroot=str(data.get("sysroot", "")),
-            architecture=str(data.get("architecture", "")),
-        )
+        return _facts(data)
     except (ValueError, KeyError, TypeError) as error:
         raise UffdError(f"the server does not tell what it serves ({error!r})") from None
+
+
+def _facts(data: Any) -> Ready:
+    return Ready(
+        server=one_line(str(data["server"])),
+        pid=int(data["pid"]),
+        socket=str(data["socket"]),
+        core=str(data["core"]),
+        executable=str(data["executable"] or ""),
+        warnings=[one_line(str(w)) for w in data["warnings"]],
+        threads=int(data["threads"]),
+        total_pages=int(data["total_pages"]),
+        inferior_pid=int(data["inferior_pid"]),
+        signal=int(data["signal"] or 0),
+        open_ms=float(data["open_ms"]),
+        snapshots=int(data.get("snapshots", 1)),
+        snapshot=int(data.get("snapshot", 0)),
+        sysroot=str(data.get("sysroot", "")),
+        architecture=str(data.get("architecture", "")),
+    )
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ int vessel_wait(struct vessel *vessel, int control_fd, struct run *run)
 }
 
 /* From the filter's event to a stop by a signal.  At the event the kernel would still make the call that
- * orig_rax names when the vessel goes on, and asks the filter no second time where that says "trace"
+ * the registers name when the vessel goes on, and asks the filter no second time where that says "trace"
  * (kernel/seccomp.c, recheck_after_trace): what is loaded later, the recorded registers say, would decide. */
 int vessel_leave_event(struct vessel *vessel, struct run *run)
 {

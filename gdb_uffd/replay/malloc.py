@@ -112,7 +112,7 @@ class Heaps:
             return None
         if view is self.before:
             self._known.firsts[low] = first
-        return Area(first, was, now)
+        return Area(first, was if was > first else 0, now)
 
     def _secondary(self, base: int) -> Optional[Area]:
         ends = [_secondary_end(view, base) for view in (self.before, self.after)]

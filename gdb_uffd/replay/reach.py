@@ -19,6 +19,9 @@ POINTERS_MAX = 4096  # of one type
 NODES_MAX = 8192
 """Objects that one search looks at; some microseconds each."""
 
+POINTERS_FOLLOWED_MAX = 1 << 18
+"""Pointers that one search looks behind: an object may hold thousands."""
+
 AFTER_HIT_MAX = 256
 """Objects looked at for a better path once every block has one."""
 
@@ -119,6 +122,7 @@ class Search:
         self._best: Dict[int, _Hit] = {}
         self._seen: Set[Tuple[int, int]] = set()
         self._queue: Deque[_Node] = deque()
+        self._followed = 0
 
     def run(self, roots: Sequence[Tuple[int, int]]) -> Dict[int, Path]:
         """The best path to each block that was reached, by the block's start."""
@@ -128,6 +132,8 @@ class Search:
             self._add(root)
         looked = since = 0
         while self._queue and looked < NODES_MAX and since < AFTER_HIT_MAX:
+            if self._followed >= POINTERS_FOLLOWED_MAX:
+                break
             self._look(self._queue.popleft())
             looked += 1
             if len(self._best) == len(self._wanted):
@@ -152,6 +158,9 @@ class Search:
         except MemoryUnavailable:
             return
         for element in range(count):
+            if self._followed >= POINTERS_FOLLOWED_MAX:
+                return
+            self._followed += len(shape.pointers) + len(shape.arrays)
             base = element * shape.size
             for index, (offset, target) in enumerate(shape.pointers):
                 if base + offset + 8 <= len(raw):

@@ -6,7 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, DirtyPage, MemoryUnavailable, Run, to_json
+from gdb_uffd.model import (
+    PAGE_SIZE,
+    DirtyPage,
+    MemoryUnavailable,
+    Run,
+)
+from gdb_uffd.model_json import to_json
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay.report import BLOCK, GAP, RUN_BYTES_MAX, RUNS_MAX
 from gdb_uffd.trace.source import Snapshot, Trace

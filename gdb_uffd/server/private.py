@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import Any, Callable, Dict, Optional
 
 from gdb_uffd import __version__
-from gdb_uffd.model import PROTOCOL_VERSION, CallReport, UffdError, to_json
+from gdb_uffd.model import PROTOCOL_VERSION, CallReport, UffdError
+from gdb_uffd.model_json import to_json
 from gdb_uffd.server import private_calls, private_names, private_policy, travel
 from gdb_uffd.server.arguments import Arguments, address, boolean, string
 from gdb_uffd.server.framing import escape

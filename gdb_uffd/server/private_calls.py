@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Union, cast
 
-from gdb_uffd.model import UffdError, to_json
+from gdb_uffd.model import UffdError
+from gdb_uffd.model_json import to_json
 from gdb_uffd.replay.interface import Diversion
 from gdb_uffd.server.session import Session
 

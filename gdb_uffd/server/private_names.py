@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, Callable, Dict, List, Tuple
 
-from gdb_uffd.model import UffdError, to_json
+from gdb_uffd.model import UffdError
+from gdb_uffd.model_json import to_json
 from gdb_uffd.replay.reach import Graph, Search
 from gdb_uffd.server.arguments import integer
 from gdb_uffd.server.session import Session

@@ -6,7 +6,13 @@ import zlib
 from dataclasses import asdict, replace
 from typing import Any, Callable, Dict, Sequence
 
-from gdb_uffd.model import PAGE_SIZE, PROT_EXEC, Mapping, page_floor, to_json
+from gdb_uffd.model import (
+    PAGE_SIZE,
+    PROT_EXEC,
+    Mapping,
+    page_floor,
+)
+from gdb_uffd.model_json import to_json
 from gdb_uffd.server import export
 from gdb_uffd.server.arguments import Arguments, address, boolean, integer, path
 from gdb_uffd.server.journey import Move

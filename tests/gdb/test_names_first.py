@@ -106,3 +106,13 @@ def test_much_memory_of_no_block_is_counted(firsts):
     text = firsts.run("uffd call scatter(20)", timeout=60)
     assert "mapped 20.0 MiB" in text and re.search(r"5,1\d\d pages dirtied", text), text
     assert re.search(r"[\d,]+ B in \[anon\]", text), text
+
+
+def test_the_first_block_of_all(gdb, all_cores):
+    gdb.run(f"uffd spawn {all_cores.names('firsts', 'early')}")
+    for _ in range(2):
+        data = gdb.call("make(5)")
+        assert data["verdict"]["allocated"]["blocks"] >= 1
+        assert "cannot be read" not in data["verdict"]["text"]
+        found = {c["name"]: (c["after"], c["note"]) for c in changes(data)}
+        assert found["*made"] == ("5", "new")

@@ -294,7 +294,7 @@ WAITS = ["nanosleep", "read", "poll", "ppoll", "pselect", "futex", "wait"]
 @pytest.mark.parametrize("how", WAITS)
 def test_a_thread_that_waits_in_the_kernel_notices_nothing(start_gdb, built, tmp_path, how):
     with subprocess.Popen(
-        [built / "waits", how, "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [built / "waits", how, "3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None and process.stdin is not None
         assert process.stdout.readline() == "waiting\n"

@@ -75,9 +75,9 @@ def test_scrolling(screen):
     screen.until(lambda _: window(screen)[0] == before[3])
     screen.type(UP * 2)
     screen.until(lambda _: window(screen)[0] == before[1])
-    screen.type(DOWN * 50)  # the last line stays in sight
+    screen.type(DOWN * 300)  # the last line stays in sight
     screen.until(lambda _: "only gdb wrote" in window(screen)[-1])
-    screen.type(UP * 50)
+    screen.type(UP * 300)
     screen.until(lambda _: window(screen) == before[:6])
     screen.type("uffd call count(1)\n")  # another call: from its beginning
     screen.until(lambda _: window(screen)[0] == "count(1)")

@@ -71,11 +71,23 @@ int settle(int n)
 	return n;
 }
 
+int *made;
+
+int make(int n)
+{
+	made = malloc(24);
+	*made = n;
+	return n;
+}
+
 int main(int argc, char **argv)
 {
-	void *plugin = argc > 1 ? dlopen(argv[1], RTLD_NOW) : NULL;
 	int protection = PROT_READ | PROT_WRITE;
+	void *plugin;
 
+	if (argc > 2)
+		abort(); // before anything was allocated
+	plugin = argc > 1 ? dlopen(argv[1], RTLD_NOW) : NULL;
 	if (!plugin)
 		return 2;
 	*(void **)&plugin_set = dlsym(plugin, "plugin_set");

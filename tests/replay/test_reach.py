@@ -126,3 +126,29 @@ def test_types_that_are_none(types: List[object]) -> None:
 def test_too_many_types() -> None:
     with pytest.raises(UffdError):
         Graph().extend([[8, [], [], True]] * (reach.TYPES_MAX + 1))
+
+
+class Wild:
+    """Memory in which every word is a pointer, each to another place; counts what is looked at."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def read(self, address: int, length: int) -> bytes:
+        self.bytes += length
+        words = range(address >> 3, (address + length + 7) >> 3)
+        return struct.pack(f"<{len(words)}Q", *(0x10000 + at * 0x10000 for at in words))[:length]
+
+    def word(self, address: int) -> Optional[int]:
+        return 0
+
+
+def test_pointers_that_are_followed_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "POINTERS_FOLLOWED_MAX", 5000)
+    graph = Graph()
+    pointers = [[8 * i, 0] for i in range(1000)]
+    graph.extend([[8000, pointers, [], True]])
+    memory = Wild()
+    search = Search(graph, memory, [(0x10, 8)], True)
+    assert search.run([(BASE, 0)]) == {}
+    assert memory.bytes <= 6 * 8000

@@ -31,7 +31,13 @@ def test_imports(path: Path):
             assert path in COMMANDS or path.name.startswith("gdb_"), name
         elif top == "gdb_uffd":
             ours = ("gdb_uffd.client", "gdb_uffd.commands")
-            shared = ("gdb_uffd", "gdb_uffd.arch", "gdb_uffd.model", "gdb_uffd.recorder.wire")
+            shared = (
+                "gdb_uffd",
+                "gdb_uffd.arch",
+                "gdb_uffd.model",
+                "gdb_uffd.model_json",
+                "gdb_uffd.recorder.wire",
+            )
             assert name in shared or name.startswith(ours), name
         elif sys.version_info >= (3, 10):
             assert top in sys.stdlib_module_names, name

@@ -9,7 +9,14 @@ import pytest
 
 from gdb_uffd.client import options, text, wire
 from gdb_uffd.client.text import Look
-from gdb_uffd.model import CallReport, DirtyPage, FirstWrite, Run, UffdError, to_json
+from gdb_uffd.model import (
+    CallReport,
+    DirtyPage,
+    FirstWrite,
+    Run,
+    UffdError,
+)
+from gdb_uffd.model_json import to_json
 
 
 def test_numbers_and_sizes():

@@ -15,7 +15,8 @@ from gdb_uffd.client.render import Change
 from gdb_uffd.client.sparkline import sparkline
 from gdb_uffd.client.text import Look
 from gdb_uffd.client.timeline import Point, Timeline
-from gdb_uffd.model import SnapshotInfo, UffdError, to_json
+from gdb_uffd.model import SnapshotInfo, UffdError
+from gdb_uffd.model_json import to_json
 
 LABELS = ["begin", "", "after insert", "hit", "hit", "a-b", "7", "end of it"]
 START = 1_700_000_000 * 10**9

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server_fakes import DATA, FakeDiversion, FakeSnapshot, FakeTrace, RawClient, serving
 
-from gdb_uffd.model import report_from_json
+from gdb_uffd.model_json import report_from_json
 from gdb_uffd.server import private
 from gdb_uffd.server.journey import Journey
 
