@@ -228,6 +228,16 @@ class Target:
         os.lseek(self._maps, 0, os.SEEK_SET)
         return bool(os.read(self._maps, 1))
 
+    def check_alive(self) -> None:
+        """Gone when it has lost its memory since: what was read last may not be what it held."""
+        try:
+            with open(f"/proc/{self.pid}/status", "rb") as file:
+                has_memory = b"\nVmSize:" in file.read()
+        except OSError:
+            has_memory = False
+        if not has_memory:
+            raise Gone("the program has ended")
+
     def fill(self, chunk: Chunk) -> bool:
         """Copy the next changed pages into `chunk`; False when none were left."""
         memory = ffi.from_buffer("uint8_t[]", chunk.memory, require_writable=True)

@@ -151,6 +151,7 @@ class Service:
             for page in fresh:
                 traps[page] = chunk.page(page)
             taken.append((chunk, fresh))
+        target.check_alive()
         target.finish()
         self._send("captured", {"code": sorted(traps)})
         if not begun:

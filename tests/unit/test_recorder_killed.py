@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import threading
 from pathlib import Path
 from typing import Dict, List
@@ -19,8 +20,10 @@ from harness.tracing import Puppet
 from gdb_uffd import trace
 from gdb_uffd.client.recorder import RecorderFailed
 from gdb_uffd.model import PAGE_SIZE, UffdError
+from gdb_uffd.recorder.capture import Gone, Pool, Target
 
 TIMES, PAGES = 25, 64
+FILES = ("mem", "pagemap", "maps")
 
 
 @pytest.mark.parametrize("victim", ["recorder", "program"])
@@ -31,6 +34,27 @@ def test_killed_at_random(built, tmp_path, victim):
         reported = killed_once(built, path, victim, chance)
         verify(path, reported)
         shutil.rmtree(path)
+
+
+def test_a_program_that_is_killed_while_it_is_read():
+    """Its pages are gone then: such a snapshot must not be taken for one."""
+    with subprocess.Popen(["sleep", "1000"]) as program:
+        fds = [os.open(f"/proc/{program.pid}/{name}", os.O_RDONLY) for name in FILES]
+        target = Target(program.pid, *fds, -1)
+        try:
+            target.scan()
+            assert target.more()
+            target.check_alive()
+            program.kill()
+            os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
+            while target.fill(Pool().get()):
+                pass
+            with pytest.raises(Gone, match="has ended"):
+                target.check_alive()
+        finally:
+            target.close()
+            for fd in fds:
+                os.close(fd)
 
 
 def killed_once(built, path: Path, victim: str, chance: random.Random) -> List[Dict[int, bytes]]:
