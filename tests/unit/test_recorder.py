@@ -210,7 +210,9 @@ def test_moved_grown_split(story):
     story.fill(at, 16)
     story.snapshot()
     moved = story.do(MREMAP, at, 16 * PAGE_SIZE, 64 * PAGE_SIZE)
-    story.do(MPROTECT, moved + 3 * PAGE_SIZE, PAGE_SIZE, 0)
+    forced = tracing.reads_what_is_protected()
+    if forced:
+        story.do(MPROTECT, moved + 3 * PAGE_SIZE, PAGE_SIZE, 0)
     story.do(tracing.BRK, 20 * PAGE_SIZE)
     deep = story.do(tracing.STACK, 1 << 19, 3)
     story.snapshot()
@@ -219,6 +221,8 @@ def test_moved_grown_split(story):
     assert story.snapshot() <= 3 + SLACK
     opened = story.close()
     assert opened.snapshot(1).read(deep, 8) != bytes(8)
+    if not forced:
+        pytest.skip("this kernel gives pages without read permission to the tracer alone")
 
 
 def test_a_fork_shows_in_nothing(story):

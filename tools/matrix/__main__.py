@@ -191,15 +191,16 @@ def run_kernel(matrix: Matrix, wanted: str, travelled: Path, names: List[str]) -
         cells.update(checks.read_junit(out / f"{name}.xml", status, columns))
     cells["its cores here"] = _open_here(out)
     matrix.put(
-        wanted, table.Row("kernel", f"{kernel.label}, emulated", _merged(matrix, wanted, cells))
+        wanted,
+        table.Row("kernel", f"{kernel.label}, emulated", _merged(matrix, "kernel", wanted, cells)),
     )
 
 
-def _merged(matrix: Matrix, name: str, cells: Dict[str, Result]) -> Dict[str, Result]:
+def _merged(matrix: Matrix, kind: str, name: str, cells: Dict[str, Result]) -> Dict[str, Result]:
     """In the table's order, with those of earlier runs of the same row that were not run now."""
-    kept = matrix.rows.get(name, table.Row("kernel", "")).cells
+    kept = matrix.rows.get(name, table.Row(kind, "")).cells
     every = {**kept, **cells}
-    return {column: every[column] for column in KERNEL_COLUMNS if column in every}
+    return {column: every[column] for column in COLUMNS[kind] if column in every}
 
 
 def _open_here(out: Path) -> Result:
@@ -229,7 +230,7 @@ def run_here(matrix: Matrix, travelled: Path, names: List[str]) -> None:
     for name, columns, seconds in _chosen(names):
         cells.update(_pytest(columns, out, name, env, seconds))
     label = f"{kernels.version_of(os.uname().release)}, {HERE}"
-    matrix.put(HERE, table.Row("kernel", label, _merged(matrix, HERE, cells)))
+    matrix.put(HERE, table.Row("kernel", label, _merged(matrix, "kernel", HERE, cells)))
 
 
 def _cores_to_travel(matrix: Matrix) -> Path:
@@ -305,8 +306,9 @@ def run_debuggers(
             out = matrix.cache / "runs" / each.label.replace(" ", "-")
             out.mkdir(parents=True, exist_ok=True)
             began = time.monotonic()
-            cells = _pytest(columns, out, "tests", {variable: str(each.path)}, 3600)
+            fresh = _pytest(columns, out, "tests", {variable: str(each.path)}, 3600)
             print(f"  took {time.monotonic() - began:.0f} s", flush=True)
+            cells = _merged(matrix, kind, each.label, fresh)
         matrix.put(each.label, table.Row(kind, each.label, cells, details))
 
 
@@ -331,7 +333,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="matrix", description=__doc__)
     parser.add_argument("--kernels", metavar="LIST", help="of 5.10, 6.1, 6.12, newest, here")
     parser.add_argument(
-        "--columns", metavar="LIST", help='with --kernels: native,engines,...; ", " as +'
+        "--columns", metavar="LIST", help='with --kernels or --gdbs: native,engines,...; ", " as +'
     )
     parser.add_argument("--aarch64", metavar="LIST", help="kernels of such machines: 6.1, newest")
     parser.add_argument("--gdbs", metavar="LIST", help="beginnings of versions: 12,13.1")
@@ -363,7 +365,9 @@ def main() -> int:
         if not some:
             matrix.forget("gdb", [d.label for d in found])
         chosen = [d for d in found if d.label.startswith(prefixes)]
-        run_debuggers(matrix, "gdb", chosen, checks.ON_GDBS, "GDB_UFFD_TEST_GDBS")
+        names = [n.replace("+", ", ") for n in _selected(given.columns, COLUMNS["gdb"])]
+        columns = tuple(c for c in checks.ON_GDBS if c.name in names)
+        run_debuggers(matrix, "gdb", chosen, columns, "GDB_UFFD_TEST_GDBS")
     if given.lldbs or not some:
         found = debuggers.lldbs(packages.own(matrix.cache), matrix.cache)
         run_debuggers(matrix, "lldb", found, checks.ON_LLDBS, "GDB_UFFD_TEST_LLDBS")

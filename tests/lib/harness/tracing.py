@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import select
 import signal
@@ -30,6 +31,26 @@ FILES = ("mem", "pagemap", "maps")
 def _trace_me() -> None:
     if _libc.ptrace(_TRACEME, 0, None, None):
         os._exit(99)
+
+
+def reads_what_is_protected() -> bool:
+    """Whether /proc/PID/mem gives others than the tracer pages without read permission.
+
+    Not with proc_mem.force_override=ptrace (kernel-parameters.txt), the default of some kernels.
+    """
+    area = mmap.mmap(-1, PAGE_SIZE)
+    area[:2] = b"ok"
+    at = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    assert protect(at, PAGE_SIZE, 0) == 0
+    try:
+        with open("/proc/self/mem", "rb", buffering=0) as memory:
+            return os.pread(memory.fileno(), 2, at) == b"ok"
+    except OSError:
+        return False
+    finally:
+        protect(at, PAGE_SIZE, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 class Traced:
