@@ -254,6 +254,9 @@ def _foreign_cores(matrix: Matrix) -> Path:
 # -- another processor ------------------------------------------------------------------------
 
 
+AARCH64_SECONDS = 3000
+
+
 def run_foreign(matrix: Matrix, wanted: str) -> None:
     """One row: a machine with an AArch64 processor and that kernel."""
     machine, name = foreign.AARCH64, f"{foreign.AARCH64.name} {wanted}"
@@ -270,13 +273,13 @@ def run_foreign(matrix: Matrix, wanted: str) -> None:
         return
     print(f"{machine.name}, kernel {kernel.label} ({kernel.version}), emulated", flush=True)
     shutil.copy(module, out)
-    parts = [("tests", checks.ON_AARCH64, 3000)]
+    parts = [("tests", checks.ON_AARCH64, AARCH64_SECONDS)]
     script = foreign.prepare(f"/out/{module.name}", str(ROOT)) + _script(parts, "/out", "")
     (out / "script").write_text(script)
     began = time.monotonic()
     with open(out / "guest.log", "w") as log:
         root = foreign.root(matrix.cache, machine)
-        settings = guest.Settings(out=out, seconds=3600, root=root, tree=ROOT)
+        settings = guest.Settings(out=out, seconds=AARCH64_SECONDS + 600, root=root, tree=ROOT)
         guest.run(emulator, kernel, "bash /out/script", matrix.cache, settings, log)
     print(f"  took {time.monotonic() - began:.0f} s", flush=True)
     status = _read_status(out / "tests.status")
