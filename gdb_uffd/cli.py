@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Print the line for ~/.gdbinit: gdb-uffd gdbinit >> ~/.gdbinit",
     )
     check = commands.add_parser("doctor", help="what this machine can do, and what to change")
-    check.add_argument("--json", action="store_true", help="one line, one JSON list")
+    check.add_argument("--json", "-json", action="store_true", help="one line, one JSON list")
     check.add_argument(
         "--engine", choices=(ENGINE_AUTO, *ENGINES), default=ENGINE_AUTO,
         help="what `set uffd engine` is set to",

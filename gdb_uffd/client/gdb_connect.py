@@ -73,6 +73,8 @@ def _learn(session: Session, address: str) -> None:
         if ready.executable:
             gdb_session.load_executable(ready.executable)
         with setting("print symbol-loading", "off"):
+            # What gdb has read through "target:" it does not read again from elsewhere.
+            quiet("nosharedlibrary")
             gdb_search.take_sysroot(ready.sysroot, False)
         gdb_session.note_threads(session)
 

@@ -58,8 +58,12 @@ class Owners:
         self._blocks: Dict[int, List[TlsBlock]] = {}  # by TID, where all are there
         self._present: Dict[int, List[TlsBlock]] = {}  # those of the report at hand
 
-    def mapping_start(self, address: int, name: str) -> int:
-        """Where the mapping begins (of a file: its first one), else the page."""
+    def mapping_start(self, address: int, name: str, born: Sequence[Range]) -> int:
+        """Where the mapping begins (of a file: its first one; or one that the call made), else the
+        page."""
+        for start, end in born:
+            if start <= address < end:
+                return start
         if name.startswith("/"):
             return self._starts.get(name, address)
         index = bisect_right(self._ranges, address) - 1

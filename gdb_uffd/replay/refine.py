@@ -101,7 +101,7 @@ class Refiner:
     def _stacks(self, report: CallReport, facts: Facts, before: View, after: View) -> None:
         """Of a stack's page, the changed bytes of live frames; the rest is scratch."""
         for page in report.pages:
-            page.mapping_start = self._owners.mapping_start(page.start, page.mapping)
+            page.mapping_start = self._owners.mapping_start(page.start, page.mapping, facts.born)
             if page.kind != "stack" or not page.bytes_changed or page.thread is None:
                 continue
             floor = self._floor(facts, page.thread)

@@ -37,6 +37,8 @@ def works(gdb) -> None:
     text = gdb.run("uffd call push(7)")
     assert "1042" in text and "counter 1041 → 1042" in text and "push () at" in text, text
     assert gdb.value("counter") == "1041"
+    libraries = gdb.run("info sharedlibrary")
+    assert "libc" in libraries and " No " not in libraries, libraries
     assert "worker" in gdb.run("thread apply 2 backtrace")
     assert "mine" in gdb.run("info symbol &mine")
     gdb.run("print push(8)")

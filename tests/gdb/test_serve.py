@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from pathlib import Path
 from typing import Iterator, List
@@ -58,7 +59,7 @@ def test_an_exposed_port_wants_the_token(start_gdb, built, serve, tmp_path):
     file = tmp_path / "token"
     file.write_text(TOKEN + "\n")
     server = serve("--listen", "0.0.0.0:0", "--expose", "--token-file", str(file))
-    assert server.where.startswith("| gdb-uffd connect 0.0.0.0:")
+    assert server.where.startswith(f"| gdb-uffd connect {socket.gethostname()}:")
     port = server.where.rpartition(":")[2]
     gdb = start_gdb(init=None)
     refused = gdb.run(f"target remote 127.0.0.1:{port}")

@@ -152,3 +152,12 @@ def test_a_wait_on_the_own_stack_pointer_is_no_mapping(caller):
     caller.diversion.set_registers(caller.tid, registers)
     with pytest.raises(UffdError, match="not mapped"):
         caller.diversion.write_memory(stack.start - (9 << 20), b"x")
+
+
+def test_the_pages_of_a_new_mapping_know_where_it_begins(caller):
+    caller.call("map_and_keep")
+    report = caller.reports[-1]
+    caller.diversion.refine(report)
+    new = [p for p in report.pages if p.mapping_start and p.mapping_start != p.start]
+    starts = {p.mapping_start for p in new if p.bytes_changed == 4096}
+    assert len(starts) == 1 and sum(p.mapping_start in starts for p in report.pages) >= 256

@@ -322,10 +322,10 @@ def _not_cores(folder: Path) -> Iterator[Tuple[Path, str]]:
         path = folder / name
         path.write_bytes(raw)
         yield path, expected
-    arm = bytearray(simple())
-    arm[18] = 183  # EM_AARCH64
-    (folder / "arm").write_bytes(arm)
-    yield folder / "arm", "another architecture .*183"
+    power = bytearray(simple())
+    power[18] = 21  # EM_PPC64
+    (folder / "power").write_bytes(power)
+    yield folder / "power", "another architecture .*21"
     relocatable = bytearray(simple())
     relocatable[16] = 1
     (folder / "object").write_bytes(relocatable)

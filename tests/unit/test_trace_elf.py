@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trace_cores import build_library, note
 
+from gdb_uffd.arch import X86_64
 from gdb_uffd.model import UffdError
 from gdb_uffd.trace.elf import ElfError, Image, iter_notes, read_header
-from gdb_uffd.trace.vdso import SYSCALLS, patch_vdso
+from gdb_uffd.trace.vdso import patch_vdso
 
 
 def _libc() -> Path:
@@ -190,7 +191,7 @@ def test_patched_vdso_has_system_calls_at_its_entries(tmp_path: Path) -> None:
     entries = _symbols(tmp_path / "vdso", ".dynsym")
     changed = set()
     for name, places in entries.items():
-        number = SYSCALLS.get(name.replace("__vdso_", ""))
+        number = X86_64.vdso.get(name.replace("__vdso_", ""))
         ((at, size),) = places
         code = patched[at : at + 8]
         if number is None:

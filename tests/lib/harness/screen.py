@@ -54,7 +54,9 @@ class Screen:
         return self.lines()
 
     def type(self, keys: str) -> None:
-        """Press keys."""
+        """Press keys; a command is typed at the prompt, as what comes before may be lost."""
+        if keys.endswith("\n"):
+            self.until(lambda lines: lines[self._screen.cursor.y] == "(gdb)")
         self.child.send(keys)
 
     def resize(self, rows: int, columns: int) -> None:
