@@ -341,7 +341,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="matrix", description=__doc__)
     parser.add_argument("--kernels", metavar="LIST", help="of 5.10, 6.1, 6.12, newest, here")
     parser.add_argument(
-        "--columns", metavar="LIST", help='of kernels, gdbs, --aarch64: native,engines,...; ", " as +'
+        "--columns", metavar="LIST", help='of all of them: native,engines,...; ", " as +'
     )
     parser.add_argument("--aarch64", metavar="LIST", help="kernels of such machines: 6.1, newest")
     parser.add_argument("--gdbs", metavar="LIST", help="beginnings of versions: 12,13.1")
