@@ -171,8 +171,13 @@ __attribute__((noinline)) int wanders(void) // a page of `large` by chance, with
 	syscall(SYS_getrandom, &seed, sizeof seed, 0);
 	large[seed % 39 * 512 + 300] = 0;
 	seed = 0;
+#ifdef __aarch64__
+	__asm__ volatile("mov x1, #0; mov x2, #0; mov x3, #0; mov x8, #0; mov x9, #0"
+			 ::: "x1", "x2", "x3", "x8", "x9");
+#else
 	__asm__ volatile("xor %%ecx, %%ecx; xor %%edx, %%edx; xor %%esi, %%esi; xor %%edi, %%edi"
 			 ::: "rcx", "rdx", "rsi", "rdi", "cc");
+#endif
 	return 0;
 }
 

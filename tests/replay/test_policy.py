@@ -420,7 +420,7 @@ def test_signal_handlers_run(asker):
         asker.diversion.insert_breakpoint(0, asker.landing, 1)
         stop = asker.diversion.resume(Resume(asker.tid, "c", stop.signal), Client())
         assert stop.breakpoint == "swbreak", stop
-        assert asker.diversion.registers(asker.tid).gpr[10] == 12
+        assert asker.diversion.registers(asker.tid).gpr[asker.snapshot.arch.result] == 12
         asker.diversion.remove_breakpoint(0, asker.landing, 1)
         asker.diversion.call_end()
         asker.diversion.end(False)

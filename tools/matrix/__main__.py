@@ -255,8 +255,12 @@ def _foreign_cores(matrix: Matrix) -> Path:
 # -- another processor ------------------------------------------------------------------------
 
 
-def run_foreign(matrix: Matrix, wanted: str) -> None:
-    """One row: a machine with an AArch64 processor and that kernel."""
+AARCH64_SECONDS = 3000
+
+
+def run_foreign(matrix: Matrix, wanted: str, names: List[str]) -> None:
+    """One row: a machine with an AArch64 processor and that kernel; the columns of those names, or
+    all when none of its own is among them."""
     machine, name = foreign.AARCH64, f"{foreign.AARCH64.name} {wanted}"
     out = matrix.cache / "runs" / name.replace(" ", "-")
     subprocess.run(["rm", "-rf", str(out)], check=True)
@@ -271,18 +275,22 @@ def run_foreign(matrix: Matrix, wanted: str) -> None:
         return
     print(f"{machine.name}, kernel {kernel.label} ({kernel.version}), emulated", flush=True)
     shutil.copy(module, out)
-    parts = [("tests", checks.ON_AARCH64, 3000)]
+    columns = tuple(c for c in checks.ON_AARCH64 if c.name in names) or checks.ON_AARCH64
+    parts = [("tests", columns, AARCH64_SECONDS)]
     script = foreign.prepare(f"/out/{module.name}", str(ROOT)) + _script(parts, "/out", "")
     (out / "script").write_text(script)
     began = time.monotonic()
     with open(out / "guest.log", "w") as log:
         root = foreign.root(matrix.cache, machine)
-        settings = guest.Settings(out=out, seconds=3600, root=root, tree=ROOT)
+        settings = guest.Settings(out=out, seconds=AARCH64_SECONDS + 600, root=root, tree=ROOT)
         guest.run(emulator, kernel, "bash /out/script", matrix.cache, settings, log)
     print(f"  took {time.monotonic() - began:.0f} s", flush=True)
     status = _read_status(out / "tests.status")
     cells = {"doctor": _doctor(out)}
-    cells.update(checks.read_junit(out / "tests.xml", status, checks.ON_AARCH64))
+    cells.update(checks.read_junit(out / "tests.xml", status, columns))
+    every = {**matrix.rows.get(name, table.Row("aarch64", "")).cells, **cells}
+    order = ("doctor", *(c.name for c in checks.ON_AARCH64))
+    cells = {column: every[column] for column in order if column in every}
     matrix.put(name, table.Row("aarch64", f"{kernel.label}, emulated", cells))
 
 
@@ -333,7 +341,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="matrix", description=__doc__)
     parser.add_argument("--kernels", metavar="LIST", help="of 5.10, 6.1, 6.12, newest, here")
     parser.add_argument(
-        "--columns", metavar="LIST", help='with --kernels or --gdbs: native,engines,...; ", " as +'
+        "--columns", metavar="LIST", help='with the kernels, gdbs: native,why,...; ", " as +'
     )
     parser.add_argument("--aarch64", metavar="LIST", help="kernels of such machines: 6.1, newest")
     parser.add_argument("--gdbs", metavar="LIST", help="beginnings of versions: 12,13.1")
@@ -358,7 +366,8 @@ def main() -> int:
             run_here(matrix, _foreign_cores(matrix), names)
     if given.aarch64 or not some:
         for name in _selected(given.aarch64, foreign.KERNELS):
-            run_foreign(matrix, name)
+            names = [n.replace("+", ", ") for n in _selected(given.columns, ())]
+            run_foreign(matrix, name, names)
     if given.gdbs or not some:
         found = debuggers.gdbs(matrix.cache, ROOT)
         prefixes = tuple(f"gdb {v}" for v in _selected(given.gdbs, ("",)))

@@ -179,8 +179,8 @@ def prepare(module: str, tree: str) -> str:
             f"printf '#!/usr/bin/python3\\nimport sys\\nfrom gdb_uffd.cli import main\\n"
             f"sys.exit(main())\\n' >{made}/gdb-uffd",
             f"chmod +x {made}/gdb-uffd",
-            "mount --bind /tmp/venv .venv",
-            "mount --bind /tmp/cache .cache",
+            "busybox mount --bind /tmp/venv .venv",
+            "busybox mount --bind /tmp/cache .cache",
             "export GDB_UFFD_PYTHON=/usr/bin/python3 PYTHONDONTWRITEBYTECODE=1",
             "",
         )
