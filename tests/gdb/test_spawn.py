@@ -52,7 +52,7 @@ def test_threads_keep_their_registers_and_thread_locals(zoo):
     seen = {}
     for number in (1, 2, 3):
         zoo.run(f"thread {number}")
-        seen[number] = (zoo.value("tls_here"), zoo.value("lib_tls"), zoo.value("$fs_base"))
+        seen[number] = (zoo.value("tls_here"), zoo.value("lib_tls"), zoo.value(gdbs.THREAD_POINTER))
     assert sorted(v[0] for v in seen.values()) == ["11", "22", "33"]
     assert sorted(v[1] for v in seen.values()) == ["500", "500", "600"]
     assert len({v[2] for v in seen.values()}) == 3

@@ -54,7 +54,7 @@ def test_the_writing_line(writes):
     listing = writes.run("list bump")
     assert re.search(rf"^{line}\t.*WRITE\(counter", listing, re.M), listing
     (pc,) = {w["pc"] for w in data["writes"]}
-    assert re.search(r"\bmov\b.*# 0x\w+ <counter>", writes.run(f"x/i {pc}"))
+    assert re.search(r"\bmov\b.*# 0x\w+ <counter>|\bstr\b", writes.run(f"x/i {pc}"))
     assert functions(data["writes"][0]) == ["bump", "count"]
     assert data["writes"][1]["backtrace"][0]["arguments"] == {"by": "2"}
 

@@ -197,7 +197,10 @@ def test_all_engines_agree(players, turns, order):
     world = recorded(players[0])
     for turn in turns:
         # The same accesses in another order first, as a branch that is given up.
-        lists = [(order.sample(wishes, len(wishes)), pokes) for wishes, pokes in turn.lists]
+        lists = [
+            (order.sample(wishes, len(wishes)) if wishes else [], pokes)
+            for wishes, pokes in turn.lists
+        ]
         world = play_turn(players, pages, world, Turn(lists, False))
         world = play_turn(players, pages, world, turn)
 

@@ -67,7 +67,7 @@ KERNELS = ("6.1", "newest")
 
 PROGRAMS = (
     *("bash", "dash", "coreutils", "findutils", "grep", "sed", "mawk", "procps", "util-linux"),
-    *("busybox-static", "hostname", "gcc", "g++", "libc6-dev", "libc6-dbg", "gdb"),
+    *("busybox-static", "hostname", "libc-bin", "gcc", "g++", "libc6-dev", "libc6-dbg", "gdb"),
     *("python3", "python3-cffi", "python3-lz4", "python3-zstandard", "python3-pytest"),
     *("python3-pytest-timeout", "python3-pexpect", "python3-hypothesis", "python3-dev"),
     *("python3-pyelftools",),

@@ -22,6 +22,7 @@ REGISTERS = {
     "aarch64": "$x19 $x29 $x30 $cpsr $fpsr $fpcr $tpidr $v0 $v7 $v31",
 }[os.uname().machine].split()
 """Some of each kind, but the program counter and the stack pointer."""
+THREAD_POINTER = {"x86_64": "$fs_base", "aarch64": "$tpidr"}[os.uname().machine]
 PYPI_GDB = ROOT / ".venv-gdb" / "bin" / "gdb"
 """The real gdb 18.1 that PyPI's gdb-for-pwndbg wraps (`make gdb`)."""
 
