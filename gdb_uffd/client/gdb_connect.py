@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 from typing import Tuple
 
 import gdb
@@ -13,23 +12,17 @@ from gdb_uffd.client import gdb_search, gdb_session, gdb_settings, launch, remot
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_util import quiet, setting
-from gdb_uffd.client.options import check_readable
+from gdb_uffd.client.options import check_readable, one_or_two
 from gdb_uffd.client.wire import parse_facts
 from gdb_uffd.model import UffdError
 
 
 def split_address(text: str, usage: str) -> Tuple[str, str]:
     """ADDRESS and TOKEN-FILE, as an absolute path ("" when left out)."""
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise UffdError(f"cannot read the address ({error}); usage: {usage}") from None
-    if not 1 <= len(words) <= 2:
-        raise UffdError(f"usage: {usage}")
-    file = os.path.abspath(os.path.expanduser(words[1])) if len(words) > 1 else ""
+    address, file = one_or_two(text, "address", usage)
     if file:
         check_readable(file, "token file")
-    return words[0], file
+    return address, file
 
 
 def connect(address: str, token_file: str) -> None:

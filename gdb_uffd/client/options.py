@@ -57,16 +57,26 @@ def parse_options(text: str, allowed: Sequence[str], usage: str, dashes: bool = 
     return Parsed(frozenset(found), rest.strip())
 
 
-def split_files(text: str, usage: str) -> Tuple[str, str]:
-    """CORE and EXECUTABLE ("" when left out) as absolute paths, quotes and ~ resolved."""
+def one_or_two(text: str, what: str, usage: str) -> Tuple[str, str]:
+    """The first word, and the second, a file, as an absolute path ("" when left out); quotes
+    resolved.  `what` they are, for the UffdError when they cannot be read."""
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise UffdError(f"cannot read the file names ({error}); usage: {usage}") from None
+        raise UffdError(f"cannot read the {what} ({error}); usage: {usage}") from None
     if not 1 <= len(words) <= 2:
         raise UffdError(f"usage: {usage}")
-    paths = [os.path.abspath(os.path.expanduser(word)) for word in words]
-    return paths[0], paths[1] if len(paths) > 1 else ""
+    return words[0], _absolute(words[1]) if len(words) > 1 else ""
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def split_files(text: str, usage: str) -> Tuple[str, str]:
+    """CORE and EXECUTABLE ("" when left out) as absolute paths, quotes and ~ resolved."""
+    core, executable = one_or_two(text, "file names", usage)
+    return _absolute(core), executable
 
 
 def check_readable(path: str, what: str) -> None:

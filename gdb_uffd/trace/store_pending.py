@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import replace
-from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import (
     PAGE_SIZE,
@@ -83,24 +83,20 @@ class Pending:
         view = memoryview(data).cast("B")
         if address % PAGE_SIZE or len(view) % PAGE_SIZE:
             raise ValueError(f"{len(view)} bytes at {address:#x} are not whole pages")
-        end = address + len(view)
-        position = address
-        while position < end:
-            index = self._dense(position, min(end, position + CHUNK))
-            area = self._table.areas[index]
-            stop = min(end, area.end)
-            first = (position - area.start) // PAGE_SIZE
-            count = (stop - position) // PAGE_SIZE
-            old = area.slots[first : first + count] if area.slots is not None else zeros(count)
+        for index, position, old in self._pieces(address, address + len(view)):
             at = position - address
-            new = self._writer.store(view[at : at + count * PAGE_SIZE], old)
+            new = self._writer.store(view[at : at + len(old) * PAGE_SIZE], old)
             self._assign(index, position, old, new)
-            position = stop
 
     def unavailable(self, address: int, npages: int) -> None:
         """The pages could not be read; they are shown as unavailable, never as zeros."""
         self._check()
-        position, end = address, address + npages * PAGE_SIZE
+        for index, position, old in self._pieces(address, address + npages * PAGE_SIZE):
+            self._assign(index, position, old, array("I", [SLOT_UNAVAILABLE]) * len(old))
+
+    def _pieces(self, start: int, end: int) -> "Iterator[Tuple[int, int, array[int]]]":
+        """The pages of `[start, end)` area by area: its index, where they begin, their slots."""
+        position = start
         while position < end:
             index = self._dense(position, min(end, position + CHUNK))
             area = self._table.areas[index]
@@ -108,7 +104,7 @@ class Pending:
             first = (position - area.start) // PAGE_SIZE
             count = (stop - position) // PAGE_SIZE
             old = area.slots[first : first + count] if area.slots is not None else zeros(count)
-            self._assign(index, position, old, array("I", [SLOT_UNAVAILABLE]) * count)
+            yield index, position, old
             position = stop
 
     def _dense(self, start: int, end: int) -> int:
