@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import List
 
 import gdb
 
+from gdb_uffd.client import gdb_settings
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_util import parameter_text
 
@@ -13,19 +15,24 @@ _REMOTE = ("target:", "remote:")
 """Prefixes of `sysroot` that mean the remote side's files (gdb manual, "Files")."""
 
 
+_DEBUG_FOLDER = "usr/lib/debug"  # trace/elsewhere.py, DEBUG_FOLDER
+
+
 def options() -> List[str]:
-    """What `set sysroot`, `set debug-file-directory` and `set debuginfod` say, as options of the
-    server."""
+    """What `set sysroot`, `set uffd files-from` and gdb's other settings of files say, as options
+    of the server."""
     found: List[str] = []
     sysroot = _local(borrowed.users("sysroot"))
     if sysroot:
         found += ["--sysroot", sysroot]
-    for directory in _text("debug-file-directory").split(":"):
+    for directory in borrowed.users("debug-file-directory").split(":"):
         if directory:
             found += ["--debug-directory", directory]
     for directory in _text("solib-search-path").split(":"):
         if directory:
             found += ["--solib-search-path", directory]
+    if gdb_settings.files_from():
+        found += ["--files-from", gdb_settings.files_from()]
     # "ask" is gdb's question to the user, which only gdb can put.
     if _text("debuginfod enabled") == "on" and _text("debuginfod urls"):
         found += ["--debuginfod", _text("debuginfod urls")]
@@ -44,6 +51,12 @@ def take_sysroot(elsewhere: str, far: bool) -> None:
     if elsewhere or users.startswith(_REMOTE) or borrowed.holds("sysroot"):
         # Libraries are local files: through "target:" gdb would ask the server for each of them.
         borrowed.take("sysroot", elsewhere or _local(users))
+    debug = os.path.join(elsewhere, _DEBUG_FOLDER)
+    folders = borrowed.users("debug-file-directory")
+    if elsewhere and os.path.isdir(debug):
+        borrowed.take("debug-file-directory", f"{folders}:{debug}" if folders else debug)
+    elif borrowed.holds("debug-file-directory"):
+        borrowed.take("debug-file-directory", folders)
 
 
 def _local(sysroot: str) -> str:

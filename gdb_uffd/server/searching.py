@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import List
+from typing import List, Tuple
 
 from gdb_uffd.trace import debuginfod
+from gdb_uffd.trace.files_from import split
 from gdb_uffd.trace.search import DEBUG_DIRECTORIES, Search
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """`--sysroot`, `--debug-directory`, `--debuginfod`."""
+    """`--sysroot`, `--debug-directory`, `--files-from`, `--debuginfod`."""
     parser.add_argument(
         "--sysroot", metavar="DIR", default="",
         help="a folder with the files of the recorded machine, under their paths",
@@ -24,6 +25,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--solib-search-path", metavar="DIR", action="append", default=[],
         help="a folder with libraries, under their paths or beside each other",
+    )  # fmt: skip
+    parser.add_argument(
+        "--files-from", metavar="PATH", action="append", default=[],
+        help="folders and archives with files of the recorded machine, joined by ':': a root, "
+        "unpacked packages, a container's /proc/PID/root, an image that `docker save` wrote",
     )  # fmt: skip
     parser.add_argument(
         "--debuginfod", metavar="URLS", default="",
@@ -39,10 +45,15 @@ def missing(options: argparse.Namespace) -> List[str]:
     return [f"{option} {folder}" for option, folder in named if not os.path.isdir(folder)]
 
 
+def files_from(options: argparse.Namespace) -> Tuple[str, ...]:
+    """Every place of every `--files-from`."""
+    return tuple(path for text in options.files_from for path in split(text))
+
+
 def chosen(options: argparse.Namespace) -> Search:
     """What the options say."""
     sysroot = os.path.abspath(options.sysroot) if options.sysroot else ""
     directories = dict.fromkeys([*options.debug_directory, *DEBUG_DIRECTORIES])
     servers = debuginfod.servers(options.debuginfod)
     folders = [os.path.abspath(folder) for folder in options.solib_search_path]
-    return Search(sysroot, tuple(directories), servers, tuple(folders))
+    return Search(sysroot, tuple(directories), servers, tuple(folders), files_from(options))

@@ -138,7 +138,7 @@ def _plain(error: OSError) -> str:
 class Finder(Protocol):
     """Where files are looked for: trace.search.Search."""
 
-    def by_path(self, path: str) -> Sequence[str]:
+    def by_path(self, path: str) -> Iterable[str]:
         """Places of the file with that path, the likeliest first."""
         ...
 

@@ -38,8 +38,7 @@ class CoreTrace:
         first, self._first = self._first, None
         if first is None:
             first = open_core(self.path, self._executable, self._search)
-        root = self._search.sysroot if self._search is not None else ""
-        self._elsewhere.link(first.modules, first.main, first.read, root)
+        self._elsewhere.link(first.modules, first.main, first.read, self._search)
         return first
 
     @property

@@ -1,0 +1,140 @@
+"""Separate debug files: gdb manual, "Separate Debug Files"; their supplements that dwz(1) makes of
+several (DWARF 5, 7.3.6, as GNU's .gnu_debugaltlink)."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from typing import Callable, Iterator, Optional, Sequence, Tuple
+
+from gdb_uffd.trace.elf import Buffer, ElfError, Image, slice_exact
+from gdb_uffd.trace.files import FileProblem, MappedFile, close_map, map_file
+from gdb_uffd.trace.files_folder import build_id_of
+from gdb_uffd.trace.search import Search
+
+SHT_SYMTAB, SHT_NOBITS = 2, 8
+SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 2, 4, 0x800
+MAX_LINK = 4096  # bytes of a section that names a file
+
+
+def section(image: Image, name: bytes) -> bytes:
+    """The bytes of the section of that name, at most MAX_LINK; b"" where there is none."""
+    if image.data is None:
+        return b""
+    try:
+        sections = image.section_headers()
+        names = sections[int.from_bytes(slice_exact(image.data, 62, 2), "little")]  # e_shstrndx
+        for each in sections:
+            at = names[4] + each[0]
+            if each[0] < names[5] and image.data[at : at + len(name) + 1] == name + b"\0":
+                small = not each[2] & SHF_COMPRESSED and each[5] <= MAX_LINK
+                return slice_exact(image.data, each[4], each[5]) if small else b""
+    except (ElfError, IndexError):
+        return b""
+    return b""
+
+
+def is_debug_file(image: Image) -> bool:
+    """Whether it has symbols and none of the code."""
+    try:
+        sections = image.section_headers()
+    except ElfError:
+        return False
+    code = [s for s in sections if s[2] & SHF_ALLOC and s[2] & SHF_EXECINSTR]
+    hollow = any(s[1] == SHT_NOBITS for s in code) or not code
+    return bool(sections) and hollow and any(s[1] == SHT_SYMTAB or not s[2] for s in sections[1:])
+
+
+def debug_link(image: Image) -> Tuple[str, int]:
+    """(name, CRC-32) that .gnu_debuglink has; ("", 0)."""
+    raw = section(image, b".gnu_debuglink")
+    name = raw.split(b"\0")[0]
+    if not name or b"/" in name or len(raw) < len(name) + 5:
+        return "", 0
+    return os.fsdecode(name), int.from_bytes(raw[-4:], "little")
+
+
+def alternative(image: Image) -> Tuple[str, bytes]:
+    """(path, build-id) that .gnu_debugaltlink has; ("", b"")."""
+    raw = section(image, b".gnu_debugaltlink")
+    name, _, build_id = raw.partition(b"\0")
+    return os.fsdecode(name), build_id if 0 < len(build_id) <= 64 else b""
+
+
+def find(file: MappedFile, search: Search) -> Optional[str]:
+    """The path of the separate debug file of `file`, None where it is not to be had."""
+    if file.image is None:
+        return None
+    if file.build_id:
+        for path in search.debug_files(file.build_id):
+            if _is(path, file.build_id):
+                return path
+    name, crc = debug_link(file.image)
+    for path in _beside(file.path, name, search.debug_directories) if name else ():
+        if os.path.isfile(path) and _matches(path, file.build_id, crc):
+            return path
+    return None
+
+
+def find_alternative(debug: str, search: Search) -> Optional[str]:
+    """The path of the supplement that the debug file `debug` refers to, None for none."""
+    try:
+        opened = map_file(debug)
+    except FileProblem:
+        return None
+    name, build_id = alternative(opened.image) if opened.image is not None else ("", b"")
+    close_map(opened.data)
+    if not build_id:
+        return None
+    beside = os.path.normpath(os.path.join(os.path.dirname(os.path.realpath(debug)), name))
+    found = (beside, *search.debug_files(build_id))
+    return next((path for path in found if build_id_at(path) == build_id), None)
+
+
+def _beside(path: str, name: str, directories: Sequence[str]) -> Iterator[str]:
+    """gdb's order (symfile.c, find_separate_debug_file)."""
+    folder = os.path.dirname(os.path.realpath(path))
+    yield os.path.join(folder, name)
+    yield os.path.join(folder, ".debug", name)
+    for directory in directories:
+        yield os.path.join(os.path.abspath(directory) + folder, name)
+
+
+def _is(path: str, build_id: bytes) -> bool:
+    return _check(path, lambda data, image: is_debug_file(image) and build_id_of(data) == build_id)
+
+
+def _matches(path: str, build_id: bytes, crc: int) -> bool:
+    def same(data: Buffer, image: Image) -> bool:
+        found = build_id_of(data)
+        if found and build_id:
+            return found == build_id
+        return zlib.crc32(data) == crc
+
+    return _check(path, same)
+
+
+def build_id_at(path: str) -> bytes:
+    """The build-id of the file `path`; b"" for none."""
+    found = b""
+
+    def look(data: Buffer, _image: Image) -> bool:
+        nonlocal found
+        found = build_id_of(data)
+        return True
+
+    _check(path, look)
+    return found
+
+
+def _check(path: str, look: Callable[[Buffer, Image], bool]) -> bool:
+    try:
+        opened = map_file(path)
+    except FileProblem:
+        return False
+    try:
+        return opened.image is not None and look(opened.data, opened.image)
+    except ElfError:
+        return False
+    finally:
+        close_map(opened.data)
