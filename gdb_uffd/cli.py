@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from gdb_uffd import __version__, cli_record, cli_serve, cli_trace
+from gdb_uffd import __version__, cli_pack, cli_record, cli_serve, cli_trace
 from gdb_uffd.model import ENGINE_AUTO, ENGINES, UffdError
 from gdb_uffd.replay.interface import Check
 
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_serve.add_commands(commands)
     cli_record.add_commands(commands)
     cli_trace.add_commands(commands)
+    cli_pack.add_commands(commands)
     return parser
 
 

@@ -15,7 +15,7 @@ _REMOTE = ("target:", "remote:")
 """Prefixes of `sysroot` that mean the remote side's files (gdb manual, "Files")."""
 
 
-_DEBUG_FOLDER = "usr/lib/debug"  # trace/elsewhere.py, DEBUG_FOLDER
+_DEBUG_FOLDER = "usr/lib/debug"  # trace/debug_files.py, FOLDER
 
 
 def options() -> List[str]:
@@ -51,6 +51,10 @@ def take_sysroot(elsewhere: str, far: bool) -> None:
     if elsewhere or users.startswith(_REMOTE) or borrowed.holds("sysroot"):
         # Libraries are local files: through "target:" gdb would ask the server for each of them.
         borrowed.take("sysroot", elsewhere or _local(users))
+
+
+def take_debug_folder(elsewhere: str) -> None:
+    """Let gdb find separate debug files below `elsewhere`, too, before it reads the executable."""
     debug = os.path.join(elsewhere, _DEBUG_FOLDER)
     folders = borrowed.users("debug-file-directory")
     if elsewhere and os.path.isdir(debug):

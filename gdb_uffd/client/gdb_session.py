@@ -174,6 +174,7 @@ def _connect(session: Session) -> None:
 def connect(session: Session, executable: str, socket: str) -> None:
     """Make `session` the target of the selected inferior, silently but for gdb's warnings."""
     check_architecture(session.ready.architecture)
+    gdb_search.take_debug_folder("" if session.server.far else session.ready.sysroot)
     if executable:
         load_executable(executable)
     gdb_search.take_sysroot(session.ready.sysroot, session.server.far)

@@ -50,6 +50,21 @@ def files_from(options: argparse.Namespace) -> Tuple[str, ...]:
     return tuple(path for text in options.files_from for path in split(text))
 
 
+def as_settings(options: argparse.Namespace) -> List[str]:
+    """The options as gdb's commands that say the same."""
+    wanted = [
+        ("sysroot", os.path.abspath(options.sysroot) if options.sysroot else ""),
+        ("solib-search-path", ":".join(map(os.path.abspath, options.solib_search_path))),
+        ("uffd files-from", ":".join(files_from(options))),
+        ("debuginfod urls", options.debuginfod),
+        ("debuginfod enabled", "on" if options.debuginfod else ""),
+    ]
+    folders = ":".join([*options.debug_directory, *DEBUG_DIRECTORIES])
+    if options.debug_directory:
+        wanted.append(("debug-file-directory", folders))
+    return [f"set {name} {value}" for name, value in wanted if value]
+
+
 def chosen(options: argparse.Namespace) -> Search:
     """What the options say."""
     sysroot = os.path.abspath(options.sysroot) if options.sysroot else ""

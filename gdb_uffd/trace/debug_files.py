@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from typing import Callable, Iterator, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, Optional, Sequence, Tuple
 
 from gdb_uffd.trace.elf import Buffer, ElfError, Image, slice_exact
 from gdb_uffd.trace.files import FileProblem, MappedFile, close_map, map_file
@@ -13,36 +13,48 @@ from gdb_uffd.trace.files_folder import build_id_of
 from gdb_uffd.trace.search import Search
 
 SHT_SYMTAB, SHT_NOBITS = 2, 8
-SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 2, 4, 0x800
+SHF_ALLOC, SHF_EXECINSTR = 2, 4
+MAX_NAMES = 1 << 16  # bytes of the sections' names
 MAX_LINK = 4096  # bytes of a section that names a file
+FOLDER = "usr/lib/debug"
+"""Where Debian and Fedora install them."""
+
+
+def sections(image: Image) -> Dict[bytes, Tuple[int, ...]]:
+    """Section headers (Elf64_Shdr) by name; none of an image from memory, or a damaged one."""
+    if image.data is None:
+        return {}
+    try:
+        headers = image.section_headers()
+        names = headers[int.from_bytes(slice_exact(image.data, 62, 2), "little")]  # e_shstrndx
+        table = slice_exact(image.data, names[4], min(names[5], MAX_NAMES))
+        return {table[h[0] :].split(b"\0", 1)[0][:64]: h for h in headers if h[0] < len(table)}
+    except (ElfError, IndexError):
+        return {}
 
 
 def section(image: Image, name: bytes) -> bytes:
     """The bytes of the section of that name, at most MAX_LINK; b"" where there is none."""
-    if image.data is None:
+    header = sections(image).get(name)
+    if header is None or image.data is None or header[5] > MAX_LINK:
         return b""
     try:
-        sections = image.section_headers()
-        names = sections[int.from_bytes(slice_exact(image.data, 62, 2), "little")]  # e_shstrndx
-        for each in sections:
-            at = names[4] + each[0]
-            if each[0] < names[5] and image.data[at : at + len(name) + 1] == name + b"\0":
-                small = not each[2] & SHF_COMPRESSED and each[5] <= MAX_LINK
-                return slice_exact(image.data, each[4], each[5]) if small else b""
-    except (ElfError, IndexError):
+        return slice_exact(image.data, header[4], header[5])
+    except ElfError:
         return b""
-    return b""
 
 
 def is_debug_file(image: Image) -> bool:
     """Whether it has symbols and none of the code."""
-    try:
-        sections = image.section_headers()
-    except ElfError:
-        return False
-    code = [s for s in sections if s[2] & SHF_ALLOC and s[2] & SHF_EXECINSTR]
-    hollow = any(s[1] == SHT_NOBITS for s in code) or not code
-    return bool(sections) and hollow and any(s[1] == SHT_SYMTAB or not s[2] for s in sections[1:])
+    headers = list(sections(image).values())
+    code = [h for h in headers if h[2] & SHF_ALLOC and h[2] & SHF_EXECINSTR]
+    symbols = has_lines(image) or any(h[1] == SHT_SYMTAB for h in headers)
+    return symbols and all(h[1] == SHT_NOBITS for h in code)
+
+
+def has_lines(image: Image) -> bool:
+    """Whether it needs no separate debug file."""
+    return bool(sections(image).keys() & {b".debug_info", b".zdebug_info"})
 
 
 def debug_link(image: Image) -> Tuple[str, int]:

@@ -17,8 +17,6 @@ from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import ReadMemory
 
 MAX_NAME = 4096  # PATH_MAX (<linux/limits.h>)
-DEBUG_FOLDER = "/usr/lib/debug"
-"""Where separate debug files are below the directory; gdb is told to look there."""
 
 
 class Elsewhere:
@@ -93,7 +91,7 @@ class Elsewhere:
     def _debug_link(self, build_id: bytes, found: str) -> None:
         name = build_id.hex()
         with contextlib.suppress(OSError, ValueError):
-            target = self.place(f"{DEBUG_FOLDER}/.build-id/{name[:2]}/{name[2:]}.debug")
+            target = self.place(f"/{debug_files.FOLDER}/.build-id/{name[:2]}/{name[2:]}.debug")
             if not os.path.lexists(target):
                 os.symlink(found, target)
 

@@ -185,9 +185,9 @@ def file_warnings(found: Found, segments: Sequence[Segment]) -> List[str]:
             remedy = NAME_IT
         elif module.recorded_id:
             remedy = (
-                f"put the file with build-id {module.recorded_id.hex()} there, or `set sysroot` to "
-                "the root folder that has it (or solib-search-path, debug-file-directory), and "
-                "spawn again"
+                f"put the file with build-id {module.recorded_id.hex()} there, or `set uffd "
+                "files-from` (or `set sysroot`) to a folder or image that has it, and spawn again; "
+                "`uffd doctor CORE` tells how to get it"
             )
         else:
             remedy = "put the file that was mapped there and spawn again"

@@ -35,7 +35,7 @@ class Search:
     servers: Tuple[str, ...] = ()
     libraries: Tuple[str, ...] = ()
     files_from: Tuple[str, ...] = ()
-    _places: List[Place] = field(default_factory=list, compare=False, repr=False)
+    _places: List[Place] = field(default_factory=list, init=False, compare=False, repr=False)
 
     def places(self) -> List[Place]:
         """`files_from`, opened once."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import http.server
+import json
+import re
 import shutil
+import subprocess
+import tarfile
 import threading
 from pathlib import Path
 from typing import Iterator, List, Tuple
@@ -11,6 +15,7 @@ from typing import Iterator, List, Tuple
 import pytest
 from harness import cores, gdbs
 
+from gdb_uffd import cli
 from gdb_uffd.trace.elf import Image
 
 NAMES = ("zoo", "libtlslib.so", "plugin.so")
@@ -143,3 +148,74 @@ def test_two_cores_one_after_the_other(gdb, moved, all_cores, tmp_path):
     assert "lookup (value=99)" in spawned, spawned
     assert gdb.value("push(7)") == "1042"
     assert "libc.so.6" in gdb.run("info sharedlibrary")
+
+
+# -- set uffd files-from ----------------------------------------------------------------------
+
+
+def test_files_from_folders(gdb, moved, tmp_path):
+    """A root, and the same files in a heap; relative paths are gdb's."""
+    assert "no such file or folder" in gdb.run(f"set uffd files-from {tmp_path}/nosuch")
+    gdb.run(f"cd {moved.root.parent}")
+    gdb.run("set uffd files-from root")
+    assert f'"{moved.root}"' in gdb.run("show uffd files-from")
+    is_whole(gdb, gdb.run(f"uffd spawn {moved.core}"))
+    heap = tmp_path / "heap"
+    heap.mkdir()
+    for number, name in enumerate(NAMES):
+        shutil.copy2(moved.place / name, heap / f"{number}.so")
+    gdb.run(f"set uffd files-from {tmp_path}/:{heap}")
+    is_whole(gdb, gdb.run(f"uffd spawn {moved.core}"))
+    gdb.run("set uffd files-from")
+    text = " ".join(gdb.run(f"uffd spawn {moved.core}").split())
+    assert "libtlslib.so: no such file" in text and "files-from" in text, text
+
+
+def test_files_from_an_image(gdb, moved, tmp_path):
+    """Stripped files, their debug files by build-id beside them: gdb has lines, and when it ends
+    nothing is left of what was taken out of the image."""
+    root = tmp_path / "image"
+    for name in NAMES:
+        target = root / str(moved.home / name).lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = build_id(moved.place / name)
+        debug = root / "usr/lib/debug/.build-id" / text[:2] / f"{text[2:]}.debug"
+        debug.parent.mkdir(parents=True, exist_ok=True)
+        source = moved.place / name
+        subprocess.run(["objcopy", "--only-keep-debug", source, debug], check=True)
+        subprocess.run(["objcopy", "--strip-all", source, target], check=True)
+        shutil.copystat(source, target)
+    layer = tmp_path / "layer.tar"
+    with tarfile.open(layer, "w") as archive:
+        archive.add(root, ".")
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps([{"Layers": ["layer.tar"]}]))
+    with tarfile.open(tmp_path / "saved.tar", "w") as archive:
+        for path in (manifest, layer):
+            archive.add(path, path.name)
+    before = gdb.run("show debug-file-directory")
+    gdb.run(f"set uffd files-from {tmp_path}/saved.tar")
+    is_whole(gdb, gdb.run(f"uffd spawn {moved.core}"))
+    places = re.findall(r"[^\s`'\"]*(?=/saved\.tar/)", gdb.run("info files"))
+    scratch = {Path(place) for place in places if place}
+    assert scratch and all(place.is_dir() for place in scratch), scratch
+    gdb.run("uffd kill")
+    assert not any(place.exists() for place in scratch)
+    assert gdb.run("show debug-file-directory") == before
+
+
+# -- gdb-uffd pack ----------------------------------------------------------------------------
+
+
+def test_a_packed_core(gdb, moved, tmp_path, capsys):
+    """Opened with none of the files there, by a name with a blank in it."""
+    target = tmp_path / "from there.uffd.zst"
+    arguments = ["pack", str(moved.core), "-o", str(target), "--files-from", str(moved.root)]
+    assert cli.main(arguments) == 0
+    assert "missing" not in capsys.readouterr().out
+    is_whole(gdb, gdb.run(f"uffd spawn '{target}'"))
+    assert str(target) in gdb.run("uffd info")
+    assert gdb.call("bump_tls()")["dirty"]
+    assert str(target) in gdb.run("uffd kill")
+    gdb.run("set sysroot /")
+    assert "unavailable" in gdb.run(f"uffd spawn {moved.core}")
