@@ -170,6 +170,19 @@ def _ranges_of(chosen: MappedFile, notes: Notes) -> List[FileRange]:
     return ranges
 
 
+def how_to_get(module: Module, main: Optional[Module]) -> str:
+    """What to do for the file of `module`, of which `reason` says that it is not to be had."""
+    if module is main:
+        return NAME_IT
+    if module.recorded_id:
+        return (
+            f"put the file with build-id {module.recorded_id.hex()} there, or `set sysroot` to "
+            "the root folder that has it (or solib-search-path, debug-file-directory), and "
+            "spawn again"
+        )
+    return "put the file that was mapped there and spawn again"
+
+
 def file_warnings(found: Found, segments: Sequence[Segment]) -> List[str]:
     """One line for each file that memory is missing without, with the remedy."""
     missing: Dict[str, int] = {}
@@ -181,15 +194,6 @@ def file_warnings(found: Found, segments: Sequence[Segment]) -> List[str]:
         pages = missing.pop(module.reason, 0) if module.reason else 0
         if not pages:
             continue
-        if module is found.main:
-            remedy = NAME_IT
-        elif module.recorded_id:
-            remedy = (
-                f"put the file with build-id {module.recorded_id.hex()} there, or `set sysroot` to "
-                "the root folder that has it (or solib-search-path, debug-file-directory), and "
-                "spawn again"
-            )
-        else:
-            remedy = "put the file that was mapped there and spawn again"
+        remedy = how_to_get(module, found.main)
         lines.append(f"{module.reason}; {pages} pages are unavailable; {remedy}")
     return lines

@@ -269,7 +269,7 @@ def mismatch(
         return (
             f"has build-id {opened.build_id.hex() or '(none)'}, "
             f"the {'core' if ref is None else 'trace'} was made with build-id "
-            f"{module.recorded_id.hex()} (what gdb says of its symbols and lines may be wrong too)"
+            f"{module.recorded_id.hex()}"
         )
     if ref is not None and ref.mtime_ns and not named:
         if (ref.size, ref.mtime_ns) == (len(opened.data), opened.mtime_ns):
