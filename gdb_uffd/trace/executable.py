@@ -8,6 +8,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Protocol, Sequence
 
 from gdb_uffd.arch import Architecture
 from gdb_uffd.model import PAGE_SIZE, UffdError, page_ceil, page_floor
+from gdb_uffd.trace.evidence import DEBUG_FILE, Pages
 from gdb_uffd.trace.files import (
     FileCache,
     FileProblem,
@@ -15,7 +16,8 @@ from gdb_uffd.trace.files import (
     MappedFile,
     Module,
     adopt,
-    first_page,
+    adopt_symbols,
+    evidence,
     group,
     mismatch,
     printable,
@@ -93,13 +95,15 @@ def find_modules(
             "(and unload a loaded one: `file`)"
         )
     for module in found.modules:
-        page = first_page(module, dumped.writable, dumped.read)
+        pages = evidence(module, dumped.writable, dumped.read)
         if module is found.main and chosen is not None:
-            _check_named(module, chosen, page, core_mtime_ns, notes)
-            resolve(module, cache, page, core_mtime_ns, chosen.path)
+            only_symbols = _check_named(module, chosen, pages, core_mtime_ns, notes)
+            resolve(module, cache, pages, core_mtime_ns, chosen.path)
             module.path = chosen.path
+            if only_symbols:
+                adopt_symbols(module, chosen)
         else:
-            resolve(module, cache, page, core_mtime_ns)
+            resolve(module, cache, pages, core_mtime_ns)
         if module.file is None and identity is not None:
             stored = identity.stored(module)
             if stored is not None:
@@ -119,9 +123,12 @@ def _open_named(path: str, cache: FileCache, arch: Architecture) -> MappedFile:
 
 
 def _check_named(
-    module: Module, chosen: MappedFile, page: bytes, core_mtime_ns: int, notes: Notes
-) -> None:
-    problem = mismatch(module, chosen, page, core_mtime_ns, named=True)
+    module: Module, chosen: MappedFile, pages: Pages, core_mtime_ns: int, notes: Notes
+) -> bool:
+    """UffdError unless it is the executable, or (then True) the separate debug file of it."""
+    problem = mismatch(module, chosen, pages, core_mtime_ns, named=True)
+    if problem == DEBUG_FILE and module.recorded_id == chosen.build_id:
+        return True
     image = chosen.image
     if not problem and image is not None:
         entry, count = notes.auxv_value(AT_ENTRY), notes.auxv_value(AT_PHNUM)
@@ -133,6 +140,7 @@ def _check_named(
         raise UffdError(
             f"{printable(chosen.path)}: {problem} ({printable(module.path)}); {NAME_IT}"
         )
+    return False
 
 
 def _main_module(modules: Sequence[Module], notes: Notes) -> Optional[Module]:

@@ -73,7 +73,8 @@ class RecordedSnapshot:
         self.pid = notes.pid
         self.auxv = notes.auxv
         self.threads: Sequence[ThreadState] = notes.threads
-        self.executable = main.file.path if main is not None and main.file is not None else ""
+        serves = (main.file or main.debug) if main is not None else None
+        self.executable = serves.path if serves is not None else ""
         self.warnings = memory.warnings
         self.mappings: Sequence[Mapping] = memory.mappings
         self.segments: Sequence[Segment] = memory.segments
