@@ -39,6 +39,26 @@ def options() -> List[str]:
     return found
 
 
+class Progress:
+    """Shows what the server fetches: on a terminal one line in place of the other, else a line for
+    each file."""
+
+    def __init__(self) -> None:
+        self._terminal = os.isatty(1)
+        self._said = ""
+
+    def show(self, line: str) -> None:
+        """`line` now; "" when it is over."""
+        width = int(gdb.parameter("width") or 80)
+        if self._terminal and (line or self._said):
+            gdb.write(f"\r\x1b[K{line[: max(20, width - 1)]}")
+            gdb.flush()
+        what = line.partition(": ")[0]
+        if line and not self._terminal and what != self._said and line.startswith("downloading"):
+            gdb.write(f"{what}\n")
+        self._said = what
+
+
 def take_sysroot(elsewhere: str, far: bool) -> None:
     """Let gdb find the libraries: below `elsewhere`, where the server made that folder because
     some are not where gdb would look, or another build is, else below the user's own sysroot.

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import List, Tuple
+import shutil
+import sys
+from typing import List, Optional, Tuple
 
 from gdb_uffd.trace import debuginfod
+from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.files_from import split
 from gdb_uffd.trace.search import DEBUG_DIRECTORIES, Search
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """`--sysroot`, `--debug-directory`, `--files-from`, `--debuginfod`."""
+def add_options(parser: argparse.ArgumentParser, shell: bool = True) -> None:
+    """`--sysroot`, `--debug-directory`, `--files-from`, `--debuginfod`.  `shell`: as elfutils' own
+    tools, servers are asked where the environment names some; gdb passes on what it is set to."""
     parser.add_argument(
         "--sysroot", metavar="DIR", default="",
         help="a folder with the files of the recorded machine, under their paths",
@@ -32,8 +36,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "unpacked packages, a container's /proc/PID/root, an image that `docker save` wrote",
     )  # fmt: skip
     parser.add_argument(
-        "--debuginfod", metavar="URLS", default="",
-        help="ask these servers for missing files by build-id (see DEBUGINFOD_URLS)",
+        "--debuginfod", metavar="URLS",
+        default=os.environ.get("DEBUGINFOD_URLS", "") if shell else "",
+        help="ask these servers for missing files by build-id ('' for none; else what "
+        "DEBUGINFOD_URLS says)",
     )  # fmt: skip
 
 
@@ -65,10 +71,19 @@ def as_settings(options: argparse.Namespace) -> List[str]:
     return [f"set {name} {value}" for name, value in wanted if value]
 
 
-def chosen(options: argparse.Namespace) -> Search:
-    """What the options say."""
+def chosen(options: argparse.Namespace, tell: Optional[debuginfod.Tell] = None) -> Search:
+    """What the options say.  `tell`: is told of downloads; else a terminal shows them."""
     sysroot = os.path.abspath(options.sysroot) if options.sysroot else ""
     directories = dict.fromkeys([*options.debug_directory, *DEBUG_DIRECTORIES])
     servers = debuginfod.servers(options.debuginfod)
     folders = [os.path.abspath(folder) for folder in options.solib_search_path]
-    return Search(sysroot, tuple(directories), servers, tuple(folders), files_from(options))
+    return Search(
+        sysroot, tuple(directories), servers, tuple(folders), files_from(options), tell or show
+    )
+
+
+def show(line: str) -> None:
+    """`line` in place of the one before, on a terminal only."""
+    if sys.stderr.isatty():
+        width = max(20, shutil.get_terminal_size().columns - 1)
+        print(f"\r\x1b[K{printable(line)[:width]}", end="", file=sys.stderr, flush=True)

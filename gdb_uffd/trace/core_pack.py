@@ -119,7 +119,7 @@ def _add_debug(content: _Content, module: Module, search: Search, done: Packed) 
     assert module.file is not None and module.file.image is not None
     if debug_files.has_lines(module.file.image):
         return
-    found = debug_files.find(module.file, search)
+    found = debug_files.find(module.file, search, fetch=True)
     if found is None:
         done.bare.append(os.path.basename(_recorded(module)))
         return
@@ -129,7 +129,7 @@ def _add_debug(content: _Content, module: Module, search: Search, done: Packed) 
     else:  # gdb looks for it by the path of the file and the name in it
         link, _ = debug_files.debug_link(module.file.image)
         name = f"{ROOT}/{folder}{os.path.dirname(_recorded(module))}/{link}"
-    more = debug_files.find_alternative(found, search)
+    more = debug_files.find_alternative(found, search, fetch=True)
     shared = debug_files.build_id_at(more) if more is not None else b""
     for path, target in ((found, name), (more, _by_build_id(folder, shared, ".debug"))):
         if path is None or target in content:

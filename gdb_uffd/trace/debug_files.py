@@ -3,6 +3,7 @@ several (DWARF 5, 7.3.6, as GNU's .gnu_debugaltlink)."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import zlib
 from typing import Callable, Dict, Iterator, Optional, Sequence, Tuple
@@ -73,12 +74,13 @@ def alternative(image: Image) -> Tuple[str, bytes]:
     return os.fsdecode(name), build_id if 0 < len(build_id) <= 64 else b""
 
 
-def find(file: MappedFile, search: Search) -> Optional[str]:
-    """The path of the separate debug file of `file`, None where it is not to be had."""
+def find(file: MappedFile, search: Search, fetch: bool = False) -> Optional[str]:
+    """The path of the separate debug file of `file`, None where it is not to be had.  `fetch`: ask
+    debuginfod servers, too."""
     if file.image is None:
         return None
     if file.build_id:
-        for path in search.debug_files(file.build_id):
+        for path in search.debug_files(file.build_id, fetch):
             if _is(path, file.build_id):
                 return path
     name, crc = debug_link(file.image)
@@ -88,7 +90,7 @@ def find(file: MappedFile, search: Search) -> Optional[str]:
     return None
 
 
-def find_alternative(debug: str, search: Search) -> Optional[str]:
+def find_alternative(debug: str, search: Search, fetch: bool = False) -> Optional[str]:
     """The path of the supplement that the debug file `debug` refers to, None for none."""
     try:
         opened = map_file(debug)
@@ -99,7 +101,7 @@ def find_alternative(debug: str, search: Search) -> Optional[str]:
     if not build_id:
         return None
     beside = os.path.normpath(os.path.join(os.path.dirname(os.path.realpath(debug)), name))
-    found = (beside, *search.debug_files(build_id))
+    found = itertools.chain((beside,), search.debug_files(build_id, fetch))
     return next((path for path in found if build_id_at(path) == build_id), None)
 
 

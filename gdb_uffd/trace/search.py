@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Iterator, List, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 from gdb_uffd.trace import debuginfod
 from gdb_uffd.trace.files import DELETED, printable
@@ -28,14 +28,18 @@ class Search:
     `sysroot`: a folder that holds the recorded machine's files under their paths, "" for none.
     `debug_directories`: as gdb's `debug-file-directory`.  `servers`: URLs of debuginfod servers
     that may be asked.  `files_from`: folders and archives (files_from.py), asked first.
-    `close` ends it."""
+    `tell`: as debuginfod.Tell.  `close` ends it."""
 
     sysroot: str = ""
     debug_directories: Tuple[str, ...] = DEBUG_DIRECTORIES
     servers: Tuple[str, ...] = ()
     libraries: Tuple[str, ...] = ()
     files_from: Tuple[str, ...] = ()
+    tell: Optional[debuginfod.Tell] = field(default=None, compare=False, repr=False)
     _places: List[Place] = field(default_factory=list, init=False, compare=False, repr=False)
+    _clients: List[debuginfod.Client] = field(
+        default_factory=list, init=False, compare=False, repr=False
+    )
 
     def places(self) -> List[Place]:
         """`files_from`, opened once."""
@@ -44,8 +48,9 @@ class Search:
         return self._places
 
     def problems(self) -> List[str]:
-        """A line for each of `files_from` that gave nothing, or not everything."""
-        return [f"{printable(p.name)}: {p.problem}" for p in self._places if p.problem]
+        """A line for each of `files_from` and `servers` that gave nothing, or not everything."""
+        said = [f"{printable(p.name)}: {p.problem}" for p in self._places if p.problem]
+        return said + [printable(line) for client in self._clients for line in client.problems]
 
     def by_path(self, path: str) -> Iterator[str]:
         """Where a file with that path may be, the likeliest first."""
@@ -61,8 +66,8 @@ class Search:
             yield folder.rstrip("/") + path
             yield os.path.join(folder, os.path.basename(path))
 
-    def by_build_id(self, build_id: bytes) -> Iterator[str]:
-        """Existing files that should have it, those of debuginfod last.
+    def by_build_id(self, build_id: bytes, path: str = "") -> Iterator[str]:
+        """Existing files that should have it, those of debuginfod last.  `path`: where it was.
 
         Not the `.debug` files beside them: these have the sections' headers without the bytes.
         """
@@ -71,17 +76,26 @@ class Search:
         for place in self.places():
             yield from place.by_build_id(build_id)
         yield from self._by_link(build_id, "")
-        fetched = debuginfod.executable(build_id, self.servers)
-        if fetched:
-            yield fetched
+        yield from self._fetched(build_id, path, debuginfod.EXECUTABLE)
 
-    def debug_files(self, build_id: bytes) -> Iterator[str]:
-        """Existing files that may be the separate debug file of what has that build-id."""
+    def _fetched(self, build_id: bytes, path: str, kind: str) -> Iterator[str]:
+        if not self._clients:  # without a server, what is in the cache serves all the same
+            self._clients.append(debuginfod.Client(self.servers, self.tell))
+        for client in self._clients:
+            found = client.get(build_id, os.path.basename(path), kind)
+            if found:
+                yield found
+
+    def debug_files(self, build_id: bytes, fetch: bool = False) -> Iterator[str]:
+        """Existing files that may be the separate debug file of what has that build-id; `fetch`:
+        of debuginfod servers as well."""
         if len(build_id) < _BUILD_ID_MIN:
             return
         for place in self.places():
             yield from place.debug_files(build_id)
         yield from self._by_link(build_id, ".debug")
+        if fetch:
+            yield from self._fetched(build_id, "debug file", debuginfod.DEBUGINFO)
 
     def _by_link(self, build_id: bytes, end: str) -> Iterator[str]:
         name = build_id.hex()

@@ -131,13 +131,21 @@ def server(moved) -> Iterator[Tuple[str, List[str]]]:
     thread.join(20)
 
 
-def test_debuginfod(start_gdb, moved, server):
+def test_debuginfod(start_gdb, moved, server, tmp_path):
     url, asked = server
     gdb = start_gdb(env={"DEBUGINFOD_URLS": url})
     if "not compiled" in gdb.run("set debuginfod enabled on"):
         pytest.skip("this gdb has no debuginfod")
-    is_whole(gdb, gdb.run(f"uffd spawn {moved.core}", timeout=60))
+    text = gdb.run(f"uffd spawn {moved.core}", timeout=60)
+    is_whole(gdb, text)
+    assert f"downloading libtlslib.so from {url}" in text, text
     assert any(path.endswith("/executable") for path in asked)
+    gdb.run("uffd kill")
+    gdb.run("set debuginfod enabled off")
+    shutil.rmtree(tmp_path / "home" / ".cache", ignore_errors=True)
+    asked.clear()
+    assert "libtlslib.so: no such file" in " ".join(gdb.run(f"uffd spawn {moved.core}").split())
+    assert asked == []
 
 
 def test_two_cores_one_after_the_other(gdb, moved, all_cores, tmp_path):
