@@ -227,3 +227,15 @@ def test_a_packed_core(gdb, moved, tmp_path, capsys):
     assert str(target) in gdb.run("uffd kill")
     gdb.run("set sysroot /")
     assert "unavailable" in gdb.run(f"uffd spawn {moved.core}")
+
+
+def test_doctor_of_a_core(gdb, moved):
+    text = " ".join(gdb.run(f"uffd doctor {moved.core}").split())
+    assert f"FAIL {moved.home}/libtlslib.so: missing; needed: build-id" in text, text
+    assert "set uffd files-from PATH" in text and f"gdb-uffd pack --debug {moved.core}" in text
+    gdb.run(f"set uffd files-from {moved.root}")
+    text = gdb.run(f"uffd doctor {moved.core}")
+    assert "FAIL" not in text and f"libtlslib.so: found at {moved.place}" in text, text
+    data = json.loads(gdb.run(f"uffd doctor -json {moved.core}").strip())
+    assert (data["whole"] and data["gdb"]["version"] and data["advice"] == []) or data["files"]
+    assert "no such file" in gdb.run("uffd doctor /nosuch")
