@@ -3,8 +3,8 @@ it did."""
 
 ABROAD = [
     "sum()", "bump(2)", "walk()", "tls()", "counter", "*head", "lib_add(5)", "lib_calls",
-    "push(7)", "walk()", "head->next->value", "say(3)", "*sorted()@10", '*twice("ab")@5', "power(4.0)",
-    "(int)strlen(\"four\")", "$_siginfo.si_signo == 11 ? 1 : 1", "numbers",
+    "push(7)", "walk()", "head->next->value", "say(3)", "*sorted()@10", '*twice("ab")@5',
+    "power(4.0)", "(int)strlen(\"four\")", "$_siginfo.si_signo == 11 ? 1 : 1", "numbers",
 ]  # fmt: skip
 """The first six need nothing but the program itself; see WITHOUT."""
 
