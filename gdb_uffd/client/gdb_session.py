@@ -146,13 +146,14 @@ def spawn(core: str, executable: str) -> None:
         )
     interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
     where = gdb_search.options()
-    server = launch.start(interpreter, core, executable, where)
+    server = launch.start(interpreter, core, executable, where, gdb_search.Progress().show)
     try:
         loaded = _loaded_file()
         if not server.ready.executable and not executable and loaded and os.path.isfile(loaded):
             # The core names no file that is there, but the user has loaded one.
             server.stop()
-            server = launch.start(interpreter, core, os.path.abspath(loaded), where)
+            tell = gdb_search.Progress().show
+            server = launch.start(interpreter, core, os.path.abspath(loaded), where, tell)
         if old is not None:
             end(old)
         session = Session(inferior.num, server)
@@ -174,6 +175,7 @@ def _connect(session: Session) -> None:
 def connect(session: Session, executable: str, socket: str) -> None:
     """Make `session` the target of the selected inferior, silently but for gdb's warnings."""
     check_architecture(session.ready.architecture)
+    gdb_search.take_debug_folder("" if session.server.far else session.ready.sysroot)
     if executable:
         load_executable(executable)
     gdb_search.take_sysroot(session.ready.sysroot, session.server.far)

@@ -76,9 +76,12 @@ def _named(
 
 
 def open_core(
-    path: str, executable_path: Optional[str] = None, search: Optional[Search] = None
+    path: str,
+    executable_path: Optional[str] = None,
+    search: Optional[Search] = None,
+    name: str = "",
 ) -> CoreSnapshot:
-    """The snapshot in the core file `path`.
+    """The snapshot in the core file `path`, which the user calls `name` ("": the same).
 
     `executable_path` names the executable when the recorded path is not where it is; it must
     have the build-id that the core recorded.  UffdError: one line with what was wrong and
@@ -87,7 +90,7 @@ def open_core(
     core, mtime_ns = _map_core(path)
     cache = FileCache(search)
     try:
-        return _open(path, core, mtime_ns, cache, executable_path)
+        return _open(name or path, core, mtime_ns, cache, executable_path)
     except BaseException:
         close_map(core)
         cache.close()
