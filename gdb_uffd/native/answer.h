@@ -16,6 +16,7 @@ int64_t answer_call(struct vessel *vessel, const struct system_call *call);
 /* ... ANSWER_LET: the kernel is to carry it out; ANSWER_WAITS: it would wait for ever. */
 #define ANSWER_LET (INT64_MIN + 1)
 #define ANSWER_WAITS (INT64_MIN + 2)
+#define ANSWER_REDO (INT64_MIN + 3) /* the kernel makes vessel->redo instead, under ptrace */
 int64_t answer_identity(struct vessel *vessel, const struct system_call *call);
 int64_t answer_wait(struct vessel *vessel, const struct system_call *call);
 int64_t answer_time(struct vessel *vessel, const struct system_call *call);

@@ -6,7 +6,6 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
@@ -310,33 +309,13 @@ static int64_t select_(struct vessel *vessel, const struct system_call *call)
 	return over(vessel, ns, 0);
 }
 
-/* Signals that are pending for the vessel, and those that it blocks. */
-static void read_signals(const struct vessel *vessel, uint64_t *pending, uint64_t *blocked)
-{
-	char path[64], line[256];
-	uint64_t mask;
-
-	*pending = *blocked = 0;
-	snprintf(path, sizeof(path), "/proc/%d/status", vessel->pid);
-	FILE *file = fopen(path, "re");
-	if (!file)
-		return;
-	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "SigPnd: %lx", &mask) == 1 || sscanf(line, "ShdPnd: %lx", &mask) == 1)
-			*pending |= mask;
-		if (sscanf(line, "SigBlk: %lx", &mask) == 1)
-			*blocked = mask;
-	}
-	fclose(file);
-}
-
 static int64_t signal_(struct vessel *vessel, const struct system_call *call)
 {
-	uint64_t pending, blocked, set = 0;
+	uint64_t pending, blocked, handled, set = 0;
 	int64_t ns = FOR_EVER;
 	int rc = 0;
 
-	read_signals(vessel, &pending, &blocked);
+	signals_read(vessel, &pending, &blocked, &handled);
 	if (call->nr != SYS_pause)
 		rc = user_load(vessel->pager, call->args[0], &set, sizeof(set));
 	if (rc == 0 && call->nr == SYS_rt_sigtimedwait && call->args[2])
@@ -347,7 +326,7 @@ static int64_t signal_(struct vessel *vessel, const struct system_call *call)
 			call->nr == SYS_pause	      ? ~blocked :
 								~set;
 	if (pending & ends) /* it is there already */
-		return ANSWER_LET;
+		return call->nr == SYS_rt_sigtimedwait ? signals_take(vessel, call) : ANSWER_LET;
 	if (ns == FOR_EVER)
 		return waits(vessel, call, 0);
 	return vessel->policy.real_clock ? ANSWER_LET : over(vessel, ns, -EAGAIN);

@@ -108,7 +108,6 @@ static int stand_at_loop(struct vessel *vessel)
 int gate_run(struct vessel *vessel, bool listened)
 {
 	int status, rc = stand_at_loop(vessel);
-	uint64_t held = 0;
 
 	if (rc < 0)
 		return rc;
@@ -116,13 +115,12 @@ int gate_run(struct vessel *vessel, bool listened)
 		if (ptrace(PTRACE_CONT, vessel->pid, NULL, NULL) < 0 ||
 		    (listened && notify_let_one(vessel) < 0) || vessel_wait_stop(vessel, &status) < 0)
 			return fail(&vessel->error, ESRCH, "the vessel died while it was being set up");
-		held |= 1ull << (WSTOPSIG(status) - 1);
+		if (is_asynchronous(WSTOPSIG(status)))
+			signals_hold(vessel, WSTOPSIG(status));
 		listened = false;
 		/* Our own calls pass the filter; what else arrives is the program's, for later. */
 	} while (status >> 8 == (SIGTRAP | PTRACE_EVENT_SECCOMP << 8) || is_asynchronous(WSTOPSIG(status)));
-	for (int signal = 1; signal < 65; signal++)
-		if ((held >> (signal - 1) & 1) && is_asynchronous(signal))
-			kill(vessel->pid, signal);
+	signals_release(vessel);
 	if (WSTOPSIG(status) != SIGTRAP)
 		return fail(&vessel->error, EIO, "the gate stopped with signal %d", WSTOPSIG(status));
 	return 0;

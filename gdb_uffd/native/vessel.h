@@ -13,6 +13,7 @@
 #include "error.h"
 #include "pager.h"
 #include "policy.h"
+#include "signals.h"
 
 /* One entry of the gate's table: number, six arguments, result; run by a loop in the vessel. */
 struct gate_call {
@@ -37,6 +38,15 @@ struct opened_name {
 	uint16_t nr, len;
 	bool cut;
 	uint8_t bytes[REFUSED_BYTES];
+};
+
+#define SIGNALS 64
+
+/* The system call that the kernel makes in place of the program's; what `finish` returns, the program
+ * sees.  No finish: none. */
+struct redo {
+	struct system_call call;
+	int64_t (*finish)(struct vessel *vessel, const struct system_call *call, int64_t result);
 };
 
 enum run_end {
@@ -111,7 +121,10 @@ struct vessel {
 	timer_t timer; /* of notify_burst */
 	bool has_timer;
 	bool waiting; /* ... was notified: a SIGSTOP is on its way */
-	uint64_t held_signals; /* ... that came before it, bit (n - 1) for signal n */
+	struct redo redo;
+	uint64_t held_signals; /* came at a bad time, bit (n - 1) for signal n */
+	siginfo_t held[SIGNALS];
+	siginfo_t sent[SIGNALS]; /* by signals_send, until it arrives; si_signo 0: none */
 	uint64_t alternate_stack, alternate_size; /* sigaltstack(2) */
 
 	/* Stands in for a file of /proc/self: a descriptor, or -1. */
