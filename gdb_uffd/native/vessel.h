@@ -41,6 +41,12 @@ struct opened_name {
 };
 
 #define SIGNALS 64
+#define ADOPTED_MAX 32
+
+/* A recorded descriptor of which is only known what the program did with it. */
+struct adopted {
+	int number, kind; /* enum opened_kind: what it was taken for */
+};
 
 /* The system call that the kernel makes in place of the program's; what `finish` returns, the program
  * sees.  No finish: none. */
@@ -106,6 +112,9 @@ struct vessel {
 	uint32_t granted_count;
 	struct opened_name opened[OPENED_NAMES_MAX];
 	uint32_t opened_count; /* may exceed OPENED_NAMES_MAX */
+	struct adopted adopted[ADOPTED_MAX];
+	uint32_t adopted_count;
+	int epoll_depth; /* epolls that ask each other */
 	const int32_t *tids; /* of the recorded threads */
 	uint32_t tid_count;
 	struct passed passed[PASSED_MAX];

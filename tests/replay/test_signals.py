@@ -89,3 +89,8 @@ def test_waiting_for_it_tells_of_its_sender(caller):
         for number in (signal.SIGUSR1, signal.SIGTTIN, 34):
             assert caller.call("wait_for", number | way << 8) == 1, (number, way)
     assert caller.call("wait_plain", signal.SIGTTOU) == signal.SIGTTOU
+
+
+def test_a_signalfd_reads_it(caller):
+    for number in (signal.SIGUSR1, signal.SIGTSTP, 64):
+        assert caller.call("read_records", number) == 3
