@@ -120,6 +120,25 @@ int read_records(int number)
 	return poll(&one, 1, 0) == 0 ? count : -3000;
 }
 
+int raise_two(void) /* the first waits, the second ends the call */
+{
+	block(SIGUSR1);
+	kill(getpid(), SIGUSR1);
+	kill(getpid() + 1, SIGUSR2); /* somebody else's: refused */
+	kill(getpid(), SIGUSR2);
+	return 1;
+}
+
+int unblock(void) /* what waits comes now */
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	return 7;
+}
+
 int main(void)
 {
 	free(malloc(100));

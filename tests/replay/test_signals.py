@@ -94,3 +94,16 @@ def test_waiting_for_it_tells_of_its_sender(caller):
 def test_a_signalfd_reads_it(caller):
     for number in (signal.SIGUSR1, signal.SIGTSTP, 64):
         assert caller.call("read_records", number) == 3
+
+
+def test_nothing_of_a_call_is_left_for_the_next(caller):
+    for _ in range(2):
+        stop = caller.start("raise_two")
+        assert stop.signal == signal.SIGUSR2
+        caller.diversion.call_end()
+        report = caller.diversion.end(False)
+        assert report.refused and "kill" in " ".join(report.asked)
+        assert caller.call("unblock") == 7
+        report = caller.reports[-1]
+        assert not (report.refused or report.asked or report.ended or report.blocked)
+        assert caller.diversion.siginfo(caller.tid) == caller.snapshot.threads[0].siginfo
