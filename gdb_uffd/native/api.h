@@ -52,6 +52,11 @@
 #define RULES ...
 #define OPENED_NAMES_MAX ...
 #define DESCRIPTORS_MAX ...
+#define OPENED_PIPE ...
+#define OPENED_PAIR ...
+#define OPENED_EVENT ...
+#define OPENED_SIGNALS ...
+#define OPENED_EPOLL ...
 #define STACK_WORDS ...
 
 struct error { char text[256]; ...; };
@@ -129,6 +134,7 @@ struct system_call { uint64_t nr; uint64_t args[6]; uint64_t pc; int table; ...;
 struct captured { uint8_t argument; bool cut; uint16_t len; uint8_t bytes[...]; ...; };
 struct refused { struct system_call call; int error; uint32_t times, others; struct captured memory[2]; ...; };
 struct opened_name { uint16_t nr, len; bool cut; uint8_t bytes[...]; ...; };
+struct adopted { int number, kind; ...; };
 struct passed { uint64_t address; uint32_t value; int32_t owner; uint32_t times; ...; };
 struct identity {
 	int pid, tid, ppid, pgrp, sid;
@@ -137,6 +143,9 @@ struct identity {
 	char uname[6][65];
 	char cwd[...], executable[...], name[...];
 	uint8_t descriptors[...];
+	bool descriptors_told;
+	uint8_t descriptor_kind[...];
+	int16_t descriptor_peer[...];
 	...;
 };
 struct desk { uint64_t elapsed_ns; char cwd[...]; ...; };
@@ -168,6 +177,8 @@ struct vessel {
 	uint32_t granted_count;
 	struct opened_name opened[...];
 	uint32_t opened_count;
+	struct adopted adopted[...];
+	uint32_t adopted_count;
 	const int32_t *tids;
 	uint32_t tid_count;
 	struct passed passed[...];

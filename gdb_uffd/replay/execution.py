@@ -15,7 +15,6 @@ from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.state import Threads
 
 MODES = {"c": 0, "s": 1, "r": 2}  # enum resume of native/vessel.h
-STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 SNAPSHOT_AGAIN = "this is the snapshot again, kept effects are gone"
 
@@ -59,7 +58,7 @@ class Runner:
     def start(self, action: Resume) -> Optional[Stop]:
         """Let the vessel run; a Stop when it cannot."""
         self.unavailable, self.blocked = "", None
-        number = action.signal if action.signal not in STOPPING else 0
+        number = action.signal if action.signal != signal.SIGSTOP else 0  # nobody would continue it
         self.threads.load(action.tid)
         if number and lib.vessel_signal_is_fatal(self.machine.vessel, number):
             name = signal.Signals(number).name if number < 32 else f"signal {number}"
