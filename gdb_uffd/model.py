@@ -238,8 +238,9 @@ class DirtyPage:
     """One page that was written.
 
     `kind` is data, tls, heap, stack or anonymous; `thread` is the TID for tls and stack.
-    `writers`: "program", "gdb" (pushed frames, breakpoints, `set var`), "malloc" (gdb's
-    own call of the inferior's malloc for a string argument).  `runs` holds the first
+    `writers`: "program", "assignment" (gdb, as an expression or `set var` says), "gdb" (pushed
+    frames, breakpoints, arguments), "malloc" (gdb's own call of the inferior's malloc for a
+    string argument).  `runs` holds the first
     differences, joined when at most 7 equal bytes lie between (of a stack page only one: its
     scratch says little); `more_runs` tells of a cut.
     """
@@ -257,6 +258,11 @@ class DirtyPage:
     bytes_above: int = 0  # of a stack page: changed bytes in frames that were there before
     around: List[Run] = field(default_factory=list)  # the 16-byte blocks that hold the runs
     mapping_start: int = 0  # of its mapping (of a file: of its first one); 0: not known
+
+    @property
+    def meant(self) -> bool:
+        """Whether it was written by what was asked for, not only by gdb for its own ends."""
+        return "program" in self.writers or "assignment" in self.writers
 
 
 @dataclass(frozen=True)
@@ -296,4 +302,6 @@ class CallReport:
     mapped_bytes: int = 0
     unmapped_bytes: int = 0
     tid: int = 0  # the recorded thread that ran
-    returned: bool = True  # the client's: whether the call came to its value
+    returned: bool = True  # whether every called function came to its end
+    serial: int = 0  # tells it from others of one server; 0 for kind "all"
+    called: bool = True  # the client's: False where an expression failed before anything ran

@@ -73,7 +73,6 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
     letters, expression = split_format(text)
     with one_cpu() as cpu:
         report, outcome = run_call(session, letters, expression, keep, as_json, cpu)
-    session.wall_ms = outcome.wall_ms
     last = gdb_last.Last(report, outcome, expression)
     gdb_last.note(session, last)
     try:
@@ -120,7 +119,7 @@ def run_call(
     kept = keep or unfinished
     report = _end(session, outcome, kept)
     report.unsound = [gdb_blocked.passed(session, line) for line in report.unsound]
-    report.returned = not outcome.error
+    report.called = bool(outcome.functions or report.pages or not outcome.error)
     if not kept and (outcome.functions or report.pages):
         _forget_the_call(outcome)
     return report, outcome
@@ -287,7 +286,7 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
     if not outcome.error:
         return ""
     stop = outcome.stop
-    if stop is None and not _ended(report, outcome.error):
+    if report.returned:
         return one_line(outcome.error)  # it never began, or had returned: gdb's own words
     what = function_name(outcome)
     if stop is not None and stop.breakpoint:
@@ -320,12 +319,6 @@ def _ended_for(session: Session, report: CallReport) -> str:
     # What the server advises holds where the program still stands there.
     why = report.ended if report.kept else report.ended.split(";", 1)[0]
     return gdb_blocked.symbolic(one_line(why))
-
-
-def _ended(report: CallReport, error: str) -> bool:
-    """Whether a call ended otherwise than by a stop that gdb saw."""
-    words = ("std::terminate", "interrupted", "Cannot access memory")
-    return bool(report.ended or report.unavailable) or any(word in error for word in words)
 
 
 def function_name(outcome: Outcome) -> str:

@@ -33,10 +33,18 @@ def note(session: Session, last: Last) -> None:
     _last[session.number] = last
 
 
-def find(session: Session) -> Optional[Last]:
-    """Of the call that `uffd dirty` tells of; None where that was another command."""
-    # A command that is no `uffd call` leaves no time (gdb_hooks.after_command).
-    return _last.get(session.number) if session.wall_ms is not None else None
+def find(session: Session, report: Optional[CallReport]) -> Optional[Last]:
+    """The `uffd call` whose report that is; None where it is another command's."""
+    last = _last.get(session.number)
+    if last is None or report is None or last.report.serial != report.serial:
+        return None
+    return last
+
+
+def wall_ms(session: Session, report: Optional[CallReport]) -> Optional[float]:
+    """How long the `uffd call` of that report took, for whoever waited."""
+    last = find(session, report)
+    return None if last is None else float(last.outcome.wall_ms)
 
 
 def peek(session: Session, known: int) -> Tuple[int, Optional[CallReport], bool]:

@@ -30,7 +30,6 @@ def _call(arguments: List[str]) -> Dict[str, Any]:
         report, outcome = gdb_call.run_call(
             session, letters, expression, "keep" in found, True, cpu
         )
-    session.wall_ms = outcome.wall_ms
     last = gdb_last.Last(report, outcome, expression)
     gdb_last.note(session, last)
     result = gdb_call.call_object(session, report, outcome, expression)

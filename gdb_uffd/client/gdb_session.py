@@ -58,7 +58,7 @@ class Session:
         self.shapes = Shapes()  # the types that the server was told of
         self.looking = False  # gdb is shown memory as it was (gdb_view)
         self.last_call = 0  # address of the function gdb called last
-        self.wall_ms: Optional[float] = None  # of the last `uffd call`
+        self.assigned = False  # gdb wrote memory as a command said, and that is not committed
         self.thread_numbers: Dict[int, int] = {}  # TID -> gdb's number, of the present snapshot
         self.tls_addresses: Dict[Tuple[int, str, str], int] = {}  # see gdb_symbols
 

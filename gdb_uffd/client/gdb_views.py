@@ -12,6 +12,7 @@ from typing import Any, Dict, Optional, Tuple
 import gdb
 
 from gdb_uffd.client import (
+    gdb_last,
     gdb_record_view,
     gdb_settings,
     gdb_travel,
@@ -40,8 +41,12 @@ DOCTOR_TIMEOUT_S = 60.0
 
 def last_report(session: Session, which_all: bool) -> Optional[CallReport]:
     """The report of the last call or command; None when nothing has run."""
-    session.calls_pending = False
-    return parse_report(session.request("report", {"all": which_all}))
+    session.calls_pending = session.assigned = False
+    report = parse_report(session.request("report", {"all": which_all}))
+    last = gdb_last.find(session, report)
+    if report is not None and last is not None:
+        report.called = last.report.called
+    return report
 
 
 def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) -> None:
@@ -53,7 +58,7 @@ def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) ->
     if report is None:
         say("no pages dirtied: nothing has run yet")
         return
-    wall_ms = None if which_all else session.wall_ms
+    wall_ms = gdb_last.wall_ms(session, report)
     names = Symbols(session, report, which_all)
     say(*render.report_lines(report, names, look(), wall_ms, every_line))
 

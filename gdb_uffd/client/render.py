@@ -124,9 +124,9 @@ class Namer(Protocol):
 
 
 def split_pages(report: CallReport) -> Tuple[List[DirtyPage], List[DirtyPage]]:
-    """The pages the program wrote, and those only gdb wrote."""
-    program = [page for page in report.pages if "program" in page.writers]
-    return program, [page for page in report.pages if "program" not in page.writers]
+    """The pages the program wrote or the expression assigned, and those only gdb wrote."""
+    program = [page for page in report.pages if page.meant]
+    return program, [page for page in report.pages if not page.meant]
 
 
 def report_lines(
@@ -189,10 +189,14 @@ def count_line(report: CallReport, pages: int, wall_ms: Optional[float]) -> str:
     return " · ".join(parts)
 
 
-def summary_line(summary: Summary, look: Look) -> str:
-    """The line after a plain `print f()`."""
-    what = f"{plural(summary.pages, 'page')} dirtied" if summary.pages else "no pages dirtied"
-    parts = [what + (", kept" if summary.pages else "")]
+def is_amiss(summary: Summary) -> bool:
+    """Whether it went otherwise than on the live process."""
+    return bool(summary.refused or summary.ended or summary.unavailable or summary.unsound)
+
+
+def summary_line(summary: Summary, look: Look, whose: str = "") -> str:
+    """The line after a plain `print f()`; `whose`: of an earlier command, that is."""
+    parts = [f"{plural(summary.pages, 'page')} dirtied, kept"] if summary.pages else []
     parts += [f"refused {one_line(text)}" for text in summary.refused[:2]]
     if len(summary.refused) > 2:
         parts.append(f"{len(summary.refused) - 2} more refused")
@@ -202,7 +206,7 @@ def summary_line(summary: Summary, look: Look) -> str:
     parts += [one_line(summary.ended)] if summary.ended else []
     if summary.pages:
         parts.append("uffd dirty shows them, uffd reset forgets them")
-    return look.plain(f"[uffd: {' · '.join(parts)}]")
+    return look.plain(f"[uffd: {whose}{': ' if whose else ''}{' · '.join(parts)}]")
 
 
 def fold(pages: Sequence[DirtyPage], namer: Namer) -> List[List[DirtyPage]]:

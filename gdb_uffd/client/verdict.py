@@ -39,11 +39,11 @@ class Wrote:
 
 
 def wrote(report: CallReport) -> List[Wrote]:
-    """What the program's own writes changed, the program's data first."""
+    """What the program's writes and assignments changed, the program's data first."""
     found: Dict[_Key, int] = {}
     starts = [block.start for block in report.blocks]
     for page in report.pages:
-        if "program" not in page.writers or not page.bytes_changed:
+        if not page.meant or not page.bytes_changed:
             continue
         for key, count in _of_page(page, report, starts):
             found[key] = found.get(key, 0) + count
@@ -89,18 +89,22 @@ def is_pure(report: CallReport) -> bool:
 
 def _is_pure(report: CallReport, things: List[Wrote]) -> bool:
     heap = report.heap
-    return report.returned and not (
-        things
-        or (heap is not None and (heap.allocated or heap.freed))
-        or report.mapped_bytes
-        or report.unmapped_bytes
-        or report.layout_changed
-        or report.output
-        or report.asked
-        or report.refused
-        or report.unsound
-        or report.ended
-        or report.unavailable
+    return (
+        report.returned
+        and report.called
+        and not (
+            things
+            or (heap is not None and (heap.allocated or heap.freed))
+            or report.mapped_bytes
+            or report.unmapped_bytes
+            or report.layout_changed
+            or report.output
+            or report.asked
+            or report.refused
+            or report.unsound
+            or report.ended
+            or report.unavailable
+        )
     )
 
 
@@ -115,6 +119,8 @@ def phrases(report: CallReport, thread: Callable[[int], str]) -> List[str]:
 
 
 def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrote]) -> List[str]:
+    if not report.called:
+        return ["nothing was called"]
     if _is_pure(report, things):
         return [PURE]
     parts = [_wrote_text(things, report.tid, thread), *_heap_text(report, things)]

@@ -86,8 +86,9 @@ static int collect(struct pager *pager, bool all, struct changes *changes)
 					  .stack = all ? NULL : w->stack};
 		if (all) {
 			change->first = w->first_ever;
-			change->writers = (w->kept_writers | w->writers) & WRITER_PROGRAM ? WRITER_PROGRAM :
-											     WRITER_GDB;
+			change->writers = (w->kept_writers | w->writers) & WRITERS_MEANT;
+			if (!change->writers)
+				change->writers = WRITER_GDB;
 		}
 		if (!change->first.tid)
 			change->stack = NULL;

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import stdio
+from gdb_uffd.replay.calls import Calls
 from gdb_uffd.replay.detail import Detail
 from gdb_uffd.replay.engines import LACKS
 from gdb_uffd.replay.execution import Runner
@@ -19,6 +21,8 @@ from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images
 from gdb_uffd.replay.state import SavedThreads, Threads
 from gdb_uffd.replay.tape import Tape
 from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
+
+_serials = itertools.count(1)
 
 
 @dataclass
@@ -32,9 +36,7 @@ class Transaction:
     fed: int
     fault_ns: int
     stdout_pending: bytes = b""
-    calls: List[bool] = field(default_factory=list)  # under way, innermost last: gdb's malloc?
-    floors: Dict[int, int] = field(default_factory=dict)
-    """By the number of calls under way: the stack pointer with which the innermost began."""
+    calls: Calls = field(default_factory=Calls)
     called: bool = False
     resumed: bool = False
     lost: bool = False
@@ -82,7 +84,7 @@ class Accounts:
         return CallReport(
             open_.kind, False, 0, self.total_pages, 0.0,
             bytes(self.runner.output).decode("utf-8", "replace"), [], ended=open_.ended,
-            streamed=len(self.runner.output),
+            streamed=len(self.runner.output), returned=False, serial=next(_serials),
         )  # fmt: skip
 
     def report(self, open_: Transaction, keep: bool, kernel_kept: bool) -> CallReport:
@@ -93,7 +95,7 @@ class Accounts:
             lib.transaction_collect(pager, self._changes),
             doing="collecting the dirty pages",
         )
-        builder = Builder(self.machine, open_.tid, self._stack(open_, open_.tid))
+        builder = Builder(self.machine, open_.tid, self.stack(open_, open_.tid))
         written = bytes(self.runner.output)
         output, unseen = written, 0
         if open_.explicit and open_.resumed:
@@ -117,9 +119,10 @@ class Accounts:
             notes=self._notes(keep, kernel_kept),
             streamed=len(output) - unseen,
             engine=self.machine.engine.choice.name,
-            tid=open_.tid,
+            tid=open_.tid or self.snapshot.threads[0].tid,
+            serial=next(_serials),
         )
-        self.detail.note(made, open_.tid, functools.partial(self._stack, open_), open_.brk)
+        self.detail.note(made, open_.tid, functools.partial(self.stack, open_), open_.brk)
         return made
 
     def _notes(self, keep: bool, kernel_kept: bool) -> List[str]:
@@ -155,7 +158,7 @@ class Accounts:
             lines.append(f"went through the lock at {passed.address:#x}, {owner}")
         return lines
 
-    def _stack(self, open_: Transaction, tid: int) -> int:
+    def stack(self, open_: Transaction, tid: int) -> int:
         """A thread's stack pointer before gdb pushed a frame: what lies below was free."""
         if not tid:
             return 0

@@ -57,7 +57,7 @@ class HeapWork:
         """Fill in the report's blocks and totals, and the roles of its runs on heap pages."""
         heaps = Heaps(self.known, self.before, self.after, self.brk)
         by_area: Dict[int, Tuple[Area, List[DirtyPage]]] = {}
-        listed = [p for p in report.pages if "program" in p.writers]
+        listed = [p for p in report.pages if p.meant]
         for page in listed:
             if page.kind == "heap" and page.bytes_changed:
                 area = self._area_of(heaps, page)

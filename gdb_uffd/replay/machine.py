@@ -324,9 +324,11 @@ class Machine:
             raise MemoryUnavailable(at, self.why(at) or "not mapped")
         return bytes(ffi.buffer(buffer, length))
 
-    def write(self, address: int, data: bytes) -> None:
-        """gdb's write, through any protection; MemoryUnavailable."""
-        rc = lib.pager_write(self.pager, address, data, len(data))
+    def write(self, address: int, data: bytes, meant: bool) -> None:
+        """gdb's write, through any protection; `meant`: as an expression says, not for a call's
+        frame and arguments.  MemoryUnavailable."""
+        writer = lib.WRITER_ASSIGNMENT if meant else lib.WRITER_GDB
+        rc = lib.pager_write(self.pager, address, data, len(data), writer)
         if rc < 0:
             raise MemoryUnavailable(address, self.why(address) or self._not_mapped(address))
 

@@ -37,6 +37,7 @@ _WRITERS = (
     (lib.WRITER_PROGRAM, "program"),
     (lib.WRITER_GDB, "gdb"),
     (lib.WRITER_MALLOC, "malloc"),
+    (lib.WRITER_ASSIGNMENT, "assignment"),
 )
 
 

@@ -71,7 +71,7 @@ def answer(session: Session, packet: bytes) -> Optional[bytes]:
 
 def summary(report: CallReport) -> Dict[str, Any]:
     """What the line after a plain `print f()` needs."""
-    program = [p for p in report.pages if "program" in p.writers]
+    program = [p for p in report.pages if p.meant]
     return {
         "kind": report.kind,
         "kept": report.kept,
