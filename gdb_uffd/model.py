@@ -265,6 +265,18 @@ class DirtyPage:
         return "program" in self.writers or "assignment" in self.writers
 
 
+@dataclass
+class PageRange:
+    """Neighbouring pages that a report does not list one by one; fields as of DirtyPage."""
+
+    start: int
+    end: int
+    kind: str
+    mapping: str
+    thread: Optional[int]
+    bytes_changed: int
+
+
 @dataclass(frozen=True)
 class HeapTotals:
     """What malloc's heaps hold after and did not before, and the reverse: blocks and bytes (of
@@ -286,7 +298,10 @@ class CallReport:
     total_pages: int
     fault_us: float  # time the vessel waited for pages
     output: str
-    pages: List[DirtyPage]
+    pages: List[DirtyPage]  # of more than can be listed those of the program's data first
+    rest: List[PageRange] = field(default_factory=list)  # the others, as far as they fit
+    rest_pages: int = 0  # how many the others are, those of `rest` included
+    rest_bytes: int = 0  # and how many of their bytes changed
     refused: List[str] = field(default_factory=list)  # "fork() -> EPERM"
     ended: str = ""  # why it ended, when it did not return ("would exit with code 3")
     unavailable: str = ""  # the unavailable page it touched, with the reason
@@ -304,4 +319,6 @@ class CallReport:
     tid: int = 0  # the recorded thread that ran
     returned: bool = True  # whether every called function came to its end
     serial: int = 0  # tells it from others of one server; 0 for kind "all"
+    output_left_out: int = 0  # bytes, from the middle of an output too long to be sent
+    untold: str = ""  # the client's: why there is no report of a call that has a value
     called: bool = True  # the client's: False where an expression failed before anything ran

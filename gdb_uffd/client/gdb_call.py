@@ -137,14 +137,16 @@ def _forget_the_call(outcome: Outcome) -> None:
 
 
 def _end(session: Session, outcome: Outcome, keep: bool) -> CallReport:
-    """Close the transaction; when that fails after a failed call, tell of the call instead."""
+    """Close the transaction; when that fails, what is known is told without a report."""
     try:
         report = parse_report(session.request("end", {"keep": keep}))
     except UffdError as error:
-        if not outcome.error:
-            raise
         with contextlib.suppress(UffdError, gdb.error):
             flush_caches()
+        if not outcome.error:
+            return CallReport(
+                "call", keep, 0, session.ready.total_pages, 0.0, "", [], untold=one_line(str(error))
+            )
         why = f"{outcome.stop.reason} in {outcome.stop.where}" if outcome.stop else outcome.error
         if session.server.ended() is not None:
             why = session.death().lstrip(": ")
@@ -269,6 +271,8 @@ def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
     looks = look()
     if not outcome.error:
         say(f"${outcome.number} = {outcome.value}")
+    if report.untold:
+        raise UffdError(f"what the call did is not known: {report.untold}")
     failure = failure_line(session, report, outcome, looks)
     if not failure or report.pages:
         say(*render.report_lines(report, Symbols(session, report), looks, outcome.wall_ms))
@@ -352,6 +356,8 @@ def call_object(
                 "where": outcome.stop.where,
                 "backtrace": outcome.stop.backtrace,
             }
+    elif report.untold:
+        head["error"] = f"what the call did is not known: {report.untold}"
     if report.blocked:
         head["blocked"] = gdb_blocked.described(session) or report.blocked
     return {**head, **data}

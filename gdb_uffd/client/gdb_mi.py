@@ -69,9 +69,9 @@ def _summary(report: CallReport, last: Optional[gdb_last.Last]) -> Dict[str, Any
     return {
         **data,
         "kept": report.kept,
-        "pages": len(program),
+        "pages": len(program) + report.rest_pages,
         "gdb_pages": len(gdb_pages),
-        "bytes_changed": sum(page.bytes_changed for page in program),
+        "bytes_changed": sum(page.bytes_changed for page in program) + report.rest_bytes,
         "fed_pages": report.fed_pages,
         "refused": report.refused,
         "ended": report.ended or None,

@@ -81,13 +81,15 @@ def diff(session: Session, which_all: bool, expression: str) -> None:
     if limits is None:
         report = last_report(session, which_all)
         starts = [page.start for page in report.pages if page.bytes_changed] if report else []
+        rest = report.rest if report is not None and which_all else []
+        starts += [page for each in rest for page in range(each.start, each.end, PAGE_SIZE)]
         nothing = "nothing differs"
     else:
         session.calls_pending = False
         last_report(session, which_all)  # closes a pending transaction
         starts = list(range(page_floor(limits[0]), limits[1], PAGE_SIZE))
         nothing = f"nothing differs in {expression} ({limits[0]:#x}, {limits[1] - limits[0]} bytes)"
-    shown = False
+    shown, lost = False, 0
     for start in starts:
         arguments = {"address": hex(start), "all": which_all}
         image = parse_image(session.request("image", arguments))
@@ -95,7 +97,13 @@ def diff(session: Session, which_all: bool, expression: str) -> None:
             for line in diff_lines(image, looks, limits, context):
                 say(line)
                 shown = True
-    if not shown:
+        elif limits is None:
+            lost += 1
+    if limits is None and report is not None and not which_all:
+        lost += report.rest_pages
+    if lost:
+        say(f"the bytes of {text.plural(lost, 'more page')} were not kept: too many were written")
+    elif not shown:
         say(nothing)
 
 

@@ -220,6 +220,8 @@ struct change {
 	...;
 };
 struct changes { struct change *at; size_t count; bool truncated; ...; };
+#define IMAGES_MAX ...
+int transaction_load(struct pager *pager, struct changes *changes, size_t index);
 void changes_deinit(struct changes *changes);
 int transaction_collect(struct pager *pager, struct changes *changes);
 int transaction_collect_all(struct pager *pager, struct changes *changes);

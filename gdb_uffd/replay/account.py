@@ -17,7 +17,7 @@ from gdb_uffd.replay.execution import Runner
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.record import facts_of
 from gdb_uffd.replay.refused import granted_lines, refused_lines
-from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images
+from gdb_uffd.replay.report import Builder, page_images
 from gdb_uffd.replay.state import SavedThreads, Threads
 from gdb_uffd.replay.tape import Tape
 from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
@@ -108,7 +108,7 @@ class Accounts:
             total_pages=self.total_pages,
             fault_us=(pager.fault_ns - open_.fault_ns) / 1000,
             output=output.decode("utf-8", "replace"),
-            pages=builder.pages(self._changes),
+            pages=[],
             refused=refused_lines(self.machine.vessel, self._descriptors),
             asked=granted_lines(self.machine.vessel),
             blocked=open_.blocked,
@@ -122,14 +122,12 @@ class Accounts:
             tid=open_.tid or self.snapshot.threads[0].tid,
             serial=next(_serials),
         )
+        builder.fill(made, self._changes)
         self.detail.note(made, open_.tid, functools.partial(self.stack, open_), open_.brk)
         return made
 
     def _notes(self, keep: bool, kernel_kept: bool) -> List[str]:
         notes = []
-        more = int(self._changes.count) - LISTED_PAGES_MAX
-        if more > 0:
-            notes.append(f"{more} more pages were written; they are not listed")
         if self.machine.pager.emptied_more:
             notes.append(
                 f"{self.machine.pager.emptied_more} more pages were emptied or unmapped; "
@@ -168,23 +166,20 @@ class Accounts:
 
     def everything(self) -> CallReport:
         """Everything written since the snapshot and kept."""
-        changes = ffi.new("struct changes *")
-        check(
-            lib.transaction_collect_all(self.machine.pager, changes),
-            doing="collecting the dirty pages",
-        )
-        try:
-            tid = self.threads.loaded or self.snapshot.threads[0].tid
-            pages = Builder(self.machine, tid, 0).pages(changes)
-        finally:
-            lib.changes_deinit(changes)
         pager = self.machine.pager
+        tid = self.threads.loaded or self.snapshot.threads[0].tid
         made = CallReport(
-            "all", True, pager.fed, self.total_pages, pager.fault_ns / 1000, "", pages,
+            "all", True, pager.fed, self.total_pages, pager.fault_ns / 1000, "", [],
             layout_changed=any(r.flags & lib.REGION_BORN for r in self.machine.regions()),
             engine=self.machine.engine.choice.name,
             tid=tid,
         )  # fmt: skip
+        changes = ffi.new("struct changes *")
+        check(lib.transaction_collect_all(pager, changes), doing="collecting the dirty pages")
+        try:
+            Builder(self.machine, tid, 0).fill(made, changes)
+        finally:
+            lib.changes_deinit(changes)
         self.detail.refine_all(made, tid, self.recorded_brk)
         return made
 
