@@ -313,7 +313,8 @@ class CallReport:
     blocked: Optional[Dict[str, Any]] = None  # the wait it ended at: replay/waiting.py, describe
     unsound: List[str] = field(default_factory=list)  # why it proves nothing (`ignore-locks`)
     blocks: List[Block] = field(default_factory=list)  # sorted by start
-    heap: Optional[HeapTotals] = None  # None where malloc's heap cannot be understood
+    heap: Optional[HeapTotals] = None  # None where malloc's heap cannot be understood,
+    heap_trouble: str = ""  # and why, with the address
     mapped_bytes: int = 0
     unmapped_bytes: int = 0
     tid: int = 0  # the recorded thread that ran

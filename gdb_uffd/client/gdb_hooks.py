@@ -237,6 +237,7 @@ def install() -> None:
     gdb.events.memory_changed.connect(_on_memory_changed)
     gdb.events.before_prompt.connect(_before_prompt)
     gdb.events.connection_removed.connect(gdb_session.on_connection_removed)
+    gdb_session.forgetful.append(forget_symbols)
     gdb.events.new_objfile.connect(forget_symbols)
     gdb.events.clear_objfiles.connect(forget_symbols)
     gdb.events.gdb_exiting.connect(_end_all)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import gdb
 
@@ -101,6 +101,9 @@ _travelled: List[bool] = []
 """Not empty once gdb stopped by travelling: it takes that for a signal, and says so once more at
 its next connection, past whatever captures its output (infrun.c, stopped_by_random_signal)."""
 
+forgetful: List[Callable[[], None]] = []
+"""Called when a process is opened: who remembers addresses of files' symbols has to forget them."""
+
 _sessions: Dict[int, Session] = {}
 _leaving: List[Session] = []
 
@@ -194,6 +197,8 @@ def connect(session: Session, executable: str, socket: str) -> None:
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise UffdError("gdb connected, but not to a remote target")
     session.connection = connection
+    for forget in forgetful:  # addresses of the process before: files that stay may lie elsewhere
+        forget()
     session.request("hello")
     if gdb_settings.engine() != ENGINE_AUTO:
         gdb_engine.begin(session.request, gdb_settings.engine())

@@ -199,7 +199,8 @@ def _heap_text(report: CallReport, things: List[Wrote]) -> List[str]:
     heap, parts = report.heap, []
     if heap is None:
         touched = any(w.what in ("heap", "malloc") for w in things)
-        return ["malloc's heap cannot be read"] if touched else []
+        why = f" ({report.heap_trouble})" if report.heap_trouble else ""
+        return [f"malloc's heap cannot be read{why}"] if touched else []
     if heap.allocated or heap.allocated_bytes:
         parts.append(f"allocated {_blocks(heap.allocated, heap.allocated_bytes)}")
     if heap.freed or heap.freed_bytes:
@@ -225,6 +226,7 @@ def as_json(report: CallReport, thread: Callable[[int], str]) -> Dict[str, Any]:
         if heap is None
         else {"blocks": heap.allocated, "bytes": heap.allocated_bytes},
         "freed": None if heap is None else {"blocks": heap.freed, "bytes": heap.freed_bytes},
+        "heap_trouble": report.heap_trouble or None,
         "net_bytes": None if heap is None else heap.allocated_bytes - heap.freed_bytes,
         "mapped_bytes": report.mapped_bytes,
         "unmapped_bytes": report.unmapped_bytes,

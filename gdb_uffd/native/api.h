@@ -273,7 +273,8 @@ void view_set(struct view *view, struct pager *pager, const struct changes *chan
 int view_read(struct view *view, uint64_t address, uint8_t *to, size_t len, size_t *done);
 
 struct chunk { uint64_t at, size; uint32_t state; ...; };
-struct chunks { struct chunk *at; size_t count; bool broken; ...; };
+#define CHUNKS_MAX ...
+struct chunks { struct chunk *at; size_t count; bool broken; uint64_t broken_at; ...; };
 void chunks_deinit(struct chunks *chunks);
 int heap_span(struct view *before, struct view *after, uint64_t start, uint64_t until,
 	      uint64_t limit_before, uint64_t limit_after, struct chunks *was, struct chunks *is);
@@ -282,8 +283,8 @@ long heap_find(const struct chunks *chunks, uint64_t address);
 struct heap_totals { uint64_t allocated, allocated_bytes, freed, freed_bytes; ...; };
 void heap_compare(const struct chunks *was, const struct chunks *is, struct heap_totals *totals);
 size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
-		  size_t room);
-struct heap_index { uint64_t start; bool broken; ...; };
+		  size_t room, uint64_t *broken);
+struct heap_index { uint64_t start; uint64_t next; bool broken; ...; };
 void heap_index_init(struct heap_index *index, uint64_t start);
 void heap_index_deinit(struct heap_index *index);
 uint64_t heap_index_find(struct heap_index *index, struct view *view, uint64_t address, uint64_t limit);

@@ -179,12 +179,9 @@ class Machine:
         glibc keeps the break in `__curbrk`; before the first malloc there is no heap mapping,
         and both are the same.
         """
-        for mapping in snapshot.mappings:
-            if mapping.name == "[heap]":
-                start, end = mapping.start, mapping.end
-                break
-        else:
-            start = end = 0
+        # After fork() the child's heap may grow in a mapping of its own.
+        heap = [m for m in snapshot.mappings if m.name == "[heap]"]
+        start, end = (heap[0].start, heap[-1].end) if heap else (0, 0)
         address = snapshot.symbol("__curbrk")
         current = 0
         if address is not None:
