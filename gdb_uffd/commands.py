@@ -194,7 +194,7 @@ class Reset(Command):
         session = gdb_session.current()
         pop_dummy_frames()
         session.request("reset")
-        session.calls_pending, session.wall_ms = False, None
+        session.calls_pending = session.assigned = False
         gdb_session.reselect(session)
         flush_caches()
         gdb_session.restore_signals(session)

@@ -14,6 +14,7 @@
 #define WRITER_PROGRAM ...
 #define WRITER_GDB ...
 #define WRITER_MALLOC ...
+#define WRITER_ASSIGNMENT ...
 #define RUN_STOPPED ...
 #define RUN_CONTROL ...
 #define RUN_OUTPUT ...
@@ -124,7 +125,7 @@ void pager_deinit(struct pager *pager);
 int engine_settle(struct pager *pager);
 int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end);
 int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done);
-int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len);
+int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer);
 int pager_breakpoint_insert(struct pager *pager, uint64_t address);
 int pager_breakpoint_remove(struct pager *pager, uint64_t address);
 
@@ -230,6 +231,8 @@ struct change {
 	...;
 };
 struct changes { struct change *at; size_t count; bool truncated; ...; };
+#define IMAGES_MAX ...
+int transaction_load(struct pager *pager, struct changes *changes, size_t index);
 void changes_deinit(struct changes *changes);
 int transaction_collect(struct pager *pager, struct changes *changes);
 int transaction_collect_all(struct pager *pager, struct changes *changes);
@@ -281,7 +284,8 @@ void view_set(struct view *view, struct pager *pager, const struct changes *chan
 int view_read(struct view *view, uint64_t address, uint8_t *to, size_t len, size_t *done);
 
 struct chunk { uint64_t at, size; uint32_t state; ...; };
-struct chunks { struct chunk *at; size_t count; bool broken; ...; };
+#define CHUNKS_MAX ...
+struct chunks { struct chunk *at; size_t count; bool broken; uint64_t broken_at; ...; };
 void chunks_deinit(struct chunks *chunks);
 int heap_span(struct view *before, struct view *after, uint64_t start, uint64_t until,
 	      uint64_t limit_before, uint64_t limit_after, struct chunks *was, struct chunks *is);
@@ -290,8 +294,8 @@ long heap_find(const struct chunks *chunks, uint64_t address);
 struct heap_totals { uint64_t allocated, allocated_bytes, freed, freed_bytes; ...; };
 void heap_compare(const struct chunks *was, const struct chunks *is, struct heap_totals *totals);
 size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
-		  size_t room);
-struct heap_index { uint64_t start; bool broken; ...; };
+		  size_t room, uint64_t *broken);
+struct heap_index { uint64_t start; uint64_t next; bool broken; ...; };
 void heap_index_init(struct heap_index *index, uint64_t start);
 void heap_index_deinit(struct heap_index *index);
 uint64_t heap_index_find(struct heap_index *index, struct view *view, uint64_t address, uint64_t limit);
