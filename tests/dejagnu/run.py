@@ -93,7 +93,7 @@ def run_script(board: str, script: str, limit: float, keep: bool) -> str:
         if not ended:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    end_servers(work)
+    end_all(work)
     for kind in ("sum", "log"):
         if (work / f"gdb.{kind}").exists():
             shutil.copy(work / f"gdb.{kind}", results / f"{name}.{kind}")
@@ -106,14 +106,27 @@ def run_script(board: str, script: str, limit: float, keep: bool) -> str:
     return f"{seconds:6.1f} s  {board:9}  {script}  {'' if ended else 'ended by the limit'}"
 
 
-def end_servers(work: Path) -> None:
-    """End the servers that serve.py started for this script."""
-    pids = work / "pids"
-    for line in pids.read_text().split() if pids.exists() else []:
+def run_boards(script: str, options: argparse.Namespace) -> list[str]:
+    """Run a script under each board that has no result of it; no further where one did not end."""
+    said = []
+    for board in options.boards.split(","):
+        facts = CACHE / "results" / board / f"{table.short(script)}.json"
+        if not facts.exists() or board in options.again:
+            said.append(run_script(board, script, options.limit, options.keep))
+        if not json.loads(facts.read_text())["ended"]:
+            break
+    return said
+
+
+def end_all(work: Path) -> None:
+    """End what a script left: our servers, gdbs, programs; each has the script's UFFD_WORK."""
+    mark = f"UFFD_WORK={work}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            os.killpg(int(line), signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:
+            continue  # ended meanwhile, or another user's
 
 
 def parse() -> argparse.Namespace:
@@ -138,17 +151,12 @@ def main() -> int:
         print(f"dejagnu: skipped: {(CACHE / 'skipped').read_text().strip()}")
         return 0
     scripts = choose(options.scripts)
-    wanted = [(board, script) for script in scripts for board in options.boards.split(",")]
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        jobs = []
-        for board, script in wanted:
-            name = table.short(script)
-            done = (CACHE / "results" / board / f"{name}.json").exists()
-            if options.table_only or (done and board not in options.again):
-                continue
-            jobs.append(pool.submit(run_script, board, script, options.limit, options.keep))
-        for number, job in enumerate(concurrent.futures.as_completed(jobs), 1):
-            print(f"{number}/{len(jobs)}  {job.result()}", flush=True)
+    if not options.table_only:
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+            jobs = [pool.submit(run_boards, script, options) for script in scripts]
+            for number, job in enumerate(concurrent.futures.as_completed(jobs), 1):
+                for line in job.result():
+                    print(f"{number}/{len(jobs)}  {line}", flush=True)
     return table.write(
         CACHE / "results", scripts, HERE / "known.txt", CHECKOUT / "docs" / "dejagnu.md"
     )

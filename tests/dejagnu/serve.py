@@ -1,7 +1,7 @@
-"""serve.py PROGRAM: serve a core of PROGRAM as it stands before main runs; print SOCKET=PATH.
+"""serve.py PROGRAM: serve a core of PROGRAM as it stands at its entry; print SOCKET=PATH.
 
 The core is made by a native gdb (`UFFD_GDB`) and kept beside the others in `UFFD_WORK`/cores until
-the program changes.  The server's pid is added to `UFFD_WORK`/pids: who runs the tests ends it.
+the program changes.  Whoever runs the tests ends the server: it has the script's UFFD_WORK.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ SECONDS_TO_OPEN = 60
 
 
 def make_core(program: Path, work: Path) -> Path:
-    """A core of `program` at main's first instruction, without a main at its own first one."""
+    """A core of `program` at _start, where its libraries are ready, else at its very start."""
     core = work / "cores" / (hashlib.sha256(str(program).encode()).hexdigest()[:16] + ".core")
     core.parent.mkdir(exist_ok=True)
     if core.exists() and core.stat().st_mtime_ns > program.stat().st_mtime_ns:
@@ -24,7 +24,7 @@ def make_core(program: Path, work: Path) -> Path:
     core.unlink(missing_ok=True)
     gdb = [os.environ["UFFD_GDB"], "-nx", "-batch", "-iex", "set debuginfod enabled off"]
     gdb += ["-ex", f"file {program}"]
-    for start in (["-ex", "tbreak *main", "-ex", "run"], ["-ex", "starti"]):
+    for start in (["-ex", "tbreak *_start", "-ex", "run"], ["-ex", "starti"]):
         command = [*gdb, *start, "-ex", f"gcore {core}", "-ex", "kill"]
         with open(core.with_suffix(".log"), "a") as log:
             subprocess.run(
@@ -51,8 +51,6 @@ def serve(core: Path, work: Path) -> Path:
         server = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    with open(work / "pids", "a") as pids:
-        pids.write(f"{server.pid}\n")
     end = time.monotonic() + SECONDS_TO_OPEN
     while not path.exists():
         if server.poll() is not None or time.monotonic() > end:

@@ -100,7 +100,7 @@ def read_known(path: Path) -> "tuple[dict[str, str], list[Known]]":
             key, _, text = line[1:].partition("]")
             reasons[key] = text.strip()
         elif line.strip() and not line.startswith("#"):
-            script, test, log = ([part.strip() for part in line.split(" | ")] + ["", ""])[:3]
+            script, test, log = ([part.strip() for part in line.split("|", 2)] + ["", ""])[:3]
             lines.append(Known(key, script, re.compile(test), re.compile(log)))
     return reasons, lines
 
@@ -183,7 +183,7 @@ def render(
         "",
         "`make dejagnu` runs scripts of gdb's test-suite (Debian's source package `gdb`) under",
         "gdb 18.1 three times: natively, through gdbserver, and through our stub on a core",
-        "taken before the program's `main`. `tests/dejagnu/known.txt` holds the reasons of the",
+        "taken at the program's entry. `tests/dejagnu/known.txt` holds the reasons of the",
         "differences that are by design. Counted are scripts that ended on both stubs.",
         "",
         "| scripts | native | gdbserver | ours | only on gdbserver | by design | faults |",

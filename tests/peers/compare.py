@@ -174,7 +174,7 @@ def differences(
 
 def shown(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) < 3000 else text[:3000] + "…"
+    return text if len(text) < 30000 else text[:30000] + "…"
 
 
 def find_cores() -> "list[Path]":
