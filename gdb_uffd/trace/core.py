@@ -18,6 +18,7 @@ import stat
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.arch import KNOWN, X86_64, of_machine
+from gdb_uffd.arch.others import spoken
 from gdb_uffd.model import PROT_WRITE, Mapping, UffdError
 from gdb_uffd.trace import elf, executable, places, thread_base
 from gdb_uffd.trace.compressed import compression, unpacked
@@ -141,6 +142,10 @@ def _replaced(old: int, new: int) -> int:
 def _check_header(shown: str, core: mmap.mmap) -> elf.Header:
     try:
         header = elf.read_header(core)
+    except elf.ForeignElf as error:
+        if error.kind == elf.ET_CORE:
+            raise _foreign(shown, error.processor) from error
+        raise UffdError(f"{shown}: {error}; give a core file: {USAGE}") from error
     except ElfError as error:
         raise UffdError(f"{shown}: {error}; give a core file: {USAGE}") from error
     if header.type in (elf.ET_EXEC, elf.ET_DYN):
@@ -148,11 +153,14 @@ def _check_header(shown: str, core: mmap.mmap) -> elf.Header:
     if header.type != elf.ET_CORE:
         raise UffdError(f"{shown}: an ELF file, but not a core (e_type {header.type}): {USAGE}")
     if of_machine(header.machine) is None:
-        raise UffdError(
-            f"{shown}: a core of another architecture (e_machine {header.machine}, not {KNOWN}); "
-            "open it with a gdb for that machine"
-        )
+        raise _foreign(shown, spoken(header.machine, wide=True, little=True))
     return header
+
+
+def _foreign(shown: str, processor: str) -> UffdError:
+    return UffdError(
+        f"{shown}: a core of {processor}, not {KNOWN}; look at it with a gdb for that processor"
+    )
 
 
 def _read_segments(
