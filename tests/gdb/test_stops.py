@@ -61,3 +61,23 @@ def test_ctrl_c_while_gdb_steps(stops):
     assert "SIGINT" in stops.interrupt()
     assert stops.run("info registers rip").count("rip") == 1  # and nothing is left over
     assert "SIGINT" not in stops.run("stepi")
+
+
+def test_watchpoints_of_each_kind_on_one_variable(stops):
+    """As gdbserver: a read is told as one, a write at the instruction that made it."""
+    stops.run("break both")
+    stops.run("print both(3)")
+    stops.run("delete")
+    stops.run("rwatch shared")
+    stops.run("watch shared")
+    told = [stops.run("continue") for _ in range(6)]
+    for read, read_again, write in (told[:3], told[3:]):
+        for text in (read, read_again):
+            assert "read watchpoint" in text and "\nValue = " in text and "Old" not in text, text
+        assert "Hardware watchpoint" in write and "read watchpoint" not in write, write
+        assert "Old value" in write and "both (n=3)" in write, write
+    for name in ("copy", "handled", "wide[0]"):
+        assert "Hardware watchpoint" in stops.run(f"watch {name}")
+    assert "Could not insert hardware watchpoint" in stops.run("continue")  # there are four
+    stops.run("delete $bpnum")
+    assert "read watchpoint 2" in stops.run("continue")
