@@ -23,7 +23,7 @@ def options() -> List[str]:
     for directory in _text("debug-file-directory").split(":"):
         if directory:
             found += ["--debug-directory", directory]
-    for directory in _text("solib-search-path").split(":"):
+    for directory in borrowed.users("solib-search-path").split(":"):
         if directory:
             found += ["--solib-search-path", directory]
     # "ask" is gdb's question to the user, which only gdb can put.
@@ -34,8 +34,8 @@ def options() -> List[str]:
 
 def take_sysroot(elsewhere: str, far: bool) -> None:
     """Let gdb find the libraries: below `elsewhere`, where the server made that folder because
-    some are not where gdb would look, else below the user's own sysroot.  `far`: the server's files
-    are not here, and gdb has to ask for them."""
+    some are not where gdb would look, or another build is, else below the user's own sysroot.
+    `far`: the server's files are not here, and gdb has to ask for them."""
     users = borrowed.users("sysroot")
     if far:
         if not _local(users):
@@ -44,6 +44,9 @@ def take_sysroot(elsewhere: str, far: bool) -> None:
     if elsewhere or users.startswith(_REMOTE) or borrowed.holds("sysroot"):
         # Libraries are local files: through "target:" gdb would ask the server for each of them.
         borrowed.take("sysroot", elsewhere or _local(users))
+    if elsewhere:
+        # It has what was found there; what else is there has the same name and is another build.
+        borrowed.take("solib-search-path", "")
 
 
 def _local(sysroot: str) -> str:

@@ -252,6 +252,8 @@ class Runner:
         for at in (address, pc):
             reason = self.machine.why(at)
             if reason:
+                remedy = self.machine.snapshot.remedy(at)
+                reason = f"{reason}; {remedy}" if remedy else reason
                 self.unavailable = f"{at:#x}: {reason}"
                 return f"the page at {at:#x} is not in the trace: {reason}"
         return self._stack_used_up(address)

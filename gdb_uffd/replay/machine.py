@@ -245,6 +245,11 @@ class Machine:
 
         return jumps.plant(self)
 
+    def is_mapped(self, address: int) -> bool:
+        """Whether the program has memory there now, be its bytes to be had or not."""
+        region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
+        return bool(region != ffi.NULL)
+
     def is_writable(self, address: int) -> bool:
         """Whether the program may write there now."""
         region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
 from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, List, Optional, Set, Tuple, Union
 
-from gdb_uffd.model import Registers
+from gdb_uffd.model import Registers, UffdError
 from gdb_uffd.replay.interface import Diversion, Stop
 from gdb_uffd.replay.reach import Graph, State
 from gdb_uffd.server.connection import Connection
@@ -131,7 +132,8 @@ class Session:
         self.thread_xml = b""
         self.forget_registers()
         for kind, address, length in self.inserted:
-            self.diversion.insert_breakpoint(kind, address, length)
+            with contextlib.suppress(UffdError):  # nothing is mapped there in this snapshot
+                self.diversion.insert_breakpoint(kind, address, length)
 
     @property
     def pid(self) -> int:

@@ -1,6 +1,6 @@
 """A directory below which the recorded process's files have their recorded paths: what gdb calls a
-sysroot.  It is needed where a file is not where gdb would look for it: found by its build-id, below
-another root, or unpacked from the trace itself."""
+sysroot.  It is needed where a file is not where gdb would look for it (found by its build-id, below
+another root, or unpacked from the trace itself), and where gdb would find another build of one."""
 
 from __future__ import annotations
 
@@ -30,32 +30,30 @@ class Elsewhere:
         parts = os.path.normpath("/" + _without_mark(path)).strip("/").split("/")
         if len(path) > MAX_NAME or parts == [""]:
             raise ValueError("its path is not one of a file")
-        if not self.path:
-            scratch = Scratch("root")
-            self.path = scratch.path
-            self._finalizer = weakref.finalize(self, scratch.close)
+        self._make()
         target = os.path.join(self.path, *parts)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         return target
 
+    def _make(self) -> None:
+        if not self.path:
+            scratch = Scratch("root")
+            self.path = scratch.path
+            self._finalizer = weakref.finalize(self, scratch.close)
+
     def link(
         self, modules: Sequence[Module], main: Optional[Module], read: ReadMemory, sysroot: str
     ) -> None:
-        """Give all modules the names by which gdb looks for them (the path that was mapped, and
-        that of the dynamic linker's list), if one is not where gdb would look below `sysroot`."""
-        if all(m.file is None or _expected(m, sysroot) for m in modules):
+        """Give all modules that have their file the names by which gdb looks for them (the path
+        that was mapped, and that of the dynamic linker's list), if a file is not where gdb would
+        look below `sysroot`, or another build of it is: gdb takes what it finds for the one that
+        was mapped, and would show its names at the old addresses."""
+        names = _names(modules, main, read)
+        if all(_as_gdb_would(path, m, m is main, sysroot) for path, m in names):
             return
-        biases = {m.bias: m for m in reversed(modules) if m.image is not None}
-        names: List[Tuple[str, Module]] = [(m.path, m) for m in modules]
-        for entry in symbols.link_maps(main, read):
-            try:
-                module = biases.get(symbols.read_word(read, entry))  # l_addr
-                if module is not None:
-                    names.append((_string(read, symbols.read_word(read, entry + 8)), module))
-            except MemoryUnavailable:
-                continue
+        self._make()
         for path, module in names:
-            if module.file is None or not path.startswith("/"):
+            if module.file is None:
                 continue
             try:
                 target = self.place(path)
@@ -75,10 +73,31 @@ def _without_mark(path: str) -> str:
     return path[: -len(DELETED)] if path.endswith(DELETED) else path
 
 
-def _expected(module: Module, sysroot: str) -> bool:
-    return module.file is not None and (
-        module.file.path == sysroot.rstrip("/") + _without_mark(module.path)
-    )
+def _names(
+    modules: Sequence[Module], main: Optional[Module], read: ReadMemory
+) -> List[Tuple[str, Module]]:
+    """The absolute paths by which gdb may look for each module."""
+    names = [(m.path, m) for m in modules]
+    for entry in symbols.link_maps(main, read):
+        try:
+            dynamic = symbols.read_word(read, entry + 16)  # l_ld
+            module = next((m for m in modules if m.holds(dynamic)), None)
+            if module is not None:
+                names.append((_string(read, symbols.read_word(read, entry + 8)), module))
+        except MemoryUnavailable:
+            continue
+    return [(path, module) for path, module in names if path.startswith("/")]
+
+
+def _as_gdb_would(path: str, module: Module, is_main: bool, sysroot: str) -> bool:
+    """Whether gdb finds at `path` the file of `module`, or nothing where there is none."""
+    there = sysroot.rstrip("/") + _without_mark(path)
+    try:
+        if module.file is None:  # the executable is not looked for: the server names it
+            return is_main or not os.path.isfile(there)
+        return os.path.samefile(there, module.file.path)
+    except (OSError, ValueError):
+        return False
 
 
 def _string(read: ReadMemory, address: int) -> str:
