@@ -16,6 +16,11 @@ from gdb_uffd.replay.state import Threads
 
 MODES = {"c": 0, "s": 1, "r": 2}  # enum resume of native/vessel.h
 
+NO_SIGNAL = 0
+"""What ends a run that no signal stopped.  gdb takes a SIGTRAP at an unmoved pc for a step that
+is not complete, and steps again, for ever; a signal that it was told to pass (`handle ... nostop
+pass`) it passes at once.  Only 0 always ends what it was doing (infrun.c, handle_signal_stop)."""
+
 SNAPSHOT_AGAIN = "this is the snapshot again, kept effects are gone"
 
 OUTPUT_MAX = 16 << 20
@@ -63,9 +68,9 @@ class Runner:
         if number and lib.vessel_signal_is_fatal(self.machine.vessel, number):
             name = signal.Signals(number).name if number < 32 else f"signal {number}"
             return Stop(
-                action.tid, number,
+                action.tid, NO_SIGNAL, stands=True,
                 message=f"{name} is not delivered: a core does not tell the program's signal "
-                "handlers, and without one it would end here; `signal 0` goes on without it",
+                "handlers, and without one it would end here; `continue` goes on without it",
             )  # fmt: skip
         self.breakpoints.synchronise()
         if number and action.tid in self.threads.siginfo:
@@ -111,7 +116,7 @@ class Runner:
             return None
         message = self._goes_no_further()
         if message:
-            return Stop(action.tid, signal.SIGTRAP, message=message)
+            return Stop(action.tid, NO_SIGNAL, message=message)
         return self._stopped(action)
 
     def _goes_no_further(self) -> str:
@@ -183,7 +188,7 @@ class Runner:
                 # would take the stop for it, and go on.
                 self._step_over()
                 self._note(tid, b"")
-                return Stop(tid, signal.SIGTRAP, message=message)
+                return Stop(tid, NO_SIGNAL, message=message)
             if at not in self.breakpoints.wanted:
                 return self._pass_jump(action)
         if planted and at in self.breakpoints.inserted:

@@ -187,6 +187,7 @@ def _mappings(session: Session, _arguments: Arguments) -> Any:
 
 def _reset(session: Session, _arguments: Arguments) -> Any:
     session.forget_registers()
+    session.connection.forget_interrupt()
     session.diversion.reset()
     session.journey.place.ran = False
     return {}
