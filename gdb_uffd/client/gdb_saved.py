@@ -9,7 +9,7 @@ import gdb
 
 from gdb_uffd.client.gdb_util import parameter_text, quiet
 
-_USERS = ("sysroot",)
+_USERS = ("sysroot", "remotetimeout")
 """Settings that a user changes while a session lasts."""
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
+import time
 from typing import Any, Dict, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_engine, gdb_search, gdb_settings, launch, text
+from gdb_uffd.client import gdb_engine, gdb_search, gdb_settings, gdb_signals, launch, text
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_shapes import Shapes
@@ -41,6 +41,7 @@ class Session:
         self.connection: Optional[gdb.RemoteTargetConnection] = None
         self.calls_pending = False  # gdb made an inferior call since the last quffd.commit
         self.explained = ""  # the last_unavailable that the user has been told of
+        self.heard = time.monotonic()  # when both sides spoke of the same packet, for sure
         self.first_thread = 0  # gdb's number of the thread that the snapshot stopped in
         self.signal = server.ready.signal  # the one it stopped by
         self.snapshot = server.ready.snapshot  # the number of the present one
@@ -66,11 +67,9 @@ class Session:
         """Send ``quffd.VERB`` and return the decoded reply; UffdError, also for a dead server."""
         if self.connection is None or not self.connection.is_valid():
             raise UffdError(f"the connection to the server is closed{self.death()}")
-        # A reply that comes after gdb gave up would be taken for the next packet's.
-        patient = setting("remotetimeout", "3600") if verb in _SLOW else contextlib.nullcontext()
+        keep_step(self)
         try:
-            with patient:
-                reply = self.connection.send_packet(encode(verb, arguments))
+            reply = self.connection.send_packet(encode(verb, arguments))
         except gdb.error as error:
             raise UffdError(f"{one_line(str(error))}{self.death()}") from None
         return decode(verb, reply)
@@ -91,11 +90,10 @@ class Session:
         return f": the server ended {how}{f' ({said})' if said else ''}; `uffd spawn` starts anew"
 
 
-_SLOW = frozenset(
-    ("end", "commit", "report", "image", "mappings", "reset")
-    + ("snapshots", "goto", "back", "changes", "export")
-)
-"""Packets whose work grows with what was written or recorded; gdb waits 2 s for the others."""
+_PATIENCE_S = 3600
+"""`set remotetimeout` while a session lasts.  gdb gives up on an answer after three times that, and
+then takes each answer for that to its next packet: values would be others than were asked for.  A
+server that is not there any more closes the connection; on one that hangs Ctrl-C twice gives up."""
 
 _travelled: List[bool] = []
 """Not empty once gdb stopped by travelling: it takes that for a signal, and says so once more at
@@ -177,6 +175,7 @@ def connect(session: Session, executable: str, socket: str) -> None:
     if executable:
         load_executable(executable)
     gdb_search.take_sysroot(session.ready.sysroot, session.server.far)
+    borrowed.take("remotetimeout", str(_PATIENCE_S))
     asking = may_ask()
     try:
         with contextlib.ExitStack() as stack:
@@ -271,7 +270,7 @@ def show(session: Session) -> None:
     what = "core: " if ready.snapshots == 1 else f"trace: {where}, "
     if ready.signal and (ready.snapshots == 1 or ready.signal not in DEBUGGER_SIGNALS):
         ended = "terminated with" if ready.snapshots == 1 else "received"
-        say(f"Program {ended} signal {signal_text(ready.signal)}.")
+        say(f"Program {ended} signal {gdb_signals.text(ready.signal)}.")
     with contextlib.suppress(gdb.error):
         gdb.write(quiet("frame"))
     pages = f"{text.plural(ready.total_pages, 'page')} ({text.size(ready.total_pages * PAGE_SIZE)})"
@@ -281,29 +280,6 @@ def show(session: Session) -> None:
             f"{text.milliseconds(ready.open_ms)}; nothing runs until you call something"
         )
     )
-
-
-def restore_signals(session: Session) -> None:
-    """After a reset gdb would still deliver the signal that some later stop left in a thread.
-
-    `queue-signal` (gdb manual, "Signaling") sets what a thread gets when it is resumed.  A
-    signal that gdb does not pass on is not queued either.
-    """
-    number = session.signal
-    recorded = signal.Signals(number).name if number in set(signal.Signals) else "0"
-    wanted = [("all", "0"), (str(session.first_thread), recorded)]
-    for threads, name in wanted if session.first_thread else wanted[:1]:
-        with contextlib.suppress(gdb.error):
-            quiet(f"thread apply {threads} -q -s queue-signal {name}")
-
-
-def signal_text(number: int) -> str:
-    """11 as "SIGSEGV, Segmentation fault"."""
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        return str(number)
-    return f"{name}, {signal.strsignal(number) or 'unknown signal'}"
 
 
 def end(session: Session) -> None:
@@ -330,6 +306,30 @@ def bury(session: Session) -> str:
     text = session.death().lstrip(": ")
     end(session)
     return text
+
+
+def keep_step(session: Session) -> None:
+    """See that gdb and the server still speak of the same packet, after a silence in which gdb may
+    have given up on an answer.  UffdError, and no session any more, when they do not."""
+    now = time.monotonic()
+    silent, session.heard = now - session.heard, now
+    if silent < 3 * int(gdb.parameter("remotetimeout") or 0) or session.connection is None:
+        return
+    echo = int(now * 1e6)
+    try:
+        reply = session.connection.send_packet(encode("hello", {"echo": echo}))
+        if decode("hello", reply).get("echo") == echo:
+            return
+    except (gdb.error, UffdError, AttributeError):
+        pass
+    if session.server.ended() is not None:
+        return  # which is told better
+    session.server.stop(0.0)
+    end(session)
+    raise UffdError(
+        "gdb gave up waiting for an answer (`show remotetimeout`), and those since may belong to "
+        "other questions: the session is closed; `uffd spawn` starts anew"
+    )
 
 
 def end_all() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
+import sys
 import time
 from typing import Optional
 
@@ -14,6 +16,11 @@ from gdb_uffd.server.framing import Decoder, Event, frame
 SPIN_NS = 300_000
 """How long to look for the next packet before sleeping.  An inferior call is some 25 packets,
 one after the other; waking a sleeping process on another CPU costs about 70 microseconds."""
+
+_ASKED_MAX = 3
+"""gdb waits so often for a reply, `remotetimeout` each time, with a "-" after each; then it goes
+on, and takes the next thing that comes for the reply to its next packet (remote.c, MAX_TRIES)."""
+_SLOW_NS = 500_000_000  # no client gives up sooner
 
 _RECEIVE_BYTES = 1 << 16
 _OUTPUT_BYTES = 8192  # of inferior output in one O packet; its payload is twice as long
@@ -45,6 +52,9 @@ class Connection:
         self._poll.register(sock.fileno(), select.POLLIN)
         self._acknowledge = True
         self._last_reply = b""
+        self._received = 0  # when the last packet came
+        self._asked = 0  # how often the client has asked for the reply to it
+        self._dropped = False  # whether it gets none
 
     def share_cpu(self, cpu: Optional[int]) -> None:
         """Run on the client's CPU from now on, or (None) wherever the scheduler likes again.
@@ -66,6 +76,7 @@ class Connection:
     def stop_acknowledging(self) -> None:
         """QStartNoAckMode was agreed upon; call after its own reply went out."""
         self._acknowledge = False
+        self._asked = 0
         self._decoder.verify = False
 
     def receive(self) -> bytes:
@@ -81,8 +92,10 @@ class Connection:
             elif isinstance(item, bytes):
                 if self._acknowledge:
                     self._send(b"+")
+                self._begin()
                 return item
             elif item is Event.RESEND:
+                self._asked += 1
                 if self._acknowledge and self._last_reply:
                     self._send(self._last_reply)
             elif item is Event.TOO_LONG:
@@ -95,35 +108,63 @@ class Connection:
                 self._send(b"-")
             # An interrupt while nothing runs has nothing to interrupt.
 
+    def _begin(self) -> None:
+        """A packet came."""
+        if self._asked >= _ASKED_MAX and not self._acknowledge and not self._dropped:
+            # The reply before crossed the client's last "-": it would be taken for this one's.
+            text = "the client had given up on an answer that it got after all"
+            print(f"gdb_uffd.server: {text}", file=sys.stderr, flush=True)
+            raise Disconnected(text)
+        self._asked, self._dropped = 0, False
+        self._received = time.perf_counter_ns()
+
+    def _given_up(self) -> bool:
+        """Whether the client waits no longer for the reply to the last packet: it is for nobody."""
+        if time.perf_counter_ns() - self._received > _SLOW_NS:
+            with contextlib.suppress(BlockingIOError):
+                self._take()
+        self._asked += self._decoder.take_refusals()
+        self._dropped = self._asked >= _ASKED_MAX
+        return self._dropped
+
     def reply(self, payload: bytes) -> None:
         """Send one packet.  Disconnected when the client is gone."""
         self.reply_framed(frame(payload))
 
     def reply_framed(self, packet: bytes) -> None:
-        """Send a packet that is framed already."""
+        """Send a packet that is framed already, unless nobody waits for it."""
+        if self._acknowledge or not self._given_up():
+            self._reply(packet)
+
+    def _reply(self, packet: bytes) -> None:
         if self._acknowledge:
             self._last_reply = packet
         self._send(packet)
 
     def _fill(self) -> None:
-        receive_into, buffer = self._socket.recv_into, self._buffer
         deadline = time.perf_counter_ns() + self._spin_ns
         while True:
             try:
-                count = receive_into(buffer, 0, socket.MSG_DONTWAIT)
+                self._take()
+                return
             except BlockingIOError:
                 if time.perf_counter_ns() < deadline:
                     # Where both share a CPU, spinning would only keep the client from it.
                     os.sched_yield()
                 else:
                     self._poll.poll()
-                continue
-            except OSError as error:
-                raise Disconnected(f"receiving failed: {error.strerror}") from error
-            if count == 0:
-                raise Disconnected("the client closed the connection")
-            self._decoder.feed(bytes(buffer[:count]))
-            return
+
+    def _take(self) -> None:
+        """What has arrived; BlockingIOError when nothing has."""
+        try:
+            count = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise Disconnected(f"receiving failed: {error.strerror}") from error
+        if count == 0:
+            raise Disconnected("the client closed the connection")
+        self._decoder.feed(bytes(self._buffer[:count]))
 
     def _send(self, data: bytes) -> None:
         try:
@@ -144,15 +185,8 @@ class Connection:
                 os.read(self._wake, 64)
             except BlockingIOError:
                 pass  # it was the client
-        try:
-            count = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return self.interrupt_waiting()
-        except OSError as error:
-            raise Disconnected(f"receiving failed: {error.strerror}") from error
-        if count == 0:
-            raise Disconnected("the client closed the connection")
-        self._decoder.feed(bytes(self._buffer[:count]))
+        with contextlib.suppress(BlockingIOError):
+            self._take()
         return self.interrupt_waiting()
 
     def interrupt_waiting(self) -> bool:
@@ -163,7 +197,7 @@ class Connection:
         """The inferior's output, as O packets (gdb manual, "Stop Reply Packets")."""
         self.mid_line = bool(data) and not data.endswith(b"\n")
         for start in range(0, len(data), _OUTPUT_BYTES):
-            self.reply(b"O" + data[start : start + _OUTPUT_BYTES].hex().encode("ascii"))
+            self._reply(frame(b"O" + data[start : start + _OUTPUT_BYTES].hex().encode("ascii")))
 
     def close(self) -> None:
         """Close the socket.  Idempotent."""

@@ -219,3 +219,58 @@ def test_many_sessions_one_after_the_other(gdb, all_cores):
     for _ in range(5):
         gdb.run(f"uffd spawn {all_cores.sample()}")
     assert len(os.listdir(f"/proc/{gdb.child.pid}/fd")) <= descriptors
+
+
+LATE = """\
+import sys
+from gdb_uffd.server import connection, __main__
+connection.Connection._given_up = lambda self: False
+sys.exit(__main__.main())
+"""
+"""A server that answers also what gdb waits for no longer, as any other would."""
+
+STALL = """\
+python
+import os, signal
+from gdb_uffd.client import gdb_session
+pid = gdb_session.selected().server.pid
+gdb_session.selected().heard += 99
+os.kill(pid, signal.SIGSTOP)
+gdb.execute("set remotetimeout 0")
+try:
+    gdb.execute("output counter", to_string=True)
+except gdb.error:
+    pass
+gdb.execute("set remotetimeout 1")
+os.kill(pid, signal.SIGCONT)
+gdb_session.selected().heard -= 200
+end
+"""
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_late_answer_is_never_the_next_value(start_gdb, all_cores, tmp_path, late):
+    """After a silence that gdb did not sit out; by default it waits for hours."""
+    wrapper, script = tmp_path / "python", tmp_path / "stall.gdb"
+    (tmp_path / "server.py").write_text(LATE)
+    wrapper.write_text(f'#!/bin/sh\nshift 3\nexec {sys.executable} -I {tmp_path}/server.py "$@"\n')
+    wrapper.chmod(0o755)
+    script.write_text(STALL)
+    gdb = start_gdb(env={"GDB_UFFD_PYTHON": str(wrapper)} if late else {})
+    gdb.run("set code-cache off")
+    gdb.run("set remotetimeout 7")
+    gdb.run(f"uffd spawn {all_cores.sample()}")
+    assert "3600" in gdb.run("show remotetimeout")
+    said = gdb.run(f"source {script}")
+    text = gdb.run("print counter + 1") + gdb.run("print push(7)")
+    if late:
+        assert "the session is closed" in said and "1042" not in text, (said, text)
+        survivors.until(lambda: survivors.ours() == [])
+    else:
+        assert "$1 = 1042" in text and "$2 = 1042" in text, text
+    assert "respond is 1" in gdb.run("show remotetimeout")  # the user's, since
+    gdb.run("set remotetimeout 7")
+    gdb.run(f"uffd spawn {all_cores.sample()}")
+    assert gdb.value("push(7)") == "1042"
+    gdb.run("uffd kill")
+    assert "respond is 7" in gdb.run("show remotetimeout")
