@@ -200,7 +200,7 @@ def define_hooks() -> None:
         return
     _hooks_defined = True
     _Check()
-    for command in _REPORTING + _SILENT:
+    for command in (*_REPORTING, *_SILENT, "generate-core-file"):
         _define(f"hook-{command}", _CHECK)
     for command in _REPORTING:
         _define(f"hookpost-{command}", _python("after_command"))

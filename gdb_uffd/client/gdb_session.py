@@ -27,7 +27,7 @@ from gdb_uffd.client.gdb_util import (
 from gdb_uffd.client.options import check_readable, check_recording
 from gdb_uffd.client.remote import AnyServer
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
-from gdb_uffd.client.wire import Ready, decode, encode, one_line
+from gdb_uffd.client.wire import SERVER_GONE, Ready, decode, encode, one_line
 from gdb_uffd.model import ENGINE_AUTO, PAGE_SIZE, SnapshotInfo, UffdError
 
 
@@ -47,6 +47,7 @@ class Session:
         self.snapshot = server.ready.snapshot  # the number of the present one
         self.moves = -1  # made in the server, as far as gdb's side has followed; see gdb_travel
         self.libraries = -1  # what it said of the libraries then
+        self.ending = False  # how, is told by whoever ends it
         self.moving = False  # its connection is about to be replaced by another
         self.going = False  # on the way to another snapshot, and showing it is its own affair
         self.away = False  # on an excursion: what gdb shows is not where the user stands
@@ -72,6 +73,8 @@ class Session:
             reply = self.connection.send_packet(encode(verb, arguments))
         except gdb.error as error:
             raise UffdError(f"{one_line(str(error))}{self.death()}") from None
+        if reply == SERVER_GONE and self.server.is_gone():
+            raise UffdError(self.death().lstrip(": "))
         return decode(verb, reply)
 
     def last_unavailable(self) -> str:
@@ -85,9 +88,9 @@ class Session:
         status = self.server.ended()
         if status is None:
             return ""
-        how = f"by signal {-status}" if status < 0 else f"with status {status}"
+        how = f" by signal {-status}" if status < 0 else f" with status {status}" if status else ""
         said = self.server.last_words()
-        return f": the server ended {how}{f' ({said})' if said else ''}; `uffd spawn` starts anew"
+        return f": the server ended{how}{f' ({said})' if said else ''}; `uffd spawn` starts anew"
 
 
 _PATIENCE_S = 3600
@@ -284,7 +287,7 @@ def show(session: Session) -> None:
 
 def end(session: Session) -> None:
     """Close the connection of `session`, see its server end, give gdb's settings back."""
-    before = gdb.selected_inferior().num
+    before, session.ending = gdb.selected_inferior().num, True
     if session.connection is not None and session.connection.is_valid():
         if before != session.number:
             quiet(f"inferior {session.number}")
@@ -293,8 +296,11 @@ def end(session: Session) -> None:
             # else: with a process there, `set sysroot` reads every library again.
             borrowed.give_back("scheduler-locking")
         # Not `disconnect`: it forgets the threads of every inferior (gdb's target.c).
-        with contextlib.suppress(gdb.error), setting("confirm", "off"):
-            quiet("kill")
+        for command in ("kill", "kill", "disconnect"):
+            with contextlib.suppress(gdb.error), setting("confirm", "off"):
+                quiet(command)
+            if not session.connection.is_valid():
+                break
         if before != session.number:
             quiet(f"inferior {before}")
     _leave(session)
@@ -357,6 +363,8 @@ def on_connection_removed(event: gdb.ConnectionEvent) -> None:
     """
     for session in list(_sessions.values()):
         if session.connection == event.connection and not session.moving:
+            if session.server.ended() and not session.in_call and not session.ending:
+                say(f"[uffd{session.death()}]")
             _leave(session)
 
 

@@ -12,6 +12,7 @@ from typing import Optional
 
 from gdb_uffd.replay.interface import Disconnected
 from gdb_uffd.server.framing import Decoder, Event, frame
+from gdb_uffd.server.holder import Pending
 
 SPIN_NS = 300_000
 """How long to look for the next packet before sleeping.  An inferior call is some 25 packets,
@@ -30,14 +31,20 @@ class Connection:
     """Packets in, packets out.  Also the `Client` that a running vessel sees."""
 
     def __init__(
-        self, sock: socket.socket, wake: Optional[int] = None, spin_ns: int = SPIN_NS
+        self,
+        sock: socket.socket,
+        wake: Optional[int] = None,
+        spin_ns: int = SPIN_NS,
+        pending: Optional[Pending] = None,
     ) -> None:
-        """`wake`: a non-blocking pipe that becomes readable when a signal has arrived.
+        """`wake`: a non-blocking pipe that becomes readable when a signal has arrived; `pending`:
+        where to note what is not answered yet.
 
         Native code that waits for the vessel does not run Python's signal handlers; it returns
         when fileno() is readable, so that descriptor stands for both.
         """
         self._socket = sock
+        self.pending = pending or Pending()
         self._wake = wake
         self._spin_ns = self._spin_alone_ns = spin_ns
         self._cpus = os.sched_getaffinity(0)
@@ -93,6 +100,7 @@ class Connection:
                 if self._acknowledge:
                     self._send(b"+")
                 self._begin()
+                self.pending.read(item)
                 return item
             elif item is Event.RESEND:
                 self._asked += 1
@@ -134,7 +142,9 @@ class Connection:
     def reply_framed(self, packet: bytes) -> None:
         """Send a packet that is framed already, unless nobody waits for it."""
         if self._acknowledge or not self._given_up():
+            self.pending.answering()
             self._reply(packet)
+        self.pending.idle()
 
     def _reply(self, packet: bytes) -> None:
         if self._acknowledge:
@@ -145,7 +155,7 @@ class Connection:
         deadline = time.perf_counter_ns() + self._spin_ns
         while True:
             try:
-                self._take()
+                self._take(self.pending)
                 return
             except BlockingIOError:
                 if time.perf_counter_ns() < deadline:
@@ -154,9 +164,12 @@ class Connection:
                 else:
                     self._poll.poll()
 
-    def _take(self) -> None:
+    def _take(self, pending: Optional[Pending] = None) -> None:
         """What has arrived; BlockingIOError when nothing has."""
         try:
+            if pending is not None:
+                self._socket.recv_into(self._buffer, 1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+                pending.reading()
             count = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
         except BlockingIOError:
             raise

@@ -16,6 +16,7 @@ from gdb_uffd.model import UffdError
 from gdb_uffd.replay.interface import Diversion
 from gdb_uffd.server import stub, vfile
 from gdb_uffd.server.connection import Connection
+from gdb_uffd.server.holder import Holder, Seen
 from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.listen import Port, open_listener
 from gdb_uffd.server.session import Facts, Session
@@ -126,6 +127,8 @@ def run(
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.ExitStack() as stack:
+        holder = Holder()
+        stack.callback(holder.close)
         started = time.perf_counter()
         trace = open_trace(core, executable, search)
         stack.callback(trace.close)
@@ -138,7 +141,7 @@ def run(
         _prepare()
         client = endpoint.accept(watch, seconds)
         while client is not None:
-            _serve(client, wake, journey, opened)
+            _serve(client, wake, journey, opened, holder)
             if journey.endpoint is None:
                 return
             with contextlib.closing(journey.endpoint) as next_one:
@@ -154,12 +157,16 @@ def _prepare() -> None:
         Policy.prepare()
 
 
-def _serve(client: socket.socket, wake: Optional[int], journey: Journey, opened: Facts) -> None:
+def _serve(
+    client: socket.socket, wake: Optional[int], journey: Journey, opened: Facts, holder: Holder
+) -> None:
     """One connection, to its end."""
-    with contextlib.closing(Connection(client, wake)) as connection:
+    with contextlib.closing(Connection(client, wake, pending=holder.pending)) as connection:
         session = Session(journey, connection, opened)
+        holder.hold(client, Seen(session.pid, session.layout.size))
         try:
             stub.serve(session)
+            holder.drop()
         finally:
             vfile.close_all(session)
 
