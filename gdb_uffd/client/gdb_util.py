@@ -355,5 +355,6 @@ _TOLD_BY_US = (
     "warning: No executable has been specified",
     "warning: Could not load vsyscall page",
     "warning: Could not load shared library symbols",
+    "warning: Unable to find dynamic linker breakpoint function",
 )
 """What the server's own warnings name already, with the remedy."""

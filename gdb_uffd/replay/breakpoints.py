@@ -49,7 +49,11 @@ def pieces(address: int, length: int) -> List[Tuple[int, int]]:
 
 @dataclass
 class Breakpoints:
-    """What gdb asked for.  `wanted`: software; `hardware`: (kind, address, length) requests."""
+    """What gdb asked for.  `wanted`: software; `hardware`: (kind, address, length) requests.
+
+    Where the recorded process had memory whose bytes are not to be had a breakpoint is accepted: no
+    instruction can be run there, so it cannot be hit.  gdb puts some of its own into the dynamic
+    linker and the C library before every call."""
 
     machine: Machine
     wanted: Set[int] = field(default_factory=set)
@@ -59,8 +63,11 @@ class Breakpoints:
     _values: Dict[Slot, bytes] = field(default_factory=dict)
 
     def insert(self, kind: int, address: int, length: int) -> None:
-        """UffdError when no debug register is left or the range makes no sense."""
+        """UffdError when nothing is mapped there, no debug register is left or the range makes no
+        sense."""
         if kind == SOFTWARE:
+            if not self.machine.is_mapped(address):
+                raise UffdError(f"no breakpoint can be set at {address:#x}: not mapped")
             self.wanted.add(address)
             return
         if kind not in _KINDS or not 1 <= length <= 8 * SLOTS:
@@ -98,18 +105,21 @@ class Breakpoints:
         self._loaded = None
 
     def synchronise(self) -> None:
-        """Before a resume: the vessel gets exactly what is wanted.  UffdError names the address."""
+        """Before a resume: the vessel gets what is wanted and can be hit.  UffdError when that is
+        too much."""
         pager = self.machine.pager
         for address in self.inserted - self.wanted:
             lib.pager_breakpoint_remove(pager, address)
             self.inserted.discard(address)
         for address in self.wanted - self.inserted:
             rc = lib.pager_breakpoint_insert(pager, address)
-            if rc < 0:
-                full = "too many breakpoints are inserted (1,024 can be)"
-                why = self.machine.why(address) or ("not mapped" if rc != -errno.ENOSPC else full)
-                raise UffdError(f"no breakpoint can be set at {address:#x}: {why}")
-            self.inserted.add(address)
+            if rc == -errno.ENOSPC:
+                raise UffdError(
+                    f"no breakpoint can be set at {address:#x}: "
+                    "too many breakpoints are inserted (1,024 can be)"
+                )
+            if rc == 0:
+                self.inserted.add(address)
         slots = self._slots(self.hardware)
         if slots or self._loaded:
             self._load(slots)
@@ -146,15 +156,18 @@ class Breakpoints:
         register caused it.  ("", 0): a read watchpoint saw a write, to be ignored.
         `skip`: as many debug registers are somebody else's.
 
-        x86 has no read-only watchpoint: R/W=3 traps on both, and a changed value tells a write.
+        x86 has no read-only watchpoint: R/W=3 traps on both, and a changed value tells a write,
+        which another watchpoint at the same place may have been set for.
         """
         if not self._loaded:
             return None
+        found = None
         for slot in self.hits(skip):
             kind, address, _ = slot
             if kind == READ_WATCH and self._value(slot) != self._values.get(slot):
-                return "", 0
+                found = "", 0
+                continue
             for wanted_kind, start, length in self.hardware:
                 if wanted_kind == kind and start <= address < start + length:
                     return _NAMES[kind], start
-        return None
+        return found

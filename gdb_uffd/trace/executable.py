@@ -8,6 +8,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Protocol, Sequence
 
 from gdb_uffd.arch import Architecture
 from gdb_uffd.model import PAGE_SIZE, UffdError, page_ceil, page_floor
+from gdb_uffd.trace.evidence import DEBUG_FILE, Pages
 from gdb_uffd.trace.files import (
     FileCache,
     FileProblem,
@@ -15,7 +16,8 @@ from gdb_uffd.trace.files import (
     MappedFile,
     Module,
     adopt,
-    first_page,
+    adopt_symbols,
+    evidence,
     group,
     mismatch,
     printable,
@@ -93,13 +95,15 @@ def find_modules(
             "(and unload a loaded one: `file`)"
         )
     for module in found.modules:
-        page = first_page(module, dumped.writable, dumped.read)
+        pages = evidence(module, dumped.writable, dumped.read)
         if module is found.main and chosen is not None:
-            _check_named(module, chosen, page, core_mtime_ns, notes)
-            resolve(module, cache, page, core_mtime_ns, chosen.path)
+            only_symbols = _check_named(module, chosen, pages, core_mtime_ns, notes)
+            resolve(module, cache, pages, core_mtime_ns, chosen.path)
             module.path = chosen.path
+            if only_symbols:
+                adopt_symbols(module, chosen)
         else:
-            resolve(module, cache, page, core_mtime_ns)
+            resolve(module, cache, pages, core_mtime_ns)
         if module.file is None and identity is not None:
             stored = identity.stored(module)
             if stored is not None:
@@ -119,9 +123,12 @@ def _open_named(path: str, cache: FileCache, arch: Architecture) -> MappedFile:
 
 
 def _check_named(
-    module: Module, chosen: MappedFile, page: bytes, core_mtime_ns: int, notes: Notes
-) -> None:
-    problem = mismatch(module, chosen, page, core_mtime_ns, named=True)
+    module: Module, chosen: MappedFile, pages: Pages, core_mtime_ns: int, notes: Notes
+) -> bool:
+    """UffdError unless it is the executable, or (then True) the separate debug file of it."""
+    problem = mismatch(module, chosen, pages, core_mtime_ns, named=True)
+    if problem == DEBUG_FILE and module.recorded_id == chosen.build_id:
+        return True
     image = chosen.image
     if not problem and image is not None:
         entry, count = notes.auxv_value(AT_ENTRY), notes.auxv_value(AT_PHNUM)
@@ -133,6 +140,7 @@ def _check_named(
         raise UffdError(
             f"{printable(chosen.path)}: {problem} ({printable(module.path)}); {NAME_IT}"
         )
+    return False
 
 
 def _main_module(modules: Sequence[Module], notes: Notes) -> Optional[Module]:
@@ -170,6 +178,18 @@ def _ranges_of(chosen: MappedFile, notes: Notes) -> List[FileRange]:
     return ranges
 
 
+def how_to_get(module: Module, main: Optional[Module]) -> str:
+    """What to do for the file of `module`, of which `reason` says that it is not to be had."""
+    if module is main:
+        return NAME_IT
+    if module.recorded_id:
+        return (
+            f"put the file with build-id {module.recorded_id.hex()} there, or `set uffd files-from`"
+            " (or `set sysroot`) to what has it, and spawn again; `uffd doctor CORE` tells more"
+        )
+    return "put the file that was mapped there and spawn again"
+
+
 def file_warnings(found: Found, segments: Sequence[Segment]) -> List[str]:
     """One line for each file that memory is missing without, with the remedy."""
     missing: Dict[str, int] = {}
@@ -181,15 +201,6 @@ def file_warnings(found: Found, segments: Sequence[Segment]) -> List[str]:
         pages = missing.pop(module.reason, 0) if module.reason else 0
         if not pages:
             continue
-        if module is found.main:
-            remedy = NAME_IT
-        elif module.recorded_id:
-            remedy = (
-                f"put the file with build-id {module.recorded_id.hex()} there, or `set sysroot` to "
-                "the root folder that has it (or solib-search-path, debug-file-directory), and "
-                "spawn again"
-            )
-        else:
-            remedy = "put the file that was mapped there and spawn again"
+        remedy = how_to_get(module, found.main)
         lines.append(f"{module.reason}; {pages} pages are unavailable; {remedy}")
     return lines

@@ -1,8 +1,9 @@
 """The files that the recorded process had mapped: find them, open them, make sure they are
 the ones that were mapped.
 
-A file's identity is its build-id where both sides have one, else the dumped bytes of its first
-page, else only that it is not newer than the core.  Devices and pipes are never opened.
+A file's identity is its build-id where both sides have one, and the recorded bytes of its pages
+where there are some (trace/evidence.py); without either, only that it is not newer than the core.
+Devices and pipes are never opened.
 
 A file is mapped, not copied: one that is replaced by rename (as package managers do) stays as it
 was, one that is overwritten in place changes under us, and reading beyond a new end is SIGBUS.
@@ -18,8 +19,9 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Protocol, Sequence
 
-from gdb_uffd.model import PAGE_SIZE, page_ceil, page_floor
+from gdb_uffd.model import page_ceil, page_floor
 from gdb_uffd.trace.elf import ElfError, Image
+from gdb_uffd.trace.evidence import Pages, contradiction, recorded_pages
 from gdb_uffd.trace.notes import FileRange
 
 DELETED = " (deleted)"
@@ -82,6 +84,9 @@ class Module:
     file: Optional[MappedFile] = None
     reason: str = ""
     image: Optional[Image] = None
+    debug: Optional[MappedFile] = (
+        None  # a separate debug file, named by the user: its symbols serve
+    )
     bias: int = 0
     recorded_id: bytes = b""
     ref: Optional[FileRef] = None  # what a trace recorded of the file
@@ -138,12 +143,12 @@ def _plain(error: OSError) -> str:
 class Finder(Protocol):
     """Where files are looked for: trace.search.Search."""
 
-    def by_path(self, path: str) -> Sequence[str]:
+    def by_path(self, path: str) -> Iterable[str]:
         """Places of the file with that path, the likeliest first."""
         ...
 
-    def by_build_id(self, build_id: bytes) -> Iterable[str]:
-        """Files that should have that build-id."""
+    def by_build_id(self, build_id: bytes, path: str) -> Iterable[str]:
+        """Files that should have that build-id; `path`: where the one that is meant was."""
         ...
 
 
@@ -255,38 +260,41 @@ def _examine(
 
 
 def mismatch(
-    module: Module, opened: MappedFile, page: bytes, core_mtime_ns: int, named: bool = False
+    module: Module, opened: MappedFile, pages: Pages, core_mtime_ns: int, named: bool = False
 ) -> str:
     """Why `opened` is not what was mapped as `module`, or "".
 
-    `page`: dumped bytes of the module's first page (not writable), b"" when the core has none.
+    `pages`: what was recorded of the file itself, see evidence.recorded_pages.
     `named`: the user named this file for it, so age alone does not speak against it.
     """
     ref = module.ref
     if module.recorded_id and (opened.build_id or (ref is not None and ref.build_id)):
         if module.recorded_id == opened.build_id:
-            return ""
+            return _contradiction(module, opened, pages)
         return (
             f"has build-id {opened.build_id.hex() or '(none)'}, "
             f"the {'core' if ref is None else 'trace'} was made with build-id "
-            f"{module.recorded_id.hex()} (what gdb says of its symbols and lines may be wrong too)"
+            f"{module.recorded_id.hex()}"
         )
     if ref is not None and ref.mtime_ns and not named:
         if (ref.size, ref.mtime_ns) == (len(opened.data), opened.mtime_ns):
             return ""
         return "is not the file that was mapped (no build-id; its size or time of change differs)"
-    if page:
-        start = opened.data[: len(page)]
-        if start + bytes(len(page) - len(start)) == page:
-            return ""
-        return "differs from the file that was mapped (no build-id, compared the first page)"
+    if pages:
+        return _contradiction(module, opened, pages)
     if opened.mtime_ns > core_mtime_ns and not named:
         return "is newer than the core, and nothing in the core proves it is the file mapped then"
     return ""
 
 
+def _contradiction(module: Module, opened: MappedFile, pages: Pages) -> str:
+    image = module.image
+    recorded = image if image is not None and image.data is None else None
+    return contradiction(opened.data, opened.image, recorded, pages)
+
+
 def resolve(
-    module: Module, cache: FileCache, page: bytes, core_mtime_ns: int, named: str = ""
+    module: Module, cache: FileCache, pages: Pages, core_mtime_ns: int, named: str = ""
 ) -> None:
     """Find and check the file of `module`; sets `file` and `image`, or `reason`.
 
@@ -295,7 +303,7 @@ def resolve(
     """
     reasons: List[str] = []
     for path in _candidates(module, cache, named):
-        reason = _try(module, cache, page, core_mtime_ns, path, bool(named))
+        reason = _try(module, cache, pages, core_mtime_ns, path, bool(named))
         if not reason:
             return
         reasons.append(reason)
@@ -310,11 +318,11 @@ def _candidates(module: Module, cache: FileCache, named: str) -> Iterator[str]:
         return
     yield from cache.finder.by_path(module.path)
     if module.recorded_id:
-        yield from cache.finder.by_build_id(module.recorded_id)
+        yield from cache.finder.by_build_id(module.recorded_id, module.path)
 
 
 def _try(
-    module: Module, cache: FileCache, page: bytes, core_mtime_ns: int, path: str, named: bool
+    module: Module, cache: FileCache, pages: Pages, core_mtime_ns: int, path: str, named: bool
 ) -> str:
     """Take the file at `path` for `module`; why it cannot serve, or ""."""
     deleted = not named and path.endswith(DELETED) and not os.path.lexists(path)
@@ -322,7 +330,7 @@ def _try(
         path = path[: -len(DELETED)]
     try:
         opened = cache.open(path)
-        problem = mismatch(module, opened, page, core_mtime_ns, named)
+        problem = mismatch(module, opened, pages, core_mtime_ns, named)
         if deleted and (problem or not module.recorded_id or not opened.build_id):
             problem = "was deleted or replaced while the program had it mapped"
     except FileProblem as error:
@@ -343,14 +351,18 @@ def adopt(module: Module, opened: MappedFile) -> None:
             module.top = object_top(opened.image, bias)
 
 
-def first_page(
-    module: Module, writable: Callable[[int], bool], dumped: Callable[[int, int], bytes]
-) -> bytes:
-    """The dumped first page of the module, b"" when it is not in the core or was writable."""
-    for r in module.ranges:
-        if r.offset == 0 and not writable(r.start):
-            try:
-                return dumped(r.start, PAGE_SIZE)
-            except ElfError:
-                return b""
-    return b""
+def adopt_symbols(module: Module, opened: MappedFile) -> None:
+    """`opened` is the separate debug file of `module`: its symbols serve, and no byte of it."""
+    module.debug = opened
+    image, recorded = opened.image, module.image
+    if image is not None and recorded is not None:
+        module.image = Image(
+            image.header, recorded.segments, recorded.read, opened.data, recorded.bias
+        )
+
+
+def evidence(
+    module: Module, writable: Callable[[int], bool], recorded: Callable[[int, int], bytes]
+) -> Pages:
+    """What was recorded of the file of `module` itself."""
+    return recorded_pages(module.ranges, module.image, module.bias, writable, recorded)

@@ -11,7 +11,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from gdb_uffd.model import PAGE_SIZE, Mapping, MemoryUnavailable, ThreadState, UffdError
 from gdb_uffd.trace import facts, places, symbols, tls
 from gdb_uffd.trace.elf import ElfError
-from gdb_uffd.trace.executable import Found
+from gdb_uffd.trace.executable import Found, how_to_get
 from gdb_uffd.trace.facts import ProcessFacts
 from gdb_uffd.trace.files import Module
 from gdb_uffd.trace.notes import Notes
@@ -73,7 +73,8 @@ class RecordedSnapshot:
         self.pid = notes.pid
         self.auxv = notes.auxv
         self.threads: Sequence[ThreadState] = notes.threads
-        self.executable = main.file.path if main is not None and main.file is not None else ""
+        serves = (main.file or main.debug) if main is not None else None
+        self.executable = serves.path if serves is not None else ""
         self.warnings = memory.warnings
         self.mappings: Sequence[Mapping] = memory.mappings
         self.segments: Sequence[Segment] = memory.segments
@@ -91,6 +92,13 @@ class RecordedSnapshot:
     def modules(self) -> Sequence[Module]:
         """The files that were mapped, in order of address."""
         return self._found.modules
+
+    def remedy(self, address: int) -> str:
+        """How to get the file whose page at `address` cannot be had; "" when none is missing."""
+        for module in self._found.modules:
+            if module.reason and module.holds(address):
+                return how_to_get(module, self._found.main)
+        return ""
 
     @property
     def main(self) -> Optional[Module]:

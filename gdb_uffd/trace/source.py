@@ -94,6 +94,10 @@ class Snapshot(Protocol):
         """What the byte at `address` belongs to; for report lines."""
         ...
 
+    def remedy(self, address: int) -> str:
+        """How to get the file whose page at `address` cannot be had; "" when none is missing."""
+        ...
+
     @property
     def modules(self) -> Sequence[Module]:
         """The files that were mapped, in order of address."""

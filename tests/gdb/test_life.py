@@ -121,7 +121,9 @@ def test_server_killed_during_a_call(zoo, all_cores):
 def test_server_terminated(sample):
     sample.value("push(7)")
     pids = survivors.ours()
-    os.kill(survivors.servers()[0], signal.SIGTERM)
+    (server,) = survivors.servers()
+    os.kill(server, signal.SIGTERM)
+    assert survivors.wait_gone(server, 10)
     sample.run("bt")  # until then its connection is held
     all_gone(pids)
     assert sample.value("6 * 7") == "42"

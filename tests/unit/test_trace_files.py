@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Iterator, Tuple
 
@@ -101,6 +102,46 @@ def test_library_rebuilt_the_same(told: Told) -> None:
     snapshot = open_core(str(told.core))
     assert snapshot.warnings == []
     assert snapshot.read(told.one("libtext"), 1)
+
+
+def test_a_stripped_library_serves(told: Told) -> None:
+    assert told.library is not None
+    subprocess.run(["strip", str(told.library)], check=True)
+    snapshot = open_core(str(told.core))
+    assert snapshot.warnings == [] and snapshot.read(told.one("libtext"), 1)
+
+
+def test_a_debug_file_has_the_build_id_and_not_the_bytes(told: Told) -> None:
+    assert told.library is not None
+    subprocess.run(["objcopy", "--only-keep-debug", str(told.library)], check=True)
+    snapshot = open_core(str(told.core))
+    _library_text_is_unavailable(snapshot, told, "is a separate debug file")
+    assert str(told.library) in _only_warning(snapshot)
+
+
+def test_a_changed_library_of_the_same_build_id(told: Told) -> None:
+    """The core has its first page, with the program headers (p_paddr is nobody's)."""
+    assert told.library is not None
+    data = bytearray(told.library.read_bytes())
+    data[64 + 24] ^= 1
+    told.library.write_bytes(data)
+    snapshot = open_core(str(told.core))
+    _library_text_is_unavailable(snapshot, told, "differs from the file that was mapped")
+
+
+def test_naming_the_debug_file_of_the_executable(told: Told, tmp_path: Path) -> None:
+    """Its symbols serve."""
+    debug = tmp_path / "told.debug"
+    subprocess.run(["objcopy", "--only-keep-debug", str(told.program), str(debug)], check=True)
+    whole = open_core(str(told.core))
+    main = whole.symbol("main")
+    assert main is not None and whole.read(main, 1)
+    told.program.unlink()
+    snapshot = open_core(str(told.core), str(debug))
+    assert snapshot.executable == str(debug) and snapshot.symbol("main") == main
+    with pytest.raises(MemoryUnavailable, match="is a separate debug file"):
+        snapshot.read(main, 1)
+    assert "is a separate debug file" in _only_warning(snapshot)
 
 
 def test_library_replaced_by_a_folder_or_fifo(told: Told) -> None:

@@ -1,0 +1,69 @@
+"""Cores made with other builds of the libraries: what is there works, what is not is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from harness import cores, foreign
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("foreign")
+
+
+@pytest.fixture(scope="module")
+def core(folder) -> Path:
+    try:
+        return foreign.core(foreign.program(folder / "built"), folder / "run")
+    except cores.NoKernelCore as why:
+        pytest.skip(f"no kernel core: {why}")
+
+
+@pytest.fixture(scope="module")
+def others(core, folder) -> Path:
+    """The core, of another libc and another ld.so than those that are here."""
+    found = foreign.mapped(core)
+    return foreign.of_other_builds(core, folder / "others", [found["libc"], found["ld-linux"]])
+
+
+def test_calls_go_as_far_as_the_pages_are_there(gdb, others):
+    text = gdb.run(f"uffd spawn {others}")
+    assert "libc.so.6: has build-id" in text and "ld-linux" in text, text
+    assert gdb.value("sum()") == "55"
+    assert gdb.call("sum()")["verdict"]["pure"]
+    # gdb takes no names from the other builds.
+    assert "No symbol" in gdb.run("info address __libc_start_main")
+    assert "ld-linux" not in gdb.run("info symbol $pc")
+    said = " ".join(gdb.run("uffd call say(1)").split())
+    assert "has build-id" in said and "`set sysroot`" in said, said
+    data = gdb.call("say(1)")
+    assert data["value"] is None and "has build-id" in data["unavailable"]
+    assert "55" in gdb.value("sum()")
+
+
+def test_breakpoints_where_there_are_no_bytes(gdb, others):
+    gdb.run(f"uffd spawn {others}")
+    libc = next(
+        line.split()[0]
+        for line in gdb.run("info proc mappings").splitlines()
+        if "libc.so.6" in line and "r-x" in line
+    )
+    gdb.run(f"break *{libc}")
+    assert gdb.value("sum()") == "55"
+    gdb.run("delete")
+    gdb.run("break *0x10000")
+    text = gdb.run("print sum()")
+    assert "Cannot insert breakpoint" in text and "0x10000" in text, text
+    gdb.run("delete")
+    assert gdb.value("sum()") == "55"
+
+
+def test_a_search_path_brings_no_other_build_back(gdb, others, core):
+    gdb.run(f"set solib-search-path {foreign.mapped(core)['libc'].parent}")
+    gdb.run(f"uffd spawn {others}")
+    assert "No symbol" in gdb.run("info address __libc_start_main")
+    assert gdb.value("sum()") == "55"
+    gdb.run("uffd kill")
+    assert "linux-gnu" in gdb.run("show solib-search-path")

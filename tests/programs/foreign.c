@@ -1,0 +1,96 @@
+// Crashes in itself.  What its functions need: nothing but the program, the dynamic linker and libc, memory
+// that was kept out of the core, a file that was cut short.  argv[1]: a file of two pages.
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE 4096
+
+int numbers[10] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+char text[] = "some text", words[64] = "some text";
+unsigned char *hidden;  // written, and not dumped
+unsigned char *fresh;   // never touched
+unsigned char *cut;     // its second page is past the end of its file
+unsigned char half[2 * PAGE] __attribute__((aligned(PAGE)));  // .bss; its second page is not dumped
+
+int sum(void)
+{
+	int total = 0;
+
+	for (int i = 0; i < 10; i++)
+		total += numbers[i];
+	return total;
+}
+
+int say(int x)
+{
+	printf("x is %d\n", x);
+	fflush(stdout);
+	return x + 1;
+}
+
+int length(void)
+{
+	return (int)strlen(text);
+}
+
+int both(void)
+{
+	return abs(-1) + (int)strlen(strcpy(words, text)) + memcmp(words, text, sizeof(text));
+}
+
+int hidden_sum(void)
+{
+	int total = 0;
+
+	for (int i = 0; i < PAGE; i++)
+		total += hidden[i];
+	return total;
+}
+
+int fresh_sum(void)
+{
+	int total = 0;
+
+	for (int i = 0; i < 2 * PAGE; i++)
+		total += fresh[i];
+	return total;
+}
+
+int half_sum(void)
+{
+	return half[0] + half[PAGE];
+}
+
+int cut_at(int page)
+{
+	return cut[page * PAGE];
+}
+
+static void crash(volatile int *where)
+{
+	*where = sum();
+}
+
+int main(int argc, char **argv)
+{
+	hidden = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memset(hidden, 1, PAGE);
+	madvise(hidden, PAGE, MADV_DONTDUMP);
+	fresh = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	half[0] = half[PAGE] = 3;
+	madvise(half + PAGE, PAGE, MADV_DONTDUMP);
+	if (argc > 1) {
+		int fd = open(argv[1], O_RDWR);
+		cut = mmap(NULL, 2 * PAGE, PROT_READ, MAP_PRIVATE, fd, 0);
+		if (ftruncate(fd, 100) < 0)
+			return 1;
+		close(fd);
+	}
+	crash(NULL);
+	return 0;
+}
