@@ -15,13 +15,14 @@ import os
 import select
 import signal
 import socket
-from typing import List, NamedTuple, Optional
+from typing import List, Optional
 
 from gdb_uffd.server.framing import PACKET_SIZE, Decoder, escape, frame
 
 TITLE = b"gdb_uffd: holds the connection"
 _HEAD = 64
 """Bytes of a packet that tell what would answer it."""
+_SIZE = 128  # where the size of the registers lies in the page
 _UNREAD = b"?"
 _IDLE = b"\0"
 _SOON_S = 2.0
@@ -36,16 +37,9 @@ _CHANGES = b"GPMXZzHTD"
 would be one too many; what they would change is gone anyway."""
 
 
-class Seen(NamedTuple):
-    """What a client has seen of the process: its number, the size of its registers in bytes."""
-
-    pid: int
-    registers: int
-
-
 class Pending:
-    """What the server has read and not answered, and its list of threads, in memory that outlives
-    it."""
+    """What the server has read and not answered, and what else the client has to be told by whoever
+    answers in its place, in memory that outlives it."""
 
     def __init__(self) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
@@ -85,20 +79,29 @@ class Pending:
         os.ftruncate(self.threads, 0)
         os.pwrite(self.threads, xml, 0)
 
+    def note_registers(self, size: int) -> None:
+        """How many bytes a `g` packet carries."""
+        self._page[_SIZE : _SIZE + 4] = size.to_bytes(4, "little")
+
+    def registers(self) -> int:
+        """The same."""
+        return int.from_bytes(self._page[_SIZE : _SIZE + 4], "little")
+
     def close(self) -> None:
         """Nobody will ask."""
         self._page.close()
         os.close(self.threads)
 
 
-def answer(packet: bytes, seen: Seen, threads: bytes = b"") -> bytes:
-    """The answer to `packet` in the place of a server that is gone.  `threads`: the list in XML."""
+def answer(packet: bytes, pid: int, registers: int, threads: bytes) -> bytes:
+    """The answer to `packet` in the place of a server that is gone.  `registers`: the size of a `g`
+    packet in bytes; `threads`: the list in XML."""
     if not packet:
         return _FAILED
     if packet.startswith(b"vCont?"):
         return b"vCont;c;C;s;S"
     if packet.startswith((b"vCont", b"c", b"C", b"s", b"S", b"bc", b"bs")):
-        return b"X%02x;process:%x" % (signal.SIGKILL, seen.pid) if b"p" in packet else b"X09"
+        return b"X%02x;process:%x" % (signal.SIGKILL, pid) if b"p" in packet else b"X09"
     if packet.startswith(b"quffd"):
         return GONE
     if packet.startswith(b"vKill") or packet[0] in _CHANGES:
@@ -111,7 +114,7 @@ def answer(packet: bytes, seen: Seen, threads: bytes = b"") -> bytes:
         chunk = threads[offset : offset + min(length, PACKET_SIZE // 2 - 1)]
         return (b"m" if offset + len(chunk) < len(threads) else b"l") + escape(chunk)
     if packet == b"g":
-        return b"xx" * seen.registers
+        return b"xx" * registers
     if packet[:1] == b"p":
         return b"xx" * 8
     return _FAILED
@@ -136,15 +139,15 @@ class Holder:
         theirs.close()
         self._holds = False
 
-    def hold(self, client: socket.socket, seen: Seen) -> None:
-        """From now on this is the connection."""
+    def hold(self, client: socket.socket, pid: int) -> None:
+        """From now on this is the connection, of a client that sees process `pid`."""
         self._holds = True
-        self._tell(b"%d %d" % seen, [client.fileno()])
+        self._tell(b"%d" % pid, [client.fileno()])
 
     def drop(self) -> None:
         """The client has left, or was told that it shall."""
         self._holds = False
-        self._tell(b"0 0", [])
+        self._tell(b"0", [])
 
     def _tell(self, text: bytes, descriptors: List[int]) -> None:
         with contextlib.suppress(OSError):  # it is gone itself: then it is as it was without
@@ -170,7 +173,7 @@ def _hold(control: socket.socket, pending: Pending) -> None:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
     client: Optional[socket.socket] = None
-    seen = Seen(0, 0)
+    pid = 0
     while True:
         poll = select.poll()
         poll.register(control, select.POLLIN)
@@ -188,19 +191,20 @@ def _hold(control: socket.socket, pending: Pending) -> None:
         if client is not None:
             client.close()
         client = socket.socket(fileno=descriptors[0]) if descriptors else None
-        seen = Seen(*map(int, text.split()))
+        pid = int(text)
     if client is not None:
         with contextlib.suppress(OSError):
-            _answer_all(client, seen, pending)
+            _answer_all(client, pid, pending)
 
 
-def _answer_all(client: socket.socket, seen: Seen, pending: Pending) -> None:
+def _answer_all(client: socket.socket, pid: int, pending: Pending) -> None:
     """What the server would have answered first, then whatever comes, until the client goes."""
     client.setblocking(True)
-    head, threads = pending.head(client), os.pread(pending.threads, 64 << 20, 0)
+    head = pending.head(client)
+    known = (pid, pending.registers(), os.pread(pending.threads, 64 << 20, 0))
     if head:
         # Where a reply was out in part, this ends it; else it is noise between two packets.
-        client.sendall(b"#00" + frame(answer(head, seen, threads)))
+        client.sendall(b"#00" + frame(answer(head, *known)))
     decoder = Decoder()
     decoder.verify = False
     while True:
@@ -208,7 +212,7 @@ def _answer_all(client: socket.socket, seen: Seen, pending: Pending) -> None:
         if item == b"k":  # has no answer
             return
         if isinstance(item, bytes):
-            client.sendall(frame(answer(item, seen, threads)))
+            client.sendall(frame(answer(item, *known)))
         elif item is None:
             data = client.recv(1 << 16)
             if not data:

@@ -16,7 +16,7 @@ from gdb_uffd.model import UffdError
 from gdb_uffd.replay.interface import Diversion
 from gdb_uffd.server import stub, vfile
 from gdb_uffd.server.connection import Connection
-from gdb_uffd.server.holder import Holder, Seen
+from gdb_uffd.server.holder import Holder
 from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.listen import Port, open_listener
 from gdb_uffd.server.session import Facts, Session
@@ -168,7 +168,7 @@ def _serve(
     """One connection, to its end."""
     with contextlib.closing(Connection(client, wake, pending=holder.pending)) as connection:
         session = Session(journey, connection, opened)
-        holder.hold(client, Seen(session.pid, session.layout.size))
+        holder.hold(client, session.pid)
         try:
             stub.serve(session)
             holder.drop()
