@@ -196,7 +196,8 @@ class Diversion:
         open_.calls.stopped(after)
         left = self.runner.left(after.sp) if not stop.breakpoint else ""
         if left:
-            open_.ended = f"{left}; {open_.ended}" if open_.ended else left
+            what, separator, advice = open_.ended.partition(";")
+            open_.ended = f"{what} ({left}){separator}{advice}" if what else left
         seconds = time.perf_counter() - started
         interrupted = bool(self.runner.run.interrupted)
         open_.tape.ran(action, self.breakpoints, stop, after, seconds, interrupted)

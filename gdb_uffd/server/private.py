@@ -89,8 +89,9 @@ def summary(report: CallReport) -> Dict[str, Any]:
     }
 
 
-def _hello(_session: Session, _arguments: Arguments) -> Any:
-    return {"protocol": PROTOCOL_VERSION, "server": __version__, "pid": os.getpid()}
+def _hello(_session: Session, arguments: Arguments) -> Any:
+    echo = {"echo": arguments["echo"]} if isinstance(arguments.get("echo"), int) else {}
+    return {"protocol": PROTOCOL_VERSION, "server": __version__, "pid": os.getpid(), **echo}
 
 
 def _host() -> str:
