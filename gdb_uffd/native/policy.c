@@ -174,7 +174,9 @@ static int come_to(struct vessel *vessel, const struct system_call *asked, int64
 int policy_decide(struct vessel *vessel, const struct system_call *call, int64_t *result)
 {
 	vessel->redo.finish = NULL;
+	timers_account(vessel);
 	int rc = come_to(vessel, call, result);
+	timers_fire(vessel);
 
 	/* What it would have written or read lies in memory that there is no room for. */
 	if (!vessel->pager->over_limit)

@@ -123,9 +123,13 @@ struct vessel {
 	uint8_t *out; /* what it printed, until vessel_take_output */
 	size_t out_len, out_room;
 	uint64_t out_since_ns; /* CLOCK_MONOTONIC; 0: nothing waits */
+	uint64_t ran_from_ns;  /* CLOCK_MONOTONIC: its running counts from here on; 0: it does not run */
 	uint64_t deadline_ns;  /* CLOCK_MONOTONIC; 0: none */
 	int64_t wait_call;     /* the call that would wait for ever, and its futex */
 	uint64_t wait_address;
+	int64_t cut_call; /* a wait without an end that timers cut short again and again */
+	uint64_t cut_address;
+	int cuts;
 	uint64_t wait_pc, wait_first; /* behind its instruction; its first argument */
 	timer_t timer; /* of notify_burst */
 	bool has_timer;

@@ -44,14 +44,19 @@ static bool time_limit(struct vessel *vessel, struct timespec *limit, struct tim
 	uint64_t until = UINT64_MAX;
 
 	*used = NULL;
-	if (!vessel->out_len && !vessel->deadline_ns)
+	timers_account(vessel);
+	timers_fire(vessel);
+	uint64_t left = timers_left(vessel), now = clock_ns();
+	if (!vessel->out_len && !vessel->deadline_ns && left == UINT64_MAX)
 		return false;
-	uint64_t now = clock_ns();
+	if (left != UINT64_MAX)
+		until = now + left;
 	if (vessel->out_len) {
 		if (!vessel->out_since_ns)
 			vessel->out_since_ns = now;
-		until = vessel->out_since_ns + OUTPUT_WAIT_NS;
-		if (vessel->out_len >= OUTPUT_NOW || until <= now)
+		if (vessel->out_since_ns + OUTPUT_WAIT_NS < until)
+			until = vessel->out_since_ns + OUTPUT_WAIT_NS;
+		if (vessel->out_len >= OUTPUT_NOW || vessel->out_since_ns + OUTPUT_WAIT_NS <= now)
 			return true;
 	}
 	if (vessel->deadline_ns && !vessel->timed_out) {
@@ -130,7 +135,9 @@ int vessel_wait(struct vessel *vessel, int control_fd, struct run *run)
 	int rc = listen_for_stops(&inside, &before, &old);
 	if (rc < 0)
 		return fail(&vessel->error, -rc, "SIGCHLD");
+	timers_begin(vessel);
 	rc = wait_inside(vessel, control_fd, run, &inside);
+	timers_end(vessel);
 	sigaction(SIGCHLD, &old, NULL);
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (rc == 0 && (run->end == RUN_CONTROL || run->end == RUN_OUTPUT))
