@@ -7,7 +7,7 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check
 NATIVE := $(wildcard gdb_uffd/native/*.c gdb_uffd/native/*.h gdb_uffd/native/*.S \
 	gdb_uffd/native/*.cdef gdb_uffd/native/build.py)
 
-.PHONY: all demo test test-unprivileged lint bench matrix dejagnu peers clean dev gdb test-extras
+.PHONY: all demo test test-unprivileged lint bench matrix dejagnu peers differential clean dev gdb test-extras
 .DELETE_ON_ERROR:
 
 all: $(VENV)/.native
@@ -81,6 +81,11 @@ dejagnu: dev gdb
 peers: dev gdb
 	tools/peer-cores .cache/peers
 	$(PY) tests/peers/compare.py $(PEERS_ARGS)
+
+# Random C and C++ programs, alive against our core of the same instant: 1,000 take some hours.
+differential: dev gdb
+	tools/csmith .cache/differential
+	$(PY) tests/differential/run.py $(DIFFERENTIAL_ARGS)
 
 clean:
 	rm -rf .venv .venv-gdb .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
