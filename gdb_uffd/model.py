@@ -296,4 +296,6 @@ class CallReport:
     mapped_bytes: int = 0
     unmapped_bytes: int = 0
     tid: int = 0  # the recorded thread that ran
+    unknown_zeros: int = 0  # pages fed that the recording does not hold: taken for zeros
+    unknown_file: int = 0  # ... and taken for those of the file
     returned: bool = True  # the client's: whether the call came to its value

@@ -115,7 +115,8 @@ def after_command() -> None:
     if summary.ended:
         ended = gdb_blocked.text(session) or gdb_blocked.symbolic(summary.ended)
         summary = dataclasses.replace(summary, ended=ended)
-    if summary.pages or summary.refused or summary.ended or summary.unavailable:
+    worth = (summary.pages, summary.refused, summary.ended, summary.unavailable, *summary.unknown)
+    if any(worth):
         say(summary_line(summary, look()))
 
 

@@ -200,6 +200,7 @@ def summary_line(summary: Summary, look: Look) -> str:
     if summary.unavailable:
         parts.append(f"touched a page not recorded: {one_line(summary.unavailable)}")
     parts += [one_line(summary.ended)] if summary.ended else []
+    parts += verdict.unknown(*summary.unknown)
     if summary.pages:
         parts.append("uffd dirty shows them, uffd reset forgets them")
     return look.plain(f"[uffd: {' · '.join(parts)}]")

@@ -44,6 +44,7 @@ class Transaction:
     unavailable: str = ""
     tape: Tape = field(default_factory=Tape)
     fed_from: int = 0  # in the pager's list of fed pages
+    unknown: Tuple[int, int] = (0, 0)  # fed so far: taken for zeros, as in the file
 
 
 class Accounts:
@@ -118,6 +119,8 @@ class Accounts:
             streamed=len(output) - unseen,
             engine=self.machine.engine.choice.name,
             tid=open_.tid,
+            unknown_zeros=pager.unknown_zeros - open_.unknown[0],
+            unknown_file=pager.unknown_file - open_.unknown[1],
         )
         self.detail.note(made, open_.tid, functools.partial(self._stack, open_), open_.brk)
         return made

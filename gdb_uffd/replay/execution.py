@@ -245,6 +245,8 @@ class Runner:
     def _explain(self, address: int, pc: int) -> str:
         """Why an access failed, when it is our lack and not the program's fault."""
         for at in (address, pc):
+            if self.machine.is_beyond(at):
+                return ""  # the program's own fault
             reason = self.machine.why(at)
             if reason:
                 remedy = self.machine.snapshot.remedy(at)

@@ -5,7 +5,7 @@ page of each mapped file (its identity).  Pages are read when they are asked for
 
 One thing a core cannot tell: anonymous memory that was never touched and anonymous memory that
 was kept out with madvise(MADV_DONTDUMP) look the same.  Both are served as zeros, which is
-what the first is.
+what the first is, and marked as unknown (trace/layout.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from gdb_uffd.trace import elf, executable, places, thread_base
 from gdb_uffd.trace.compressed import compression, unpacked
 from gdb_uffd.trace.elf import ElfError
 from gdb_uffd.trace.files import FileCache, Module, close_map, printable
-from gdb_uffd.trace.layout import Dumped, Load, Plan, build, make_loads
+from gdb_uffd.trace.layout import Plan, build
+from gdb_uffd.trace.loads import Dumped, Load, make_loads
 from gdb_uffd.trace.notes import Notes, read_notes
 from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.snapshot import (
@@ -188,8 +189,8 @@ def _open(
             f"{shown}: no thread in it (no whole NT_PRSTATUS note): damaged or truncated core; "
             "get a complete one"
         )
-    loads = make_loads(segments, len(core), problems, arch.user_end)
-    dumped = Dumped(core, loads)
+    loads, fringes = make_loads(segments, len(core), problems, arch.user_end)
+    dumped = Dumped(core, loads, fringes)
     found = executable.find_modules(notes, cache, dumped, mtime_ns, executable_path)
     plan = Plan(
         dumped=dumped,

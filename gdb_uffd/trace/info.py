@@ -12,7 +12,9 @@ from gdb_uffd.trace.source import FILE
 def core_info(snapshot: CoreSnapshot) -> SnapshotInfo:
     """What a core tells of its instant; the time is that of the file's last change."""
     first = snapshot.threads[0]
-    own = [s for s in snapshot.segments if s.kind == FILE and s.data is snapshot.core]
+    own = [
+        s for s in snapshot.segments if s.kind == FILE and (s.data is snapshot.core or s.composed)
+    ]
     try:
         time_ns = os.stat(snapshot.path).st_mtime_ns
     except OSError:

@@ -67,3 +67,39 @@ def test_a_search_path_brings_no_other_build_back(gdb, others, core):
     assert gdb.value("sum()") == "55"
     gdb.run("uffd kill")
     assert "linux-gnu" in gdb.run("show solib-search-path")
+
+
+def test_memory_that_the_core_does_not_hold(gdb, core):
+    """Every call that takes it for something says so, also the second one."""
+    gdb.run(f"uffd spawn {core}")
+    taken = "read 1 page that this core does not hold, taken as zeros"
+    for _ in range(2):
+        data = gdb.call("hidden_sum()")
+        assert data["value"] == "0" and not data["verdict"]["pure"], data
+        assert data["verdict"]["unknown"] == {"zeros": 1, "file": 0}
+        assert taken in data["verdict"]["text"]
+    assert gdb.call("sum()")["verdict"]["pure"]
+    for _ in range(2):
+        assert taken in gdb.run("print hidden_sum()")
+    assert "does not hold" not in gdb.run("print sum()")
+    assert gdb.call("fresh_sum()")["verdict"]["unknown"]["zeros"] == 2
+    gdb.run("uffd reset")
+    # Of one array the first page was dumped and the second was not: that one was kept out.
+    assert gdb.value("half[0]").startswith("3 ")
+    assert "Cannot access memory" in gdb.run("print half[4096]")
+    data = gdb.call("half_sum()")
+    assert data["value"] is None and "kept out when the core was" in data["unavailable"], data
+
+
+def test_past_the_end_of_a_file(gdb, core):
+    """SIGBUS, as in the live program (mmap(2))."""
+    gdb.run(f"uffd spawn {core}")
+    assert gdb.call("cut_at(0)")["value"] == str(ord("c"))
+    assert "Cannot access memory" in gdb.run("print cut[4096]")
+    data = gdb.call("cut_at(1)")
+    assert data["stopped"]["reason"] == "SIGBUS" and not data["unavailable"], data
+    assert "SIGBUS" in gdb.run("print cut_at(1)")
+    assert gdb.value("$_siginfo.si_code") == "2"
+    where = int(gdb.value("(long)$_siginfo._sifields._sigfault.si_addr"))
+    assert where == int(gdb.value("(long)cut")) + 4096
+    gdb.run("uffd reset")
