@@ -313,8 +313,9 @@ def end(session: Session) -> None:
         if before != session.number:
             quiet(f"inferior {session.number}")
         if len(_sessions) == 1:
-            # Before the target goes: `set scheduler-locking` needs one (gdb's infrun.c).
-            borrowed.give_back()
+            # Before the target goes: `set scheduler-locking` needs one (gdb's infrun.c).  Nothing
+            # else: with a process there, `set sysroot` reads every library again.
+            borrowed.give_back("scheduler-locking")
         # Not `disconnect`: it forgets the threads of every inferior (gdb's target.c).
         with contextlib.suppress(gdb.error), setting("confirm", "off"):
             quiet("kill")

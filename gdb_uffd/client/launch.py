@@ -5,6 +5,7 @@ Everything follows docs/protocol.md, "Start-up".
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -223,17 +224,29 @@ def _finish(process: "subprocess.Popen[bytes]", patience_s: float) -> int:
                 pass  # a reader that is gone; nothing was buffered
     for wait_s, end in ((patience_s, process.terminate), (2.0, process.kill)):
         try:
-            return process.wait(wait_s) if wait_s > 0 else _poll(process)
+            _await_end(process, wait_s)
+            return process.wait(0.0)
         except subprocess.TimeoutExpired:
             end()
     return process.wait()
 
 
-def _poll(process: "subprocess.Popen[bytes]") -> int:
-    status = process.poll()
-    if status is None:
-        raise subprocess.TimeoutExpired(process.args, 0)
-    return status
+def _await_end(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Until it has ended, or so long.  Popen.wait looks once in 50 ms only."""
+    if process.returncode is not None or seconds <= 0:
+        return
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        return
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(seconds * 1000)
+    finally:
+        os.close(pidfd)
 
 
 def _why_silent(interpreter: str, status: Optional[int], said: str) -> str:

@@ -169,6 +169,14 @@ def test_plain_kill(sample, all_cores):
     assert sample.value("push(7)") == "1042"
 
 
+def test_uffd_kill_reads_no_library_again(sample):
+    """`set sysroot` with a process there would: some 100 ms for each session that ends."""
+    sample.run("python seen = []; gdb.events.new_objfile.connect(seen.append)")
+    sample.run("uffd kill")
+    assert sample.run("python print(len(seen))").strip() == "0"
+    assert "target:" in sample.run("show sysroot")
+
+
 @pytest.fixture
 def scratch():
     """A temporary folder with a name that is short enough for a socket in it (unix(7))."""
