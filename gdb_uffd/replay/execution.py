@@ -253,6 +253,10 @@ class Runner:
                 reason = f"{reason}; {remedy}" if remedy else reason
                 self.unavailable = f"{at:#x}: {reason}"
                 return f"the page at {at:#x} is not in the trace: {reason}"
+        left_out = self.machine.snapshot.left_out
+        if left_out and not self.machine.is_mapped(address):
+            self.unavailable = f"{address:#x}: {left_out}"
+            return f"nothing is mapped at {address:#x}: {left_out}"
         return self._stack_used_up(address)
 
     def _stack_used_up(self, fault: int) -> str:

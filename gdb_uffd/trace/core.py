@@ -19,7 +19,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.arch import KNOWN, X86_64, of_machine
 from gdb_uffd.model import PROT_WRITE, Mapping, UffdError
-from gdb_uffd.trace import elf, executable, places, thread_base
+from gdb_uffd.trace import elf, executable, places, sanitizers, thread_base
 from gdb_uffd.trace.compressed import compression, unpacked
 from gdb_uffd.trace.elf import ElfError
 from gdb_uffd.trace.files import FileCache, Module, close_map, printable
@@ -215,6 +215,9 @@ def _open(
         )
     problems += _truncation(core, loads)
     problems += executable.file_warnings(found, made)
+    left_out = sanitizers.left_out(found.modules, found.main, mappings) if notes.gcore else ""
+    if left_out:
+        problems.append(left_out)
     snapshot = CoreSnapshot(
         path,
         notes,
@@ -228,6 +231,7 @@ def _open(
         found,
     )
     snapshot.recorded_ns = mtime_ns
+    snapshot.left_out = left_out
     return snapshot
 
 

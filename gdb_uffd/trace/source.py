@@ -77,6 +77,7 @@ class Snapshot(Protocol):
     mappings: Sequence[Mapping]  # sorted by start; [vsyscall] left out
     segments: Sequence[Segment]  # sorted, disjoint, cover exactly the mappings
     warnings: List[str]  # one line each: missing library, wrong build-id, truncation
+    left_out: str  # memory that is not in it at all, which the program cannot do without
 
     def read(self, address: int, length: int) -> bytes:
         """`length` recorded bytes; MemoryUnavailable (with reason) unless all are there."""

@@ -118,3 +118,19 @@ def test_written_data_is_not_that_of_the_file(filtered: CoreSnapshot) -> None:
             filtered.read(address or 0, 4)
     assert filtered.read(main or 0, 4)
     assert not [s for s in filtered.segments if s.prot & 2 and s.kind in (FILE, ZERO)]
+
+
+@pytest.mark.parametrize("unit, shadow", [(1, False), (1, True), (PAGE, False)])
+def test_what_gcore_leaves_out(tmp_path: Path, unit: int, shadow: bool) -> None:
+    """A sanitizer's shadow memory; the kernel (whose NT_FILE counts in pages) does not."""
+    library = tmp_path / "libasan.so.8"
+    library.write_bytes(b"x" * PAGE)
+    loads = [Load(BASE, b"x" * PAGE, flags=5)]
+    loads += [Load(0x7FFF8000, memsz=PAGE)] if shadow else []
+    notes = prstatus(77) + nt_file([(BASE, BASE + PAGE, 0, str(library))], unit)
+    path = tmp_path / "core"
+    path.write_bytes(make_core(notes, loads))
+    snapshot = open_core(str(path))
+    told: List[str] = [w for w in snapshot.warnings if "dump-excluded-mappings on" in w]
+    assert bool(told) == bool(snapshot.left_out) == (unit == 1 and not shadow)
+    assert all("AddressSanitizer" in w for w in told)
