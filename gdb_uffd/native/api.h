@@ -117,6 +117,7 @@ int watch_start(struct pager *pager, uint64_t start, uint64_t end, bool pages);
 void watch_accept(struct watch *watch, uint64_t low, uint64_t high);
 int watch_compare(struct pager *pager, bool all, uint64_t *low, uint64_t *high);
 int watch_timer(unsigned int milliseconds);
+int user_store(struct pager *pager, uint64_t address, const void *from, size_t len);
 int pager_init(struct pager *pager);
 void pager_deinit(struct pager *pager);
 int engine_settle(struct pager *pager);

@@ -114,6 +114,11 @@ class Snapshot(Protocol):
         """The files that were mapped, in order of address."""
         ...
 
+    @property
+    def main(self) -> Optional[Module]:
+        """The executable among them."""
+        ...
+
     def close(self) -> None:
         """Unmap the files."""
         ...

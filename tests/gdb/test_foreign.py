@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from harness import cores, foreign
 
+TUNABLES = "glibc.malloc.check=0"
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
@@ -103,3 +105,49 @@ def test_past_the_end_of_a_file(gdb, core):
     where = int(gdb.value("(long)$_siginfo._sifields._sigfault.si_addr"))
     assert where == int(gdb.value("(long)cut")) + 4096
     gdb.run("uffd reset")
+
+
+@pytest.fixture(scope="module")
+def no_linker(core, folder) -> Path:
+    """The core, of another ld.so than the one that is here; all libraries are."""
+    return foreign.of_other_builds(core, folder / "no-linker", [foreign.mapped(core)["ld-linux"]])
+
+
+def test_calls_are_bound_without_the_linker(gdb, no_linker):
+    """By the tables of the libraries: versions, functions that are chosen, malloc's first call."""
+    text = gdb.run(f"uffd spawn {no_linker}")
+    assert "ld-linux" in text and "libc.so.6" not in text, text
+    data = gdb.call("length()")
+    assert data["value"] == "9" and [w["what"] for w in data["verdict"]["wrote"]] == ["linker"]
+    assert "strlen" in " ".join(c["name"] for p in data["dirty"] for c in p["changes"])
+    assert gdb.call("both()")["value"] == "10"
+    assert gdb.call("chosen()")["value"] == "42"  # asks a function that has not run yet
+    assert gdb.call("versions()")["value"] == "12"
+    data = gdb.call("say(4)")
+    assert data["value"] == "5" and data["output"] == "x is 4\n", data
+    assert "x is 5" in gdb.run("print say(5)") and "x is 6" in gdb.run("print say(6)")
+    gdb.run("uffd reset")
+    gdb.run("break printf")
+    assert "Breakpoint" in gdb.run("print say(7)")
+    assert "in say (x=7)" in gdb.run("backtrace")
+    gdb.run("delete")
+    gdb.run("uffd reset")
+    gdb.run("break say")
+    gdb.run("print say(8)")
+    assert "fflush" in gdb.run("next") and "x is 8" in gdb.run("next")
+
+
+@pytest.fixture(scope="module")
+def tuned(core, folder) -> Path:
+    """The same of a process whose malloc was tuned when it was started."""
+    made = foreign.core(folder / "built" / "foreign", folder / "tuned", GLIBC_TUNABLES=TUNABLES)
+    return foreign.of_other_builds(made, folder / "other", [foreign.mapped(made)["ld-linux"]])
+
+
+def test_what_only_the_linker_knows_ends_a_call(gdb, tuned):
+    """It is named."""
+    gdb.run(f"uffd spawn {tuned}")
+    assert gdb.call("length()")["value"] == "9"
+    data = gdb.call("say(4)")
+    assert data["value"] is None and "__tunable_get_val is called: " in data["unavailable"], data
+    assert "ld-linux" in data["unavailable"] and "has build-id" in data["unavailable"]

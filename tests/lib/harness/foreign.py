@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Sequence
@@ -14,20 +15,31 @@ from harness.programs import SOURCES, C
 PAGE = 4096
 
 
-def program(folder: Path, *flags: str) -> Path:
-    """foreign.c, built in `folder`, which is made; its calls of libraries are bound when made."""
+VERSIONS = """
+V1 { global: answer; twice; local: *; };
+V2 { global: answer; } V1;
+"""
+
+
+def program(folder: Path) -> Path:
+    """foreign.c and its library, built in `folder`, which is made; what it calls in libraries is
+    bound when it is called."""
     folder.mkdir(parents=True)
-    out = folder / "foreign"
+    out, library, script = folder / "foreign", folder / "libchoice.so", folder / "versions"
     source = str(SOURCES / "foreign.c")
-    subprocess.run([*C, "-Wl,-z,lazy", *flags, "-o", str(out), source], check=True)
+    script.write_text(VERSIONS)
+    flags = ["-DLIBRARY", "-fPIC", "-shared", f"-Wl,--version-script={script}"]
+    subprocess.run([*C, *flags, "-o", str(library), source], check=True)
+    flags = ["-Wl,-z,lazy", "-Wl,-rpath,$ORIGIN", "-o", str(out), source, str(library)]
+    subprocess.run([*C, *flags], check=True)
     return out
 
 
-def core(built: Path, run: Path) -> Path:
-    """The kernel's core of it.  NoKernelCore."""
+def core(built: Path, run: Path, **env: str) -> Path:
+    """The kernel's core of it, with these variables more.  NoKernelCore."""
     run.mkdir(parents=True, exist_ok=True)
     (run / "cut").write_bytes(b"c" * 2 * PAGE)
-    return cores.kernel_core([str(built), str(run / "cut")], run)
+    return cores.kernel_core([str(built), str(run / "cut")], run, {**os.environ, **env})
 
 
 def mapped(core_file: Path) -> "dict[str, Path]":
