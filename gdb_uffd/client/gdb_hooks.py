@@ -19,9 +19,9 @@ from gdb_uffd.client import (
     gdb_types,
 )
 from gdb_uffd.client.gdb_util import look, quiet, say
-from gdb_uffd.client.render import summary_line
+from gdb_uffd.client.render import is_amiss, summary_line
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
-from gdb_uffd.client.wire import parse_summary
+from gdb_uffd.client.wire import Summary, parse_summary
 from gdb_uffd.model import UffdError
 
 _REPORTING = ("print", "call")
@@ -88,45 +88,64 @@ def forget_symbols(event: object = None) -> None:
 
 
 def before_command() -> None:
-    """See whether the server is still there.
+    """See whether the server is still there, and close what a command before left open: one that
+    failed, or has no hook.
 
     If gdb 13 finds out in the middle of an inferior call, it stops at an assertion of its
     own ("current_thread_ != nullptr"), with any remote target.
     """
     session = gdb_session.selected()
-    if session is not None and session.server.ended() is not None:
+    if session is None:
+        return
+    if session.server.ended() is not None:
         say(f"[uffd: {gdb_session.bury(session)}]")
+    elif session.assigned or session.calls_pending:
+        summary = _commit(session)
+        if summary is not None and gdb_settings.report():
+            # How it ended was told when it did; the pages are `uffd dirty -all`'s.
+            rest = dataclasses.replace(summary, pages=0, ended="", unavailable="")
+            if is_amiss(rest):
+                say(summary_line(rest, look(), "the command before"))
+
+
+def _on_memory_changed(_event: object) -> None:
+    # What gdb writes as a command says belongs to that command, not to the call after it.
+    session = gdb_session.selected()
+    if session is not None and not session.in_call:
+        session.assigned = True
+
+
+def _commit(session: gdb_session.Session) -> Optional[Summary]:
+    """Close the transaction of a plain command, unless a command of ours is at work."""
+    if session.in_call or not (session.calls_pending or session.assigned):
+        return None
+    session.calls_pending, session.assigned, session.call_depth = False, False, 0
+    try:
+        summary = parse_summary(session.request("commit"))
+    except UffdError as error:
+        say(f"[uffd: {error}]")
+        return None
+    if summary is not None and summary.ended:
+        ended = gdb_blocked.text(session) or gdb_blocked.symbolic(summary.ended)
+        summary = dataclasses.replace(summary, ended=ended)
+    return summary
 
 
 def after_command() -> None:
     """Close the transaction of a plain `print f ()` and tell in a line what it dirtied."""
     session = gdb_session.selected()
-    if session is None or session.in_call or not session.calls_pending:
+    if session is None or not session.calls_pending:
         return
-    session.calls_pending, session.call_depth = False, 0
-    try:
-        summary = parse_summary(session.request("commit"))
-    except UffdError as error:
-        say(f"[uffd: {error}]")
-        return
-    session.wall_ms = None
-    if summary is None or not gdb_settings.report():
-        return
-    if summary.ended:
-        ended = gdb_blocked.text(session) or gdb_blocked.symbolic(summary.ended)
-        summary = dataclasses.replace(summary, ended=ended)
-    worth = (summary.pages, summary.refused, summary.ended, summary.unavailable, *summary.unknown)
-    if any(worth):
+    summary = _commit(session)
+    if summary is not None and gdb_settings.report() and (summary.pages or is_amiss(summary)):
         say(summary_line(summary, look()))
 
 
 def after_silent_command() -> None:
     """Close the transaction; `uffd dirty` tells what it did."""
     session = gdb_session.selected()
-    if session is not None and session.calls_pending and not session.in_call:
-        session.calls_pending, session.call_depth = False, 0
-        with contextlib.suppress(UffdError):
-            session.request("commit")
+    if session is not None and session.calls_pending:
+        _commit(session)
 
 
 def _before_prompt(_event: object = None) -> None:
@@ -215,8 +234,10 @@ def _define(name: str, function: str) -> None:
 def install() -> None:
     """Connect to gdb's events; called once, at load."""
     gdb.events.inferior_call.connect(_on_inferior_call)
+    gdb.events.memory_changed.connect(_on_memory_changed)
     gdb.events.before_prompt.connect(_before_prompt)
     gdb.events.connection_removed.connect(gdb_session.on_connection_removed)
+    gdb_session.forgetful.append(forget_symbols)
     gdb.events.new_objfile.connect(forget_symbols)
     gdb.events.clear_objfiles.connect(forget_symbols)
     gdb.events.gdb_exiting.connect(_end_all)

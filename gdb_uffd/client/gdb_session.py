@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import gdb
 
@@ -58,7 +58,7 @@ class Session:
         self.shapes = Shapes()  # the types that the server was told of
         self.looking = False  # gdb is shown memory as it was (gdb_view)
         self.last_call = 0  # address of the function gdb called last
-        self.wall_ms: Optional[float] = None  # of the last `uffd call`
+        self.assigned = False  # gdb wrote memory as a command said, and that is not committed
         self.thread_numbers: Dict[int, int] = {}  # TID -> gdb's number, of the present snapshot
         self.tls_addresses: Dict[Tuple[int, str, str], int] = {}  # see gdb_symbols
 
@@ -100,6 +100,9 @@ _SLOW = frozenset(
 _travelled: List[bool] = []
 """Not empty once gdb stopped by travelling: it takes that for a signal, and says so once more at
 its next connection, past whatever captures its output (infrun.c, stopped_by_random_signal)."""
+
+forgetful: List[Callable[[], None]] = []
+"""Called when a process is opened: who remembers addresses of files' symbols has to forget them."""
 
 _sessions: Dict[int, Session] = {}
 _leaving: List[Session] = []
@@ -146,13 +149,14 @@ def spawn(core: str, executable: str) -> None:
         )
     interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
     where = gdb_search.options()
-    server = launch.start(interpreter, core, executable, where)
+    server = launch.start(interpreter, core, executable, where, gdb_search.Progress().show)
     try:
         loaded = _loaded_file()
         if not server.ready.executable and not executable and loaded and os.path.isfile(loaded):
             # The core names no file that is there, but the user has loaded one.
             server.stop()
-            server = launch.start(interpreter, core, os.path.abspath(loaded), where)
+            tell = gdb_search.Progress().show
+            server = launch.start(interpreter, core, os.path.abspath(loaded), where, tell)
         if old is not None:
             end(old)
         session = Session(inferior.num, server)
@@ -174,6 +178,7 @@ def _connect(session: Session) -> None:
 def connect(session: Session, executable: str, socket: str) -> None:
     """Make `session` the target of the selected inferior, silently but for gdb's warnings."""
     check_architecture(session.ready.architecture)
+    gdb_search.take_debug_folder("" if session.server.far else session.ready.sysroot)
     if executable:
         load_executable(executable)
     gdb_search.take_sysroot(session.ready.sysroot, session.server.far)
@@ -194,6 +199,8 @@ def connect(session: Session, executable: str, socket: str) -> None:
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise UffdError("gdb connected, but not to a remote target")
     session.connection = connection
+    for forget in forgetful:  # addresses of the process before: files that stay may lie elsewhere
+        forget()
     session.request("hello")
     if gdb_settings.engine() != ENGINE_AUTO:
         gdb_engine.begin(session.request, gdb_settings.engine())

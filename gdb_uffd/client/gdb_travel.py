@@ -137,7 +137,7 @@ def follow(session: Session) -> None:
 def _arrived(session: Session, where: Dict[str, Any]) -> None:
     session.moves, session.snapshot = int(where["moves"]), int(where["number"])
     session.signal = int(where["signal"])
-    session.calls_pending, session.call_depth, session.wall_ms = False, 0, None
+    session.calls_pending, session.call_depth, session.assigned = False, 0, False
     session.explained = ""
     session.tls_addresses.clear()
     session.where = where

@@ -156,8 +156,8 @@ def _write(
         for p in gdb_object.parts(what, told.low, told.high, told.window, told.before, told.after)
     )
     size = max(0, told.high - told.low)
-    if told.by == "gdb":
-        return why.WriteInfo("gdb", told.low, size, changes, "", 0)
+    if told.by in ("gdb", "assignment"):
+        return why.WriteInfo(told.by, told.low, size, changes, "", 0)
     # Behind a system call, or where only the next instruction is known: one byte back.
     exact = told.exact and told.by == "program"
     frames, more = backtrace(told.pc if exact else told.pc - 1, told.sp, _floor(start))

@@ -79,6 +79,16 @@ class Ready:
     architecture: str = ""
 
 
+def parse_progress(line: bytes) -> str:
+    """What a line of the server's start says of a download that goes on; "" for other lines."""
+    if not line.startswith(b'{"progress"'):
+        return ""
+    try:
+        return str(json.loads(line)["progress"])
+    except (ValueError, KeyError):
+        return ""
+
+
 def parse_ready(line: str) -> Ready:
     """The ready line; UffdError with the server's own words when it could not start."""
     try:

@@ -6,7 +6,6 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
@@ -21,10 +20,9 @@
 #define FUTEX_LOCK_PI2 13
 #endif
 #define FUTEX_COMMAND 0x7f
-#define FOR_EVER INT64_MAX
 #define PASSES_MAX 1000 /* how often a lock is passed before it counts as a wait after all */
 
-static int64_t waits(struct vessel *vessel, const struct system_call *call, uint64_t address)
+int64_t answer_waits(struct vessel *vessel, const struct system_call *call, uint64_t address)
 {
 	vessel->wait_call = (int64_t)call->nr;
 	vessel->wait_address = address;
@@ -182,37 +180,16 @@ static int64_t futex(struct vessel *vessel, const struct system_call *call)
 	if (pass(vessel, call->args[0], lock ? FUTEX_WAITERS | value : value))
 		return lock ? priority_lock(vessel, call, 0) : 0;
 	if (ns == FOR_EVER)
-		return waits(vessel, call, call->args[0]);
+		return answer_waits(vessel, call, call->args[0]);
 	if (vessel->policy.real_clock && !lock)
 		return ANSWER_LET;
 	return over(vessel, ns, -ETIMEDOUT);
 }
 
-/* What poll(2) says of a descriptor of the program's. */
-static short ready(const struct opened *file)
-{
-	if (!file)
-		return POLLNVAL;
-	switch (file->kind) {
-	case OPENED_OUTPUT:
-		return POLLOUT | POLLWRNORM;
-	case OPENED_INPUT:
-		return POLLIN | POLLRDNORM;
-	case OPENED_SOCKET:
-		return POLLOUT | POLLHUP;
-	case OPENED_PATH:
-		return POLLNVAL;
-	default:
-		return POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM;
-	}
-}
-
-/* After a look that found nothing ready. */
-static int64_t nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t ns,
-			 uint64_t descriptors)
+int64_t answer_nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t ns, uint64_t descriptors)
 {
 	if (ns == FOR_EVER)
-		return waits(vessel, call, call->args[0]);
+		return answer_waits(vessel, call, call->args[0]);
 	if (vessel->policy.real_clock && ns && !descriptors)
 		return ANSWER_LET;
 	return over(vessel, ns, 0);
@@ -235,16 +212,17 @@ static int64_t poll_(struct vessel *vessel, const struct system_call *call)
 		rc = user_load(vessel->pager, at, &one, sizeof(one));
 		if (rc < 0)
 			break;
-		struct opened *file = desk_find(&vessel->desk, one.fd);
-		if (one.fd >= 0 && !file)
+		struct opened *file = channel_find(vessel, one.fd);
+		bool silent = one.fd < 0 || (!file && channel_is_silent(vessel, one.fd));
+		if (!silent && !file)
 			answer_bad_descriptor(vessel, call, one.fd);
-		one.revents = one.fd < 0 ? 0 : (short)(ready(file) & (one.events | POLLNVAL | POLLHUP | POLLERR));
+		one.revents = silent ? 0 : (short)(channel_ready(vessel, file) & (one.events | POLLNVAL | POLLHUP | POLLERR));
 		count += one.revents != 0;
 		rc = user_store(vessel->pager, at, &one, sizeof(one));
 	}
 	if (rc < 0 || count)
 		return rc < 0 ? rc : count;
-	return nothing_ready(vessel, call, ns, call->args[1]);
+	return answer_nothing_ready(vessel, call, ns, call->args[1]);
 }
 
 /* The nanoseconds of select's struct timeval or pselect6's struct timespec. */
@@ -288,10 +266,12 @@ static int64_t select_(struct vessel *vessel, const struct system_call *call)
 		for (int i = 0; rc == 0 && i < n; i++) {
 			if (!FD_ISSET(i, &in[k]))
 				continue;
-			struct opened *file = desk_find(&vessel->desk, i);
+			struct opened *file = channel_find(vessel, i);
+			if (!file && channel_is_silent(vessel, i))
+				continue;
 			if (!file || file->kind == OPENED_PATH)
 				bad = i;
-			else if (ready(file) & wanted[k]) {
+			else if (channel_ready(vessel, file) & wanted[k]) {
 				FD_SET(i, &out[k]);
 				count++;
 			}
@@ -301,7 +281,7 @@ static int64_t select_(struct vessel *vessel, const struct system_call *call)
 		rc = (int)answer_bad_descriptor(vessel, call, bad);
 	if (rc == 0 && !count && ns)
 		if (ns == FOR_EVER || (vessel->policy.real_clock && !n))
-			return nothing_ready(vessel, call, ns, (uint64_t)n);
+			return answer_nothing_ready(vessel, call, ns, (uint64_t)n);
 	for (int k = 0; rc == 0 && k < 3; k++)
 		if (sets[k])
 			rc = user_store(vessel->pager, sets[k], &out[k], bytes);
@@ -310,33 +290,13 @@ static int64_t select_(struct vessel *vessel, const struct system_call *call)
 	return over(vessel, ns, 0);
 }
 
-/* Signals that are pending for the vessel, and those that it blocks. */
-static void read_signals(const struct vessel *vessel, uint64_t *pending, uint64_t *blocked)
-{
-	char path[64], line[256];
-	uint64_t mask;
-
-	*pending = *blocked = 0;
-	snprintf(path, sizeof(path), "/proc/%d/status", vessel->pid);
-	FILE *file = fopen(path, "re");
-	if (!file)
-		return;
-	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "SigPnd: %lx", &mask) == 1 || sscanf(line, "ShdPnd: %lx", &mask) == 1)
-			*pending |= mask;
-		if (sscanf(line, "SigBlk: %lx", &mask) == 1)
-			*blocked = mask;
-	}
-	fclose(file);
-}
-
 static int64_t signal_(struct vessel *vessel, const struct system_call *call)
 {
-	uint64_t pending, blocked, set = 0;
+	uint64_t pending, blocked, handled, set = 0;
 	int64_t ns = FOR_EVER;
 	int rc = 0;
 
-	read_signals(vessel, &pending, &blocked);
+	signals_read(vessel, &pending, &blocked, &handled);
 	if (call->nr != SYS_pause)
 		rc = user_load(vessel->pager, call->args[0], &set, sizeof(set));
 	if (rc == 0 && call->nr == SYS_rt_sigtimedwait && call->args[2])
@@ -347,9 +307,9 @@ static int64_t signal_(struct vessel *vessel, const struct system_call *call)
 			call->nr == SYS_pause	      ? ~blocked :
 								~set;
 	if (pending & ends) /* it is there already */
-		return ANSWER_LET;
+		return call->nr == SYS_rt_sigtimedwait ? signals_take(vessel, call) : ANSWER_LET;
 	if (ns == FOR_EVER)
-		return waits(vessel, call, 0);
+		return answer_waits(vessel, call, 0);
 	return vessel->policy.real_clock ? ANSWER_LET : over(vessel, ns, -EAGAIN);
 }
 

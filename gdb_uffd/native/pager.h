@@ -111,7 +111,7 @@ int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end);
 /* Memory as it is now; `done` out: how many bytes are there from `address` on. */
 int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done);
 /* A write by gdb, through any protection. */
-int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len);
+int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer);
 int pager_breakpoint_insert(struct pager *pager, uint64_t address);
 int pager_breakpoint_remove(struct pager *pager, uint64_t address);
 /* Takes a planted one out, and puts it in again. */

@@ -355,9 +355,10 @@ int vessel_create(struct vessel *vessel, struct pager *pager)
 	vessel->how = pager->engine.offer.way < 0 ? UFFD_DEVICE : pager->engine.offer.way;
 	vessel->other_way = false;
 	vessel->alternate_size = 0;
-	vessel->timed_out = vessel->waiting = false;
+	vessel->timed_out = vessel->waiting = pager->over_limit = false;
 	vessel->held_signals = 0;
-	pager->over_limit = false;
+	vessel->redo.finish = NULL;
+	memset(vessel->sent, 0, sizeof(vessel->sent));
 	pager->user_mode_only = vessel->how == UFFD_USER_MODE;
 	vessel->stop_sent = vessel->stop_stale = vessel->kernel_changed = false;
 	if (!calls)

@@ -13,6 +13,7 @@
 #include "error.h"
 #include "pager.h"
 #include "policy.h"
+#include "signals.h"
 
 /* One entry of the gate's table: number, six arguments, result; run by a loop in the vessel. */
 struct gate_call {
@@ -37,6 +38,21 @@ struct opened_name {
 	uint16_t nr, len;
 	bool cut;
 	uint8_t bytes[REFUSED_BYTES];
+};
+
+#define SIGNALS 64
+#define ADOPTED_MAX 32
+
+/* A recorded descriptor of which is only known what the program did with it. */
+struct adopted {
+	int number, kind; /* enum opened_kind: what it was taken for */
+};
+
+/* The system call that the kernel makes in place of the program's; what `finish` returns, the program
+ * sees.  No finish: none. */
+struct redo {
+	struct system_call call;
+	int64_t (*finish)(struct vessel *vessel, const struct system_call *call, int64_t result);
 };
 
 enum run_end {
@@ -96,6 +112,9 @@ struct vessel {
 	uint32_t granted_count;
 	struct opened_name opened[OPENED_NAMES_MAX];
 	uint32_t opened_count; /* may exceed OPENED_NAMES_MAX */
+	struct adopted adopted[ADOPTED_MAX];
+	uint32_t adopted_count;
+	int epoll_depth; /* epolls that ask each other */
 	const int32_t *tids; /* of the recorded threads */
 	uint32_t tid_count;
 	struct passed passed[PASSED_MAX];
@@ -111,7 +130,10 @@ struct vessel {
 	timer_t timer; /* of notify_burst */
 	bool has_timer;
 	bool waiting; /* ... was notified: a SIGSTOP is on its way */
-	uint64_t held_signals; /* ... that came before it, bit (n - 1) for signal n */
+	struct redo redo;
+	uint64_t held_signals; /* came at a bad time, bit (n - 1) for signal n */
+	siginfo_t held[SIGNALS];
+	siginfo_t sent[SIGNALS]; /* by signals_send, until it arrives; si_signo 0: none */
 	uint64_t alternate_stack, alternate_size; /* sigaltstack(2) */
 
 	/* Stands in for a file of /proc/self: a descriptor, or -1. */

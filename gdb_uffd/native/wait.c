@@ -144,7 +144,6 @@ int vessel_wait(struct vessel *vessel, int control_fd, struct run *run)
  * (kernel/seccomp.c, recheck_after_trace): what is loaded later, the recorded registers say, would decide. */
 int vessel_leave_event(struct vessel *vessel, struct run *run)
 {
-	uint64_t held = 0;
 	int status;
 
 	if (kill(vessel->pid, SIGSTOP) < 0)
@@ -160,13 +159,10 @@ int vessel_leave_event(struct vessel *vessel, struct run *run)
 		}
 		if (WSTOPSIG(status) == SIGSTOP)
 			break;
-		if (WSTOPSIG(status) <= 64)
-			held |= 1ull << (WSTOPSIG(status) - 1);
+		signals_hold(vessel, WSTOPSIG(status));
 	}
 	/* One SIGSTOP stands for all that were under way. */
 	vessel->stop_sent = vessel->stop_stale = false;
-	for (int signal = 1; signal <= 64; signal++)
-		if (held >> (signal - 1) & 1)
-			kill(vessel->pid, signal);
+	signals_release(vessel);
 	return 1;
 }

@@ -156,15 +156,18 @@ class Breakpoints:
         register caused it.  ("", 0): a read watchpoint saw a write, to be ignored.
         `skip`: as many debug registers are somebody else's.
 
-        x86 has no read-only watchpoint: R/W=3 traps on both, and a changed value tells a write.
+        x86 has no read-only watchpoint: R/W=3 traps on both, and a changed value tells a write,
+        which another watchpoint at the same place may have been set for.
         """
         if not self._loaded:
             return None
+        found = None
         for slot in self.hits(skip):
             kind, address, _ = slot
             if kind == READ_WATCH and self._value(slot) != self._values.get(slot):
-                return "", 0
+                found = "", 0
+                continue
             for wanted_kind, start, length in self.hardware:
                 if wanted_kind == kind and start <= address < start + length:
                     return _NAMES[kind], start
-        return None
+        return found

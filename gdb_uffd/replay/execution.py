@@ -16,7 +16,11 @@ from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.state import Threads
 
 MODES = {"c": 0, "s": 1, "r": 2}  # enum resume of native/vessel.h
-STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+
+NO_SIGNAL = 0
+"""What ends a run that no signal stopped.  gdb takes a SIGTRAP at an unmoved pc for a step that
+is not complete, and steps again, for ever; a signal that it was told to pass (`handle ... nostop
+pass`) it passes at once.  Only 0 always ends what it was doing (infrun.c, handle_signal_stop)."""
 
 SNAPSHOT_AGAIN = "this is the snapshot again, kept effects are gone"
 
@@ -61,14 +65,14 @@ class Runner:
     def start(self, action: Resume) -> Optional[Stop]:
         """Let the vessel run; a Stop when it cannot."""
         self.unavailable, self.blocked = "", None
-        number = action.signal if action.signal not in STOPPING else 0
+        number = action.signal if action.signal != signal.SIGSTOP else 0  # nobody would continue it
         self.threads.load(action.tid)
         if number and lib.vessel_signal_is_fatal(self.machine.vessel, number):
             name = signal.Signals(number).name if number < 32 else f"signal {number}"
             return Stop(
-                action.tid, number,
+                action.tid, NO_SIGNAL, stands=True,
                 message=f"{name} is not delivered: a core does not tell the program's signal "
-                "handlers, and without one it would end here; `signal 0` goes on without it",
+                "handlers, and without one it would end here; `continue` goes on without it",
             )  # fmt: skip
         self.breakpoints.synchronise()
         if number and action.tid in self.threads.siginfo:
@@ -114,7 +118,7 @@ class Runner:
             return None
         message = self._goes_no_further()
         if message:
-            return Stop(action.tid, signal.SIGTRAP, message=message)
+            return Stop(action.tid, NO_SIGNAL, message=message)
         return self._stopped(action)
 
     def _goes_no_further(self) -> str:
@@ -204,7 +208,7 @@ class Runner:
                 # would take the stop for it, and go on.
                 self._step_over()
                 self._note(tid, b"")
-                return Stop(tid, signal.SIGTRAP, message=message)
+                return Stop(tid, NO_SIGNAL, message=message)
             if at not in self.breakpoints.wanted:
                 return self._pass_jump(action)
         if planted and at in self.breakpoints.inserted:

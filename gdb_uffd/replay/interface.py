@@ -15,12 +15,12 @@ SOFTWARE, HARDWARE, WRITE_WATCH, READ_WATCH, ACCESS_WATCH = range(5)
 
 @dataclass(frozen=True)
 class Stop:
-    """Why execution stopped.  `signal` is a Linux signal number.
+    """Why execution stopped.  `signal` is a Linux signal number; 0 where no signal stopped it.
 
     `breakpoint`: "" | "swbreak" | "hwbreak" | "watch" | "rwatch" | "awatch"; `address` is the
     watched data address for the last three.  `message`: "" or one line for the user
     ("the program called exit(3); ...").  `lost`: the vessel was killed from outside; memory and
-    registers are the snapshot's again.
+    registers are the snapshot's again.  `stands`: nothing ran, the thread stands as it stood.
     """
 
     tid: int
@@ -29,6 +29,7 @@ class Stop:
     address: int = 0
     message: str = ""
     lost: bool = False
+    stands: bool = False
 
 
 class Disconnected(Exception):

@@ -183,12 +183,9 @@ class Machine:
         glibc keeps the break in `__curbrk`; before the first malloc there is no heap mapping,
         and both are the same.
         """
-        for mapping in snapshot.mappings:
-            if mapping.name == "[heap]":
-                start, end = mapping.start, mapping.end
-                break
-        else:
-            start = end = 0
+        # After fork() the child's heap may grow in a mapping of its own.
+        heap = [m for m in snapshot.mappings if m.name == "[heap]"]
+        start, end = (heap[0].start, heap[-1].end) if heap else (0, 0)
         address = snapshot.symbol("__curbrk")
         current = 0
         if address is not None:
@@ -338,9 +335,11 @@ class Machine:
             raise MemoryUnavailable(at, self.why(at) or "not mapped")
         return bytes(ffi.buffer(buffer, length))
 
-    def write(self, address: int, data: bytes) -> None:
-        """gdb's write, through any protection; MemoryUnavailable."""
-        rc = lib.pager_write(self.pager, address, data, len(data))
+    def write(self, address: int, data: bytes, meant: bool) -> None:
+        """gdb's write, through any protection; `meant`: as an expression says, not for a call's
+        frame and arguments.  MemoryUnavailable."""
+        writer = lib.WRITER_ASSIGNMENT if meant else lib.WRITER_GDB
+        rc = lib.pager_write(self.pager, address, data, len(data), writer)
         if rc < 0:
             raise MemoryUnavailable(address, self.why(address) or self._not_mapped(address))
 

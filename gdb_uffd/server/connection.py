@@ -45,6 +45,7 @@ class Connection:
         self._poll.register(sock.fileno(), select.POLLIN)
         self._acknowledge = True
         self._last_reply = b""
+        self._interrupted = False  # while nothing ran
 
     def share_cpu(self, cpu: Optional[int]) -> None:
         """Run on the client's CPU from now on, or (None) wherever the scheduler likes again.
@@ -93,7 +94,11 @@ class Connection:
                 if not self._acknowledge:
                     return b""
                 self._send(b"-")
-            # An interrupt while nothing runs has nothing to interrupt.
+            elif item is Event.INTERRUPT:
+                # "Interrupts received while the program is stopped are queued and the program
+                # will be interrupted when it is resumed next time" (gdb manual, "Interrupts"):
+                # between two steps of gdb's own the program is stopped, too.
+                self._interrupted = True
 
     def reply(self, payload: bytes) -> None:
         """Send one packet.  Disconnected when the client is gone."""
@@ -156,8 +161,14 @@ class Connection:
         return self.interrupt_waiting()
 
     def interrupt_waiting(self) -> bool:
-        """Whether an interrupt arrived together with the resume packet; it is consumed."""
-        return self._decoder.take_interrupt()
+        """Whether an interrupt arrived before the resume packet or together with it; it is
+        consumed."""
+        kept, self._interrupted = self._interrupted, False
+        return self._decoder.take_interrupt() or kept
+
+    def forget_interrupt(self) -> None:
+        """What it was meant for is no more."""
+        self._interrupted = False
 
     def output(self, data: bytes) -> None:
         """The inferior's output, as O packets (gdb manual, "Stop Reply Packets")."""

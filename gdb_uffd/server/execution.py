@@ -14,7 +14,7 @@ from gdb_uffd.server import signals, threads
 from gdb_uffd.server.connection import message
 from gdb_uffd.server.session import PacketError, Session, parse_hex
 
-_SIGINT, _SIGTRAP = 2, 5
+_SIGINT, _SIGTRAP, _SIGSTOP = 2, 5, 19
 _WRITES = (WRITE_WATCH, ACCESS_WATCH)
 _MAX_WATCH_BYTES = 1 << 20  # beyond any debug register; the diversion refuses the rest
 
@@ -106,7 +106,7 @@ def _run(session: Session, action: Resume) -> bytes:
     connection = session.connection
     connection.mid_line = False  # the client has printed since
     if connection.interrupt_waiting():
-        return stop_reply(session, Stop(action.tid, _SIGINT))
+        return _stopped(session, Stop(action.tid, _SIGINT, stands=True))
     try:
         stop = session.diversion.resume(action, connection)
     except Disconnected:
@@ -125,8 +125,13 @@ def _run(session: Session, action: Resume) -> bytes:
     if stop.tid not in session.thread_ids:
         session.log(f"the diversion reported a stop of unknown thread {stop.tid}")
         stop = Stop(action.tid, stop.signal)
+    return _stopped(session, stop)
+
+
+def _stopped(session: Session, stop: Stop) -> bytes:
     session.general = session.runner = stop.tid
-    session.stopped = stop
+    if not stop.stands:
+        session.stopped = stop
     return stop_reply(session, stop)
 
 
@@ -141,6 +146,8 @@ def backward(session: Session, arguments: bytes) -> Optional[bytes]:
     journey = session.journey
     if arguments not in (b"c", b"s") or len(journey.trace.snapshots) < 2:
         return None
+    if journey.prepared is None and session.connection.interrupt_waiting():
+        return stop_reply(session, Stop(session.runner, _SIGINT))
     place = journey.place
     number = place.number - (not place.ran)
     if journey.prepared is None and number < 0:
@@ -211,7 +218,10 @@ def stop_reply(session: Session, stop: Stop, reason: bytes = b"") -> bytes:
 
     `reason`: a stop reason of the protocol's own, such as `replaylog:begin;`.
     """
-    parts: List[bytes] = [b"T%02x" % signals.to_gdb(stop.signal), reason]
+    number = stop.signal
+    if not number and session.lldb:
+        number = _SIGSTOP  # lldb takes a stop without a reason for one that it need not show
+    parts: List[bytes] = [b"T%02x" % signals.to_gdb(number), reason]
     if stop.breakpoint in ("swbreak", "hwbreak"):
         name = stop.breakpoint.encode()
         if name + b"+" in session.offered:

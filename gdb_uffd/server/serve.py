@@ -83,14 +83,17 @@ def few(lines: Sequence[str]) -> List[str]:
     return [*lines[:WARNINGS_MAX], *([f"and {more} more such lines"] if more > 0 else [])]
 
 
-def facts(journey: Journey, socket_path: str, open_ms: float) -> Facts:
+def facts(
+    journey: Journey, socket_path: str, open_ms: float, search: Optional[Search] = None
+) -> Facts:
     """What the ready line tells (docs/protocol.md)."""
     snapshot = journey.place.diversion.snapshot
+    looked = search.problems() if search is not None else []
     return Facts(
         socket=socket_path,
         core=journey.trace.path,
         executable=snapshot.executable,
-        warnings=few(list(dict.fromkeys([*journey.trace.warnings, *snapshot.warnings]))),
+        warnings=few(list(dict.fromkeys([*looked, *journey.trace.warnings, *snapshot.warnings]))),
         threads=len(snapshot.threads),
         total_pages=total_pages(snapshot.segments),
         inferior_pid=snapshot.pid,
@@ -127,13 +130,15 @@ def run(
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.ExitStack() as stack:
         started = time.perf_counter()
+        if search is not None:
+            stack.callback(search.close)
         trace = open_trace(core, executable, search)
         stack.callback(trace.close)
         journey = Journey(trace, make_diversion)
         stack.callback(journey.close)
         endpoint = open_listener(where, token)
         stack.callback(endpoint.close)
-        opened = facts(journey, endpoint.path, (time.perf_counter() - started) * 1000)
+        opened = facts(journey, endpoint.path, (time.perf_counter() - started) * 1000, search)
         ready(opened)
         _prepare()
         client = endpoint.accept(watch, seconds)

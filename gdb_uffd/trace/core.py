@@ -18,6 +18,7 @@ import stat
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.arch import KNOWN, X86_64, of_machine
+from gdb_uffd.arch.others import spoken
 from gdb_uffd.model import PROT_WRITE, Mapping, UffdError
 from gdb_uffd.trace import elf, executable, places, sanitizers, thread_base
 from gdb_uffd.trace.compressed import compression, unpacked
@@ -77,9 +78,12 @@ def _named(
 
 
 def open_core(
-    path: str, executable_path: Optional[str] = None, search: Optional[Search] = None
+    path: str,
+    executable_path: Optional[str] = None,
+    search: Optional[Search] = None,
+    name: str = "",
 ) -> CoreSnapshot:
-    """The snapshot in the core file `path`.
+    """The snapshot in the core file `path`, which the user calls `name` ("": the same).
 
     `executable_path` names the executable when the recorded path is not where it is; it must
     have the build-id that the core recorded.  UffdError: one line with what was wrong and
@@ -88,7 +92,7 @@ def open_core(
     core, mtime_ns = _map_core(path)
     cache = FileCache(search)
     try:
-        return _open(path, core, mtime_ns, cache, executable_path)
+        return _open(name or path, core, mtime_ns, cache, executable_path)
     except BaseException:
         close_map(core)
         cache.close()
@@ -139,6 +143,10 @@ def _replaced(old: int, new: int) -> int:
 def _check_header(shown: str, core: mmap.mmap) -> elf.Header:
     try:
         header = elf.read_header(core)
+    except elf.ForeignElf as error:
+        if error.kind == elf.ET_CORE:
+            raise _foreign(shown, error.processor) from error
+        raise UffdError(f"{shown}: {error}; give a core file: {USAGE}") from error
     except ElfError as error:
         raise UffdError(f"{shown}: {error}; give a core file: {USAGE}") from error
     if header.type in (elf.ET_EXEC, elf.ET_DYN):
@@ -146,11 +154,14 @@ def _check_header(shown: str, core: mmap.mmap) -> elf.Header:
     if header.type != elf.ET_CORE:
         raise UffdError(f"{shown}: an ELF file, but not a core (e_type {header.type}): {USAGE}")
     if of_machine(header.machine) is None:
-        raise UffdError(
-            f"{shown}: a core of another architecture (e_machine {header.machine}, not {KNOWN}); "
-            "open it with a gdb for that machine"
-        )
+        raise _foreign(shown, spoken(header.machine, wide=True, little=True))
     return header
+
+
+def _foreign(shown: str, processor: str) -> UffdError:
+    return UffdError(
+        f"{shown}: a core of {processor}, not {KNOWN}; look at it with a gdb for that processor"
+    )
 
 
 def _read_segments(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Callable, Iterator, List, Optional, Set, Tuple, Union
 
 from gdb_uffd.arch import KNOWN, of_machine
+from gdb_uffd.arch.others import spoken
 
 Buffer = Union[bytes, mmap.mmap]
 
@@ -85,18 +86,28 @@ def slice_exact(data: Buffer, offset: int, length: int) -> bytes:
     return data[offset : offset + length]
 
 
+class ForeignElf(ElfError):
+    """A whole header, of a processor that is none of ours; `kind` is its e_type."""
+
+    def __init__(self, kind: int, processor: str) -> None:
+        super().__init__(f"an ELF file of {processor}, not {KNOWN}")
+        self.kind = kind
+        self.processor = processor
+
+
 def read_header(data: Buffer) -> Header:
-    """The ELF header; ElfError unless it is ELF64, little-endian."""
+    """The header of an ELF64 little-endian file; ForeignElf of another one, else ElfError."""
     if bytes(data[:4]) != b"\x7fELF":
         raise ElfError("not an ELF file")
     raw = slice_exact(data, 0, EHDR.size)
+    if raw[4] in (1, 2) and raw[5] in (1, 2) and raw[4:6] != b"\x02\x01":
+        foreign_kind, foreign = struct.unpack_from("<HH" if raw[5] == 1 else ">HH", raw, 16)
+        raise ForeignElf(foreign_kind, spoken(foreign, raw[4] == 2, raw[5] == 1))
     ident, kind, machine, _, entry, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, _ = (
         EHDR.unpack(raw)
     )
     if ident[4] != 2 or ident[5] != 1:
-        width = {1: "32-bit", 2: "64-bit"}.get(ident[4], "unknown class")
-        order = {1: "little-endian", 2: "big-endian"}.get(ident[5], "unknown byte order")
-        raise ElfError(f"{width} {order} ELF, not 64-bit little-endian")
+        raise ElfError(f"an ELF file of unknown class {ident[4]} or byte order {ident[5]}")
     return Header(kind, machine, entry, phoff, phentsize, phnum, shoff, shentsize, shnum)
 
 

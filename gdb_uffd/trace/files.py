@@ -143,12 +143,12 @@ def _plain(error: OSError) -> str:
 class Finder(Protocol):
     """Where files are looked for: trace.search.Search."""
 
-    def by_path(self, path: str) -> Sequence[str]:
+    def by_path(self, path: str) -> Iterable[str]:
         """Places of the file with that path, the likeliest first."""
         ...
 
-    def by_build_id(self, build_id: bytes) -> Iterable[str]:
-        """Files that should have that build-id."""
+    def by_build_id(self, build_id: bytes, path: str) -> Iterable[str]:
+        """Files that should have that build-id; `path`: where the one that is meant was."""
         ...
 
 
@@ -330,7 +330,7 @@ def _candidates(module: Module, cache: FileCache, named: str) -> Iterator[str]:
         return
     yield from cache.finder.by_path(module.path)
     if module.recorded_id:
-        yield from cache.finder.by_build_id(module.recorded_id)
+        yield from cache.finder.by_build_id(module.recorded_id, module.path)
 
 
 def _try(

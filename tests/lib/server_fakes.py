@@ -309,15 +309,21 @@ class FakeTrace:
 
 
 class RawClient:
-    """A client that speaks the protocol one packet at a time, without acknowledgements."""
+    """A client that speaks the protocol one packet at a time, without acknowledgements.
 
-    def __init__(self, sock: socket.socket, diversion: FakeDiversion) -> None:
+    `plain`: it tells nothing of itself, and does not read the target description.
+    """
+
+    def __init__(self, sock: socket.socket, diversion: FakeDiversion, plain: bool = False) -> None:
         self.sock = sock
         self.diversion = diversion
         self.console = b""  # what came in O packets
         self._data = b""
         assert self.ask(b"QStartNoAckMode") == b"OK"
         sock.sendall(b"+")
+        if not plain:
+            self.ask(b"qSupported:multiprocess+")
+            self.ask(b"qXfer:features:read:target.xml:0,10")
 
     def send(self, payload: bytes) -> None:
         self.sock.sendall(frame(payload))
@@ -345,7 +351,7 @@ class RawClient:
 
 
 @contextmanager
-def serving(diversion: Optional[FakeDiversion] = None) -> Iterator[RawClient]:
+def serving(diversion: Optional[FakeDiversion] = None, plain: bool = False) -> Iterator[RawClient]:
     """A client connected to a stub in a thread; asserts that the stub ends with the connection."""
     diversion = diversion or FakeDiversion()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -353,7 +359,7 @@ def serving(diversion: Optional[FakeDiversion] = None) -> Iterator[RawClient]:
     thread = threading.Thread(target=serve_on, args=(theirs, diversion), daemon=True)
     thread.start()
     try:
-        yield RawClient(ours, diversion)
+        yield RawClient(ours, diversion, plain)
     finally:
         ours.close()
         thread.join(20)

@@ -175,6 +175,20 @@ def test_interrupt_that_came_with_the_resume_runs_nothing(client: RawClient) -> 
     assert (client.receive() or b"")[:1] == b"T"
 
 
+def test_an_interrupt_while_stopped_is_for_the_next_resume() -> None:
+    """gdb manual, "Interrupts": gdb's own stepping stops the program all the time."""
+    with serving() as client:
+        client.sock.sendall(b"\x03")
+        assert client.ask(b"qC") == b"QC" + T1
+        assert (client.ask(b"vCont;s:" + T2) or b"").startswith(b"T02")
+        assert client.ask(b"qC") == b"QC" + T2
+        assert not client.diversion.asked  # nothing ran
+        assert (client.ask(b"vCont;s:" + T2) or b"").startswith(b"T05")  # once
+        client.sock.sendall(b"\x03")
+        assert client.ask(b"quffd.reset") == b"{}"  # what was to be interrupted is no more
+        assert (client.ask(b"vCont;s:" + T2) or b"").startswith(b"T05")
+
+
 def test_the_client_vanishes_while_running() -> None:
     import select
 
