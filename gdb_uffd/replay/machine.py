@@ -293,6 +293,7 @@ class Machine:
         check(lib.vessel_set_sigmask(self.vessel, sigmask), self.vessel.error)
 
     def _put(self, gpr: List[int]) -> None:
+        gpr = self.arch.loadable(gpr)
         # Behind them AArch64 has the number of the system call under way: -1, none.
         self._regs_bytes[:] = self._gprs.pack(*gpr).ljust(len(self._regs_bytes), b"\xff")
         check(lib.vessel_set_registers(self.vessel, self._regs), self.vessel.error)

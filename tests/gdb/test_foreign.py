@@ -151,3 +151,22 @@ def test_what_only_the_linker_knows_ends_a_call(gdb, tuned):
     data = gdb.call("say(4)")
     assert data["value"] is None and "__tunable_get_val is called: " in data["unavailable"], data
     assert "ld-linux" in data["unavailable"] and "has build-id" in data["unavailable"]
+
+
+NT_AUXV, NT_FILE = 6, 0x46494C45
+
+
+def test_a_core_that_does_not_tell_of_files(gdb, core, folder):
+    """Neither NT_FILE nor NT_AUXV, as valgrind writes it: the objects are found in memory."""
+    bare = foreign.without_notes(core, folder / "bare", (NT_AUXV, NT_FILE))
+    program = folder / "built" / "foreign"
+    assert "name the executable: uffd spawn" in " ".join(gdb.run(f"uffd spawn {bare}").split())
+    text = gdb.run(f"uffd spawn {bare} {program}")
+    assert "crash (where=0x0)" in text, text
+    assert "in main (" in gdb.run("backtrace")
+    assert gdb.value("numbers[9]") == "10" and gdb.value("sum()") == "55"
+    libraries = gdb.run("info sharedlibrary")
+    assert "libchoice.so" in libraries and "libc.so.6" in libraries
+    data = gdb.call("say(4)")
+    assert data["value"] == "5" and data["output"] == "x is 4\n", data
+    assert gdb.call("versions()")["value"] == "12"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Sequence
 
 from gdb_uffd.trace.core import open_core
-from gdb_uffd.trace.elf import Image
+from gdb_uffd.trace.elf import PT_NOTE, Image, iter_notes, read_header, read_segments
 from harness import cores
 from harness.programs import SOURCES, C
 
@@ -59,5 +59,18 @@ def of_other_builds(core_file: Path, target: Path, libraries: Sequence[Path]) ->
         build_id = Image.from_file(library.read_bytes()).build_id()
         assert build_id in data, library
         data = data.replace(build_id, bytes([build_id[0] ^ 0xFF]) + build_id[1:])
+    target.write_bytes(data)
+    return target
+
+
+def without_notes(core_file: Path, target: Path, kinds: Sequence[int]) -> Path:
+    """A copy of the core whose notes of these types are of no known one."""
+    data = bytearray(core_file.read_bytes())
+    header = read_header(bytes(data[:64]))
+    notes = next(s for s in read_segments(bytes(data), header, 1) if s.type == PT_NOTE)
+    for _, kind, at, _ in iter_notes(data, notes.offset, notes.offset + notes.filesz):
+        if kind in kinds:
+            start = data.rindex(kind.to_bytes(4, "little") + b"CORE", 0, at)
+            data[start : start + 4] = (0x7FFF0000).to_bytes(4, "little")
     target.write_bytes(data)
     return target
