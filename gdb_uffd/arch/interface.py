@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Mapping, Tuple
+from typing import Callable, Dict, List, Mapping, Tuple
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,8 @@ class Architecture:
     """Whether a watchpoint's stop comes behind the write, not before it."""
     records: bool = False
     """Whether live processes can be recorded."""
+    loadable: Callable[[List[int]], List[int]] = list
+    """General registers as the kernel takes them for a process: not every dumper records all."""
     gpr: Dict[str, int] = field(init=False, compare=False, repr=False)
     """Name -> index."""
 

@@ -117,7 +117,7 @@ class Machine:
             self._fill(region, segment)
             index = bisect.bisect_right(starts, segment.start) - 1
             if index >= 0 and segment.start < files[index].end:
-                region.flags = lib.REGION_FILE
+                region.flags |= lib.REGION_FILE
             check(lib.regions_set(regions, region), doing="region table")
         check(lib.regions_copy(ffi.addressof(self.pager, "regions"), regions))
         self._brk = self._find_brk(snapshot)
@@ -129,6 +129,10 @@ class Machine:
         region.kind, region.flags = _KINDS[segment.kind], 0
         region.bytes, region.bytes_len = ffi.NULL, 0
         region.store, region.slots = ffi.NULL, ffi.NULL
+        if segment.unknown:
+            region.flags |= lib.REGION_UNKNOWN
+        if segment.beyond:
+            region.flags |= lib.REGION_BEYOND
         if segment.patch is not None:
             patch = ffi.new("uint8_t[]", segment.patch)
             self._keep[id(patch)] = patch
@@ -247,6 +251,11 @@ class Machine:
         region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
         return bool(region != ffi.NULL)
 
+    def is_beyond(self, address: int) -> bool:
+        """Whether a file is mapped there that ends before."""
+        region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
+        return region != ffi.NULL and bool(region.flags & lib.REGION_BEYOND)
+
     def is_writable(self, address: int) -> bool:
         """Whether the program may write there now."""
         region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
@@ -284,6 +293,7 @@ class Machine:
         check(lib.vessel_set_sigmask(self.vessel, sigmask), self.vessel.error)
 
     def _put(self, gpr: List[int]) -> None:
+        gpr = self.arch.loadable(gpr)
         # Behind them AArch64 has the number of the system call under way: -1, none.
         self._regs_bytes[:] = self._gprs.pack(*gpr).ljust(len(self._regs_bytes), b"\xff")
         check(lib.vessel_set_registers(self.vessel, self._regs), self.vessel.error)

@@ -84,6 +84,7 @@ def summary(report: CallReport) -> Dict[str, Any]:
         "fed_pages": report.fed_pages,
         "ended": report.ended,
         "unavailable": report.unavailable,
+        "unknown": [report.unknown_zeros, report.unknown_file],
         "refused": report.refused,
         "unsound": report.unsound,
     }
