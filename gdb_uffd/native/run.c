@@ -27,6 +27,8 @@ void vessel_share_cpu(struct vessel *vessel)
 	int cpu = sched_getcpu();
 	cpu_set_t one;
 
+	if (vessel->shares_cpu)
+		return;
 	CPU_ZERO(&vessel->allowed);
 	if (cpu < 0 || sched_getaffinity(0, sizeof(vessel->allowed), &vessel->allowed) < 0)
 		return;
@@ -38,12 +40,14 @@ void vessel_share_cpu(struct vessel *vessel)
 		vessel->cpu = cpu;
 	}
 	pager_pin(vessel->pager, cpu);
+	vessel->shares_cpu = true;
 }
 
 void vessel_leave_cpu(struct vessel *vessel)
 {
-	if (CPU_COUNT(&vessel->allowed))
+	if (vessel->shares_cpu)
 		sched_setaffinity(0, sizeof(vessel->allowed), &vessel->allowed);
+	vessel->shares_cpu = false;
 }
 
 int vessel_get_registers(struct vessel *vessel, struct registers *regs)

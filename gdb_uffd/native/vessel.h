@@ -79,6 +79,8 @@ struct vessel {
 	struct error error;
 	int cpu; /* the CPU that vessel, pager and tracer share while it runs */
 	cpu_set_t allowed; /* the tracer's own CPUs, between runs */
+	bool shares_cpu;   /* the tracer runs on `cpu` alone */
+	bool keeps_cpu;    /* ... and goes on so after a stop: it may resume at once; vessel_leave_cpu ends it */
 
 	struct policy policy; /* its rules are those of the filter: set them before vessel_create */
 	struct identity record; /* who it impersonates */
@@ -177,9 +179,10 @@ size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
 /* Whether the signal's disposition in the vessel ends the process (no handler, not ignored). */
 bool vessel_signal_is_fatal(struct vessel *vessel, int signal);
 
+void vessel_leave_cpu(struct vessel *vessel);
+
 /* Inside the native part. */
 void vessel_share_cpu(struct vessel *vessel);
-void vessel_leave_cpu(struct vessel *vessel);
 int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count);
 int vessel_wait_stop(struct vessel *vessel, int *status);
 int vessel_leave_event(struct vessel *vessel, struct run *run); /* 1, or an error */

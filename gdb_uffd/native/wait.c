@@ -135,7 +135,8 @@ int vessel_wait(struct vessel *vessel, int control_fd, struct run *run)
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (rc == 0 && (run->end == RUN_CONTROL || run->end == RUN_OUTPUT))
 		return 0;
-	vessel_leave_cpu(vessel);
+	if (rc < 0 || !vessel->keeps_cpu)
+		vessel_leave_cpu(vessel);
 	return rc;
 }
 

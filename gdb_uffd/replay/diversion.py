@@ -11,6 +11,7 @@ from gdb_uffd.model import CallReport, Mapping, MemoryUnavailable, Registers, Uf
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import ownfiles
 from gdb_uffd.replay.account import Accounts, Transaction
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
 from gdb_uffd.replay.interface import Choice, Client, Resume, Stop
@@ -137,8 +138,10 @@ class Diversion:
         self.machine.write(address, data)
         open_.tape.wrote(address, data)
 
-    def insert_breakpoint(self, kind: int, address: int, length: int) -> None:
-        self.breakpoints.insert(kind, address, length)
+    def insert_breakpoint(
+        self, kind: int, address: int, length: int, orders: Optional[Orders] = None
+    ) -> None:
+        self.breakpoints.insert(kind, address, length, orders)
 
     def remove_breakpoint(self, kind: int, address: int, length: int) -> None:
         self.breakpoints.remove(kind, address, length)

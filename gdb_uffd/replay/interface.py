@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Protocol, Sequence
 
 from gdb_uffd.model import CallReport, Mapping, Registers
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.reach import State
 from gdb_uffd.trace.source import Snapshot
 
@@ -115,8 +116,11 @@ class Diversion(Protocol):
 
     def set_siginfo(self, tid: int, data: bytes) -> None: ...
 
-    def insert_breakpoint(self, kind: int, address: int, length: int) -> None:
-        """Idempotent.  UffdError where it cannot be (no debug register left).  No process yet."""
+    def insert_breakpoint(
+        self, kind: int, address: int, length: int, orders: Optional[Orders] = None
+    ) -> None:
+        """Idempotent; `orders`: what it does by itself.  UffdError where it cannot be (nothing
+        mapped, no debug register left).  No process yet."""
         ...
 
     def remove_breakpoint(self, kind: int, address: int, length: int) -> None:

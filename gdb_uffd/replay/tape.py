@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import FrozenSet, List, Tuple, Union
 
 from gdb_uffd.model import Registers
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints, Slot
 from gdb_uffd.replay.interface import Resume, Stop
 
@@ -61,6 +62,7 @@ class Ran:
 
     action: Resume
     wanted: FrozenSet[int]
+    orders: Tuple[Tuple[int, Orders], ...]
     hardware: Tuple[Slot, ...]
     stop: Stop
     digest: int
@@ -110,7 +112,8 @@ class Tape:
     ) -> None:
         """The process ran until `stop`, which it reached with the registers `after`."""
         wanted, hardware = frozenset(points.wanted), tuple(points.hardware)
-        self._add(Ran(action, wanted, hardware, stop, digest(after), seconds, interrupted))
+        orders = tuple(points.orders.items())
+        self._add(Ran(action, wanted, orders, hardware, stop, digest(after), seconds, interrupted))
 
     def _add(self, step: Step, more: int = 0) -> None:
         """Append, unless the tape is full."""

@@ -10,7 +10,7 @@ from typing import List, NamedTuple, Optional
 
 from gdb_uffd.model import MemoryUnavailable, UffdError
 from gdb_uffd.replay.interface import ACCESS_WATCH, WRITE_WATCH, Disconnected, Resume, Stop
-from gdb_uffd.server import signals, threads
+from gdb_uffd.server import orders, signals, threads
 from gdb_uffd.server.connection import message
 from gdb_uffd.server.session import PacketError, Session, parse_hex
 
@@ -251,7 +251,7 @@ def last_stop(session: Session, _arguments: bytes) -> bytes:
 
 
 def insert(session: Session, arguments: bytes) -> Optional[bytes]:
-    """`Z type,addr,kind[;conditions][;cmds:...]`: conditions stay gdb's to check."""
+    """`Z type,addr,kind[;conditions][;cmds:...]`."""
     return _breakpoint(session, arguments, True)
 
 
@@ -261,7 +261,8 @@ def remove(session: Session, arguments: bytes) -> Optional[bytes]:
 
 
 def _breakpoint(session: Session, arguments: bytes, inserting: bool) -> Optional[bytes]:
-    fields = arguments.partition(b";")[0].split(b",")
+    point, _, ordered = arguments.partition(b";")
+    fields = point.split(b",")
     if len(fields) != 3:
         raise PacketError(errno.EINVAL)
     kind, address, length = (parse_hex(f) for f in fields)
@@ -270,9 +271,10 @@ def _breakpoint(session: Session, arguments: bytes, inserting: bool) -> Optional
     if length > _MAX_WATCH_BYTES:
         raise PacketError(errno.EINVAL)
     if inserting:
-        session.diversion.insert_breakpoint(kind, address, length)
-        session.inserted.add((kind, address, length))
+        wanted = orders.parse(ordered)
+        session.diversion.insert_breakpoint(kind, address, length, wanted)
+        session.inserted[kind, address, length] = wanted
     else:
         session.diversion.remove_breakpoint(kind, address, length)
-        session.inserted.discard((kind, address, length))
+        session.inserted.pop((kind, address, length), None)
     return b"OK"

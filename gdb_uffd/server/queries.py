@@ -25,6 +25,8 @@ _FEATURES = b";".join(
         b"hwbreak+",
         b"vContSupported+",
         b"binary-upload+",
+        b"ConditionalBreakpoints+",
+        b"BreakpointCommands+",
         b"qXfer:features:read+",
         b"qXfer:auxv:read+",
         b"qXfer:exec-file:read+",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from harness import survivors
 
@@ -81,3 +83,62 @@ def test_watchpoints_of_each_kind_on_one_variable(stops):
     assert "Could not insert hardware watchpoint" in stops.run("continue")  # there are four
     stops.run("delete $bpnum")
     assert "read watchpoint 2" in stops.run("continue")
+
+
+def test_conditions_are_the_servers(stops):
+    stops.run("break stops.c:" + line_of(stops, "sum += copy & 1"))
+    stops.run("condition $bpnum i == 2000")
+    text = stops.run("print count(4000)")
+    assert "count (n=4000)" in text, text
+    assert "target evals" in stops.run("info breakpoints")
+    assert stops.value("i") == "2000"
+    stops.run("watch copy if copy == 2004")  # gdb's, on the instruction before
+    assert "New value = 2004" in stops.run("continue")
+    stops.run("delete $bpnum")
+    assert "= 2000" in stops.run("finish")
+    stops.run("condition 1 *(int *)0 == 1")  # it cannot be evaluated: gdb tells
+    assert "Error in testing" in stops.run("print count(3)")
+    assert "Cannot access memory at address 0x0" in stops.run("continue")
+    stops.run("delete")
+    stops.run("uffd reset")
+
+
+def test_a_breakpoint_that_passes_hides_nothing(stops):
+    """The instruction beneath it writes what is watched, or asks the kernel for something."""
+    writes = re.search(r"(0x[0-9a-f]+) <.*mov .*<copy>", stops.run("disassemble count"))
+    asks = re.search(r"(0x[0-9a-f]+) <.*\ssyscall", stops.run("disassemble _exit"))
+    assert writes and asks
+    stops.run("break count")
+    stops.run("print count(3)")
+    stops.run(f"break *{writes[1]} if $rsp == 0")
+    stops.run("watch copy")
+    for value in ("0", "1", "2"):
+        assert f"New value = {value}" in stops.run("continue")
+    stops.run("delete")
+    stops.run("uffd reset")
+    stops.run(f"break *{asks[1]} if $rsp == 0")
+    one_end(stops.run("print leave(3)"), "would exit with code 3")
+    stops.run("uffd reset")
+    stops.run(f"break *{writes[1]} if $rsp == 0")
+    text = stops.run("uffd call count(300)")
+    assert "= 150" in text and "copy" in text, text
+    assert "299" in stops.run("uffd why copy")  # made again, with the same conditions
+
+
+def test_agent_dprintf(stops):
+    stops.run("set dprintf-style agent")
+    where = "stops.c:" + line_of(stops, "sum += copy & 1")
+    stops.run(f'dprintf {where},"i %d of %d%%\\n", i, n')
+    text = stops.run("print count(3)")
+    assert "i 0 of 3%\ni 1 of 3%\ni 2 of 3%\n" in text and "= 1" in text, text
+    assert "agent-printf" in stops.run("info breakpoints")
+    stops.run("condition $bpnum i == 1")
+    assert stops.run("print count(3)").count("of 3%") == 1
+    report = stops.call("count(3)")
+    assert report["value"] == "1" and report["output"] == ""  # the program printed nothing
+
+
+def line_of(gdb, text: str) -> str:
+    found = re.search(r"^(\d+)\t.*" + re.escape(text), gdb.run("list count,+15"), re.M)
+    assert found
+    return found[1]

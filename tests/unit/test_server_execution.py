@@ -8,6 +8,7 @@ import pytest
 from server_fakes import PID, TIDS, FakeDiversion, RawClient, serving
 
 from gdb_uffd.model import UffdError
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.interface import Client, Disconnected, Resume, Stop
 from gdb_uffd.server.framing import frame
 
@@ -219,3 +220,17 @@ def test_detach_and_kill_close_before_the_reply(packet: bytes) -> None:
 def test_k_ends_without_a_reply() -> None:
     with serving() as client:
         assert client.ask(b"k") is None
+
+
+def test_what_a_breakpoint_does_by_itself(client: RawClient) -> None:
+    assert b"ConditionalBreakpoints+;BreakpointCommands+" in (client.ask(b"qSupported") or b"")
+    orders = client.diversion.orders
+    assert client.ask(b"Z0,400010,1;X3,220127X3,220027") == b"OK"
+    assert orders[0x400010] == Orders((b"\x22\x01\x27", b"\x22\x00\x27"))
+    assert client.ask(b"Z0,400010,1;X1,27;cmds:0,X1,27X2,2827") == b"OK"
+    assert orders[0x400010] == Orders((b"\x27",), (b"\x27", b"\x28\x27"))
+    assert client.ask(b"Z0,400010,1;later:1") == b"OK" and orders[0x400010] is None
+    for bad in (b"X3,2201", b"X", b"X1", b"X1,", b"X0,", b"X1,zz", b"X1,27Y", b"Xffffffff,27",
+                b"X1,27;cmds:0,Y1,27", b"X2,27;cmds:1,"):  # fmt: skip
+        assert client.ask(b"Z0,400020,1;" + bad) == b"E16", bad
+    assert 0x400020 not in orders
