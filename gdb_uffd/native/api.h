@@ -23,6 +23,7 @@
 #define RUN_KILLING ...
 #define RUN_TIMEOUT ...
 #define RUN_MEMORY ...
+#define RUN_CALL ...
 #define RUN_WATCH ...
 #define TOUCH_READ ...
 #define TOUCH_WRITE ...
@@ -122,6 +123,9 @@ int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, s
 int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len);
 int pager_breakpoint_insert(struct pager *pager, uint64_t address);
 int pager_breakpoint_remove(struct pager *pager, uint64_t address);
+void catch_nothing(struct vessel *vessel);
+void catch_everything(struct vessel *vessel);
+void catch_one(struct vessel *vessel, uint64_t nr);
 int pager_plant(struct pager *pager, uint64_t address, bool in);
 
 struct rule { uint8_t action; bool traced; int16_t result; uint8_t kind[6]; uint16_t size[6]; ...; };
@@ -143,7 +147,7 @@ struct identity {
 struct desk { uint64_t elapsed_ns; char cwd[...]; ...; };
 struct run {
 	int end, signal, status;
-	bool interrupted, stepped;
+	bool interrupted, entry, stepped;
 	uint64_t pc, address, low, high;
 	int64_t call;
 	uint8_t siginfo[128];

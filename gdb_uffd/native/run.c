@@ -177,8 +177,8 @@ bool vessel_signal_is_fatal(struct vessel *vessel, int signal)
 
 static int let_go(struct vessel *vessel, int signal)
 {
-	/* A watched object may be written by the kernel: system calls are looked at. */
-	int through = vessel->pager->watch.end ? PTRACE_SYSCALL : PTRACE_CONT;
+	/* A watched object may be written by the kernel, or calls are caught: they are looked at. */
+	int through = vessel->pager->watch.end || vessel->catching.on ? PTRACE_SYSCALL : PTRACE_CONT;
 	int request = vessel->mode == RESUME_CONTINUE ? through : PTRACE_SINGLESTEP;
 	int rc = engine_about_to_run(vessel->pager);
 
@@ -199,7 +199,7 @@ int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uin
 	vessel_share_cpu(vessel);
 	if (signal && vessel->pager->user_mode_only && !vessel_signal_is_fatal(vessel, signal))
 		user_prepare_stack(vessel);
-	if (watch_note_mask(vessel) < 0)
+	if (watch_note_mask(vessel) < 0 || catch_begin(vessel) < 0)
 		return -ESRCH;
 	return let_go(vessel, signal);
 }
@@ -335,10 +335,13 @@ int vessel_digest(struct vessel *vessel, int status, struct run *run)
 			if (rc)
 				return rc;
 		}
-		return let_go(vessel, 0);
+		rc = vessel->at_exit && vessel->mode == RESUME_CONTINUE ? catch_return(vessel, run) : 0;
+		return rc ? rc : let_go(vessel, 0);
 	}
 	if (WSTOPSIG(status) == (SIGTRAP | 0x80)) {
-		rc = watch_system_call(vessel, run);
+		rc = vessel->pager->watch.end ? watch_system_call(vessel, run) : 0;
+		if (rc == 0)
+			rc = catch_call(vessel, run);
 		return rc ? rc : let_go(vessel, 0);
 	}
 	if (vessel->waiting)

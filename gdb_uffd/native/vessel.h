@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "arch.h"
+#include "catch.h"
 #include "desk.h"
 #include "error.h"
 #include "pager.h"
@@ -48,6 +49,7 @@ enum run_end {
 	RUN_KILLING = 6, /* about to send itself SIGKILL or SIGSTOP (`signal`); stands before that call */
 	RUN_WAITING = 5, /* about to wait for ever in `call` (of a futex: `address`); stands before it */
 	RUN_TIMEOUT = 7, /* vessel->deadline_ns has passed */
+	RUN_CALL = 9,    /* at the `entry` to the system call `call`, before its instruction; else behind it */
 	RUN_MEMORY = 8,  /* about to touch one more page than pager->limit allows */
 	RUN_WATCH = 16, /* the watched object was written: `low` to `high`, by `call` or at `pc` */
 };
@@ -57,6 +59,7 @@ struct run {
 	int signal;
 	int status;
 	bool interrupted; /* the SIGSTOP of vessel_interrupt */
+	bool entry;
 	bool stepped; /* a single step (or range step) completed */
 	uint64_t pc;
 	uint64_t address; /* of the futex; of the watched write */
@@ -130,6 +133,7 @@ struct vessel {
 	bool stop_stale;       /* ... but asked for in an earlier run, which ended otherwise */
 	struct debug_slot slots[DEBUG_SLOTS]; /* watchpoints in use: a range step looks for hits */
 	size_t slot_count;
+	struct catching catching;
 	bool at_exit;          /* stands after a system call that the policy made for it */
 };
 

@@ -140,7 +140,7 @@ int vessel_wait(struct vessel *vessel, int control_fd, struct run *run)
 	return rc;
 }
 
-/* From the filter's event to a stop by a signal.  At the event the kernel would still make the call that
+/* From the filter's event, or a system call's entry, to a stop by a signal.  At the event the kernel would still make the call that
  * the registers name when the vessel goes on, and asks the filter no second time where that says "trace"
  * (kernel/seccomp.c, recheck_after_trace): what is loaded later, the recorded registers say, would decide. */
 int vessel_leave_event(struct vessel *vessel, struct run *run)
@@ -161,7 +161,7 @@ int vessel_leave_event(struct vessel *vessel, struct run *run)
 		}
 		if (WSTOPSIG(status) == SIGSTOP)
 			break;
-		if (WSTOPSIG(status) <= 64)
+		if (WSTOPSIG(status) <= 64 && !(status >> 16))
 			held |= 1ull << (WSTOPSIG(status) - 1);
 	}
 	/* One SIGSTOP stands for all that were under way. */

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from typing import Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
 from gdb_uffd.model import MemoryUnavailable, UffdError
 from gdb_uffd.native import check, ffi, lib
@@ -61,6 +61,7 @@ class Breakpoints:
     inserted: Set[int] = field(default_factory=set)
     hardware: List[Slot] = field(default_factory=list)
     orders: Dict[int, Orders] = field(default_factory=dict)  # of software ones, by address
+    calls: Optional[FrozenSet[int]] = None  # system calls that stop; empty: all of them
     _loaded: Optional[List[Slot]] = None
     _values: Dict[Slot, bytes] = field(default_factory=dict)
 
@@ -127,12 +128,21 @@ class Breakpoints:
                 )
             if rc == 0:
                 self.inserted.add(address)
+        self._catch()
         slots = self._slots(self.hardware)
         if slots or self._loaded:
             self._load(slots)
         for slot in slots:
             if slot[0] == READ_WATCH:
                 self._values[slot] = self._value(slot)
+
+    def _catch(self) -> None:
+        vessel = self.machine.vessel
+        lib.catch_nothing(vessel)
+        if self.calls is not None and not self.calls:
+            lib.catch_everything(vessel)
+        for number in self.calls or ():
+            lib.catch_one(vessel, number)
 
     def _load(self, slots: List[Slot]) -> None:
         vessel, self._loaded = self.machine.vessel, None  # until all of it holds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Optional, Sequence, Tuple
 
 from gdb_uffd.model import CallReport, Mapping, MemoryUnavailable, Registers, UffdError, page_floor
 from gdb_uffd.native import check, ffi, lib
@@ -145,6 +145,9 @@ class Diversion:
 
     def remove_breakpoint(self, kind: int, address: int, length: int) -> None:
         self.breakpoints.remove(kind, address, length)
+
+    def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
+        self.breakpoints.calls = calls
 
     def _notice_loss(self) -> None:
         """Somebody may have killed the vessel while it stood: everything is the snapshot's again.

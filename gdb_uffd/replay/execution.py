@@ -150,6 +150,11 @@ class Runner:
             return self._gone(action.tid)
         if run.end == lib.RUN_WATCH:
             return Stop(action.tid, signal.SIGTRAP, WATCHED)
+        if run.end == lib.RUN_CALL:
+            self._signal_stop = False
+            self._note(action.tid, b"")
+            side = "syscall_entry" if run.entry else "syscall_return"
+            return Stop(action.tid, signal.SIGTRAP, side, run.call)
         self._signal_stop = run.end == lib.RUN_STOPPED and not vessel.at_exit
         if self._inject and run.end == lib.RUN_STOPPED and run.signal == self._inject:
             self._inject = 0

@@ -199,6 +199,7 @@ class Retrace:
         ours = [] if self.pages else self._slots()
         ghost.breakpoints.wanted = set(step.wanted)
         ghost.breakpoints.orders = dict(step.orders)
+        ghost.breakpoints.calls = step.calls
         ghost.breakpoints.hardware = [*ours, *step.hardware]
         ghost.prepare(action)
         ghost.machine.vessel.deadline_ns = 0  # it takes longer than the first time

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import FrozenSet, List, Tuple, Union
+from typing import FrozenSet, List, Optional, Tuple, Union
 
 from gdb_uffd.model import Registers
 from gdb_uffd.replay.agent import Orders
@@ -63,6 +63,7 @@ class Ran:
     action: Resume
     wanted: FrozenSet[int]
     orders: Tuple[Tuple[int, Orders], ...]
+    calls: Optional[FrozenSet[int]]
     hardware: Tuple[Slot, ...]
     stop: Stop
     digest: int
@@ -112,8 +113,13 @@ class Tape:
     ) -> None:
         """The process ran until `stop`, which it reached with the registers `after`."""
         wanted, hardware = frozenset(points.wanted), tuple(points.hardware)
-        orders = tuple(points.orders.items())
-        self._add(Ran(action, wanted, orders, hardware, stop, digest(after), seconds, interrupted))
+        orders, after_digest = tuple(points.orders.items()), digest(after)
+        self._add(
+            Ran(
+                action, wanted, orders, points.calls, hardware, stop, after_digest, seconds,
+                interrupted,
+            )
+        )  # fmt: skip
 
     def _add(self, step: Step, more: int = 0) -> None:
         """Append, unless the tape is full."""

@@ -18,7 +18,10 @@ _SIGINT, _SIGTRAP, _SIGSTOP = 2, 5, 19
 _WRITES = (WRITE_WATCH, ACCESS_WATCH)
 _MAX_WATCH_BYTES = 1 << 20  # beyond any debug register; the diversion refuses the rest
 
-_WATCH_NAMES = {"watch": b"watch", "rwatch": b"rwatch", "awatch": b"awatch"}
+_WITH_NUMBER = ("watch", "rwatch", "awatch", "syscall_entry", "syscall_return")
+"""Stop reasons of the protocol that an address follows, or a system call's number."""
+
+_MAX_CALLS = 4096
 
 
 class Action(NamedTuple):
@@ -226,8 +229,8 @@ def stop_reply(session: Session, stop: Stop, reason: bytes = b"") -> bytes:
         name = stop.breakpoint.encode()
         if name + b"+" in session.offered:
             parts.append(name + b":;")
-    elif stop.breakpoint in _WATCH_NAMES:
-        parts.append(b"%s:%x;" % (_WATCH_NAMES[stop.breakpoint], stop.address))
+    elif stop.breakpoint in _WITH_NUMBER:
+        parts.append(b"%s:%x;" % (stop.breakpoint.encode(), stop.address))
     registers = session.diversion.registers(stop.tid)
     for number, index in registers.arch.expedited:
         value = registers.gpr[index].to_bytes(8, "little").hex().encode("ascii")
@@ -248,6 +251,16 @@ def last_stop(session: Session, _arguments: bytes) -> bytes:
     thread = session.diversion.snapshot.thread(session.general)
     signal = thread.signal if signals.to_linux(signals.to_gdb(thread.signal)) else 5
     return stop_reply(session, Stop(thread.tid, signal))
+
+
+def catch_calls(session: Session, arguments: bytes) -> bytes:
+    """`QCatchSyscalls:1[;sysno]...` and `QCatchSyscalls:0`."""
+    on, *numbers = arguments.split(b";")
+    if on not in (b"0", b"1") or len(numbers) > _MAX_CALLS or (on == b"0" and numbers):
+        raise PacketError(errno.EINVAL)
+    session.caught = frozenset(parse_hex(n) for n in numbers) if on == b"1" else None
+    session.diversion.catch_calls(session.caught)
+    return b"OK"
 
 
 def insert(session: Session, arguments: bytes) -> Optional[bytes]:

@@ -27,6 +27,7 @@ _FEATURES = b";".join(
         b"binary-upload+",
         b"ConditionalBreakpoints+",
         b"BreakpointCommands+",
+        b"QCatchSyscalls+",
         b"qXfer:features:read+",
         b"qXfer:auxv:read+",
         b"qXfer:exec-file:read+",

@@ -101,6 +101,7 @@ class Session:
     graph: Graph = field(default_factory=Graph)  # the types that the client has told of
     # By kind, address and length.
     inserted: Dict[Tuple[int, int, int], Optional[Orders]] = field(default_factory=dict)
+    caught: Optional[FrozenSet[int]] = None  # system calls, see Diversion.catch_calls
     calls: int = 0  # gdb's inferior calls that are under way
     stopped: Optional[Stop] = None  # the last stop, once something ran
     # lldb's: by number the registers it saved, by address the bytes it allocated
@@ -135,6 +136,7 @@ class Session:
         for (kind, address, length), orders in self.inserted.items():
             with contextlib.suppress(UffdError):  # nothing is mapped there in this snapshot
                 self.diversion.insert_breakpoint(kind, address, length, orders)
+        self.diversion.catch_calls(self.caught)
 
     def greet(self, offered: FrozenSet[bytes]) -> None:
         """What the client can do: it understands ids of processes only where it says so (gdb

@@ -138,6 +138,46 @@ def test_agent_dprintf(stops):
     assert report["value"] == "1" and report["output"] == ""  # the program printed nothing
 
 
+def test_system_calls_are_caught(stops, tmp_path):
+    """Before the policy decides, and behind."""
+    stops.run("catch syscall openat")
+    for path, worked in (("/etc/hostname", "1"), (f"{tmp_path}/new", "0")):
+        function = "peek" if worked == "1" else "touch"
+        text = stops.run(f'print {function}("{path}")')
+        assert "(call to syscall openat)" in text and path in text, text
+        assert stops.value("$rax") == "257"  # it stands before the instruction
+        assert stops.value("count(2)") == "1"  # gdb calls a function meanwhile
+        assert "(returned from syscall openat)" in stops.run("continue")
+        assert stops.value("(long)$rax > 0") == worked
+        stops.run("uffd reset")
+    stops.run("delete")
+    stops.run("catch syscall exit_group clone")
+    assert "(call to syscall clone)" in stops.run("print split()")
+    assert "(returned from syscall clone)" in stops.run("continue")
+    stops.run("uffd reset")
+    assert "(call to syscall exit_group)" in stops.run("print leave(3)")
+    one_end(stops.run("continue"), "would exit with code 3")
+    stops.run("delete")
+    stops.run("uffd reset")
+    stops.run("catch syscall")  # any
+    text, names = stops.run("print alarmed()"), []
+    while "tgkill" not in names:
+        found = re.search(r"\(call to syscall (\w+)\)", text)
+        assert found, text
+        names.append(found[1])
+        assert f"(returned from syscall {found[1]})" in stops.run("continue")
+        text = stops.run("continue")
+    assert len(names) > 1 and "SIGALRM is not delivered" in text, (names, text)
+    stops.run("delete")
+    stops.run("uffd reset")
+    stops.run("break leave")
+    stops.run("print leave(3)")
+    stops.run("catch syscall")  # a wait that is told is not a return
+    stops.run("thread 2")
+    assert "(call to syscall pause)" in stops.run("continue")
+    one_end(stops.run("continue"), "would block")
+
+
 def line_of(gdb, text: str) -> str:
     found = re.search(r"^(\d+)\t.*" + re.escape(text), gdb.run("list count,+15"), re.M)
     assert found

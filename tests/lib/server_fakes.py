@@ -6,7 +6,7 @@ import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.arch import X86_64, Architecture
 from gdb_uffd.model import (
@@ -151,6 +151,7 @@ class FakeDiversion:
     siginfos: Dict[int, bytes] = field(default_factory=dict)
     breakpoints: List[Tuple[int, int, int]] = field(default_factory=list)
     orders: Dict[int, Optional[Orders]] = field(default_factory=dict)
+    calls: Optional[FrozenSet[int]] = None
     asked: List[Tuple[object, ...]] = field(default_factory=list)
     refined: List[str] = field(default_factory=list)
     open: bool = False
@@ -193,6 +194,9 @@ class FakeDiversion:
     def remove_breakpoint(self, kind: int, address: int, length: int) -> None:
         if (kind, address, length) in self.breakpoints:
             self.breakpoints.remove((kind, address, length))
+
+    def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
+        self.calls = calls
 
     def resume(self, action: Resume, client: Client) -> Stop:
         self.alive = True
