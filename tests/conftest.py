@@ -106,6 +106,10 @@ class Cores:
             "-".join([program, *arguments]), [str(self.built / program), *arguments]
         )
 
+    def moves(self) -> Path:
+        """Memory that moves, aborted."""
+        return self._kernel("moves", [str(self.built / "moves")])
+
     def containers(self) -> Path:
         """C++ containers of all kinds, aborted."""
         return self._kernel("containers", [str(self.built / "containers")])

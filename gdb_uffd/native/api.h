@@ -101,7 +101,7 @@ struct pager {
 	struct regions regions, recorded, at_tx;
 	struct pages pages;
 	bool running, layout_changed, in_malloc;
-	uint64_t faults, fault_ns, fed, lost_page, limit, emptied_more;
+	uint64_t faults, fault_ns, fed, lost_page, limit, unmoved, emptied_more;
 	bool user_mode_only;
 	uint64_t planted[...];
 	size_t planted_count;
