@@ -16,6 +16,7 @@ from gdb_uffd.client import (
     gdb_policy,
     gdb_session,
     gdb_settings,
+    gdb_signals,
     gdb_travel,
     gdb_tui,
     gdb_views,
@@ -194,10 +195,10 @@ class Reset(Command):
         session = gdb_session.current()
         pop_dummy_frames()
         session.request("reset")
-        session.calls_pending, session.wall_ms = False, None
+        session.calls_pending = session.assigned = False
         gdb_session.reselect(session)
         flush_caches()
-        gdb_session.restore_signals(session)
+        gdb_signals.restore(session.signal, session.first_thread)
         say("reset: everything is as recorded")
         gdb.write(quiet("frame"))
 

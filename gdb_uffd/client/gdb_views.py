@@ -12,6 +12,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 import gdb
 
 from gdb_uffd.client import (
+    gdb_last,
     gdb_record_view,
     gdb_search,
     gdb_settings,
@@ -41,8 +42,12 @@ DOCTOR_TIMEOUT_S = 60.0
 
 def last_report(session: Session, which_all: bool) -> Optional[CallReport]:
     """The report of the last call or command; None when nothing has run."""
-    session.calls_pending = False
-    return parse_report(session.request("report", {"all": which_all}))
+    session.calls_pending = session.assigned = False
+    report = parse_report(session.request("report", {"all": which_all}))
+    last = gdb_last.find(session, report)
+    if report is not None and last is not None:
+        report.called = last.report.called
+    return report
 
 
 def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) -> None:
@@ -54,7 +59,7 @@ def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) ->
     if report is None:
         say("no pages dirtied: nothing has run yet")
         return
-    wall_ms = None if which_all else session.wall_ms
+    wall_ms = gdb_last.wall_ms(session, report)
     names = Symbols(session, report, which_all)
     say(*render.report_lines(report, names, look(), wall_ms, every_line))
 
@@ -77,13 +82,15 @@ def diff(session: Session, which_all: bool, expression: str) -> None:
     if limits is None:
         report = last_report(session, which_all)
         starts = [page.start for page in report.pages if page.bytes_changed] if report else []
+        rest = report.rest if report is not None and which_all else []
+        starts += [page for each in rest for page in range(each.start, each.end, PAGE_SIZE)]
         nothing = "nothing differs"
     else:
         session.calls_pending = False
         last_report(session, which_all)  # closes a pending transaction
         starts = list(range(page_floor(limits[0]), limits[1], PAGE_SIZE))
         nothing = f"nothing differs in {expression} ({limits[0]:#x}, {limits[1] - limits[0]} bytes)"
-    shown = False
+    shown, lost = False, 0
     for start in starts:
         arguments = {"address": hex(start), "all": which_all}
         image = parse_image(session.request("image", arguments))
@@ -91,7 +98,13 @@ def diff(session: Session, which_all: bool, expression: str) -> None:
             for line in diff_lines(image, looks, limits, context):
                 say(line)
                 shown = True
-    if not shown:
+        elif limits is None:
+            lost += 1
+    if limits is None and report is not None and not which_all:
+        lost += report.rest_pages
+    if lost:
+        say(f"the bytes of {text.plural(lost, 'more page')} were not kept: too many were written")
+    elif not shown:
         say(nothing)
 
 

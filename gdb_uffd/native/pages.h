@@ -18,8 +18,10 @@ struct access {
 
 enum writer { /* bits of written.writers */
 	WRITER_PROGRAM = 1,
-	WRITER_GDB = 2,    /* pushed frames, breakpoints, `set var` */
+	WRITER_GDB = 2,    /* pushed frames, breakpoints, arguments */
 	WRITER_MALLOC = 4, /* gdb's own call of malloc, for a string argument */
+	WRITER_ASSIGNMENT = 8, /* gdb, as an expression or `set var` says */
+	WRITERS_MEANT = WRITER_PROGRAM | WRITER_ASSIGNMENT,
 };
 
 /* A page that was written since the snapshot. */
@@ -27,6 +29,7 @@ struct written {
 	uint64_t page;
 	uint8_t *before;   /* 4096 bytes: how it was when the transaction began; NULL: as recorded */
 	uint8_t *after_malloc; /* 4096 bytes: how gdb's own call of malloc left it, or NULL */
+	uint8_t *origin;   /* 4096 bytes: how what mremap moved here was before the transaction, or NULL */
 	uint8_t *overlay;  /* 4096 bytes: kept contents to feed into the next vessel, or NULL */
 	uint8_t *seen;     /* 4096 bytes: how the engine that compares saw it last, or NULL: as fed */
 	bool in_tx;        /* written in the open transaction */
