@@ -96,7 +96,7 @@ def image(root: Path, tmp: Path) -> Path:
             for name in sorted(p.name for p in root.iterdir()):
                 if not debug:
                     archive.add(root / name, name, filter=taken(False))
-            if debug:
+            if debug and (root / "usr/lib/debug").is_dir():
                 archive.add(root / "usr/lib/debug", "usr/lib/debug", filter=taken(True))
     with tarfile.open(tmp / "saved.tar", "w") as archive:
         for path in (manifest, tmp / "one.tar", tmp / "two.tar"):
@@ -172,7 +172,7 @@ def test_without_its_libraries(gdb, name, tmp_path):
     assert gdb.value("sum()") == "55"
     text = gdb.run(f"uffd doctor {core}")
     failed = [line for line in text.splitlines() if line.startswith("FAIL")]
-    assert any("/ld-" in line for line in failed), text
+    assert any(re.search(r"/(ld-|libc\.so: )", line) for line in failed), text
     assert any("/libabroad.so: missing; needed: build-id" in line for line in failed), text
 
 
