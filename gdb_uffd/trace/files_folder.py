@@ -108,7 +108,7 @@ def below(root: str, path: str) -> Optional[str]:
 class Folder:
     """files_from.Place over a folder."""
 
-    problem = ""
+    problem = copies = ""
 
     def __init__(self, name: str) -> None:
         self.name = name
