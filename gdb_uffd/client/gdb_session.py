@@ -376,10 +376,16 @@ def on_connection_removed(event: gdb.ConnectionEvent) -> None:
 
 
 def settle() -> None:
-    """Reap the servers of sessions that ended, and give gdb's settings back after the last."""
-    while _leaving:
-        _leaving.pop().server.stop()
+    """Give gdb's settings back after the last session, and reap the servers of those that ended.
+    In this order: files that a server made for gdb go with it."""
     borrowed.give_back_if(not _sessions)
+    while _leaving:
+        loaded = _loaded_file()
+        was_there = bool(loaded) and os.path.exists(loaded)
+        _leaving.pop().server.stop()
+        if was_there and not os.path.exists(loaded):  # a packed core's own executable
+            with contextlib.suppress(gdb.error), setting("confirm", "off"):
+                quiet("file")
 
 
 def forget_symbols() -> None:
