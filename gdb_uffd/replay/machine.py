@@ -23,7 +23,7 @@ from gdb_uffd.model import (
     page_ceil,
 )
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import record
+from gdb_uffd.replay import limits, record
 from gdb_uffd.replay.engines import EngineSetting
 from gdb_uffd.replay.extended import extended
 from gdb_uffd.replay.policy import Policy
@@ -220,7 +220,10 @@ class Machine:
         _ = self.jumps  # known before the first page is fed
         self.policy.apply(self.vessel, self.pager)
         self.engine.prepare(self.pager.engine)
-        check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
+        try:
+            check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
+        except UffdError as error:
+            raise UffdError(limits.too_many_mappings(self.regions()) or str(error)) from error
         self.vessel.slot_count = 0
         self._extended.start(self.vessel)
         return True
