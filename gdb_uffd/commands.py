@@ -16,6 +16,7 @@ from gdb_uffd.client import (
     gdb_policy,
     gdb_session,
     gdb_settings,
+    gdb_signals,
     gdb_travel,
     gdb_tui,
     gdb_views,
@@ -197,7 +198,7 @@ class Reset(Command):
         session.calls_pending = session.assigned = False
         gdb_session.reselect(session)
         flush_caches()
-        gdb_session.restore_signals(session)
+        gdb_signals.restore(session.signal, session.first_thread)
         say("reset: everything is as recorded")
         gdb.write(quiet("frame"))
 

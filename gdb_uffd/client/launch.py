@@ -118,6 +118,11 @@ class Server:
         """Its exit status (negative: a signal), or None while it runs."""
         return self.process.poll()
 
+    def is_gone(self) -> bool:
+        """Whether it has ended; its sockets are closed a moment before it has."""
+        _await_end(self.process, 1.0)
+        return self.ended() is not None
+
     def stop(self, patience_s: float = 3.0) -> int:
         """Wait for the end that the closed socket brings, force it if need be, and tidy up.
 

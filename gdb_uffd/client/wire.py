@@ -14,6 +14,9 @@ from gdb_uffd.model import (
 )
 from gdb_uffd.model_json import report_from_json
 
+SERVER_GONE = b"E.the server is gone"
+"""What whoever holds its connection says then (server/holder.py)."""
+
 _FRAMING = "#$*}"
 """What gdb's packet framing treats specially (gdb manual, "Overview", remote protocol)."""
 

@@ -90,8 +90,9 @@ def summary(report: CallReport) -> Dict[str, Any]:
     }
 
 
-def _hello(_session: Session, _arguments: Arguments) -> Any:
-    return {"protocol": PROTOCOL_VERSION, "server": __version__, "pid": os.getpid()}
+def _hello(_session: Session, arguments: Arguments) -> Any:
+    echo = {"echo": arguments["echo"]} if isinstance(arguments.get("echo"), int) else {}
+    return {"protocol": PROTOCOL_VERSION, "server": __version__, "pid": os.getpid(), **echo}
 
 
 def _host() -> str:
@@ -132,6 +133,7 @@ def _call_end(session: Session, _arguments: Arguments) -> Any:
 def _begin(session: Session, arguments: Arguments) -> Any:
     session.diversion.begin()
     session.discards = boolean(arguments, "discards")
+    session.connection.muted = boolean(arguments, "quiet")
     cpu = arguments.get("cpu")
     if isinstance(cpu, int):
         session.connection.share_cpu(cpu)
@@ -141,7 +143,7 @@ def _begin(session: Session, arguments: Arguments) -> Any:
 def _end(session: Session, arguments: Arguments) -> Any:
     session.forget_registers()
     session.calls = 0
-    session.discards = False
+    session.discards = session.connection.muted = False
     session.connection.share_cpu(None)
     report = session.diversion.end(boolean(arguments, "keep"))
     session.diversion.refine(report)

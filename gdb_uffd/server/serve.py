@@ -16,6 +16,7 @@ from gdb_uffd.model import UffdError
 from gdb_uffd.replay.interface import Diversion
 from gdb_uffd.server import stub, vfile
 from gdb_uffd.server.connection import Connection
+from gdb_uffd.server.holder import Holder
 from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.listen import Port, open_listener
 from gdb_uffd.server.session import Facts, Session
@@ -129,6 +130,8 @@ def run(
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.ExitStack() as stack:
+        holder = Holder()
+        stack.callback(holder.close)
         started = time.perf_counter()
         if search is not None:
             stack.callback(search.close)
@@ -143,7 +146,7 @@ def run(
         _prepare()
         client = endpoint.accept(watch, seconds)
         while client is not None:
-            _serve(client, wake, journey, opened)
+            _serve(client, wake, journey, opened, holder)
             if journey.endpoint is None:
                 return
             with contextlib.closing(journey.endpoint) as next_one:
@@ -159,12 +162,16 @@ def _prepare() -> None:
         Policy.prepare()
 
 
-def _serve(client: socket.socket, wake: Optional[int], journey: Journey, opened: Facts) -> None:
+def _serve(
+    client: socket.socket, wake: Optional[int], journey: Journey, opened: Facts, holder: Holder
+) -> None:
     """One connection, to its end."""
-    with contextlib.closing(Connection(client, wake)) as connection:
+    with contextlib.closing(Connection(client, wake, pending=holder.pending)) as connection:
         session = Session(journey, connection, opened)
+        holder.hold(client, session.pid)
         try:
             stub.serve(session)
+            holder.drop()
         finally:
             vfile.close_all(session)
 
