@@ -13,7 +13,7 @@ import os
 import struct
 from typing import Any, Dict, FrozenSet, List, Optional, Tuple
 
-from gdb_uffd.arch import host
+from gdb_uffd.arch import LOOKED_AT, host
 from gdb_uffd.model import (
     PAGE_SIZE,
     PROT_WRITE,
@@ -230,6 +230,11 @@ class Machine:
 
     def check_processor(self) -> None:
         """UffdError when nothing of the recorded process can run on this one."""
+        if self.arch in LOOKED_AT:
+            raise UffdError(
+                f"{self.snapshot.path}: of a 32-bit program ({self.arch.spoken}): it can be looked "
+                "at; functions are called, and code is run, in 64-bit programs only"
+            )
         if self.arch is not host():
             raise UffdError(
                 f"{self.snapshot.path}: recorded on {self.arch.spoken}; its code cannot run on "
