@@ -138,6 +138,8 @@ def _commit(session: gdb_session.Session) -> Optional[Summary]:
 def after_command() -> None:
     """Close the transaction of a plain `print f ()` and tell in a line what it dirtied."""
     session = gdb_session.selected()
+    if session is not None:
+        session.evaluating = False
     if session is None or not session.calls_pending:
         return
     summary = _commit(session)
@@ -148,6 +150,8 @@ def after_command() -> None:
 def after_silent_command() -> None:
     """Close the transaction; `uffd dirty` tells what it did."""
     session = gdb_session.selected()
+    if session is not None:
+        session.evaluating = False
     if session is not None and session.calls_pending:
         _commit(session)
 
@@ -162,7 +166,8 @@ def _before_prompt(_event: object = None) -> None:
         except gdb.GdbError as error:
             say(f"[{error}]")
         session = gdb_session.selected()
-        failed = session is not None and session.calls_pending  # else the hook had its turn
+        # Else the hook behind the command had its turn.
+        failed = session is not None and (session.calls_pending or session.evaluating)
         after_command()
         if failed and session is not None and gdb_settings.report():
             _explain(session)
@@ -242,6 +247,9 @@ class _Check(gdb.Command):
     def invoke(self, argument: str, from_tty: bool) -> None:
         """Raise gdb.GdbError when it does not."""
         before_command()
+        session = gdb_session.selected()
+        if session is not None:
+            session.evaluating = True
 
 
 def _python(function: str) -> str:

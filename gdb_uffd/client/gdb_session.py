@@ -41,6 +41,7 @@ class Session:
         self.connection: Optional[gdb.RemoteTargetConnection] = None
         self.calls_pending = False  # gdb made an inferior call since the last quffd.commit
         self.explained = ""  # the last_unavailable that the user has been told of
+        self.evaluating = False  # a command that evaluates has begun, and has not come to its end
         self.heard = time.monotonic()  # when both sides spoke of the same packet, for sure
         self.first_thread = 0  # gdb's number of the thread that the snapshot stopped in
         self.signal = server.ready.signal  # the one it stopped by
