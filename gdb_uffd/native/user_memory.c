@@ -108,6 +108,7 @@ static int open_page(struct pager *pager, uint64_t page)
 	if (!w)
 		return -ENOMEM;
 	w->armed = false;
+	pages_set_own(&pager->pages, pages_find(&pager->pages, page));
 	return uffd_protect(pager->uffd, page, PAGE_BYTES, false);
 }
 

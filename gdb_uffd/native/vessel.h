@@ -65,6 +65,7 @@ enum run_end {
 	RUN_WAITING = 5, /* about to wait for ever in `call` (of a futex: `address`); stands before it */
 	RUN_TIMEOUT = 7, /* vessel->deadline_ns has passed */
 	RUN_MEMORY = 8,  /* about to touch one more page than pager->limit allows */
+	RUN_FAILED = 9,  /* a page could not be had for want of something of ours: `status` is the errno */
 	RUN_WATCH = 16, /* the watched object was written: `low` to `high`, by `call` or at `pc` */
 };
 

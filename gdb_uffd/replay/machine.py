@@ -23,7 +23,7 @@ from gdb_uffd.model import (
     page_ceil,
 )
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import record
+from gdb_uffd.replay import holes, record
 from gdb_uffd.replay.engines import EngineSetting
 from gdb_uffd.replay.extended import extended
 from gdb_uffd.replay.policy import Policy
@@ -86,7 +86,7 @@ class Machine:
         self._tids = ffi.new("int32_t[]", [thread.tid for thread in snapshot.threads])
         self.vessel.tids, self.vessel.tid_count = self._tids, len(self._tids)
         self.policy = Policy()
-        self._closed = False
+        self._closed = self._holes_marked = False
         self.arch = snapshot.arch
         self._gprs = struct.Struct(f"<{len(self.arch.names)}Q")
         self._extended = extended(self.arch)
@@ -217,12 +217,29 @@ class Machine:
             return False
         self.check_processor()
         _ = self.jumps  # known before the first page is fed
+        self._mark_zeros()
         self.policy.apply(self.vessel, self.pager)
         self.engine.prepare(self.pager.engine)
         check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
         self.vessel.slot_count = 0
         self._extended.start(self.vessel)
         return True
+
+    def _mark_zeros(self) -> None:
+        """Pages that are holes of the core's file are fed as zeros; before the first process."""
+        if self._holes_marked:
+            return
+        self._holes_marked = True
+        for start, end in holes.ranges(self.snapshot.segments, self._address, LOWEST_ADDRESS):
+            for name in ("recorded", "regions"):
+                table = ffi.addressof(self.pager, name)
+                region = ffi.new("struct region *", lib.regions_find(table, start)[0])
+                region.start, region.end, region.kind = start, end, lib.REGION_ZERO
+                region.bytes, region.bytes_len = ffi.NULL, 0
+                check(lib.regions_set(table, region), doing="region table")
+
+    def _address(self, data: Any) -> int:
+        return int(ffi.cast("uintptr_t", self._buffer(data, "uint8_t")))
 
     def check_processor(self) -> None:
         """UffdError when nothing of the recorded process can run on this one."""
