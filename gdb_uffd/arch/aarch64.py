@@ -27,6 +27,7 @@ AARCH64 = Architecture(
     gdb="aarch64",
     triple="aarch64-unknown-linux-gnu",
     names=NAMES,
+    numbered=NAMES[:-1],
     dumped=34,
     pc=_AT["pc"],
     sp=_AT["sp"],
@@ -52,5 +53,6 @@ AARCH64 = Architecture(
     red_zone=0,  # AAPCS64 6.4.5
     expedited=((29, _AT["x29"]), (31, _AT["sp"]), (32, _AT["pc"])),
     tls=VariantI(tcb=16),
+    link=_AT["x30"],
     traps_after_writes=False,
 )

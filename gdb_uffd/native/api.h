@@ -11,9 +11,12 @@
 #define REGION_BORN ...
 #define REGION_GROWTH ...
 #define REGION_FILE ...
+#define REGION_UNKNOWN ...
+#define REGION_BEYOND ...
 #define WRITER_PROGRAM ...
 #define WRITER_GDB ...
 #define WRITER_MALLOC ...
+#define WRITER_ASSIGNMENT ...
 #define RUN_STOPPED ...
 #define RUN_CONTROL ...
 #define RUN_OUTPUT ...
@@ -24,6 +27,7 @@
 #define RUN_TIMEOUT ...
 #define RUN_MEMORY ...
 #define RUN_FAILED ...
+#define RUN_CALL ...
 #define RUN_WATCH ...
 #define TOUCH_READ ...
 #define TOUCH_WRITE ...
@@ -107,6 +111,7 @@ struct pager {
 	struct pages pages;
 	bool running, layout_changed, in_malloc;
 	uint64_t faults, fault_ns, fed, fed_ahead, lost_page, limit, emptied_more;
+	uint64_t unknown_zeros, unknown_file;
 	bool user_mode_only;
 	uint64_t planted[...];
 	size_t planted_count;
@@ -120,14 +125,19 @@ int watch_start(struct pager *pager, uint64_t start, uint64_t end, bool pages);
 void watch_accept(struct watch *watch, uint64_t low, uint64_t high);
 int watch_compare(struct pager *pager, bool all, uint64_t *low, uint64_t *high);
 int watch_timer(unsigned int milliseconds);
+int user_store(struct pager *pager, uint64_t address, const void *from, size_t len);
 int pager_init(struct pager *pager);
 void pager_deinit(struct pager *pager);
 int engine_settle(struct pager *pager);
 int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end);
 int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done);
-int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len);
+int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer);
 int pager_breakpoint_insert(struct pager *pager, uint64_t address);
 int pager_breakpoint_remove(struct pager *pager, uint64_t address);
+void catch_nothing(struct vessel *vessel);
+void catch_everything(struct vessel *vessel);
+void catch_one(struct vessel *vessel, uint64_t nr);
+int pager_plant(struct pager *pager, uint64_t address, bool in);
 
 struct rule { uint8_t action; bool traced; int16_t result; uint8_t kind[6]; uint16_t size[6]; ...; };
 struct policy { struct rule rules[...]; int level; bool read_files, real_clock, ignore_locks; ...; };
@@ -152,7 +162,7 @@ struct identity {
 struct desk { uint64_t elapsed_ns; char cwd[...]; ...; };
 struct run {
 	int end, signal, status;
-	bool interrupted, stepped;
+	bool interrupted, entry, stepped;
 	uint64_t pc, address, low, high;
 	int64_t call;
 	uint8_t siginfo[128];
@@ -164,6 +174,7 @@ uint64_t arch_user_end(void);
 struct vessel {
 	int pid;
 	int output_fd, listener, how;
+	bool keeps_cpu;
 	uint64_t gate, gate_bytes;
 	struct error error;
 	struct policy policy;
@@ -207,6 +218,7 @@ int vessel_set_debug(struct vessel *vessel, const struct debug_slot *slots, size
 int vessel_debug_hits(struct vessel *vessel);
 int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64_t high);
 int vessel_wait(struct vessel *vessel, int control_fd, struct run *run);
+void vessel_leave_cpu(struct vessel *vessel);
 int vessel_interrupt(struct vessel *vessel);
 int vessel_step_over(struct vessel *vessel, uint64_t address);
 void vessel_begin(struct vessel *vessel);
@@ -231,6 +243,8 @@ struct change {
 	...;
 };
 struct changes { struct change *at; size_t count; bool truncated; ...; };
+#define IMAGES_MAX ...
+int transaction_load(struct pager *pager, struct changes *changes, size_t index);
 void changes_deinit(struct changes *changes);
 int transaction_collect(struct pager *pager, struct changes *changes);
 int transaction_collect_all(struct pager *pager, struct changes *changes);
@@ -282,7 +296,8 @@ void view_set(struct view *view, struct pager *pager, const struct changes *chan
 int view_read(struct view *view, uint64_t address, uint8_t *to, size_t len, size_t *done);
 
 struct chunk { uint64_t at, size; uint32_t state; ...; };
-struct chunks { struct chunk *at; size_t count; bool broken; ...; };
+#define CHUNKS_MAX ...
+struct chunks { struct chunk *at; size_t count; bool broken; uint64_t broken_at; ...; };
 void chunks_deinit(struct chunks *chunks);
 int heap_span(struct view *before, struct view *after, uint64_t start, uint64_t until,
 	      uint64_t limit_before, uint64_t limit_after, struct chunks *was, struct chunks *is);
@@ -291,8 +306,8 @@ long heap_find(const struct chunks *chunks, uint64_t address);
 struct heap_totals { uint64_t allocated, allocated_bytes, freed, freed_bytes; ...; };
 void heap_compare(const struct chunks *was, const struct chunks *is, struct heap_totals *totals);
 size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
-		  size_t room);
-struct heap_index { uint64_t start; bool broken; ...; };
+		  size_t room, uint64_t *broken);
+struct heap_index { uint64_t start; uint64_t next; bool broken; ...; };
 void heap_index_init(struct heap_index *index, uint64_t start);
 void heap_index_deinit(struct heap_index *index);
 uint64_t heap_index_find(struct heap_index *index, struct view *view, uint64_t address, uint64_t limit);

@@ -89,6 +89,8 @@ int pager_feed(struct pager *pager, const struct region *region, uint64_t page, 
 		w->armed = protect;
 	/* New memory is no part of what was recorded. */
 	if (!(region->flags & (REGION_BORN | REGION_GROWTH))) {
+		if (region->flags & REGION_UNKNOWN)
+			(*(region->kind == REGION_ZERO ? &pager->unknown_zeros : &pager->unknown_file))++;
 		pager->fed++;
 		fed_add(&pager->fed_log, page);
 	}
@@ -136,7 +138,8 @@ int pager_feed_zeros(struct pager *pager, const struct region *region, uint64_t 
 	if (!is_zeros(region, page) || pager->engine.kind != ENGINE_WP_SYNC || !is_untouched(pager, page))
 		return 0;
 	zeros_area(pager, region, page, &low, &high);
-	if (pager->touches.on) {
+	/* What is told of each page is told of those that are touched. */
+	if (pager->touches.on || (region->flags & REGION_UNKNOWN)) {
 		low = page;
 		high = page + PAGE_BYTES;
 	}
@@ -153,6 +156,8 @@ int pager_feed_zeros(struct pager *pager, const struct region *region, uint64_t 
 		pages_set_shared(&pager->pages, slot);
 		if (region->flags & (REGION_BORN | REGION_GROWTH))
 			continue;
+		if (region->flags & REGION_UNKNOWN)
+			pager->unknown_zeros++;
 		pager->fed++;
 		pager->fed_ahead += at != page;
 		fed_add(&pager->fed_log, at);

@@ -220,9 +220,10 @@ static int serve_protected(struct pager *pager, uint64_t page, struct written *w
 	    watch_stop(&pager->watch, pager->vessel, page, who))
 		return 1;
 	pages_set_own(&pager->pages, pages_find(&pager->pages, page));
-	if (w)
+	int rc = uffd_protect(pager->uffd, page, PAGE_BYTES, false);
+	if (w && rc == 0)
 		w->armed = false;
-	return uffd_protect(pager->uffd, page, PAGE_BYTES, false);
+	return rc;
 }
 
 static int serve_missing(struct pager *pager, const struct region *region, uint64_t page, bool write)
@@ -252,7 +253,10 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 	/* Who it was is asked only where it is told: it costs more than the rest. */
 	if (program && (sync || pager->touches.on))
 		pager_read_access(pager, &who);
-	bool has = region && region->kind != REGION_UNAVAILABLE;
+	bool beyond = !protected && region && (region->flags & REGION_BEYOND);
+	if (beyond && uffd_poison_page(pager->uffd, page) == 0)
+		return; /* SIGBUS, as it should be */
+	bool has = region && region->kind != REGION_UNAVAILABLE && !beyond;
 	if (has && !write && program) {
 		rc = pager_feed_zeros(pager, region, page);
 		if (rc == 1) {
@@ -265,13 +269,11 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 		return;
 	int writer = !program ? WRITER_GDB : pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
 	struct written *w = NULL;
-	if (rc == 0 && write && sync && !(w = pager_note_write(pager, page, writer, &who)))
+	if (rc == 0 && !beyond && write && sync && !(w = pager_note_write(pager, page, writer, &who)))
 		rc = pager->note_error;
 	if (rc == 0 && protected) {
 		rc = serve_protected(pager, page, w, &who, program);
 	} else if (rc == 0) {
-		if (region && !has && (region->flags & REGION_BORN) && uffd_poison_page(pager->uffd, page) == 0)
-			return; /* behind the end of a file that it mapped: SIGBUS, as it should be */
 		if (has && pager->touches.on && program)
 			pager_note_touch(pager, region, &who, write);
 		rc = has ? serve_missing(pager, region, page, write) : -EFAULT;

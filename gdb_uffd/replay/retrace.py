@@ -198,6 +198,8 @@ class Retrace:
         ghost, action = self.diversion, step.action
         ours = [] if self.pages else self._slots()
         ghost.breakpoints.wanted = set(step.wanted)
+        ghost.breakpoints.orders = dict(step.orders)
+        ghost.breakpoints.calls = step.calls
         ghost.breakpoints.hardware = [*ours, *step.hardware]
         ghost.prepare(action)
         ghost.machine.vessel.deadline_ns = 0  # it takes longer than the first time
@@ -335,7 +337,8 @@ class Retrace:
             )
         self._writes += 1
         if self._writes <= self.limit:
-            yield Write("gdb", low, high, low_page, before, after)
+            by = "gdb" if self.diversion.calls_under_way else "assignment"
+            yield Write(by, low, high, low_page, before, after)
 
     def _bytes(self, start: int, end: int) -> bytes:
         """Zeros for what is not there."""

@@ -59,7 +59,9 @@ def test_every_write_is_seen_and_undone(caller):
         assert caller.call("write_some", 100, keep=keep) == 104
         written = {page.start for page in caller.reports[-1].pages if page.kind == "anonymous"}
         assert written == {big + i * 3 * PAGE for i in range(1, 101)}
-        first = {page.first_write.pc for page in caller.reports[-1].pages if page.kind == "anonymous"}
+        first = {
+            page.first_write.pc for page in caller.reports[-1].pages if page.kind == "anonymous"
+        }
         assert len(first) == 1 and 0 not in first
         if not keep:
             assert caller.diversion.read_memory(big + 3 * PAGE, PAGE) == bytes(PAGE)
