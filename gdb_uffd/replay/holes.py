@@ -9,6 +9,7 @@ import os
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import PAGE_SIZE
+from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.trace.source import FILE, Segment
 
 SEGMENT = 1 << 20
@@ -21,10 +22,23 @@ MOST = 4096
 """Holes that are told of."""
 
 
+def mark(
+    pager: Any, segments: Sequence[Segment], address: Callable[[Any], int], lowest: int
+) -> None:
+    """Those pages are zeros in the native region tables; see `ranges`."""
+    for start, end in ranges(segments, address, lowest):
+        for name in ("recorded", "regions"):
+            table = ffi.addressof(pager, name)
+            region = ffi.new("struct region *", lib.regions_find(table, start)[0])
+            region.start, region.end, region.kind = start, end, lib.REGION_ZERO
+            region.bytes, region.bytes_len = ffi.NULL, 0
+            check(lib.regions_set(table, region), doing="region table")
+
+
 def ranges(
     segments: Sequence[Segment], address: Callable[[Any], int], lowest: int
 ) -> List[Tuple[int, int]]:
-    """Addresses [start, end) of pages of zeros.  `address`: where a segment's data is mapped here."""
+    """Addresses [start, end) of pages of zeros.  `address`: where a segment's data is mapped."""
     out: List[Tuple[int, int]] = []
     files: Dict[int, Optional[int]] = {}
     for segment in segments:

@@ -219,26 +219,15 @@ class Machine:
             return False
         self.check_processor()
         _ = self.jumps  # known before the first page is fed
-        self._mark_zeros()
+        if not self._holes_marked:  # before the first process
+            holes.mark(self.pager, self.snapshot.segments, self._address, LOWEST_ADDRESS)
+            self._holes_marked = True
         self.policy.apply(self.vessel, self.pager)
         self.engine.prepare(self.pager.engine)
         check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
         self.vessel.slot_count = 0
         self._extended.start(self.vessel)
         return True
-
-    def _mark_zeros(self) -> None:
-        """Pages that are holes of the core's file are fed as zeros; before the first process."""
-        if self._holes_marked:
-            return
-        self._holes_marked = True
-        for start, end in holes.ranges(self.snapshot.segments, self._address, LOWEST_ADDRESS):
-            for name in ("recorded", "regions"):
-                table = ffi.addressof(self.pager, name)
-                region = ffi.new("struct region *", lib.regions_find(table, start)[0])
-                region.start, region.end, region.kind = start, end, lib.REGION_ZERO
-                region.bytes, region.bytes_len = ffi.NULL, 0
-                check(lib.regions_set(table, region), doing="region table")
 
     def _address(self, data: Any) -> int:
         return int(ffi.cast("uintptr_t", self._buffer(data, "uint8_t")))

@@ -1,4 +1,4 @@
-"""What the kernel may refuse the pager ends the call with a line, and no more: faults are injected."""
+"""What the kernel refuses the pager ends the call with a line, and no more (faults injected)."""
 
 from __future__ import annotations
 

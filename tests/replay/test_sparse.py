@@ -1,4 +1,4 @@
-"""Memory that was never touched: read in batches that take no memory, and still seen when it is written."""
+"""Memory that was never touched: read in batches, without memory, and seen when it is written."""
 
 from __future__ import annotations
 
