@@ -230,7 +230,8 @@ class Diversion:
             pager = self.machine.pager
             self._open = Transaction(
                 kind, explicit, self.threads.save(), self.machine.save_brk(), pager.fed,
-                pager.fault_ns, fed_from=pager.fed_log.count, unknown=self._unknown.so_far(),
+                pager.fault_ns, fed_from=pager.fed_log.count, ahead_from=pager.fed_ahead,
+                unknown=self._unknown.so_far(),
             )  # fmt: skip
             self.runner.output.clear()
             lib.vessel_begin(self.machine.vessel)

@@ -147,7 +147,7 @@ class Runner:
     def _event(self, action: Resume, client: Client) -> Optional[Stop]:
         """What the end of a wait means; None when the vessel runs on."""
         vessel, run = self.machine.vessel, self.run
-        if run.end == lib.RUN_GONE:
+        if run.end == lib.RUN_GONE or (run.end == lib.RUN_FAILED and not self.machine.running):
             return self._gone(action.tid)
         if run.end == lib.RUN_WATCH:
             return Stop(action.tid, signal.SIGTRAP, WATCHED)
@@ -193,6 +193,9 @@ class Runner:
         client.output(data)
 
     def _gone(self, tid: int) -> Stop:
+        if self.run.end == lib.RUN_FAILED:
+            message = f"{waiting.failed(self.run)}; {SNAPSHOT_AGAIN}"
+            return Stop(tid, signal.SIGKILL, lost=True, message=message)
         status = self.run.status
         how = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
         return Stop(
