@@ -100,6 +100,7 @@ class Session:
     graph: Graph = field(default_factory=Graph)  # the types that the client has told of
     inserted: Set[Tuple[int, int, int]] = field(default_factory=set)  # kind, address, length
     calls: int = 0  # gdb's inferior calls that are under way
+    told: object = None  # the serial number of the last call-begin or call-end
     stopped: Optional[Stop] = None  # the last stop, once something ran
     # lldb's: by number the registers it saved, by address the bytes it allocated
     saved_registers: Dict[int, Tuple[int, Registers]] = field(default_factory=dict)
