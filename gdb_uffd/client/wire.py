@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from gdb_uffd.model import (
     PROTOCOL_VERSION,
@@ -150,6 +150,7 @@ class Summary:
     fed_pages: int
     ended: str = ""
     unavailable: str = ""
+    unknown: Tuple[int, int] = (0, 0)  # pages that the recording does not hold: zeros, as in files
     refused: List[str] = field(default_factory=list)
     unsound: List[str] = field(default_factory=list)
 
@@ -168,10 +169,11 @@ def parse_summary(data: Any) -> Optional[Summary]:
             fed_pages=int(data["fed_pages"]),
             ended=str(data["ended"] or ""),
             unavailable=str(data["unavailable"] or ""),
+            unknown=(int(data["unknown"][0]), int(data["unknown"][1])),
             refused=[str(r) for r in data["refused"]],
             unsound=[str(r) for r in data["unsound"]],
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise UffdError(f"the server sent an incomplete summary ({error!r})") from None
 
 

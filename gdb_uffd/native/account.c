@@ -32,6 +32,7 @@ void vessel_begin(struct vessel *vessel)
 	forget_account(vessel);
 	desk_share(&vessel->saved, &vessel->desk);
 	vessel->in_transaction = true;
+	vessel->cuts = 0;
 }
 
 void vessel_end(struct vessel *vessel, bool keep)

@@ -29,10 +29,15 @@ int64_t answer_channel(struct vessel *vessel, const struct system_call *call);
 int64_t answer_message(struct vessel *vessel, const struct system_call *call);
 int64_t answer_epoll(struct vessel *vessel, const struct system_call *call);
 
+/* A signal has ended the wait, and is on its way: what the program sees, if it comes back at all. */
+int64_t answer_interrupted(struct vessel *vessel, const struct system_call *call, uint64_t address);
 /* The call waits for ever: ANSWER_WAITS.  `address`: of its futex. */
+int64_t answer_told(struct vessel *vessel, const struct system_call *call, uint64_t address);
+/* ... unless a timer ends it. */
 int64_t answer_waits(struct vessel *vessel, const struct system_call *call, uint64_t address);
-/* What follows a look at descriptors that found nothing; they may be waited for `ns`. */
-int64_t answer_nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t ns, uint64_t descriptors);
+/* After a look at descriptors that found nothing: they are waited for `*ns`.  False: look again. */
+bool answer_nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t *ns, uint64_t descriptors,
+			  int64_t *result);
 #define FOR_EVER INT64_MAX
 
 struct opened;

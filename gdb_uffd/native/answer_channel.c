@@ -119,7 +119,7 @@ struct opened *channel_adopt(struct vessel *vessel, int number, int kind)
 
 short channel_ready(struct vessel *vessel, struct opened *file)
 {
-	uint64_t pending, blocked, handled;
+	struct signal_sets sets;
 
 	if (!file)
 		return POLLNVAL;
@@ -148,8 +148,10 @@ short channel_ready(struct vessel *vessel, struct opened *file)
 		return (short)((file->offset ? POLLIN | POLLRDNORM : 0) |
 			       ((uint64_t)file->offset < EVENT_MAX ? POLLOUT | POLLWRNORM : 0));
 	case OPENED_SIGNALS:
-		signals_read(vessel, &pending, &blocked, &handled);
-		return pending & (uint64_t)file->offset ? POLLIN | POLLRDNORM : 0;
+		signals_read(vessel, &sets);
+		return sets.pending & (uint64_t)file->offset ? POLLIN | POLLRDNORM : 0;
+	case OPENED_TIMER:
+		return timer_is_ready(vessel, file) ? POLLIN | POLLRDNORM : 0;
 	case OPENED_EPOLL:
 		return epoll_is_ready(vessel, file) ? POLLIN | POLLRDNORM : 0;
 	default:
@@ -265,6 +267,8 @@ int64_t channel_read(struct vessel *vessel, const struct system_call *call, stru
 		return read_event(vessel, call, file, at, len);
 	if (file->kind == OPENED_SIGNALS)
 		return read_signals(vessel, call, file, at, len);
+	if (file->kind == OPENED_TIMER)
+		return timer_read(vessel, call, file, at, len);
 	return file->kind == OPENED_EPOLL ? -EINVAL : read_bytes(vessel, call, file, at, len);
 }
 
@@ -275,7 +279,7 @@ int64_t channel_write(struct vessel *vessel, const struct system_call *call, str
 		return -EBADF;
 	if (file->kind == OPENED_EVENT)
 		return write_event(vessel, call, file, at, len);
-	if (file->kind == OPENED_SIGNALS || file->kind == OPENED_EPOLL)
+	if (file->kind == OPENED_SIGNALS || file->kind == OPENED_EPOLL || file->kind == OPENED_TIMER)
 		return -EINVAL;
 	return write_bytes(vessel, call, file, at, len);
 }

@@ -138,6 +138,7 @@ static int64_t wait_(struct vessel *vessel, const struct system_call *call)
 	if (most <= 0)
 		return -EINVAL;
 	error = limit(vessel, call, &ns);
+again:
 	for (size_t i = 0; error == 0 && done < most && i < count_of(file); i++) {
 		struct entry entry;
 		memcpy(&entry, file->held->bytes + i * sizeof(entry), sizeof(entry));
@@ -159,7 +160,9 @@ static int64_t wait_(struct vessel *vessel, const struct system_call *call)
 	}
 	if (error || done)
 		return error ? error : done;
-	return answer_nothing_ready(vessel, call, ns, 1);
+	if (!answer_nothing_ready(vessel, call, &ns, 1, &done))
+		goto again;
+	return done;
 }
 
 int64_t answer_epoll(struct vessel *vessel, const struct system_call *call)

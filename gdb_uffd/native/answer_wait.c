@@ -20,20 +20,45 @@
 #define FUTEX_LOCK_PI2 13
 #endif
 #define FUTEX_COMMAND 0x7f
+#define ERESTARTSYS 512 /* the kernel's own (include/linux/errno.h): no program sees it */
+#define CUTS_MAX 1000 /* how often timers cut one wait short before it counts as one without an end */
 #define PASSES_MAX 1000 /* how often a lock is passed before it counts as a wait after all */
 
-int64_t answer_waits(struct vessel *vessel, const struct system_call *call, uint64_t address)
+int64_t answer_interrupted(struct vessel *vessel, const struct system_call *call, uint64_t address)
+{
+	bool same = vessel->cut_call == (int64_t)call->nr && vessel->cut_address == address;
+
+	vessel->cut_call = (int64_t)call->nr;
+	vessel->cut_address = address;
+	vessel->cuts = same ? vessel->cuts + 1 : 0;
+	if (vessel->cuts >= CUTS_MAX) {
+		vessel->cuts = 0;
+		return answer_told(vessel, call, address);
+	}
+	/* The kernel makes it EINTR, or goes back to the call behind a handler with SA_RESTART. */
+	return vessel->listener >= 0 ? -ERESTARTSYS : -EINTR;
+}
+
+int64_t answer_told(struct vessel *vessel, const struct system_call *call, uint64_t address)
 {
 	vessel->wait_call = (int64_t)call->nr;
 	vessel->wait_address = address;
 	return ANSWER_WAITS;
 }
 
+int64_t answer_waits(struct vessel *vessel, const struct system_call *call, uint64_t address)
+{
+	int64_t ns = FOR_EVER;
+
+	if (timers_pass(vessel, &ns, false) == PASSED_INTERRUPTED)
+		return answer_interrupted(vessel, call, address);
+	return answer_told(vessel, call, address);
+}
+
 /* The wait of `ns` is over at once. */
 static int64_t over(struct vessel *vessel, int64_t ns, int64_t result)
 {
-	answer_pass(vessel, (uint64_t)ns);
-	return result;
+	return timers_pass(vessel, &ns, false) == PASSED_INTERRUPTED ? -EINTR : result;
 }
 
 /* Nanoseconds that a futex call waits; its time limit is absolute but for FUTEX_WAIT. */
@@ -186,13 +211,28 @@ static int64_t futex(struct vessel *vessel, const struct system_call *call)
 	return over(vessel, ns, -ETIMEDOUT);
 }
 
-int64_t answer_nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t ns, uint64_t descriptors)
+bool answer_nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t *ns, uint64_t descriptors,
+			  int64_t *result)
 {
-	if (ns == FOR_EVER)
-		return answer_waits(vessel, call, call->args[0]);
-	if (vessel->policy.real_clock && ns && !descriptors)
-		return ANSWER_LET;
-	return over(vessel, ns, 0);
+	if (vessel->policy.real_clock && *ns && *ns != FOR_EVER && !descriptors) {
+		*result = ANSWER_LET;
+		return true;
+	}
+	switch (timers_pass(vessel, ns, true)) {
+	case PASSED_WHOLE:
+		*result = 0;
+		return true;
+	case PASSED_TICKED:
+		return false;
+	case PASSED_NEVER:
+		*result = answer_told(vessel, call, call->args[0]);
+		return true;
+	default:
+		*result = answer_interrupted(vessel, call, call->args[0]);
+		if (*result != ANSWER_WAITS) /* never made again by the kernel (signal(7)) */
+			*result = -EINTR;
+		return true;
+	}
 }
 
 static int64_t poll_(struct vessel *vessel, const struct system_call *call)
@@ -206,6 +246,7 @@ static int64_t poll_(struct vessel *vessel, const struct system_call *call)
 		ns = FOR_EVER;
 		rc = call->args[2] ? answer_load_timespec(vessel, call->args[2], &ns) : 0;
 	}
+again:
 	for (uint64_t i = 0; rc == 0 && i < call->args[1]; i++) {
 		struct pollfd one;
 		uint64_t at = call->args[0] + i * sizeof(one);
@@ -222,7 +263,10 @@ static int64_t poll_(struct vessel *vessel, const struct system_call *call)
 	}
 	if (rc < 0 || count)
 		return rc < 0 ? rc : count;
-	return answer_nothing_ready(vessel, call, ns, call->args[1]);
+	int64_t result;
+	if (!answer_nothing_ready(vessel, call, &ns, call->args[1], &result))
+		goto again;
+	return result;
 }
 
 /* The nanoseconds of select's struct timeval or pselect6's struct timespec. */
@@ -249,16 +293,17 @@ static int64_t select_(struct vessel *vessel, const struct system_call *call)
 	static const short wanted[3] = {POLLIN | POLLHUP, POLLOUT, 0};
 	uint64_t sets[3] = {call->args[1], call->args[2], call->args[3]};
 	int n = (int)call->args[0], count = 0;
-	int64_t ns, bad = -1;
+	int64_t ns, bad = -1, result;
 	fd_set in[3], out[3];
 
 	memset(in, 0, sizeof(in));
-	memset(out, 0, sizeof(out));
 	if (n < 0)
 		return -EINVAL;
 	n = n < DESCRIPTORS_MAX ? n : DESCRIPTORS_MAX;
 	size_t bytes = ((size_t)n + 63) / 64 * 8;
 	int rc = select_limit(vessel, call, &ns);
+again:
+	memset(out, 0, sizeof(out));
 	for (int k = 0; rc == 0 && k < 3; k++) {
 		if (!sets[k])
 			continue;
@@ -279,38 +324,44 @@ static int64_t select_(struct vessel *vessel, const struct system_call *call)
 	}
 	if (rc == 0 && bad >= 0)
 		rc = (int)answer_bad_descriptor(vessel, call, bad);
-	if (rc == 0 && !count && ns)
-		if (ns == FOR_EVER || (vessel->policy.real_clock && !n))
-			return answer_nothing_ready(vessel, call, ns, (uint64_t)n);
+	if (rc == 0 && !count && ns) {
+		if (!answer_nothing_ready(vessel, call, &ns, (uint64_t)n, &result))
+			goto again;
+		if (result)
+			return result;
+	}
 	for (int k = 0; rc == 0 && k < 3; k++)
 		if (sets[k])
 			rc = user_store(vessel->pager, sets[k], &out[k], bytes);
-	if (rc < 0 || count)
-		return rc < 0 ? rc : count;
-	return over(vessel, ns, 0);
+	return rc < 0 ? rc : count;
 }
 
 static int64_t signal_(struct vessel *vessel, const struct system_call *call)
 {
-	uint64_t pending, blocked, handled, set = 0;
+	struct signal_sets sets;
+	uint64_t set = 0;
 	int64_t ns = FOR_EVER;
 	int rc = 0;
 
-	signals_read(vessel, &pending, &blocked, &handled);
+	signals_read(vessel, &sets);
 	if (call->nr != SYS_pause)
 		rc = user_load(vessel->pager, call->args[0], &set, sizeof(set));
 	if (rc == 0 && call->nr == SYS_rt_sigtimedwait && call->args[2])
 		rc = answer_load_timespec(vessel, call->args[2], &ns);
 	if (rc < 0)
 		return rc;
-	uint64_t ends = call->nr == SYS_rt_sigtimedwait ? set :
-			call->nr == SYS_pause	      ? ~blocked :
+	uint64_t ends = call->nr == SYS_rt_sigtimedwait ? set | ~sets.blocked :
+			call->nr == SYS_pause	      ? ~sets.blocked :
 								~set;
-	if (pending & ends) /* it is there already */
-		return call->nr == SYS_rt_sigtimedwait ? signals_take(vessel, call) : ANSWER_LET;
+	if (!(sets.pending & ends) && timers_pass_until(vessel, &ns, ends))
+		signals_read(vessel, &sets);
+	if (sets.pending & set & ends && call->nr == SYS_rt_sigtimedwait)
+		return signals_take(vessel, call);
+	if (sets.pending & ends) /* it is there already */
+		return ANSWER_LET;
 	if (ns == FOR_EVER)
-		return answer_waits(vessel, call, 0);
-	return vessel->policy.real_clock ? ANSWER_LET : over(vessel, ns, -EAGAIN);
+		return answer_told(vessel, call, 0);
+	return vessel->policy.real_clock ? ANSWER_LET : -EAGAIN;
 }
 
 int64_t answer_wait(struct vessel *vessel, const struct system_call *call)

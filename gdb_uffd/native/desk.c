@@ -25,6 +25,7 @@ void desk_init(struct desk *desk, const struct identity *record)
 		struct opened *file = desk_open(desk, -1, i ? OPENED_OUTPUT : OPENED_INPUT, i ? O_WRONLY : O_RDONLY);
 		desk->table[i] = (int16_t)(file - desk->files);
 	}
+	timers_init(desk);
 	memcpy(desk->name, record->name, sizeof(desk->name));
 	memcpy(desk->cwd, record->cwd, sizeof(desk->cwd));
 }
@@ -177,6 +178,8 @@ void desk_release(struct desk *desk, const struct desk *saved, struct opened *fi
 		return;
 	struct opened *peer = file->peer ? &desk->files[file->peer - 1] : NULL;
 	int fd = file->fd;
+	if (file->kind == OPENED_TIMER)
+		desk->timers[file->offset] = (struct timer){0};
 	let_go(file->held);
 	*file = (struct opened){.fd = -1};
 	if (peer) {

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "timers.h"
+
 #define OPENED_MAX 256      /* open files at a time */
 #define DESCRIPTORS_MAX 1024 /* RLIMIT_NOFILE as it is answered */
 
@@ -24,6 +26,7 @@ enum opened_kind {
 	OPENED_EVENT,
 	OPENED_SIGNALS,
 	OPENED_EPOLL,
+	OPENED_TIMER,
 };
 
 /* Bytes that several desks may hold; who changes them takes a copy. */
@@ -43,7 +46,7 @@ struct opened {
 	int16_t peer;  /* the other end's index, plus one; 0: closed, or there is none */
 	uint32_t flags; /* O_* as F_GETFL gives them */
 	uint32_t turns; /* how often something came to be read here */
-	int64_t offset; /* an eventfd's counter, a signalfd's set */
+	int64_t offset; /* an eventfd's counter, a signalfd's set, the number of a timer */
 	struct held *held; /* what waits to be read; an epoll's entries; NULL: nothing */
 };
 
@@ -55,6 +58,8 @@ struct desk {
 	int16_t directory; /* index of the working directory; -1: not asked for yet */
 	uint32_t umask;
 	uint64_t elapsed_ns; /* on the recorded clock, since the snapshot */
+	uint64_t ran_ns;     /* of it, what the program ran while a timer was armed */
+	struct timer timers[TIMERS_MAX];
 	char name[16];       /* PR_SET_NAME */
 	char cwd[4096];
 };

@@ -143,7 +143,7 @@ static int do_mprotect(struct vessel *vessel, struct registers *regs)
 
 	/* Access to reserved, unavailable pages would show zeros. */
 	for (; region && region->start < end; region = regions_find(&pager->regions, region->end))
-		if (region->kind == REGION_UNAVAILABLE)
+		if (region_is_reserved(region))
 			return policy_skip(vessel, regs, -EACCES);
 	int rc = layout_remember(pager);
 	if (rc == 0)

@@ -64,23 +64,25 @@ void signals_release(struct vessel *vessel)
 	vessel->held_signals = 0;
 }
 
-void signals_read(const struct vessel *vessel, uint64_t *pending, uint64_t *blocked, uint64_t *handled)
+void signals_read(const struct vessel *vessel, struct signal_sets *sets)
 {
 	char path[64], line[256];
 	uint64_t mask;
 
-	*pending = *blocked = *handled = 0;
+	*sets = (struct signal_sets){0};
 	snprintf(path, sizeof(path), "/proc/%d/status", vessel->pid);
 	FILE *file = fopen(path, "re");
 	if (!file)
 		return;
 	while (fgets(line, sizeof(line), file)) {
 		if (sscanf(line, "SigPnd: %lx", &mask) == 1 || sscanf(line, "ShdPnd: %lx", &mask) == 1)
-			*pending |= mask;
+			sets->pending |= mask;
 		if (sscanf(line, "SigBlk: %lx", &mask) == 1)
-			*blocked = mask;
+			sets->blocked = mask;
 		if (sscanf(line, "SigCgt: %lx", &mask) == 1)
-			*handled = mask;
+			sets->handled = mask;
+		if (sscanf(line, "SigIgn: %lx", &mask) == 1)
+			sets->ignored = mask;
 	}
 	fclose(file);
 }

@@ -18,9 +18,12 @@ int signals_send(struct vessel *vessel, const siginfo_t *info);
 void signals_hold(struct vessel *vessel, int signal);
 /* ... but comes again. */
 void signals_release(struct vessel *vessel);
-/* Signals that are pending for the vessel, those that it blocks, and those that it handles: bit (n - 1)
- * for signal n. */
-void signals_read(const struct vessel *vessel, uint64_t *pending, uint64_t *blocked, uint64_t *handled);
+/* Bit (n - 1) for signal n. */
+struct signal_sets {
+	uint64_t pending, blocked, handled, ignored;
+};
+
+void signals_read(const struct vessel *vessel, struct signal_sets *sets);
 /* The kernel takes a pending signal for rt_sigtimedwait(2), or for a signalfd with `set`; what it tells is
  * mended.  ANSWER_REDO, or a negative errno. */
 int64_t signals_take(struct vessel *vessel, const struct system_call *call);

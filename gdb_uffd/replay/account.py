@@ -46,6 +46,7 @@ class Transaction:
     unavailable: str = ""
     tape: Tape = field(default_factory=Tape)
     fed_from: int = 0  # in the pager's list of fed pages
+    unknown: Tuple[int, int] = (0, 0)  # fed so far: taken for zeros, as in the file
 
 
 class Accounts:
@@ -121,6 +122,8 @@ class Accounts:
             engine=self.machine.engine.choice.name,
             tid=open_.tid or self.snapshot.threads[0].tid,
             serial=next(_serials),
+            unknown_zeros=pager.unknown_zeros - open_.unknown[0],
+            unknown_file=pager.unknown_file - open_.unknown[1],
         )
         builder.fill(made, self._changes)
         self.detail.note(made, open_.tid, functools.partial(self.stack, open_), open_.brk)
@@ -132,6 +135,18 @@ class Accounts:
             notes.append(
                 f"{self.machine.pager.emptied_more} more pages were emptied or unmapped; "
                 "they are not listed"
+            )
+        if self.machine.pager.unmoved:
+            notes.append(
+                f"{self.machine.pager.unmoved} more pages were moved; what they held counts as new"
+            )
+        both = lib.WRITER_PROGRAM | lib.WRITER_MALLOC
+        mixed = sum(self._changes.at[i].writers & both == both for i in range(self._changes.count))
+        if mixed:
+            pages = "1 page was" if mixed == 1 else f"{mixed} pages were"
+            notes.append(
+                f"{pages} written by gdb's own call of malloc, too, for an argument: what changed "
+                "there counts from behind that"
             )
         remade = self.machine.vessel.kernel_changed or self.machine.pager.layout_changed
         if not keep and remade and kernel_kept:

@@ -84,6 +84,7 @@ def summary(report: CallReport) -> Dict[str, Any]:
         "fed_pages": report.fed_pages,
         "ended": report.ended,
         "unavailable": report.unavailable,
+        "unknown": [report.unknown_zeros, report.unknown_file],
         "refused": report.refused,
         "unsound": report.unsound,
     }
@@ -149,6 +150,7 @@ def _call_end(session: Session, arguments: Arguments) -> Any:
 def _begin(session: Session, arguments: Arguments) -> Any:
     session.diversion.begin()
     session.discards = boolean(arguments, "discards")
+    session.connection.muted = boolean(arguments, "quiet")
     cpu = arguments.get("cpu")
     if isinstance(cpu, int):
         session.connection.share_cpu(cpu)
@@ -158,7 +160,7 @@ def _begin(session: Session, arguments: Arguments) -> Any:
 def _end(session: Session, arguments: Arguments) -> Any:
     session.forget_registers()
     session.calls = 0
-    session.discards = False
+    session.discards = session.connection.muted = False
     session.connection.forget_interrupt()
     session.connection.share_cpu(None)
     report = session.diversion.end(boolean(arguments, "keep"))

@@ -12,7 +12,7 @@ from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, UffdError
 from gdb_uffd.trace.core import CoreSnapshot
 from gdb_uffd.trace.files import FileRef, Module
 from gdb_uffd.trace.info import core_info
-from gdb_uffd.trace.layout import TRUNCATED
+from gdb_uffd.trace.layout import KEPT_OUT, TRUNCATED
 from gdb_uffd.trace.notes import USER_END
 from gdb_uffd.trace.opening import open_trace
 from gdb_uffd.trace.search import Search
@@ -140,7 +140,10 @@ def _put_pages(pending: Pending, snapshot: CoreSnapshot) -> None:
     try:
         for segment in snapshot.segments:
             pages = (segment.end - segment.start) // PAGE_SIZE
-            if segment.kind == FILE and segment.data is snapshot.core:
+            if segment.kind == FILE and segment.composed:
+                pending.area(segment.start, pages)
+                _put(pending, segment, memoryview(segment.data or b""))
+            elif segment.kind == FILE and segment.data is snapshot.core:
                 pending.area(segment.start, pages)
                 _put(pending, segment, view)
     finally:
@@ -167,6 +170,6 @@ def _lost(snapshot: CoreSnapshot) -> List[Segment]:
         if segment.kind != UNAVAILABLE:
             continue
         start = starts[bisect_right(starts, segment.start) - 1]
-        if (start in owners and segment.reason == TRUNCATED) or start in untouched:
+        if (start in owners and segment.reason in (TRUNCATED, KEPT_OUT)) or start in untouched:
             lost.append(segment)
     return lost

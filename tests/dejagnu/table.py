@@ -42,16 +42,17 @@ class Difference:
 
 @dataclass
 class Known:
-    """One line of known.txt: below which reason, for which scripts, tests and output."""
+    """One line of known.txt: its reason, which scripts, tests, output here and there."""
 
     reason: str
     script: str
     test: re.Pattern[str]
     log: re.Pattern[str]
+    judge: re.Pattern[str]
 
-    def fits(self, script: str, test: str, log: str) -> bool:
+    def fits(self, script: str, test: str, log: str, judge: str) -> bool:
         return fnmatch.fnmatch(script, self.script) and bool(
-            self.test.search(test) and self.log.search(log)
+            self.test.search(test) and self.log.search(log) and self.judge.search(judge)
         )
 
 
@@ -84,8 +85,8 @@ def read_result(folder: Path, script: str) -> "Result | None":
         result.order.append((test, found[1]))
         if found[1] == "PASS":
             result.passes[test] += 1
-        else:
-            result.said.setdefault(test, "\n".join(said))
+        if found[1] != "PASS" or test not in result.said:
+            result.said[test] = "\n".join(said)
         said = []
     return result
 
@@ -100,8 +101,9 @@ def read_known(path: Path) -> "tuple[dict[str, str], list[Known]]":
             key, _, text = line[1:].partition("]")
             reasons[key] = text.strip()
         elif line.strip() and not line.startswith("#"):
-            script, test, log = ([part.strip() for part in line.split("|", 2)] + ["", ""])[:3]
-            lines.append(Known(key, script, re.compile(test), re.compile(log)))
+            script, *patterns = (part.strip() for part in line.split("|"))
+            test, log, judge = (re.compile(part) for part in (*patterns, "", "", "")[:3])
+            lines.append(Known(key, script, test, log, judge))
     return reasons, lines
 
 
@@ -120,7 +122,7 @@ def differences(
         for _ in range(missing[test]):
             outcome = outcomes.get(test, "not run")
             log = ours.said.get(test, "")
-            fitting = [one.reason for one in known if one.fits(script, test, log)]
+            fitting = [one.reason for one in known if one.fits(script, test, log, judge.said[test])]
             if fitting:
                 reason = fitting[0]
             elif outcome != "not run":
