@@ -12,6 +12,13 @@ NAMES = (
 ).split()
 """Order of struct user_regs_struct (<sys/user.h>)."""
 
+NUMBERED = (
+    *"rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip".split(),
+    *"eflags cs ss ds es fs gs".split(),
+    *[""] * 33,  # x87 and SSE
+    *"orig_rax fs_base gs_base".split(),
+)
+
 _AT = {name: index for index, name in enumerate(NAMES)}
 NO_CALL = (1 << 64) - 1
 
@@ -73,6 +80,7 @@ X86_64 = Architecture(
     # sysdeps/x86_64/jmpbuf-offsets.h, nptl/tcb-offsets.sym; musl's buffer has the same order.
     jump=JumpBuffer(words=8, sp=6, pc=7, rotate=17, guard_offset=0x30),
     red_zone=128,  # psABI 3.2.2
+    numbered=NUMBERED,
     expedited=((6, _AT["rbp"]), (7, _AT["rsp"]), (16, _AT["rip"])),
     records=True,
     loadable=_loadable,

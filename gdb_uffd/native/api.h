@@ -26,6 +26,7 @@
 #define RUN_KILLING ...
 #define RUN_TIMEOUT ...
 #define RUN_MEMORY ...
+#define RUN_CALL ...
 #define RUN_WATCH ...
 #define TOUCH_READ ...
 #define TOUCH_WRITE ...
@@ -108,7 +109,7 @@ struct pager {
 	struct regions regions, recorded, at_tx;
 	struct pages pages;
 	bool running, layout_changed, in_malloc;
-	uint64_t faults, fault_ns, fed, lost_page, limit, emptied_more;
+	uint64_t faults, fault_ns, fed, lost_page, limit, unmoved, emptied_more;
 	uint64_t unknown_zeros, unknown_file;
 	bool user_mode_only;
 	uint64_t planted[...];
@@ -132,6 +133,10 @@ int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, s
 int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer);
 int pager_breakpoint_insert(struct pager *pager, uint64_t address);
 int pager_breakpoint_remove(struct pager *pager, uint64_t address);
+void catch_nothing(struct vessel *vessel);
+void catch_everything(struct vessel *vessel);
+void catch_one(struct vessel *vessel, uint64_t nr);
+int pager_plant(struct pager *pager, uint64_t address, bool in);
 
 struct rule { uint8_t action; bool traced; int16_t result; uint8_t kind[6]; uint16_t size[6]; ...; };
 struct policy { struct rule rules[...]; int level; bool read_files, real_clock, ignore_locks; ...; };
@@ -156,7 +161,7 @@ struct identity {
 struct desk { uint64_t elapsed_ns; char cwd[...]; ...; };
 struct run {
 	int end, signal, status;
-	bool interrupted, stepped;
+	bool interrupted, entry, stepped;
 	uint64_t pc, address, low, high;
 	int64_t call;
 	uint8_t siginfo[128];
@@ -168,6 +173,7 @@ uint64_t arch_user_end(void);
 struct vessel {
 	int pid;
 	int output_fd, listener, how;
+	bool keeps_cpu;
 	uint64_t gate, gate_bytes;
 	struct error error;
 	struct policy policy;
@@ -211,6 +217,7 @@ int vessel_set_debug(struct vessel *vessel, const struct debug_slot *slots, size
 int vessel_debug_hits(struct vessel *vessel);
 int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64_t high);
 int vessel_wait(struct vessel *vessel, int control_fd, struct run *run);
+void vessel_leave_cpu(struct vessel *vessel);
 int vessel_interrupt(struct vessel *vessel);
 int vessel_step_over(struct vessel *vessel, uint64_t address);
 void vessel_begin(struct vessel *vessel);

@@ -27,6 +27,8 @@ void vessel_share_cpu(struct vessel *vessel)
 	int cpu = sched_getcpu();
 	cpu_set_t one;
 
+	if (vessel->shares_cpu)
+		return;
 	CPU_ZERO(&vessel->allowed);
 	if (cpu < 0 || sched_getaffinity(0, sizeof(vessel->allowed), &vessel->allowed) < 0)
 		return;
@@ -38,12 +40,14 @@ void vessel_share_cpu(struct vessel *vessel)
 		vessel->cpu = cpu;
 	}
 	pager_pin(vessel->pager, cpu);
+	vessel->shares_cpu = true;
 }
 
 void vessel_leave_cpu(struct vessel *vessel)
 {
-	if (CPU_COUNT(&vessel->allowed))
+	if (vessel->shares_cpu)
 		sched_setaffinity(0, sizeof(vessel->allowed), &vessel->allowed);
+	vessel->shares_cpu = false;
 }
 
 int vessel_get_registers(struct vessel *vessel, struct registers *regs)
@@ -173,8 +177,8 @@ bool vessel_signal_is_fatal(struct vessel *vessel, int signal)
 
 static int let_go(struct vessel *vessel, int signal)
 {
-	/* A watched object may be written by the kernel: system calls are looked at. */
-	int through = vessel->pager->watch.end ? PTRACE_SYSCALL : PTRACE_CONT;
+	/* A watched object may be written by the kernel, or calls are caught: they are looked at. */
+	int through = vessel->pager->watch.end || vessel->catching.on ? PTRACE_SYSCALL : PTRACE_CONT;
 	int request = vessel->mode == RESUME_CONTINUE ? through : PTRACE_SINGLESTEP;
 	int rc = engine_about_to_run(vessel->pager);
 
@@ -195,7 +199,7 @@ int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uin
 	vessel_share_cpu(vessel);
 	if (signal && vessel->pager->user_mode_only && !vessel_signal_is_fatal(vessel, signal))
 		user_prepare_stack(vessel);
-	if (watch_note_mask(vessel) < 0)
+	if (watch_note_mask(vessel) < 0 || catch_begin(vessel) < 0)
 		return -ESRCH;
 	return let_go(vessel, signal);
 }
@@ -280,10 +284,12 @@ static int behind_call(struct vessel *vessel, struct run *run)
 			return CALL_STOP_IS_WHOLE ? 1 : vessel_leave_event(vessel, run);
 		}
 	}
-	if (!vessel->pager->watch.end)
-		return 0;
-	rc = watch_look(vessel, run);
-	return rc == 1 && !CALL_STOP_IS_WHOLE ? vessel_leave_event(vessel, run) : rc;
+	rc = vessel->pager->watch.end ? watch_look(vessel, run) : 0;
+	if (rc == 1 && !CALL_STOP_IS_WHOLE)
+		return vessel_leave_event(vessel, run);
+	if (rc)
+		return rc;
+	return vessel->mode == RESUME_CONTINUE ? catch_return(vessel, run) : 0;
 }
 
 /* Back before the call that would wait for ever, now that the vessel has come out of it. */
@@ -343,7 +349,9 @@ int vessel_digest(struct vessel *vessel, int status, struct run *run)
 		return rc ? rc : let_go(vessel, 0);
 	}
 	if (WSTOPSIG(status) == (SIGTRAP | 0x80)) {
-		rc = watch_system_call(vessel, run);
+		rc = vessel->pager->watch.end ? watch_system_call(vessel, run) : 0;
+		if (rc == 0)
+			rc = catch_call(vessel, run);
 		return rc ? rc : let_go(vessel, 0);
 	}
 	if (vessel->waiting)

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "arch.h"
+#include "catch.h"
 #include "desk.h"
 #include "error.h"
 #include "pager.h"
@@ -64,6 +65,7 @@ enum run_end {
 	RUN_KILLING = 6, /* about to send itself SIGKILL or SIGSTOP (`signal`); stands before that call */
 	RUN_WAITING = 5, /* about to wait for ever in `call` (of a futex: `address`); stands before it */
 	RUN_TIMEOUT = 7, /* vessel->deadline_ns has passed */
+	RUN_CALL = 9,    /* at the `entry` to the system call `call`, before its instruction; else behind it */
 	RUN_MEMORY = 8,  /* about to touch one more page than pager->limit allows */
 	RUN_WATCH = 16, /* the watched object was written: `low` to `high`, by `call` or at `pc` */
 };
@@ -73,6 +75,7 @@ struct run {
 	int signal;
 	int status;
 	bool interrupted; /* the SIGSTOP of vessel_interrupt */
+	bool entry;
 	bool stepped; /* a single step (or range step) completed */
 	uint64_t pc;
 	uint64_t address; /* of the futex; of the watched write */
@@ -95,6 +98,8 @@ struct vessel {
 	struct error error;
 	int cpu; /* the CPU that vessel, pager and tracer share while it runs */
 	cpu_set_t allowed; /* the tracer's own CPUs, between runs */
+	bool shares_cpu;   /* the tracer runs on `cpu` alone */
+	bool keeps_cpu;    /* ... and goes on so after a stop: it may resume at once; vessel_leave_cpu ends it */
 
 	struct policy policy; /* its rules are those of the filter: set them before vessel_create */
 	struct identity record; /* who it impersonates */
@@ -154,6 +159,7 @@ struct vessel {
 	bool stop_stale;       /* ... but asked for in an earlier run, which ended otherwise */
 	struct debug_slot slots[DEBUG_SLOTS]; /* watchpoints in use: a range step looks for hits */
 	size_t slot_count;
+	struct catching catching;
 	bool at_exit;          /* stands after a system call that the policy made for it */
 };
 
@@ -203,9 +209,10 @@ size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
 /* Whether the signal's disposition in the vessel ends the process (no handler, not ignored). */
 bool vessel_signal_is_fatal(struct vessel *vessel, int signal);
 
+void vessel_leave_cpu(struct vessel *vessel);
+
 /* Inside the native part. */
 void vessel_share_cpu(struct vessel *vessel);
-void vessel_leave_cpu(struct vessel *vessel);
 int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count);
 int vessel_wait_stop(struct vessel *vessel, int *status);
 int vessel_leave_event(struct vessel *vessel, struct run *run); /* 1, or an error */

@@ -142,11 +142,12 @@ int vessel_wait(struct vessel *vessel, int control_fd, struct run *run)
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (rc == 0 && (run->end == RUN_CONTROL || run->end == RUN_OUTPUT))
 		return 0;
-	vessel_leave_cpu(vessel);
+	if (rc < 0 || !vessel->keeps_cpu)
+		vessel_leave_cpu(vessel);
 	return rc;
 }
 
-/* From the filter's event to a stop by a signal.  At the event the kernel would still make the call that
+/* From the filter's event, or a system call's entry, to a stop by a signal.  At the event the kernel would still make the call that
  * the registers name when the vessel goes on, and asks the filter no second time where that says "trace"
  * (kernel/seccomp.c, recheck_after_trace): what is loaded later, the recorded registers say, would decide. */
 int vessel_leave_event(struct vessel *vessel, struct run *run)
@@ -166,7 +167,8 @@ int vessel_leave_event(struct vessel *vessel, struct run *run)
 		}
 		if (WSTOPSIG(status) == SIGSTOP)
 			break;
-		signals_hold(vessel, WSTOPSIG(status));
+		if (!(status >> 16)) /* an event is no signal */
+			signals_hold(vessel, WSTOPSIG(status));
 	}
 	/* One SIGSTOP stands for all that were under way. */
 	vessel->stop_sent = vessel->stop_stale = false;

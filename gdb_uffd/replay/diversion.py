@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Optional, Sequence, Tuple
 
 from gdb_uffd.model import CallReport, Mapping, MemoryUnavailable, Registers, UffdError, page_floor
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import ownfiles
 from gdb_uffd.replay.account import Accounts, Transaction
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.calls import Unfinished
 from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
@@ -155,11 +156,16 @@ class Diversion:
         self.machine.write(address, data, meant)
         open_.tape.wrote(address, data)
 
-    def insert_breakpoint(self, kind: int, address: int, length: int) -> None:
-        self.breakpoints.insert(kind, address, length)
+    def insert_breakpoint(
+        self, kind: int, address: int, length: int, orders: Optional[Orders] = None
+    ) -> None:
+        self.breakpoints.insert(kind, address, length, orders)
 
     def remove_breakpoint(self, kind: int, address: int, length: int) -> None:
         self.breakpoints.remove(kind, address, length)
+
+    def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
+        self.breakpoints.calls = calls
 
     def _notice_loss(self) -> None:
         """Somebody may have killed the vessel while it stood: everything is the snapshot's again.

@@ -298,7 +298,8 @@ class Machine:
         self._regs_bytes[:] = self._gprs.pack(*gpr).ljust(len(self._regs_bytes), b"\xff")
         check(lib.vessel_set_registers(self.vessel, self._regs), self.vessel.error)
 
-    def _get(self) -> List[int]:
+    def gpr(self) -> List[int]:
+        """The vessel's general registers."""
         check(lib.vessel_get_registers(self.vessel, self._regs), self.vessel.error)
         return list(self._gprs.unpack_from(self._regs_bytes))
 
@@ -314,15 +315,16 @@ class Machine:
     def store(self, xfeatures: int, fallback: bytes) -> Registers:
         """The vessel's registers, with those components that `xfeatures` names; those of them
         that this CPU lacks are taken from the image `fallback`."""
-        gpr = self._get()
+        gpr = self.gpr()
         xstate = self._extended.store(self.vessel, xfeatures, fallback)
         return Registers(gpr, xstate, xfeatures, self.arch)
 
-    def set_pc(self, pc: int) -> None:
-        """Move the program counter (behind a breakpoint that was hit)."""
-        gpr = self._get()
+    def set_pc(self, pc: int) -> List[int]:
+        """Move the program counter (behind a breakpoint that was hit); the registers then."""
+        gpr = self.gpr()
         gpr[self.arch.pc] = pc
         self._put(gpr)
+        return gpr
 
     # -- memory -------------------------------------------------------------------------------
 

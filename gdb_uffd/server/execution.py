@@ -10,7 +10,7 @@ from typing import List, NamedTuple, Optional
 
 from gdb_uffd.model import MemoryUnavailable, UffdError
 from gdb_uffd.replay.interface import ACCESS_WATCH, WRITE_WATCH, Disconnected, Resume, Stop
-from gdb_uffd.server import signals, threads
+from gdb_uffd.server import orders, signals, threads
 from gdb_uffd.server.connection import message
 from gdb_uffd.server.session import PacketError, Session, parse_hex
 
@@ -18,7 +18,10 @@ _SIGINT, _SIGTRAP, _SIGSTOP = 2, 5, 19
 _WRITES = (WRITE_WATCH, ACCESS_WATCH)
 _MAX_WATCH_BYTES = 1 << 20  # beyond any debug register; the diversion refuses the rest
 
-_WATCH_NAMES = {"watch": b"watch", "rwatch": b"rwatch", "awatch": b"awatch"}
+_WITH_NUMBER = ("watch", "rwatch", "awatch", "syscall_entry", "syscall_return")
+"""Stop reasons of the protocol that an address follows, or a system call's number."""
+
+_MAX_CALLS = 4096
 
 
 class Action(NamedTuple):
@@ -226,8 +229,8 @@ def stop_reply(session: Session, stop: Stop, reason: bytes = b"") -> bytes:
         name = stop.breakpoint.encode()
         if name + b"+" in session.offered:
             parts.append(name + b":;")
-    elif stop.breakpoint in _WATCH_NAMES:
-        parts.append(b"%s:%x;" % (_WATCH_NAMES[stop.breakpoint], stop.address))
+    elif stop.breakpoint in _WITH_NUMBER:
+        parts.append(b"%s:%x;" % (stop.breakpoint.encode(), stop.address))
     registers = session.diversion.registers(stop.tid)
     for number, index in registers.arch.expedited:
         value = registers.gpr[index].to_bytes(8, "little").hex().encode("ascii")
@@ -250,8 +253,18 @@ def last_stop(session: Session, _arguments: bytes) -> bytes:
     return stop_reply(session, Stop(thread.tid, signal))
 
 
+def catch_calls(session: Session, arguments: bytes) -> bytes:
+    """`QCatchSyscalls:1[;sysno]...` and `QCatchSyscalls:0`."""
+    on, *numbers = arguments.split(b";")
+    if on not in (b"0", b"1") or len(numbers) > _MAX_CALLS or (on == b"0" and numbers):
+        raise PacketError(errno.EINVAL)
+    session.caught = frozenset(parse_hex(n) for n in numbers) if on == b"1" else None
+    session.diversion.catch_calls(session.caught)
+    return b"OK"
+
+
 def insert(session: Session, arguments: bytes) -> Optional[bytes]:
-    """`Z type,addr,kind[;conditions][;cmds:...]`: conditions stay gdb's to check."""
+    """`Z type,addr,kind[;conditions][;cmds:...]`."""
     return _breakpoint(session, arguments, True)
 
 
@@ -261,7 +274,8 @@ def remove(session: Session, arguments: bytes) -> Optional[bytes]:
 
 
 def _breakpoint(session: Session, arguments: bytes, inserting: bool) -> Optional[bytes]:
-    fields = arguments.partition(b";")[0].split(b",")
+    point, _, ordered = arguments.partition(b";")
+    fields = point.split(b",")
     if len(fields) != 3:
         raise PacketError(errno.EINVAL)
     kind, address, length = (parse_hex(f) for f in fields)
@@ -270,9 +284,10 @@ def _breakpoint(session: Session, arguments: bytes, inserting: bool) -> Optional
     if length > _MAX_WATCH_BYTES:
         raise PacketError(errno.EINVAL)
     if inserting:
-        session.diversion.insert_breakpoint(kind, address, length)
-        session.inserted.add((kind, address, length))
+        wanted = orders.parse(ordered)
+        session.diversion.insert_breakpoint(kind, address, length, wanted)
+        session.inserted[kind, address, length] = wanted
     else:
         session.diversion.remove_breakpoint(kind, address, length)
-        session.inserted.discard((kind, address, length))
+        session.inserted.pop((kind, address, length), None)
     return b"OK"

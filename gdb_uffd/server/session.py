@@ -6,9 +6,10 @@ import contextlib
 import errno
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, List, Optional, Set, Tuple, Union
+from typing import Any, Dict, FrozenSet, List, Optional, Tuple, Union
 
 from gdb_uffd.model import Registers, UffdError
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.interface import Diversion, Stop
 from gdb_uffd.replay.reach import Graph, State
 from gdb_uffd.server.connection import Connection
@@ -98,7 +99,9 @@ class Session:
     view: Optional[Union[State, Snapshot]] = None
     looked_at: Dict[int, Snapshot] = field(default_factory=dict)  # snapshots shown by quffd.view
     graph: Graph = field(default_factory=Graph)  # the types that the client has told of
-    inserted: Set[Tuple[int, int, int]] = field(default_factory=set)  # kind, address, length
+    # By kind, address and length.
+    inserted: Dict[Tuple[int, int, int], Optional[Orders]] = field(default_factory=dict)
+    caught: Optional[FrozenSet[int]] = None  # system calls, see Diversion.catch_calls
     calls: int = 0  # gdb's inferior calls that are under way
     stopped: Optional[Stop] = None  # the last stop, once something ran
     # lldb's: by number the registers it saved, by address the bytes it allocated
@@ -130,9 +133,10 @@ class Session:
         self.thread_ids = {t.tid: b"" for t in listed}
         self._name_threads()
         self._lay_out()
-        for kind, address, length in self.inserted:
+        for (kind, address, length), orders in self.inserted.items():
             with contextlib.suppress(UffdError):  # nothing is mapped there in this snapshot
-                self.diversion.insert_breakpoint(kind, address, length)
+                self.diversion.insert_breakpoint(kind, address, length, orders)
+        self.diversion.catch_calls(self.caught)
 
     def greet(self, offered: FrozenSet[bytes]) -> None:
         """What the client can do: it understands ids of processes only where it says so (gdb

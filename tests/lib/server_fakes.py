@@ -6,7 +6,7 @@ import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.arch import X86_64, Architecture
 from gdb_uffd.model import (
@@ -21,6 +21,7 @@ from gdb_uffd.model import (
     ThreadState,
     UffdError,
 )
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.interface import Choice, Client, Resume, Stop
 from gdb_uffd.server import stub, vfile
 from gdb_uffd.server.connection import Connection
@@ -149,6 +150,8 @@ class FakeDiversion:
     current: Dict[int, Registers] = field(default_factory=dict)
     siginfos: Dict[int, bytes] = field(default_factory=dict)
     breakpoints: List[Tuple[int, int, int]] = field(default_factory=list)
+    orders: Dict[int, Optional[Orders]] = field(default_factory=dict)
+    calls: Optional[FrozenSet[int]] = None
     asked: List[Tuple[object, ...]] = field(default_factory=list)
     refined: List[str] = field(default_factory=list)
     open: bool = False
@@ -180,14 +183,20 @@ class FakeDiversion:
     def set_siginfo(self, tid: int, data: bytes) -> None:
         self.siginfos[tid] = data
 
-    def insert_breakpoint(self, kind: int, address: int, length: int) -> None:
+    def insert_breakpoint(
+        self, kind: int, address: int, length: int, orders: Optional[Orders] = None
+    ) -> None:
         if kind == 3:
             raise UffdError("x86 cannot watch reads alone; use awatch")
         self.breakpoints.append((kind, address, length))
+        self.orders[address] = orders
 
     def remove_breakpoint(self, kind: int, address: int, length: int) -> None:
         if (kind, address, length) in self.breakpoints:
             self.breakpoints.remove((kind, address, length))
+
+    def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
+        self.calls = calls
 
     def resume(self, action: Resume, client: Client) -> Stop:
         self.alive = True
