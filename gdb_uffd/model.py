@@ -318,6 +318,8 @@ class CallReport:
     mapped_bytes: int = 0
     unmapped_bytes: int = 0
     tid: int = 0  # the recorded thread that ran
+    unknown_zeros: int = 0  # pages fed that the recording does not hold: taken for zeros
+    unknown_file: int = 0  # ... and taken for those of the file
     returned: bool = True  # whether every called function came to its end
     serial: int = 0  # tells it from others of one server; 0 for kind "all"
     output_left_out: int = 0  # bytes, from the middle of an output too long to be sent

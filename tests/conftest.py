@@ -110,6 +110,10 @@ class Cores:
         """Memory that moves, aborted."""
         return self._kernel("moves", [str(self.built / "moves")])
 
+    def stops(self) -> Path:
+        """The program of ends, watchpoints and system calls, aborted."""
+        return self._kernel("stops", [str(self.built / "stops")])
+
     def containers(self) -> Path:
         """C++ containers of all kinds, aborted."""
         return self._kernel("containers", [str(self.built / "containers")])
@@ -171,6 +175,13 @@ def sample(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
 def zoo(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
     """A gdb with the zoo's kernel core (abort) opened."""
     gdb.spawned = gdb.run(f"uffd spawn {all_cores.zoo()}")
+    return gdb
+
+
+@pytest.fixture
+def stops(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
+    """A gdb with the core of the program of ends, watchpoints and system calls."""
+    gdb.spawned = gdb.run(f"uffd spawn {all_cores.stops()}")
     return gdb
 
 

@@ -27,6 +27,7 @@ AARCH64 = Architecture(
     gdb="aarch64",
     triple="aarch64-unknown-linux-gnu",
     names=NAMES,
+    numbered=NAMES[:-1],
     dumped=34,
     pc=_AT["pc"],
     sp=_AT["sp"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import List
+
 from gdb_uffd.arch.interface import Architecture, JumpBuffer
 
 NAMES = (
@@ -10,6 +12,13 @@ NAMES = (
 ).split()
 """Order of struct user_regs_struct (<sys/user.h>)."""
 
+NUMBERED = (
+    *"rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip".split(),
+    *"eflags cs ss ds es fs gs".split(),
+    *[""] * 33,  # x87 and SSE
+    *"orig_rax fs_base gs_base".split(),
+)
+
 _AT = {name: index for index, name in enumerate(NAMES)}
 NO_CALL = (1 << 64) - 1
 
@@ -17,6 +26,21 @@ NO_CALL = (1 << 64) - 1
 def _vdso_stub(number: int) -> bytes:
     """mov eax, number; syscall; ret.  Clobbers rcx and r11, which a C call may."""
     return b"\xb8" + number.to_bytes(4, "little") + b"\x0f\x05\xc3"
+
+
+_SELECTORS = {"cs": 0x33, "ss": 0x2B, "ds": 0, "es": 0, "fs": 0, "gs": 0}
+"""Of a 64-bit program (arch/x86/include/asm/segment.h)."""
+
+
+def _loadable(gpr: List[int]) -> List[int]:
+    """A selector must be of user level (arch/x86/kernel/ptrace.c, set_segment_reg): valgrind's
+    cores have no segments at all."""
+    made = list(gpr)
+    for name, usual in _SELECTORS.items():
+        value = made[_AT[name]]
+        if (value & 3 != 3 and (value or usual)) or value > 0xFFFF:
+            made[_AT[name]] = usual
+    return made
 
 
 X86_64 = Architecture(
@@ -56,6 +80,8 @@ X86_64 = Architecture(
     # sysdeps/x86_64/jmpbuf-offsets.h, nptl/tcb-offsets.sym; musl's buffer has the same order.
     jump=JumpBuffer(words=8, sp=6, pc=7, rotate=17, guard_offset=0x30),
     red_zone=128,  # psABI 3.2.2
+    numbered=NUMBERED,
     expedited=((6, _AT["rbp"]), (7, _AT["rsp"]), (16, _AT["rip"])),
     records=True,
+    loadable=_loadable,
 )

@@ -98,6 +98,7 @@ def run_call(
     except UffdError:
         flush_caches()  # the process may have been killed: this is the snapshot again
         raise
+    selection = Selection()
     session.calls_pending = False
     session.in_call, session.expression, session.call_depth = True, expression, 0
     outcome = Outcome()
@@ -124,17 +125,16 @@ def run_call(
     report.unsound = [gdb_blocked.passed(session, line) for line in report.unsound]
     report.called = bool(outcome.functions or report.pages or not outcome.error)
     if not kept and (outcome.functions or report.pages):
-        _forget_the_call(outcome)
+        _forget_the_call(outcome, selection)
     return report, outcome
 
 
-def _forget_the_call(outcome: Outcome) -> None:
+def _forget_the_call(outcome: Outcome, selection: Selection) -> None:
     """gdb's caches after a discard.  A function that returned left the registers, and with them
     the frames, as gdb itself put them back: only the memory is another."""
     if not outcome.error:
         flush_memory()
         return
-    selection = Selection()  # gdb has put it back where it unwound the call
     flush_caches()
     selection.restore()
 
@@ -184,6 +184,7 @@ def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str)
             outcome.type = str(value.type)
         except gdb.error as error:
             outcome.error = one_line(str(error))
+            _select_innermost()
             if outcome.stop is not None and not outcome.stop.reason:
                 signal = re.search(r"\b(SIG[A-Z0-9]+)\b", outcome.error)
                 outcome.stop.reason = signal[1] if signal else "a stop"
@@ -191,9 +192,18 @@ def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str)
                 outcome.error += _reason(session, outcome.error)
         except KeyboardInterrupt:
             outcome.error = "interrupted"
+            _select_innermost()
     outcome.wall_ms = (time.perf_counter() - started) * 1000
     if session.last_call:
         outcome.functions.append(session.last_call)
+
+
+def _select_innermost() -> None:
+    """The frame that was selected may be overwritten: a function can leave for frames of its
+    callers' (setcontext, a longjmp of its own).  gdb 13 looks for it after the next command, and
+    stops at an assertion of its own when it finds none (frame.c, get_selected_frame)."""
+    with contextlib.suppress(gdb.error):
+        gdb.newest_frame().select()
 
 
 def _value_text(value: gdb.Value, number: int, letters: str) -> str:

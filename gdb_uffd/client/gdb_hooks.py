@@ -29,6 +29,7 @@ _SILENT = ("output", "printf")  # they compose a line of the user's own, which m
 """Commands that evaluate expressions: in scripts and with -batch no prompt follows them."""
 
 _MODULE = "gdb_uffd.client.gdb_hooks"
+_CHECK = "maintenance uffd-check"
 
 _malloc: Optional[int] = None
 _hooks_defined = False
@@ -88,18 +89,21 @@ def forget_symbols(event: object = None) -> None:
 
 
 def before_command() -> None:
-    """See whether the server is still there, and close what a command before left open: one that
-    failed, or has no hook.
+    """See whether the server is still there, and answers what gdb asks; close what a command before
+    left open: one that failed, or has no hook.
 
-    If gdb 13 finds out in the middle of an inferior call, it stops at an assertion of its
-    own ("current_thread_ != nullptr"), with any remote target.
-    """
+    An error keeps gdb from the command: without a process it would take what the executable's file
+    has for the answer."""
     session = gdb_session.selected()
     if session is None:
         return
-    if session.server.ended() is not None:
-        say(f"[uffd: {gdb_session.bury(session)}]")
-    elif session.assigned or session.calls_pending:
+    try:
+        if session.server.ended() is not None:
+            raise UffdError(gdb_session.bury(session))
+        gdb_session.keep_step(session)
+    except UffdError as error:
+        raise gdb.GdbError(f"uffd: {error}") from None
+    if session.assigned or session.calls_pending:
         summary = _commit(session)
         if summary is not None and gdb_settings.report():
             # How it ended was told when it did; the pages are `uffd dirty -all`'s.
@@ -153,7 +157,10 @@ def _before_prompt(_event: object = None) -> None:
         gdb_session.settle()
         gdb_saved.relock()
         gdb_session.borrow()
-        before_command()  # a server that died meanwhile is told now, not by gdb's next error
+        try:
+            before_command()  # a server that died meanwhile is told now, not by gdb's next error
+        except gdb.GdbError as error:
+            say(f"[{error}]")
         session = gdb_session.selected()
         failed = session is not None and session.calls_pending  # else the hook had its turn
         after_command()
@@ -210,24 +217,42 @@ def define_hooks() -> None:
     if _hooks_defined:
         return
     _hooks_defined = True
+    _Check()
+    for command in (*_REPORTING, *_SILENT, "generate-core-file"):
+        _define(f"hook-{command}", _CHECK)
     for command in _REPORTING:
-        _define(f"hook-{command}", "before_command")
-        _define(f"hookpost-{command}", "after_command")
+        _define(f"hookpost-{command}", _python("after_command"))
     for command in _SILENT:
-        _define(f"hook-{command}", "before_command")
-        _define(f"hookpost-{command}", "after_silent_command")
+        _define(f"hookpost-{command}", _python("after_silent_command"))
     for command in ("kill", "detach", "disconnect"):
-        _define(f"hook-{command}", "before_leaving")
+        _define(f"hook-{command}", _python("before_leaving"))
     for command in ("continue", "step", "next", "stepi", "nexti", "finish"):
-        _define(f"hook-reverse-{command}", "before_reverse")
-    _define("hook-quit", "before_quit")
+        _define(f"hook-reverse-{command}", _python("before_reverse"))
+    _define("hook-quit", _python("before_quit"))
 
 
-def _define(name: str, function: str) -> None:
+class _Check(gdb.Command):
+    """Part of gdb_uffd: see whether the server of this inferior still answers."""
+
+    # A command: from `python` an error would come with a traceback (gdb 13).
+
+    def __init__(self) -> None:
+        super().__init__(_CHECK, gdb.COMMAND_MAINTENANCE)
+
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        """Raise gdb.GdbError when it does not."""
+        before_command()
+
+
+def _python(function: str) -> str:
+    return f"python import {_MODULE}; {_MODULE}.{function}()"
+
+
+def _define(name: str, body: str) -> None:
     with contextlib.suppress(gdb.error):
         quiet(f"show user {name}")
         return  # it is the user's
-    quiet(f"define {name}\npython import {_MODULE}; {_MODULE}.{function}()\nend")
+    quiet(f"define {name}\n{body}\nend")
     quiet(f"document {name}\nPart of gdb_uffd.\nend")
 
 

@@ -14,7 +14,15 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_hooks, gdb_saved, gdb_search, gdb_session, launch, snapshots
+from gdb_uffd.client import (
+    gdb_hooks,
+    gdb_saved,
+    gdb_search,
+    gdb_session,
+    gdb_signals,
+    launch,
+    snapshots,
+)
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_util import (
     Selection,
@@ -131,7 +139,7 @@ def follow(session: Session) -> None:
     session.libraries = int(where["libraries"])
     gdb_session.note_threads(session)
     if session.signal not in snapshots.DEBUGGER_SIGNALS and session.moves:
-        gdb_session.restore_signals(session)
+        gdb_signals.restore(session.signal, session.first_thread)
 
 
 def _arrived(session: Session, where: Dict[str, Any]) -> None:

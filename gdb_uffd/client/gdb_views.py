@@ -7,13 +7,14 @@ import json
 import os
 import platform
 import subprocess
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import gdb
 
 from gdb_uffd.client import (
     gdb_last,
     gdb_record_view,
+    gdb_search,
     gdb_settings,
     gdb_travel,
     launch,
@@ -209,15 +210,18 @@ def mappings(session: Session) -> None:
         )
 
 
-def doctor(as_json: bool) -> None:
-    """What the machine can do (the server's doctor), and what this gdb can."""
+def doctor(as_json: bool, files: Sequence[str] = ()) -> None:
+    """What the machine can do (the server's doctor), and what this gdb can; or, of a core and its
+    executable, which of its files are here."""
     facts = _gdb_facts()
     interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
     code = "import sys; from gdb_uffd.cli import main; sys.exit(main())"
     command = [interpreter, "-I", "-c", code, "doctor", "--engine", gdb_settings.engine()]
+    if files:  # what the environment says of debuginfod is gdb's to judge
+        command += ["--debuginfod", "", *gdb_search.options(), "--", *files]
     try:
         done = subprocess.run(
-            [*command, "--json"] if as_json else command,
+            [*command[:5], *(["--json"] if as_json else []), *command[5:]],
             env=launch.clean_environment(os.environ),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -228,6 +232,8 @@ def doctor(as_json: bool) -> None:
         raise UffdError(f"cannot run {interpreter}: {error}; {launch.remedy()}") from None
     output = done.stdout.decode("utf-8", "replace")
     said = [one_line(line) for line in done.stderr.decode("utf-8", "replace").splitlines()]
+    if not output.strip() and files and said:
+        raise UffdError(said[-1].partition("gdb-uffd: ")[2] or said[-1])
     if not output.strip():
         raise UffdError(
             f"{interpreter} cannot run the doctor "
@@ -242,7 +248,10 @@ def doctor(as_json: bool) -> None:
         say_json({**server, "gdb": {**facts, "interpreter": interpreter}})
         return
     looks = look()
+    say(*(looks.plain(line) for line in said if files))
     say(*(looks.plain(text.printable(line)) for line in output.rstrip().splitlines()))
+    if files:
+        return
     say(f"gdb {facts['version']} with Python {facts['python']}; the server runs on {interpreter}")
 
 

@@ -116,6 +116,8 @@ def _is_pure(report: CallReport, things: List[Wrote]) -> bool:
             or report.unsound
             or report.ended
             or report.unavailable
+            or report.unknown_zeros
+            or report.unknown_file
         )
     )
 
@@ -152,7 +154,16 @@ def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrot
             parts.append(f"{what} {_few([_name(call) for call in calls])}")
     if report.unsound:
         parts.append("unsound")
-    return parts
+    return parts + unknown(report.unknown_zeros, report.unknown_file)
+
+
+def unknown(zeros: int, as_in_file: int) -> List[str]:
+    """What a call took for granted: pages that the recording does not hold."""
+    return [
+        f"read {plural(count, 'page')} that this core does not hold, taken {how}"
+        for count, how in ((zeros, "as zeros"), (as_in_file, "as in the file"))
+        if count
+    ]
 
 
 def _name(call: str) -> str:
@@ -233,4 +244,5 @@ def as_json(report: CallReport, thread: Callable[[int], str]) -> Dict[str, Any]:
         "printed_bytes": printed_bytes(report),
         "asked": report.asked,
         "refused": report.refused,
+        "unknown": {"zeros": report.unknown_zeros, "file": report.unknown_file},
     }

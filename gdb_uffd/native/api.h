@@ -11,6 +11,8 @@
 #define REGION_BORN ...
 #define REGION_GROWTH ...
 #define REGION_FILE ...
+#define REGION_UNKNOWN ...
+#define REGION_BEYOND ...
 #define WRITER_PROGRAM ...
 #define WRITER_GDB ...
 #define WRITER_MALLOC ...
@@ -24,6 +26,7 @@
 #define RUN_KILLING ...
 #define RUN_TIMEOUT ...
 #define RUN_MEMORY ...
+#define RUN_CALL ...
 #define RUN_WATCH ...
 #define TOUCH_READ ...
 #define TOUCH_WRITE ...
@@ -53,6 +56,11 @@
 #define RULES ...
 #define OPENED_NAMES_MAX ...
 #define DESCRIPTORS_MAX ...
+#define OPENED_PIPE ...
+#define OPENED_PAIR ...
+#define OPENED_EVENT ...
+#define OPENED_SIGNALS ...
+#define OPENED_EPOLL ...
 #define STACK_WORDS ...
 
 struct error { char text[256]; ...; };
@@ -102,6 +110,7 @@ struct pager {
 	struct pages pages;
 	bool running, layout_changed, in_malloc;
 	uint64_t faults, fault_ns, fed, lost_page, limit, unmoved, emptied_more;
+	uint64_t unknown_zeros, unknown_file;
 	bool user_mode_only;
 	uint64_t planted[...];
 	size_t planted_count;
@@ -115,6 +124,7 @@ int watch_start(struct pager *pager, uint64_t start, uint64_t end, bool pages);
 void watch_accept(struct watch *watch, uint64_t low, uint64_t high);
 int watch_compare(struct pager *pager, bool all, uint64_t *low, uint64_t *high);
 int watch_timer(unsigned int milliseconds);
+int user_store(struct pager *pager, uint64_t address, const void *from, size_t len);
 int pager_init(struct pager *pager);
 void pager_deinit(struct pager *pager);
 int engine_settle(struct pager *pager);
@@ -123,6 +133,10 @@ int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, s
 int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer);
 int pager_breakpoint_insert(struct pager *pager, uint64_t address);
 int pager_breakpoint_remove(struct pager *pager, uint64_t address);
+void catch_nothing(struct vessel *vessel);
+void catch_everything(struct vessel *vessel);
+void catch_one(struct vessel *vessel, uint64_t nr);
+int pager_plant(struct pager *pager, uint64_t address, bool in);
 
 struct rule { uint8_t action; bool traced; int16_t result; uint8_t kind[6]; uint16_t size[6]; ...; };
 struct policy { struct rule rules[...]; int level; bool read_files, real_clock, ignore_locks; ...; };
@@ -130,6 +144,7 @@ struct system_call { uint64_t nr; uint64_t args[6]; uint64_t pc; int table; ...;
 struct captured { uint8_t argument; bool cut; uint16_t len; uint8_t bytes[...]; ...; };
 struct refused { struct system_call call; int error; uint32_t times, others; struct captured memory[2]; ...; };
 struct opened_name { uint16_t nr, len; bool cut; uint8_t bytes[...]; ...; };
+struct adopted { int number, kind; ...; };
 struct passed { uint64_t address; uint32_t value; int32_t owner; uint32_t times; ...; };
 struct identity {
 	int pid, tid, ppid, pgrp, sid;
@@ -138,12 +153,15 @@ struct identity {
 	char uname[6][65];
 	char cwd[...], executable[...], name[...];
 	uint8_t descriptors[...];
+	bool descriptors_told;
+	uint8_t descriptor_kind[...];
+	int16_t descriptor_peer[...];
 	...;
 };
 struct desk { uint64_t elapsed_ns; char cwd[...]; ...; };
 struct run {
 	int end, signal, status;
-	bool interrupted, stepped;
+	bool interrupted, entry, stepped;
 	uint64_t pc, address, low, high;
 	int64_t call;
 	uint8_t siginfo[128];
@@ -155,6 +173,7 @@ uint64_t arch_user_end(void);
 struct vessel {
 	int pid;
 	int output_fd, listener, how;
+	bool keeps_cpu;
 	uint64_t gate, gate_bytes;
 	struct error error;
 	struct policy policy;
@@ -169,6 +188,8 @@ struct vessel {
 	uint32_t granted_count;
 	struct opened_name opened[...];
 	uint32_t opened_count;
+	struct adopted adopted[...];
+	uint32_t adopted_count;
 	const int32_t *tids;
 	uint32_t tid_count;
 	struct passed passed[...];
@@ -196,6 +217,7 @@ int vessel_set_debug(struct vessel *vessel, const struct debug_slot *slots, size
 int vessel_debug_hits(struct vessel *vessel);
 int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64_t high);
 int vessel_wait(struct vessel *vessel, int control_fd, struct run *run);
+void vessel_leave_cpu(struct vessel *vessel);
 int vessel_interrupt(struct vessel *vessel);
 int vessel_step_over(struct vessel *vessel, uint64_t address);
 void vessel_begin(struct vessel *vessel);

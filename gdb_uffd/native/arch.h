@@ -41,8 +41,6 @@ void arch_skip_call(struct registers *regs, int64_t result);
 void arch_stand_before(struct registers *regs, bool stepped);
 /* Behind a call that was made with other arguments: the program's own, the result stays. */
 void arch_restore_arguments(struct registers *regs, const struct registers *own);
-/* Whether a stop inside a system call is at its entry, from which it can still be skipped. */
-bool arch_is_entry(const struct registers *regs);
 /* A system call of this architecture alone.  1: it is skipped with `*result`; 0: let it be made. */
 int arch_own_call(struct vessel *vessel, struct registers *regs, int64_t *result);
 

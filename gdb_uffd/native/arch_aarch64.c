@@ -90,12 +90,6 @@ void arch_restore_arguments(struct registers *regs, const struct registers *own)
 	memcpy(&regs->user.regs[1], &own->user.regs[1], 5 * sizeof(regs->user.regs[0]));
 }
 
-/* At a system call's stops x7 says which one it is (report_syscall in arch/arm64/kernel/ptrace.c). */
-bool arch_is_entry(const struct registers *regs)
-{
-	return regs->user.regs[7] == 0 && NUMBER(regs) >= 0;
-}
-
 int arch_own_call(struct vessel *vessel, struct registers *regs, int64_t *result)
 {
 	(void)vessel;

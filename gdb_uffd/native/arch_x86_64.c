@@ -67,12 +67,6 @@ void arch_restore_arguments(struct registers *regs, const struct registers *own)
 	ARGUMENT(regs, 5) = ARGUMENT(own, 5);
 }
 
-/* At the entry rax is -ENOSYS (ptrace(2)); a call that was skipped has no number any more. */
-bool arch_is_entry(const struct registers *regs)
-{
-	return (int64_t)RESULT(regs) == -ENOSYS && (int64_t)NUMBER(regs) >= 0;
-}
-
 /* arch_prctl(2): the bases of FS and GS are registers of ours. */
 int arch_own_call(struct vessel *vessel, struct registers *regs, int64_t *result)
 {

@@ -9,10 +9,12 @@
 #include <time.h>
 
 #include "arch.h"
+#include "catch.h"
 #include "desk.h"
 #include "error.h"
 #include "pager.h"
 #include "policy.h"
+#include "signals.h"
 
 /* One entry of the gate's table: number, six arguments, result; run by a loop in the vessel. */
 struct gate_call {
@@ -39,6 +41,21 @@ struct opened_name {
 	uint8_t bytes[REFUSED_BYTES];
 };
 
+#define SIGNALS 64
+#define ADOPTED_MAX 32
+
+/* A recorded descriptor of which is only known what the program did with it. */
+struct adopted {
+	int number, kind; /* enum opened_kind: what it was taken for */
+};
+
+/* The system call that the kernel makes in place of the program's; what `finish` returns, the program
+ * sees.  No finish: none. */
+struct redo {
+	struct system_call call;
+	int64_t (*finish)(struct vessel *vessel, const struct system_call *call, int64_t result);
+};
+
 enum run_end {
 	RUN_STOPPED = 0, /* a signal stop: `signal`, `siginfo` */
 	RUN_CONTROL = 1, /* the control descriptor is readable; the vessel runs on */
@@ -48,6 +65,7 @@ enum run_end {
 	RUN_KILLING = 6, /* about to send itself SIGKILL or SIGSTOP (`signal`); stands before that call */
 	RUN_WAITING = 5, /* about to wait for ever in `call` (of a futex: `address`); stands before it */
 	RUN_TIMEOUT = 7, /* vessel->deadline_ns has passed */
+	RUN_CALL = 9,    /* at the `entry` to the system call `call`, before its instruction; else behind it */
 	RUN_MEMORY = 8,  /* about to touch one more page than pager->limit allows */
 	RUN_WATCH = 16, /* the watched object was written: `low` to `high`, by `call` or at `pc` */
 };
@@ -57,6 +75,7 @@ struct run {
 	int signal;
 	int status;
 	bool interrupted; /* the SIGSTOP of vessel_interrupt */
+	bool entry;
 	bool stepped; /* a single step (or range step) completed */
 	uint64_t pc;
 	uint64_t address; /* of the futex; of the watched write */
@@ -79,6 +98,8 @@ struct vessel {
 	struct error error;
 	int cpu; /* the CPU that vessel, pager and tracer share while it runs */
 	cpu_set_t allowed; /* the tracer's own CPUs, between runs */
+	bool shares_cpu;   /* the tracer runs on `cpu` alone */
+	bool keeps_cpu;    /* ... and goes on so after a stop: it may resume at once; vessel_leave_cpu ends it */
 
 	struct policy policy; /* its rules are those of the filter: set them before vessel_create */
 	struct identity record; /* who it impersonates */
@@ -96,6 +117,9 @@ struct vessel {
 	uint32_t granted_count;
 	struct opened_name opened[OPENED_NAMES_MAX];
 	uint32_t opened_count; /* may exceed OPENED_NAMES_MAX */
+	struct adopted adopted[ADOPTED_MAX];
+	uint32_t adopted_count;
+	int epoll_depth; /* epolls that ask each other */
 	const int32_t *tids; /* of the recorded threads */
 	uint32_t tid_count;
 	struct passed passed[PASSED_MAX];
@@ -104,14 +128,21 @@ struct vessel {
 	uint8_t *out; /* what it printed, until vessel_take_output */
 	size_t out_len, out_room;
 	uint64_t out_since_ns; /* CLOCK_MONOTONIC; 0: nothing waits */
+	uint64_t ran_from_ns;  /* CLOCK_MONOTONIC: its running counts from here on; 0: it does not run */
 	uint64_t deadline_ns;  /* CLOCK_MONOTONIC; 0: none */
 	int64_t wait_call;     /* the call that would wait for ever, and its futex */
 	uint64_t wait_address;
+	int64_t cut_call; /* a wait without an end that timers cut short again and again */
+	uint64_t cut_address;
+	int cuts;
 	uint64_t wait_pc, wait_first; /* behind its instruction; its first argument */
 	timer_t timer; /* of notify_burst */
 	bool has_timer;
 	bool waiting; /* ... was notified: a SIGSTOP is on its way */
-	uint64_t held_signals; /* ... that came before it, bit (n - 1) for signal n */
+	struct redo redo;
+	uint64_t held_signals; /* came at a bad time, bit (n - 1) for signal n */
+	siginfo_t held[SIGNALS];
+	siginfo_t sent[SIGNALS]; /* by signals_send, until it arrives; si_signo 0: none */
 	uint64_t alternate_stack, alternate_size; /* sigaltstack(2) */
 
 	/* Stands in for a file of /proc/self: a descriptor, or -1. */
@@ -128,6 +159,7 @@ struct vessel {
 	bool stop_stale;       /* ... but asked for in an earlier run, which ended otherwise */
 	struct debug_slot slots[DEBUG_SLOTS]; /* watchpoints in use: a range step looks for hits */
 	size_t slot_count;
+	struct catching catching;
 	bool at_exit;          /* stands after a system call that the policy made for it */
 };
 
@@ -177,9 +209,10 @@ size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
 /* Whether the signal's disposition in the vessel ends the process (no handler, not ignored). */
 bool vessel_signal_is_fatal(struct vessel *vessel, int signal);
 
+void vessel_leave_cpu(struct vessel *vessel);
+
 /* Inside the native part. */
 void vessel_share_cpu(struct vessel *vessel);
-void vessel_leave_cpu(struct vessel *vessel);
 int vessel_batch(struct vessel *vessel, struct gate_call *calls, size_t count);
 int vessel_wait_stop(struct vessel *vessel, int *status);
 int vessel_leave_event(struct vessel *vessel, struct run *run); /* 1, or an error */

@@ -356,7 +356,7 @@ int watch_system_call(struct vessel *vessel, struct run *run)
 
 	if (rc < 0)
 		return rc;
-	bool entry = arch_is_entry(&regs);
+	bool entry = catch_is_entry(vessel->pid);
 	if (entry)
 		watch->call = (int64_t)NUMBER(&regs);
 	rc = watch_note_mask(vessel);

@@ -46,6 +46,7 @@ class Transaction:
     unavailable: str = ""
     tape: Tape = field(default_factory=Tape)
     fed_from: int = 0  # in the pager's list of fed pages
+    unknown: Tuple[int, int] = (0, 0)  # fed so far: taken for zeros, as in the file
 
 
 class Accounts:
@@ -121,6 +122,8 @@ class Accounts:
             engine=self.machine.engine.choice.name,
             tid=open_.tid or self.snapshot.threads[0].tid,
             serial=next(_serials),
+            unknown_zeros=pager.unknown_zeros - open_.unknown[0],
+            unknown_file=pager.unknown_file - open_.unknown[1],
         )
         builder.fill(made, self._changes)
         self.detail.note(made, open_.tid, functools.partial(self.stack, open_), open_.brk)

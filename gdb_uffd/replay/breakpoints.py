@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from typing import Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
 from gdb_uffd.model import MemoryUnavailable, UffdError
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.interface import (
     ACCESS_WATCH,
     HARDWARE,
@@ -59,16 +60,22 @@ class Breakpoints:
     wanted: Set[int] = field(default_factory=set)
     inserted: Set[int] = field(default_factory=set)
     hardware: List[Slot] = field(default_factory=list)
+    orders: Dict[int, Orders] = field(default_factory=dict)  # of software ones, by address
+    calls: Optional[FrozenSet[int]] = None  # system calls that stop; empty: all of them
     _loaded: Optional[List[Slot]] = None
     _values: Dict[Slot, bytes] = field(default_factory=dict)
 
-    def insert(self, kind: int, address: int, length: int) -> None:
+    def insert(self, kind: int, address: int, length: int, orders: Optional[Orders] = None) -> None:
         """UffdError when nothing is mapped there, no debug register is left or the range makes no
-        sense."""
+        sense.  `orders` take the place of those given before; of a software breakpoint alone: gdb
+        checks a condition itself as well."""
         if kind == SOFTWARE:
             if not self.machine.is_mapped(address):
                 raise UffdError(f"no breakpoint can be set at {address:#x}: not mapped")
             self.wanted.add(address)
+            self.orders.pop(address, None)
+            if orders is not None:
+                self.orders[address] = orders
             return
         if kind not in _KINDS or not 1 <= length <= 8 * SLOTS:
             raise UffdError(f"no such breakpoint: kind {kind}, {length} bytes")
@@ -85,6 +92,7 @@ class Breakpoints:
         """What is not there is no error."""
         if kind == SOFTWARE:
             self.wanted.discard(address)
+            self.orders.pop(address, None)
             return
         request = (kind, address, 1 if kind == HARDWARE else length)
         if request in self.hardware:
@@ -120,12 +128,21 @@ class Breakpoints:
                 )
             if rc == 0:
                 self.inserted.add(address)
+        self._catch()
         slots = self._slots(self.hardware)
         if slots or self._loaded:
             self._load(slots)
         for slot in slots:
             if slot[0] == READ_WATCH:
                 self._values[slot] = self._value(slot)
+
+    def _catch(self) -> None:
+        vessel = self.machine.vessel
+        lib.catch_nothing(vessel)
+        if self.calls is not None and not self.calls:
+            lib.catch_everything(vessel)
+        for number in self.calls or ():
+            lib.catch_one(vessel, number)
 
     def _load(self, slots: List[Slot]) -> None:
         vessel, self._loaded = self.machine.vessel, None  # until all of it holds
@@ -156,15 +173,18 @@ class Breakpoints:
         register caused it.  ("", 0): a read watchpoint saw a write, to be ignored.
         `skip`: as many debug registers are somebody else's.
 
-        x86 has no read-only watchpoint: R/W=3 traps on both, and a changed value tells a write.
+        x86 has no read-only watchpoint: R/W=3 traps on both, and a changed value tells a write,
+        which another watchpoint at the same place may have been set for.
         """
         if not self._loaded:
             return None
+        found = None
         for slot in self.hits(skip):
             kind, address, _ = slot
             if kind == READ_WATCH and self._value(slot) != self._values.get(slot):
-                return "", 0
+                found = "", 0
+                continue
             for wanted_kind, start, length in self.hardware:
                 if wanted_kind == kind and start <= address < start + length:
                     return _NAMES[kind], start
-        return None
+        return found

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Optional, Sequence, Tuple
 
 from gdb_uffd.model import CallReport, Mapping, MemoryUnavailable, Registers, UffdError, page_floor
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import ownfiles
 from gdb_uffd.replay.account import Accounts, Transaction
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.calls import Unfinished
 from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
@@ -46,8 +47,9 @@ class Diversion:
         self.before_end: Optional[Callable[[int], None]] = None
         """Told the thread that ran, before an ended transaction is undone or committed."""
         self._loss = ""
-        self._filter_is_old = False
+        self._vessel_is_old = False
         self._kernel_kept = False  # kept calls left something in the vessel's kernel state
+        self._carried = (0, 0)  # unknown pages that are in the vessel, and would not be fed again
         self._unfinished = Unfinished(self.threads)
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
         self.past = Past(self.machine)
@@ -65,14 +67,15 @@ class Diversion:
         old = self.machine.policy
         self.machine.use(policy)
         if policy.filter_key() != old.filter_key():
-            self._filter_is_old = True
+            self._vessel_is_old = True
             self._renew()
 
     def _renew(self) -> None:
-        """Another vessel, with the filter that is wanted now; what was kept is kept."""
-        if not self._filter_is_old or (self._open is not None and self._open.explicit):
+        """Another vessel, with the filter that is wanted now and no page fed; what was kept is
+        kept."""
+        if not self._vessel_is_old or (self._open is not None and self._open.explicit):
             return  # `end` comes back here
-        self._filter_is_old = False
+        self._vessel_is_old = False
         if not self.machine.running or self.machine.was_killed():
             return
         self.commit_pending()
@@ -81,7 +84,18 @@ class Diversion:
         self.machine.destroy()
         self.threads.forget_vessel()
         self.breakpoints.forget_vessel()
-        self._kernel_kept = False
+        self._kernel_kept, self._carried = False, (0, 0)
+
+    def _take_away_unknown(self, report: CallReport) -> None:
+        """Whatever runs next must be seen to be fed the pages that nobody knows.  Where a new
+        vessel would lose what kept calls left in the kernel, they count for all that comes."""
+        found = report.unknown_zeros, report.unknown_file
+        if not any(found) or not self.machine.running:
+            return
+        if self._kernel_kept:
+            self._carried = found
+        else:
+            self._vessel_is_old = True
 
     @property
     def blocked(self) -> Optional[Dict[str, Any]]:
@@ -142,11 +156,16 @@ class Diversion:
         self.machine.write(address, data, meant)
         open_.tape.wrote(address, data)
 
-    def insert_breakpoint(self, kind: int, address: int, length: int) -> None:
-        self.breakpoints.insert(kind, address, length)
+    def insert_breakpoint(
+        self, kind: int, address: int, length: int, orders: Optional[Orders] = None
+    ) -> None:
+        self.breakpoints.insert(kind, address, length, orders)
 
     def remove_breakpoint(self, kind: int, address: int, length: int) -> None:
         self.breakpoints.remove(kind, address, length)
+
+    def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
+        self.breakpoints.calls = calls
 
     def _notice_loss(self) -> None:
         """Somebody may have killed the vessel while it stood: everything is the snapshot's again.
@@ -196,7 +215,8 @@ class Diversion:
         open_.calls.stopped(after)
         left = self.runner.left(after.sp) if not stop.breakpoint else ""
         if left:
-            open_.ended = f"{left}; {open_.ended}" if open_.ended else left
+            what, separator, advice = open_.ended.partition(";")
+            open_.ended = f"{what} ({left}){separator}{advice}" if what else left
         seconds = time.perf_counter() - started
         interrupted = bool(self.runner.run.interrupted)
         open_.tape.ran(action, self.breakpoints, stop, after, seconds, interrupted)
@@ -223,6 +243,9 @@ class Diversion:
             self._open = Transaction(
                 kind, explicit, self.threads.save(), self.machine.save_brk(), pager.fed,
                 pager.fault_ns, fed_from=pager.fed_log.count,
+                unknown=(
+                    pager.unknown_zeros - self._carried[0], pager.unknown_file - self._carried[1],
+                ),
             )  # fmt: skip
             self.runner.output.clear()
             lib.vessel_begin(self.machine.vessel)
@@ -325,6 +348,7 @@ class Diversion:
         else:
             self._discard(open_)
         self.last_report = report
+        self._take_away_unknown(report)
         self._renew()
         return report
 
@@ -342,7 +366,7 @@ class Diversion:
         if rebuild:
             self.machine.destroy()
             self.breakpoints.forget_vessel()
-            self._kernel_kept = False
+            self._kernel_kept, self._carried = False, (0, 0)
         lib.vessel_end(self.machine.vessel, False)
         self.threads.restore(open_.saved)
         self.machine.restore_brk(open_.brk)
@@ -390,6 +414,7 @@ class Diversion:
         self.past.forget("everything is as recorded again")
         self._open = None
         self._disturbed = self._kernel_kept = False
+        self._carried = (0, 0)
         self._unfinished.forget()
 
     def reset(self) -> None:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import illegal, jumps, waiting
+from gdb_uffd.replay import agent, illegal, jumps, waiting
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.interface import Client, Resume, Stop
+from gdb_uffd.replay.lazy import Lazy
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.state import Threads
 
 MODES = {"c": 0, "s": 1, "r": 2}  # enum resume of native/vessel.h
-STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+
+NO_SIGNAL = 0
+"""What ends a run that no signal stopped.  gdb takes a SIGTRAP at an unmoved pc for a step that
+is not complete, and steps again, for ever; a signal that it was told to pass (`handle ... nostop
+pass`) it passes at once.  Only 0 always ends what it was doing (infrun.c, handle_signal_stop)."""
 
 SNAPSHOT_AGAIN = "this is the snapshot again, kept effects are gone"
 
@@ -31,6 +37,21 @@ STACK_NEAR = 1 << 16
 _SIGINFO = struct.Struct("<iiiiQ")  # si_signo, si_errno, si_code, padding, si_addr
 
 
+class Here:
+    """Where the vessel stands: see agent.Place."""
+
+    def __init__(self, machine: Machine, gpr: List[int]) -> None:
+        self._arch, self._gpr = machine.arch, gpr
+        self.read = machine.read
+
+    def register(self, number: int) -> int:
+        """By the target description's number."""
+        name = self._arch.numbered[number] if number < len(self._arch.numbered) else ""
+        if not name:
+            raise agent.AgentError(f"register {number} is not for expressions")
+        return self._gpr[self._arch.gpr[name]]
+
+
 class Runner:
     """Runs the vessel.  `output` collects what the program wrote; `unavailable` is why the last
     stop's access failed, if it touched a page that cannot be had."""
@@ -44,8 +65,10 @@ class Runner:
         self.blocked: Optional[Dict[str, Any]] = None
         self.floor = 0  # the stack pointer with which the function that is called began; 0: none
         self.base = 0  # ... and of the frame below which gdb pushed its own
+        self.lazy = Lazy(machine)
         self.run = ffi.new("struct run *")
         self._buffer = ffi.new("uint8_t[]", 1 << 16)
+        self._over = 0  # the breakpoint beneath which one instruction is being made, to go on then
         self._inject = 0  # sent to the vessel, to be passed on when it arrives
         self._signal_stop = False  # a signal can be injected with the next resume
 
@@ -59,19 +82,19 @@ class Runner:
     def start(self, action: Resume) -> Optional[Stop]:
         """Let the vessel run; a Stop when it cannot."""
         self.unavailable, self.blocked = "", None
-        number = action.signal if action.signal not in STOPPING else 0
+        number = action.signal if action.signal != signal.SIGSTOP else 0  # nobody would continue it
         self.threads.load(action.tid)
         if number and lib.vessel_signal_is_fatal(self.machine.vessel, number):
             name = signal.Signals(number).name if number < 32 else f"signal {number}"
             return Stop(
-                action.tid, number,
+                action.tid, NO_SIGNAL, stands=True,
                 message=f"{name} is not delivered: a core does not tell the program's signal "
-                "handlers, and without one it would end here; `signal 0` goes on without it",
+                "handlers, and without one it would end here; `continue` goes on without it",
             )  # fmt: skip
         self.breakpoints.synchronise()
         if number and action.tid in self.threads.siginfo:
             self._offer_siginfo(self.threads.siginfo[action.tid], number)
-        self._inject = 0
+        self._inject = self._over = 0
         if number and not self._signal_stop:
             os.kill(self.machine.vessel.pid, number)  # comes as a stop, and is injected then
             self._inject = number
@@ -91,6 +114,19 @@ class Runner:
 
     def wait(self, action: Resume, client: Client) -> Optional[Stop]:
         """One event; None when the vessel runs on."""
+        vessel = self.machine.vessel
+        # To another CPU and back at each stop costs more than the rest of passing a breakpoint.
+        vessel.keeps_cpu = bool(self.breakpoints.orders)
+        try:
+            stop = self._wait(action, client)
+        except BaseException:
+            lib.vessel_leave_cpu(vessel)
+            raise
+        if stop is not None:
+            lib.vessel_leave_cpu(vessel)
+        return stop
+
+    def _wait(self, action: Resume, client: Client) -> Optional[Stop]:
         vessel, run = self.machine.vessel, self.run
         check(lib.vessel_wait(vessel, client.fileno(), run), vessel.error)
         if run.end == lib.RUN_OUTPUT:
@@ -101,10 +137,25 @@ class Runner:
                 lib.vessel_interrupt(vessel)
             return None
         self._drain(client)
+        if self._over:
+            return self._passed(action, client)
+        stop = self._event(action, client)
+        if run.stepped and stop is not None and run.pc in self.breakpoints.orders:
+            self._carry_out(self.breakpoints.orders[run.pc], self.machine.gpr(), client)
+        return stop
+
+    def _event(self, action: Resume, client: Client) -> Optional[Stop]:
+        """What the end of a wait means; None when the vessel runs on."""
+        vessel, run = self.machine.vessel, self.run
         if run.end == lib.RUN_GONE:
             return self._gone(action.tid)
         if run.end == lib.RUN_WATCH:
             return Stop(action.tid, signal.SIGTRAP, WATCHED)
+        if run.end == lib.RUN_CALL:
+            self._signal_stop = False
+            self._note(action.tid, b"")
+            side = "syscall_entry" if run.entry else "syscall_return"
+            return Stop(action.tid, signal.SIGTRAP, side, run.call)
         self._signal_stop = run.end == lib.RUN_STOPPED and not vessel.at_exit
         if self._inject and run.end == lib.RUN_STOPPED and run.signal == self._inject:
             self._inject = 0
@@ -112,8 +163,8 @@ class Runner:
             return None
         message = self._goes_no_further()
         if message:
-            return Stop(action.tid, signal.SIGTRAP, message=message)
-        return self._stopped(action)
+            return Stop(action.tid, NO_SIGNAL, message=message)
+        return self._stopped(action, client)
 
     def _goes_no_further(self) -> str:
         """Why the vessel stands where no signal stopped it, told to the user."""
@@ -149,7 +200,7 @@ class Runner:
             message=f"the process {how} from outside; {SNAPSHOT_AGAIN}",
         )  # fmt: skip
 
-    def _stopped(self, action: Resume) -> Optional[Stop]:
+    def _stopped(self, action: Resume, client: Client) -> Optional[Stop]:
         run, tid = self.run, action.tid
         number = run.signal
         siginfo = bytes(ffi.buffer(run.siginfo))
@@ -157,11 +208,16 @@ class Runner:
         if run.interrupted:
             return Stop(tid, signal.SIGINT)
         if number == signal.SIGTRAP:
-            return self._trap(action, code, siginfo)
+            return self._trap(action, code, siginfo, client)
         if number == signal.SIGSEGV and run.pc in self.breakpoints.inserted:
             # gdb's dummy frame returns to the stack, which is not executable: its breakpoint.
             self._note(tid, b"")
             return Stop(tid, signal.SIGTRAP, "swbreak")
+        if number == signal.SIGSEGV and fault == run.pc and self._bind(tid):
+            if action.kind != "c":
+                return Stop(tid, signal.SIGTRAP)
+            self.again(action)
+            return None
         self._note(tid, siginfo)
         message = ""
         if number in (signal.SIGSEGV, signal.SIGBUS):
@@ -170,10 +226,23 @@ class Runner:
             message = illegal.explain(run.pc, self.machine.read, illegal.cpu_flags())
         return Stop(tid, number, message=message)
 
+    def _bind(self, tid: int) -> bool:
+        """Whether the thread stood where the dynamic linker is missing, and is past it."""
+        self.lazy.lack = ""
+        if not self.machine.why(self.run.pc):
+            return False
+        made = self.lazy.bind(self.threads.get(tid))
+        self.threads.fresh = True  # the vessel's registers are the newer ones still
+        if made is None:
+            return False
+        self.threads.put(tid, made)
+        self.threads.load(tid)
+        return True
+
     def _note(self, tid: int, siginfo: bytes) -> None:
         self.threads.siginfo[tid] = siginfo
 
-    def _trap(self, action: Resume, code: int, siginfo: bytes) -> Optional[Stop]:
+    def _trap(self, action: Resume, code: int, siginfo: bytes, client: Client) -> Optional[Stop]:
         run, tid, at = self.run, action.tid, self._breakpoint()
         planted = code == self.machine.arch.breakpoint_code
         if planted and at in self.machine.jumps:
@@ -184,11 +253,15 @@ class Runner:
                 # would take the stop for it, and go on.
                 self._step_over()
                 self._note(tid, b"")
-                return Stop(tid, signal.SIGTRAP, message=message)
+                return Stop(tid, NO_SIGNAL, message=message)
             if at not in self.breakpoints.wanted:
                 return self._pass_jump(action)
         if planted and at in self.breakpoints.inserted:
-            self.machine.set_pc(at)
+            gpr = self.machine.set_pc(at)
+            orders = self.breakpoints.orders.get(at)
+            if orders is not None and self._carry_out(orders, gpr, client):
+                self._pass(action, at)
+                return None
             self._note(tid, b"")
             return Stop(tid, signal.SIGTRAP, "swbreak")
         self._note(tid, siginfo)
@@ -202,6 +275,40 @@ class Runner:
                 return None
             return Stop(tid, signal.SIGTRAP, name, address)
         return Stop(tid, signal.SIGTRAP)
+
+    def _carry_out(self, orders: Orders, gpr: List[int], client: Client) -> bool:
+        """What a breakpoint is to do by itself; True when the program is to go on then."""
+        here = Here(self.machine, gpr)
+        if not agent.holds(orders, here):
+            return True
+        for command in orders.commands:
+            try:
+                agent.evaluate(command, here, client.output)
+            except agent.AgentError as error:
+                at = gpr[self.machine.arch.pc]
+                client.output(f"uffd: breakpoint at {at:#x}: {error}\n".encode())
+        return bool(orders.commands)
+
+    def _pass(self, action: Resume, at: int) -> None:
+        """Begin the one instruction beneath a breakpoint: a step like any other, which may fault,
+        ask for a system call, or hit a watchpoint."""
+        check(lib.pager_plant(self.machine.pager, at, False), doing="taking out a breakpoint")
+        self._over = at
+        self._go(Resume(action.tid, "s"), 0)
+
+    def _passed(self, action: Resume, client: Client) -> Optional[Stop]:
+        """That step has ended."""
+        at, self._over = self._over, 0
+        run = self.run
+        if run.end != lib.RUN_GONE:
+            check(lib.pager_plant(self.machine.pager, at, True), doing="putting in a breakpoint")
+        stop = self._event(Resume(action.tid, "s"), client)
+        if stop is None or not run.stepped or stop != Stop(action.tid, signal.SIGTRAP):
+            return stop
+        if action.kind == "s" or (action.kind == "r" and not action.lo <= run.pc < action.hi):
+            return stop
+        self._go(action, 0)
+        return None
 
     def _leaves(self, tid: int) -> str:
         """The longjmp that is about to be made, if it leaves the called function."""
@@ -245,12 +352,20 @@ class Runner:
     def _explain(self, address: int, pc: int) -> str:
         """Why an access failed, when it is our lack and not the program's fault."""
         for at in (address, pc):
+            if self.machine.is_beyond(at):
+                return ""  # the program's own fault
             reason = self.machine.why(at)
             if reason:
                 remedy = self.machine.snapshot.remedy(at)
                 reason = f"{reason}; {remedy}" if remedy else reason
+                if self.lazy.lack and at == pc:
+                    reason = f"{self.lazy.lack}: {reason}"
                 self.unavailable = f"{at:#x}: {reason}"
                 return f"the page at {at:#x} is not in the trace: {reason}"
+        left_out = self.machine.snapshot.left_out
+        if left_out and not self.machine.is_mapped(address):
+            self.unavailable = f"{address:#x}: {left_out}"
+            return f"nothing is mapped at {address:#x}: {left_out}"
         return self._stack_used_up(address)
 
     def _stack_used_up(self, fault: int) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Protocol, Sequence
+from typing import Any, Dict, FrozenSet, List, Optional, Protocol, Sequence
 
 from gdb_uffd.model import CallReport, Mapping, Registers
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.reach import State
 from gdb_uffd.trace.source import Snapshot
 
@@ -15,12 +16,13 @@ SOFTWARE, HARDWARE, WRITE_WATCH, READ_WATCH, ACCESS_WATCH = range(5)
 
 @dataclass(frozen=True)
 class Stop:
-    """Why execution stopped.  `signal` is a Linux signal number.
+    """Why execution stopped.  `signal` is a Linux signal number; 0 where no signal stopped it.
 
-    `breakpoint`: "" | "swbreak" | "hwbreak" | "watch" | "rwatch" | "awatch"; `address` is the
-    watched data address for the last three.  `message`: "" or one line for the user
-    ("the program called exit(3); ...").  `lost`: the vessel was killed from outside; memory and
-    registers are the snapshot's again.
+    `breakpoint`: "" | "swbreak" | "hwbreak" | "watch" | "rwatch" | "awatch" | "syscall_entry" |
+    "syscall_return"; `address` is the watched data address, or the system call's number.
+    `message`: "" or one line for the user ("the program called exit(3); ...").  `lost`: the
+    vessel was killed from outside; memory and registers are the snapshot's again.  `stands`:
+    nothing ran, the thread stands as it stood.
     """
 
     tid: int
@@ -29,6 +31,7 @@ class Stop:
     address: int = 0
     message: str = ""
     lost: bool = False
+    stands: bool = False
 
 
 class Disconnected(Exception):
@@ -114,12 +117,20 @@ class Diversion(Protocol):
 
     def set_siginfo(self, tid: int, data: bytes) -> None: ...
 
-    def insert_breakpoint(self, kind: int, address: int, length: int) -> None:
-        """Idempotent.  UffdError where it cannot be (no debug register left).  No process yet."""
+    def insert_breakpoint(
+        self, kind: int, address: int, length: int, orders: Optional[Orders] = None
+    ) -> None:
+        """Idempotent; `orders`: what it does by itself.  UffdError where it cannot be (nothing
+        mapped, no debug register left).  No process yet."""
         ...
 
     def remove_breakpoint(self, kind: int, address: int, length: int) -> None:
         """Idempotent."""
+        ...
+
+    def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
+        """From the next resume on, stop at these system calls, before and behind them: all of them
+        if the set is empty; None: at none."""
         ...
 
     def resume(self, action: Resume, client: Client) -> Stop:

@@ -117,7 +117,7 @@ class Machine:
             self._fill(region, segment)
             index = bisect.bisect_right(starts, segment.start) - 1
             if index >= 0 and segment.start < files[index].end:
-                region.flags = lib.REGION_FILE
+                region.flags |= lib.REGION_FILE
             check(lib.regions_set(regions, region), doing="region table")
         check(lib.regions_copy(ffi.addressof(self.pager, "regions"), regions))
         self._brk = self._find_brk(snapshot)
@@ -129,6 +129,10 @@ class Machine:
         region.kind, region.flags = _KINDS[segment.kind], 0
         region.bytes, region.bytes_len = ffi.NULL, 0
         region.store, region.slots = ffi.NULL, ffi.NULL
+        if segment.unknown:
+            region.flags |= lib.REGION_UNKNOWN
+        if segment.beyond:
+            region.flags |= lib.REGION_BEYOND
         if segment.patch is not None:
             patch = ffi.new("uint8_t[]", segment.patch)
             self._keep[id(patch)] = patch
@@ -247,6 +251,11 @@ class Machine:
         region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
         return bool(region != ffi.NULL)
 
+    def is_beyond(self, address: int) -> bool:
+        """Whether a file is mapped there that ends before."""
+        region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
+        return region != ffi.NULL and bool(region.flags & lib.REGION_BEYOND)
+
     def is_writable(self, address: int) -> bool:
         """Whether the program may write there now."""
         region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
@@ -284,11 +293,13 @@ class Machine:
         check(lib.vessel_set_sigmask(self.vessel, sigmask), self.vessel.error)
 
     def _put(self, gpr: List[int]) -> None:
+        gpr = self.arch.loadable(gpr)
         # Behind them AArch64 has the number of the system call under way: -1, none.
         self._regs_bytes[:] = self._gprs.pack(*gpr).ljust(len(self._regs_bytes), b"\xff")
         check(lib.vessel_set_registers(self.vessel, self._regs), self.vessel.error)
 
-    def _get(self) -> List[int]:
+    def gpr(self) -> List[int]:
+        """The vessel's general registers."""
         check(lib.vessel_get_registers(self.vessel, self._regs), self.vessel.error)
         return list(self._gprs.unpack_from(self._regs_bytes))
 
@@ -304,15 +315,16 @@ class Machine:
     def store(self, xfeatures: int, fallback: bytes) -> Registers:
         """The vessel's registers, with those components that `xfeatures` names; those of them
         that this CPU lacks are taken from the image `fallback`."""
-        gpr = self._get()
+        gpr = self.gpr()
         xstate = self._extended.store(self.vessel, xfeatures, fallback)
         return Registers(gpr, xstate, xfeatures, self.arch)
 
-    def set_pc(self, pc: int) -> None:
-        """Move the program counter (behind a breakpoint that was hit)."""
-        gpr = self._get()
+    def set_pc(self, pc: int) -> List[int]:
+        """Move the program counter (behind a breakpoint that was hit); the registers then."""
+        gpr = self.gpr()
         gpr[self.arch.pc] = pc
         self._put(gpr)
+        return gpr
 
     # -- memory -------------------------------------------------------------------------------
 

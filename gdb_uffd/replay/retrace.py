@@ -198,6 +198,8 @@ class Retrace:
         ghost, action = self.diversion, step.action
         ours = [] if self.pages else self._slots()
         ghost.breakpoints.wanted = set(step.wanted)
+        ghost.breakpoints.orders = dict(step.orders)
+        ghost.breakpoints.calls = step.calls
         ghost.breakpoints.hardware = [*ours, *step.hardware]
         ghost.prepare(action)
         ghost.machine.vessel.deadline_ns = 0  # it takes longer than the first time

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import FrozenSet, List, Tuple, Union
+from typing import FrozenSet, List, Optional, Tuple, Union
 
 from gdb_uffd.model import Registers
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints, Slot
 from gdb_uffd.replay.interface import Resume, Stop
 
@@ -61,6 +62,8 @@ class Ran:
 
     action: Resume
     wanted: FrozenSet[int]
+    orders: Tuple[Tuple[int, Orders], ...]
+    calls: Optional[FrozenSet[int]]
     hardware: Tuple[Slot, ...]
     stop: Stop
     digest: int
@@ -110,7 +113,13 @@ class Tape:
     ) -> None:
         """The process ran until `stop`, which it reached with the registers `after`."""
         wanted, hardware = frozenset(points.wanted), tuple(points.hardware)
-        self._add(Ran(action, wanted, hardware, stop, digest(after), seconds, interrupted))
+        orders, after_digest = tuple(points.orders.items()), digest(after)
+        self._add(
+            Ran(
+                action, wanted, orders, points.calls, hardware, stop, after_digest, seconds,
+                interrupted,
+            )
+        )  # fmt: skip
 
     def _add(self, step: Step, more: int = 0) -> None:
         """Append, unless the tape is full."""

@@ -10,15 +10,18 @@ from typing import List, NamedTuple, Optional
 
 from gdb_uffd.model import MemoryUnavailable, UffdError
 from gdb_uffd.replay.interface import ACCESS_WATCH, WRITE_WATCH, Disconnected, Resume, Stop
-from gdb_uffd.server import signals, threads
+from gdb_uffd.server import orders, signals, threads
 from gdb_uffd.server.connection import message
 from gdb_uffd.server.session import PacketError, Session, parse_hex
 
-_SIGINT, _SIGTRAP = 2, 5
+_SIGINT, _SIGTRAP, _SIGSTOP = 2, 5, 19
 _WRITES = (WRITE_WATCH, ACCESS_WATCH)
 _MAX_WATCH_BYTES = 1 << 20  # beyond any debug register; the diversion refuses the rest
 
-_WATCH_NAMES = {"watch": b"watch", "rwatch": b"rwatch", "awatch": b"awatch"}
+_WITH_NUMBER = ("watch", "rwatch", "awatch", "syscall_entry", "syscall_return")
+"""Stop reasons of the protocol that an address follows, or a system call's number."""
+
+_MAX_CALLS = 4096
 
 
 class Action(NamedTuple):
@@ -106,7 +109,7 @@ def _run(session: Session, action: Resume) -> bytes:
     connection = session.connection
     connection.mid_line = False  # the client has printed since
     if connection.interrupt_waiting():
-        return stop_reply(session, Stop(action.tid, _SIGINT))
+        return _stopped(session, Stop(action.tid, _SIGINT, stands=True))
     try:
         stop = session.diversion.resume(action, connection)
     except Disconnected:
@@ -125,8 +128,13 @@ def _run(session: Session, action: Resume) -> bytes:
     if stop.tid not in session.thread_ids:
         session.log(f"the diversion reported a stop of unknown thread {stop.tid}")
         stop = Stop(action.tid, stop.signal)
+    return _stopped(session, stop)
+
+
+def _stopped(session: Session, stop: Stop) -> bytes:
     session.general = session.runner = stop.tid
-    session.stopped = stop
+    if not stop.stands:
+        session.stopped = stop
     return stop_reply(session, stop)
 
 
@@ -141,6 +149,8 @@ def backward(session: Session, arguments: bytes) -> Optional[bytes]:
     journey = session.journey
     if arguments not in (b"c", b"s") or len(journey.trace.snapshots) < 2:
         return None
+    if journey.prepared is None and session.connection.interrupt_waiting():
+        return stop_reply(session, Stop(session.runner, _SIGINT))
     place = journey.place
     number = place.number - (not place.ran)
     if journey.prepared is None and number < 0:
@@ -211,13 +221,16 @@ def stop_reply(session: Session, stop: Stop, reason: bytes = b"") -> bytes:
 
     `reason`: a stop reason of the protocol's own, such as `replaylog:begin;`.
     """
-    parts: List[bytes] = [b"T%02x" % signals.to_gdb(stop.signal), reason]
+    number = stop.signal
+    if not number and session.lldb:
+        number = _SIGSTOP  # lldb takes a stop without a reason for one that it need not show
+    parts: List[bytes] = [b"T%02x" % signals.to_gdb(number), reason]
     if stop.breakpoint in ("swbreak", "hwbreak"):
         name = stop.breakpoint.encode()
         if name + b"+" in session.offered:
             parts.append(name + b":;")
-    elif stop.breakpoint in _WATCH_NAMES:
-        parts.append(b"%s:%x;" % (_WATCH_NAMES[stop.breakpoint], stop.address))
+    elif stop.breakpoint in _WITH_NUMBER:
+        parts.append(b"%s:%x;" % (stop.breakpoint.encode(), stop.address))
     registers = session.diversion.registers(stop.tid)
     for number, index in registers.arch.expedited:
         value = registers.gpr[index].to_bytes(8, "little").hex().encode("ascii")
@@ -240,8 +253,18 @@ def last_stop(session: Session, _arguments: bytes) -> bytes:
     return stop_reply(session, Stop(thread.tid, signal))
 
 
+def catch_calls(session: Session, arguments: bytes) -> bytes:
+    """`QCatchSyscalls:1[;sysno]...` and `QCatchSyscalls:0`."""
+    on, *numbers = arguments.split(b";")
+    if on not in (b"0", b"1") or len(numbers) > _MAX_CALLS or (on == b"0" and numbers):
+        raise PacketError(errno.EINVAL)
+    session.caught = frozenset(parse_hex(n) for n in numbers) if on == b"1" else None
+    session.diversion.catch_calls(session.caught)
+    return b"OK"
+
+
 def insert(session: Session, arguments: bytes) -> Optional[bytes]:
-    """`Z type,addr,kind[;conditions][;cmds:...]`: conditions stay gdb's to check."""
+    """`Z type,addr,kind[;conditions][;cmds:...]`."""
     return _breakpoint(session, arguments, True)
 
 
@@ -251,7 +274,8 @@ def remove(session: Session, arguments: bytes) -> Optional[bytes]:
 
 
 def _breakpoint(session: Session, arguments: bytes, inserting: bool) -> Optional[bytes]:
-    fields = arguments.partition(b";")[0].split(b",")
+    point, _, ordered = arguments.partition(b";")
+    fields = point.split(b",")
     if len(fields) != 3:
         raise PacketError(errno.EINVAL)
     kind, address, length = (parse_hex(f) for f in fields)
@@ -260,9 +284,10 @@ def _breakpoint(session: Session, arguments: bytes, inserting: bool) -> Optional
     if length > _MAX_WATCH_BYTES:
         raise PacketError(errno.EINVAL)
     if inserting:
-        session.diversion.insert_breakpoint(kind, address, length)
-        session.inserted.add((kind, address, length))
+        wanted = orders.parse(ordered)
+        session.diversion.insert_breakpoint(kind, address, length, wanted)
+        session.inserted[kind, address, length] = wanted
     else:
         session.diversion.remove_breakpoint(kind, address, length)
-        session.inserted.discard((kind, address, length))
+        session.inserted.pop((kind, address, length), None)
     return b"OK"

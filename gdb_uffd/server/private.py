@@ -84,13 +84,15 @@ def summary(report: CallReport) -> Dict[str, Any]:
         "fed_pages": report.fed_pages,
         "ended": report.ended,
         "unavailable": report.unavailable,
+        "unknown": [report.unknown_zeros, report.unknown_file],
         "refused": report.refused,
         "unsound": report.unsound,
     }
 
 
-def _hello(_session: Session, _arguments: Arguments) -> Any:
-    return {"protocol": PROTOCOL_VERSION, "server": __version__, "pid": os.getpid()}
+def _hello(_session: Session, arguments: Arguments) -> Any:
+    echo = {"echo": arguments["echo"]} if isinstance(arguments.get("echo"), int) else {}
+    return {"protocol": PROTOCOL_VERSION, "server": __version__, "pid": os.getpid(), **echo}
 
 
 def _host() -> str:
@@ -188,6 +190,7 @@ def _mappings(session: Session, _arguments: Arguments) -> Any:
 
 def _reset(session: Session, _arguments: Arguments) -> Any:
     session.forget_registers()
+    session.connection.forget_interrupt()
     session.diversion.reset()
     session.journey.place.ran = False
     return {}

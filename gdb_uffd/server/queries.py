@@ -25,6 +25,9 @@ _FEATURES = b";".join(
         b"hwbreak+",
         b"vContSupported+",
         b"binary-upload+",
+        b"ConditionalBreakpoints+",
+        b"BreakpointCommands+",
+        b"QCatchSyscalls+",
         b"qXfer:features:read+",
         b"qXfer:auxv:read+",
         b"qXfer:exec-file:read+",
@@ -37,7 +40,7 @@ _FEATURES = b";".join(
 
 def supported(session: Session, arguments: bytes) -> bytes:
     """`qSupported[:feature;...]`."""
-    session.offered = frozenset(arguments.split(b";")[:_MAX_FEATURES])
+    session.greet(frozenset(arguments.split(b";")[:_MAX_FEATURES]))
     backward = len(session.journey.trace.snapshots) > 1
     return _FEATURES + b";ReverseContinue+;ReverseStep+" if backward else _FEATURES
 
@@ -103,6 +106,7 @@ def _window(data: bytes, where: bytes) -> bytes:
 def _target_description(session: Session, annex: bytes) -> Optional[bytes]:
     if annex != b"target.xml":
         return None
+    session.describe()
     return packets.description(session.diversion.snapshot.threads[0].registers)
 
 

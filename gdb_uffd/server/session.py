@@ -6,9 +6,10 @@ import contextlib
 import errno
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, List, Optional, Set, Tuple, Union
+from typing import Any, Dict, FrozenSet, List, Optional, Tuple, Union
 
 from gdb_uffd.model import Registers, UffdError
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.interface import Diversion, Stop
 from gdb_uffd.replay.reach import Graph, State
 from gdb_uffd.server.connection import Connection
@@ -91,13 +92,16 @@ class Session:
     aside: Any = None  # private_calls.Aside while another diversion answers for this one
     files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
     layout: RegisterLayout = field(init=False)
-    thread_ids: Dict[int, bytes] = field(init=False)  # TID -> b"p1f.2e", multiprocess syntax
+    described: bool = False  # the client has read the target description
+    thread_ids: Dict[int, bytes] = field(init=False)  # TID -> b"p1f.2e", or b"2e": see `greet`
     thread_xml: bytes = b""  # made once a snapshot: its threads stay
     # What memory reads see instead of the memory as it is.
     view: Optional[Union[State, Snapshot]] = None
     looked_at: Dict[int, Snapshot] = field(default_factory=dict)  # snapshots shown by quffd.view
     graph: Graph = field(default_factory=Graph)  # the types that the client has told of
-    inserted: Set[Tuple[int, int, int]] = field(default_factory=set)  # kind, address, length
+    # By kind, address and length.
+    inserted: Dict[Tuple[int, int, int], Optional[Orders]] = field(default_factory=dict)
+    caught: Optional[FrozenSet[int]] = None  # system calls, see Diversion.catch_calls
     calls: int = 0  # gdb's inferior calls that are under way
     stopped: Optional[Stop] = None  # the last stop, once something ran
     # lldb's: by number the registers it saved, by address the bytes it allocated
@@ -126,14 +130,36 @@ class Session:
         self.written, self.listed, self.calls = None, 0, 0
         self.last_unavailable, self.stopped = "", None
         self.saved_registers, self.allocated = {}, {}
-        self.layout = layout_of(threads[0].registers.arch, threads[0].registers.xfeatures)
-        pid = self.pid
-        self.thread_ids = {t.tid: b"p%x.%x" % (pid, t.tid) for t in listed}
-        self.thread_xml = b""
-        self.forget_registers()
-        for kind, address, length in self.inserted:
+        self.thread_ids = {t.tid: b"" for t in listed}
+        self._name_threads()
+        self._lay_out()
+        for (kind, address, length), orders in self.inserted.items():
             with contextlib.suppress(UffdError):  # nothing is mapped there in this snapshot
-                self.diversion.insert_breakpoint(kind, address, length)
+                self.diversion.insert_breakpoint(kind, address, length, orders)
+        self.diversion.catch_calls(self.caught)
+
+    def greet(self, offered: FrozenSet[bytes]) -> None:
+        """What the client can do: it understands ids of processes only where it says so (gdb
+        manual, "General Query Packets", qSupported, multiprocess)."""
+        self.offered = offered
+        self._name_threads()
+
+    def describe(self) -> None:
+        """The client reads the target description; from now on it knows all registers."""
+        self.described = True
+        self._lay_out()
+
+    def _name_threads(self) -> None:
+        form = b"p%x." % self.pid if b"multiprocess+" in self.offered else b""
+        self.thread_ids = {tid: b"%s%x" % (form, tid) for tid in self.thread_ids}
+        self.thread_xml = b""
+
+    def _lay_out(self) -> None:
+        """Whoever has not read the description expects the registers of the first processors."""
+        registers = self.diversion.snapshot.threads[0].registers
+        self.layout = layout_of(registers.arch, registers.xfeatures if self.described else 0)
+        self.connection.pending.note_registers(self.layout.size)
+        self.forget_registers()
 
     @property
     def pid(self) -> int:

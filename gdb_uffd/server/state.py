@@ -17,12 +17,12 @@ _END_OF_MEMORY = 1 << 64
 
 
 def write_registers(session: Session, arguments: bytes) -> bytes:
-    """`G XX...`."""
+    """`G XX...`: all of them."""
     old = session.diversion.registers(session.general)
+    if len(arguments) != 2 * session.layout.size:
+        raise PacketError(errno.EINVAL)
     if b"x" in arguments:  # registers the client does not know: keep them
         known = session.layout.encode_hex(old).replace(b"x", b"0")
-        if len(arguments) > len(known):
-            raise PacketError(errno.EINVAL)
         arguments = bytes(k if a == 0x78 else a for a, k in zip(arguments, known))
     return _store(session, session.layout.decode(_from_hex(arguments), old))
 

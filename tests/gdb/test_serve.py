@@ -48,6 +48,15 @@ def test_plain_gdb_by_a_unix_socket(start_gdb, built, serve, tmp_path):
     assert server.process.wait(20) == 0
 
 
+def test_a_client_without_target_description_and_processes(start_gdb, built, serve, tmp_path):
+    server = serve("--listen", f"unix:{tmp_path}/s")
+    gdb = start_gdb(init=None)
+    gdb.run("set remote target-features-packet off")
+    gdb.run("set remote multiprocess-feature-packet off")
+    looks_and_calls(gdb, built / "sample", server.where)
+    assert server.process.wait(20) == 0
+
+
 def test_plain_gdb_by_a_loopback_port(start_gdb, built, serve):
     server = serve("--listen", "127.0.0.1:0")
     assert re.fullmatch(r"127\.0\.0\.1:\d+", server.where)

@@ -6,7 +6,7 @@ import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.arch import X86_64, Architecture
 from gdb_uffd.model import (
@@ -21,6 +21,7 @@ from gdb_uffd.model import (
     ThreadState,
     UffdError,
 )
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.interface import Choice, Client, Resume, Stop
 from gdb_uffd.server import stub, vfile
 from gdb_uffd.server.connection import Connection
@@ -149,6 +150,8 @@ class FakeDiversion:
     current: Dict[int, Registers] = field(default_factory=dict)
     siginfos: Dict[int, bytes] = field(default_factory=dict)
     breakpoints: List[Tuple[int, int, int]] = field(default_factory=list)
+    orders: Dict[int, Optional[Orders]] = field(default_factory=dict)
+    calls: Optional[FrozenSet[int]] = None
     asked: List[Tuple[object, ...]] = field(default_factory=list)
     refined: List[str] = field(default_factory=list)
     open: bool = False
@@ -180,14 +183,20 @@ class FakeDiversion:
     def set_siginfo(self, tid: int, data: bytes) -> None:
         self.siginfos[tid] = data
 
-    def insert_breakpoint(self, kind: int, address: int, length: int) -> None:
+    def insert_breakpoint(
+        self, kind: int, address: int, length: int, orders: Optional[Orders] = None
+    ) -> None:
         if kind == 3:
             raise UffdError("x86 cannot watch reads alone; use awatch")
         self.breakpoints.append((kind, address, length))
+        self.orders[address] = orders
 
     def remove_breakpoint(self, kind: int, address: int, length: int) -> None:
         if (kind, address, length) in self.breakpoints:
             self.breakpoints.remove((kind, address, length))
+
+    def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
+        self.calls = calls
 
     def resume(self, action: Resume, client: Client) -> Stop:
         self.alive = True
@@ -309,15 +318,21 @@ class FakeTrace:
 
 
 class RawClient:
-    """A client that speaks the protocol one packet at a time, without acknowledgements."""
+    """A client that speaks the protocol one packet at a time, without acknowledgements.
 
-    def __init__(self, sock: socket.socket, diversion: FakeDiversion) -> None:
+    `plain`: it tells nothing of itself, and does not read the target description.
+    """
+
+    def __init__(self, sock: socket.socket, diversion: FakeDiversion, plain: bool = False) -> None:
         self.sock = sock
         self.diversion = diversion
         self.console = b""  # what came in O packets
         self._data = b""
         assert self.ask(b"QStartNoAckMode") == b"OK"
         sock.sendall(b"+")
+        if not plain:
+            self.ask(b"qSupported:multiprocess+")
+            self.ask(b"qXfer:features:read:target.xml:0,10")
 
     def send(self, payload: bytes) -> None:
         self.sock.sendall(frame(payload))
@@ -325,7 +340,8 @@ class RawClient:
     def receive(self) -> Optional[bytes]:
         """The next reply that is no O packet; None at the end of the connection."""
         while True:
-            start, end = self._data.find(b"$"), self._data.find(b"#")
+            start = self._data.find(b"$")
+            end = self._data.find(b"#", max(start, 0))
             if start >= 0 and end >= 0 and len(self._data) >= end + 3:
                 payload, rest = self._data[start + 1 : end], self._data[end + 3 :]
                 assert self._data[end + 1 : end + 3] == b"%02x" % (sum(payload) & 0xFF)
@@ -345,7 +361,7 @@ class RawClient:
 
 
 @contextmanager
-def serving(diversion: Optional[FakeDiversion] = None) -> Iterator[RawClient]:
+def serving(diversion: Optional[FakeDiversion] = None, plain: bool = False) -> Iterator[RawClient]:
     """A client connected to a stub in a thread; asserts that the stub ends with the connection."""
     diversion = diversion or FakeDiversion()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -353,7 +369,7 @@ def serving(diversion: Optional[FakeDiversion] = None) -> Iterator[RawClient]:
     thread = threading.Thread(target=serve_on, args=(theirs, diversion), daemon=True)
     thread.start()
     try:
-        yield RawClient(ours, diversion)
+        yield RawClient(ours, diversion, plain)
     finally:
         ours.close()
         thread.join(20)

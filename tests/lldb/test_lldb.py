@@ -72,3 +72,10 @@ def test_our_packets_can_be_read_through_lldb(lldb):
     assert lldb.value("push(7)") == "1042"
     text = lldb.run("process plugin packet send quffd.info")
     assert '"alive":true' in text, text
+
+
+def test_a_wait_ends_a_step(lldb):
+    lldb.run("thread select 2")
+    for command in ("step-over", "step-inst", "step-out"):
+        text = lldb.run(f"thread {command}", until="stop reason = signal SIGSTOP")
+        assert text.count("would block") <= 1, text

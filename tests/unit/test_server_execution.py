@@ -8,6 +8,7 @@ import pytest
 from server_fakes import PID, TIDS, FakeDiversion, RawClient, serving
 
 from gdb_uffd.model import UffdError
+from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.interface import Client, Disconnected, Resume, Stop
 from gdb_uffd.server.framing import frame
 
@@ -86,6 +87,8 @@ def test_resume_picks_the_thread(client: RawClient) -> None:
         (Stop(TIDS[1], 5, "hwbreak"), b"T05hwbreak:;"),
         (Stop(TIDS[1], 5, "watch", 0x600008), b"T05watch:600008;"),
         (Stop(TIDS[1], 5, "awatch", 0x600008), b"T05awatch:600008;"),
+        (Stop(TIDS[1], 5, "syscall_entry", 257), b"T05syscall_entry:101;"),
+        (Stop(TIDS[1], 5, "syscall_return", 231), b"T05syscall_return:e7;"),
         (Stop(TIDS[1], 7), b"T0a"),
         (Stop(TIDS[1], 0), b"T00"),
     ],
@@ -175,6 +178,20 @@ def test_interrupt_that_came_with_the_resume_runs_nothing(client: RawClient) -> 
     assert (client.receive() or b"")[:1] == b"T"
 
 
+def test_an_interrupt_while_stopped_is_for_the_next_resume() -> None:
+    """gdb manual, "Interrupts": gdb's own stepping stops the program all the time."""
+    with serving() as client:
+        client.sock.sendall(b"\x03")
+        assert client.ask(b"qC") == b"QC" + T1
+        assert (client.ask(b"vCont;s:" + T2) or b"").startswith(b"T02")
+        assert client.ask(b"qC") == b"QC" + T2
+        assert not client.diversion.asked  # nothing ran
+        assert (client.ask(b"vCont;s:" + T2) or b"").startswith(b"T05")  # once
+        client.sock.sendall(b"\x03")
+        assert client.ask(b"quffd.reset") == b"{}"  # what was to be interrupted is no more
+        assert (client.ask(b"vCont;s:" + T2) or b"").startswith(b"T05")
+
+
 def test_the_client_vanishes_while_running() -> None:
     import select
 
@@ -205,3 +222,28 @@ def test_detach_and_kill_close_before_the_reply(packet: bytes) -> None:
 def test_k_ends_without_a_reply() -> None:
     with serving() as client:
         assert client.ask(b"k") is None
+
+
+def test_what_a_breakpoint_does_by_itself(client: RawClient) -> None:
+    assert b"ConditionalBreakpoints+;BreakpointCommands+" in (client.ask(b"qSupported") or b"")
+    orders = client.diversion.orders
+    assert client.ask(b"Z0,400010,1;X3,220127X3,220027") == b"OK"
+    assert orders[0x400010] == Orders((b"\x22\x01\x27", b"\x22\x00\x27"))
+    assert client.ask(b"Z0,400010,1;X1,27;cmds:0,X1,27X2,2827") == b"OK"
+    assert orders[0x400010] == Orders((b"\x27",), (b"\x27", b"\x28\x27"))
+    assert client.ask(b"Z0,400010,1;later:1") == b"OK" and orders[0x400010] is None
+    for bad in (b"X3,2201", b"X", b"X1", b"X1,", b"X0,", b"X1,zz", b"X1,27Y", b"Xffffffff,27",
+                b"X1,27;cmds:0,Y1,27", b"X2,27;cmds:1,"):  # fmt: skip
+        assert client.ask(b"Z0,400020,1;" + bad) == b"E16", bad
+    assert 0x400020 not in orders
+
+
+def test_which_system_calls_are_caught(client: RawClient) -> None:
+    diversion = client.diversion
+    assert client.ask(b"QCatchSyscalls:1;101;e7") == b"OK"
+    assert diversion.calls == frozenset((257, 231))
+    assert client.ask(b"QCatchSyscalls:1") == b"OK" and diversion.calls == frozenset()
+    assert client.ask(b"QCatchSyscalls:0") == b"OK" and diversion.calls is None
+    for bad in (b"", b"2", b"1;", b"1;zz", b"0;1", b"1" + b";1" * 5000):
+        assert client.ask(b"QCatchSyscalls:" + bad) == b"E16", bad
+    assert diversion.calls is None

@@ -93,6 +93,9 @@ def test_registers(client: RawClient) -> None:
         b"P0=zz",
         b"P999=00",
         b"G" + b"0" * (2 * layout.size + 2),
+        b"G" + g[:-2],
+        b"G" + g[: 2 * 560],
+        b"G",
         b"G0",
         b"Gzz",
         b"G" + b"x" * (2 * layout.size + 1),
@@ -104,6 +107,36 @@ def test_registers(client: RawClient) -> None:
     assert client.ask(b"g") == g[:16] + b"22" * 8 + g[32:]
     client.ask(b"Hg" + T2)
     assert client.ask(b"g") == layout.encode(make_registers(1)).hex().encode()
+
+
+def test_a_client_that_reads_no_description_gets_the_first_registers() -> None:
+    """gdb's own description of x86-64 (tdesc_amd64_linux): 60 registers, 560 bytes."""
+    with serving(plain=True) as client:
+        wide = Layout(0x2E7).encode(make_registers(0)).hex().encode()
+        g = client.ask(b"g")
+        assert g == wide[: 2 * 560]
+        assert client.ask(b"p3c") == b"E16" and client.ask(b"p3b") == g[-16:]
+        assert client.ask(b"G" + wide) == b"E16"
+        assert client.ask(b"G" + b"11" * 8 + g[16:]) == b"OK"
+        kept = client.diversion.current[TIDS[0]]
+        assert kept.gpr[GPR["rax"]] == 0x1111111111111111
+        assert kept.xstate == make_registers(0).xstate  # with what the client does not know
+        assert (client.ask(b"qXfer:features:read:target.xml:0,10") or b"").startswith(b"m")
+        assert client.ask(b"g") == b"11" * 8 + wide[16:]
+
+
+def test_threads_have_ids_of_processes_only_for_who_knows_them() -> None:
+    with serving(plain=True) as client:
+        ids = b",".join(b"%x" % tid for tid in TIDS)
+        assert client.ask(b"qfThreadInfo") == b"m" + ids
+        assert client.ask(b"qC") == b"QC%x" % TIDS[0]
+        assert b'id="%x"' % TIDS[1] in (client.ask(b"qXfer:threads:read::0,1000") or b"")
+        assert client.ask(b"Hg%x" % TIDS[1]) == b"OK"
+        assert (client.ask(b"vCont;s:%x" % TIDS[1]) or b"").endswith(b"thread:%x;" % TIDS[1])
+        assert b"multiprocess+" in (client.ask(b"qSupported:swbreak+") or b"")
+        assert client.ask(b"qC") == b"QC%x" % TIDS[1]
+        client.ask(b"qSupported:multiprocess+")
+        assert client.ask(b"qC") == b"QCp%x.%x" % (PID, TIDS[1])
 
 
 def test_memory(client: RawClient) -> None:
@@ -291,3 +324,23 @@ def test_any_packet_gets_one_reply(packets: list) -> None:  # type: ignore[type-
 def test_oversized_packets_are_answered(client: RawClient) -> None:
     assert client.ask(b"m" * 0x30000) == b""
     assert client.ask(b"qAttached") == b"1"
+
+
+def test_no_reply_for_a_client_that_has_given_up(client: RawClient) -> None:
+    """gdb says "-" three times and goes on; that reply would be taken for the next packet's."""
+    client.sock.sendall(frame(b"m%x,1" % DATA) + b"---" + frame(b"m%x,1" % (DATA + 5)))
+    assert client.receive() == b"05"
+    client.sock.sendall(frame(b"m%x,1" % DATA) + b"--")  # it still waits
+    assert client.receive() == b"00"
+    assert client.ask(b"m%x,1" % (DATA + 7)) == b"07"
+
+
+def test_a_reply_that_crossed_the_clients_last_word(client: RawClient) -> None:
+    """It lies there for the next packet, which must not be answered: the connection ends."""
+    assert client.ask(b"m%x,1" % DATA) == b"00"
+    client.sock.sendall(b"---" + frame(b"m%x,1" % (DATA + 5)))
+    assert client.receive() is None
+
+
+def test_the_echo(client: RawClient) -> None:
+    assert b'"echo":77' in (client.ask(b'quffd.hello:{"echo":77}') or b"")

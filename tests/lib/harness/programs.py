@@ -58,6 +58,8 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("pulse"), source("pulse.c")],
         [*C, "-o", target("waits"), source("waits.c")],
         [*C, "-o", target("turns"), source("turns.c")],
+        [*C, "-o", target("fibers"), source("fibers.c")],
+        [*C, "-o", target("stops"), source("stops.c")],
         [*C, "-o", target("uring"), source("uring.c")],
         [*C, "-o", target("desk"), source("desk.c")],
         [*C, "-o", target("trip"), source("trip.c"), "-ldl"],
