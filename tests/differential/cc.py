@@ -65,7 +65,9 @@ int word(int index, unsigned whole, float real) {
   return (int)at->part[1];
 }
 int choose(int which, int x) { chosen = which % 2 ? twice : thrice; calls++; return chosen(x); }
-long local(int x) { here += x; mark[(unsigned)x % 8] = (char)('a' + (unsigned)x % 26); return here; }
+long local(int x) {
+  here += x; mark[(unsigned)x % 8] = (char)('a' + (unsigned)x % 26); return here;
+}
 long long deep(int n) { long part[4] = {n, 1, 2, 3}; if (n <= 0) return part[1];
   part[(unsigned)n % 4] += deep(n - 1); return part[0] + part[3]; }
 """
@@ -157,7 +159,7 @@ class _Program:
             + f'\n  note("begin"); choose(1, 2); deep(3); word(1, 2, 3); local(1); drop(1);\n'
             f"  stop(); if (argc > 9) {{ {used} visit(list, 0); }}\n  return 0; }}"
         )  # fmt: skip
-        self.lines.insert(1, "__attribute__((noinline)) void stop(void) { __asm__ volatile(\"\"); }")
+        self.lines.insert(1, '__attribute__((noinline)) void stop(void) { __asm__ volatile(""); }')
         self.calls += [
             f'insert({self.number()}, {self.number()}.25, "new")',
             f"drop({abs(self.number(5))})",
