@@ -1,4 +1,4 @@
-# `make` builds .venv; `make demo` shows a session; `make test`, `make lint`, `make bench`, `make matrix`.
+# `make` builds .venv; `make demo` shows a session; `make test`, `make lint`, `make bench`, `make matrix`, `make dejagnu`, `make peers`.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check
 NATIVE := $(wildcard gdb_uffd/native/*.c gdb_uffd/native/*.h gdb_uffd/native/*.S \
 	gdb_uffd/native/*.cdef gdb_uffd/native/build.py)
 
-.PHONY: all demo test test-unprivileged lint bench matrix clean dev gdb test-extras
+.PHONY: all demo test test-unprivileged lint bench matrix dejagnu peers differential clean dev gdb test-extras
 .DELETE_ON_ERROR:
 
 all: $(VENV)/.native
@@ -70,6 +70,22 @@ bench: dev gdb
 # 6.1 --gdbs 16" picks some; the table is docs/compatibility.md.
 matrix: dev gdb
 	$(PY) tools/matrix $(MATRIX_ARGS)
+
+# gdb's own test-suite through our stub, beside gdbserver: an hour or more.  DEJAGNU_ARGS="gdb.base/step-test.exp
+# --again ours --jobs 2" picks some; the table is docs/dejagnu.md.
+dejagnu: dev gdb
+	tools/dejagnu-source .cache/dejagnu
+	$(PY) tests/dejagnu/run.py $(DEJAGNU_ARGS)
+
+# Other projects' test cores, opened here and by stock gdb.
+peers: dev gdb
+	tools/peer-cores .cache/peers
+	$(PY) tests/peers/compare.py $(PEERS_ARGS)
+
+# Random C and C++ programs, alive against our core of the same instant: 1,000 take some hours.
+differential: dev gdb
+	tools/csmith .cache/differential
+	$(PY) tests/differential/run.py $(DIFFERENTIAL_ARGS)
 
 clean:
 	rm -rf .venv .venv-gdb .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import subprocess
 import tempfile
+from contextlib import closing
 from typing import List
 
 from gdb_uffd.client.launch import PACKAGE_DIR
 from gdb_uffd.model import UffdError
+from gdb_uffd.server import searching
 from gdb_uffd.trace.files import printable
 
 
@@ -24,15 +27,12 @@ def _as_recorded(options: argparse.Namespace) -> int:
     from gdb_uffd.cli_trace import warn
     from gdb_uffd.trace.export import export_snapshot
 
-    trace = traces.open(options.trace, options.executable)
-    try:
-        snapshot = trace.snapshot(trace.find(options.snapshot))
-        try:
-            done = export_snapshot(snapshot, options.output)
-        finally:
-            snapshot.close()
-    finally:
-        trace.close()
+    with contextlib.ExitStack() as stack:
+        search = stack.enter_context(closing(searching.chosen(options)))
+        trace = stack.enter_context(closing(traces.open(options.trace, options.executable, search)))
+        snapshot = stack.enter_context(closing(trace.snapshot(trace.find(options.snapshot))))
+        done = export_snapshot(snapshot, options.output)
+        warn(search.problems())
     if done.unavailable_pages:
         warn([f"{done.unavailable_pages:,} pages are unavailable and not in the core"])
     print(f"{options.output}: {done.size / 2**20:,.1f} MiB")
@@ -46,16 +46,18 @@ def _after(options: argparse.Namespace) -> int:
 
     if os.path.lexists(options.output):
         raise UffdError(f"{printable(options.output)}: exists already; remove it or choose another")
-    trace = traces.open(options.trace, options.executable)
-    try:  # what can be said without a gdb is said first, in our words
-        number = trace.find(options.snapshot)
-    finally:
-        trace.close()
+    with closing(searching.chosen(options)) as search:
+        trace = traces.open(options.trace, options.executable, search)
+        try:  # what can be said without a gdb is said first, in our words
+            number = trace.find(options.snapshot)
+        finally:
+            trace.close()
     if "\n" in options.after:
         raise UffdError("--after: an expression of one line, as gdb's print takes it")
     files = [options.trace, *([options.executable] if options.executable else [])]
     lines = [
         f"source {os.path.join(PACKAGE_DIR, 'gdbinit.py')}",
+        *searching.as_settings(options),
         "uffd spawn " + " ".join(shlex.quote(os.path.abspath(f)) for f in files),
         f"uffd goto {number}",
         f"print {options.after}",

@@ -1,16 +1,17 @@
-"""`gdb-uffd import`, `info`, `verify`, `export`, `pack`, `unpack`: traces in the shell."""
+"""`gdb-uffd import`, `info`, `verify`, `export`: traces in the shell."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any, Callable, Dict, List
 
 from gdb_uffd.model import UffdError
+from gdb_uffd.server import searching
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -21,7 +22,6 @@ def add_commands(commands: Any) -> None:
     _add_info(commands)
     _add_verify(commands)
     _add_export(commands)
-    _add_pack(commands)
 
 
 def _add_import(commands: Any) -> None:
@@ -37,6 +37,7 @@ def _add_import(commands: Any) -> None:
     importer.add_argument(
         "--self-contained", action="store_true", help="copy executables and libraries into it"
     )
+    searching.add_options(importer)
     importer.set_defaults(run=import_)
 
 
@@ -46,6 +47,7 @@ def _add_info(commands: Any) -> None:
     )
     info.add_argument("trace", metavar="TRACE")
     info.add_argument("--json", action="store_true", help="one line, one JSON object")
+    searching.add_options(info)
     info.set_defaults(run=info_)
 
 
@@ -79,32 +81,8 @@ def _add_export(commands: Any) -> None:
         default="",
         help="the state after gdb evaluated this in it, such as 'push(7)'",
     )
+    searching.add_options(export)
     export.set_defaults(run=export_)
-
-
-def _add_pack(commands: Any) -> None:
-    pack = commands.add_parser(
-        "pack",
-        help="make one compressed file of a trace",
-        description="Make one file of a trace, to be sent: compressed with zstd, with the "
-        "executables and libraries in it.  `uffd spawn` opens it as it is.",
-    )
-    pack.add_argument("trace", metavar="TRACE")
-    pack.add_argument("-o", "--output", metavar="FILE", help="else TRACE.zst")
-    pack.add_argument(
-        "--by-reference",
-        action="store_true",
-        help="leave executables and libraries out; the receiver must have the same ones",
-    )
-    pack.set_defaults(run=pack_)
-    unpack = commands.add_parser(
-        "unpack",
-        help="make a trace of a packed one",
-        description="Make a directory NAME.uffd of a packed trace.",
-    )
-    unpack.add_argument("trace", metavar="FILE")
-    unpack.add_argument("-o", "--output", metavar="NAME", help="else FILE without .zst")
-    unpack.set_defaults(run=unpack_)
 
 
 def warn(lines: List[str]) -> None:
@@ -117,14 +95,17 @@ def import_(options: argparse.Namespace) -> int:
     """Make a trace of cores."""
     from gdb_uffd.trace.store_import import import_cores
 
-    done = import_cores(
-        options.cores,
-        options.output,
-        executable=options.executable,
-        self_contained=options.self_contained,
-    )
+    with closing(searching.chosen(options)) as search:
+        done = import_cores(
+            options.cores,
+            options.output,
+            executable=options.executable,
+            self_contained=options.self_contained,
+            search=search,
+        )
+        warn(search.problems())
     warn(done.warnings)
-    count = _counted(done.snapshots, "snapshot")
+    count = counted(done.snapshots, "snapshot")
     print(f"{done.path}: {count}, {done.pages_stored:,} pages stored")
     return 0
 
@@ -134,11 +115,10 @@ def info_(options: argparse.Namespace) -> int:
     from gdb_uffd import trace as traces
     from gdb_uffd.trace.describe import describe
 
-    trace = traces.open(options.trace)
-    try:
-        facts = describe(trace)
-    finally:
-        trace.close()
+    with closing(searching.chosen(options)) as search:
+        with closing(traces.open(options.trace, None, search)) as trace:
+            facts = describe(trace)
+        warn(search.problems())
     if options.json:
         print(json.dumps(facts))
         return 0
@@ -166,10 +146,10 @@ def verify_(options: argparse.Namespace) -> int:
     try:
         if not isinstance(trace, StoreTrace):
             raise UffdError(f"{options.trace}: a core has no checksums; verify is for traces")
-        verdict = verify(trace, _progress("verified"))
+        verdict = verify(trace, progress("verified"))
     finally:
         trace.close()
-        _clear_progress()
+        clear_progress()
     if options.json:
         print(json.dumps(_verdict_json(verdict)))
         return 0 if verdict.whole else 1
@@ -178,7 +158,8 @@ def verify_(options: argparse.Namespace) -> int:
     return 0 if verdict.whole else 1
 
 
-def _counted(number: int, thing: str) -> str:
+def counted(number: int, thing: str) -> str:
+    """ "1 file", "2 files"."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
@@ -195,10 +176,10 @@ def _print_verdict(path: str, verdict: Any) -> None:
             print(f"  part of {name}")
         if not bad.places and not bad.files:
             print("  belongs to no snapshot")
-    what = f"{_counted(verdict.snapshots, 'snapshot')}, {_counted(verdict.pages, 'page')}"
-    state = "all whole" if verdict.whole else _counted(len(verdict.bad), "bad page")
+    what = f"{counted(verdict.snapshots, 'snapshot')}, {counted(verdict.pages, 'page')}"
+    state = "all whole" if verdict.whole else counted(len(verdict.bad), "bad page")
     if verdict.problems:
-        state += ", " + _counted(len(verdict.problems), "other problem")
+        state += ", " + counted(len(verdict.problems), "other problem")
     print(f"{path}: {what}: {state}")
 
 
@@ -226,44 +207,7 @@ def export_(options: argparse.Namespace) -> int:
     return export(options)
 
 
-def pack_(options: argparse.Namespace) -> int:
-    """Make one file of a trace."""
-    from gdb_uffd import trace as traces
-    from gdb_uffd.trace.store_pack import default_pack_name, pack
-    from gdb_uffd.trace.store_read import StoreTrace
-
-    if not os.path.isdir(options.trace):
-        raise UffdError(
-            f"{options.trace}: not a trace directory (NAME.uffd); only those are packed"
-        )
-    trace = traces.open(options.trace)
-    try:
-        if not isinstance(trace, StoreTrace):
-            raise UffdError(f"{options.trace}: not a trace; only traces are packed")
-        output = options.output or default_pack_name(options.trace)
-        done = pack(
-            trace,
-            output,
-            self_contained=not options.by_reference,
-            progress=_progress("packed"),
-        )
-    finally:
-        trace.close()
-        _clear_progress()
-    warn([f"{line}; it is not in the packed trace" for line in done.missing])
-    print(f"{done.path}: {done.size / 2**20:,.1f} MiB")
-    return 0
-
-
-def unpack_(options: argparse.Namespace) -> int:
-    """Make a trace of a packed one."""
-    from gdb_uffd.trace.store_pack import default_unpack_name, unpack
-
-    print(unpack(options.trace, options.output or default_unpack_name(options.trace)))
-    return 0
-
-
-def _progress(word: str) -> Callable[[int, int], None]:
+def progress(word: str) -> Callable[[int, int], None]:
     """Shows how far it is, now and then, on a terminal only."""
     shown = time.monotonic()
 
@@ -276,6 +220,7 @@ def _progress(word: str) -> Callable[[int, int], None]:
     return show
 
 
-def _clear_progress() -> None:
+def clear_progress() -> None:
+    """Nothing of it stays on the line."""
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ from gdb_uffd.client import (
     gdb_policy,
     gdb_session,
     gdb_settings,
+    gdb_signals,
     gdb_travel,
     gdb_tui,
     gdb_views,
@@ -194,10 +195,10 @@ class Reset(Command):
         session = gdb_session.current()
         pop_dummy_frames()
         session.request("reset")
-        session.calls_pending, session.wall_ms = False, None
+        session.calls_pending = session.assigned = False
         gdb_session.reselect(session)
         flush_caches()
-        gdb_session.restore_signals(session)
+        gdb_signals.restore(session.signal, session.first_thread)
         say("reset: everything is as recorded")
         gdb.write(quiet("frame"))
 
@@ -240,22 +241,25 @@ class Info(Command):
 
 
 class Doctor(Command):
-    """Show what this machine can do for gdb_uffd, and the remedy for each lack.
+    """Show what this machine can do for gdb_uffd, or which files of a core are here.
 
-    Usage: uffd doctor [-json]
+    Usage: uffd doctor [-json] [CORE [EXECUTABLE]]
 
-    Works without an open core; `gdb-uffd doctor` in a shell does the same.
+    Without CORE: what works here, and the remedy for each lack.  With CORE (or a trace):
+    where each file that it needs is, which are missing or other builds, and how to get
+    them; nothing is opened or fetched.  `gdb-uffd doctor` in a shell does the same.
 
     Example:
-        uffd doctor"""
+        uffd doctor
+        uffd doctor core.4711"""
 
-    name, usage = "doctor", "uffd doctor [-json]"
-    options = ("json",)
+    name, usage = "doctor", "uffd doctor [-json] [CORE [EXECUTABLE]]"
+    options, completer = ("json",), gdb.COMPLETE_FILENAME
 
     def run(self, parsed: Parsed) -> None:
         """Run the server's doctor."""
-        self.nothing_else(parsed)
-        gdb_views.doctor(parsed.has("json"))
+        files = split_files(parsed.rest, self.usage) if parsed.rest else ()
+        gdb_views.doctor(parsed.has("json"), [path for path in files if path])
 
 
 class Mappings(Command):

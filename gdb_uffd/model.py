@@ -238,8 +238,9 @@ class DirtyPage:
     """One page that was written.
 
     `kind` is data, tls, heap, stack or anonymous; `thread` is the TID for tls and stack.
-    `writers`: "program", "gdb" (pushed frames, breakpoints, `set var`), "malloc" (gdb's
-    own call of the inferior's malloc for a string argument).  `runs` holds the first
+    `writers`: "program", "assignment" (gdb, as an expression or `set var` says), "gdb" (pushed
+    frames, breakpoints, arguments), "malloc" (gdb's own call of the inferior's malloc for a
+    string argument).  `runs` holds the first
     differences, joined when at most 7 equal bytes lie between (of a stack page only one: its
     scratch says little); `more_runs` tells of a cut.
     """
@@ -257,6 +258,23 @@ class DirtyPage:
     bytes_above: int = 0  # of a stack page: changed bytes in frames that were there before
     around: List[Run] = field(default_factory=list)  # the 16-byte blocks that hold the runs
     mapping_start: int = 0  # of its mapping (of a file: of its first one); 0: not known
+
+    @property
+    def meant(self) -> bool:
+        """Whether it was written by what was asked for, not only by gdb for its own ends."""
+        return "program" in self.writers or "assignment" in self.writers
+
+
+@dataclass
+class PageRange:
+    """Neighbouring pages that a report does not list one by one; fields as of DirtyPage."""
+
+    start: int
+    end: int
+    kind: str
+    mapping: str
+    thread: Optional[int]
+    bytes_changed: int
 
 
 @dataclass(frozen=True)
@@ -280,7 +298,10 @@ class CallReport:
     total_pages: int
     fault_us: float  # time the vessel waited for pages
     output: str
-    pages: List[DirtyPage]
+    pages: List[DirtyPage]  # of more than can be listed those of the program's data first
+    rest: List[PageRange] = field(default_factory=list)  # the others, as far as they fit
+    rest_pages: int = 0  # how many the others are, those of `rest` included
+    rest_bytes: int = 0  # and how many of their bytes changed
     refused: List[str] = field(default_factory=list)  # "fork() -> EPERM"
     ended: str = ""  # why it ended, when it did not return ("would exit with code 3")
     unavailable: str = ""  # the unavailable page it touched, with the reason
@@ -292,8 +313,15 @@ class CallReport:
     blocked: Optional[Dict[str, Any]] = None  # the wait it ended at: replay/waiting.py, describe
     unsound: List[str] = field(default_factory=list)  # why it proves nothing (`ignore-locks`)
     blocks: List[Block] = field(default_factory=list)  # sorted by start
-    heap: Optional[HeapTotals] = None  # None where malloc's heap cannot be understood
+    heap: Optional[HeapTotals] = None  # None where malloc's heap cannot be understood,
+    heap_trouble: str = ""  # and why, with the address
     mapped_bytes: int = 0
     unmapped_bytes: int = 0
     tid: int = 0  # the recorded thread that ran
-    returned: bool = True  # the client's: whether the call came to its value
+    unknown_zeros: int = 0  # pages fed that the recording does not hold: taken for zeros
+    unknown_file: int = 0  # ... and taken for those of the file
+    returned: bool = True  # whether every called function came to its end
+    serial: int = 0  # tells it from others of one server; 0 for kind "all"
+    output_left_out: int = 0  # bytes, from the middle of an output too long to be sent
+    untold: str = ""  # the client's: why there is no report of a call that has a value
+    called: bool = True  # the client's: False where an expression failed before anything ran

@@ -11,6 +11,7 @@ from gdb_uffd.model import (
     DirtyPage,
     FirstWrite,
     HeapTotals,
+    PageRange,
     Path,
     Run,
 )
@@ -125,6 +126,10 @@ def report_from_json(data: Dict[str, Any]) -> CallReport:
             )
         )
     made: Dict[str, Any] = {"pages": pages, "blocks": [_block_from_json(b) for b in data["blocks"]]}
+    made["rest"] = [
+        PageRange(**{**each, "start": int(each["start"], 16), "end": int(each["end"], 16)})
+        for each in data["rest"]
+    ]
     made["heap"] = None if data["heap"] is None else HeapTotals(**data["heap"])
     names = [f.name for f in dataclasses.fields(CallReport) if f.name not in made]
     return CallReport(**made, **{name: data[name] for name in names})

@@ -53,5 +53,6 @@ AARCH64 = Architecture(
     red_zone=0,  # AAPCS64 6.4.5
     expedited=((29, _AT["x29"]), (31, _AT["sp"]), (32, _AT["pc"])),
     tls=VariantI(tcb=16),
+    link=_AT["x30"],
     traps_after_writes=False,
 )

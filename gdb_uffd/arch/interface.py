@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Mapping, Tuple
+from typing import Callable, Dict, List, Mapping, Tuple
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,16 @@ class Architecture:
     """(register number of the target description, index) of what gdb looks at after every stop."""
     numbered: Tuple[str, ...] = ()
     """Names of the general registers by their number in the target description; "" for others."""
+    link: "int | None" = None
+    """The register of the return address at a function's entry; None: it is on the stack."""
     tls: "VariantI | None" = None
     """None: variant II, thread-local storage ends at the thread pointer."""
     traps_after_writes: bool = True
     """Whether a watchpoint's stop comes behind the write, not before it."""
     records: bool = False
     """Whether live processes can be recorded."""
+    loadable: Callable[[List[int]], List[int]] = list
+    """General registers as the kernel takes them for a process: not every dumper records all."""
     gpr: Dict[str, int] = field(init=False, compare=False, repr=False)
     """Name -> index."""
 

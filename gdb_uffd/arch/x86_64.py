@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import List
+
 from gdb_uffd.arch.interface import Architecture, JumpBuffer
 
 NAMES = (
@@ -24,6 +26,21 @@ NO_CALL = (1 << 64) - 1
 def _vdso_stub(number: int) -> bytes:
     """mov eax, number; syscall; ret.  Clobbers rcx and r11, which a C call may."""
     return b"\xb8" + number.to_bytes(4, "little") + b"\x0f\x05\xc3"
+
+
+_SELECTORS = {"cs": 0x33, "ss": 0x2B, "ds": 0, "es": 0, "fs": 0, "gs": 0}
+"""Of a 64-bit program (arch/x86/include/asm/segment.h)."""
+
+
+def _loadable(gpr: List[int]) -> List[int]:
+    """A selector must be of user level (arch/x86/kernel/ptrace.c, set_segment_reg): valgrind's
+    cores have no segments at all."""
+    made = list(gpr)
+    for name, usual in _SELECTORS.items():
+        value = made[_AT[name]]
+        if (value & 3 != 3 and (value or usual)) or value > 0xFFFF:
+            made[_AT[name]] = usual
+    return made
 
 
 X86_64 = Architecture(
@@ -66,4 +83,5 @@ X86_64 = Architecture(
     numbered=NUMBERED,
     expedited=((6, _AT["rbp"]), (7, _AT["rsp"]), (16, _AT["rip"])),
     records=True,
+    loadable=_loadable,
 )

@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, List, Optional
 import gdb
 
 from gdb_uffd.client.gdb_session import Session
-from gdb_uffd.client.gdb_util import Selection, flush_caches, one_cpu, setting
+from gdb_uffd.client.gdb_util import Selection, flush_caches, one_cpu
 from gdb_uffd.model import UffdError
 
 
@@ -69,8 +69,6 @@ class Again:
 
     def __enter__(self) -> "Again":
         cpu = self._stack.enter_context(one_cpu())
-        # As for gdb_session's slow packets.
-        self._stack.enter_context(setting("remotetimeout", "3600"))
         arguments = self._arguments if cpu is None else {**self._arguments, "cpu": cpu}
         try:
             self.start = _start(self._session.request("why", arguments))

@@ -208,6 +208,8 @@ def _called(frame: gdb.Frame) -> str:
     innermost frames of the library may be of functions that it had jumped to.  "" where that
     instruction does not tell."""
     for length in (5, 6):  # call rel32; call *disp32(%rip), as -fno-plt makes it
+        if frame.pc() < length:
+            return ""
         with contextlib.suppress(gdb.error):
             text = quiet(f"x/i {frame.pc() - length:#x}")
             match = re.search(r"\bcallq?\s.*<([\w$.]+)(?:@(?:got\.)?plt|@got\S*)?>\s*$", text)

@@ -73,7 +73,6 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
     letters, expression = split_format(text)
     with one_cpu() as cpu:
         report, outcome = run_call(session, letters, expression, keep, as_json, cpu)
-    session.wall_ms = outcome.wall_ms
     last = gdb_last.Last(report, outcome, expression)
     gdb_last.note(session, last)
     try:
@@ -96,6 +95,7 @@ def run_call(
     except UffdError:
         flush_caches()  # the process may have been killed: this is the snapshot again
         raise
+    selection = Selection()
     session.calls_pending = False
     session.in_call, session.expression, session.call_depth = True, expression, 0
     outcome = Outcome()
@@ -120,32 +120,33 @@ def run_call(
     kept = keep or unfinished
     report = _end(session, outcome, kept)
     report.unsound = [gdb_blocked.passed(session, line) for line in report.unsound]
-    report.returned = not outcome.error
+    report.called = bool(outcome.functions or report.pages or not outcome.error)
     if not kept and (outcome.functions or report.pages):
-        _forget_the_call(outcome)
+        _forget_the_call(outcome, selection)
     return report, outcome
 
 
-def _forget_the_call(outcome: Outcome) -> None:
+def _forget_the_call(outcome: Outcome, selection: Selection) -> None:
     """gdb's caches after a discard.  A function that returned left the registers, and with them
     the frames, as gdb itself put them back: only the memory is another."""
     if not outcome.error:
         flush_memory()
         return
-    selection = Selection()  # gdb has put it back where it unwound the call
     flush_caches()
     selection.restore()
 
 
 def _end(session: Session, outcome: Outcome, keep: bool) -> CallReport:
-    """Close the transaction; when that fails after a failed call, tell of the call instead."""
+    """Close the transaction; when that fails, what is known is told without a report."""
     try:
         report = parse_report(session.request("end", {"keep": keep}))
     except UffdError as error:
-        if not outcome.error:
-            raise
         with contextlib.suppress(UffdError, gdb.error):
             flush_caches()
+        if not outcome.error:
+            return CallReport(
+                "call", keep, 0, session.ready.total_pages, 0.0, "", [], untold=one_line(str(error))
+            )
         why = f"{outcome.stop.reason} in {outcome.stop.where}" if outcome.stop else outcome.error
         if session.server.ended() is not None:
             why = session.death().lstrip(": ")
@@ -180,6 +181,7 @@ def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str)
             outcome.type = str(value.type)
         except gdb.error as error:
             outcome.error = one_line(str(error))
+            _select_innermost()
             if outcome.stop is not None and not outcome.stop.reason:
                 signal = re.search(r"\b(SIG[A-Z0-9]+)\b", outcome.error)
                 outcome.stop.reason = signal[1] if signal else "a stop"
@@ -187,9 +189,18 @@ def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str)
                 outcome.error += _reason(session, outcome.error)
         except KeyboardInterrupt:
             outcome.error = "interrupted"
+            _select_innermost()
     outcome.wall_ms = (time.perf_counter() - started) * 1000
     if session.last_call:
         outcome.functions.append(session.last_call)
+
+
+def _select_innermost() -> None:
+    """The frame that was selected may be overwritten: a function can leave for frames of its
+    callers' (setcontext, a longjmp of its own).  gdb 13 looks for it after the next command, and
+    stops at an assertion of its own when it finds none (frame.c, get_selected_frame)."""
+    with contextlib.suppress(gdb.error):
+        gdb.newest_frame().select()
 
 
 def _value_text(value: gdb.Value, number: int, letters: str) -> str:
@@ -270,6 +281,8 @@ def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
     looks = look()
     if not outcome.error:
         say(f"${outcome.number} = {outcome.value}")
+    if report.untold:
+        raise UffdError(f"what the call did is not known: {report.untold}")
     failure = failure_line(session, report, outcome, looks)
     if not failure or report.pages:
         say(*render.report_lines(report, Symbols(session, report), looks, outcome.wall_ms))
@@ -287,7 +300,7 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
     if not outcome.error:
         return ""
     stop = outcome.stop
-    if stop is None and not _ended(report, outcome.error):
+    if report.returned:
         return one_line(outcome.error)  # it never began, or had returned: gdb's own words
     what = function_name(outcome)
     if stop is not None and stop.breakpoint:
@@ -322,12 +335,6 @@ def _ended_for(session: Session, report: CallReport) -> str:
     return gdb_blocked.symbolic(one_line(why))
 
 
-def _ended(report: CallReport, error: str) -> bool:
-    """Whether a call ended otherwise than by a stop that gdb saw."""
-    words = ("std::terminate", "interrupted", "Cannot access memory")
-    return bool(report.ended or report.unavailable) or any(word in error for word in words)
-
-
 def function_name(outcome: Outcome) -> str:
     """The function that gdb called last, "push ()"; "the call" where there is no name for it."""
     if not outcome.functions:
@@ -359,6 +366,8 @@ def call_object(
                 "where": outcome.stop.where,
                 "backtrace": outcome.stop.backtrace,
             }
+    elif report.untold:
+        head["error"] = f"what the call did is not known: {report.untold}"
     if report.blocked:
         head["blocked"] = gdb_blocked.described(session) or report.blocked
     return {**head, **data}

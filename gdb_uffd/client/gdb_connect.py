@@ -63,6 +63,7 @@ def _learn(session: Session, address: str) -> None:
     session.signal, session.snapshot = ready.signal, ready.snapshot
     if not server.far:
         # Here are the files themselves.
+        gdb_search.take_debug_folder(ready.sysroot)
         if ready.executable:
             gdb_session.load_executable(ready.executable)
         with setting("print symbol-loading", "off"):

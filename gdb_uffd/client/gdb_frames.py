@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client.gdb_util import decoded, file_of
+from gdb_uffd.client.gdb_util import code_address, decoded, file_of
 from gdb_uffd.client.text import printable, without_parameters
 
 MAX_FRAMES = 64
@@ -165,9 +165,7 @@ def _start(pc: int) -> int:
 
 
 def _info(frame: gdb.Frame, pc: int) -> FrameInfo:
-    # A return address may be the first of the next line: the call lies one byte before it.
-    back = 1 if frame.level() and frame.type() != gdb.SIGTRAMP_FRAME else 0
-    at = pc or max(0, frame.pc() - back)
+    at = pc or code_address(frame)
     name, line, file, library = "", 0, "", ""
     with contextlib.suppress(gdb.error):
         name = decoded(frame.name)

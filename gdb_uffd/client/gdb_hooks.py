@@ -19,9 +19,9 @@ from gdb_uffd.client import (
     gdb_types,
 )
 from gdb_uffd.client.gdb_util import look, quiet, say
-from gdb_uffd.client.render import summary_line
+from gdb_uffd.client.render import is_amiss, summary_line
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
-from gdb_uffd.client.wire import parse_summary
+from gdb_uffd.client.wire import Summary, parse_summary
 from gdb_uffd.model import UffdError
 
 _REPORTING = ("print", "call")
@@ -29,6 +29,7 @@ _SILENT = ("output", "printf")  # they compose a line of the user's own, which m
 """Commands that evaluate expressions: in scripts and with -batch no prompt follows them."""
 
 _MODULE = "gdb_uffd.client.gdb_hooks"
+_CHECK = "maintenance uffd-check"
 
 _malloc: Optional[int] = None
 _hooks_defined = False
@@ -88,44 +89,67 @@ def forget_symbols(event: object = None) -> None:
 
 
 def before_command() -> None:
-    """See whether the server is still there.
+    """See whether the server is still there, and answers what gdb asks; close what a command before
+    left open: one that failed, or has no hook.
 
-    If gdb 13 finds out in the middle of an inferior call, it stops at an assertion of its
-    own ("current_thread_ != nullptr"), with any remote target.
-    """
+    An error keeps gdb from the command: without a process it would take what the executable's file
+    has for the answer."""
     session = gdb_session.selected()
-    if session is not None and session.server.ended() is not None:
-        say(f"[uffd: {gdb_session.bury(session)}]")
+    if session is None:
+        return
+    try:
+        if session.server.ended() is not None:
+            raise UffdError(gdb_session.bury(session))
+        gdb_session.keep_step(session)
+    except UffdError as error:
+        raise gdb.GdbError(f"uffd: {error}") from None
+    if session.assigned or session.calls_pending:
+        summary = _commit(session)
+        if summary is not None and gdb_settings.report():
+            # How it ended was told when it did; the pages are `uffd dirty -all`'s.
+            rest = dataclasses.replace(summary, pages=0, ended="", unavailable="")
+            if is_amiss(rest):
+                say(summary_line(rest, look(), "the command before"))
+
+
+def _on_memory_changed(_event: object) -> None:
+    # What gdb writes as a command says belongs to that command, not to the call after it.
+    session = gdb_session.selected()
+    if session is not None and not session.in_call:
+        session.assigned = True
+
+
+def _commit(session: gdb_session.Session) -> Optional[Summary]:
+    """Close the transaction of a plain command, unless a command of ours is at work."""
+    if session.in_call or not (session.calls_pending or session.assigned):
+        return None
+    session.calls_pending, session.assigned, session.call_depth = False, False, 0
+    try:
+        summary = parse_summary(session.request("commit"))
+    except UffdError as error:
+        say(f"[uffd: {error}]")
+        return None
+    if summary is not None and summary.ended:
+        ended = gdb_blocked.text(session) or gdb_blocked.symbolic(summary.ended)
+        summary = dataclasses.replace(summary, ended=ended)
+    return summary
 
 
 def after_command() -> None:
     """Close the transaction of a plain `print f ()` and tell in a line what it dirtied."""
     session = gdb_session.selected()
-    if session is None or session.in_call or not session.calls_pending:
+    if session is None or not session.calls_pending:
         return
-    session.calls_pending, session.call_depth = False, 0
-    try:
-        summary = parse_summary(session.request("commit"))
-    except UffdError as error:
-        say(f"[uffd: {error}]")
-        return
-    session.wall_ms = None
-    if summary is None or not gdb_settings.report():
-        return
-    if summary.ended:
-        ended = gdb_blocked.text(session) or gdb_blocked.symbolic(summary.ended)
-        summary = dataclasses.replace(summary, ended=ended)
-    if summary.pages or summary.refused or summary.ended or summary.unavailable:
+    summary = _commit(session)
+    if summary is not None and gdb_settings.report() and (summary.pages or is_amiss(summary)):
         say(summary_line(summary, look()))
 
 
 def after_silent_command() -> None:
     """Close the transaction; `uffd dirty` tells what it did."""
     session = gdb_session.selected()
-    if session is not None and session.calls_pending and not session.in_call:
-        session.calls_pending, session.call_depth = False, 0
-        with contextlib.suppress(UffdError):
-            session.request("commit")
+    if session is not None and session.calls_pending:
+        _commit(session)
 
 
 def _before_prompt(_event: object = None) -> None:
@@ -133,7 +157,10 @@ def _before_prompt(_event: object = None) -> None:
         gdb_session.settle()
         gdb_saved.relock()
         gdb_session.borrow()
-        before_command()  # a server that died meanwhile is told now, not by gdb's next error
+        try:
+            before_command()  # a server that died meanwhile is told now, not by gdb's next error
+        except gdb.GdbError as error:
+            say(f"[{error}]")
         session = gdb_session.selected()
         failed = session is not None and session.calls_pending  # else the hook had its turn
         after_command()
@@ -190,32 +217,52 @@ def define_hooks() -> None:
     if _hooks_defined:
         return
     _hooks_defined = True
+    _Check()
+    for command in (*_REPORTING, *_SILENT, "generate-core-file"):
+        _define(f"hook-{command}", _CHECK)
     for command in _REPORTING:
-        _define(f"hook-{command}", "before_command")
-        _define(f"hookpost-{command}", "after_command")
+        _define(f"hookpost-{command}", _python("after_command"))
     for command in _SILENT:
-        _define(f"hook-{command}", "before_command")
-        _define(f"hookpost-{command}", "after_silent_command")
+        _define(f"hookpost-{command}", _python("after_silent_command"))
     for command in ("kill", "detach", "disconnect"):
-        _define(f"hook-{command}", "before_leaving")
+        _define(f"hook-{command}", _python("before_leaving"))
     for command in ("continue", "step", "next", "stepi", "nexti", "finish"):
-        _define(f"hook-reverse-{command}", "before_reverse")
-    _define("hook-quit", "before_quit")
+        _define(f"hook-reverse-{command}", _python("before_reverse"))
+    _define("hook-quit", _python("before_quit"))
 
 
-def _define(name: str, function: str) -> None:
+class _Check(gdb.Command):
+    """Part of gdb_uffd: see whether the server of this inferior still answers."""
+
+    # A command: from `python` an error would come with a traceback (gdb 13).
+
+    def __init__(self) -> None:
+        super().__init__(_CHECK, gdb.COMMAND_MAINTENANCE)
+
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        """Raise gdb.GdbError when it does not."""
+        before_command()
+
+
+def _python(function: str) -> str:
+    return f"python import {_MODULE}; {_MODULE}.{function}()"
+
+
+def _define(name: str, body: str) -> None:
     with contextlib.suppress(gdb.error):
         quiet(f"show user {name}")
         return  # it is the user's
-    quiet(f"define {name}\npython import {_MODULE}; {_MODULE}.{function}()\nend")
+    quiet(f"define {name}\n{body}\nend")
     quiet(f"document {name}\nPart of gdb_uffd.\nend")
 
 
 def install() -> None:
     """Connect to gdb's events; called once, at load."""
     gdb.events.inferior_call.connect(_on_inferior_call)
+    gdb.events.memory_changed.connect(_on_memory_changed)
     gdb.events.before_prompt.connect(_before_prompt)
     gdb.events.connection_removed.connect(gdb_session.on_connection_removed)
+    gdb_session.forgetful.append(forget_symbols)
     gdb.events.new_objfile.connect(forget_symbols)
     gdb.events.clear_objfiles.connect(forget_symbols)
     gdb.events.gdb_exiting.connect(_end_all)

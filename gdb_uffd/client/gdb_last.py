@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
+from weakref import WeakKeyDictionary
 
 import gdb
 
@@ -22,7 +23,7 @@ class Last:
     expression: str
 
 
-_last: Dict[int, Last] = {}
+_last: "WeakKeyDictionary[Session, Last]" = WeakKeyDictionary()
 
 observers: List[Callable[[Session, Optional[Last]], None]] = []
 """Called after a call is over and told; with None where it was no `uffd call`."""
@@ -30,13 +31,21 @@ observers: List[Callable[[Session, Optional[Last]], None]] = []
 
 def note(session: Session, last: Last) -> None:
     """An `uffd call` of `session` is over."""
-    _last[session.number] = last
+    _last[session] = last
 
 
-def find(session: Session) -> Optional[Last]:
-    """Of the call that `uffd dirty` tells of; None where that was another command."""
-    # A command that is no `uffd call` leaves no time (gdb_hooks.after_command).
-    return _last.get(session.number) if session.wall_ms is not None else None
+def find(session: Session, report: Optional[CallReport]) -> Optional[Last]:
+    """The `uffd call` whose report that is; None where it is another command's."""
+    last = _last.get(session)
+    if last is None or report is None or last.report.serial != report.serial:
+        return None
+    return last
+
+
+def wall_ms(session: Session, report: Optional[CallReport]) -> Optional[float]:
+    """How long the `uffd call` of that report took, for whoever waited."""
+    last = find(session, report)
+    return None if last is None else float(last.outcome.wall_ms)
 
 
 def peek(session: Session, known: int) -> Tuple[int, Optional[CallReport], bool]:

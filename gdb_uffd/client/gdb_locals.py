@@ -10,7 +10,7 @@ from typing import Iterator, List, Optional, Set
 import gdb
 
 from gdb_uffd.client.gdb_places import block_symbols
-from gdb_uffd.client.gdb_util import machine, quiet
+from gdb_uffd.client.gdb_util import code_address, machine, quiet
 from gdb_uffd.client.text import without_parameters
 
 MAX_FRAMES = 1024
@@ -98,7 +98,7 @@ def _function(frame: gdb.Frame) -> str:
 def _variables(frame: gdb.Frame) -> Iterator[Local]:
     function, level = _function(frame), frame.level()
     seen: Set[int] = set()
-    for symbol in block_symbols(frame.pc() if level == 0 else frame.pc() - 1):
+    for symbol in block_symbols(code_address(frame)):
         if not (symbol.is_variable or symbol.is_argument) or not symbol.needs_frame:
             continue
         with contextlib.suppress(gdb.error):
@@ -112,9 +112,12 @@ def _variables(frame: gdb.Frame) -> Iterator[Local]:
 
 def _saved(frame: gdb.Frame) -> Iterator[Local]:
     """Where the frame keeps its caller's registers, and where it returns to."""
+    before, text = gdb.selected_frame(), ""
     with contextlib.suppress(gdb.error):
         frame.select()
         text = quiet("info frame").partition("Saved registers:")[2]
+    with contextlib.suppress(gdb.error):
+        before.select()
         for name, address in _SAVED.findall(text):
             if name not in ("rsp", "sp"):
                 what = "return address" if name in RETURN_ADDRESS else f"saved {name}"

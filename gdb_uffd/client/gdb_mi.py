@@ -6,6 +6,7 @@ gdb manual, "GDB/MI Commands In Python" (gdb 12) and "GDB/MI Notifications In Py
 from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Sequence
+from weakref import WeakKeyDictionary
 
 import gdb
 
@@ -15,7 +16,7 @@ from gdb_uffd.client.gdb_util import machine_interface, one_cpu, user_errors
 from gdb_uffd.client.options import split_format
 from gdb_uffd.model import CallReport, UffdError
 
-_serials: Dict[int, int] = {}
+_serials: "WeakKeyDictionary[Session, int]" = WeakKeyDictionary()
 """Of the report that each session's last notification was about."""
 
 
@@ -30,7 +31,6 @@ def _call(arguments: List[str]) -> Dict[str, Any]:
         report, outcome = gdb_call.run_call(
             session, letters, expression, "keep" in found, True, cpu
         )
-    session.wall_ms = outcome.wall_ms
     last = gdb_last.Last(report, outcome, expression)
     gdb_last.note(session, last)
     result = gdb_call.call_object(session, report, outcome, expression)
@@ -50,8 +50,8 @@ def _dirty(arguments: List[str]) -> Dict[str, Any]:
 
 def _notify(session: Session, last: Optional[gdb_last.Last]) -> None:
     """`=uffd-call`, once for each report."""
-    serial, report, known = gdb_last.peek(session, _serials.get(session.number, -1))
-    _serials[session.number] = serial
+    serial, report, known = gdb_last.peek(session, _serials.get(session, -1))
+    _serials[session] = serial
     if report is None or known:
         return
     gdb.notify_mi("uffd-call", mi.value(_summary(report, last)))
@@ -70,9 +70,9 @@ def _summary(report: CallReport, last: Optional[gdb_last.Last]) -> Dict[str, Any
     return {
         **data,
         "kept": report.kept,
-        "pages": len(program),
+        "pages": len(program) + report.rest_pages,
         "gdb_pages": len(gdb_pages),
-        "bytes_changed": sum(page.bytes_changed for page in program),
+        "bytes_changed": sum(page.bytes_changed for page in program) + report.rest_bytes,
         "fed_pages": report.fed_pages,
         "refused": report.refused,
         "ended": report.ended or None,

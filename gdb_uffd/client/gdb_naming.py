@@ -47,7 +47,7 @@ class Naming:
         self._session = session
         self._report = report
         self._all = which_all
-        self._pages = [p for p in report.pages if "program" in p.writers and p.bytes_changed]
+        self._pages = [p for p in report.pages if p.meant and p.bytes_changed]
         self._images = self.images(session, report, which_all)
         self._budget = Budget()
         self._blocks = Blocks(session, report, which_all, context, self._images, self._budget)

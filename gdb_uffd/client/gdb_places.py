@@ -187,7 +187,7 @@ def expression_for(name: str, address: int, symtab: Optional[gdb.Symtab] = None)
 
 def block_symbols(pc: int) -> Iterator[gdb.Symbol]:
     """Symbols of the blocks around `pc`, up to and including its function's."""
-    with contextlib.suppress(gdb.error, RuntimeError):
+    with contextlib.suppress(gdb.error, RuntimeError, OverflowError):
         block: Optional[gdb.Block] = gdb.block_for_pc(pc)
         while block is not None and not block.is_global and not block.is_static:
             yield from block

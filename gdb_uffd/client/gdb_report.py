@@ -71,7 +71,7 @@ def collect(session: Session) -> html_page.Content:
     report = last_report(session, False)
     if report is None:
         raise UffdError("nothing has run yet: `uffd call` something first")
-    last = gdb_last.find(session)
+    last = gdb_last.find(session, report)
     if last is not None:
         data = gdb_call.call_object(session, last.report, last.outcome, last.expression)
     else:
@@ -93,7 +93,7 @@ def _verdict(report: CallReport, session: Session) -> Sequence[str]:
     program, _ = render.split_pages(report)
     return [
         verdict.text(report, Symbols(session, report).thread),
-        render.count_line(report, len(program), session.wall_ms),
+        render.count_line(report, len(program), gdb_last.wall_ms(session, report)),
     ]
 
 

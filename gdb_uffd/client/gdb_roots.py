@@ -15,7 +15,7 @@ from gdb_uffd.client.expression import Expression, arguments, variable
 from gdb_uffd.client.gdb_paths import Root
 from gdb_uffd.client.gdb_places import MALLOC, block_symbols
 from gdb_uffd.client.gdb_shapes import Shapes, apply
-from gdb_uffd.client.gdb_util import file_of
+from gdb_uffd.client.gdb_util import code_address, file_of
 from gdb_uffd.client.gdb_variables import no_calls
 
 MAX_GLOBALS = 2_000
@@ -214,7 +214,7 @@ def of_frames() -> Iterator[Root]:
 
 
 def _of_frame(frame: gdb.Frame) -> Iterator[Root]:
-    for symbol in block_symbols(frame.pc() if frame.level() == 0 else frame.pc() - 1):
+    for symbol in block_symbols(code_address(frame)):
         if not (symbol.is_variable or symbol.is_argument) or not symbol.needs_frame:
             continue
         with contextlib.suppress(gdb.error):

@@ -9,7 +9,7 @@ import gdb
 
 from gdb_uffd.client.gdb_util import parameter_text, quiet
 
-_USERS = ("sysroot", "solib-search-path")
+_USERS = ("sysroot", "solib-search-path", "debug-file-directory", "remotetimeout")
 """Settings that a user changes while a session lasts."""
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import List
 
 import gdb
 
+from gdb_uffd.client import gdb_settings
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_util import parameter_text
 
@@ -13,23 +15,48 @@ _REMOTE = ("target:", "remote:")
 """Prefixes of `sysroot` that mean the remote side's files (gdb manual, "Files")."""
 
 
+_DEBUG_FOLDER = "usr/lib/debug"  # trace/debug_files.py, FOLDER
+
+
 def options() -> List[str]:
-    """What `set sysroot`, `set debug-file-directory` and `set debuginfod` say, as options of the
-    server."""
+    """What `set sysroot`, `set uffd files-from` and gdb's other settings of files say, as options
+    of the server."""
     found: List[str] = []
     sysroot = _local(borrowed.users("sysroot"))
     if sysroot:
         found += ["--sysroot", sysroot]
-    for directory in _text("debug-file-directory").split(":"):
+    for directory in borrowed.users("debug-file-directory").split(":"):
         if directory:
             found += ["--debug-directory", directory]
     for directory in borrowed.users("solib-search-path").split(":"):
         if directory:
             found += ["--solib-search-path", directory]
+    if gdb_settings.files_from():
+        found += ["--files-from", gdb_settings.files_from()]
     # "ask" is gdb's question to the user, which only gdb can put.
     if _text("debuginfod enabled") == "on" and _text("debuginfod urls"):
         found += ["--debuginfod", _text("debuginfod urls")]
     return found
+
+
+class Progress:
+    """Shows what the server fetches: on a terminal one line in place of the other, else a line for
+    each file."""
+
+    def __init__(self) -> None:
+        self._terminal = os.isatty(1)
+        self._said = ""
+
+    def show(self, line: str) -> None:
+        """`line` now; "" when it is over."""
+        width = int(gdb.parameter("width") or 80)
+        if self._terminal and (line or self._said):
+            gdb.write(f"\r\x1b[K{line[: max(20, width - 1)]}")
+            gdb.flush()
+        what = line.partition(": ")[0]
+        if line and not self._terminal and what != self._said and line.startswith("downloading"):
+            gdb.write(f"{what}\n")
+        self._said = what
 
 
 def take_sysroot(elsewhere: str, far: bool) -> None:
@@ -47,6 +74,18 @@ def take_sysroot(elsewhere: str, far: bool) -> None:
     if elsewhere:
         # It has what was found there; what else is there has the same name and is another build.
         borrowed.take("solib-search-path", "")
+    elif borrowed.holds("solib-search-path"):
+        borrowed.take("solib-search-path", borrowed.users("solib-search-path"))
+
+
+def take_debug_folder(elsewhere: str) -> None:
+    """Let gdb find separate debug files below `elsewhere`, too, before it reads the executable."""
+    debug = os.path.join(elsewhere, _DEBUG_FOLDER)
+    folders = borrowed.users("debug-file-directory")
+    if elsewhere and os.path.isdir(debug):
+        borrowed.take("debug-file-directory", f"{folders}:{debug}" if folders else debug)
+    elif borrowed.holds("debug-file-directory"):
+        borrowed.take("debug-file-directory", folders)
 
 
 def _local(sysroot: str) -> str:

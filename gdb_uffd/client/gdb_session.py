@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-from typing import Any, Dict, List, Optional, Tuple
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_engine, gdb_search, gdb_settings, launch, text
+from gdb_uffd.client import gdb_engine, gdb_search, gdb_settings, gdb_signals, launch, text
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_shapes import Shapes
@@ -27,7 +27,7 @@ from gdb_uffd.client.gdb_util import (
 from gdb_uffd.client.options import check_readable, check_recording
 from gdb_uffd.client.remote import AnyServer
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
-from gdb_uffd.client.wire import Ready, decode, encode, one_line
+from gdb_uffd.client.wire import SERVER_GONE, Ready, decode, encode, one_line
 from gdb_uffd.model import ENGINE_AUTO, PAGE_SIZE, SnapshotInfo, UffdError
 
 
@@ -41,11 +41,13 @@ class Session:
         self.connection: Optional[gdb.RemoteTargetConnection] = None
         self.calls_pending = False  # gdb made an inferior call since the last quffd.commit
         self.explained = ""  # the last_unavailable that the user has been told of
+        self.heard = time.monotonic()  # when both sides spoke of the same packet, for sure
         self.first_thread = 0  # gdb's number of the thread that the snapshot stopped in
         self.signal = server.ready.signal  # the one it stopped by
         self.snapshot = server.ready.snapshot  # the number of the present one
         self.moves = -1  # made in the server, as far as gdb's side has followed; see gdb_travel
         self.libraries = -1  # what it said of the libraries then
+        self.ending = False  # how, is told by whoever ends it
         self.moving = False  # its connection is about to be replaced by another
         self.going = False  # on the way to another snapshot, and showing it is its own affair
         self.away = False  # on an excursion: what gdb shows is not where the user stands
@@ -58,7 +60,7 @@ class Session:
         self.shapes = Shapes()  # the types that the server was told of
         self.looking = False  # gdb is shown memory as it was (gdb_view)
         self.last_call = 0  # address of the function gdb called last
-        self.wall_ms: Optional[float] = None  # of the last `uffd call`
+        self.assigned = False  # gdb wrote memory as a command said, and that is not committed
         self.thread_numbers: Dict[int, int] = {}  # TID -> gdb's number, of the present snapshot
         self.tls_addresses: Dict[Tuple[int, str, str], int] = {}  # see gdb_symbols
 
@@ -66,13 +68,13 @@ class Session:
         """Send ``quffd.VERB`` and return the decoded reply; UffdError, also for a dead server."""
         if self.connection is None or not self.connection.is_valid():
             raise UffdError(f"the connection to the server is closed{self.death()}")
-        # A reply that comes after gdb gave up would be taken for the next packet's.
-        patient = setting("remotetimeout", "3600") if verb in _SLOW else contextlib.nullcontext()
+        keep_step(self)
         try:
-            with patient:
-                reply = self.connection.send_packet(encode(verb, arguments))
+            reply = self.connection.send_packet(encode(verb, arguments))
         except gdb.error as error:
             raise UffdError(f"{one_line(str(error))}{self.death()}") from None
+        if reply == SERVER_GONE and self.server.is_gone():
+            raise UffdError(self.death().lstrip(": "))
         return decode(verb, reply)
 
     def last_unavailable(self) -> str:
@@ -86,20 +88,22 @@ class Session:
         status = self.server.ended()
         if status is None:
             return ""
-        how = f"by signal {-status}" if status < 0 else f"with status {status}"
+        how = f" by signal {-status}" if status < 0 else f" with status {status}" if status else ""
         said = self.server.last_words()
-        return f": the server ended {how}{f' ({said})' if said else ''}; `uffd spawn` starts anew"
+        return f": the server ended{how}{f' ({said})' if said else ''}; `uffd spawn` starts anew"
 
 
-_SLOW = frozenset(
-    ("end", "commit", "report", "image", "mappings", "reset")
-    + ("snapshots", "goto", "back", "changes", "export")
-)
-"""Packets whose work grows with what was written or recorded; gdb waits 2 s for the others."""
+_PATIENCE_S = 3600
+"""`set remotetimeout` while a session lasts.  gdb gives up on an answer after three times that, and
+then takes each answer for that to its next packet: values would be others than were asked for.  A
+server that is not there any more closes the connection; on one that hangs Ctrl-C twice gives up."""
 
 _travelled: List[bool] = []
 """Not empty once gdb stopped by travelling: it takes that for a signal, and says so once more at
 its next connection, past whatever captures its output (infrun.c, stopped_by_random_signal)."""
+
+forgetful: List[Callable[[], None]] = []
+"""Called when a process is opened: who remembers addresses of files' symbols has to forget them."""
 
 _sessions: Dict[int, Session] = {}
 _leaving: List[Session] = []
@@ -146,13 +150,14 @@ def spawn(core: str, executable: str) -> None:
         )
     interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
     where = gdb_search.options()
-    server = launch.start(interpreter, core, executable, where)
+    server = launch.start(interpreter, core, executable, where, gdb_search.Progress().show)
     try:
         loaded = _loaded_file()
         if not server.ready.executable and not executable and loaded and os.path.isfile(loaded):
             # The core names no file that is there, but the user has loaded one.
             server.stop()
-            server = launch.start(interpreter, core, os.path.abspath(loaded), where)
+            tell = gdb_search.Progress().show
+            server = launch.start(interpreter, core, os.path.abspath(loaded), where, tell)
         if old is not None:
             end(old)
         session = Session(inferior.num, server)
@@ -174,9 +179,11 @@ def _connect(session: Session) -> None:
 def connect(session: Session, executable: str, socket: str) -> None:
     """Make `session` the target of the selected inferior, silently but for gdb's warnings."""
     check_architecture(session.ready.architecture)
+    gdb_search.take_debug_folder("" if session.server.far else session.ready.sysroot)
     if executable:
         load_executable(executable)
     gdb_search.take_sysroot(session.ready.sysroot, session.server.far)
+    borrowed.take("remotetimeout", str(_PATIENCE_S))
     asking = may_ask()
     try:
         with contextlib.ExitStack() as stack:
@@ -194,6 +201,8 @@ def connect(session: Session, executable: str, socket: str) -> None:
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise UffdError("gdb connected, but not to a remote target")
     session.connection = connection
+    for forget in forgetful:  # addresses of the process before: files that stay may lie elsewhere
+        forget()
     session.request("hello")
     if gdb_settings.engine() != ENGINE_AUTO:
         gdb_engine.begin(session.request, gdb_settings.engine())
@@ -271,7 +280,7 @@ def show(session: Session) -> None:
     what = "core: " if ready.snapshots == 1 else f"trace: {where}, "
     if ready.signal and (ready.snapshots == 1 or ready.signal not in DEBUGGER_SIGNALS):
         ended = "terminated with" if ready.snapshots == 1 else "received"
-        say(f"Program {ended} signal {signal_text(ready.signal)}.")
+        say(f"Program {ended} signal {gdb_signals.text(ready.signal)}.")
     with contextlib.suppress(gdb.error):
         gdb.write(quiet("frame"))
     pages = f"{text.plural(ready.total_pages, 'page')} ({text.size(ready.total_pages * PAGE_SIZE)})"
@@ -283,32 +292,9 @@ def show(session: Session) -> None:
     )
 
 
-def restore_signals(session: Session) -> None:
-    """After a reset gdb would still deliver the signal that some later stop left in a thread.
-
-    `queue-signal` (gdb manual, "Signaling") sets what a thread gets when it is resumed.  A
-    signal that gdb does not pass on is not queued either.
-    """
-    number = session.signal
-    recorded = signal.Signals(number).name if number in set(signal.Signals) else "0"
-    wanted = [("all", "0"), (str(session.first_thread), recorded)]
-    for threads, name in wanted if session.first_thread else wanted[:1]:
-        with contextlib.suppress(gdb.error):
-            quiet(f"thread apply {threads} -q -s queue-signal {name}")
-
-
-def signal_text(number: int) -> str:
-    """11 as "SIGSEGV, Segmentation fault"."""
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        return str(number)
-    return f"{name}, {signal.strsignal(number) or 'unknown signal'}"
-
-
 def end(session: Session) -> None:
     """Close the connection of `session`, see its server end, give gdb's settings back."""
-    before = gdb.selected_inferior().num
+    before, session.ending = gdb.selected_inferior().num, True
     if session.connection is not None and session.connection.is_valid():
         if before != session.number:
             quiet(f"inferior {session.number}")
@@ -317,8 +303,11 @@ def end(session: Session) -> None:
             # else: with a process there, `set sysroot` reads every library again.
             borrowed.give_back("scheduler-locking")
         # Not `disconnect`: it forgets the threads of every inferior (gdb's target.c).
-        with contextlib.suppress(gdb.error), setting("confirm", "off"):
-            quiet("kill")
+        for command in ("kill", "kill", "disconnect"):
+            with contextlib.suppress(gdb.error), setting("confirm", "off"):
+                quiet(command)
+            if not session.connection.is_valid():
+                break
         if before != session.number:
             quiet(f"inferior {before}")
     _leave(session)
@@ -330,6 +319,30 @@ def bury(session: Session) -> str:
     text = session.death().lstrip(": ")
     end(session)
     return text
+
+
+def keep_step(session: Session) -> None:
+    """See that gdb and the server still speak of the same packet, after a silence in which gdb may
+    have given up on an answer.  UffdError, and no session any more, when they do not."""
+    now = time.monotonic()
+    silent, session.heard = now - session.heard, now
+    if silent < 3 * int(gdb.parameter("remotetimeout") or 0) or session.connection is None:
+        return
+    echo = int(now * 1e6)
+    try:
+        reply = session.connection.send_packet(encode("hello", {"echo": echo}))
+        if decode("hello", reply).get("echo") == echo:
+            return
+    except (gdb.error, UffdError, AttributeError):
+        pass
+    if session.server.ended() is not None:
+        return  # which is told better
+    session.server.stop(0.0)
+    end(session)
+    raise UffdError(
+        "gdb gave up waiting for an answer (`show remotetimeout`), and those since may belong to "
+        "other questions: the session is closed; `uffd spawn` starts anew"
+    )
 
 
 def end_all() -> None:
@@ -357,6 +370,8 @@ def on_connection_removed(event: gdb.ConnectionEvent) -> None:
     """
     for session in list(_sessions.values()):
         if session.connection == event.connection and not session.moving:
+            if session.server.ended() and not session.in_call and not session.ending:
+                say(f"[uffd{session.death()}]")
             _leave(session)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Callable, Dict, List, Tuple, Union
 
 import gdb
@@ -102,6 +103,40 @@ class Engine(Setting):
     listeners: List[Callable[[str], str]] = []
 
 
+class FilesFrom(Setting):
+    """Where the files of the machine are that the core comes from.
+
+    One or several of these, joined by ":"; what they hold is used before what this machine has
+    at the same path, for what runs and for gdb's symbols:
+    - a folder with the files under their paths: a root file system, a container's
+      /proc/PID/root;
+    - a folder with unpacked packages beside each other, or with libraries and debug files
+      in a heap, which are found by name and build-id;
+    - an archive that `docker save` wrote, an OCI image, or a tar of a root file system,
+      compressed or not.
+    Takes effect at the next `uffd spawn`; `uffd doctor CORE` shows what is found."""
+
+    set_doc = "Set the folders and archives that hold the recorded machine's files."
+    show_doc = "Show the folders and archives that hold the recorded machine's files."
+    sentence = 'The recorded machine\'s files come from "{}".'
+
+    def __init__(self) -> None:
+        super().__init__("uffd files-from", gdb.COMMAND_FILES, gdb.PARAM_OPTIONAL_FILENAME)
+        self.value = self._kept = ""
+
+    def get_set_string(self) -> str:
+        """Absolute paths, since the server runs in another folder; all of them must be there."""
+        text = str(self.value or "")
+        words = [text] if os.path.lexists(os.path.expanduser(text)) else text.split(":")
+        paths = [os.path.abspath(os.path.expanduser(word)) for word in words if word]
+        missing = [path for path in paths if not os.path.exists(path)]
+        if missing:
+            self.value = self._kept
+            raise gdb.GdbError(f"{missing[0]}: no such file or folder; files-from is unchanged")
+        self.value = self._kept = ":".join(paths)
+        return ""
+
+
 _all: Dict[str, Setting] = {}
 
 
@@ -112,6 +147,7 @@ SETTINGS: Settings = (
     ("python", Python),
     ("diff-context", DiffContext),
     ("engine", Engine),
+    ("files-from", FilesFrom),
 )
 
 
@@ -151,6 +187,11 @@ def diff_context() -> int:
 def engine() -> str:
     """`set uffd engine`."""
     return str(value("engine") or ENGINE_AUTO)
+
+
+def files_from() -> str:
+    """`set uffd files-from`, "" when it is not set; relative paths from gdb's folder."""
+    return str(value("files-from") or "")
 
 
 def on_engine(tell: Callable[[str], str]) -> None:

@@ -44,7 +44,7 @@ def _traced(
 ) -> Tuple[List[trace.Touch], int, CallReport, gdb_call.Outcome]:
     """Evaluate in a process of its own, in which nothing is there yet."""
     selection = Selection()
-    wall_ms, context = session.wall_ms, session.context
+    context = session.context
     session.calls_pending = False
     session.request("trace-begin")
     try:
@@ -57,10 +57,7 @@ def _traced(
     finally:
         with contextlib.suppress(UffdError):
             session.request("trace-drop")
-        session.wall_ms, session.context = (
-            wall_ms,
-            context,
-        )  # `uffd dirty` still tells of the call before
+        session.context = context  # `uffd dirty` still tells of the call before
         flush_caches()
         selection.restore()
     return touches, missed, report, outcome

@@ -14,7 +14,15 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_hooks, gdb_saved, gdb_search, gdb_session, launch, snapshots
+from gdb_uffd.client import (
+    gdb_hooks,
+    gdb_saved,
+    gdb_search,
+    gdb_session,
+    gdb_signals,
+    launch,
+    snapshots,
+)
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_util import (
     Selection,
@@ -131,13 +139,13 @@ def follow(session: Session) -> None:
     session.libraries = int(where["libraries"])
     gdb_session.note_threads(session)
     if session.signal not in snapshots.DEBUGGER_SIGNALS and session.moves:
-        gdb_session.restore_signals(session)
+        gdb_signals.restore(session.signal, session.first_thread)
 
 
 def _arrived(session: Session, where: Dict[str, Any]) -> None:
     session.moves, session.snapshot = int(where["moves"]), int(where["number"])
     session.signal = int(where["signal"])
-    session.calls_pending, session.call_depth, session.wall_ms = False, 0, None
+    session.calls_pending, session.call_depth, session.assigned = False, 0, False
     session.explained = ""
     session.tls_addresses.clear()
     session.where = where

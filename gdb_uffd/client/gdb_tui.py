@@ -91,11 +91,12 @@ class PagesWindow:
         width = max(20, self._window.width)
         looks = Look(False, look().unicode, width)
         names = Symbols(session, self._report)
+        last = gdb_last.find(session, self._report)
+        wall_ms = gdb_last.wall_ms(session, self._report)
         try:
-            lines = render.report_lines(self._report, names, looks, session.wall_ms, True)
+            lines = render.report_lines(self._report, names, looks, wall_ms, True)
         except (UffdError, gdb.error) as error:
             return [str(error)]
-        last = gdb_last.find(session)
         return [*([last.expression] if last is not None else []), *lines]
 
     def _set(self, lines: List[str]) -> bool:

@@ -320,6 +320,22 @@ def pop_dummy_frames(limit: int = 256) -> None:
                 frame = frame.older()
 
 
+_CALLERS = (gdb.NORMAL_FRAME, gdb.TAILCALL_FRAME, gdb.INLINE_FRAME)
+
+
+def code_address(frame: gdb.Frame) -> int:
+    """An address in the instruction that the frame is at.
+
+    What a call returns to may be the first of another function, or nothing at all: the outermost
+    frame of a fiber returns to 0.  As gdb's get_frame_address_in_block (frame.c) has it.
+    """
+    newer: Optional[gdb.Frame] = frame.newer()
+    while newer is not None and newer.type() == gdb.INLINE_FRAME:
+        newer = newer.newer()
+    called = newer is not None and newer.type() in _CALLERS and frame.type() in _CALLERS
+    return max(0, int(frame.pc()) - called)
+
+
 def frame_text(frame: gdb.Frame) -> str:
     """ "walk () at sample.c:12", or "0x7f… in memcpy ()"."""
     name = frame.name()

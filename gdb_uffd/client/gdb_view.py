@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Iterator
+from typing import Any, Dict, Iterator
+
+import gdb
 
 from gdb_uffd.client.gdb_session import Session
-from gdb_uffd.client.gdb_util import flush_memory
+from gdb_uffd.client.gdb_util import Selection, flush_memory
 
 
 @contextlib.contextmanager
@@ -16,28 +18,42 @@ def memory(session: Session, after: bool, which_all: bool, live_is_after: bool) 
 
     Nothing runs meanwhile: the server refuses that, and the user's own printers may try.
     """
-    session.request("view", {"which": "after" if after else "before", "all": which_all})
-    session.looking = True
-    if after != live_is_after:
-        flush_memory()
-    try:
+    arguments = {"which": "after" if after else "before", "all": which_all}
+    with _view(session, arguments, after != live_is_after):
         yield
-    finally:
-        session.looking = False
-        session.request("view", {"which": "now"})
-        if after != live_is_after:
-            flush_memory()
 
 
 @contextlib.contextmanager
 def recorded_memory(session: Session, number: int) -> Iterator[None]:
     """While it lasts, gdb reads the memory of that snapshot.  Nothing runs meanwhile."""
-    session.request("view", {"which": "before", "snapshot": number})
+    with _view(session, {"which": "before", "snapshot": number}, True):
+        yield
+
+
+@contextlib.contextmanager
+def _view(session: Session, arguments: Dict[str, Any], is_another: bool) -> Iterator[None]:
+    """`is_another`: gdb's own view is not that one.
+
+    The innermost frame is selected then.  With another one, which may not be there in that memory,
+    gdb 13 stops at an assertion of its own when it looks for it after a command (frame.c,
+    get_selected_frame).
+    """
+    selection = Selection() if is_another else None
+    if selection is not None:
+        with contextlib.suppress(gdb.error):
+            gdb.newest_frame().select()
+    session.request("view", arguments)
     session.looking = True
-    flush_memory()
+    if selection is not None:
+        flush_memory()
     try:
         yield
     finally:
+        if selection is not None:
+            with contextlib.suppress(gdb.error):
+                gdb.newest_frame().select()
         session.looking = False
         session.request("view", {"which": "now"})
-        flush_memory()
+        if selection is not None:
+            flush_memory()
+            selection.restore()

@@ -7,12 +7,14 @@ import json
 import os
 import platform
 import subprocess
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import gdb
 
 from gdb_uffd.client import (
+    gdb_last,
     gdb_record_view,
+    gdb_search,
     gdb_settings,
     gdb_travel,
     launch,
@@ -40,8 +42,12 @@ DOCTOR_TIMEOUT_S = 60.0
 
 def last_report(session: Session, which_all: bool) -> Optional[CallReport]:
     """The report of the last call or command; None when nothing has run."""
-    session.calls_pending = False
-    return parse_report(session.request("report", {"all": which_all}))
+    session.calls_pending = session.assigned = False
+    report = parse_report(session.request("report", {"all": which_all}))
+    last = gdb_last.find(session, report)
+    if report is not None and last is not None:
+        report.called = last.report.called
+    return report
 
 
 def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) -> None:
@@ -53,7 +59,7 @@ def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) ->
     if report is None:
         say("no pages dirtied: nothing has run yet")
         return
-    wall_ms = None if which_all else session.wall_ms
+    wall_ms = gdb_last.wall_ms(session, report)
     names = Symbols(session, report, which_all)
     say(*render.report_lines(report, names, look(), wall_ms, every_line))
 
@@ -76,13 +82,15 @@ def diff(session: Session, which_all: bool, expression: str) -> None:
     if limits is None:
         report = last_report(session, which_all)
         starts = [page.start for page in report.pages if page.bytes_changed] if report else []
+        rest = report.rest if report is not None and which_all else []
+        starts += [page for each in rest for page in range(each.start, each.end, PAGE_SIZE)]
         nothing = "nothing differs"
     else:
         session.calls_pending = False
         last_report(session, which_all)  # closes a pending transaction
         starts = list(range(page_floor(limits[0]), limits[1], PAGE_SIZE))
         nothing = f"nothing differs in {expression} ({limits[0]:#x}, {limits[1] - limits[0]} bytes)"
-    shown = False
+    shown, lost = False, 0
     for start in starts:
         arguments = {"address": hex(start), "all": which_all}
         image = parse_image(session.request("image", arguments))
@@ -90,7 +98,13 @@ def diff(session: Session, which_all: bool, expression: str) -> None:
             for line in diff_lines(image, looks, limits, context):
                 say(line)
                 shown = True
-    if not shown:
+        elif limits is None:
+            lost += 1
+    if limits is None and report is not None and not which_all:
+        lost += report.rest_pages
+    if lost:
+        say(f"the bytes of {text.plural(lost, 'more page')} were not kept: too many were written")
+    elif not shown:
         say(nothing)
 
 
@@ -196,15 +210,18 @@ def mappings(session: Session) -> None:
         )
 
 
-def doctor(as_json: bool) -> None:
-    """What the machine can do (the server's doctor), and what this gdb can."""
+def doctor(as_json: bool, files: Sequence[str] = ()) -> None:
+    """What the machine can do (the server's doctor), and what this gdb can; or, of a core and its
+    executable, which of its files are here."""
     facts = _gdb_facts()
     interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
     code = "import sys; from gdb_uffd.cli import main; sys.exit(main())"
     command = [interpreter, "-I", "-c", code, "doctor", "--engine", gdb_settings.engine()]
+    if files:  # what the environment says of debuginfod is gdb's to judge
+        command += ["--debuginfod", "", *gdb_search.options(), "--", *files]
     try:
         done = subprocess.run(
-            [*command, "--json"] if as_json else command,
+            [*command[:5], *(["--json"] if as_json else []), *command[5:]],
             env=launch.clean_environment(os.environ),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -215,6 +232,8 @@ def doctor(as_json: bool) -> None:
         raise UffdError(f"cannot run {interpreter}: {error}; {launch.remedy()}") from None
     output = done.stdout.decode("utf-8", "replace")
     said = [one_line(line) for line in done.stderr.decode("utf-8", "replace").splitlines()]
+    if not output.strip() and files and said:
+        raise UffdError(said[-1].partition("gdb-uffd: ")[2] or said[-1])
     if not output.strip():
         raise UffdError(
             f"{interpreter} cannot run the doctor "
@@ -229,7 +248,10 @@ def doctor(as_json: bool) -> None:
         say_json({**server, "gdb": {**facts, "interpreter": interpreter}})
         return
     looks = look()
+    say(*(looks.plain(line) for line in said if files))
     say(*(looks.plain(text.printable(line)) for line in output.rstrip().splitlines()))
+    if files:
+        return
     say(f"gdb {facts['version']} with Python {facts['python']}; the server runs on {interpreter}")
 
 

@@ -156,11 +156,11 @@ def _write(
         for p in gdb_object.parts(what, told.low, told.high, told.window, told.before, told.after)
     )
     size = max(0, told.high - told.low)
-    if told.by == "gdb":
-        return why.WriteInfo("gdb", told.low, size, changes, "", 0)
+    if told.by in ("gdb", "assignment"):
+        return why.WriteInfo(told.by, told.low, size, changes, "", 0)
     # Behind a system call, or where only the next instruction is known: one byte back.
     exact = told.exact and told.by == "program"
-    frames, more = backtrace(told.pc if exact else told.pc - 1, told.sp, _floor(start))
+    frames, more = backtrace(told.pc if exact else max(0, told.pc - 1), told.sp, _floor(start))
     pc = told.pc if exact else instruction(told.pc)
     return why.WriteInfo(
         told.by, told.low, size, changes, told.system_call, pc,
@@ -174,6 +174,7 @@ def _floor(start: Start) -> int:
 
 def _instruction(behind: int) -> int:
     """The instruction that ends at `behind`, by disassembling its function; else a byte of it."""
+    behind = max(1, behind)  # a program may stand anywhere
     with contextlib.suppress(gdb.error, RuntimeError):
         block: Optional[gdb.Block] = gdb.block_for_pc(behind - 1)
         while block is not None and block.function is None:

@@ -10,13 +10,14 @@ import os
 import re
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import BinaryIO, Dict, List, Mapping, Optional, Sequence
+from typing import BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
 
-from gdb_uffd.client.wire import Ready, one_line, parse_ready
+from gdb_uffd.client.wire import Ready, one_line, parse_progress, parse_ready
 from gdb_uffd.model import UffdError
 
 START_TIMEOUT_S = 60.0
@@ -117,6 +118,11 @@ class Server:
         """Its exit status (negative: a signal), or None while it runs."""
         return self.process.poll()
 
+    def is_gone(self) -> bool:
+        """Whether it has ended; its sockets are closed a moment before it has."""
+        _await_end(self.process, 1.0)
+        return self.ended() is not None
+
     def stop(self, patience_s: float = 3.0) -> int:
         """Wait for the end that the closed socket brings, force it if need be, and tidy up.
 
@@ -128,8 +134,16 @@ class Server:
         return status
 
 
-def start(interpreter: str, core: str, executable: str = "", options: Sequence[str] = ()) -> Server:
+def start(
+    interpreter: str,
+    core: str,
+    executable: str = "",
+    options: Sequence[str] = (),
+    tell: Optional[Callable[[str], None]] = None,
+) -> Server:
     """Start a server for `core` and wait until it listens.  `options`: further ones of its own.
+    `tell` is called with each line of progress while it fetches files, and with "" at their end;
+    Ctrl-C then ends the downloads, a second one the start.
 
     UffdError with the server's own line, or with what kept it from starting.
     """
@@ -155,7 +169,7 @@ def start(interpreter: str, core: str, executable: str = "", options: Sequence[s
             close_fds=True,
             start_new_session=True,
         )
-        line = _read_line(process, START_TIMEOUT_S)
+        line = _read_ready(process, START_TIMEOUT_S, tell or (lambda _line: None))
         if not line:
             _finish(process, 1.0)
             raise UffdError(_why_silent(interpreter, process.returncode, last_line(stderr)))
@@ -190,15 +204,39 @@ def private_directory() -> str:
     raise UffdError("no place for a private directory: set TMPDIR to a writable directory")
 
 
-def _read_line(process: "subprocess.Popen[bytes]", timeout_s: float) -> str:
-    """The first line of the server's stdout, "" when it ended without one.
+def _read_ready(
+    process: "subprocess.Popen[bytes]", timeout_s: float, tell: Callable[[str], None]
+) -> str:
+    """The line that ends the server's start, "" when it ended without one.  Each line of progress
+    gives it the whole time anew."""
+    data, shown, interrupted = bytearray(), "", False
+    while True:
+        try:
+            if not _read_line(process, timeout_s, data):
+                return ""
+        except KeyboardInterrupt:
+            if not shown or interrupted:
+                raise
+            interrupted = True
+            process.send_signal(signal.SIGINT)
+            continue
+        line = bytes(data[: data.index(b"\n")])
+        del data[: len(line) + 1]
+        shown = parse_progress(line)
+        tell(one_line(shown))
+        if not shown:
+            return line.decode("utf-8", "replace")
+
+
+def _read_line(process: "subprocess.Popen[bytes]", timeout_s: float, data: bytearray) -> bool:
+    """Append to `data` what follows of the server's stdout until it holds a line; False when it
+    ended without one.
 
     Polls in short steps so that a KeyboardInterrupt that gdb flagged gets its turn.
     """
     assert process.stdout is not None
     fd = process.stdout.fileno()
     deadline = time.monotonic() + timeout_s
-    data = b""
     while b"\n" not in data:
         left = deadline - time.monotonic()
         if left <= 0 or len(data) > MAX_LINE_BYTES:
@@ -209,9 +247,9 @@ def _read_line(process: "subprocess.Popen[bytes]", timeout_s: float) -> str:
         if select.select([fd], [], [], min(left, 0.2))[0]:
             chunk = os.read(fd, 65536)
             if not chunk:
-                return ""
+                return False
             data += chunk
-    return data.split(b"\n", 1)[0].decode("utf-8", "replace")
+    return True
 
 
 def _finish(process: "subprocess.Popen[bytes]", patience_s: float) -> int:

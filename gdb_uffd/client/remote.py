@@ -30,6 +30,7 @@ class Remote:
 
     ready: Ready
     far: bool = True
+    gone: bool = False
 
     @property
     def pid(self) -> int:
@@ -44,8 +45,13 @@ class Remote:
         """Nothing here is in the way."""
 
     def ended(self) -> Optional[int]:
-        """Not known: what is known is the connection."""
-        return None
+        """Known only when somebody else answers in its place."""
+        return 0 if self.gone else None
+
+    def is_gone(self) -> bool:
+        """That is the case."""
+        self.gone = True
+        return True
 
     def stop(self, patience_s: float = 0.0) -> int:
         """It ends by itself when the connection does."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Dict, List, Optional, Protocol, Sequence, Tuple
 
 from gdb_uffd.client import verdict
+from gdb_uffd.client.render_table import Row, table
 from gdb_uffd.client.text import (
     Look,
     milliseconds,
@@ -17,10 +18,9 @@ from gdb_uffd.client.text import (
     plural,
     printable,
     shortened,
-    wrap_items,
 )
 from gdb_uffd.client.wire import Summary, one_line
-from gdb_uffd.model import CallReport, DirtyPage, FirstWrite
+from gdb_uffd.model import PAGE_SIZE, CallReport, DirtyPage, FirstWrite
 
 MAX_CHANGES_SHOWN = 4
 """Named changes a text line shows; -json has them all (up to the Namer's own cap)."""
@@ -37,6 +37,9 @@ INNER = "inner"
 
 MAX_RAW_SHOWN = 4
 """Bytes without a type that a text line shows; of more it tells how many."""
+
+MAX_RANGES_SHOWN = 8
+"""Ranges of pages that are not listed which a text report shows."""
 
 MAX_PAGES_SHOWN = 64
 """Lines of a text report; `uffd dirty -full` and -json are for the rest."""
@@ -124,9 +127,9 @@ class Namer(Protocol):
 
 
 def split_pages(report: CallReport) -> Tuple[List[DirtyPage], List[DirtyPage]]:
-    """The pages the program wrote, and those only gdb wrote."""
-    program = [page for page in report.pages if "program" in page.writers]
-    return program, [page for page in report.pages if "program" not in page.writers]
+    """The pages the program wrote or the expression assigned, and those only gdb wrote."""
+    program = [page for page in report.pages if page.meant]
+    return program, [page for page in report.pages if not page.meant]
 
 
 def report_lines(
@@ -143,13 +146,33 @@ def report_lines(
     most = 1 << 30 if all_lines else MAX_CHANGES_SHOWN
     rows = [_row(group, namer, most) for group in fold(program, namer)]
     shown = rows if all_lines else rows[:MAX_PAGES_SHOWN]
-    lines += _table(shown, look)
+    lines += table(shown, look)
     if len(rows) > len(shown):
         lines.append(f"  … {plural(len(rows) - len(shown), 'more range')}: `uffd dirty -full`")
+    lines += _rest_lines(report, namer, all_lines)
     if gdb_pages:
         lines.append(_gdb_line(gdb_pages))
     lines += notes(report)
     return [look.plain(line) for line in lines]
+
+
+def _rest_lines(report: CallReport, namer: Namer, all_lines: bool) -> List[str]:
+    """The pages that are not listed one by one: how many, and where they lie."""
+    if not report.rest_pages:
+        return []
+    head = f"  … {plural(report.rest_pages, 'more page')}, not told apart"
+    shown = report.rest if all_lines else report.rest[:MAX_RANGES_SHOWN]
+    lines = [f"{head} ({number(report.rest_bytes)} B changed):"]
+    for rest in shown:
+        like = DirtyPage(rest.start, rest.end, rest.kind, rest.mapping, 0, rest.thread)
+        pages = plural((rest.end - rest.start) // PAGE_SIZE, "page")
+        what = f"{rest.start:#x}-{rest.end:#x}  {printable(_what(like, namer))}"
+        lines.append(f"  {what}  {number(rest.bytes_changed)} B in {pages}")
+    told = sum(rest.end - rest.start for rest in shown) // PAGE_SIZE
+    if told < report.rest_pages:
+        advice = "" if all_lines else ": `uffd dirty -full`"
+        lines.append(f"  … {plural(report.rest_pages - told, 'more page')} elsewhere{advice}")
+    return lines
 
 
 def _verdict_lines(report: CallReport, namer: Namer, look: Look) -> List[str]:
@@ -176,7 +199,8 @@ def notes(report: CallReport) -> List[str]:
 
 
 def count_line(report: CallReport, pages: int, wall_ms: Optional[float]) -> str:
-    """ "4 pages dirtied · 15 fed of 2,490 · 0.9 ms · discarded"."""
+    """ "4 pages dirtied · 15 fed of 2,490 · 0.9 ms · discarded"; `pages`: those that are listed."""
+    pages += report.rest_pages
     parts = [f"{plural(pages, 'page')} dirtied" if pages else "no pages dirtied"]
     if report.fed_pages:
         parts.append(f"{number(report.fed_pages)} fed of {number(report.total_pages)}")
@@ -189,10 +213,15 @@ def count_line(report: CallReport, pages: int, wall_ms: Optional[float]) -> str:
     return " · ".join(parts)
 
 
-def summary_line(summary: Summary, look: Look) -> str:
-    """The line after a plain `print f()`."""
-    what = f"{plural(summary.pages, 'page')} dirtied" if summary.pages else "no pages dirtied"
-    parts = [what + (", kept" if summary.pages else "")]
+def is_amiss(summary: Summary) -> bool:
+    """Whether it went otherwise than on the live process."""
+    told = summary.refused or summary.ended or summary.unavailable or summary.unsound
+    return bool(told or any(summary.unknown))
+
+
+def summary_line(summary: Summary, look: Look, whose: str = "") -> str:
+    """The line after a plain `print f()`; `whose`: of an earlier command, that is."""
+    parts = [f"{plural(summary.pages, 'page')} dirtied, kept"] if summary.pages else []
     parts += [f"refused {one_line(text)}" for text in summary.refused[:2]]
     if len(summary.refused) > 2:
         parts.append(f"{len(summary.refused) - 2} more refused")
@@ -200,9 +229,10 @@ def summary_line(summary: Summary, look: Look) -> str:
     if summary.unavailable:
         parts.append(f"touched a page not recorded: {one_line(summary.unavailable)}")
     parts += [one_line(summary.ended)] if summary.ended else []
+    parts += verdict.unknown(*summary.unknown)
     if summary.pages:
         parts.append("uffd dirty shows them, uffd reset forgets them")
-    return look.plain(f"[uffd: {' · '.join(parts)}]")
+    return look.plain(f"[uffd: {whose}{': ' if whose else ''}{' · '.join(parts)}]")
 
 
 def fold(pages: Sequence[DirtyPage], namer: Namer) -> List[List[DirtyPage]]:
@@ -242,15 +272,7 @@ def is_scratch(page: DirtyPage) -> bool:
     return page.kind == "stack" and not page.bytes_above
 
 
-@dataclass(frozen=True)
-class _Row:
-    address: str
-    what: str
-    items: List[str]
-    writer: str
-
-
-def _row(group: List[DirtyPage], namer: Namer, most: int) -> _Row:
+def _row(group: List[DirtyPage], namer: Namer, most: int) -> Row:
     head = group[0]
     address = hex(head.start)
     if len(group) > 1:
@@ -258,7 +280,7 @@ def _row(group: List[DirtyPage], namer: Namer, most: int) -> _Row:
     items = [] if is_scratch(head) else _items(group, namer, most)
     writer = namer.writer(head.first_write).text() if head.first_write else ""
     items = [printable(item) for item in items] or [_bytes_text(group)]
-    return _Row(address, printable(_what(head, namer)), items, printable(writer))
+    return Row(address, printable(_what(head, namer)), items, printable(writer))
 
 
 def _joined(changes: List[Change]) -> List[Change]:
@@ -369,32 +391,3 @@ def _gdb_line(pages: List[DirtyPage]) -> str:
     }
     named = ", ".join(name for name, holds in why.items() if holds) or "breakpoints"
     return f"  and {plural(len(pages), 'page')} only gdb wrote ({named})"
-
-
-def _table(rows: Sequence[_Row], look: Look) -> List[str]:
-    """Columns: address, what, the changes, the writer; long lines break under the changes."""
-    if not rows:
-        return []
-    addresses = max(len(row.address) for row in rows)
-    whats = min(max(len(row.what) for row in rows), 40)
-    texts = ["; ".join(row.items) for row in rows]
-    widest = max((len(t) for t, row in zip(texts, rows) if row.writer), default=0)
-    lines = []
-    for row, text in zip(rows, texts):
-        head = f"  {row.address:<{addresses}}  {row.what:<{whats}}  "
-        writer = row.writer
-        one = f"{head}{text:<{min(widest, 60)}}   {writer}" if writer else head + text
-        wrapped = [one] if look.fits(one) else wrap_items(look, head, row.items, writer)
-        for line in wrapped:
-            lines.append(_paint(line.rstrip(), row, look))
-    return lines
-
-
-def _paint(line: str, row: _Row, look: Look) -> str:
-    if not look.colour:
-        return line
-    if line.startswith(f"  {row.address}"):
-        line = "  " + look.paint("address", row.address) + line[2 + len(row.address) :]
-    if row.writer and line.endswith(row.writer):
-        line = line[: -len(row.writer)] + look.paint("function", row.writer)
-    return line

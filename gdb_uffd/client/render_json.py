@@ -89,6 +89,21 @@ def report_json(report: CallReport, namer: Namer) -> Dict[str, Any]:
             }
             for page in gdb_pages
         ],
+        "more": {
+            "pages": report.rest_pages,
+            "bytes_changed": report.rest_bytes,
+            "ranges": [
+                {
+                    "start": hex(rest.start),
+                    "end": hex(rest.end),
+                    "kind": rest.kind,
+                    "mapping": rest.mapping,
+                    "thread": rest.thread,
+                    "bytes_changed": rest.bytes_changed,
+                }
+                for rest in report.rest
+            ],
+        },
         "blocks": [
             {"start": hex(b.start), "size": b.size, "state": b.state} for b in report.blocks
         ],

@@ -39,14 +39,20 @@ class Wrote:
 
 
 def wrote(report: CallReport) -> List[Wrote]:
-    """What the program's own writes changed, the program's data first."""
+    """What the program's writes and assignments changed, the program's data first."""
     found: Dict[_Key, int] = {}
     starts = [block.start for block in report.blocks]
     for page in report.pages:
-        if "program" not in page.writers or not page.bytes_changed:
+        if not page.meant or not page.bytes_changed:
             continue
         for key, count in _of_page(page, report, starts):
             found[key] = found.get(key, 0) + count
+    for rest in report.rest:
+        if rest.bytes_changed and not (rest.kind == "stack" and rest.thread == report.tid):
+            what = "globals" if rest.kind == "data" else rest.kind
+            mapping = rest.mapping if what in ("globals", "anonymous") else None
+            unlisted: _Key = (what, mapping, rest.thread)
+            found[unlisted] = found.get(unlisted, 0) + rest.bytes_changed
     made = [Wrote(*key, count) for key, count in found.items()]
     return sorted(made, key=lambda w: _ORDER.index(w.what))
 
@@ -82,6 +88,11 @@ def _in_block(report: CallReport, starts: Sequence[int], address: int) -> bool:
     return index >= 0 and address < starts[index] + report.blocks[index].size
 
 
+def printed_bytes(report: CallReport) -> int:
+    """How much it printed, in UTF-8."""
+    return len(report.output.encode("utf-8", "replace")) + report.output_left_out
+
+
 def is_pure(report: CallReport) -> bool:
     """Whether it left nothing behind, asked for nothing, and came to its end."""
     return _is_pure(report, wrote(report))
@@ -89,18 +100,25 @@ def is_pure(report: CallReport) -> bool:
 
 def _is_pure(report: CallReport, things: List[Wrote]) -> bool:
     heap = report.heap
-    return report.returned and not (
-        things
-        or (heap is not None and (heap.allocated or heap.freed))
-        or report.mapped_bytes
-        or report.unmapped_bytes
-        or report.layout_changed
-        or report.output
-        or report.asked
-        or report.refused
-        or report.unsound
-        or report.ended
-        or report.unavailable
+    return (
+        report.returned
+        and report.called
+        and not (
+            report.untold
+            or things
+            or (heap is not None and (heap.allocated or heap.freed))
+            or report.mapped_bytes
+            or report.unmapped_bytes
+            or report.layout_changed
+            or report.output
+            or report.asked
+            or report.refused
+            or report.unsound
+            or report.ended
+            or report.unavailable
+            or report.unknown_zeros
+            or report.unknown_file
+        )
     )
 
 
@@ -115,6 +133,10 @@ def phrases(report: CallReport, thread: Callable[[int], str]) -> List[str]:
 
 
 def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrote]) -> List[str]:
+    if report.untold:
+        return ["what it did is not known"]
+    if not report.called:
+        return ["nothing was called"]
     if _is_pure(report, things):
         return [PURE]
     parts = [_wrote_text(things, report.tid, thread), *_heap_text(report, things)]
@@ -124,7 +146,7 @@ def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrot
         if count:
             parts.append(f"{what} {size(count)}")
     if report.output:
-        parts.append(f"printed {number(len(report.output.encode('utf-8', 'replace')))} B")
+        parts.append(f"printed {number(printed_bytes(report))} B")
     # What it printed is told in bytes.
     asked = [c for c in report.asked if not (report.output and _name(c) in ("write", "writev"))]
     for what, calls in (("asked the kernel for", asked), ("was refused", report.refused)):
@@ -132,7 +154,16 @@ def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrot
             parts.append(f"{what} {_few([_name(call) for call in calls])}")
     if report.unsound:
         parts.append("unsound")
-    return parts
+    return parts + unknown(report.unknown_zeros, report.unknown_file)
+
+
+def unknown(zeros: int, as_in_file: int) -> List[str]:
+    """What a call took for granted: pages that the recording does not hold."""
+    return [
+        f"read {plural(count, 'page')} that this core does not hold, taken {how}"
+        for count, how in ((zeros, "as zeros"), (as_in_file, "as in the file"))
+        if count
+    ]
 
 
 def _name(call: str) -> str:
@@ -179,7 +210,8 @@ def _heap_text(report: CallReport, things: List[Wrote]) -> List[str]:
     heap, parts = report.heap, []
     if heap is None:
         touched = any(w.what in ("heap", "malloc") for w in things)
-        return ["malloc's heap cannot be read"] if touched else []
+        why = f" ({report.heap_trouble})" if report.heap_trouble else ""
+        return [f"malloc's heap cannot be read{why}"] if touched else []
     if heap.allocated or heap.allocated_bytes:
         parts.append(f"allocated {_blocks(heap.allocated, heap.allocated_bytes)}")
     if heap.freed or heap.freed_bytes:
@@ -205,10 +237,12 @@ def as_json(report: CallReport, thread: Callable[[int], str]) -> Dict[str, Any]:
         if heap is None
         else {"blocks": heap.allocated, "bytes": heap.allocated_bytes},
         "freed": None if heap is None else {"blocks": heap.freed, "bytes": heap.freed_bytes},
+        "heap_trouble": report.heap_trouble or None,
         "net_bytes": None if heap is None else heap.allocated_bytes - heap.freed_bytes,
         "mapped_bytes": report.mapped_bytes,
         "unmapped_bytes": report.unmapped_bytes,
-        "printed_bytes": len(report.output.encode("utf-8", "replace")),
+        "printed_bytes": printed_bytes(report),
         "asked": report.asked,
         "refused": report.refused,
+        "unknown": {"zeros": report.unknown_zeros, "file": report.unknown_file},
     }

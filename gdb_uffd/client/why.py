@@ -26,8 +26,9 @@ class Change:
 
 @dataclass(frozen=True)
 class WriteInfo:
-    """One write.  `by`: "program", "kernel" (in `system_call`) or "gdb"; `frames`: the backtrace,
-    innermost first, each as text and as object; `more_frames`: its outer end is left out."""
+    """One write.  `by`: "program", "kernel" (in `system_call`), "gdb" or "assignment"; `frames`:
+    the backtrace, innermost first, each as text and as object; `more_frames`: its outer end is
+    left out."""
 
     by: str
     address: int
@@ -110,6 +111,8 @@ def _write_text(write: WriteInfo) -> str:
         )
     elif write.by == "gdb":
         text += "   by gdb, for the call"
+    elif write.by == "assignment":
+        text += "   by gdb, as it was told to"
     return text
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from gdb_uffd.model import (
     PROTOCOL_VERSION,
@@ -13,6 +13,9 @@ from gdb_uffd.model import (
     UffdError,
 )
 from gdb_uffd.model_json import report_from_json
+
+SERVER_GONE = b"E.the server is gone"
+"""What whoever holds its connection says then (server/holder.py)."""
 
 _FRAMING = "#$*}"
 """What gdb's packet framing treats specially (gdb manual, "Overview", remote protocol)."""
@@ -79,6 +82,16 @@ class Ready:
     architecture: str = ""
 
 
+def parse_progress(line: bytes) -> str:
+    """What a line of the server's start says of a download that goes on; "" for other lines."""
+    if not line.startswith(b'{"progress"'):
+        return ""
+    try:
+        return str(json.loads(line)["progress"])
+    except (ValueError, KeyError):
+        return ""
+
+
 def parse_ready(line: str) -> Ready:
     """The ready line; UffdError with the server's own words when it could not start."""
     try:
@@ -137,6 +150,7 @@ class Summary:
     fed_pages: int
     ended: str = ""
     unavailable: str = ""
+    unknown: Tuple[int, int] = (0, 0)  # pages that the recording does not hold: zeros, as in files
     refused: List[str] = field(default_factory=list)
     unsound: List[str] = field(default_factory=list)
 
@@ -155,10 +169,11 @@ def parse_summary(data: Any) -> Optional[Summary]:
             fed_pages=int(data["fed_pages"]),
             ended=str(data["ended"] or ""),
             unavailable=str(data["unavailable"] or ""),
+            unknown=(int(data["unknown"][0]), int(data["unknown"][1])),
             refused=[str(r) for r in data["refused"]],
             unsound=[str(r) for r in data["unsound"]],
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise UffdError(f"the server sent an incomplete summary ({error!r})") from None
 
 

@@ -18,6 +18,7 @@ const struct desk *vessel_saved_desk(const struct vessel *vessel)
 static void forget_account(struct vessel *vessel)
 {
 	vessel->refused_count = vessel->refused_more = vessel->opened_count = vessel->passed_count = 0;
+	vessel->adopted_count = 0;
 	for (uint32_t i = 0; i < vessel->granted_count; i++) {
 		uint16_t nr = vessel->granted_order[i];
 		vessel->granted[nr] = vessel->withdrawn[nr] = 0;
@@ -29,8 +30,9 @@ static void forget_account(struct vessel *vessel)
 void vessel_begin(struct vessel *vessel)
 {
 	forget_account(vessel);
-	vessel->saved = vessel->desk;
+	desk_share(&vessel->saved, &vessel->desk);
 	vessel->in_transaction = true;
+	vessel->cuts = 0;
 }
 
 void vessel_end(struct vessel *vessel, bool keep)
@@ -61,7 +63,7 @@ void vessel_forget_desk(struct vessel *vessel)
 static void copy_desk(struct desk *to, const struct desk *from)
 {
 	desk_close(to, NULL);
-	*to = *from;
+	desk_share(to, from);
 	for (int i = 0; i < OPENED_MAX; i++) {
 		struct opened *file = &to->files[i];
 		if (file->kind && file->fd >= 0)

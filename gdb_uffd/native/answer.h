@@ -3,6 +3,7 @@
 #ifndef GDB_UFFD_ANSWER_H
 #define GDB_UFFD_ANSWER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct system_call;
@@ -16,12 +17,45 @@ int64_t answer_call(struct vessel *vessel, const struct system_call *call);
 /* ... ANSWER_LET: the kernel is to carry it out; ANSWER_WAITS: it would wait for ever. */
 #define ANSWER_LET (INT64_MIN + 1)
 #define ANSWER_WAITS (INT64_MIN + 2)
+#define ANSWER_REDO (INT64_MIN + 3) /* the kernel makes vessel->redo instead, under ptrace */
 int64_t answer_identity(struct vessel *vessel, const struct system_call *call);
 int64_t answer_wait(struct vessel *vessel, const struct system_call *call);
 int64_t answer_time(struct vessel *vessel, const struct system_call *call);
 int64_t answer_path(struct vessel *vessel, const struct system_call *call);
 int64_t answer_descriptor(struct vessel *vessel, const struct system_call *call);
 int64_t answer_transfer(struct vessel *vessel, const struct system_call *call);
+
+int64_t answer_channel(struct vessel *vessel, const struct system_call *call);
+int64_t answer_message(struct vessel *vessel, const struct system_call *call);
+int64_t answer_epoll(struct vessel *vessel, const struct system_call *call);
+
+/* A signal has ended the wait, and is on its way: what the program sees, if it comes back at all. */
+int64_t answer_interrupted(struct vessel *vessel, const struct system_call *call, uint64_t address);
+/* The call waits for ever: ANSWER_WAITS.  `address`: of its futex. */
+int64_t answer_told(struct vessel *vessel, const struct system_call *call, uint64_t address);
+/* ... unless a timer ends it. */
+int64_t answer_waits(struct vessel *vessel, const struct system_call *call, uint64_t address);
+/* After a look at descriptors that found nothing: they are waited for `*ns`.  False: look again. */
+bool answer_nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t *ns, uint64_t descriptors,
+			  int64_t *result);
+#define FOR_EVER INT64_MAX
+
+struct opened;
+/* Between the program and itself.  How a descriptor is ready (POLLIN ...); NULL: POLLNVAL. */
+short channel_ready(struct vessel *vessel, struct opened *file);
+/* The descriptor's file, also where it is the other end of what was taken for a pipe; or NULL. */
+struct opened *channel_find(struct vessel *vessel, int number);
+/* Whether it may be a recorded descriptor: nothing comes from it, and the report tells. */
+bool channel_is_silent(struct vessel *vessel, int number);
+/* A recorded descriptor that may be of that kind is taken for it, and the report tells; or NULL. */
+struct opened *channel_adopt(struct vessel *vessel, int number, int kind);
+/* Whether an epoll's descriptor has something to tell. */
+bool epoll_is_ready(struct vessel *vessel, struct opened *file);
+/* The part that a read and a write of the bytes at `at` come to. */
+int64_t channel_read(struct vessel *vessel, const struct system_call *call, struct opened *file, uint64_t at,
+		     uint64_t len);
+int64_t channel_write(struct vessel *vessel, const struct system_call *call, struct opened *file, uint64_t at,
+		      uint64_t len);
 
 /* The clock: nanoseconds of `clock` now (clock_gettime(2)), and time that passes for the program
  * while it sleeps.  -EINVAL for a clock that there is not. */

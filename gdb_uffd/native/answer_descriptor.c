@@ -22,6 +22,7 @@
 
 int64_t answer_bad_descriptor(struct vessel *vessel, const struct system_call *call, int64_t descriptor)
 {
+	desk_tell_missing(&vessel->desk, descriptor);
 	/* Programs close what they do not have: no need to tell of that. */
 	if (descriptor >= 0 && descriptor < DESCRIPTORS_MAX && call->nr != SYS_close && call->nr != SYS_fcntl)
 		return policy_note_refusal(vessel, call, EBADF);
@@ -113,6 +114,8 @@ static int64_t ioctl_(struct vessel *vessel, const struct system_call *call, int
 		if (file->kind == OPENED_FILE) {
 			off_t end = lseek(file->fd, 0, SEEK_END);
 			left = end > file->offset ? (int)(end - file->offset) : 0;
+		} else if (file->kind == OPENED_PIPE || file->kind == OPENED_PAIR) {
+			left = file->held ? (int)file->held->len : 0;
 		}
 		return user_store(vessel->pager, call->args[2], &left, sizeof(left));
 	default:
@@ -197,10 +200,10 @@ static int64_t socket_(struct vessel *vessel, const struct system_call *call)
 
 static int64_t socket_question(struct vessel *vessel, const struct system_call *call, struct opened *file)
 {
-	uint16_t family = (uint16_t)file->offset;
+	uint16_t family = file->kind == OPENED_PAIR ? AF_UNIX : (uint16_t)file->offset;
 	uint32_t len, zero = 0;
 
-	if (file->kind != OPENED_SOCKET)
+	if (file->kind != OPENED_SOCKET && file->kind != OPENED_PAIR)
 		return -ENOTSOCK;
 	if (call->nr == SYS_setsockopt)
 		return 0;
@@ -234,7 +237,7 @@ static int64_t fstatfs_(struct vessel *vessel, const struct system_call *call, s
 int64_t answer_descriptor(struct vessel *vessel, const struct system_call *call)
 {
 	int number = (int)call->args[0]; /* as the kernel takes it: the upper half does not count */
-	struct opened *file = desk_find(&vessel->desk, number);
+	struct opened *file = channel_find(vessel, number);
 
 	switch (call->nr) {
 	case SYS_socket:

@@ -129,13 +129,21 @@ static int64_t getrusage_(struct vessel *vessel, const struct system_call *call)
 	return user_store(vessel->pager, call->args[1], &usage, sizeof(usage));
 }
 
-static int64_t nanosleep_(struct vessel *vessel, uint64_t address)
+/* `left`: where what is left is told when a signal ends it. */
+static int64_t sleep_(struct vessel *vessel, int64_t ns, uint64_t left)
+{
+	if (timers_pass(vessel, &ns, false) != PASSED_INTERRUPTED)
+		return 0;
+	struct timespec rest = {.tv_sec = ns / SECOND_NS, .tv_nsec = ns % SECOND_NS};
+	int64_t rc = store(vessel, left, &rest, sizeof(rest));
+	return rc < 0 ? rc : -EINTR;
+}
+
+static int64_t nanosleep_(struct vessel *vessel, uint64_t address, uint64_t left)
 {
 	int64_t ns, rc = answer_load_timespec(vessel, address, &ns);
 
-	if (rc == 0)
-		answer_pass(vessel, (uint64_t)ns);
-	return rc;
+	return rc < 0 ? rc : sleep_(vessel, ns, left);
 }
 
 static int64_t clock_nanosleep_(struct vessel *vessel, const struct system_call *call)
@@ -143,20 +151,17 @@ static int64_t clock_nanosleep_(struct vessel *vessel, const struct system_call 
 	int64_t now, until;
 
 	if (!(call->args[1] & TIMER_ABSTIME))
-		return answer_clock(vessel, (int)call->args[0], &now) < 0 ? -EINVAL :
-									     nanosleep_(vessel, call->args[2]);
+		return answer_clock(vessel, (int)call->args[0], &now) < 0 ?
+			       -EINVAL :
+			       nanosleep_(vessel, call->args[2], call->args[3]);
 	int64_t rc = answer_clock(vessel, (int)call->args[0], &now);
 	if (rc == 0)
 		rc = answer_load_timespec(vessel, call->args[2], &until);
-	if (rc == 0 && until > now)
-		answer_pass(vessel, (uint64_t)(until - now));
-	return rc;
+	return rc == 0 && until > now ? sleep_(vessel, until - now, 0) : rc;
 }
 
 int64_t answer_time(struct vessel *vessel, const struct system_call *call)
 {
-	static const struct itimerval no_timer;
-
 	switch (call->nr) {
 	case SYS_clock_gettime:
 		answer_pass(vessel, READING_NS);
@@ -173,15 +178,9 @@ int64_t answer_time(struct vessel *vessel, const struct system_call *call)
 	case SYS_getrusage:
 		return getrusage_(vessel, call);
 	case SYS_nanosleep:
-		return nanosleep_(vessel, call->args[0]);
+		return nanosleep_(vessel, call->args[0], call->args[1]);
 	case SYS_clock_nanosleep:
 		return clock_nanosleep_(vessel, call);
-	case SYS_getitimer:
-		return user_store(vessel->pager, call->args[1], &no_timer, sizeof(no_timer));
-	case SYS_alarm: /* it cannot fail; but nothing will come */
-		if (call->args[0])
-			policy_note_refusal(vessel, call, 0);
-		return 0;
 	default:
 		return ANSWER_NOT_MINE;
 	}

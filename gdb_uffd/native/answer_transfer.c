@@ -73,7 +73,7 @@ static int64_t fetch(struct vessel *vessel, const struct opened *file, uint64_t 
 	return (int64_t)done;
 }
 
-static int64_t read_part(struct vessel *vessel, struct opened *file, uint64_t to, uint64_t len, int64_t offset)
+static int64_t read_part(struct vessel *vessel, const struct system_call *call, struct opened *file, uint64_t to, uint64_t len, int64_t offset)
 {
 	switch (file->kind) {
 	case OPENED_FILE: {
@@ -88,21 +88,25 @@ static int64_t read_part(struct vessel *vessel, struct opened *file, uint64_t to
 		return -EISDIR;
 	case OPENED_SOCKET:
 		return offset == HERE ? -ENOTCONN : -ESPIPE;
-	default:
+	case OPENED_PATH:
 		return -EBADF;
+	default:
+		return offset == HERE ? channel_read(vessel, call, file, to, len) : -ESPIPE;
 	}
 }
 
-static int64_t write_part(struct vessel *vessel, struct opened *file, uint64_t from, uint64_t len, int64_t offset)
+static int64_t write_part(struct vessel *vessel, const struct system_call *call, struct opened *file, uint64_t from, uint64_t len, int64_t offset)
 {
 	if (file->kind == OPENED_SOCKET)
 		return -ENOTCONN;
+	if (file->kind >= OPENED_PIPE)
+		return offset == HERE ? channel_write(vessel, call, file, from, len) : -ESPIPE;
 	if (file->kind != OPENED_OUTPUT)
 		return -EBADF;
 	return offset == HERE ? print(vessel, from, len) : -ESPIPE;
 }
 
-typedef int64_t transfer_part(struct vessel *, struct opened *, uint64_t, uint64_t, int64_t);
+typedef int64_t transfer_part(struct vessel *, const struct system_call *, struct opened *, uint64_t, uint64_t, int64_t);
 
 static int64_t vector(struct vessel *vessel, struct opened *file, const struct system_call *call,
 		      int64_t offset, transfer_part *part)
@@ -120,7 +124,7 @@ static int64_t vector(struct vessel *vessel, struct opened *file, const struct s
 			continue;
 		int64_t at = offset == HERE ? HERE : offset + done;
 		uint64_t len = one.iov_len < room ? one.iov_len : room;
-		int64_t got = part(vessel, file, (uint64_t)one.iov_base, len, at);
+		int64_t got = part(vessel, call, file, (uint64_t)one.iov_base, len, at);
 		if (vessel->pager->over_limit) {
 			file->offset = began;
 			return got;
@@ -135,10 +139,27 @@ static int64_t vector(struct vessel *vessel, struct opened *file, const struct s
 	return done;
 }
 
+/* The recorded descriptor by which an event loop may be woken; or NULL. */
+static struct opened *woken(struct vessel *vessel, const struct system_call *call)
+{
+	int number = (int)call->args[0];
+	uint64_t value;
+	struct opened *file = NULL;
+
+	if (call->args[2] == 1 || vessel->record.descriptors_told)
+		file = channel_adopt(vessel, number, OPENED_PIPE);
+	if (!file && vessel->record.descriptors_told)
+		file = channel_adopt(vessel, number, OPENED_PAIR);
+	if (file || call->args[2] != sizeof(value) ||
+	    user_load(vessel->pager, call->args[1], &value, sizeof(value)) < 0)
+		return file;
+	return value && value <= UINT32_MAX ? channel_adopt(vessel, number, OPENED_EVENT) : NULL;
+}
+
 int64_t answer_transfer(struct vessel *vessel, const struct system_call *call)
 {
 	const uint64_t *a = call->args;
-	struct opened *file = desk_find(&vessel->desk, (int)a[0]);
+	struct opened *file = channel_find(vessel, (int)a[0]);
 	int64_t offset = HERE;
 	uint64_t len = a[2] < AT_ONCE ? a[2] : AT_ONCE;
 
@@ -165,15 +186,17 @@ int64_t answer_transfer(struct vessel *vessel, const struct system_call *call)
 	default:
 		return ANSWER_NOT_MINE;
 	}
+	if (!file && call->nr == SYS_write)
+		file = woken(vessel, call);
 	if (!file)
 		return answer_bad_descriptor(vessel, call, (int)a[0]);
 	switch (call->nr) {
 	case SYS_read:
 	case SYS_pread64:
-		return read_part(vessel, file, a[1], len, offset);
+		return read_part(vessel, call, file, a[1], len, offset);
 	case SYS_write:
 	case SYS_pwrite64:
-		return write_part(vessel, file, a[1], len, offset);
+		return write_part(vessel, call, file, a[1], len, offset);
 	case SYS_readv:
 	case SYS_preadv:
 	case SYS_preadv2:

@@ -6,7 +6,6 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
@@ -21,21 +20,45 @@
 #define FUTEX_LOCK_PI2 13
 #endif
 #define FUTEX_COMMAND 0x7f
-#define FOR_EVER INT64_MAX
+#define ERESTARTSYS 512 /* the kernel's own (include/linux/errno.h): no program sees it */
+#define CUTS_MAX 1000 /* how often timers cut one wait short before it counts as one without an end */
 #define PASSES_MAX 1000 /* how often a lock is passed before it counts as a wait after all */
 
-static int64_t waits(struct vessel *vessel, const struct system_call *call, uint64_t address)
+int64_t answer_interrupted(struct vessel *vessel, const struct system_call *call, uint64_t address)
+{
+	bool same = vessel->cut_call == (int64_t)call->nr && vessel->cut_address == address;
+
+	vessel->cut_call = (int64_t)call->nr;
+	vessel->cut_address = address;
+	vessel->cuts = same ? vessel->cuts + 1 : 0;
+	if (vessel->cuts >= CUTS_MAX) {
+		vessel->cuts = 0;
+		return answer_told(vessel, call, address);
+	}
+	/* The kernel makes it EINTR, or goes back to the call behind a handler with SA_RESTART. */
+	return vessel->listener >= 0 ? -ERESTARTSYS : -EINTR;
+}
+
+int64_t answer_told(struct vessel *vessel, const struct system_call *call, uint64_t address)
 {
 	vessel->wait_call = (int64_t)call->nr;
 	vessel->wait_address = address;
 	return ANSWER_WAITS;
 }
 
+int64_t answer_waits(struct vessel *vessel, const struct system_call *call, uint64_t address)
+{
+	int64_t ns = FOR_EVER;
+
+	if (timers_pass(vessel, &ns, false) == PASSED_INTERRUPTED)
+		return answer_interrupted(vessel, call, address);
+	return answer_told(vessel, call, address);
+}
+
 /* The wait of `ns` is over at once. */
 static int64_t over(struct vessel *vessel, int64_t ns, int64_t result)
 {
-	answer_pass(vessel, (uint64_t)ns);
-	return result;
+	return timers_pass(vessel, &ns, false) == PASSED_INTERRUPTED ? -EINTR : result;
 }
 
 /* Nanoseconds that a futex call waits; its time limit is absolute but for FUTEX_WAIT. */
@@ -182,40 +205,34 @@ static int64_t futex(struct vessel *vessel, const struct system_call *call)
 	if (pass(vessel, call->args[0], lock ? FUTEX_WAITERS | value : value))
 		return lock ? priority_lock(vessel, call, 0) : 0;
 	if (ns == FOR_EVER)
-		return waits(vessel, call, call->args[0]);
+		return answer_waits(vessel, call, call->args[0]);
 	if (vessel->policy.real_clock && !lock)
 		return ANSWER_LET;
 	return over(vessel, ns, -ETIMEDOUT);
 }
 
-/* What poll(2) says of a descriptor of the program's. */
-static short ready(const struct opened *file)
+bool answer_nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t *ns, uint64_t descriptors,
+			  int64_t *result)
 {
-	if (!file)
-		return POLLNVAL;
-	switch (file->kind) {
-	case OPENED_OUTPUT:
-		return POLLOUT | POLLWRNORM;
-	case OPENED_INPUT:
-		return POLLIN | POLLRDNORM;
-	case OPENED_SOCKET:
-		return POLLOUT | POLLHUP;
-	case OPENED_PATH:
-		return POLLNVAL;
-	default:
-		return POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM;
+	if (vessel->policy.real_clock && *ns && *ns != FOR_EVER && !descriptors) {
+		*result = ANSWER_LET;
+		return true;
 	}
-}
-
-/* After a look that found nothing ready. */
-static int64_t nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t ns,
-			 uint64_t descriptors)
-{
-	if (ns == FOR_EVER)
-		return waits(vessel, call, call->args[0]);
-	if (vessel->policy.real_clock && ns && !descriptors)
-		return ANSWER_LET;
-	return over(vessel, ns, 0);
+	switch (timers_pass(vessel, ns, true)) {
+	case PASSED_WHOLE:
+		*result = 0;
+		return true;
+	case PASSED_TICKED:
+		return false;
+	case PASSED_NEVER:
+		*result = answer_told(vessel, call, call->args[0]);
+		return true;
+	default:
+		*result = answer_interrupted(vessel, call, call->args[0]);
+		if (*result != ANSWER_WAITS) /* never made again by the kernel (signal(7)) */
+			*result = -EINTR;
+		return true;
+	}
 }
 
 static int64_t poll_(struct vessel *vessel, const struct system_call *call)
@@ -229,22 +246,27 @@ static int64_t poll_(struct vessel *vessel, const struct system_call *call)
 		ns = FOR_EVER;
 		rc = call->args[2] ? answer_load_timespec(vessel, call->args[2], &ns) : 0;
 	}
+again:
 	for (uint64_t i = 0; rc == 0 && i < call->args[1]; i++) {
 		struct pollfd one;
 		uint64_t at = call->args[0] + i * sizeof(one);
 		rc = user_load(vessel->pager, at, &one, sizeof(one));
 		if (rc < 0)
 			break;
-		struct opened *file = desk_find(&vessel->desk, one.fd);
-		if (one.fd >= 0 && !file)
+		struct opened *file = channel_find(vessel, one.fd);
+		bool silent = one.fd < 0 || (!file && channel_is_silent(vessel, one.fd));
+		if (!silent && !file)
 			answer_bad_descriptor(vessel, call, one.fd);
-		one.revents = one.fd < 0 ? 0 : (short)(ready(file) & (one.events | POLLNVAL | POLLHUP | POLLERR));
+		one.revents = silent ? 0 : (short)(channel_ready(vessel, file) & (one.events | POLLNVAL | POLLHUP | POLLERR));
 		count += one.revents != 0;
 		rc = user_store(vessel->pager, at, &one, sizeof(one));
 	}
 	if (rc < 0 || count)
 		return rc < 0 ? rc : count;
-	return nothing_ready(vessel, call, ns, call->args[1]);
+	int64_t result;
+	if (!answer_nothing_ready(vessel, call, &ns, call->args[1], &result))
+		goto again;
+	return result;
 }
 
 /* The nanoseconds of select's struct timeval or pselect6's struct timespec. */
@@ -271,16 +293,17 @@ static int64_t select_(struct vessel *vessel, const struct system_call *call)
 	static const short wanted[3] = {POLLIN | POLLHUP, POLLOUT, 0};
 	uint64_t sets[3] = {call->args[1], call->args[2], call->args[3]};
 	int n = (int)call->args[0], count = 0;
-	int64_t ns, bad = -1;
+	int64_t ns, bad = -1, result;
 	fd_set in[3], out[3];
 
 	memset(in, 0, sizeof(in));
-	memset(out, 0, sizeof(out));
 	if (n < 0)
 		return -EINVAL;
 	n = n < DESCRIPTORS_MAX ? n : DESCRIPTORS_MAX;
 	size_t bytes = ((size_t)n + 63) / 64 * 8;
 	int rc = select_limit(vessel, call, &ns);
+again:
+	memset(out, 0, sizeof(out));
 	for (int k = 0; rc == 0 && k < 3; k++) {
 		if (!sets[k])
 			continue;
@@ -288,10 +311,12 @@ static int64_t select_(struct vessel *vessel, const struct system_call *call)
 		for (int i = 0; rc == 0 && i < n; i++) {
 			if (!FD_ISSET(i, &in[k]))
 				continue;
-			struct opened *file = desk_find(&vessel->desk, i);
+			struct opened *file = channel_find(vessel, i);
+			if (!file && channel_is_silent(vessel, i))
+				continue;
 			if (!file || file->kind == OPENED_PATH)
 				bad = i;
-			else if (ready(file) & wanted[k]) {
+			else if (channel_ready(vessel, file) & wanted[k]) {
 				FD_SET(i, &out[k]);
 				count++;
 			}
@@ -299,58 +324,44 @@ static int64_t select_(struct vessel *vessel, const struct system_call *call)
 	}
 	if (rc == 0 && bad >= 0)
 		rc = (int)answer_bad_descriptor(vessel, call, bad);
-	if (rc == 0 && !count && ns)
-		if (ns == FOR_EVER || (vessel->policy.real_clock && !n))
-			return nothing_ready(vessel, call, ns, (uint64_t)n);
+	if (rc == 0 && !count && ns) {
+		if (!answer_nothing_ready(vessel, call, &ns, (uint64_t)n, &result))
+			goto again;
+		if (result)
+			return result;
+	}
 	for (int k = 0; rc == 0 && k < 3; k++)
 		if (sets[k])
 			rc = user_store(vessel->pager, sets[k], &out[k], bytes);
-	if (rc < 0 || count)
-		return rc < 0 ? rc : count;
-	return over(vessel, ns, 0);
-}
-
-/* Signals that are pending for the vessel, and those that it blocks. */
-static void read_signals(const struct vessel *vessel, uint64_t *pending, uint64_t *blocked)
-{
-	char path[64], line[256];
-	uint64_t mask;
-
-	*pending = *blocked = 0;
-	snprintf(path, sizeof(path), "/proc/%d/status", vessel->pid);
-	FILE *file = fopen(path, "re");
-	if (!file)
-		return;
-	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "SigPnd: %lx", &mask) == 1 || sscanf(line, "ShdPnd: %lx", &mask) == 1)
-			*pending |= mask;
-		if (sscanf(line, "SigBlk: %lx", &mask) == 1)
-			*blocked = mask;
-	}
-	fclose(file);
+	return rc < 0 ? rc : count;
 }
 
 static int64_t signal_(struct vessel *vessel, const struct system_call *call)
 {
-	uint64_t pending, blocked, set = 0;
+	struct signal_sets sets;
+	uint64_t set = 0;
 	int64_t ns = FOR_EVER;
 	int rc = 0;
 
-	read_signals(vessel, &pending, &blocked);
+	signals_read(vessel, &sets);
 	if (call->nr != SYS_pause)
 		rc = user_load(vessel->pager, call->args[0], &set, sizeof(set));
 	if (rc == 0 && call->nr == SYS_rt_sigtimedwait && call->args[2])
 		rc = answer_load_timespec(vessel, call->args[2], &ns);
 	if (rc < 0)
 		return rc;
-	uint64_t ends = call->nr == SYS_rt_sigtimedwait ? set :
-			call->nr == SYS_pause	      ? ~blocked :
+	uint64_t ends = call->nr == SYS_rt_sigtimedwait ? set | ~sets.blocked :
+			call->nr == SYS_pause	      ? ~sets.blocked :
 								~set;
-	if (pending & ends) /* it is there already */
+	if (!(sets.pending & ends) && timers_pass_until(vessel, &ns, ends))
+		signals_read(vessel, &sets);
+	if (sets.pending & set & ends && call->nr == SYS_rt_sigtimedwait)
+		return signals_take(vessel, call);
+	if (sets.pending & ends) /* it is there already */
 		return ANSWER_LET;
 	if (ns == FOR_EVER)
-		return waits(vessel, call, 0);
-	return vessel->policy.real_clock ? ANSWER_LET : over(vessel, ns, -EAGAIN);
+		return answer_told(vessel, call, 0);
+	return vessel->policy.real_clock ? ANSWER_LET : -EAGAIN;
 }
 
 int64_t answer_wait(struct vessel *vessel, const struct system_call *call)

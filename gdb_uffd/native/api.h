@@ -11,9 +11,12 @@
 #define REGION_BORN ...
 #define REGION_GROWTH ...
 #define REGION_FILE ...
+#define REGION_UNKNOWN ...
+#define REGION_BEYOND ...
 #define WRITER_PROGRAM ...
 #define WRITER_GDB ...
 #define WRITER_MALLOC ...
+#define WRITER_ASSIGNMENT ...
 #define RUN_STOPPED ...
 #define RUN_CONTROL ...
 #define RUN_OUTPUT ...
@@ -53,6 +56,11 @@
 #define RULES ...
 #define OPENED_NAMES_MAX ...
 #define DESCRIPTORS_MAX ...
+#define OPENED_PIPE ...
+#define OPENED_PAIR ...
+#define OPENED_EVENT ...
+#define OPENED_SIGNALS ...
+#define OPENED_EPOLL ...
 #define STACK_WORDS ...
 
 struct error { char text[256]; ...; };
@@ -102,6 +110,7 @@ struct pager {
 	struct pages pages;
 	bool running, layout_changed, in_malloc;
 	uint64_t faults, fault_ns, fed, lost_page, limit, emptied_more;
+	uint64_t unknown_zeros, unknown_file;
 	bool user_mode_only;
 	uint64_t planted[...];
 	size_t planted_count;
@@ -115,12 +124,13 @@ int watch_start(struct pager *pager, uint64_t start, uint64_t end, bool pages);
 void watch_accept(struct watch *watch, uint64_t low, uint64_t high);
 int watch_compare(struct pager *pager, bool all, uint64_t *low, uint64_t *high);
 int watch_timer(unsigned int milliseconds);
+int user_store(struct pager *pager, uint64_t address, const void *from, size_t len);
 int pager_init(struct pager *pager);
 void pager_deinit(struct pager *pager);
 int engine_settle(struct pager *pager);
 int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end);
 int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done);
-int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len);
+int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer);
 int pager_breakpoint_insert(struct pager *pager, uint64_t address);
 int pager_breakpoint_remove(struct pager *pager, uint64_t address);
 void catch_nothing(struct vessel *vessel);
@@ -134,6 +144,7 @@ struct system_call { uint64_t nr; uint64_t args[6]; uint64_t pc; int table; ...;
 struct captured { uint8_t argument; bool cut; uint16_t len; uint8_t bytes[...]; ...; };
 struct refused { struct system_call call; int error; uint32_t times, others; struct captured memory[2]; ...; };
 struct opened_name { uint16_t nr, len; bool cut; uint8_t bytes[...]; ...; };
+struct adopted { int number, kind; ...; };
 struct passed { uint64_t address; uint32_t value; int32_t owner; uint32_t times; ...; };
 struct identity {
 	int pid, tid, ppid, pgrp, sid;
@@ -142,6 +153,9 @@ struct identity {
 	char uname[6][65];
 	char cwd[...], executable[...], name[...];
 	uint8_t descriptors[...];
+	bool descriptors_told;
+	uint8_t descriptor_kind[...];
+	int16_t descriptor_peer[...];
 	...;
 };
 struct desk { uint64_t elapsed_ns; char cwd[...]; ...; };
@@ -174,6 +188,8 @@ struct vessel {
 	uint32_t granted_count;
 	struct opened_name opened[...];
 	uint32_t opened_count;
+	struct adopted adopted[...];
+	uint32_t adopted_count;
 	const int32_t *tids;
 	uint32_t tid_count;
 	struct passed passed[...];
@@ -226,6 +242,8 @@ struct change {
 	...;
 };
 struct changes { struct change *at; size_t count; bool truncated; ...; };
+#define IMAGES_MAX ...
+int transaction_load(struct pager *pager, struct changes *changes, size_t index);
 void changes_deinit(struct changes *changes);
 int transaction_collect(struct pager *pager, struct changes *changes);
 int transaction_collect_all(struct pager *pager, struct changes *changes);
@@ -277,7 +295,8 @@ void view_set(struct view *view, struct pager *pager, const struct changes *chan
 int view_read(struct view *view, uint64_t address, uint8_t *to, size_t len, size_t *done);
 
 struct chunk { uint64_t at, size; uint32_t state; ...; };
-struct chunks { struct chunk *at; size_t count; bool broken; ...; };
+#define CHUNKS_MAX ...
+struct chunks { struct chunk *at; size_t count; bool broken; uint64_t broken_at; ...; };
 void chunks_deinit(struct chunks *chunks);
 int heap_span(struct view *before, struct view *after, uint64_t start, uint64_t until,
 	      uint64_t limit_before, uint64_t limit_after, struct chunks *was, struct chunks *is);
@@ -286,8 +305,8 @@ long heap_find(const struct chunks *chunks, uint64_t address);
 struct heap_totals { uint64_t allocated, allocated_bytes, freed, freed_bytes; ...; };
 void heap_compare(const struct chunks *was, const struct chunks *is, struct heap_totals *totals);
 size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
-		  size_t room);
-struct heap_index { uint64_t start; bool broken; ...; };
+		  size_t room, uint64_t *broken);
+struct heap_index { uint64_t start; uint64_t next; bool broken; ...; };
 void heap_index_init(struct heap_index *index, uint64_t start);
 void heap_index_deinit(struct heap_index *index);
 uint64_t heap_index_find(struct heap_index *index, struct view *view, uint64_t address, uint64_t limit);

@@ -55,5 +55,10 @@ struct registers {
 #define SYS_select NEVER(10)
 #define SYS_stat NEVER(11)
 #define SYS_time NEVER(12)
+#define SYS_pipe NEVER(13)
+#define SYS_eventfd NEVER(14)
+#define SYS_signalfd NEVER(15)
+#define SYS_epoll_create NEVER(16)
+#define SYS_epoll_wait NEVER(17)
 
 #endif

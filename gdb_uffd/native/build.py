@@ -37,6 +37,7 @@ ffibuilder.set_source(
     #include "transaction.h"
     #include "uffd.h"
     #include "undo.h"
+    #include "user_memory.h"
     #include "vessel.h"
     """,
     # Relative to setup.py's directory, as setuptools wants them.

@@ -102,7 +102,7 @@ static int run(struct trial *trial, const struct step *steps, size_t bytes)
 	struct registers regs;
 	struct run how;
 
-	int rc = pager_write(&trial->pager, STEPS, (const uint8_t *)steps, bytes);
+	int rc = pager_write(&trial->pager, STEPS, (const uint8_t *)steps, bytes, WRITER_GDB);
 	if (rc < 0)
 		return fail(trial->error, -rc, "a write by the debugger");
 	rc = vessel_get_registers(&trial->vessel, &regs);

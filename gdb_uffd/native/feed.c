@@ -86,6 +86,8 @@ int pager_feed(struct pager *pager, const struct region *region, uint64_t page, 
 		w->armed = protect;
 	/* New memory is no part of what was recorded. */
 	if (!(region->flags & (REGION_BORN | REGION_GROWTH))) {
+		if (region->flags & REGION_UNKNOWN)
+			(*(region->kind == REGION_ZERO ? &pager->unknown_zeros : &pager->unknown_file))++;
 		pager->fed++;
 		fed_add(&pager->fed_log, page);
 	}

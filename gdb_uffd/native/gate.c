@@ -20,6 +20,8 @@
 #include "uffd.h"
 
 #define CODE_AT 0x100
+#define LOWEST 0x20000ul /* above vm.mmap_min_addr */
+#define KERNEL_OWN (arch_user_end() - (1ul << 30)) /* behind it execve(2) puts stack, vdso and vvar */
 #define FILTER_MAX ((PAGE_BYTES - GATE_FILTER_AT - sizeof(struct sock_fprog)) / sizeof(struct sock_filter))
 
 static_assert(sizeof(struct gate_call) == 64, "the loop steps by 64 bytes");
@@ -70,21 +72,50 @@ int gate_image(struct vessel *vessel, const struct gate_call *calls, size_t coun
 	return fd;
 }
 
+static bool is_free(const struct regions *regions, uint64_t at, uint64_t len)
+{
+	const struct region *next = regions_next(regions, at);
+
+	return !next || next->start >= at + len;
+}
+
+/* The middle of the largest hole below KERNEL_OWN; 0: none has room. */
+static uint64_t largest_hole(const struct regions *regions, uint64_t len)
+{
+	uint64_t from = LOWEST, widest = 0, best = 0;
+
+	for (size_t i = 0; i <= regions->count && from < KERNEL_OWN; i++) {
+		uint64_t until = i < regions->count ? regions->at[i].start : KERNEL_OWN;
+		if (until > KERNEL_OWN)
+			until = KERNEL_OWN;
+		if (until > from && until - from >= len && until - from > widest) {
+			widest = until - from;
+			best = from + (widest - len) / 2;
+		}
+		if (i < regions->count && regions->at[i].end > from)
+			from = regions->at[i].end;
+	}
+	return (best + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
+}
+
 int gate_choose(struct vessel *vessel, uint64_t bytes)
 {
 	const struct regions *regions = &vessel->pager->regions;
+	const uint64_t len = bytes + VDSO_ROOM;
+	uint64_t found = 0;
 
-	for (uint64_t at = 0x3a0000000000ul; at < 0x540000000000ul; at += 0x1000000000ul) {
-		const struct region *found = NULL;
-		for (uint64_t page = at; page < at + bytes + VDSO_ROOM && !found; page += PAGE_BYTES)
-			found = regions_find(regions, page);
-		if (!found) {
-			vessel->gate = at;
-			vessel->gate_bytes = bytes;
-			return 0;
-		}
-	}
-	return fail(&vessel->error, ENOMEM, "no room for the gate page in the recorded address space");
+	/* Far from where mmap(2) places things; where all of that is taken (ThreadSanitizer maps 124 TiB), anywhere. */
+	for (uint64_t at = 0x3a0000000000ul; !found && at < 0x540000000000ul; at += 0x1000000000ul)
+		if (is_free(regions, at, len))
+			found = at;
+	if (!found)
+		found = largest_hole(regions, len + PAGE_BYTES);
+	if (!found)
+		return fail(&vessel->error, ENOMEM, "the recorded address space is full: no hole of %lu KiB is left in it "
+						    "for the code that sets the process up", (len + PAGE_BYTES) >> 10);
+	vessel->gate = found;
+	vessel->gate_bytes = bytes;
+	return 0;
 }
 
 static bool is_asynchronous(int signal)
@@ -108,7 +139,6 @@ static int stand_at_loop(struct vessel *vessel)
 int gate_run(struct vessel *vessel, bool listened)
 {
 	int status, rc = stand_at_loop(vessel);
-	uint64_t held = 0;
 
 	if (rc < 0)
 		return rc;
@@ -116,13 +146,12 @@ int gate_run(struct vessel *vessel, bool listened)
 		if (ptrace(PTRACE_CONT, vessel->pid, NULL, NULL) < 0 ||
 		    (listened && notify_let_one(vessel) < 0) || vessel_wait_stop(vessel, &status) < 0)
 			return fail(&vessel->error, ESRCH, "the vessel died while it was being set up");
-		held |= 1ull << (WSTOPSIG(status) - 1);
+		if (is_asynchronous(WSTOPSIG(status)))
+			signals_hold(vessel, WSTOPSIG(status));
 		listened = false;
 		/* Our own calls pass the filter; what else arrives is the program's, for later. */
 	} while (status >> 8 == (SIGTRAP | PTRACE_EVENT_SECCOMP << 8) || is_asynchronous(WSTOPSIG(status)));
-	for (int signal = 1; signal < 65; signal++)
-		if ((held >> (signal - 1) & 1) && is_asynchronous(signal))
-			kill(vessel->pid, signal);
+	signals_release(vessel);
 	if (WSTOPSIG(status) != SIGTRAP)
 		return fail(&vessel->error, EIO, "the gate stopped with signal %d", WSTOPSIG(status));
 	return 0;

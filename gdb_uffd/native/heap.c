@@ -60,6 +60,7 @@ static int step(struct walk *walk)
 	if (!word) {
 		walk->done = true;
 		chunks->broken = walk->at < walk->limit;
+		chunks->broken_at = chunks->broken ? walk->at : 0;
 		if (last)
 			last->state = chunks->broken ? CHUNK_UNKNOWN : CHUNK_TOP;
 		return 0;
@@ -194,35 +195,41 @@ void heap_compare(const struct chunks *was, const struct chunks *is, struct heap
 	}
 }
 
-size_t heap_list(struct view *view, uint64_t head, uint64_t skip, uint64_t *out, size_t room)
+static size_t list(struct view *view, uint64_t head, uint64_t skip, uint64_t *out, size_t room,
+		   uint64_t *broken)
 {
 	uint64_t at = head, stored, other;
 	size_t count = 0;
 
-	while (count < room && at && at % ALIGNMENT == 0) {
-		if (view_word(view, at + skip, &stored) < 0)
+	while (at) {
+		if (count == room || at % ALIGNMENT || view_word(view, at + skip, &stored) < 0) {
+			*broken = at;
 			break;
+		}
 		out[count++] = at;
 		uint64_t plain = stored ^ (at + skip) >> 12;
 		/* Before 2.32 the link is stored as it is; a mangled one is hardly ever aligned and mapped. */
 		bool as_it_is = stored % ALIGNMENT == 0 && (!stored || view_word(view, stored, &other) == 0);
 		bool mangled = plain % ALIGNMENT == 0 && (!plain || view_word(view, plain, &other) == 0);
-		if (!mangled && !as_it_is)
+		if (!mangled && !as_it_is) {
+			*broken = at;
 			break;
+		}
 		at = mangled ? plain : stored;
 	}
 	return count;
 }
 
 size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
-		  size_t room)
+		  size_t room, uint64_t *broken)
 {
 	size_t found = 0;
 	uint64_t head;
 
+	*broken = 0;
 	for (size_t i = 0; i < count; i++)
 		if (view_word(view, heads + 8 * i, &head) == 0)
-			found += heap_list(view, head, skip, out + found, room - found);
+			found += list(view, head, skip, out + found, room - found, broken);
 	return found;
 }
 

@@ -29,7 +29,8 @@ struct chunk {
 struct chunks {
 	struct chunk *at;
 	size_t count, room;
-	bool broken; /* a header that cannot be ended the walk */
+	bool broken; /* a header that cannot be ended the walk, */
+	uint64_t broken_at; /* the one there */
 };
 
 #define CHUNKS_MAX (1u << 20) /* of one span: 24 MiB */
@@ -53,12 +54,11 @@ struct heap_totals {
  * difference in bytes. */
 void heap_compare(const struct chunks *was, const struct chunks *is, struct heap_totals *totals);
 
-/* A list of free chunks: `head` as stored, the link at `skip` behind each entry; the entries as
- * they are linked.  Links are mangled since glibc 2.32 (PROTECT_PTR).  Ends at what cannot be. */
-size_t heap_list(struct view *view, uint64_t head, uint64_t skip, uint64_t *out, size_t room);
-/* The same for `count` heads in a row, one after the other. */
+/* Lists of free chunks, whose `count` heads stand in a row, one after the other; the link is at
+ * `skip` behind each entry; the entries as they are linked.  Links are mangled since glibc 2.32
+ * (PROTECT_PTR).  `broken` out: the entry at which a list cannot go on, or is too long; else 0. */
 size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
-		  size_t room);
+		  size_t room, uint64_t *broken);
 
 /* Chunk boundaries of one heap, one for each page that has any; grown on demand. */
 struct heap_index {

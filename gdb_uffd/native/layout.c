@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "notify.h"
 #include "uffd.h"
 
 #ifndef MADV_DONTNEED_LOCKED
@@ -24,7 +25,7 @@
 
 #define PLACED (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
-int layout_finish_call(struct vessel *vessel, struct registers *regs, int64_t *result)
+int layout_finish(struct vessel *vessel, struct registers *regs, bool notified, int64_t *result)
 {
 	int status, rc = vessel_set_registers(vessel, regs);
 
@@ -34,7 +35,10 @@ int layout_finish_call(struct vessel *vessel, struct registers *regs, int64_t *r
 	do {
 		if (ptrace(PTRACE_SYSCALL, vessel->pid, NULL, NULL) < 0)
 			return -errno;
-		rc = vessel_wait_stop(vessel, &status);
+		rc = notified ? notify_let_one(vessel) : 0;
+		notified = false;
+		if (rc == 0)
+			rc = vessel_wait_stop(vessel, &status);
 		if (rc < 0)
 			return rc;
 	} while (WSTOPSIG(status) != (SIGTRAP | 0x80));
@@ -42,6 +46,11 @@ int layout_finish_call(struct vessel *vessel, struct registers *regs, int64_t *r
 	rc = vessel_get_registers(vessel, regs);
 	*result = (int64_t)RESULT(regs);
 	return rc;
+}
+
+int layout_finish_call(struct vessel *vessel, struct registers *regs, int64_t *result)
+{
+	return layout_finish(vessel, regs, false, result);
 }
 
 static int set_result(struct vessel *vessel, struct registers *regs, int64_t result)
@@ -134,7 +143,7 @@ static int do_mprotect(struct vessel *vessel, struct registers *regs)
 
 	/* Access to reserved, unavailable pages would show zeros. */
 	for (; region && region->start < end; region = regions_find(&pager->regions, region->end))
-		if (region->kind == REGION_UNAVAILABLE)
+		if (region_is_reserved(region))
 			return policy_skip(vessel, regs, -EACCES);
 	int rc = layout_remember(pager);
 	if (rc == 0)

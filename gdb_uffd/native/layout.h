@@ -11,6 +11,8 @@ int layout_system_call(struct vessel *vessel, struct registers *regs);
 /* Makes the call that the vessel stands before, with the registers as they are given; out: the
  * registers behind it, and its result. */
 int layout_finish_call(struct vessel *vessel, struct registers *regs, int64_t *result);
+/* ... `notified`: it is notified on its way. */
+int layout_finish(struct vessel *vessel, struct registers *regs, bool notified, int64_t *result);
 
 /* map_file.c: mmap(2), with a file or without. */
 int layout_mmap(struct vessel *vessel, struct registers *regs);

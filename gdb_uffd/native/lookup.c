@@ -175,9 +175,11 @@ int lookup(struct vessel *vessel, const struct system_call *call, int64_t base, 
 static void made_up(int kind, struct stat *info)
 {
 	*info = (struct stat){.st_nlink = 1, .st_blksize = 4096};
-	if (kind == OPENED_OUTPUT)
+	if (kind == OPENED_OUTPUT || kind == OPENED_PIPE)
 		info->st_mode = S_IFIFO | 0600;
-	else if (kind == OPENED_SOCKET)
+	else if (kind == OPENED_EVENT || kind == OPENED_SIGNALS || kind == OPENED_EPOLL || kind == OPENED_TIMER)
+		info->st_mode = 0600; /* no type (fs/anon_inodes.c) */
+	else if (kind == OPENED_SOCKET || kind == OPENED_PAIR)
 		info->st_mode = S_IFSOCK | 0777;
 	else {
 		info->st_mode = S_IFCHR | 0666;

@@ -72,7 +72,8 @@ static int stand_in(struct pager *pager, uint64_t start, uint64_t len, int prot,
 		return rc;
 	/* Behind the file's end a touch gives SIGBUS (mmap(2)). */
 	struct region behind = {.start = start + covered, .end = start + len, .prot = prot,
-				.kind = REGION_UNAVAILABLE, .flags = REGION_BORN | REGION_FILE};
+				.kind = REGION_UNAVAILABLE,
+				.flags = REGION_BORN | REGION_FILE | REGION_BEYOND};
 	return regions_set(&pager->regions, &behind);
 }
 

@@ -190,7 +190,7 @@ static int poke(struct pager *pager, uint64_t address, const uint8_t *from, size
 	return rc;
 }
 
-int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len)
+int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer)
 {
 	struct access nobody = {0};
 	int rc = engine_settle(pager);
@@ -203,7 +203,7 @@ int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size
 		rc = pager_make_writable(pager, page);
 		if (rc < 0)
 			return rc;
-		if (!pager_note_write(pager, page, WRITER_GDB, &nobody))
+		if (!pager_note_write(pager, page, writer, &nobody))
 			return -ENOMEM;
 		rc = poke(pager, address, from, part);
 		if (rc < 0)

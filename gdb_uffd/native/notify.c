@@ -66,11 +66,13 @@ int notify_serve(struct vessel *vessel)
 	pager_settle(vessel->pager);
 	memcpy(call.args, data->args, sizeof(call.args));
 	rc = policy_decide(vessel, &call, &result);
-	if (rc == 2) {
+	if (rc == 2 || rc == 3) {
 		/* The stop comes before the next instruction; what the program was answered is taken back. */
 		vessel->waiting = true;
 		vessel->wait_pc = call.pc;
 		vessel->wait_first = call.args[0];
+		if (rc == 3)
+			vessel->wait_call = (int64_t)call.nr;
 		kill(vessel->pid, SIGSTOP);
 		result = -EINTR;
 	}

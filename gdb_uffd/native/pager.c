@@ -210,6 +210,14 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 		if (!who.call)
 			return;
 	}
+	if (!protected) {
+		const struct region *region = regions_find(&pager->regions, page);
+		if (region && (region->flags & REGION_BEYOND)) {
+			if (uffd_poison_page(pager->uffd, page) == 0)
+				return; /* SIGBUS, as it should be */
+			goto lost;
+		}
+	}
 	if (write && sync && !(w = pager_note_write(pager, page, writer, &who)))
 		goto lost;
 	bool watched = pager->watch.pages && watch_holds(&pager->watch, page);
@@ -221,9 +229,6 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 		rc = uffd_protect(pager->uffd, page, PAGE_BYTES, false);
 	} else {
 		const struct region *region = regions_find(&pager->regions, page);
-		if (region && region->kind == REGION_UNAVAILABLE && (region->flags & REGION_BORN) &&
-		    uffd_poison_page(pager->uffd, page) == 0)
-			return; /* behind the end of a file that it mapped: SIGBUS, as it should be */
 		if (!region || region->kind == REGION_UNAVAILABLE)
 			goto lost;
 		if (pager->touches.on && program)

@@ -61,6 +61,7 @@ struct pager {
 	bool over_limit;  /* one more was touched; the vessel was sent a SIGSTOP */
 	bool user_mode_only; /* the kernel's own accesses find only what is there */
 	uint64_t faults, fault_ns, fed;
+	uint64_t unknown_zeros, unknown_file; /* of the fed pages: REGION_UNKNOWN ones, by what they are taken for */
 	uint64_t emptied_more; /* pages of this transaction that lost their bytes, beyond those noted */
 	uint64_t lost_page; /* page whose source failed (file cut short), else 0 */
 	uint64_t fault_address; /* of an access whose SIGBUS is a SIGSTOP on its way, else 0 */
@@ -110,7 +111,7 @@ int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end);
 /* Memory as it is now; `done` out: how many bytes are there from `address` on. */
 int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done);
 /* A write by gdb, through any protection. */
-int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len);
+int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer);
 int pager_breakpoint_insert(struct pager *pager, uint64_t address);
 int pager_breakpoint_remove(struct pager *pager, uint64_t address);
 /* Takes a planted one out, and puts it in again. */

@@ -18,8 +18,10 @@ struct access {
 
 enum writer { /* bits of written.writers */
 	WRITER_PROGRAM = 1,
-	WRITER_GDB = 2,    /* pushed frames, breakpoints, `set var` */
+	WRITER_GDB = 2,    /* pushed frames, breakpoints, arguments */
 	WRITER_MALLOC = 4, /* gdb's own call of malloc, for a string argument */
+	WRITER_ASSIGNMENT = 8, /* gdb, as an expression or `set var` says */
+	WRITERS_MEANT = WRITER_PROGRAM | WRITER_ASSIGNMENT,
 };
 
 /* A page that was written since the snapshot. */

@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <termios.h>
 
 #include "answer.h"
@@ -157,8 +158,8 @@ static int come_to(struct vessel *vessel, const struct system_call *asked, int64
 		return 1;
 	case POLICY_ANSWER:
 		*result = answer_call(vessel, &call);
-		if (*result == ANSWER_WAITS)
-			return 2;
+		if (*result == ANSWER_WAITS || *result == ANSWER_REDO)
+			return *result == ANSWER_WAITS ? 2 : 3;
 		if (*result != ANSWER_LET)
 			return 1;
 		break;
@@ -174,12 +175,16 @@ static int come_to(struct vessel *vessel, const struct system_call *asked, int64
 
 int policy_decide(struct vessel *vessel, const struct system_call *call, int64_t *result)
 {
+	vessel->redo.finish = NULL;
+	timers_account(vessel);
 	int rc = come_to(vessel, call, result);
+	timers_fire(vessel);
 
 	/* What it would have written or read lies in memory that there is no room for. */
 	if (!vessel->pager->over_limit)
 		return rc;
 	vessel->wait_call = (int64_t)call->nr;
+	vessel->redo.finish = NULL;
 	return 2;
 }
 
@@ -243,6 +248,46 @@ static int call_with(struct vessel *vessel, struct registers *regs, uint64_t fir
 		return rc;
 	arch_restore_arguments(regs, &own);
 	return vessel_set_registers(vessel, regs);
+}
+
+/* With at most four arguments. */
+static int redo(struct vessel *vessel, struct registers *regs, bool notified)
+{
+	const struct redo redo = vessel->redo;
+	const struct registers own = *regs;
+	int64_t result;
+
+	vessel->redo.finish = NULL;
+	NUMBER(regs) = redo.call.nr;
+	ARGUMENT(regs, 0) = redo.call.args[0];
+	ARGUMENT(regs, 1) = redo.call.args[1];
+	ARGUMENT(regs, 2) = redo.call.args[2];
+	ARGUMENT(regs, 3) = redo.call.args[3];
+	int rc = layout_finish(vessel, regs, notified, &result);
+	if (rc < 0)
+		return rc;
+	arch_restore_arguments(regs, &own);
+	RESULT(regs) = (uint64_t)redo.finish(vessel, &redo.call, result);
+	return vessel_set_registers(vessel, regs);
+}
+
+int policy_redo(struct vessel *vessel, struct registers *regs)
+{
+	return redo(vessel, regs, false);
+}
+
+int policy_redo_from(struct vessel *vessel, struct registers *regs)
+{
+	int status;
+
+	do {
+		if (ptrace(PTRACE_SYSCALL, vessel->pid, NULL, NULL) < 0 || vessel_wait_stop(vessel, &status) < 0)
+			return fail(&vessel->error, ESRCH, "the vessel died before a system call");
+		if (WSTOPSIG(status) != (SIGTRAP | 0x80))
+			signals_hold(vessel, WSTOPSIG(status));
+	} while (WSTOPSIG(status) != (SIGTRAP | 0x80));
+	int rc = vessel_get_registers(vessel, regs);
+	return rc < 0 ? rc : redo(vessel, regs, vessel->listener >= 0);
 }
 
 /* A signal to itself goes to the vessel; to anybody else it is refused: the recorded PID may be
@@ -342,6 +387,8 @@ static int decide(struct vessel *vessel, struct registers *regs, int table, stru
 	int rc = policy_decide(vessel, &call, &result);
 	if (rc == 2)
 		return hold(vessel, regs, run);
+	if (rc == 3)
+		return policy_redo(vessel, regs);
 	return rc == 1 ? policy_skip(vessel, regs, result) : rc;
 }
 

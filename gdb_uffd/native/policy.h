@@ -101,7 +101,7 @@ int policy_traced(struct vessel *vessel, unsigned long data, struct run *run);
 
 /* What a call comes to that no ptrace event is needed for.  1: `result` is what the program sees;
  * 0: the kernel carries it out; 2: it would wait for ever, or needs more memory than it may have
- * (pager->over_limit): vessel->wait_call. */
+ * (pager->over_limit): vessel->wait_call; 3: vessel->redo is to be made instead. */
 int policy_decide(struct vessel *vessel, const struct system_call *call, int64_t *result);
 
 /* Notes a refusal for the report; returns -error. */
@@ -111,6 +111,10 @@ int64_t policy_note_refusal(struct vessel *vessel, const struct system_call *cal
 int policy_skip(struct vessel *vessel, struct registers *regs, int64_t result);
 /* ... the program sees `error`; the report names the call. */
 int policy_refuse(struct vessel *vessel, struct registers *regs, int error);
+/* Makes vessel->redo: the vessel stands at its call's entry ... */
+int policy_redo(struct vessel *vessel, struct registers *regs);
+/* ... or before the instruction; afterwards at the exit. */
+int policy_redo_from(struct vessel *vessel, struct registers *regs);
 /* `run` tells of the call that goes no further. */
 void policy_waits(struct vessel *vessel, struct run *run);
 /* Back before the instruction: whoever resumes here comes here again. */

@@ -31,6 +31,8 @@ struct region {
 #define REGION_FILE 4u   /* private pages of a file: MADV_DONTNEED would bring the file back */
 #define REGION_SHARED 8u /* the program asked for shared memory: MADV_DONTNEED keeps it */
 #define REGION_GROWTH 2u /* room for a recorded stack to grow into */
+#define REGION_UNKNOWN 16u /* the recording does not hold these bytes: they are taken for what is fed */
+#define REGION_BEYOND 32u /* unavailable: behind the end of a mapped file, where a touch is SIGBUS */
 
 struct regions {
 	struct region *at;
@@ -39,6 +41,12 @@ struct regions {
 
 void regions_deinit(struct regions *regions);
 int regions_copy(struct regions *to, const struct regions *from);
+
+/* Whether the vessel has it without access, so that a touch is SIGSEGV. */
+static inline bool region_is_reserved(const struct region *region)
+{
+	return region->kind == REGION_UNAVAILABLE && !(region->flags & REGION_BEYOND);
+}
 
 /* The region that holds `address`, or NULL. */
 const struct region *regions_find(const struct regions *regions, uint64_t address);

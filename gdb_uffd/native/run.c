@@ -268,6 +268,28 @@ static int watched_write(struct vessel *vessel, struct run *run)
 	return 1;
 }
 
+/* At the exit of a call that was made for the program: 1 when that is a stop of its own. */
+static int behind_call(struct vessel *vessel, struct run *run)
+{
+	int rc;
+
+	if (vessel->mode != RESUME_CONTINUE) {
+		/* The step over the instruction is complete: the call was made already. */
+		if (program_counter(vessel, &run->pc) < 0)
+			return -ESRCH;
+		if (!step_goes_on(vessel, run)) {
+			run->end = RUN_STOPPED;
+			run->signal = SIGTRAP;
+			run->stepped = true;
+			return CALL_STOP_IS_WHOLE ? 1 : vessel_leave_event(vessel, run);
+		}
+	}
+	rc = vessel->pager->watch.end ? watch_look(vessel, run) : 0;
+	if (rc == 1 && !CALL_STOP_IS_WHOLE)
+		return vessel_leave_event(vessel, run);
+	return rc || vessel->mode != RESUME_CONTINUE ? rc : catch_return(vessel, run);
+}
+
 /* Back before the call that would wait for ever, now that the vessel has come out of it. */
 static int stopped_waiting(struct vessel *vessel, int status, struct run *run)
 {
@@ -276,13 +298,9 @@ static int stopped_waiting(struct vessel *vessel, int status, struct run *run)
 	if (WSTOPSIG(status) == SIGTRAP) /* a step is complete as well */
 		return watch_mend_mask(vessel) < 0 ? -ESRCH : let_go(vessel, 0);
 	if (WSTOPSIG(status) != SIGSTOP) { /* its turn comes when the vessel goes on */
-		vessel->held_signals |= 1ull << (WSTOPSIG(status) - 1);
+		signals_hold(vessel, WSTOPSIG(status));
 		return let_go(vessel, 0);
 	}
-	for (int signal = 1; signal <= 64; signal++)
-		if (vessel->held_signals >> (signal - 1) & 1)
-			kill(vessel->pid, signal);
-	vessel->held_signals = 0;
 	vessel->waiting = vessel->stop_sent = vessel->stop_stale = false;
 	int rc = vessel_get_registers(vessel, &regs);
 	if (rc < 0)
@@ -291,8 +309,16 @@ static int stopped_waiting(struct vessel *vessel, int status, struct run *run)
 	NUMBER(&regs) = (uint64_t)vessel->wait_call;
 	PC(&regs) = vessel->wait_pc;
 	ARGUMENT(&regs, 0) = vessel->wait_first;
-	policy_waits(vessel, run);
-	return policy_stand_before(vessel, &regs, run);
+	if (!vessel->redo.finish)
+		policy_waits(vessel, run);
+	rc = policy_stand_before(vessel, &regs, run);
+	if (rc == 1 && vessel->redo.finish) {
+		rc = policy_redo_from(vessel, &regs);
+		if (rc == 0)
+			rc = behind_call(vessel, run);
+	}
+	signals_release(vessel);
+	return rc ? rc : let_go(vessel, 0);
 }
 
 int vessel_digest(struct vessel *vessel, int status, struct run *run)
@@ -317,25 +343,7 @@ int vessel_digest(struct vessel *vessel, int status, struct run *run)
 			run->signal = SIGTRAP;
 			return 1;
 		}
-		if (vessel->at_exit && vessel->mode != RESUME_CONTINUE) {
-			/* The step over the instruction is complete: the call was made already. */
-			if (program_counter(vessel, &run->pc) < 0)
-				return -ESRCH;
-			if (!step_goes_on(vessel, run)) {
-				run->end = RUN_STOPPED;
-				run->signal = SIGTRAP;
-				run->stepped = true;
-				return CALL_STOP_IS_WHOLE ? 1 : vessel_leave_event(vessel, run);
-			}
-		}
-		if (vessel->at_exit && vessel->pager->watch.end) {
-			rc = watch_look(vessel, run);
-			if (rc == 1 && !CALL_STOP_IS_WHOLE)
-				return vessel_leave_event(vessel, run);
-			if (rc)
-				return rc;
-		}
-		rc = vessel->at_exit && vessel->mode == RESUME_CONTINUE ? catch_return(vessel, run) : 0;
+		rc = vessel->at_exit ? behind_call(vessel, run) : 0;
 		return rc ? rc : let_go(vessel, 0);
 	}
 	if (WSTOPSIG(status) == (SIGTRAP | 0x80)) {
@@ -369,7 +377,9 @@ int vessel_digest(struct vessel *vessel, int status, struct run *run)
 		return -ESRCH;
 	if (ptrace(PTRACE_GETSIGINFO, vessel->pid, NULL, run->siginfo) < 0)
 		memset(run->siginfo, 0, sizeof(run->siginfo));
-	const siginfo_t *info = (const siginfo_t *)run->siginfo;
+	siginfo_t *info = (siginfo_t *)run->siginfo;
+	if (signals_mend(vessel, info))
+		ptrace(PTRACE_SETSIGINFO, vessel->pid, NULL, info);
 	run->stepped = run->signal == SIGTRAP && arch_is_step(info);
 	if (run->stepped && step_goes_on(vessel, run)) {
 		rc = watch_look(vessel, run);

@@ -41,10 +41,9 @@ static int by_page(const void *left, const void *right)
 	return a < b ? -1 : a > b;
 }
 
-static int fill(struct change *change, const uint8_t *before, const uint8_t *after, bool keep)
+static int keep_images(struct change *change, const uint8_t *before, const uint8_t *after)
 {
-	change->bytes_changed = count_changed(before, after, PAGE_BYTES);
-	if (!change->bytes_changed || !keep)
+	if (!change->bytes_changed || change->before)
 		return 0;
 	change->before = malloc(PAGE_BYTES);
 	change->after = malloc(PAGE_BYTES);
@@ -55,11 +54,37 @@ static int fill(struct change *change, const uint8_t *before, const uint8_t *aft
 	return 0;
 }
 
+/* The page before and after; -ENOENT: not mapped any more. */
+static int images(struct pager *pager, const struct written *w, bool all, uint8_t *before, uint8_t *after)
+{
+	int rc = transaction_page_now(pager, w, after);
+
+	if (rc < 0)
+		return rc;
+	if (all)
+		return pager_source_page(&pager->recorded, w->page, before);
+	if (!w->after_malloc || !(w->writers & WRITER_PROGRAM))
+		return page_before(pager, w, before);
+	memcpy(before, w->after_malloc, PAGE_BYTES);
+	return 0;
+}
+
+int transaction_load(struct pager *pager, struct changes *changes, size_t index)
+{
+	uint8_t before[PAGE_BYTES], after[PAGE_BYTES];
+	struct change *change = &changes->at[index];
+	const struct written *w = pages_written(&pager->pages, change->page);
+	int rc = w ? images(pager, w, changes->all, before, after) : -ENOENT;
+
+	return rc < 0 ? rc : keep_images(change, before, after);
+}
+
 static int collect(struct pager *pager, bool all, struct changes *changes)
 {
 	uint8_t before[PAGE_BYTES], after[PAGE_BYTES];
+	size_t most = 0;
 
-	*changes = (struct changes){0};
+	*changes = (struct changes){.all = all};
 	int rc = engine_settle(pager);
 	if (rc < 0 || !pager->pages.written_count)
 		return rc;
@@ -67,18 +92,17 @@ static int collect(struct pager *pager, bool all, struct changes *changes)
 	if (!changes->at)
 		return -ENOMEM;
 	for (size_t i = 0; i < pager->pages.written_count; i++) {
+		const struct written *w = &pager->pages.written[i];
+		most += all ? w->dirty : w->in_tx && w->writers;
+	}
+	changes->truncated = most > IMAGES_MAX;
+	for (size_t i = 0; i < pager->pages.written_count; i++) {
 		struct written *w = &pager->pages.written[i];
 		if (all ? !w->dirty : !w->in_tx || !w->writers)
 			continue;
-		rc = transaction_page_now(pager, w, after);
+		rc = images(pager, w, all, before, after);
 		if (rc == -ENOENT) /* unmapped meanwhile */
 			continue;
-		if (rc == 0 && all)
-			rc = pager_source_page(&pager->recorded, w->page, before);
-		else if (rc == 0 && w->after_malloc && (w->writers & WRITER_PROGRAM))
-			memcpy(before, w->after_malloc, PAGE_BYTES);
-		else if (rc == 0)
-			rc = page_before(pager, w, before);
 		if (rc < 0)
 			return rc;
 		struct change *change = &changes->at[changes->count];
@@ -86,15 +110,15 @@ static int collect(struct pager *pager, bool all, struct changes *changes)
 					  .stack = all ? NULL : w->stack};
 		if (all) {
 			change->first = w->first_ever;
-			change->writers = (w->kept_writers | w->writers) & WRITER_PROGRAM ? WRITER_PROGRAM :
-											     WRITER_GDB;
+			change->writers = (w->kept_writers | w->writers) & WRITERS_MEANT;
+			if (!change->writers)
+				change->writers = WRITER_GDB;
 		}
 		if (!change->first.tid)
 			change->stack = NULL;
-		bool keep = changes->count < IMAGES_MAX;
-		changes->truncated |= !keep;
 		changes->count++;
-		rc = fill(change, before, after, keep);
+		change->bytes_changed = count_changed(before, after, PAGE_BYTES);
+		rc = changes->truncated ? 0 : keep_images(change, before, after);
 		if (rc < 0)
 			return rc;
 		/* gdb's breakpoints come and go: only a difference counts in the long run. */

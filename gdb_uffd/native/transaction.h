@@ -19,7 +19,8 @@ struct change {
 struct changes {
 	struct change *at;
 	size_t count;
-	bool truncated; /* more pages than images may be kept for */
+	bool all;       /* everything since the snapshot */
+	bool truncated; /* more pages than images may be kept for: transaction_load takes those of some */
 };
 
 #define IMAGES_MAX 16384 /* pages whose images one report keeps: 128 MiB of both */
@@ -30,6 +31,9 @@ void changes_deinit(struct changes *changes);
 int transaction_collect(struct pager *pager, struct changes *changes);
 /* Everything that differs from the snapshot. */
 int transaction_collect_all(struct pager *pager, struct changes *changes);
+
+/* Keep the images of a page of a list that is truncated; -ENOENT: not mapped any more. */
+int transaction_load(struct pager *pager, struct changes *changes, size_t index);
 
 /* The page as it is now, wherever it lies.  -ENOENT: not mapped any more. */
 int transaction_page_now(struct pager *pager, const struct written *w, uint8_t *to);

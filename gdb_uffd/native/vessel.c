@@ -142,7 +142,7 @@ static struct gate_call call6(long nr, uint64_t a, uint64_t b, uint64_t c, uint6
 static bool same_mapping(const struct region *left, const struct region *right)
 {
 	return left->end == right->start && left->prot == right->prot &&
-	       (left->kind == REGION_UNAVAILABLE) == (right->kind == REGION_UNAVAILABLE);
+	       region_is_reserved(left) == region_is_reserved(right);
 }
 
 #define UFFD_CALLS 3
@@ -189,7 +189,7 @@ static size_t plan(const struct vessel *vessel, struct gate_call *calls)
 		for (j = i + 1; j < regions->count && same_mapping(&regions->at[j - 1], &regions->at[j]); j++)
 			;
 		/* Unavailable pages are reserved without access: a touch faults, nothing lands there. */
-		int prot = first->kind == REGION_UNAVAILABLE ? PROT_NONE : first->prot;
+		int prot = region_is_reserved(first) ? PROT_NONE : first->prot;
 		calls[count++] = call6(SYS_mmap, first->start, regions->at[j - 1].end - first->start,
 				       (uint64_t)prot,
 				       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE,
@@ -285,7 +285,7 @@ static int check_plan(struct vessel *vessel, const struct gate_call *calls, size
 			return fail(&vessel->error, (int)-call->result, "mapping %#lx-%#lx in the vessel",
 				    call->args[0], call->args[0] + call->args[1]);
 		const struct region *region = regions_find(&vessel->pager->regions, call->args[0]);
-		if (region->kind == REGION_UNAVAILABLE || uffd < 0)
+		if (region_is_reserved(region) || uffd < 0)
 			continue;
 		int rc = uffd_register(uffd, call->args[0], call->args[1],
 				       engine_protects(&vessel->pager->engine));
@@ -355,9 +355,10 @@ int vessel_create(struct vessel *vessel, struct pager *pager)
 	vessel->how = pager->engine.offer.way < 0 ? UFFD_DEVICE : pager->engine.offer.way;
 	vessel->other_way = false;
 	vessel->alternate_size = 0;
-	vessel->timed_out = vessel->waiting = false;
+	vessel->timed_out = vessel->waiting = pager->over_limit = false;
 	vessel->held_signals = 0;
-	pager->over_limit = false;
+	vessel->redo.finish = NULL;
+	memset(vessel->sent, 0, sizeof(vessel->sent));
 	pager->user_mode_only = vessel->how == UFFD_USER_MODE;
 	vessel->stop_sent = vessel->stop_stale = vessel->kernel_changed = false;
 	if (!calls)

@@ -14,6 +14,7 @@
 #include "error.h"
 #include "pager.h"
 #include "policy.h"
+#include "signals.h"
 
 /* One entry of the gate's table: number, six arguments, result; run by a loop in the vessel. */
 struct gate_call {
@@ -38,6 +39,21 @@ struct opened_name {
 	uint16_t nr, len;
 	bool cut;
 	uint8_t bytes[REFUSED_BYTES];
+};
+
+#define SIGNALS 64
+#define ADOPTED_MAX 32
+
+/* A recorded descriptor of which is only known what the program did with it. */
+struct adopted {
+	int number, kind; /* enum opened_kind: what it was taken for */
+};
+
+/* The system call that the kernel makes in place of the program's; what `finish` returns, the program
+ * sees.  No finish: none. */
+struct redo {
+	struct system_call call;
+	int64_t (*finish)(struct vessel *vessel, const struct system_call *call, int64_t result);
 };
 
 enum run_end {
@@ -101,6 +117,9 @@ struct vessel {
 	uint32_t granted_count;
 	struct opened_name opened[OPENED_NAMES_MAX];
 	uint32_t opened_count; /* may exceed OPENED_NAMES_MAX */
+	struct adopted adopted[ADOPTED_MAX];
+	uint32_t adopted_count;
+	int epoll_depth; /* epolls that ask each other */
 	const int32_t *tids; /* of the recorded threads */
 	uint32_t tid_count;
 	struct passed passed[PASSED_MAX];
@@ -109,14 +128,21 @@ struct vessel {
 	uint8_t *out; /* what it printed, until vessel_take_output */
 	size_t out_len, out_room;
 	uint64_t out_since_ns; /* CLOCK_MONOTONIC; 0: nothing waits */
+	uint64_t ran_from_ns;  /* CLOCK_MONOTONIC: its running counts from here on; 0: it does not run */
 	uint64_t deadline_ns;  /* CLOCK_MONOTONIC; 0: none */
 	int64_t wait_call;     /* the call that would wait for ever, and its futex */
 	uint64_t wait_address;
+	int64_t cut_call; /* a wait without an end that timers cut short again and again */
+	uint64_t cut_address;
+	int cuts;
 	uint64_t wait_pc, wait_first; /* behind its instruction; its first argument */
 	timer_t timer; /* of notify_burst */
 	bool has_timer;
 	bool waiting; /* ... was notified: a SIGSTOP is on its way */
-	uint64_t held_signals; /* ... that came before it, bit (n - 1) for signal n */
+	struct redo redo;
+	uint64_t held_signals; /* came at a bad time, bit (n - 1) for signal n */
+	siginfo_t held[SIGNALS];
+	siginfo_t sent[SIGNALS]; /* by signals_send, until it arrives; si_signo 0: none */
 	uint64_t alternate_stack, alternate_size; /* sigaltstack(2) */
 
 	/* Stands in for a file of /proc/self: a descriptor, or -1. */

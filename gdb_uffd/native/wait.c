@@ -44,14 +44,19 @@ static bool time_limit(struct vessel *vessel, struct timespec *limit, struct tim
 	uint64_t until = UINT64_MAX;
 
 	*used = NULL;
-	if (!vessel->out_len && !vessel->deadline_ns)
+	timers_account(vessel);
+	timers_fire(vessel);
+	uint64_t left = timers_left(vessel), now = clock_ns();
+	if (!vessel->out_len && !vessel->deadline_ns && left == UINT64_MAX)
 		return false;
-	uint64_t now = clock_ns();
+	if (left != UINT64_MAX)
+		until = now + left;
 	if (vessel->out_len) {
 		if (!vessel->out_since_ns)
 			vessel->out_since_ns = now;
-		until = vessel->out_since_ns + OUTPUT_WAIT_NS;
-		if (vessel->out_len >= OUTPUT_NOW || until <= now)
+		if (vessel->out_since_ns + OUTPUT_WAIT_NS < until)
+			until = vessel->out_since_ns + OUTPUT_WAIT_NS;
+		if (vessel->out_len >= OUTPUT_NOW || vessel->out_since_ns + OUTPUT_WAIT_NS <= now)
 			return true;
 	}
 	if (vessel->deadline_ns && !vessel->timed_out) {
@@ -130,7 +135,9 @@ int vessel_wait(struct vessel *vessel, int control_fd, struct run *run)
 	int rc = listen_for_stops(&inside, &before, &old);
 	if (rc < 0)
 		return fail(&vessel->error, -rc, "SIGCHLD");
+	timers_begin(vessel);
 	rc = wait_inside(vessel, control_fd, run, &inside);
+	timers_end(vessel);
 	sigaction(SIGCHLD, &old, NULL);
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (rc == 0 && (run->end == RUN_CONTROL || run->end == RUN_OUTPUT))
@@ -145,7 +152,6 @@ int vessel_wait(struct vessel *vessel, int control_fd, struct run *run)
  * (kernel/seccomp.c, recheck_after_trace): what is loaded later, the recorded registers say, would decide. */
 int vessel_leave_event(struct vessel *vessel, struct run *run)
 {
-	uint64_t held = 0;
 	int status;
 
 	if (kill(vessel->pid, SIGSTOP) < 0)
@@ -161,13 +167,11 @@ int vessel_leave_event(struct vessel *vessel, struct run *run)
 		}
 		if (WSTOPSIG(status) == SIGSTOP)
 			break;
-		if (WSTOPSIG(status) <= 64 && !(status >> 16))
-			held |= 1ull << (WSTOPSIG(status) - 1);
+		if (!(status >> 16))
+			signals_hold(vessel, WSTOPSIG(status));
 	}
 	/* One SIGSTOP stands for all that were under way. */
 	vessel->stop_sent = vessel->stop_stale = false;
-	for (int signal = 1; signal <= 64; signal++)
-		if (held >> (signal - 1) & 1)
-			kill(vessel->pid, signal);
+	signals_release(vessel);
 	return 1;
 }

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import stdio
+from gdb_uffd.replay.calls import Calls
 from gdb_uffd.replay.detail import Detail
 from gdb_uffd.replay.engines import LACKS
 from gdb_uffd.replay.execution import Runner
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.record import facts_of
 from gdb_uffd.replay.refused import granted_lines, refused_lines
-from gdb_uffd.replay.report import LISTED_PAGES_MAX, Builder, page_images
+from gdb_uffd.replay.report import Builder, page_images
 from gdb_uffd.replay.state import SavedThreads, Threads
 from gdb_uffd.replay.tape import Tape
 from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
+
+_serials = itertools.count(1)
 
 
 @dataclass
@@ -32,9 +36,7 @@ class Transaction:
     fed: int
     fault_ns: int
     stdout_pending: bytes = b""
-    calls: List[bool] = field(default_factory=list)  # under way, innermost last: gdb's malloc?
-    floors: Dict[int, int] = field(default_factory=dict)
-    """By the number of calls under way: the stack pointer with which the innermost began."""
+    calls: Calls = field(default_factory=Calls)
     called: bool = False
     resumed: bool = False
     lost: bool = False
@@ -44,6 +46,7 @@ class Transaction:
     unavailable: str = ""
     tape: Tape = field(default_factory=Tape)
     fed_from: int = 0  # in the pager's list of fed pages
+    unknown: Tuple[int, int] = (0, 0)  # fed so far: taken for zeros, as in the file
 
 
 class Accounts:
@@ -82,7 +85,7 @@ class Accounts:
         return CallReport(
             open_.kind, False, 0, self.total_pages, 0.0,
             bytes(self.runner.output).decode("utf-8", "replace"), [], ended=open_.ended,
-            streamed=len(self.runner.output),
+            streamed=len(self.runner.output), returned=False, serial=next(_serials),
         )  # fmt: skip
 
     def report(self, open_: Transaction, keep: bool, kernel_kept: bool) -> CallReport:
@@ -93,7 +96,7 @@ class Accounts:
             lib.transaction_collect(pager, self._changes),
             doing="collecting the dirty pages",
         )
-        builder = Builder(self.machine, open_.tid, self._stack(open_, open_.tid))
+        builder = Builder(self.machine, open_.tid, self.stack(open_, open_.tid))
         written = bytes(self.runner.output)
         output, unseen = written, 0
         if open_.explicit and open_.resumed:
@@ -106,7 +109,7 @@ class Accounts:
             total_pages=self.total_pages,
             fault_us=(pager.fault_ns - open_.fault_ns) / 1000,
             output=output.decode("utf-8", "replace"),
-            pages=builder.pages(self._changes),
+            pages=[],
             refused=refused_lines(self.machine.vessel, self._descriptors),
             asked=granted_lines(self.machine.vessel),
             blocked=open_.blocked,
@@ -117,16 +120,17 @@ class Accounts:
             notes=self._notes(keep, kernel_kept),
             streamed=len(output) - unseen,
             engine=self.machine.engine.choice.name,
-            tid=open_.tid,
+            tid=open_.tid or self.snapshot.threads[0].tid,
+            serial=next(_serials),
+            unknown_zeros=pager.unknown_zeros - open_.unknown[0],
+            unknown_file=pager.unknown_file - open_.unknown[1],
         )
-        self.detail.note(made, open_.tid, functools.partial(self._stack, open_), open_.brk)
+        builder.fill(made, self._changes)
+        self.detail.note(made, open_.tid, functools.partial(self.stack, open_), open_.brk)
         return made
 
     def _notes(self, keep: bool, kernel_kept: bool) -> List[str]:
         notes = []
-        more = int(self._changes.count) - LISTED_PAGES_MAX
-        if more > 0:
-            notes.append(f"{more} more pages were written; they are not listed")
         if self.machine.pager.emptied_more:
             notes.append(
                 f"{self.machine.pager.emptied_more} more pages were emptied or unmapped; "
@@ -155,7 +159,7 @@ class Accounts:
             lines.append(f"went through the lock at {passed.address:#x}, {owner}")
         return lines
 
-    def _stack(self, open_: Transaction, tid: int) -> int:
+    def stack(self, open_: Transaction, tid: int) -> int:
         """A thread's stack pointer before gdb pushed a frame: what lies below was free."""
         if not tid:
             return 0
@@ -165,23 +169,20 @@ class Accounts:
 
     def everything(self) -> CallReport:
         """Everything written since the snapshot and kept."""
-        changes = ffi.new("struct changes *")
-        check(
-            lib.transaction_collect_all(self.machine.pager, changes),
-            doing="collecting the dirty pages",
-        )
-        try:
-            tid = self.threads.loaded or self.snapshot.threads[0].tid
-            pages = Builder(self.machine, tid, 0).pages(changes)
-        finally:
-            lib.changes_deinit(changes)
         pager = self.machine.pager
+        tid = self.threads.loaded or self.snapshot.threads[0].tid
         made = CallReport(
-            "all", True, pager.fed, self.total_pages, pager.fault_ns / 1000, "", pages,
+            "all", True, pager.fed, self.total_pages, pager.fault_ns / 1000, "", [],
             layout_changed=any(r.flags & lib.REGION_BORN for r in self.machine.regions()),
             engine=self.machine.engine.choice.name,
             tid=tid,
         )  # fmt: skip
+        changes = ffi.new("struct changes *")
+        check(lib.transaction_collect_all(pager, changes), doing="collecting the dirty pages")
+        try:
+            Builder(self.machine, tid, 0).fill(made, changes)
+        finally:
+            lib.changes_deinit(changes)
         self.detail.refine_all(made, tid, self.recorded_brk)
         return made
 

@@ -13,6 +13,7 @@ from gdb_uffd.replay import ownfiles
 from gdb_uffd.replay.account import Accounts, Transaction
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints
+from gdb_uffd.replay.calls import Unfinished
 from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
 from gdb_uffd.replay.interface import Choice, Client, Resume, Stop
 from gdb_uffd.replay.layout import current_mappings
@@ -46,8 +47,10 @@ class Diversion:
         self.before_end: Optional[Callable[[int], None]] = None
         """Told the thread that ran, before an ended transaction is undone or committed."""
         self._loss = ""
-        self._filter_is_old = False
+        self._vessel_is_old = False
         self._kernel_kept = False  # kept calls left something in the vessel's kernel state
+        self._carried = (0, 0)  # unknown pages that are in the vessel, and would not be fed again
+        self._unfinished = Unfinished(self.threads)
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
         self.past = Past(self.machine)
         self.accounts = Accounts(self.machine, self.threads, self.runner, self.read_memory)
@@ -64,14 +67,15 @@ class Diversion:
         old = self.machine.policy
         self.machine.use(policy)
         if policy.filter_key() != old.filter_key():
-            self._filter_is_old = True
+            self._vessel_is_old = True
             self._renew()
 
     def _renew(self) -> None:
-        """Another vessel, with the filter that is wanted now; what was kept is kept."""
-        if not self._filter_is_old or (self._open is not None and self._open.explicit):
+        """Another vessel, with the filter that is wanted now and no page fed; what was kept is
+        kept."""
+        if not self._vessel_is_old or (self._open is not None and self._open.explicit):
             return  # `end` comes back here
-        self._filter_is_old = False
+        self._vessel_is_old = False
         if not self.machine.running or self.machine.was_killed():
             return
         self.commit_pending()
@@ -80,7 +84,18 @@ class Diversion:
         self.machine.destroy()
         self.threads.forget_vessel()
         self.breakpoints.forget_vessel()
-        self._kernel_kept = False
+        self._kernel_kept, self._carried = False, (0, 0)
+
+    def _take_away_unknown(self, report: CallReport) -> None:
+        """Whatever runs next must be seen to be fed the pages that nobody knows.  Where a new
+        vessel would lose what kept calls left in the kernel, they count for all that comes."""
+        found = report.unknown_zeros, report.unknown_file
+        if not any(found) or not self.machine.running:
+            return
+        if self._kernel_kept:
+            self._carried = found
+        else:
+            self._vessel_is_old = True
 
     @property
     def blocked(self) -> Optional[Dict[str, Any]]:
@@ -135,7 +150,10 @@ class Diversion:
         self._notice_loss()
         open_ = self._transaction("run")
         self._materialise()
-        self.machine.write(address, data)
+        # gdb begins a call before it pushes a frame and the arguments; but an array that is
+        # assigned to a pointer gets its room by a call that is over by then.
+        meant = not open_.calls.under_way and address != open_.calls.room
+        self.machine.write(address, data, meant)
         open_.tape.wrote(address, data)
 
     def insert_breakpoint(
@@ -172,7 +190,8 @@ class Diversion:
         if self._loss:
             return Stop(action.tid, signal.SIGKILL, message=self._tell_loss(), lost=True)
         open_ = self._open
-        if open_ is not None and not open_.calls and open_.kind == "call" and not open_.explicit:
+        over = open_ is not None and open_.kind == "call" and not open_.calls.under_way
+        if open_ is not None and over and not open_.explicit:
             self.commit_pending()
         open_ = self.prepare(action)
         started = time.perf_counter()
@@ -183,20 +202,21 @@ class Diversion:
             if self.machine.running and not self.machine.was_killed():
                 raise
             stop = Stop(action.tid, signal.SIGKILL, message=KILLED, lost=True)
-        if stop.message:
-            open_.ended = stop.message
+        # Of this stop alone: what ended an earlier run is told with that one.
+        open_.ended = stop.message
         open_.blocked = self.blocked
-        if self.runner.unavailable:
-            open_.unavailable = self.runner.unavailable
+        open_.unavailable = self.runner.unavailable
         if stop.lost:
             self._forget_everything()
             open_.lost = True
             self._open = open_ if open_.explicit else None  # its end is still to be asked for
             return stop
         after = self.threads.get(stop.tid)  # whoever reports the stop needs them as well
+        open_.calls.stopped(after)
         left = self.runner.left(after.sp) if not stop.breakpoint else ""
         if left:
-            open_.ended = f"{left}; {open_.ended}" if open_.ended else left
+            what, separator, advice = open_.ended.partition(";")
+            open_.ended = f"{what} ({left}){separator}{advice}" if what else left
         seconds = time.perf_counter() - started
         interrupted = bool(self.runner.run.interrupted)
         open_.tape.ran(action, self.breakpoints, stop, after, seconds, interrupted)
@@ -208,13 +228,11 @@ class Diversion:
         self._materialise()
         open_.resumed = True
         open_.tid = action.tid
-        depth = len(open_.calls)
-        if depth and depth not in open_.floors:
-            open_.floors[depth] = self.threads.get(action.tid).sp
-        self.runner.floor = open_.floors.get(depth, 0)
+        open_.calls.resumed(self.machine, self.threads.get(action.tid))
+        self.runner.floor = open_.calls.floor
         before = open_.saved.changed.get(action.tid) or self.snapshot.thread(action.tid).registers
         self.runner.base = before.sp
-        self.machine.vessel.deadline_ns = self.policy.deadline_ns() if depth else 0
+        self.machine.vessel.deadline_ns = self.policy.deadline_ns() if open_.calls.under_way else 0
         return open_
 
     # -- transactions -------------------------------------------------------------------------
@@ -225,6 +243,9 @@ class Diversion:
             self._open = Transaction(
                 kind, explicit, self.threads.save(), self.machine.save_brk(), pager.fed,
                 pager.fault_ns, fed_from=pager.fed_log.count,
+                unknown=(
+                    pager.unknown_zeros - self._carried[0], pager.unknown_file - self._carried[1],
+                ),
             )  # fmt: skip
             self.runner.output.clear()
             lib.vessel_begin(self.machine.vessel)
@@ -247,7 +268,9 @@ class Diversion:
             raise UffdError(self._loss)
         self._materialise()  # a lack is told here, in words; the writes that follow have none
         open_ = self._open
-        if open_ is not None and not open_.explicit and open_.kind == "run" and open_.resumed:
+        apart = open_ is not None and (open_.kind == "run" and open_.resumed)
+        apart = apart or (open_ is not None and open_.calls.unfinished)
+        if open_ is not None and not open_.explicit and apart:
             self.commit_pending()
         open_ = self._transaction("call")
         open_.kind = "call"
@@ -255,7 +278,7 @@ class Diversion:
         if open_.called:
             self._rearm()
         open_.called = True
-        open_.calls.append(is_malloc)
+        open_.calls.begin(is_malloc)
         open_.tape.began(address, is_malloc)
         self.machine.pager.in_malloc = is_malloc
 
@@ -267,20 +290,28 @@ class Diversion:
         """Each call's first writes are to be seen, also on pages that an earlier one wrote."""
         check(lib.transaction_rearm(self.machine.pager), doing="write protection")
 
+    @property
+    def calls_under_way(self) -> int:
+        """How many of gdb's calls have begun and not ended."""
+        return len(self._open.calls.under_way) if self._open is not None else 0
+
     def call_end(self) -> None:
         # Calls nest: gdb makes room for a string argument while the call that takes it is
         # under way already.
-        calls = self._open.calls if self._open is not None else []
+        outer = False
         if self._open is not None:
             self._open.tape.ended()
-        if calls and self._open is not None:
-            self._open.floors.pop(len(calls), None)
-            calls.pop()
-        outer = bool(calls) and calls[-1]
+            self._end_call(self._open)
+            outer = self._open.calls.in_malloc
         if self.machine.pager.in_malloc and not outer:
             check(lib.transaction_end_malloc(self.machine.pager), doing="write protection")
         self._settle()
         self.machine.pager.in_malloc = outer
+
+    def _end_call(self, open_: Transaction) -> None:
+        if open_.calls.under_way:
+            tid = open_.tid or self.snapshot.threads[0].tid
+            open_.calls.end(self.threads.get(tid), self.snapshot.arch.result)
 
     def end(self, keep: bool) -> CallReport:
         open_ = self._open
@@ -289,15 +320,21 @@ class Diversion:
         self._notice_loss()
         if self._loss:
             open_.lost, open_.ended = True, self._tell_loss()
+        while open_.calls.under_way:
+            self._end_call(open_)
         self._open = None
         if self.before_end is not None:
             self.before_end(open_.tid)
         if open_.lost:
             self.last_report = self.accounts.lost(open_)
             return self.last_report
+        if keep and open_.calls.unfinished:
+            self._unfinished.note(open_.tid, self.accounts.stack(open_, open_.tid))
         try:
             report = self.accounts.report(open_, keep, self._kernel_kept)
+            report.returned = not (open_.calls.unfinished or self._unfinished.any())
         except (UffdError, MemoryError):
+            self.last_report = None  # the one before would be taken for this one's
             if not keep:
                 self._discard(open_)  # whatever cannot be told, it is undone
             raise
@@ -311,6 +348,7 @@ class Diversion:
         else:
             self._discard(open_)
         self.last_report = report
+        self._take_away_unknown(report)
         self._renew()
         return report
 
@@ -328,7 +366,7 @@ class Diversion:
         if rebuild:
             self.machine.destroy()
             self.breakpoints.forget_vessel()
-            self._kernel_kept = False
+            self._kernel_kept, self._carried = False, (0, 0)
         lib.vessel_end(self.machine.vessel, False)
         self.threads.restore(open_.saved)
         self.machine.restore_brk(open_.brk)
@@ -340,7 +378,9 @@ class Diversion:
 
     def report_all(self) -> CallReport:
         self.commit_pending()
-        return self.accounts.everything()
+        report = self.accounts.everything()
+        report.returned = not self._unfinished.any()
+        return report
 
     def image(self, address: int, which_all: bool) -> Optional[Tuple[bytes, bytes]]:
         self.commit_pending()
@@ -374,6 +414,8 @@ class Diversion:
         self.past.forget("everything is as recorded again")
         self._open = None
         self._disturbed = self._kernel_kept = False
+        self._carried = (0, 0)
+        self._unfinished.forget()
 
     def reset(self) -> None:
         self._forget_everything()

@@ -12,11 +12,11 @@ from gdb_uffd.replay import agent, illegal, jumps, waiting
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.interface import Client, Resume, Stop
+from gdb_uffd.replay.lazy import Lazy
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.state import Threads
 
 MODES = {"c": 0, "s": 1, "r": 2}  # enum resume of native/vessel.h
-STOPPING = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
 
 NO_SIGNAL = 0
 """What ends a run that no signal stopped.  gdb takes a SIGTRAP at an unmoved pc for a step that
@@ -65,6 +65,7 @@ class Runner:
         self.blocked: Optional[Dict[str, Any]] = None
         self.floor = 0  # the stack pointer with which the function that is called began; 0: none
         self.base = 0  # ... and of the frame below which gdb pushed its own
+        self.lazy = Lazy(machine)
         self.run = ffi.new("struct run *")
         self._buffer = ffi.new("uint8_t[]", 1 << 16)
         self._over = 0  # the breakpoint beneath which one instruction is being made, to go on then
@@ -81,7 +82,7 @@ class Runner:
     def start(self, action: Resume) -> Optional[Stop]:
         """Let the vessel run; a Stop when it cannot."""
         self.unavailable, self.blocked = "", None
-        number = action.signal if action.signal not in STOPPING else 0
+        number = action.signal if action.signal != signal.SIGSTOP else 0  # nobody would continue it
         self.threads.load(action.tid)
         if number and lib.vessel_signal_is_fatal(self.machine.vessel, number):
             name = signal.Signals(number).name if number < 32 else f"signal {number}"
@@ -212,6 +213,11 @@ class Runner:
             # gdb's dummy frame returns to the stack, which is not executable: its breakpoint.
             self._note(tid, b"")
             return Stop(tid, signal.SIGTRAP, "swbreak")
+        if number == signal.SIGSEGV and fault == run.pc and self._bind(tid):
+            if action.kind != "c":
+                return Stop(tid, signal.SIGTRAP)
+            self.again(action)
+            return None
         self._note(tid, siginfo)
         message = ""
         if number in (signal.SIGSEGV, signal.SIGBUS):
@@ -219,6 +225,19 @@ class Runner:
         elif number == signal.SIGILL:
             message = illegal.explain(run.pc, self.machine.read, illegal.cpu_flags())
         return Stop(tid, number, message=message)
+
+    def _bind(self, tid: int) -> bool:
+        """Whether the thread stood where the dynamic linker is missing, and is past it."""
+        self.lazy.lack = ""
+        if not self.machine.why(self.run.pc):
+            return False
+        made = self.lazy.bind(self.threads.get(tid))
+        self.threads.fresh = True  # the vessel's registers are the newer ones still
+        if made is None:
+            return False
+        self.threads.put(tid, made)
+        self.threads.load(tid)
+        return True
 
     def _note(self, tid: int, siginfo: bytes) -> None:
         self.threads.siginfo[tid] = siginfo
@@ -333,12 +352,20 @@ class Runner:
     def _explain(self, address: int, pc: int) -> str:
         """Why an access failed, when it is our lack and not the program's fault."""
         for at in (address, pc):
+            if self.machine.is_beyond(at):
+                return ""  # the program's own fault
             reason = self.machine.why(at)
             if reason:
                 remedy = self.machine.snapshot.remedy(at)
                 reason = f"{reason}; {remedy}" if remedy else reason
+                if self.lazy.lack and at == pc:
+                    reason = f"{self.lazy.lack}: {reason}"
                 self.unavailable = f"{at:#x}: {reason}"
                 return f"the page at {at:#x} is not in the trace: {reason}"
+        left_out = self.machine.snapshot.left_out
+        if left_out and not self.machine.is_mapped(address):
+            self.unavailable = f"{address:#x}: {left_out}"
+            return f"nothing is mapped at {address:#x}: {left_out}"
         return self._stack_used_up(address)
 
     def _stack_used_up(self, fault: int) -> str:

@@ -40,6 +40,7 @@ class HeapWork:
     after: View
     owners: Owners
     known: Known
+    tid: int
     fs_base: int
     brk: Tuple[Range, Range]
     born: Sequence[Range]
@@ -47,7 +48,7 @@ class HeapWork:
     caches: List[int] = field(default_factory=list)  # of free chunks, of the thread that ran
     totals: List[int] = field(default_factory=lambda: [0, 0, 0, 0])
     blocks: Dict[int, Block] = field(default_factory=dict)
-    understood: bool = True
+    trouble: str = ""  # why not all of the heap could be read
 
     def __post_init__(self) -> None:
         self._mapped = [malloc.MappedChunks(view) for view in (self.before, self.after)]
@@ -57,12 +58,12 @@ class HeapWork:
         """Fill in the report's blocks and totals, and the roles of its runs on heap pages."""
         heaps = Heaps(self.known, self.before, self.after, self.brk)
         by_area: Dict[int, Tuple[Area, List[DirtyPage]]] = {}
-        listed = [p for p in report.pages if "program" in p.writers]
+        listed = [p for p in report.pages if p.meant]
         for page in listed:
             if page.kind == "heap" and page.bytes_changed:
                 area = self._area_of(heaps, page)
                 if area is None:
-                    self.understood = False
+                    self._cannot(f"no heap of malloc's is recognised at {page.start:#x}")
                     continue
                 by_area.setdefault(area.start, (area, []))[1].append(page)
             elif page.kind == "anonymous" and page.bytes_changed:
@@ -74,7 +75,11 @@ class HeapWork:
         for size in self.gone_blocks:
             self._count("freed", size)
         report.blocks = sorted(self.blocks.values(), key=lambda b: b.start)[:BLOCKS_MAX]
-        report.heap = HeapTotals(*self.totals) if self.understood else None
+        report.heap = None if self.trouble else HeapTotals(*self.totals)
+        report.heap_trouble = self.trouble
+
+    def _cannot(self, why: str) -> None:
+        self.trouble = self.trouble or why
 
     @staticmethod
     def _area_of(heaps: Heaps, page: DirtyPage) -> Optional[Area]:
@@ -85,13 +90,16 @@ class HeapWork:
     def _find_cache(self, heaps: Heaps) -> None:
         """The running thread's cache of free chunks, before or after."""
         base = self.fs_base
+        places = self.owners.cache_places(self.tid, self.after.read)
+        if not places:
+            self._cannot("the C library's thread-locals are not found")
         at = self.known.caches.get(base)
         for view in (self.before, self.after):
             value = view.word(at) if at else None
             if value:
                 self.caches.append(value)
                 continue
-            found = malloc.cache_pointer(view, base, heaps) if not at else None
+            found = malloc.cache_pointer(view, places, heaps) if not at else None
             if found is not None:
                 at = self.known.caches[base] = found[0]
                 self.caches.append(found[1])
@@ -112,7 +120,7 @@ class HeapWork:
                 anchor = lib.heap_index_find(index, self.before.native, end, area.end_before)
             anchor = max(anchor, reached) if anchor else reached
             if not anchor:
-                self.understood = False
+                self._cannot(f"the header at {index.next:#x} is damaged")
                 return
             span = _Span(ffi.new("struct chunks *"), ffi.new("struct chunks *"))
             try:
@@ -138,8 +146,11 @@ class HeapWork:
         check(min(rc, 0), doing="walking the heap")
         for chunks, free in zip((span.was, span.is_), listed):
             lib.heap_mark_listed(chunks, free, len(free))
-        if rc == 1 or span.was.broken or span.is_.broken:
-            self.understood = False
+        if rc == 1:
+            self._cannot(f"there are more than {lib.CHUNKS_MAX:,} chunks from {anchor:#x} on")
+        for chunks in (span.was, span.is_):
+            if chunks.broken:
+                self._cannot(f"the header at {chunks.broken_at:#x} is damaged")
         if rc == 0:
             totals = ffi.new("struct heap_totals *")
             lib.heap_compare(span.was, span.is_, totals)
@@ -154,12 +165,16 @@ class HeapWork:
 
     def _listed(self, view: View, area: Area) -> Any:
         """Chunks that look used and are free, sorted, as a C array."""
-        found = set()
         arena = area.arena or self._main_arena()
+        lists = [malloc.cached(view, cache) for cache in self.caches]
         if arena:
-            found.update(malloc.in_fastbins(view, arena))
-        for cache in self.caches:
-            found.update(malloc.cached(view, cache))
+            lists.append(malloc.in_fastbins(view, arena))
+        else:
+            self._cannot("malloc's main arena is not found")
+        for listed in lists:
+            if listed.broken:
+                self._cannot(f"the list of free blocks that leads to {listed.broken:#x} is damaged")
+        found = {at for listed in lists for at in listed.chunks}
         return ffi.new("uint64_t[]", sorted(found))
 
     def _main_arena(self) -> int:

@@ -117,7 +117,7 @@ class Machine:
             self._fill(region, segment)
             index = bisect.bisect_right(starts, segment.start) - 1
             if index >= 0 and segment.start < files[index].end:
-                region.flags = lib.REGION_FILE
+                region.flags |= lib.REGION_FILE
             check(lib.regions_set(regions, region), doing="region table")
         check(lib.regions_copy(ffi.addressof(self.pager, "regions"), regions))
         self._brk = self._find_brk(snapshot)
@@ -129,6 +129,10 @@ class Machine:
         region.kind, region.flags = _KINDS[segment.kind], 0
         region.bytes, region.bytes_len = ffi.NULL, 0
         region.store, region.slots = ffi.NULL, ffi.NULL
+        if segment.unknown:
+            region.flags |= lib.REGION_UNKNOWN
+        if segment.beyond:
+            region.flags |= lib.REGION_BEYOND
         if segment.patch is not None:
             patch = ffi.new("uint8_t[]", segment.patch)
             self._keep[id(patch)] = patch
@@ -179,12 +183,9 @@ class Machine:
         glibc keeps the break in `__curbrk`; before the first malloc there is no heap mapping,
         and both are the same.
         """
-        for mapping in snapshot.mappings:
-            if mapping.name == "[heap]":
-                start, end = mapping.start, mapping.end
-                break
-        else:
-            start = end = 0
+        # After fork() the child's heap may grow in a mapping of its own.
+        heap = [m for m in snapshot.mappings if m.name == "[heap]"]
+        start, end = (heap[0].start, heap[-1].end) if heap else (0, 0)
         address = snapshot.symbol("__curbrk")
         current = 0
         if address is not None:
@@ -250,6 +251,11 @@ class Machine:
         region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
         return bool(region != ffi.NULL)
 
+    def is_beyond(self, address: int) -> bool:
+        """Whether a file is mapped there that ends before."""
+        region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
+        return region != ffi.NULL and bool(region.flags & lib.REGION_BEYOND)
+
     def is_writable(self, address: int) -> bool:
         """Whether the program may write there now."""
         region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
@@ -287,6 +293,7 @@ class Machine:
         check(lib.vessel_set_sigmask(self.vessel, sigmask), self.vessel.error)
 
     def _put(self, gpr: List[int]) -> None:
+        gpr = self.arch.loadable(gpr)
         # Behind them AArch64 has the number of the system call under way: -1, none.
         self._regs_bytes[:] = self._gprs.pack(*gpr).ljust(len(self._regs_bytes), b"\xff")
         check(lib.vessel_set_registers(self.vessel, self._regs), self.vessel.error)
@@ -331,9 +338,11 @@ class Machine:
             raise MemoryUnavailable(at, self.why(at) or "not mapped")
         return bytes(ffi.buffer(buffer, length))
 
-    def write(self, address: int, data: bytes) -> None:
-        """gdb's write, through any protection; MemoryUnavailable."""
-        rc = lib.pager_write(self.pager, address, data, len(data))
+    def write(self, address: int, data: bytes, meant: bool) -> None:
+        """gdb's write, through any protection; `meant`: as an expression says, not for a call's
+        frame and arguments.  MemoryUnavailable."""
+        writer = lib.WRITER_ASSIGNMENT if meant else lib.WRITER_GDB
+        rc = lib.pager_write(self.pager, address, data, len(data), writer)
         if rc < 0:
             raise MemoryUnavailable(address, self.why(address) or self._not_mapped(address))
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right, insort
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from gdb_uffd.arch import X86_64, host
 from gdb_uffd.model import PAGE_SIZE, PROT_WRITE, MemoryUnavailable
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay.views import View
@@ -27,10 +26,12 @@ STATE_SIZES = (2200, 2192, 2184)
 HEAP_INFO_SIZES = (48, 32)
 """sizeof(heap_info) since 2.35, before."""
 
-TOP_AT, BINS_AT, STATE_BYTES = 96, 112, 2200
-"""Offsets in struct malloc_state since 2.27: `top`; `bins`; its size."""
+TOP_AT, BINS_AT, NEXT_AT, STATE_BYTES = 96, 112, 2160, 2200
+"""Offsets in struct malloc_state since 2.27: `top`; `bins`; `next`, behind which stand `next_free`,
+`attached_threads`, `system_mem` and `max_system_mem`; its size."""
 
 BINS = 127
+OWN_BINS = 4  # of them that are empty: there are always some, each of another size
 ARENA_TEST = 8  # its default, on 64-bit
 CACHES = {0x290: (128, 64), 0x250: (64, 64), 0x300: (152, 76)}
 """Size of the chunk of a tcache_perthread_struct -> (offset of `entries`, how many): since 2.30,
@@ -38,7 +39,6 @@ CACHES = {0x290: (128, 64), 0x250: (64, 64), 0x300: (152, 76)}
 
 HEADERS_MAX = 4096  # of blocks with mappings of their own that one report looks at
 LISTED_MAX = 1 << 16  # entries of one free list
-STATIC_TLS_BYTES = 4096  # below the thread pointer, where libc's `tcache` is looked for
 FIRST_CHUNK_WITHIN = 1 << 16  # a static program puts its thread-locals before the first chunk
 DATA_MAX = 4 << 20  # bytes of a C library's data that are searched for main_arena
 LARGE = 1024  # chunks from this size have two more links (fd_nextsize, bk_nextsize)
@@ -252,16 +252,14 @@ def _mapped_size(view: View, at: int, high: int) -> int:
 def main_arena(snapshot: Snapshot, view: View, heap: Tuple[int, int]) -> Optional[Tuple[int, int]]:
     """The range of main_arena in a C library's data (or a static program's); None.
 
-    It is where `top` points to the last chunk of the brk heap and empty bins to themselves.
+    It is where `top` points into the brk heap and empty bins to themselves.  (That the chunk there
+    reaches to the heap's end need not hold: what is written one byte too far changes its size.)
     """
     for start, end in library_data(snapshot):
         words = _words(view, start, end)
-        for index in range(len(words) - 2 * BINS - 2):
+        for index in range(TOP_AT // 8, len(words) - 2 * BINS - 2):
             value = words[index]
             if not heap[0] <= value < heap[1] or value % 16:
-                continue
-            size = view.word(value + 8)
-            if size is None or not size & 1 or value + (size & ~FLAGS) not in _ends(heap):
                 continue
             top = start + 8 * index
             bins = (BINS_AT - TOP_AT) // 8 + index
@@ -270,13 +268,20 @@ def main_arena(snapshot: Snapshot, view: View, heap: Tuple[int, int]) -> Optiona
                 for k in range(BINS)
                 if bins + 2 * k + 1 < len(words)
             )
-            if own >= 4:
+            if own >= OWN_BINS and _is_arena(words[index - TOP_AT // 8 :], top - TOP_AT, heap):
                 return top - TOP_AT, top - TOP_AT + STATE_BYTES
     return None
 
 
-def _ends(heap: Tuple[int, int]) -> Tuple[int, int]:
-    return heap[1], heap[1] + PAGE_SIZE - 1 & -PAGE_SIZE
+def _is_arena(words: Sequence[int], at: int, heap: Tuple[int, int]) -> bool:
+    """Whether `words` may be main_arena at `at`: what stands behind its bins, for these look alike
+    from sixteen bytes further on."""
+    if len(words) < STATE_BYTES // 8:
+        return False
+    following, _, threads, memory, most = words[NEXT_AT // 8 : STATE_BYTES // 8]
+    is_next = following == at or (following and following % 16 == 0 and following & ARENA - 1 < 256)
+    inside = PAGE_SIZE <= memory <= most and memory <= heap[1] - heap[0] + ARENA
+    return bool(is_next) and 0 < threads < 1 << 32 and inside
 
 
 def parameters(snapshot: Snapshot, view: View, starts: Sequence[int]) -> Optional[Tuple[int, int]]:
@@ -304,37 +309,41 @@ def _words(view: View, start: int, end: int) -> Sequence[int]:
     return struct.unpack(f"<{len(out) // 8}Q", out[: len(out) & ~7])
 
 
+def is_library(path: str) -> bool:
+    """Whether that file is the C library, by its name."""
+    return path.rsplit("/", 1)[-1].startswith(("libc.so", "libc-", "libpthread"))
+
+
 def library_data(snapshot: Snapshot) -> Iterator[Tuple[int, int]]:
     """Writable file mappings that can hold malloc's own variables: the C library's, else the
     program's (a static one)."""
-    names = ("libc.so", "libc-", "libpthread")
     left = DATA_MAX
     for library in (True, False):
         for m in snapshot.mappings:
-            base = m.name.rsplit("/", 1)[-1]
-            wanted = base.startswith(names) if library else m.name == snapshot.executable
+            wanted = is_library(m.name) if library else m.name == snapshot.executable
             if m.prot & PROT_WRITE and m.name.startswith("/") and wanted and left > 0:
                 left -= m.end - m.start
                 yield m.start, min(m.end, m.start + DATA_MAX)
 
 
-def cache_pointer(view: View, fs_base: int, heaps: Heaps) -> Optional[Tuple[int, int]]:
-    """(address of the thread-local `tcache`, what it points to) of a thread; None."""
-    low, high = max(fs_base - STATIC_TLS_BYTES, 0), fs_base
-    if (host() or X86_64).tls is not None:  # thread-locals lie above the thread pointer
-        low, high = fs_base, fs_base + STATIC_TLS_BYTES
-    for start in range(low & -PAGE_SIZE, high, PAGE_SIZE):
-        at, end = max(start, low), min(start + PAGE_SIZE, high)
-        try:
-            raw = view.read(at, end - at & ~7)
-        except MemoryUnavailable:
-            continue
-        for offset, value in enumerate(struct.unpack(f"<{len(raw) // 8}Q", raw)):
-            if value % 16 or not value or heaps.area(value) is None:
+def cache_pointer(
+    view: View, places: Sequence[Tuple[int, int]], heaps: Heaps
+) -> Optional[Tuple[int, int]]:
+    """(address of a thread's variable `tcache`, what it points to); None.  `places`: where it may
+    lie, half-open."""
+    for low, high in places:
+        for start in range(low & -PAGE_SIZE, high, PAGE_SIZE):
+            at, end = max(start, low), min(start + PAGE_SIZE, high)
+            try:
+                raw = view.read(at, end - at & ~7)
+            except MemoryUnavailable:
                 continue
-            size = view.word(value - 8)
-            if size is not None and (size & ~FLAGS) in CACHES and _is_cache(view, value, size):
-                return at + 8 * offset, value
+            for offset, value in enumerate(struct.unpack(f"<{len(raw) // 8}Q", raw)):
+                if value % 16 or not value or heaps.area(value) is None:
+                    continue
+                size = view.word(value - 8)
+                if size is not None and (size & ~FLAGS) in CACHES and _is_cache(view, value, size):
+                    return at + 8 * offset, value
     return None
 
 
@@ -350,21 +359,32 @@ def _entries(view: View, at: int, size: int) -> Sequence[int]:
         return ()
 
 
-def cached(view: View, cache: int) -> List[int]:
+def cached(view: View, cache: int) -> "Listed":
     """The chunks in a thread's cache."""
     skip, count = CACHES.get((view.word(cache - 8) or 0) & ~FLAGS, (0, 0))
-    return [at - 16 for at in linked(view, cache + skip, count, 0)] if count else []
+    if not count:
+        return Listed([], 0)
+    found = linked(view, cache + skip, count, 0)
+    return Listed([at - 16 for at in found.chunks], found.broken)
 
 
-def in_fastbins(view: View, arena: int) -> List[int]:
+def in_fastbins(view: View, arena: int) -> "Listed":
     """The chunks in an arena's fastbins (fastbinsY at offset 16 since 2.27)."""
     return linked(view, arena + 16, 10, 16)
 
 
+class Listed(NamedTuple):
+    """Free chunks, as far as their list leads; `broken`: the entry where it leads no further."""
+
+    chunks: List[int]
+    broken: int
+
+
 _room = ffi.new("uint64_t[]", LISTED_MAX)
+_broken = ffi.new("uint64_t *")
 
 
-def linked(view: View, heads: int, count: int, skip: int) -> List[int]:
+def linked(view: View, heads: int, count: int, skip: int) -> Listed:
     """The entries of `count` free lists, whose heads stand in a row."""
-    found = lib.heap_lists(view.native, heads, count, skip, _room, LISTED_MAX)
-    return list(_room[0:found])
+    found = lib.heap_lists(view.native, heads, count, skip, _room, LISTED_MAX, _broken)
+    return Listed(list(_room[0:found]), int(_broken[0]))

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, DirtyPage, Run, UffdError
+from gdb_uffd.model import PAGE_SIZE, DirtyPage, Mapping, Run, UffdError
 from gdb_uffd.replay import malloc
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.views import View
@@ -40,6 +40,7 @@ class TlsBlock:
     end: int
     tid: int
     symbols: Sequence[Symbol]
+    path: str = ""  # of the module; "" for the thread's control block
 
 
 class Owners:
@@ -77,10 +78,16 @@ class Owners:
             if start <= address < end:
                 return start, end
         index = bisect_right(self._ranges, address) - 1
-        if index >= 0 and address < self.snapshot.mappings[index].end:
-            mapping = self.snapshot.mappings[index]
-            return mapping.start, mapping.end
-        return address & -PAGE_SIZE, (address & -PAGE_SIZE) + PAGE_SIZE
+        mappings = self.snapshot.mappings
+        if index < 0 or address >= mappings[index].end:
+            return address & -PAGE_SIZE, (address & -PAGE_SIZE) + PAGE_SIZE
+        # What fork() has copied and what was mapped beside it since are two mappings.
+        first = last = index
+        while first and _joins(mappings[first - 1], mappings[first]):
+            first -= 1
+        while last + 1 < len(mappings) and _joins(mappings[last], mappings[last + 1]):
+            last += 1
+        return mappings[first].start, mappings[last].end
 
     # -- malloc's variables and the linker's slots --------------------------------------------
 
@@ -122,6 +129,22 @@ class Owners:
         return self._slots
 
     # -- thread-locals ------------------------------------------------------------------------
+
+    def cache_places(self, tid: int, read: ReadMemory) -> List[Range]:
+        """Where a thread's variable `tcache` lies: by its symbol, else the C library's
+        thread-locals, else (a static program) the executable's."""
+        blocks = self.tls_blocks(tid, read)
+        for library in (True, False):
+            mine = [b for b in blocks if b.path and malloc.is_library(b.path) == library]
+            named = [
+                (block.start + at, block.start + at + size)
+                for block in mine
+                for at, size, name in block.symbols
+                if name == "tcache" and size == 8
+            ]
+            if named or mine:
+                return named or [(block.start, block.end) for block in mine]
+        return []
 
     def tls_runs(
         self, page: DirtyPage, tid: int, read: ReadMemory, pointers: Set[int]
@@ -201,7 +224,7 @@ class Owners:
                 complete = False  # not allocated yet
                 continue
             end = at + module.image.tls_size()[0]
-            found.append(TlsBlock(at, end, tid, self._of_module(module)))
+            found.append(TlsBlock(at, end, tid, self._of_module(module), module.path))
         control = self.snapshot.classify(base)
         if base and control.kind == "tls":
             found.append(self._control_block(base, tid))
@@ -237,6 +260,11 @@ class Owners:
         if key not in self._symbols and module.image is not None:
             self._symbols[key] = thread_locals(module.image)
         return self._symbols.get(key, [])
+
+
+def _joins(one: Mapping, other: Mapping) -> bool:
+    """Whether two mappings may as well be one: anonymous, alike and side by side."""
+    return one.end == other.start and one.prot == other.prot and not one.name and not other.name
 
 
 def _got(image: Image) -> Optional[Range]:

@@ -1,4 +1,4 @@
-"""The last transaction that ran something, and the way back to the state before it."""
+"""The last `uffd call`, or what ran since, and the way back to the state before it."""
 
 from __future__ import annotations
 
@@ -39,12 +39,13 @@ class Past:
 
     def closing(self, open_: Transaction, report: CallReport, kernel_kept: bool) -> None:
         """`open_` ends, `report.kept` tells how; call before its before-images are given up."""
-        if open_.resumed:
+        # Of what the user had called it is the last, even if nothing ran; steps and the like are.
+        if open_.resumed or open_.explicit:
             lib.undo_deinit(self.undo)
             lib.vessel_note_past(self._machine.vessel)
             fed = open_.fed_from, int(self._machine.pager.fed_log.count)
             self._last = LastRun(
-                open_.tape, open_.tid, open_.saved, open_.brk, report, kernel_kept, fed
+                open_.tape, report.tid, open_.saved, open_.brk, report, kernel_kept, fed
             )
         if report.kept and self._last is not None:
             check(lib.undo_take(self.undo, self._machine.pager), doing="keeping the way back")

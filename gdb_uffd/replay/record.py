@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, List
+from typing import Any, Dict, List, Mapping, Optional
 
 from gdb_uffd.arch import X86_64
 from gdb_uffd.native import ffi, lib
@@ -45,9 +45,35 @@ def fill(record: Any, snapshot: Snapshot) -> None:
     _text(record.cwd, known.cwd or "/")
     _text(record.executable, snapshot.executable or "/")
     _text(record.name, known.name)
-    for number in known.descriptors or ():
-        if 0 <= number < lib.DESCRIPTORS_MAX:
-            record.descriptors[number // 8] |= 1 << number % 8
+    _tell_descriptors(record, known.descriptors)
+
+
+_KINDS = {
+    "anon_inode:[eventfd]": lib.OPENED_EVENT,
+    "anon_inode:[eventpoll]": lib.OPENED_EPOLL,
+    "anon_inode:[signalfd]": lib.OPENED_SIGNALS,
+}
+"""What a descriptor between the process and itself is called (proc_pid_fd(5))."""
+
+
+def _tell_descriptors(record: Any, known: Optional[Mapping[int, str]]) -> None:
+    """Which descriptors there were, and which of them lead back into the process itself."""
+    record.descriptors_told = known is not None
+    ends: Dict[str, List[int]] = {}
+    for number, what in (known or {}).items():
+        if not 0 <= number < lib.DESCRIPTORS_MAX:
+            continue
+        record.descriptors[number // 8] |= 1 << number % 8
+        record.descriptor_kind[number] = _KINDS.get(what, 0)
+        if what.startswith("pipe:"):
+            ends.setdefault(what, []).append(number)
+        elif what == "unix":  # no name: of a socket pair, if not of an accepted connection
+            record.descriptor_kind[number], record.descriptor_peer[number] = lib.OPENED_PAIR, -1
+    for numbers in ends.values():
+        if len(numbers) == 2:  # both ends are the process's own
+            for number, other in zip(numbers, reversed(numbers)):
+                record.descriptor_kind[number] = lib.OPENED_PIPE
+                record.descriptor_peer[number] = other
 
 
 def _text(field: Any, text: str) -> None:

@@ -80,6 +80,7 @@ class Refiner:
             after,
             self._owners,
             known,
+            facts.tid,
             facts.fs_base,
             facts.brk,
             facts.born,

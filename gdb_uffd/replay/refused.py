@@ -23,6 +23,16 @@ CLONE_VM = 0x100  # <linux/sched.h>
 I386, X32, VSYSCALL, ARM = 1, 2, 3, 4  # enum call_table of native/policy.h
 _VSYSCALLS = {96: "gettimeofday", 201: "time", 309: "getcpu"}
 
+TAKEN_FOR = {
+    0: "one that nothing comes from",
+    lib.OPENED_PIPE: "a pipe of its own",
+    lib.OPENED_PAIR: "a socket pair of its own",
+    lib.OPENED_EVENT: "an eventfd of its own",
+    lib.OPENED_SIGNALS: "a signalfd of its own",
+    lib.OPENED_EPOLL: "an epoll of its own",
+}
+"""By enum opened_kind of native/desk.h."""
+
 Memory = Dict[int, Tuple[bytes, bool]]
 """Argument number -> what it pointed to, whether that was cut."""
 
@@ -211,4 +221,7 @@ def granted_lines(vessel: Any) -> List[str]:
         times = vessel.granted[number] - vessel.withdrawn[number]
         if not files and times:
             out.append(name if times == 1 else f"{name} ({times:,} times)")
+    for i in range(vessel.adopted_count):
+        made = vessel.adopted[i]
+        out.append(f"descriptor {made.number}, taken for {TAKEN_FOR[made.kind]}")
     return out

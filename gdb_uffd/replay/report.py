@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Any, List, Optional, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, DirtyPage, FirstWrite, Run, page_floor
-from gdb_uffd.native import ffi, lib
+from gdb_uffd.model import (
+    PAGE_SIZE,
+    CallReport,
+    DirtyPage,
+    FirstWrite,
+    PageRange,
+    Run,
+    page_floor,
+)
+from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay.layout import classify
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.trace.source import Place
@@ -27,8 +35,14 @@ DETAILED_PAGES_MAX = 4096
 
 BLOCK = 16  # bytes, the blocks of DirtyPage.around
 
-LISTED_PAGES_MAX = 150_000
-"""Pages that a report lists: some 40 MiB of JSON; a note tells how many more there are."""
+LISTED_PAGES_MAX = int(lib.IMAGES_MAX)
+"""Pages that a report lists, each with its images; of the others it tells the ranges."""
+
+RANGES_MAX = 4096
+"""Ranges of pages that are not listed; what fits in none is only counted."""
+
+_RANK = {"data": 0, "tls": 1, "heap": 3, "stack": 4, "anonymous": 5}
+"""Which pages a report lists first; between these come those of live frames, and scratch last."""
 
 CALLERS_MAX = 8
 GAP = 7  # equal bytes over which neighbours are joined
@@ -37,6 +51,7 @@ _WRITERS = (
     (lib.WRITER_PROGRAM, "program"),
     (lib.WRITER_GDB, "gdb"),
     (lib.WRITER_MALLOC, "malloc"),
+    (lib.WRITER_ASSIGNMENT, "assignment"),
 )
 
 
@@ -50,17 +65,55 @@ class Builder:
         self._room = ROOM_BYTES
         self._runs = ffi.new("uint16_t[]", 2 * _MOST_RUNS)
 
-    def pages(self, changes: Any) -> List[DirtyPage]:
-        """`changes` is the native list, sorted by address."""
-        listed = min(changes.count, LISTED_PAGES_MAX)
-        return [self._page(changes.at[i], i) for i in range(listed)]
+    def fill(self, report: CallReport, changes: Any) -> None:
+        """The report's pages; `changes` is the native list, sorted by address."""
+        count = int(changes.count)
+        if count <= DETAILED_PAGES_MAX:
+            report.pages = [self._page(changes.at[i], True) for i in range(count)]
+            return
+        places = [self._roughly(changes.at[i]) for i in range(count)]
+        order = sorted(range(count), key=lambda i: self._rank(changes.at[i], places[i]))
+        detailed, listed = set(order[:DETAILED_PAGES_MAX]), sorted(order[:LISTED_PAGES_MAX])
+        if changes.truncated:
+            for i in listed:
+                check(lib.transaction_load(self.machine.pager, changes, i), doing="keeping a page")
+        report.pages = [self._page(changes.at[i], i in detailed) for i in listed]
+        for i in sorted(order[LISTED_PAGES_MAX:]):
+            self._unlisted(report, changes.at[i], places[i])
 
-    def _page(self, change: Any, index: int) -> DirtyPage:
-        runs, more = self._differences(change, index, RUNS_MAX, RUN_BYTES_MAX)
+    def _roughly(self, change: Any) -> Place:
+        return classify(self.machine, change.first.address or change.page)
+
+    def _rank(self, change: Any, place: Place) -> int:
+        if place.kind == "stack" and place.thread == self.tid:
+            return 2 if change.page + PAGE_SIZE > self.sp_floor else 6
+        return _RANK[place.kind]
+
+    @staticmethod
+    def _unlisted(report: CallReport, change: Any, place: Place) -> None:
+        if not change.writers & (lib.WRITER_PROGRAM | lib.WRITER_ASSIGNMENT):
+            return  # gdb's own breakpoints and frames are few
+        page, changed = int(change.page), int(change.bytes_changed)
+        report.rest_pages += 1
+        report.rest_bytes += changed
+        last = report.rest[-1] if report.rest else None
+        same = last is not None and (last.kind, last.mapping, last.thread) == (
+            place.kind, place.mapping, place.thread
+        )  # fmt: skip
+        if last is not None and same and last.end == page:
+            last.end += PAGE_SIZE
+            last.bytes_changed += changed
+        elif len(report.rest) < RANGES_MAX:
+            report.rest.append(
+                PageRange(page, page + PAGE_SIZE, place.kind, place.mapping, place.thread, changed)
+            )
+
+    def _page(self, change: Any, detailed: bool) -> DirtyPage:
+        runs, more = self._differences(change, detailed, RUNS_MAX, RUN_BYTES_MAX)
         touched = change.first.address or self._thread_local_in(change.page, runs)
         place = self._place(touched, runs)
         if more and runs and place.kind != "stack" and self._room > 0:
-            runs, more = self._differences(change, index, _MOST_RUNS, PAGE_SIZE)
+            runs, more = self._differences(change, detailed, _MOST_RUNS, PAGE_SIZE)
             self._room -= sum(len(run.before) for run in runs)
         above = 0
         if place.kind == "stack" and runs:
@@ -124,12 +177,12 @@ class Builder:
         return known[page]
 
     def _differences(
-        self, change: Any, index: int, most: int, longest: int
+        self, change: Any, detailed: bool, most: int, longest: int
     ) -> Tuple[List[Run], bool]:
         """At most `most` stretches of at most `longest` bytes; whether there is more."""
         if change.before == ffi.NULL:
             return [], bool(change.bytes_changed)
-        if index >= DETAILED_PAGES_MAX:
+        if not detailed:
             return [], True
         count = lib.diff_runs(change.before, change.after, GAP, self._runs, most)
         before, after = ffi.buffer(change.before, PAGE_SIZE), ffi.buffer(change.after, PAGE_SIZE)

@@ -337,7 +337,8 @@ class Retrace:
             )
         self._writes += 1
         if self._writes <= self.limit:
-            yield Write("gdb", low, high, low_page, before, after)
+            by = "gdb" if self.diversion.calls_under_way else "assignment"
+            yield Write(by, low, high, low_page, before, after)
 
     def _bytes(self, start: int, end: int) -> bytes:
         """Zeros for what is not there."""

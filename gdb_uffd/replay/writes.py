@@ -17,7 +17,7 @@ class Write:
     `before` and `after` are of the window's bytes.  `pc`: the instruction, or (`exact` False) where
     the thread stands behind it.  `call`: the system call that wrote, -1 for none."""
 
-    by: str  # "program", "kernel" or "gdb"
+    by: str  # "program", "kernel", "gdb" or "assignment"
     low: int
     high: int
     window: int

@@ -35,6 +35,12 @@ def _announce(facts: Facts) -> None:
     )
 
 
+def _tell(line: str) -> None:
+    """A download goes on: whoever started us shows it, and waits."""
+    if line:
+        _say({"progress": line})
+
+
 def main(argv: Optional[List[str]] = None) -> int:
     """Serve one core to one connection.  Returns the exit code.
 
@@ -45,7 +51,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     parser.add_argument("--socket", required=True, help="where to listen; must not exist")
     parser.add_argument("--core", required=True, help="the core file")
     parser.add_argument("--executable", help="the program, where the core does not tell")
-    searching.add_options(parser)
+    searching.add_options(parser, shell=False)
     options = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is meant for gdb
     serve.drop_when_full(sys.stderr.fileno())
@@ -66,7 +72,7 @@ def main(argv: Optional[List[str]] = None) -> int:
                 wake=wake,
                 watch=serve.pipe_to_watch(sys.stdin.fileno()),
                 seconds=ACCEPT_SECONDS,
-                search=searching.chosen(options),
+                search=searching.chosen(options, _tell),
             )
     except serve.Terminated:
         return 0

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
+import sys
 import time
 from typing import Optional
 
 from gdb_uffd.replay.interface import Disconnected
 from gdb_uffd.server.framing import Decoder, Event, frame
+from gdb_uffd.server.holder import Pending
 
 SPIN_NS = 300_000
 """How long to look for the next packet before sleeping.  An inferior call is some 25 packets,
 one after the other; waking a sleeping process on another CPU costs about 70 microseconds."""
+
+_ASKED_MAX = 3
+"""gdb waits so often for a reply, `remotetimeout` each time, with a "-" after each; then it goes
+on, and takes the next thing that comes for the reply to its next packet (remote.c, MAX_TRIES)."""
+_SLOW_NS = 500_000_000  # no client gives up sooner
 
 _RECEIVE_BYTES = 1 << 16
 _OUTPUT_BYTES = 8192  # of inferior output in one O packet; its payload is twice as long
@@ -23,14 +31,20 @@ class Connection:
     """Packets in, packets out.  Also the `Client` that a running vessel sees."""
 
     def __init__(
-        self, sock: socket.socket, wake: Optional[int] = None, spin_ns: int = SPIN_NS
+        self,
+        sock: socket.socket,
+        wake: Optional[int] = None,
+        spin_ns: int = SPIN_NS,
+        pending: Optional[Pending] = None,
     ) -> None:
-        """`wake`: a non-blocking pipe that becomes readable when a signal has arrived.
+        """`wake`: a non-blocking pipe that becomes readable when a signal has arrived; `pending`:
+        where to note what is not answered yet.
 
         Native code that waits for the vessel does not run Python's signal handlers; it returns
         when fileno() is readable, so that descriptor stands for both.
         """
         self._socket = sock
+        self.pending = pending or Pending()
         self._wake = wake
         self._spin_ns = self._spin_alone_ns = spin_ns
         self._cpus = os.sched_getaffinity(0)
@@ -45,6 +59,9 @@ class Connection:
         self._poll.register(sock.fileno(), select.POLLIN)
         self._acknowledge = True
         self._last_reply = b""
+        self._received = 0  # when the last packet came
+        self._asked = 0  # how often the client has asked for the reply to it
+        self._dropped = False  # whether it gets none
         self._interrupted = False  # while nothing ran
 
     def share_cpu(self, cpu: Optional[int]) -> None:
@@ -67,6 +84,7 @@ class Connection:
     def stop_acknowledging(self) -> None:
         """QStartNoAckMode was agreed upon; call after its own reply went out."""
         self._acknowledge = False
+        self._asked = 0
         self._decoder.verify = False
 
     def receive(self) -> bytes:
@@ -82,8 +100,12 @@ class Connection:
             elif isinstance(item, bytes):
                 if self._acknowledge:
                     self._send(b"+")
+                self._begin()
+                self.pending.read(item)
                 return item
             elif item is Event.RESEND:
+                self._asked += 1
+                self.pending.idle()
                 if self._acknowledge and self._last_reply:
                     self._send(self._last_reply)
             elif item is Event.TOO_LONG:
@@ -99,36 +121,70 @@ class Connection:
                 # will be interrupted when it is resumed next time" (gdb manual, "Interrupts"):
                 # between two steps of gdb's own the program is stopped, too.
                 self._interrupted = True
+                self.pending.idle()
+
+    def _begin(self) -> None:
+        """A packet came."""
+        if self._asked >= _ASKED_MAX and not self._acknowledge and not self._dropped:
+            # The reply before crossed the client's last "-": it would be taken for this one's.
+            text = "the client had given up on an answer that it got after all"
+            print(f"gdb_uffd.server: {text}", file=sys.stderr, flush=True)
+            raise Disconnected(text)
+        self._asked, self._dropped = 0, False
+        self._received = time.perf_counter_ns()
+
+    def _given_up(self) -> bool:
+        """Whether the client waits no longer for the reply to the last packet: it is for nobody."""
+        if time.perf_counter_ns() - self._received > _SLOW_NS:
+            with contextlib.suppress(BlockingIOError):
+                self._take()
+        self._asked += self._decoder.take_refusals()
+        self._dropped = self._asked >= _ASKED_MAX
+        return self._dropped
 
     def reply(self, payload: bytes) -> None:
         """Send one packet.  Disconnected when the client is gone."""
         self.reply_framed(frame(payload))
 
     def reply_framed(self, packet: bytes) -> None:
-        """Send a packet that is framed already."""
+        """Send a packet that is framed already, unless nobody waits for it."""
+        if self._acknowledge or not self._given_up():
+            self.pending.answering()
+            self._reply(packet)
+        self.pending.idle()
+
+    def _reply(self, packet: bytes) -> None:
         if self._acknowledge:
             self._last_reply = packet
         self._send(packet)
 
     def _fill(self) -> None:
-        receive_into, buffer = self._socket.recv_into, self._buffer
         deadline = time.perf_counter_ns() + self._spin_ns
         while True:
             try:
-                count = receive_into(buffer, 0, socket.MSG_DONTWAIT)
+                self._take(self.pending)
+                return
             except BlockingIOError:
                 if time.perf_counter_ns() < deadline:
                     # Where both share a CPU, spinning would only keep the client from it.
                     os.sched_yield()
                 else:
                     self._poll.poll()
-                continue
-            except OSError as error:
-                raise Disconnected(f"receiving failed: {error.strerror}") from error
-            if count == 0:
-                raise Disconnected("the client closed the connection")
-            self._decoder.feed(bytes(buffer[:count]))
-            return
+
+    def _take(self, pending: Optional[Pending] = None) -> None:
+        """What has arrived; BlockingIOError when nothing has."""
+        try:
+            if pending is not None:
+                self._socket.recv_into(self._buffer, 1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+                pending.reading()
+            count = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise Disconnected(f"receiving failed: {error.strerror}") from error
+        if count == 0:
+            raise Disconnected("the client closed the connection")
+        self._decoder.feed(bytes(self._buffer[:count]))
 
     def _send(self, data: bytes) -> None:
         try:
@@ -149,15 +205,8 @@ class Connection:
                 os.read(self._wake, 64)
             except BlockingIOError:
                 pass  # it was the client
-        try:
-            count = self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return self.interrupt_waiting()
-        except OSError as error:
-            raise Disconnected(f"receiving failed: {error.strerror}") from error
-        if count == 0:
-            raise Disconnected("the client closed the connection")
-        self._decoder.feed(bytes(self._buffer[:count]))
+        with contextlib.suppress(BlockingIOError):
+            self._take()
         return self.interrupt_waiting()
 
     def interrupt_waiting(self) -> bool:
@@ -174,7 +223,7 @@ class Connection:
         """The inferior's output, as O packets (gdb manual, "Stop Reply Packets")."""
         self.mid_line = bool(data) and not data.endswith(b"\n")
         for start in range(0, len(data), _OUTPUT_BYTES):
-            self.reply(b"O" + data[start : start + _OUTPUT_BYTES].hex().encode("ascii"))
+            self._reply(frame(b"O" + data[start : start + _OUTPUT_BYTES].hex().encode("ascii")))
 
     def close(self) -> None:
         """Close the socket.  Idempotent."""

@@ -62,7 +62,10 @@ class _Files:
             return False
         first = max(0, bisect_right(self._starts, mapping.start) - 1)
         last = bisect_left(self._starts, mapping.end)
-        return all(s.kind == FILE and s.data is not self._core for s in self._segments[first:last])
+        return all(
+            s.kind == FILE and s.data is not self._core and not s.composed
+            for s in self._segments[first:last]
+        )
 
 
 def _with_grown_stack(mappings: Sequence[Mapping], dirty: Sequence[int]) -> List[Mapping]:

@@ -144,6 +144,15 @@ class Decoder:
             return True
         return False
 
+    def take_refusals(self) -> int:
+        """How often the peer, next, asks for the reply once more; those are consumed."""
+        data, position, count = self._data, self._position, 0
+        while position < len(data) and data[position] in (_PLUS, _MINUS):
+            count += data[position] == _MINUS
+            position += 1
+        self._position = position
+        return count
+
     def next(self) -> Optional[Union[bytes, Event]]:
         """The next payload (escapes still in it) or event; None when more bytes are needed."""
         data = self._data

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Optional
 from gdb_uffd import __version__
 from gdb_uffd.model import PROTOCOL_VERSION, CallReport, UffdError
 from gdb_uffd.model_json import to_json
-from gdb_uffd.server import private_calls, private_names, private_policy, travel
+from gdb_uffd.server import private_calls, private_names, private_policy, shorten, travel
 from gdb_uffd.server.arguments import Arguments, address, boolean, string
 from gdb_uffd.server.framing import escape
 from gdb_uffd.server.session import Session
@@ -62,32 +62,37 @@ def answer(session: Session, packet: bytes) -> Optional[bytes]:
             raise UffdError("the arguments are not a JSON object")
     if verb not in private_names.LOOKING:
         session.view = None
-    reply = encode(handler(session, arguments))
-    if len(reply) > _MAX_REPLY:
-        raise UffdError("the report is too large to send; ask for single pages with uffd diff")
+    value = handler(session, arguments)
+    reply = encode(value)
+    while len(reply) > _MAX_REPLY:
+        if not shorten.shorten(value):
+            raise UffdError("the answer is too large to send")
+        reply = encode(value)
     # lldb takes `}` for the escape character that it is, gdb passes replies to q packets through.
     return escape(reply) if session.lldb else reply
 
 
 def summary(report: CallReport) -> Dict[str, Any]:
     """What the line after a plain `print f()` needs."""
-    program = [p for p in report.pages if "program" in p.writers]
+    program = [p for p in report.pages if p.meant]
     return {
         "kind": report.kind,
         "kept": report.kept,
-        "pages": len(program),
+        "pages": len(program) + report.rest_pages,
         "gdb_pages": len(report.pages) - len(program),
-        "bytes_changed": sum(p.bytes_changed for p in program),
+        "bytes_changed": sum(p.bytes_changed for p in program) + report.rest_bytes,
         "fed_pages": report.fed_pages,
         "ended": report.ended,
         "unavailable": report.unavailable,
+        "unknown": [report.unknown_zeros, report.unknown_file],
         "refused": report.refused,
         "unsound": report.unsound,
     }
 
 
-def _hello(_session: Session, _arguments: Arguments) -> Any:
-    return {"protocol": PROTOCOL_VERSION, "server": __version__, "pid": os.getpid()}
+def _hello(_session: Session, arguments: Arguments) -> Any:
+    echo = {"echo": arguments["echo"]} if isinstance(arguments.get("echo"), int) else {}
+    return {"protocol": PROTOCOL_VERSION, "server": __version__, "pid": os.getpid(), **echo}
 
 
 def _host() -> str:

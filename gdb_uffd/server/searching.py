@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import List
+import shutil
+import sys
+from typing import List, Optional, Tuple
 
 from gdb_uffd.trace import debuginfod
+from gdb_uffd.trace.files import printable
+from gdb_uffd.trace.files_from import split
 from gdb_uffd.trace.search import DEBUG_DIRECTORIES, Search
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """`--sysroot`, `--debug-directory`, `--debuginfod`."""
+def add_options(parser: argparse.ArgumentParser, shell: bool = True) -> None:
+    """`--sysroot`, `--debug-directory`, `--files-from`, `--debuginfod`.  `shell`: as elfutils' own
+    tools, servers are asked where the environment names some; gdb passes on what it is set to."""
     parser.add_argument(
         "--sysroot", metavar="DIR", default="",
         help="a folder with the files of the recorded machine, under their paths",
@@ -26,8 +31,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a folder with libraries, under their paths or beside each other",
     )  # fmt: skip
     parser.add_argument(
-        "--debuginfod", metavar="URLS", default="",
-        help="ask these servers for missing files by build-id (see DEBUGINFOD_URLS)",
+        "--files-from", metavar="PATH", action="append", default=[],
+        help="folders and archives with files of the recorded machine, joined by ':': a root, "
+        "unpacked packages, a container's /proc/PID/root, an image that `docker save` wrote",
+    )  # fmt: skip
+    parser.add_argument(
+        "--debuginfod", metavar="URLS",
+        default=os.environ.get("DEBUGINFOD_URLS", "") if shell else "",
+        help="ask these servers for missing files by build-id ('' for none; else what "
+        "DEBUGINFOD_URLS says)",
     )  # fmt: skip
 
 
@@ -39,10 +51,39 @@ def missing(options: argparse.Namespace) -> List[str]:
     return [f"{option} {folder}" for option, folder in named if not os.path.isdir(folder)]
 
 
-def chosen(options: argparse.Namespace) -> Search:
-    """What the options say."""
+def files_from(options: argparse.Namespace) -> Tuple[str, ...]:
+    """Every place of every `--files-from`."""
+    return tuple(path for text in options.files_from for path in split(text))
+
+
+def as_settings(options: argparse.Namespace) -> List[str]:
+    """The options as gdb's commands that say the same."""
+    wanted = [
+        ("sysroot", os.path.abspath(options.sysroot) if options.sysroot else ""),
+        ("solib-search-path", ":".join(map(os.path.abspath, options.solib_search_path))),
+        ("uffd files-from", ":".join(files_from(options))),
+        ("debuginfod urls", options.debuginfod),
+        ("debuginfod enabled", "on" if options.debuginfod else ""),
+    ]
+    folders = ":".join([*options.debug_directory, *DEBUG_DIRECTORIES])
+    if options.debug_directory:
+        wanted.append(("debug-file-directory", folders))
+    return [f"set {name} {value}" for name, value in wanted if value]
+
+
+def chosen(options: argparse.Namespace, tell: Optional[debuginfod.Tell] = None) -> Search:
+    """What the options say.  `tell`: is told of downloads; else a terminal shows them."""
     sysroot = os.path.abspath(options.sysroot) if options.sysroot else ""
     directories = dict.fromkeys([*options.debug_directory, *DEBUG_DIRECTORIES])
     servers = debuginfod.servers(options.debuginfod)
     folders = [os.path.abspath(folder) for folder in options.solib_search_path]
-    return Search(sysroot, tuple(directories), servers, tuple(folders))
+    return Search(
+        sysroot, tuple(directories), servers, tuple(folders), files_from(options), tell or show
+    )
+
+
+def show(line: str) -> None:
+    """`line` in place of the one before, on a terminal only."""
+    if sys.stderr.isatty():
+        width = max(20, shutil.get_terminal_size().columns - 1)
+        print(f"\r\x1b[K{printable(line)[:width]}", end="", file=sys.stderr, flush=True)

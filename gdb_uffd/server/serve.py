@@ -16,6 +16,7 @@ from gdb_uffd.model import UffdError
 from gdb_uffd.replay.interface import Diversion
 from gdb_uffd.server import stub, vfile
 from gdb_uffd.server.connection import Connection
+from gdb_uffd.server.holder import Holder
 from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.listen import Port, open_listener
 from gdb_uffd.server.session import Facts, Session
@@ -83,14 +84,17 @@ def few(lines: Sequence[str]) -> List[str]:
     return [*lines[:WARNINGS_MAX], *([f"and {more} more such lines"] if more > 0 else [])]
 
 
-def facts(journey: Journey, socket_path: str, open_ms: float) -> Facts:
+def facts(
+    journey: Journey, socket_path: str, open_ms: float, search: Optional[Search] = None
+) -> Facts:
     """What the ready line tells (docs/protocol.md)."""
     snapshot = journey.place.diversion.snapshot
+    looked = search.problems() if search is not None else []
     return Facts(
         socket=socket_path,
         core=journey.trace.path,
         executable=snapshot.executable,
-        warnings=few(list(dict.fromkeys([*journey.trace.warnings, *snapshot.warnings]))),
+        warnings=few(list(dict.fromkeys([*looked, *journey.trace.warnings, *snapshot.warnings]))),
         threads=len(snapshot.threads),
         total_pages=total_pages(snapshot.segments),
         inferior_pid=snapshot.pid,
@@ -126,19 +130,23 @@ def run(
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.ExitStack() as stack:
+        holder = Holder()
+        stack.callback(holder.close)
         started = time.perf_counter()
+        if search is not None:
+            stack.callback(search.close)
         trace = open_trace(core, executable, search)
         stack.callback(trace.close)
         journey = Journey(trace, make_diversion)
         stack.callback(journey.close)
         endpoint = open_listener(where, token)
         stack.callback(endpoint.close)
-        opened = facts(journey, endpoint.path, (time.perf_counter() - started) * 1000)
+        opened = facts(journey, endpoint.path, (time.perf_counter() - started) * 1000, search)
         ready(opened)
         _prepare()
         client = endpoint.accept(watch, seconds)
         while client is not None:
-            _serve(client, wake, journey, opened)
+            _serve(client, wake, journey, opened, holder)
             if journey.endpoint is None:
                 return
             with contextlib.closing(journey.endpoint) as next_one:
@@ -154,12 +162,16 @@ def _prepare() -> None:
         Policy.prepare()
 
 
-def _serve(client: socket.socket, wake: Optional[int], journey: Journey, opened: Facts) -> None:
+def _serve(
+    client: socket.socket, wake: Optional[int], journey: Journey, opened: Facts, holder: Holder
+) -> None:
     """One connection, to its end."""
-    with contextlib.closing(Connection(client, wake)) as connection:
+    with contextlib.closing(Connection(client, wake, pending=holder.pending)) as connection:
         session = Session(journey, connection, opened)
+        holder.hold(client, session.pid)
         try:
             stub.serve(session)
+            holder.drop()
         finally:
             vfile.close_all(session)
 

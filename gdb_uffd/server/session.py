@@ -158,6 +158,7 @@ class Session:
         """Whoever has not read the description expects the registers of the first processors."""
         registers = self.diversion.snapshot.threads[0].registers
         self.layout = layout_of(registers.arch, registers.xfeatures if self.described else 0)
+        self.connection.pending.note_registers(self.layout.size)
         self.forget_registers()
 
     @property

@@ -102,4 +102,5 @@ def thread_list_xml(session: Session, annex: bytes) -> Optional[bytes]:
         lines.append(f'<thread id="{session.thread_ids[thread.tid].decode()}"{named}/>')
     lines.append("</threads>\n")
     session.thread_xml = "\n".join(lines).encode("utf-8", "replace")
+    session.connection.pending.note_threads(session.thread_xml)
     return session.thread_xml

@@ -7,10 +7,9 @@ never beyond a limit nor onto the last of the disk.
 from __future__ import annotations
 
 import errno
-import io
 import os
 import zlib
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional, Protocol
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.trace.files import printable
@@ -112,7 +111,15 @@ def package(name: str, kind: str) -> Any:
         ) from error
 
 
-def unpack(file: io.BufferedIOBase, kind: str, shown: str) -> Iterator[bytes]:
+class Input(Protocol):
+    """What compressed bytes are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next `size` bytes, fewer at the end."""
+        ...
+
+
+def unpack(file: Input, kind: str, shown: str) -> Iterator[bytes]:
     """The content of a compressed file, piece by piece; several frames are one after the other.
 
     UffdError when it is damaged or ends early.  `shown`: its name for the user.
@@ -140,7 +147,7 @@ def unpack(file: io.BufferedIOBase, kind: str, shown: str) -> Iterator[bytes]:
     raise UffdError(f"{shown}: truncated: its {kind} data ends early; get it again")
 
 
-def _next_frame(file: io.BufferedIOBase, data: bytes) -> bytes:
+def _next_frame(file: Input, data: bytes) -> bytes:
     """What follows a frame, without the zeros that may pad it (.xz file format, 2.2; tapes)."""
     data = data.lstrip(b"\0")
     while len(data) < _LONGEST_MAGIC:

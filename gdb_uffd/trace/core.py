@@ -5,7 +5,7 @@ page of each mapped file (its identity).  Pages are read when they are asked for
 
 One thing a core cannot tell: anonymous memory that was never touched and anonymous memory that
 was kept out with madvise(MADV_DONTDUMP) look the same.  Both are served as zeros, which is
-what the first is.
+what the first is, and marked as unknown (trace/layout.py).
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import stat
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.arch import KNOWN, X86_64, of_machine
+from gdb_uffd.arch.others import spoken
 from gdb_uffd.model import PROT_WRITE, Mapping, UffdError
-from gdb_uffd.trace import elf, executable, places, thread_base
+from gdb_uffd.trace import elf, executable, objects, places, sanitizers, thread_base
 from gdb_uffd.trace.compressed import compression, unpacked
 from gdb_uffd.trace.elf import ElfError
 from gdb_uffd.trace.files import FileCache, Module, close_map, printable
-from gdb_uffd.trace.layout import Dumped, Load, Plan, build, make_loads
+from gdb_uffd.trace.layout import NO_FILE_NOTE, Plan, build
+from gdb_uffd.trace.loads import Dumped, Load, make_loads
 from gdb_uffd.trace.notes import Notes, read_notes
 from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.snapshot import (
@@ -33,6 +35,7 @@ from gdb_uffd.trace.snapshot import (
     Memory,
     RecordedSnapshot,
 )
+from gdb_uffd.trace.source import Segment
 
 MAX_WARNINGS = 100
 USAGE = "uffd spawn CORE [EXECUTABLE]"
@@ -52,7 +55,8 @@ class CoreSnapshot(RecordedSnapshot):
         random = notes.auxv_value(AT_RANDOM)
         stack = places.find_stack(self.mappings, self.pid, self.threads, random)
         self.mappings = _named(self.mappings, heap, stack)
-        thread_base.restore(self.threads, self.mappings, self.read)
+        tls = any(m.image is not None and m.image.tls_size()[0] for m in self.modules)
+        thread_base.restore(self.threads, self.mappings, self.read, tls)
         self.set_places(heap, stack)
 
     def close(self) -> None:
@@ -76,9 +80,12 @@ def _named(
 
 
 def open_core(
-    path: str, executable_path: Optional[str] = None, search: Optional[Search] = None
+    path: str,
+    executable_path: Optional[str] = None,
+    search: Optional[Search] = None,
+    name: str = "",
 ) -> CoreSnapshot:
-    """The snapshot in the core file `path`.
+    """The snapshot in the core file `path`, which the user calls `name` ("": the same).
 
     `executable_path` names the executable when the recorded path is not where it is; it must
     have the build-id that the core recorded.  UffdError: one line with what was wrong and
@@ -87,7 +94,7 @@ def open_core(
     core, mtime_ns = _map_core(path)
     cache = FileCache(search)
     try:
-        return _open(path, core, mtime_ns, cache, executable_path)
+        return _open(name or path, core, mtime_ns, cache, executable_path)
     except BaseException:
         close_map(core)
         cache.close()
@@ -138,6 +145,10 @@ def _replaced(old: int, new: int) -> int:
 def _check_header(shown: str, core: mmap.mmap) -> elf.Header:
     try:
         header = elf.read_header(core)
+    except elf.ForeignElf as error:
+        if error.kind == elf.ET_CORE:
+            raise _foreign(shown, error.processor) from error
+        raise UffdError(f"{shown}: {error}; give a core file: {USAGE}") from error
     except ElfError as error:
         raise UffdError(f"{shown}: {error}; give a core file: {USAGE}") from error
     if header.type in (elf.ET_EXEC, elf.ET_DYN):
@@ -145,11 +156,14 @@ def _check_header(shown: str, core: mmap.mmap) -> elf.Header:
     if header.type != elf.ET_CORE:
         raise UffdError(f"{shown}: an ELF file, but not a core (e_type {header.type}): {USAGE}")
     if of_machine(header.machine) is None:
-        raise UffdError(
-            f"{shown}: a core of another architecture (e_machine {header.machine}, not {KNOWN}); "
-            "open it with a gdb for that machine"
-        )
+        raise _foreign(shown, spoken(header.machine, wide=True, little=True))
     return header
+
+
+def _foreign(shown: str, processor: str) -> UffdError:
+    return UffdError(
+        f"{shown}: a core of {processor}, not {KNOWN}; look at it with a gdb for that processor"
+    )
 
 
 def _read_segments(
@@ -188,25 +202,24 @@ def _open(
             f"{shown}: no thread in it (no whole NT_PRSTATUS note): damaged or truncated core; "
             "get a complete one"
         )
-    loads = make_loads(segments, len(core), problems, arch.user_end)
-    dumped = Dumped(core, loads)
+    loads, fringes = make_loads(segments, len(core), problems, arch.user_end)
+    dumped = Dumped(core, loads, fringes)
+    have_file_note = notes.files is not None
+    objects.complete(notes, dumped)
     found = executable.find_modules(notes, cache, dumped, mtime_ns, executable_path)
     plan = Plan(
         dumped=dumped,
         ranges=found.ranges,
         modules=found.modules,
-        have_file_note=notes.files is not None,
+        have_file_note=have_file_note,
         anonymous_left_out=_left_out(notes, dumped, found.modules),
         vdso=notes.auxv_value(AT_SYSINFO_EHDR) or 0,
     )
     mappings, made = build(plan)
     if not mappings:
         raise UffdError(f"{shown}: no memory in it (no PT_LOAD): damaged core; get a complete one")
-    if notes.files is None:
-        problems.append(
-            "the core has no NT_FILE note: memory that is not in it cannot be found in files; "
-            f"name the executable: {USAGE}"
-        )
+    if not have_file_note:
+        problems += _without_files(made, found.main)
     if plan.anonymous_left_out:
         problems.append(
             "the core was written without anonymous memory (coredump_filter): "
@@ -214,6 +227,9 @@ def _open(
         )
     problems += _truncation(core, loads)
     problems += executable.file_warnings(found, made)
+    left_out = sanitizers.left_out(found.modules, found.main, mappings) if notes.gcore else ""
+    if left_out:
+        problems.append(left_out)
     snapshot = CoreSnapshot(
         path,
         notes,
@@ -227,7 +243,22 @@ def _open(
         found,
     )
     snapshot.recorded_ns = mtime_ns
+    snapshot.left_out = left_out
     return snapshot
+
+
+def _without_files(segments: Sequence[Segment], main: Optional[Module]) -> List[str]:
+    """What is to be said of a core without NT_FILE."""
+    lines = []
+    if any(s.reason == NO_FILE_NOTE for s in segments):
+        lines.append(
+            "the core has no NT_FILE note: memory that is not in it cannot be found in files"
+        )
+    if main is None or main.file is None:
+        lines.append(
+            f"the core does not tell where its executable lies; name the executable: {USAGE}"
+        )
+    return ["; ".join(lines)] if lines else []
 
 
 def _left_out(notes: Notes, dumped: Dumped, modules: Sequence[Module]) -> bool:

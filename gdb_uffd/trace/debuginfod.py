@@ -1,35 +1,42 @@
-"""Executables and libraries by build-id from debuginfod servers, in the cache that elfutils' client
-and gdb share.
+"""Files by build-id from debuginfod servers, in the cache that elfutils' client and gdb share.
 
-debuginfod(8), "WEBAPI": GET URL/buildid/BUILDID/executable.  debuginfod_find_executable(3),
-"CACHE": $DEBUGINFOD_CACHE_PATH, else $XDG_CACHE_HOME/debuginfod_client, else
-~/.cache/debuginfod_client; in it BUILDID/executable, empty for what no server had.
+debuginfod(8), "WEBAPI": GET URL/buildid/BUILDID/executable or /debuginfo.
+debuginfod_find_executable(3), "CACHE": $DEBUGINFOD_CACHE_PATH, else
+$XDG_CACHE_HOME/debuginfod_client, else ~/.cache/debuginfod_client; in it BUILDID/executable,
+empty for what no server had; "ENVIRONMENT VARIABLES": DEBUGINFOD_TIMEOUT, DEBUGINFOD_MAXTIME.
+
+A server is only asked within bounds: it must answer, and send no slower than a bad modem.  One that
+does not is not asked again.  SIGINT ends a download, and all that would follow.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import tempfile
-import urllib.error
-import urllib.parse
-import urllib.request
-from typing import Optional, Sequence, Tuple
+import threading
+import time
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
-SECONDS = 20.0
-"""How long one server may be silent.  gdb waits a minute for the whole core to be opened."""
-
+SECONDS = 10.0
+"""How long a server may be silent, before its answer and in it."""
+SLOWEST = 4 << 10
+"""Bytes a second that a download must bring on average, once SECONDS are over."""
 MAX_BYTES = 4 << 30
 _CHUNK = 1 << 20
+_TOLD_EVERY = 0.2  # seconds
+
+EXECUTABLE, DEBUGINFO = "executable", "debuginfo"
+
+Tell = Callable[[str], None]
+"""Called with what is being done, one line that the next one replaces; "" when it is over."""
 
 
 def servers(text: str) -> Tuple[str, ...]:
     """The URLs of $DEBUGINFOD_URLS (or gdb's `debuginfod urls`), those of http and https."""
-    return tuple(
-        url.rstrip("/")
-        for url in text.split()
-        if urllib.parse.urlsplit(url).scheme in ("http", "https")
-    )
+    words = (url.rstrip("/") for url in text.split())
+    return tuple(url for url in words if url.startswith(("http://", "https://")))
 
 
 def cache_folder() -> str:
@@ -41,43 +48,151 @@ def cache_folder() -> str:
     return os.path.join(base, "debuginfod_client")
 
 
-def executable(build_id: bytes, urls: Sequence[str]) -> Optional[str]:
-    """The file with that build-id, from the cache or else from the first server that has it.
+def _seconds(variable: str, otherwise: float) -> float:
+    text = os.environ.get(variable, "")
+    return float(text) if text.isdigit() and 0 < int(text) < 1 << 20 else otherwise
 
-    None when nobody has it, or the cache cannot be written.  The caller checks the build-id.
-    """
-    name = build_id.hex()
-    kept = os.path.join(cache_folder(), name, "executable")
-    with contextlib.suppress(OSError):
-        if os.path.getsize(kept):
-            return kept
-    for url in urls:
-        try:
-            if _fetch(f"{url}/buildid/{name}/executable", kept):
+
+class Client:
+    """Asks `urls`, one after the other.  `problems`: a line for each that is asked no more."""
+
+    def __init__(self, urls: Sequence[str], tell: Optional[Tell] = None) -> None:
+        self._urls = list(urls)
+        self._tell: Tell = tell or (lambda _line: None)
+        self.problems: List[str] = []
+
+    def get(self, build_id: bytes, name: str = "", kind: str = EXECUTABLE) -> Optional[str]:
+        """The file with that build-id, from the cache or else from the first server that has it.
+        `name`: what the user knows it by.
+
+        None when nobody has it, or the cache cannot be written.  The caller checks the build-id.
+        """
+        text = build_id.hex()
+        kept = os.path.join(cache_folder(), text, kind)
+        with contextlib.suppress(OSError):
+            if os.path.getsize(kept):
                 return kept
-        except (OSError, urllib.error.URLError, ValueError):
-            continue  # the next one may have it
-    return None
+        for url in list(self._urls):
+            try:
+                with _interruptible():
+                    if self._fetch(url, f"{url}/buildid/{text}/{kind}", kept, name or text):
+                        return kept
+            except KeyboardInterrupt:
+                self._urls.clear()
+                self.problems.append("download ended by Ctrl-C; debuginfod is asked no more")
+                return None
+            except Exception as error:  # OSError, ValueError, and what http.client raises
+                self._give_up(url, error)
+            finally:
+                self._tell("")
+        return None
 
+    def _give_up(self, url: str, error: Exception) -> None:
+        if url in self._urls:
+            self._urls.remove(url)
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        self.problems.append(f"{url}: {reason or type(error).__name__}; it is asked no more")
 
-def _fetch(url: str, target: str) -> bool:
-    folder = os.path.dirname(target)
-    with urllib.request.urlopen(url, timeout=SECONDS) as answer:
-        if int(answer.headers.get("Content-Length") or 0) > MAX_BYTES:
+    def _fetch(self, url: str, address: str, target: str, name: str) -> bool:
+        self._tell(f"asking {url} for {name}")
+        silence = _seconds("DEBUGINFOD_TIMEOUT", SECONDS)
+        answer = _opened(address, silence)
+        if answer is None:
             return False
-        os.makedirs(folder, exist_ok=True)
-        part, path = tempfile.mkstemp(dir=folder, prefix="executable.")
-        try:
-            with os.fdopen(part, "wb") as file:
-                left = MAX_BYTES
-                while left > 0 and (data := answer.read(min(_CHUNK, left))):
-                    file.write(data)
-                    left -= len(data)
-            if left <= 0 or not os.path.getsize(path):
+        with answer:
+            total = int(answer.headers.get("Content-Length") or 0)
+            if total > MAX_BYTES:
                 return False
-            os.chmod(path, 0o400)  # as elfutils' client leaves it
-            os.replace(path, target)
-            return True
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            folder = os.path.dirname(target)
+            os.makedirs(folder, exist_ok=True)
+            part, path = tempfile.mkstemp(dir=folder, prefix=f"{os.path.basename(target)}.")
+            try:
+                with os.fdopen(part, "wb") as file:
+                    for piece in self._pieces(answer, silence, total, f"{name} from {url}"):
+                        file.write(piece)
+                if not os.path.getsize(path):
+                    return False
+                os.chmod(path, 0o400)  # as elfutils' client leaves it
+                os.replace(path, target)
+                return True
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def _pieces(self, answer: Any, silence: float, total: int, what: str) -> Iterator[bytes]:
+        began = told = time.monotonic()
+        limit = _seconds("DEBUGINFOD_MAXTIME", float("inf"))
+        done = 0
+        self._tell(_progress(what, 0, total))
+        while True:
+            piece = answer.read1(_CHUNK)
+            if not piece:
+                break
+            done += len(piece)
+            now = time.monotonic()
+            if done > MAX_BYTES:
+                raise OSError("sent too much")
+            if now - began > limit:
+                raise TimeoutError(f"took longer than DEBUGINFOD_MAXTIME, {limit:.0f} s")
+            if now - began > silence and done < SLOWEST * (now - began):
+                raise TimeoutError(f"sent {done:,} bytes in {now - began:.0f} s")
+            if now - told > _TOLD_EVERY:
+                told = now
+                self._tell(_progress(what, done, total))
+            yield piece
+        if total and done < total:
+            raise OSError(f"sent {done:,} of {total:,} bytes")
+
+
+def _progress(what: str, done: int, total: int) -> str:
+    size = f"{done / 2**20:,.1f}" + (f" of {total / 2**20:,.1f}" if total else "")
+    return f"downloading {what}: {size} MiB"
+
+
+def _opened(address: str, silence: float) -> Any:
+    """The answer to a GET, None when the server has no such file.  On a thread of its own:
+    the time limit of a socket starts anew with each byte of the headers."""
+    import urllib.error
+    import urllib.request  # slow to import, and seldom needed
+
+    found: List[Any] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        try:
+            answer = urllib.request.urlopen(address, timeout=silence)
+        except Exception as error:
+            answer = error
+        found.append(answer)
+        if over.is_set() and not isinstance(answer, Exception):
+            answer.close()
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    try:
+        thread.join(silence + 1)
+    finally:
+        over.set()
+    if not found:
+        raise TimeoutError(f"no answer in {silence:.0f} s")
+    if isinstance(found[0], urllib.error.HTTPError):
+        found[0].close()
+        if found[0].code in (404, 410):
+            return None
+        raise OSError(f"HTTP error {found[0].code}")
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Within, SIGINT raises KeyboardInterrupt, also in a process that ignores it otherwise."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

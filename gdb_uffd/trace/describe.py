@@ -19,7 +19,8 @@ MAX_LISTED = 20
 def describe(trace: Trace) -> Dict[str, Any]:
     """Facts by name, in the order to show them; lists are a line an item."""
     first = trace.snapshots[0]
-    out: Dict[str, Any] = {"path": printable(trace.path), "kind": "core"}
+    kind = "core" if getattr(trace, "found_in", None) is None else "packed core"
+    out: Dict[str, Any] = {"path": printable(trace.path), "kind": kind}
     if isinstance(trace, StoreTrace):
         facts = trace.index.facts
         out["kind"] = "trace" if trace.directory == trace.path else "packed trace"

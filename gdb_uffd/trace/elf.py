@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Callable, Iterator, List, Optional, Set, Tuple, Union
 
 from gdb_uffd.arch import KNOWN, of_machine
+from gdb_uffd.arch.others import spoken
 
 Buffer = Union[bytes, mmap.mmap]
 
 ET_EXEC, ET_DYN, ET_CORE = 2, 3, 4
-PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_TLS = 1, 2, 4, 7
+PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_TLS = 1, 2, 3, 4, 7
 PF_X, PF_W, PF_R = 1, 2, 4
 PN_XNUM = 0xFFFF
 NT_GNU_BUILD_ID = 3
@@ -85,18 +86,28 @@ def slice_exact(data: Buffer, offset: int, length: int) -> bytes:
     return data[offset : offset + length]
 
 
+class ForeignElf(ElfError):
+    """A whole header, of a processor that is none of ours; `kind` is its e_type."""
+
+    def __init__(self, kind: int, processor: str) -> None:
+        super().__init__(f"an ELF file of {processor}, not {KNOWN}")
+        self.kind = kind
+        self.processor = processor
+
+
 def read_header(data: Buffer) -> Header:
-    """The ELF header; ElfError unless it is ELF64, little-endian."""
+    """The header of an ELF64 little-endian file; ForeignElf of another one, else ElfError."""
     if bytes(data[:4]) != b"\x7fELF":
         raise ElfError("not an ELF file")
     raw = slice_exact(data, 0, EHDR.size)
+    if raw[4] in (1, 2) and raw[5] in (1, 2) and raw[4:6] != b"\x02\x01":
+        foreign_kind, foreign = struct.unpack_from("<HH" if raw[5] == 1 else ">HH", raw, 16)
+        raise ForeignElf(foreign_kind, spoken(foreign, raw[4] == 2, raw[5] == 1))
     ident, kind, machine, _, entry, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, _ = (
         EHDR.unpack(raw)
     )
     if ident[4] != 2 or ident[5] != 1:
-        width = {1: "32-bit", 2: "64-bit"}.get(ident[4], "unknown class")
-        order = {1: "little-endian", 2: "big-endian"}.get(ident[5], "unknown byte order")
-        raise ElfError(f"{width} {order} ELF, not 64-bit little-endian")
+        raise ElfError(f"an ELF file of unknown class {ident[4]} or byte order {ident[5]}")
     return Header(kind, machine, entry, phoff, phentsize, phnum, shoff, shentsize, shnum)
 
 
@@ -238,18 +249,27 @@ class Image:
         """Dynamic tags (first of each) with addresses as the object's own."""
         if self._dynamic is None:
             self._dynamic = {}
-            s = self.segment(PT_DYNAMIC)
-            if s is not None:
-                raw = self.read(s.vaddr, min(s.filesz, MAX_DYNAMIC * 16))
-                top = max((p.vaddr + p.memsz for p in self.loads), default=0)
-                for tag, value in struct.iter_unpack("<QQ", raw[: len(raw) & ~15]):
-                    if tag == 0:
-                        break
-                    # ld.so adds the load address to some d_ptr in memory (glibc, not the vdso).
-                    if self.bias and value >= top and 0 <= value - self.bias < top:
-                        value -= self.bias
-                    self._dynamic.setdefault(tag, value)
+            for tag, value in self._dynamic_entries():
+                self._dynamic.setdefault(tag, value)
         return self._dynamic
+
+    def dynamic_values(self, tag: int) -> List[int]:
+        """The values of all entries of a tag."""
+        return [value for each, value in self._dynamic_entries() if each == tag]
+
+    def _dynamic_entries(self) -> Iterator[Tuple[int, int]]:
+        s = self.segment(PT_DYNAMIC)
+        if s is None:
+            return
+        raw = self.read(s.vaddr, min(s.filesz, MAX_DYNAMIC * 16))
+        top = max((p.vaddr + p.memsz for p in self.loads), default=0)
+        for tag, value in struct.iter_unpack("<QQ", raw[: len(raw) & ~15]):
+            if tag == 0:
+                return
+            # ld.so adds the load address to some d_ptr in memory (glibc, not the vdso).
+            if self.bias and value >= top and 0 <= value - self.bias < top:
+                value -= self.bias
+            yield tag, value
 
     def _symbol(self, index: int) -> Tuple[int, ...]:
         return SYM.unpack(self.read(self.dynamic()[DT_SYMTAB] + index * SYM.size, SYM.size))
@@ -266,30 +286,30 @@ class Image:
         Thread-local and ifunc symbols have no address of their own and are left out.
         ElfError when the tables are damaged.
         """
-        if len(name) > MAX_STRING:
-            return None
-        try:
-            dyn = self.dynamic()
-            if DT_GNU_HASH in dyn:
-                indices = self._gnu_chain(dyn[DT_GNU_HASH], name)
-            elif DT_HASH in dyn:
-                indices = self._sysv_chain(dyn[DT_HASH], name)
-            else:
-                return None
-            second: Optional[Tuple[int, int]] = None
-            for index in indices:
-                st_name, info, _, section, value, size = self._symbol(index)
-                if section == 0 or info & 15 in (STT_TLS, STT_GNU_IFUNC):
-                    continue
-                if not self._named(st_name, name):
-                    continue
-                if DT_VERSYM in dyn:
-                    version = self.read(dyn[DT_VERSYM] + 2 * index, 2)
-                    if int.from_bytes(version, "little") & VERSYM_HIDDEN:
-                        second = second or (value, size)
-                        continue
+        second: Optional[Tuple[int, int]] = None
+        for _, info, value, size, version in self.dynamic_symbols(name):
+            if info & 15 in (STT_TLS, STT_GNU_IFUNC):
+                continue
+            if not version & VERSYM_HIDDEN:
                 return value, size
-            return second
+            second = second or (value, size)
+        return second
+
+    def dynamic_symbols(self, name: bytes) -> Iterator[Tuple[int, int, int, int, int]]:
+        """(index, st_info, value, size, its entry of DT_VERSYM, else 0) of each definition.
+        ElfError when the tables are damaged."""
+        dyn = self.dynamic()
+        try:
+            if len(name) > MAX_STRING or not (DT_GNU_HASH in dyn or DT_HASH in dyn):
+                return
+            gnu = DT_GNU_HASH in dyn
+            chain = self._gnu_chain if gnu else self._sysv_chain
+            for index in chain(dyn[DT_GNU_HASH if gnu else DT_HASH], name):
+                st_name, info, _, section, value, size = self._symbol(index)
+                if section != 0 and self._named(st_name, name):
+                    at = dyn.get(DT_VERSYM)
+                    raw = self.read(at + 2 * index, 2) if at is not None else b""
+                    yield index, info, value, size, int.from_bytes(raw, "little")
         except KeyError as missing:
             raise ElfError(f"no dynamic tag {missing}") from missing
 

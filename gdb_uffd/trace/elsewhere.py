@@ -4,14 +4,16 @@ another root, or unpacked from the trace itself), and where gdb would find anoth
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from typing import List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import MemoryUnavailable
-from gdb_uffd.trace import symbols
+from gdb_uffd.trace import debug_files, symbols
 from gdb_uffd.trace.files import DELETED, Module
 from gdb_uffd.trace.scratch import Scratch
+from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import ReadMemory
 
 MAX_NAME = 4096  # PATH_MAX (<linux/limits.h>)
@@ -42,14 +44,20 @@ class Elsewhere:
             self._finalizer = weakref.finalize(self, scratch.close)
 
     def link(
-        self, modules: Sequence[Module], main: Optional[Module], read: ReadMemory, sysroot: str
+        self,
+        modules: Sequence[Module],
+        main: Optional[Module],
+        read: ReadMemory,
+        search: Optional[Search],
     ) -> None:
         """Give all modules that have their file the names by which gdb looks for them (the path
         that was mapped, and that of the dynamic linker's list), if a file is not where gdb would
-        look below `sysroot`, or another build of it is: gdb takes what it finds for the one that
-        was mapped, and would show its names at the old addresses."""
+        look, or another build of it is (gdb takes what it finds for the one that was mapped, and
+        would show its names at the old addresses), or its debug file is where gdb does not look."""
+        search = search or Search()
         names = _names(modules, main, read)
-        if all(_as_gdb_would(path, m, m is main, sysroot) for path, m in names):
+        debug = self._debug_links(modules, search)
+        if not debug and all(_as_gdb_would(p, m, m is main, search.sysroot) for p, m in names):
             return
         self._make()
         for path, module in names:
@@ -61,6 +69,28 @@ class Elsewhere:
                     os.symlink(module.file.path, target)
             except (OSError, ValueError):
                 continue  # gdb then says which library it misses
+
+    def _debug_links(self, modules: Sequence[Module], search: Search) -> bool:
+        """Name debug files that lie in places of the user's by build-id; whether there are any."""
+        made = False
+        for module in modules if search.places() else ():
+            if module.file is None or not module.file.build_id:
+                continue
+            found = debug_files.find(module.file, search)
+            if found is not None:
+                made = True
+                self._debug_link(module.file.build_id, found)
+                more = debug_files.find_alternative(found, search)
+                if more is not None:
+                    self._debug_link(debug_files.build_id_at(more), more)
+        return made
+
+    def _debug_link(self, build_id: bytes, found: str) -> None:
+        name = build_id.hex()
+        with contextlib.suppress(OSError, ValueError):
+            target = self.place(f"/{debug_files.FOLDER}/.build-id/{name[:2]}/{name[2:]}.debug")
+            if not os.path.lexists(target):
+                os.symlink(found, target)
 
     def close(self) -> None:
         """Remove the directory.  Idempotent."""

@@ -35,19 +35,17 @@ DEBUG_FILE = (
 
 def recorded_pages(
     ranges: Sequence[FileRange],
-    image: Optional[Image],
-    bias: int,
     writable: Callable[[int], bool],
     recorded: Callable[[int, int], bytes],
 ) -> Pages:
-    """Some pages of a file's mappings that were recorded and hold what the file held: not those
-    that were writable, now or before the program was linked (RELRO).  The first page comes first.
+    """Some pages of a file's mappings that were recorded and were not writable.  The first page
+    comes first.
 
     `recorded` reads what was recorded itself, ElfError elsewhere.
     """
     found: List[Tuple[int, bytes]] = []
     for r in sorted(ranges, key=lambda r: r.offset):
-        if writable(r.start) or _was_writable(image, r.start - bias):
+        if writable(r.start):
             continue
         for start in _some(r):
             if len(found) == PAGES_MAX:
@@ -69,15 +67,6 @@ def _some(r: FileRange) -> Iterator[int]:
         last = page
 
 
-def _was_writable(image: Optional[Image], own: int) -> bool:
-    """Whether the object's program headers ask for writable memory at its address `own`."""
-    if image is None:
-        return False
-    return any(
-        s.flags & PF_W and page_floor(s.vaddr) <= own < s.vaddr + s.memsz for s in image.loads
-    )
-
-
 def contradiction(
     data: Buffer, image: Optional[Image], recorded: Optional[Image], pages: Pages
 ) -> str:
@@ -90,10 +79,19 @@ def contradiction(
         return DEBUG_FILE
     if image is not None and recorded is not None and _loads(image) != _loads(recorded):
         return "differs from the file that was mapped (it has other program headers)"
-    differing = sum(_as_mapped(data, at, page) != page for at, page in pages)
-    if 2 * differing > len(pages):
-        return f"differs from the file that was mapped ({differing} of {len(pages)} pages compared)"
+    kept = [(at, page) for at, page in pages if not _is_written(image, at)]
+    differing = sum(_as_mapped(data, at, page) != page for at, page in kept)
+    if 2 * differing > len(kept):
+        return f"differs from the file that was mapped ({differing} of {len(kept)} pages compared)"
     return ""
+
+
+def _is_written(image: Optional[Image], offset: int) -> bool:
+    """Whether that page of the file is part of what a program writes, or the dynamic linker does
+    before it takes away the right to (RELRO)."""
+    return image is not None and any(
+        s.flags & PF_W and page_floor(s.offset) <= offset < s.offset + s.filesz for s in image.loads
+    )
 
 
 def _loads(image: Image) -> List[Tuple[int, ...]]:

@@ -184,9 +184,8 @@ def how_to_get(module: Module, main: Optional[Module]) -> str:
         return NAME_IT
     if module.recorded_id:
         return (
-            f"put the file with build-id {module.recorded_id.hex()} there, or `set sysroot` to "
-            "the root folder that has it (or solib-search-path, debug-file-directory), and "
-            "spawn again"
+            f"put the file with build-id {module.recorded_id.hex()} there, or `set uffd files-from`"
+            " (or `set sysroot`) to what has it, and spawn again; `uffd doctor CORE` tells more"
         )
     return "put the file that was mapped there and spawn again"
 

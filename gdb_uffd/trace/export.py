@@ -40,7 +40,7 @@ def _not_as_in_file(snapshot: Snapshot) -> Set[int]:
             segment = snapshot.segments[position]
             if segment.start >= mapping.end:
                 break
-            from_file = segment.kind == FILE and segment.data is not core
+            from_file = segment.kind == FILE and not segment.composed and segment.data is not core
             first = segment.start == mapping.start and mapping.offset == 0
             header = first and segment.end - segment.start == PAGE_SIZE
             if not from_file and segment.kind != UNAVAILABLE and not header:

@@ -143,12 +143,12 @@ def _plain(error: OSError) -> str:
 class Finder(Protocol):
     """Where files are looked for: trace.search.Search."""
 
-    def by_path(self, path: str) -> Sequence[str]:
+    def by_path(self, path: str) -> Iterable[str]:
         """Places of the file with that path, the likeliest first."""
         ...
 
-    def by_build_id(self, build_id: bytes) -> Iterable[str]:
-        """Files that should have that build-id."""
+    def by_build_id(self, build_id: bytes, path: str) -> Iterable[str]:
+        """Files that should have that build-id; `path`: where the one that is meant was."""
         ...
 
 
@@ -229,12 +229,24 @@ def group(
     latest: Dict[str, Module] = {}
     for r in ranges:
         module = latest.get(r.path)
-        if module is None or (module.top and r.offset == 0 and r.start >= module.top):
+        if module is None or (r.offset == 0 and _begins_another(module, r, dumped)):
             module = latest[r.path] = Module(r.path)
             modules.append(module)
             _examine(module, r, cache, dumped)
         module.ranges.append(r)
     return modules
+
+
+def _begins_another(module: Module, r: FileRange, dumped: Callable[[int, int], bytes]) -> bool:
+    """Whether the object that begins with `r` is not the one of `module`: another copy, or the
+    first, where only parts of the file were mapped so far (by a program that reads its symbols)."""
+    if module.top:
+        return r.start >= module.top
+    try:
+        Image.from_memory(r.start, dumped)
+    except ElfError:
+        return False
+    return True
 
 
 def _examine(
@@ -318,7 +330,7 @@ def _candidates(module: Module, cache: FileCache, named: str) -> Iterator[str]:
         return
     yield from cache.finder.by_path(module.path)
     if module.recorded_id:
-        yield from cache.finder.by_build_id(module.recorded_id)
+        yield from cache.finder.by_build_id(module.recorded_id, module.path)
 
 
 def _try(
@@ -365,4 +377,4 @@ def evidence(
     module: Module, writable: Callable[[int], bool], recorded: Callable[[int, int], bytes]
 ) -> Pages:
     """What was recorded of the file of `module` itself."""
-    return recorded_pages(module.ranges, module.image, module.bias, writable, recorded)
+    return recorded_pages(module.ranges, writable, recorded)

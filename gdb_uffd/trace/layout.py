@@ -2,111 +2,25 @@
 
 from __future__ import annotations
 
-import mmap
-from bisect import bisect_right
+import dataclasses
 from dataclasses import dataclass, field
 from typing import List, Optional, Sequence, Tuple
 
-from gdb_uffd.arch import X86_64
-from gdb_uffd.model import PAGE_SIZE, PROT_READ, Mapping, page_ceil, page_floor
-from gdb_uffd.trace.elf import PF_R, PF_W, PF_X, PT_LOAD, ElfError, ProgramHeader
+from gdb_uffd.model import PAGE_SIZE, PROT_READ, PROT_WRITE, Mapping, page_ceil, page_floor
+from gdb_uffd.trace.elf import PF_W, PT_DYNAMIC
 from gdb_uffd.trace.files import Module, printable
+from gdb_uffd.trace.loads import Dumped, Load, prot_of
 from gdb_uffd.trace.notes import FileRange
 from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment
 
 NO_FILE_NOTE = "not in the core, which has no NT_FILE note to say what was there"
 NOT_DUMPED = "not in the core: anonymous memory was left out when it was written (coredump_filter)"
+KEPT_OUT = (
+    "not in the core: it was written, and kept out when the core was "
+    "(MADV_DONTDUMP or coredump_filter)"
+)
 TRUNCATED = "truncated core: the core file ends before this page"
 NO_VVAR = "[vvar]: the kernel's clock pages are never recorded"
-
-
-@dataclass(frozen=True)
-class Load:
-    """A PT_LOAD made safe: page-aligned `[start, end)`, user memory only.
-
-    `[start, dumped_end)` was written to the core, at file `offset`; of it `[start, have_end)`
-    really is in the core file (less when that is truncated).
-    """
-
-    start: int
-    end: int
-    prot: int
-    offset: int
-    dumped_end: int
-    have_end: int
-
-
-def prot_of(flags: int) -> int:
-    """mmap(2) bits of p_flags (elf(5))."""
-    return (1 if flags & PF_R else 0) | (2 if flags & PF_W else 0) | (4 if flags & PF_X else 0)
-
-
-def make_loads(
-    segments: Sequence[ProgramHeader],
-    file_size: int,
-    problems: List[str],
-    user_end: int = X86_64.user_end,
-) -> List[Load]:
-    """PT_LOADs sorted and disjoint; overlapping ones give way to the lower (earlier) one.
-
-    [vsyscall] and anything else beyond user memory is dropped: it cannot be mapped.
-    """
-    raw = [s for s in segments if s.type == PT_LOAD and s.memsz and s.vaddr < user_end]
-    loads: List[Load] = []
-    position = 0
-    for s in sorted(raw, key=lambda s: s.vaddr):  # stable: ties keep the file's order
-        start, end = page_ceil(s.vaddr), page_floor(min(s.vaddr + s.memsz, user_end))
-        if start != s.vaddr or s.memsz % PAGE_SIZE:
-            problems.append(f"PT_LOAD at {s.vaddr:#x} is not whole pages; cut to those that are")
-        if start < position:
-            problems.append(f"PT_LOADs overlap at {s.vaddr:#x}; the lower one counts")
-            start = position
-        if start >= end:
-            continue
-        dumped_end = max(start, min(end, page_floor(s.vaddr + s.filesz)))
-        in_file = s.vaddr + max(0, file_size - s.offset)
-        have_end = max(start, min(dumped_end, page_floor(in_file)))
-        offset = s.offset + start - s.vaddr
-        loads.append(Load(start, end, prot_of(s.flags), offset, dumped_end, have_end))
-        position = end
-    return loads
-
-
-class Dumped:
-    """The bytes that the core file itself holds, by address."""
-
-    def __init__(self, core: mmap.mmap, loads: Sequence[Load]) -> None:
-        self.core = core
-        self.loads = loads
-        self._starts = [load.start for load in loads]
-
-    def load_at(self, address: int) -> Optional[Load]:
-        """The PT_LOAD that contains `address`, dumped or not."""
-        index = bisect_right(self._starts, address) - 1
-        if index >= 0 and address < self.loads[index].end:
-            return self.loads[index]
-        return None
-
-    def writable(self, address: int) -> bool:
-        """Whether the mapping at `address` was recorded as writable."""
-        load = self.load_at(address)
-        return load is not None and bool(load.prot & 2)
-
-    def read(self, address: int, length: int) -> bytes:
-        """`length` bytes (at most 1 MiB) at `address`; ElfError unless the core holds all."""
-        if not 0 <= length <= 1 << 20:
-            raise ElfError(f"{length} bytes at once")
-        parts: List[bytes] = []
-        while length > 0:
-            load = self.load_at(address)
-            if load is None or address >= load.have_end:
-                raise ElfError(f"{address:#x} is not in the core")
-            take = min(length, load.have_end - address)
-            at = load.offset + address - load.start
-            parts.append(self.core[at : at + take])
-            address += take
-            length -= take
-        return b"".join(parts)
 
 
 @dataclass
@@ -161,21 +75,76 @@ def build(plan: Plan) -> Tuple[List[Mapping], List[Segment]]:
     vvar = _vvar(pieces, plan.vdso)
     mappings: List[Mapping] = []
     segments: List[Segment] = []
-    for start, end, load, where in pieces:
+    for index, (start, end, load, where) in enumerate(pieces):
         module = plan.owner.get(where.start) if where else None
         prot = load.prot if load else _guess_prot(module, where, start)
         if start in vvar:
             made = [Segment(start, end, prot, UNAVAILABLE, reason=NO_VVAR)]
         else:
-            made = _segments(plan, start, end, prot, load, where, module)
+            beside = [p for p in pieces[max(0, index - 1) : index + 2] if p[0] != start]
+            made = _segments(plan, pieces[index], prot, module, beside)
         offset = where.offset + start - where.start if where else 0
-        reason = next((s.reason for s in made if s.kind == UNAVAILABLE), "")
         name = "[vvar]" if start in vvar else ""
         if where is not None:
             name = printable(module.path if module is not None else where.path)
-        mappings.append(Mapping(start, end, prot, name, offset, reason))
+        mappings.append(Mapping(start, end, prot, name, offset))
         segments.extend(made)
-    return mappings, segments
+    segments = _with_fringes(plan.dumped, segments)
+    return _with_reasons(mappings, segments), segments
+
+
+def _with_fringes(dumped: Dumped, segments: Sequence[Segment]) -> List[Segment]:
+    """With the pages put together of which the core holds a part."""
+    out: List[Segment] = []
+    pages = sorted(dumped.fringes)
+    at = 0
+    for under in segments:
+        start = under.start
+        while at < len(pages) and pages[at] < under.end:
+            page = pages[at]
+            at += 1
+            if page < start:
+                continue
+            made, whole = dumped.fill(page, _page_of(under, page))
+            unknown = not whole and (under.kind != FILE or under.unknown)
+            if start < page:
+                out.append(_part(under, start, page))
+            start = page + PAGE_SIZE
+            out.append(Segment(page, start, under.prot, FILE, made, 0, PAGE_SIZE, unknown=unknown))
+        if start == under.start:
+            out.append(under)
+        elif start < under.end:
+            out.append(_part(under, start, under.end))
+    return out
+
+
+def _page_of(segment: Segment, page: int) -> bytes:
+    if segment.kind != FILE or segment.data is None:
+        return bytes(PAGE_SIZE)
+    at = segment.offset + page - segment.start
+    return bytes(segment.data[at : min(at + PAGE_SIZE, segment.data_end)]).ljust(PAGE_SIZE, b"\0")
+
+
+def _part(segment: Segment, start: int, end: int) -> Segment:
+    offset = segment.offset + start - segment.start
+    data_end = segment.data_end
+    if segment.kind == FILE:
+        data_end = min(data_end, offset + max(0, end - start))
+    return dataclasses.replace(segment, start=start, end=end, offset=offset, data_end=data_end)
+
+
+def _with_reasons(mappings: List[Mapping], segments: List[Segment]) -> List[Mapping]:
+    """The mappings, each with the reason why some of it is unavailable, if that is so."""
+    out: List[Mapping] = []
+    position = 0
+    for m in mappings:
+        reason = ""
+        while position < len(segments) and segments[position].start < m.end:
+            if segments[position].kind == UNAVAILABLE:
+                reason = reason or segments[position].reason
+            position += 1
+        out.append(dataclasses.replace(m, unavailable=reason) if reason else m)
+    return out
 
 
 def _vvar(pieces: Sequence[Piece], vdso: int) -> set[int]:
@@ -206,14 +175,10 @@ def _guess_prot(module: Optional[Module], where: Optional[FileRange], start: int
 
 
 def _segments(
-    plan: Plan,
-    start: int,
-    end: int,
-    prot: int,
-    load: Optional[Load],
-    where: Optional[FileRange],
-    module: Optional[Module],
+    plan: Plan, piece: Piece, prot: int, module: Optional[Module], beside: Sequence[Piece]
 ) -> List[Segment]:
+    """Where the bytes of one mapping lie; `beside`: its neighbours."""
+    start, end, load, where = piece
     made: List[Segment] = []
     if load is not None:
         have = min(end, max(start, load.have_end))
@@ -226,15 +191,77 @@ def _segments(
         start = dumped
     if start == end:
         return made
+    reason, unknown = _not_dumped(plan, piece, prot, module, beside)
+    if reason:
+        made.append(Segment(start, end, prot, UNAVAILABLE, reason=reason))
+    elif where is None:
+        made.append(Segment(start, end, prot, ZERO, unknown=unknown))
+    else:
+        for s in file_segments(module, where, start, end, prot):
+            made.append(dataclasses.replace(s, unknown=unknown and s.kind == FILE))
+    return made
+
+
+def _not_dumped(
+    plan: Plan, piece: Piece, prot: int, module: Optional[Module], beside: Sequence[Piece]
+) -> Tuple[str, bool]:
+    """Why memory that the core does not hold is not to be had, or ""; whether it is not known what
+    it held.
+
+    The kernel dumps a private mapping whole once it was written (fs/coredump.c, vma_dump_size:
+    anon_vma), unless coredump_filter or MADV_DONTDUMP keep it out.  So what is not there was not
+    written, or kept out; which of the two is known where the memory is part of what was written
+    for sure: relocated by the dynamic linker, or one with its neighbour until madvise(2) parted
+    them.  gcore leaves mappings out altogether (load None).
+    """
+    start, _, load, where = piece
     if where is None:
         if not plan.have_file_note:
-            made.append(Segment(start, end, prot, UNAVAILABLE, reason=NO_FILE_NOTE))
-        elif plan.anonymous_left_out and prot:
-            made.append(Segment(start, end, prot, UNAVAILABLE, reason=NOT_DUMPED))
-        else:
-            made.append(Segment(start, end, prot, ZERO))
-        return made
-    return made + file_segments(module, where, start, end, prot)
+            return NO_FILE_NOTE, False
+        if plan.anonymous_left_out and prot:
+            return NOT_DUMPED, False
+        if _parted(piece, beside) and _in_bss(plan.modules, start):
+            return KEPT_OUT, False
+        return "", bool(prot)  # what cannot be accessed held nothing
+    if not _image_is_writable(module, start):
+        return "", plan.anonymous_left_out and bool(prot & PROT_WRITE)
+    if load is None or module is None or module.image is None:
+        return "", True
+    linked = module.image.segment(PT_DYNAMIC) is not None
+    if linked or plan.anonymous_left_out or _parted(piece, beside):
+        return KEPT_OUT, False
+    return "", True
+
+
+def _image_is_writable(module: Optional[Module], address: int) -> bool:
+    """Whether an object's program headers ask for writable memory there, be it so now or not."""
+    if module is None or module.image is None:
+        return False
+    own = address - module.bias
+    return any(
+        s.flags & PF_W and page_floor(s.vaddr) <= own < page_ceil(s.vaddr + s.memsz)
+        for s in module.image.loads
+    )
+
+
+def _in_bss(modules: Sequence[Module], address: int) -> bool:
+    return any(m.image is not None and _image_is_writable(m, address) for m in modules)
+
+
+def _parted(piece: Piece, beside: Sequence[Piece]) -> bool:
+    """Whether a neighbour of the same kind was dumped: the kernel would have merged the two, were
+    they not told apart on purpose (mm/vma.c)."""
+    start, end, load, where = piece
+    for other_start, other_end, other, its in beside:
+        if other is None or load is None or other.prot != load.prot:
+            continue
+        touches = other_end == start or other_start == end
+        same = (its is None) == (where is None) and (
+            its is None or where is None or its.path == where.path
+        )
+        if touches and same and other.dumped_end > other.start:
+            return True
+    return False
 
 
 def past_the_end(name: str) -> str:
@@ -259,5 +286,5 @@ def file_segments(
         made.append(Segment(start, inside, prot, FILE, data, offset, data_end))
     if inside < end:
         reason = past_the_end(printable(module.file.path))
-        made.append(Segment(inside, end, prot, UNAVAILABLE, reason=reason))
+        made.append(Segment(inside, end, prot, UNAVAILABLE, reason=reason, beyond=True))
     return made

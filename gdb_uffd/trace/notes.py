@@ -34,6 +34,7 @@ SIGINFO_SIZE = 128
 PRPSINFO_SIZE = 136
 _CURSIG, _SIGHOLD, _PID, _REGS = 12, 24, 32, 112  # offsets in elf_prstatus
 _UTIME = 48  # pr_utime, pr_stime: struct timeval
+_GCORE_UNIT = (1).to_bytes(8, "little")  # its page size in NT_FILE (gdb/linux-tdep.c)
 _PSINFO_IDS, _PSINFO_FNAME = 16, 40  # offsets in elf_prpsinfo: uid gid pid ppid pgrp sid; fname
 
 
@@ -62,6 +63,7 @@ class Notes:
     cpu_ns: int = 0  # user and system time of all threads
     auxv: bytes = b""
     files: Optional[List[FileRange]] = None
+    gcore: bool = False  # gdb's gcore wrote them
     problems: List[str] = field(default_factory=list)
     arch: Architecture = X86_64
 
@@ -141,6 +143,7 @@ def read_notes(
                 notes.auxv = bytes(data[at : at + (length & ~15)])
             elif kind == NT_FILE:
                 notes.files = _parse_files(data[at : at + length], notes.problems, arch)
+                notes.gcore = data[at + 8 : at + 16] == _GCORE_UNIT
     if arch is AARCH64:
         _tell_of_vectors(raw, notes.problems)
     notes.problems = notes.problems[:20]

@@ -21,14 +21,19 @@ class CoreTrace:
     """A core as a trace of one snapshot."""
 
     def __init__(
-        self, path: str, executable: Optional[str] = None, search: Optional[Search] = None
+        self,
+        path: str,
+        executable: Optional[str] = None,
+        search: Optional[Search] = None,
+        name: str = "",
     ) -> None:
-        """UffdError as open_core."""
-        self.path = path
+        """`name`: what the user calls it, when that is not `path`.  UffdError as open_core."""
+        self.path = name or path
+        self._file = path
         self.warnings: List[str] = []
         self._executable, self._search = executable, search
         self._elsewhere = Elsewhere()
-        self._first: Optional[CoreSnapshot] = open_core(path, executable, search)
+        self._first: Optional[CoreSnapshot] = open_core(path, executable, search, name)
         self.snapshots: Sequence[SnapshotInfo] = [core_info(self._first)]
 
     def snapshot(self, number: int) -> CoreSnapshot:
@@ -37,9 +42,8 @@ class CoreTrace:
             raise UffdError(f"no snapshot {number}: there is only 0")
         first, self._first = self._first, None
         if first is None:
-            first = open_core(self.path, self._executable, self._search)
-        root = self._search.sysroot if self._search is not None else ""
-        self._elsewhere.link(first.modules, first.main, first.read, root)
+            first = open_core(self._file, self._executable, self._search, self.path)
+        self._elsewhere.link(first.modules, first.main, first.read, self._search)
         return first
 
     @property
@@ -81,10 +85,17 @@ def open_trace(
             if path.rstrip("/").endswith(SUFFIX):
                 raise UffdError(f"{printable(path)}: has no {INDEX}; the trace is not whole")
         elif _may_be_packed(path):
-            from gdb_uffd.trace.store_packed import PackedTrace, is_packed
+            from gdb_uffd.trace.packed import CORE_MARK, VERSION_NAME, packed_kind
 
-            if is_packed(path):
+            kind = packed_kind(path)
+            if kind == VERSION_NAME:
+                from gdb_uffd.trace.store_packed import PackedTrace
+
                 return PackedTrace(path, executable, search)
+            if kind == CORE_MARK:
+                from gdb_uffd.trace.core_packed import PackedCore
+
+                return PackedCore(path, executable, search)
         return CoreTrace(path, executable, search)
     except ValueError as error:  # NUL in the name
         raise UffdError(f"{printable(path)}: {error}") from error

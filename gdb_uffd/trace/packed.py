@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import os
 import tarfile
+import tempfile
 from contextlib import closing
-from typing import Dict, Iterator, List, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.trace import store_format as form
-from gdb_uffd.trace.compressed import MAX_UNPACKED, Sink, compression, unpack
+from gdb_uffd.trace.compressed import MAX_UNPACKED, Sink, compression, package, unpack
 from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.page_file import PAGES, SUMS
 from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store_index import check_version, open_regular
 
 VERSION_NAME = "gdb_uffd-trace"
+CORE_MARK = "gdb_uffd-core"
+"""The first member of a packed core (core_packed.py)."""
 MEMBERS = (VERSION_NAME, INDEX, SUMS, PAGES)
 BLOCK = tarfile.BLOCKSIZE  # 512 bytes (POSIX.1, pax, "ustar Interchange Format")
 SUFFIX = ".zst"
+LEVEL = 3
+"""zstd's own default."""
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and in all, before compression."""
 
 
 def header(name: str, size: int) -> bytes:
@@ -56,13 +64,22 @@ class Pieces:
         return out
 
 
+def packed_kind(path: str) -> str:
+    """VERSION_NAME when the file `path` is a packed trace, CORE_MARK when it is a packed core, else
+    ""; UffdError when it is compressed and damaged."""
+    with closing(Stream(path)) as stream:
+        name = _name(stream.pieces.exact(BLOCK)) if stream.kind else ""
+        return name if name in (VERSION_NAME, CORE_MARK) else ""
+
+
 def is_packed(path: str) -> bool:
-    """Whether the file `path` is a packed trace; UffdError when it is compressed and damaged."""
-    with closing(_Stream(path)) as stream:
-        return bool(stream.kind) and _name(stream.pieces.exact(BLOCK)) == VERSION_NAME
+    """Whether the file `path` is a packed trace."""
+    return packed_kind(path) == VERSION_NAME
 
 
-class _Stream:
+class Stream:
+    """The unpacked bytes of a compressed file; `kind` is "" for one that is not compressed."""
+
     def __init__(self, path: str) -> None:
         self._file = os.fdopen(open_regular(path), "rb")
         self.kind = compression(self._file.read(8))
@@ -72,6 +89,7 @@ class _Stream:
         )
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -85,7 +103,7 @@ def _name(block: bytes) -> str:
 def unpack_into(path: str, directory: str, limit: int = MAX_UNPACKED) -> None:
     """The members of the packed trace `path` as files in `directory`; UffdError, one line."""
     shown = printable(path)
-    with closing(_Stream(path)) as stream:
+    with closing(Stream(path)) as stream:
         left = limit
         for expected in MEMBERS:
             block = stream.pieces.exact(BLOCK)
@@ -101,7 +119,7 @@ def unpack_into(path: str, directory: str, limit: int = MAX_UNPACKED) -> None:
             left -= size
             if left < 0:
                 raise UffdError(f"{shown}: unpacks to more than {limit >> 30} GiB; not opened")
-            _extract(stream.pieces, os.path.join(directory, expected), size, shown)
+            extract(stream.pieces, os.path.join(directory, expected), size, shown)
 
 
 def _member(block: bytes, expected: str, shown: str) -> int:
@@ -118,7 +136,8 @@ def _member(block: bytes, expected: str, shown: str) -> int:
     return info.size
 
 
-def _extract(pieces: Pieces, target: str, size: int, shown: str) -> None:
+def extract(pieces: Pieces, target: str, size: int, shown: str) -> None:
+    """The next `size` bytes as the new file `target`, and the padding after them."""
     fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         sink = Sink(fd, shown)
@@ -126,7 +145,7 @@ def _extract(pieces: Pieces, target: str, size: int, shown: str) -> None:
         while left:
             part = pieces.some(left)
             if not part:
-                raise UffdError(f"{shown}: truncated packed trace; get it again")
+                raise UffdError(f"{shown}: truncated packed file; get it again")
             sink.write(part)
             left -= len(part)
         sink.finish()
@@ -160,3 +179,32 @@ def _content(path: str, length: int) -> Iterator[bytes]:
                 raise UffdError(f"{printable(path)}: was cut short while it was read")
             length -= len(part)
             yield part
+
+
+def write(
+    path: str, pieces: Iterator[bytes], total: int, progress: Optional[Progress] = None
+) -> int:
+    """Write `pieces`, compressed, as the file `path`, 0600, whole or not at all; its size.
+    OSError."""
+    zstandard = package("zstandard", "zstd")
+    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, threads=-1)
+    fd, temporary = tempfile.mkstemp(
+        prefix=f".{os.path.basename(path)[:100]}.", dir=os.path.dirname(os.path.abspath(path))
+    )
+    try:
+        with os.fdopen(fd, "wb") as file:
+            done = 0
+            with compressor.stream_writer(file, closefd=False) as writer:
+                for piece in pieces:
+                    writer.write(piece)
+                    done += len(piece)
+                    if progress is not None:
+                        progress(done, total)
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        os.rename(temporary, path)
+        return size
+    except BaseException:
+        os.unlink(temporary)
+        raise

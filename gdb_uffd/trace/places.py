@@ -278,11 +278,14 @@ def find_heap(
         return (low, end) if low < end else (0, 0)
     if not top:
         return 0, 0
+    start = end = 0
     for m in mappings:
-        if m.start >= top:
-            plausible = not m.name and m.prot == 3 and m.start - top <= BRK_REACH
-            return (m.start, m.end) if plausible else (0, 0)
-    return 0, 0
+        if m.start < top or (start and m.start != end):
+            continue
+        if m.name or m.prot != 3 or (not start and m.start - top > BRK_REACH):
+            break
+        start, end = start or m.start, m.end  # after fork() it may be several
+    return start, end
 
 
 def find_stack(

@@ -1,16 +1,19 @@
-"""Where the recorded process's files are looked for when they are not at their own paths: below
-another root directory, by build-id in debug directories, from debuginfod servers.
+"""Where the recorded process's files are looked for when they are not at their own paths: in places
+that the user names, below another root directory, by build-id in debug directories, from debuginfod
+servers.
 
-What is found by a path is checked as ever (trace/files.py); what is found by a build-id has it.
+What is found is checked as ever (trace/files.py).
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Iterator, List, Tuple
+from dataclasses import dataclass, field
+from typing import Iterator, List, Optional, Tuple
 
 from gdb_uffd.trace import debuginfod
+from gdb_uffd.trace.files import DELETED, printable
+from gdb_uffd.trace.files_from import Place, open_place
 
 DEBUG_DIRECTORIES = ("/usr/lib/debug", "/usr/lib")
 """Folders with a `.build-id` folder: gdb's own default, and where Fedora's packages put the links
@@ -24,36 +27,87 @@ class Search:
     """`libraries`: folders as gdb's `solib-search-path`.
     `sysroot`: a folder that holds the recorded machine's files under their paths, "" for none.
     `debug_directories`: as gdb's `debug-file-directory`.  `servers`: URLs of debuginfod servers
-    that may be asked."""
+    that may be asked.  `files_from`: folders and archives (files_from.py), asked first.
+    `tell`: as debuginfod.Tell.  `close` ends it."""
 
     sysroot: str = ""
     debug_directories: Tuple[str, ...] = DEBUG_DIRECTORIES
     servers: Tuple[str, ...] = ()
     libraries: Tuple[str, ...] = ()
+    files_from: Tuple[str, ...] = ()
+    tell: Optional[debuginfod.Tell] = field(default=None, compare=False, repr=False)
+    _places: List[Place] = field(default_factory=list, init=False, compare=False, repr=False)
+    _clients: List[debuginfod.Client] = field(
+        default_factory=list, init=False, compare=False, repr=False
+    )
 
-    def by_path(self, path: str) -> List[str]:
+    def places(self) -> List[Place]:
+        """`files_from`, opened once."""
+        if len(self._places) < len(self.files_from):
+            self._places[:] = [open_place(name) for name in self.files_from]
+        return self._places
+
+    def problems(self) -> List[str]:
+        """A line for each of `files_from` and `servers` that gave nothing, or not everything."""
+        said = [f"{printable(p.name)}: {p.problem}" for p in self._places if p.problem]
+        return said + [printable(line) for client in self._clients for line in client.problems]
+
+    def by_path(self, path: str) -> Iterator[str]:
         """Where a file with that path may be, the likeliest first."""
+        if path[:1] == "/":
+            plain = path[: -len(DELETED)] if path.endswith(DELETED) else path
+            for place in self.places():
+                yield from place.by_path(plain)
         below = self.sysroot.rstrip("/") + path if self.sysroot and path[:1] == "/" else ""
-        found = [below, path] if below and below != path else [path]
+        if below and below != path:
+            yield below
+        yield path
         for folder in self.libraries:  # in gdb's order (solib.c, solib_find_1)
-            found += [folder.rstrip("/") + path, os.path.join(folder, os.path.basename(path))]
-        return found
+            yield folder.rstrip("/") + path
+            yield os.path.join(folder, os.path.basename(path))
 
-    def by_build_id(self, build_id: bytes) -> Iterator[str]:
-        """Existing files that should have it, those of debuginfod last.
+    def by_build_id(self, build_id: bytes, path: str = "") -> Iterator[str]:
+        """Existing files that should have it, those of debuginfod last.  `path`: where it was.
 
         Not the `.debug` files beside them: these have the sections' headers without the bytes.
         """
         if len(build_id) < _BUILD_ID_MIN:
             return
+        for place in self.places():
+            yield from place.by_build_id(build_id)
+        yield from self._by_link(build_id, "")
+        yield from self._fetched(build_id, path, debuginfod.EXECUTABLE)
+
+    def _fetched(self, build_id: bytes, path: str, kind: str) -> Iterator[str]:
+        if not self._clients:  # without a server, what is in the cache serves all the same
+            self._clients.append(debuginfod.Client(self.servers, self.tell))
+        for client in self._clients:
+            found = client.get(build_id, os.path.basename(path), kind)
+            if found:
+                yield found
+
+    def debug_files(self, build_id: bytes, fetch: bool = False) -> Iterator[str]:
+        """Existing files that may be the separate debug file of what has that build-id; `fetch`:
+        of debuginfod servers as well."""
+        if len(build_id) < _BUILD_ID_MIN:
+            return
+        for place in self.places():
+            yield from place.debug_files(build_id)
+        yield from self._by_link(build_id, ".debug")
+        if fetch:
+            yield from self._fetched(build_id, "debug file", debuginfod.DEBUGINFO)
+
+    def _by_link(self, build_id: bytes, end: str) -> Iterator[str]:
         name = build_id.hex()
-        tail = os.path.join(".build-id", name[:2], name[2:])
+        tail = os.path.join(".build-id", name[:2], name[2:] + end)
         roots = [self.sysroot.rstrip("/"), ""] if self.sysroot else [""]
         for root in roots:
             for directory in self.debug_directories:
                 path = os.path.join(root + os.path.abspath(directory), tail)
                 if os.path.exists(path):
                     yield os.path.realpath(path)
-        fetched = debuginfod.executable(build_id, self.servers)
-        if fetched:
-            yield fetched
+
+    def close(self) -> None:
+        """Remove what was copied out of archives.  Idempotent."""
+        while self._places:
+            self._places.pop().close()

@@ -70,6 +70,7 @@ class RecordedSnapshot:
         self.told: Optional[ProcessFacts] = None  # by the recorder
         self.pages = pages
         self.path = path
+        self.left_out = ""
         self.pid = notes.pid
         self.auxv = notes.auxv
         self.threads: Sequence[ThreadState] = notes.threads

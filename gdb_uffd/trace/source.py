@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
-from typing import Any, List, Optional, Protocol, Sequence
+from typing import Any, List, Optional, Protocol, Sequence, Union
 
 from gdb_uffd.arch import Architecture
 from gdb_uffd.model import Mapping, SnapshotInfo, ThreadState
@@ -40,19 +40,29 @@ class Segment:
     SLOT_UNAVAILABLE one that could not be read when it was recorded.
     ZERO: untouched anonymous memory.  UNAVAILABLE: `reason` says why; never served as zeros.
     `prot` are the mmap(2) bits of the recorded mapping.
+    `unknown`: the recording neither holds the bytes nor tells what they were; they are taken for
+    zeros, or for those of the file.  `beyond`: behind the end of the mapped file, where a touch
+    was SIGBUS.
     """
 
     start: int
     end: int
     prot: int
     kind: str
-    data: Optional[mmap.mmap] = None
+    data: Optional[Union[mmap.mmap, bytes]] = None
     offset: int = 0
     data_end: int = 0
     reason: str = ""
     patch: Optional[bytes] = None  # whole content instead of `data`, for the vessel only (vdso)
     slots: Any = None  # array("I") or a memoryview of format "I"
     sums: Any = None
+    unknown: bool = False
+    beyond: bool = False
+
+    @property
+    def composed(self) -> bool:
+        """Whether it is a page put together from what a core holds of it and something else."""
+        return isinstance(self.data, bytes)
 
 
 class Snapshot(Protocol):
@@ -67,6 +77,7 @@ class Snapshot(Protocol):
     mappings: Sequence[Mapping]  # sorted by start; [vsyscall] left out
     segments: Sequence[Segment]  # sorted, disjoint, cover exactly the mappings
     warnings: List[str]  # one line each: missing library, wrong build-id, truncation
+    left_out: str  # memory that is not in it at all, which the program cannot do without
 
     def read(self, address: int, length: int) -> bytes:
         """`length` recorded bytes; MemoryUnavailable (with reason) unless all are there."""
@@ -101,6 +112,11 @@ class Snapshot(Protocol):
     @property
     def modules(self) -> Sequence[Module]:
         """The files that were mapped, in order of address."""
+        ...
+
+    @property
+    def main(self) -> Optional[Module]:
+        """The executable among them."""
         ...
 
     def close(self) -> None:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Sequence
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, UffdError
-from gdb_uffd.trace.core import CoreSnapshot, open_core
+from gdb_uffd.trace.core import CoreSnapshot
 from gdb_uffd.trace.files import FileRef, Module
 from gdb_uffd.trace.info import core_info
-from gdb_uffd.trace.layout import TRUNCATED
+from gdb_uffd.trace.layout import KEPT_OUT, TRUNCATED
 from gdb_uffd.trace.notes import USER_END
+from gdb_uffd.trace.opening import open_trace
+from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment
 from gdb_uffd.trace.store_pending import Pending
 from gdb_uffd.trace.store_write import Writer
@@ -35,6 +37,7 @@ def import_cores(
     *,
     executable: Optional[str] = None,
     self_contained: bool = False,
+    search: Optional[Search] = None,
     progress: Optional[Callable[[int, str], None]] = None,
 ) -> Imported:
     """Make the trace `path` of `cores`, in this order; each may be compressed.
@@ -47,8 +50,11 @@ def import_cores(
     with Writer.create(path, self_contained=self_contained) as writer:
         try:
             for number, core in enumerate(cores):
-                snapshot = open_core(core, executable)
+                trace = open_trace(core, executable, search)
+                snapshot = trace.snapshot(0)
                 try:
+                    if not isinstance(snapshot, CoreSnapshot):
+                        raise UffdError(f"{core}: is a trace already; give cores")
                     if not snapshot.arch.records:
                         raise UffdError(
                             f"{core}: a core of {snapshot.arch.spoken}; traces hold x86-64 only. "
@@ -58,6 +64,7 @@ def import_cores(
                     add_core(writer, snapshot, os.path.basename(core))
                 finally:
                     snapshot.close()
+                    trace.close()
                 if progress is not None:
                     progress(number, core)
         except BaseException:
@@ -76,7 +83,12 @@ def add_snapshot(writer: Writer, snapshot: CoreSnapshot, info: SnapshotInfo) -> 
     """Append a core of which `info` is known; `info` as it is in the trace.  UffdError."""
     lost = _lost(snapshot)
     pending = writer.begin(
-        info, snapshot.threads, snapshot.auxv, _mappings(snapshot, lost), _files(snapshot.modules)
+        info,
+        snapshot.threads,
+        snapshot.auxv,
+        _mappings(snapshot, lost),
+        _files(snapshot.modules),
+        {m.path: m.file.path for m in snapshot.modules if m.file is not None},
     )
     pending.process = snapshot.facts
     try:
@@ -128,7 +140,10 @@ def _put_pages(pending: Pending, snapshot: CoreSnapshot) -> None:
     try:
         for segment in snapshot.segments:
             pages = (segment.end - segment.start) // PAGE_SIZE
-            if segment.kind == FILE and segment.data is snapshot.core:
+            if segment.kind == FILE and segment.composed:
+                pending.area(segment.start, pages)
+                _put(pending, segment, memoryview(segment.data or b""))
+            elif segment.kind == FILE and segment.data is snapshot.core:
                 pending.area(segment.start, pages)
                 _put(pending, segment, view)
     finally:
@@ -155,6 +170,6 @@ def _lost(snapshot: CoreSnapshot) -> List[Segment]:
         if segment.kind != UNAVAILABLE:
             continue
         start = starts[bisect_right(starts, segment.start) - 1]
-        if (start in owners and segment.reason == TRUNCATED) or start in untouched:
+        if (start in owners and segment.reason in (TRUNCATED, KEPT_OUT)) or start in untouched:
             lost.append(segment)
     return lost

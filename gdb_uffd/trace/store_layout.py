@@ -91,7 +91,7 @@ def _stored(
         made.append(Segment(start, inside, m.prot, PAGES, pages.data, slots=part, sums=pages.sums))
     if inside < end:
         reason = past_the_end(printable(m.name))
-        made.append(Segment(inside, end, m.prot, UNAVAILABLE, reason=reason))
+        made.append(Segment(inside, end, m.prot, UNAVAILABLE, reason=reason, beyond=True))
     return made
 
 

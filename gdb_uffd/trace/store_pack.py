@@ -10,20 +10,16 @@ import zlib
 from array import array
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Callable, Dict, Iterator, List, Optional
+from typing import Dict, List, Optional
 
 from gdb_uffd.model import PAGE_SIZE, UffdError
 from gdb_uffd.trace import store_format as form
-from gdb_uffd.trace.compressed import package
 from gdb_uffd.trace.files import FileCache, FileProblem, MappedFile, printable, unchanged
-from gdb_uffd.trace.packed import SUFFIX, archive, unpack_into
+from gdb_uffd.trace.packed import SUFFIX, Progress, archive, unpack_into, write
 from gdb_uffd.trace.page_file import PAGES, SUMS, ZERO_PAGE
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store_read import StoreTrace
-
-LEVEL = 3
-"""zstd's own default."""
 
 
 @dataclass
@@ -41,7 +37,7 @@ def pack(
     path: str,
     *,
     self_contained: bool = True,
-    progress: Optional[Callable[[int, int], None]] = None,
+    progress: Optional[Progress] = None,
 ) -> Packed:
     """Write `trace` as the one file `path`, which must not exist; 0600, complete or not at all.
 
@@ -57,7 +53,6 @@ def pack(
             f"it is not packed (gdb-uffd verify {printable(trace.path)})"
         )
     done = Packed(path)
-    temporary: Optional[str] = None
     try:
         with closing(Scratch("pack")) as scratch:
             index = os.path.join(scratch.path, INDEX)
@@ -78,41 +73,11 @@ def pack(
                 ],
             }
             total = sum(length for source in sources.values() for _, length in source)
-            fd, temporary = tempfile.mkstemp(
-                prefix=f".{os.path.basename(path)[:100]}.",
-                dir=os.path.dirname(os.path.abspath(path)),
-            )
-            with os.fdopen(fd, "wb") as file:
-                _compress(archive(sources), file, total, progress)
-                file.flush()
-                os.fsync(file.fileno())
-                done.size = file.tell()
-            os.rename(temporary, path)
-            temporary = None
+            done.size = write(path, archive(sources), total, progress)
     except (OSError, sqlite3.Error) as error:
         reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
         raise UffdError(f"{shown}: cannot be written ({reason}); nothing is left of it") from error
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)
     return done
-
-
-def _compress(
-    pieces: Iterator[bytes],
-    file: object,
-    total: int,
-    progress: Optional[Callable[[int, int], None]],
-) -> None:
-    zstandard = package("zstandard", "zstd")
-    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, threads=-1)
-    done = 0
-    with compressor.stream_writer(file, closefd=False) as writer:
-        for piece in pieces:
-            writer.write(piece)
-            done += len(piece)
-            if progress is not None:
-                progress(done, total)
 
 
 class _Files:

@@ -8,12 +8,10 @@ from typing import Optional
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.trace.files import printable
-from gdb_uffd.trace.packed import is_packed, unpack_into
+from gdb_uffd.trace.packed import unpack_into
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.store_read import StoreTrace
-
-__all__ = ["PackedTrace", "is_packed"]
 
 
 class PackedTrace(StoreTrace):

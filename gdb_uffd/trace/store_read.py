@@ -72,7 +72,7 @@ class StoreTrace:
         self._threads: Dict[bytes, ThreadState] = {}
         self._found: Dict[object, Tuple[Found, Lookups]] = {}
         self._files = FileCache(search)
-        self._root = search.sysroot if search is not None else ""
+        self._search = search
         self._elsewhere = Elsewhere()
         self.stored = StoredFiles(self.index, self.pages, self._elsewhere)
         self._warn()
@@ -214,7 +214,7 @@ class StoreTrace:
         made.info = row.info
         made.recorded_ns, made.monotonic_ns = row.info.time_ns, row.info.monotonic_ns
         made.told = self._told(number)
-        self._elsewhere.link(found.modules, found.main, made.read, self._root)
+        self._elsewhere.link(found.modules, found.main, made.read, self._search)
         return made
 
     def _told(self, number: int) -> Optional[ProcessFacts]:

@@ -102,16 +102,17 @@ class Writer:
         auxv: bytes,
         mappings: Sequence[Mapping],
         files: Dictionary[str, FileRef] = NO_FILES,
+        found: Optional[Dictionary[str, str]] = None,
     ) -> "Pending":
         """The next snapshot.  `info.number` and `info.pages_changed` are filled in; `threads`:
         the selected one first; mappings carry the full path of their file, of which `files`
-        says what it was."""
+        says what it was, and `found` where it is, when not at its path."""
         self.check()
         if self._pending is not None:
             raise UffdError(f"{printable(self.path)}: a snapshot is being written already")
         if not threads:
             raise UffdError(f"{printable(self.path)}: a snapshot needs a thread")
-        embedded = self._embed(mappings, files) if self.self_contained else {}
+        embedded = self._embed(mappings, files, found or {}) if self.self_contained else {}
         layout = form.Layout(form.clean_mappings(mappings), files, embedded)
         self._pending = Pending(self, info, threads, auxv, layout)
         return self._pending
@@ -133,14 +134,17 @@ class Writer:
         return UffdError(self.failed)
 
     def _embed(
-        self, mappings: Sequence[Mapping], files: Dictionary[str, FileRef]
+        self,
+        mappings: Sequence[Mapping],
+        files: Dictionary[str, FileRef],
+        found: Dictionary[str, str],
     ) -> Dict[str, bytes]:
         """Store the mapped files that are what `files` says; path -> object."""
         out: Dict[str, bytes] = {}
         for path in sorted({m.name for m in mappings if m.name in files}):
             known = self._embedded.get(path)
             if known is None or known[0] != files[path]:
-                name = self._embed_file(path, files[path])
+                name = self._embed_file(found.get(path, path), files[path])
                 known = self._embedded[path] = (files[path], name)
             if known[1]:
                 out[path] = known[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Dict, List, Optional, Sequence
 
 from gdb_uffd.model import MemoryUnavailable
-from gdb_uffd.trace.elf import PT_DYNAMIC, ElfError
+from gdb_uffd.trace.elf import PT_DYNAMIC, ElfError, Image
 from gdb_uffd.trace.files import Module
 from gdb_uffd.trace.source import ReadMemory
 
@@ -25,14 +25,19 @@ def link_maps(executable: Optional[Module], read: ReadMemory) -> List[int]:
     From DT_DEBUG of the executable; empty for a static executable, or when the chain cannot be
     read.  At most MAX_LINK_MAPS, so a loop in damaged memory ends.
     """
-    found: List[int] = []
     if executable is None or executable.image is None:
-        return found
-    dynamic = executable.image.segment(PT_DYNAMIC)
+        return []
+    return link_maps_of(executable.image, executable.bias, read)
+
+
+def link_maps_of(executable: Image, bias: int, read: ReadMemory) -> List[int]:
+    """As link_maps, of the executable's image, which lies `bias` from where it says."""
+    found: List[int] = []
+    dynamic = executable.segment(PT_DYNAMIC)
     if dynamic is None:
         return found
     try:
-        at = dynamic.vaddr + executable.bias
+        at = dynamic.vaddr + bias
         raw = read(at, min(dynamic.memsz, 1 << 16) & ~15)
         tags = {
             int.from_bytes(raw[i : i + 8], "little"): int.from_bytes(raw[i + 8 : i + 16], "little")

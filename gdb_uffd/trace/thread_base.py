@@ -3,7 +3,8 @@
 Linux 5.9 to 5.15 writes 0 for every thread but the one that crashed, on CPUs where loading a null
 selector clears the base: the others have begun to exit when the core is written, and
 deactivate_mm() has loaded FS with 0.  (Repaired by Linux's commit 92307383082d, "coredump: Don't
-perform any cleanups before dumping core".)  Without it nobody finds a thread-local.
+perform any cleanups before dumping core".)  valgrind writes 0 for all.  Without it nobody finds a
+thread-local.
 
 glibc's thread control block, to which FS points, begins with its own address twice (tcbhead_t in
 sysdeps/x86_64/nptl/tls.h: `tcb` at 0, `self` at 16), and `struct pthread` has the TID further on.
@@ -26,13 +27,18 @@ _SEARCH_MAX = 1 << 26
 """Bytes that are looked through for all threads; a stack has its block right above the frames."""
 
 
-def restore(threads: Sequence[ThreadState], mappings: Sequence[Mapping], read: ReadMemory) -> None:
+def restore(
+    threads: Sequence[ThreadState],
+    mappings: Sequence[Mapping],
+    read: ReadMemory,
+    thread_locals: bool = False,
+) -> None:
     """Give each thread whose FS base is 0 the address of its control block, where that is found.
 
-    Nothing is searched where the first thread, the one that crashed, has none either: the program
-    is one without thread-locals.
+    Nothing is searched where the first thread, the one that crashed, has none either, and no object
+    has `thread_locals`: the program is one without.
     """
-    if not threads or not threads[0].registers.thread_pointer:
+    if not threads or not (threads[0].registers.thread_pointer or thread_locals):
         return
     if threads[0].registers.arch is not X86_64:
         return

@@ -168,7 +168,7 @@ def test_reset_restores_the_signal_that_gdb_would_deliver(zoo):
 def test_kill(sample):
     sample.run("print push(7)")
     pids = survivors.ours()
-    assert len(pids) == 2
+    assert len(pids) == 3
     sample.run("uffd kill")
     for pid in pids:
         assert survivors.wait_gone(pid, 10)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import http.server
+import json
+import re
 import shutil
+import subprocess
+import tarfile
 import threading
 from pathlib import Path
 from typing import Iterator, List, Tuple
@@ -11,6 +15,7 @@ from typing import Iterator, List, Tuple
 import pytest
 from harness import cores, gdbs
 
+from gdb_uffd import cli
 from gdb_uffd.trace.elf import Image
 
 NAMES = ("zoo", "libtlslib.so", "plugin.so")
@@ -126,13 +131,21 @@ def server(moved) -> Iterator[Tuple[str, List[str]]]:
     thread.join(20)
 
 
-def test_debuginfod(start_gdb, moved, server):
+def test_debuginfod(start_gdb, moved, server, tmp_path):
     url, asked = server
     gdb = start_gdb(env={"DEBUGINFOD_URLS": url})
     if "not compiled" in gdb.run("set debuginfod enabled on"):
         pytest.skip("this gdb has no debuginfod")
-    is_whole(gdb, gdb.run(f"uffd spawn {moved.core}", timeout=60))
+    text = gdb.run(f"uffd spawn {moved.core}", timeout=60)
+    is_whole(gdb, text)
+    assert f"downloading libtlslib.so from {url}" in text, text
     assert any(path.endswith("/executable") for path in asked)
+    gdb.run("uffd kill")
+    gdb.run("set debuginfod enabled off")
+    shutil.rmtree(tmp_path / "home" / ".cache", ignore_errors=True)
+    asked.clear()
+    assert "libtlslib.so: no such file" in " ".join(gdb.run(f"uffd spawn {moved.core}").split())
+    assert asked == []
 
 
 def test_two_cores_one_after_the_other(gdb, moved, all_cores, tmp_path):
@@ -143,3 +156,88 @@ def test_two_cores_one_after_the_other(gdb, moved, all_cores, tmp_path):
     assert "lookup (value=99)" in spawned, spawned
     assert gdb.value("push(7)") == "1042"
     assert "libc.so.6" in gdb.run("info sharedlibrary")
+
+
+# -- set uffd files-from ----------------------------------------------------------------------
+
+
+def test_files_from_folders(gdb, moved, tmp_path):
+    """A root, and the same files in a heap; relative paths are gdb's."""
+    assert "no such file or folder" in gdb.run(f"set uffd files-from {tmp_path}/nosuch")
+    gdb.run(f"cd {moved.root.parent}")
+    gdb.run("set uffd files-from root")
+    assert f'"{moved.root}"' in gdb.run("show uffd files-from")
+    is_whole(gdb, gdb.run(f"uffd spawn {moved.core}"))
+    heap = tmp_path / "heap"
+    heap.mkdir()
+    for number, name in enumerate(NAMES):
+        shutil.copy2(moved.place / name, heap / f"{number}.so")
+    gdb.run(f"set uffd files-from {tmp_path}/:{heap}")
+    is_whole(gdb, gdb.run(f"uffd spawn {moved.core}"))
+    gdb.run("set uffd files-from")
+    text = " ".join(gdb.run(f"uffd spawn {moved.core}").split())
+    assert "libtlslib.so: no such file" in text and "files-from" in text, text
+
+
+def test_files_from_an_image(gdb, moved, tmp_path):
+    """Stripped files, their debug files by build-id beside them: gdb has lines, and when it ends
+    nothing is left of what was taken out of the image."""
+    root = tmp_path / "image"
+    for name in NAMES:
+        target = root / str(moved.home / name).lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = build_id(moved.place / name)
+        debug = root / "usr/lib/debug/.build-id" / text[:2] / f"{text[2:]}.debug"
+        debug.parent.mkdir(parents=True, exist_ok=True)
+        source = moved.place / name
+        subprocess.run(["objcopy", "--only-keep-debug", source, debug], check=True)
+        subprocess.run(["objcopy", "--strip-all", source, target], check=True)
+        shutil.copystat(source, target)
+    layer = tmp_path / "layer.tar"
+    with tarfile.open(layer, "w") as archive:
+        archive.add(root, ".")
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps([{"Layers": ["layer.tar"]}]))
+    with tarfile.open(tmp_path / "saved.tar", "w") as archive:
+        for path in (manifest, layer):
+            archive.add(path, path.name)
+    before = gdb.run("show debug-file-directory")
+    gdb.run(f"set uffd files-from {tmp_path}/saved.tar")
+    is_whole(gdb, gdb.run(f"uffd spawn {moved.core}"))
+    places = re.findall(r"[^\s`'\"]*(?=/saved\.tar/)", gdb.run("info files"))
+    scratch = {Path(place) for place in places if place}
+    assert scratch and all(place.is_dir() for place in scratch), scratch
+    gdb.run("uffd kill")
+    assert not any(place.exists() for place in scratch)
+    assert gdb.run("show debug-file-directory") == before
+
+
+# -- gdb-uffd pack ----------------------------------------------------------------------------
+
+
+def test_a_packed_core(gdb, moved, tmp_path, capsys):
+    """Opened with none of the files there, by a name with a blank in it."""
+    target = tmp_path / "from there.uffd.zst"
+    arguments = ["pack", str(moved.core), "-o", str(target), "--files-from", str(moved.root)]
+    assert cli.main(arguments) == 0
+    assert "missing" not in capsys.readouterr().out
+    is_whole(gdb, gdb.run(f"uffd spawn '{target}'"))
+    assert str(target) in gdb.run("uffd info")
+    assert gdb.call("bump_tls()")["dirty"]
+    assert str(target) in gdb.run("uffd kill")
+    gdb.run("set sysroot /")
+    assert "unavailable" in gdb.run(f"uffd spawn {moved.core}")
+
+
+def test_doctor_of_a_core(gdb, moved):
+    text = " ".join(gdb.run(f"uffd doctor {moved.core}").split())
+    assert f"FAIL {moved.home}/libtlslib.so: missing; needed: build-id" in text, text
+    assert "set uffd files-from PATH" in text and f"gdb-uffd pack --debug {moved.core}" in text
+    gdb.run(f"set uffd files-from {moved.root}")
+    text = gdb.run(f"uffd doctor {moved.core}")
+    assert "FAIL" not in text and f"libtlslib.so: found at {moved.place}" in text, text
+    data = json.loads(gdb.run(f"uffd doctor -json {moved.core}").strip())
+    assert data["whole"] and data["gdb"]["version"]
+    states = {file["path"]: file["state"] for file in data["files"]}
+    assert states[f"{moved.home}/libtlslib.so"] == "found", states
+    assert "no such file" in gdb.run("uffd doctor /nosuch")

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from harness import cores, foreign
 
+TUNABLES = "glibc.malloc.check=0"
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
@@ -67,3 +69,104 @@ def test_a_search_path_brings_no_other_build_back(gdb, others, core):
     assert gdb.value("sum()") == "55"
     gdb.run("uffd kill")
     assert "linux-gnu" in gdb.run("show solib-search-path")
+
+
+def test_memory_that_the_core_does_not_hold(gdb, core):
+    """Every call that takes it for something says so, also the second one."""
+    gdb.run(f"uffd spawn {core}")
+    taken = "read 1 page that this core does not hold, taken as zeros"
+    for _ in range(2):
+        data = gdb.call("hidden_sum()")
+        assert data["value"] == "0" and not data["verdict"]["pure"], data
+        assert data["verdict"]["unknown"] == {"zeros": 1, "file": 0}
+        assert taken in data["verdict"]["text"]
+    assert gdb.call("sum()")["verdict"]["pure"]
+    for _ in range(2):
+        assert taken in gdb.run("print hidden_sum()")
+    assert "does not hold" not in gdb.run("print sum()")
+    assert gdb.call("fresh_sum()")["verdict"]["unknown"]["zeros"] == 2
+    gdb.run("uffd reset")
+    # Of one array the first page was dumped and the second was not: that one was kept out.
+    assert gdb.value("half[0]").startswith("3 ")
+    assert "Cannot access memory" in gdb.run("print half[4096]")
+    data = gdb.call("half_sum()")
+    assert data["value"] is None and "kept out when the core was" in data["unavailable"], data
+
+
+def test_past_the_end_of_a_file(gdb, core):
+    """SIGBUS, as in the live program (mmap(2))."""
+    gdb.run(f"uffd spawn {core}")
+    assert gdb.call("cut_at(0)")["value"] == str(ord("c"))
+    assert "Cannot access memory" in gdb.run("print cut[4096]")
+    data = gdb.call("cut_at(1)")
+    assert data["stopped"]["reason"] == "SIGBUS" and not data["unavailable"], data
+    assert "SIGBUS" in gdb.run("print cut_at(1)")
+    assert gdb.value("$_siginfo.si_code") == "2"
+    where = int(gdb.value("(long)$_siginfo._sifields._sigfault.si_addr"))
+    assert where == int(gdb.value("(long)cut")) + 4096
+    gdb.run("uffd reset")
+
+
+@pytest.fixture(scope="module")
+def no_linker(core, folder) -> Path:
+    """The core, of another ld.so than the one that is here; all libraries are."""
+    return foreign.of_other_builds(core, folder / "no-linker", [foreign.mapped(core)["ld-linux"]])
+
+
+def test_calls_are_bound_without_the_linker(gdb, no_linker):
+    """By the tables of the libraries: versions, functions that are chosen, malloc's first call."""
+    text = gdb.run(f"uffd spawn {no_linker}")
+    assert "ld-linux" in text and "libc.so.6" not in text, text
+    data = gdb.call("length()")
+    assert data["value"] == "9" and [w["what"] for w in data["verdict"]["wrote"]] == ["linker"]
+    assert "strlen" in " ".join(c["name"] for p in data["dirty"] for c in p["changes"])
+    assert gdb.call("both()")["value"] == "10"
+    assert gdb.call("chosen()")["value"] == "42"  # asks a function that has not run yet
+    assert gdb.call("versions()")["value"] == "12"
+    data = gdb.call("say(4)")
+    assert data["value"] == "5" and data["output"] == "x is 4\n", data
+    assert "x is 5" in gdb.run("print say(5)") and "x is 6" in gdb.run("print say(6)")
+    gdb.run("uffd reset")
+    gdb.run("break printf")
+    assert "Breakpoint" in gdb.run("print say(7)")
+    assert "in say (x=7)" in gdb.run("backtrace")
+    gdb.run("delete")
+    gdb.run("uffd reset")
+    gdb.run("break say")
+    gdb.run("print say(8)")
+    assert "fflush" in gdb.run("next") and "x is 8" in gdb.run("next")
+
+
+@pytest.fixture(scope="module")
+def tuned(core, folder) -> Path:
+    """The same of a process whose malloc was tuned when it was started."""
+    made = foreign.core(folder / "built" / "foreign", folder / "tuned", GLIBC_TUNABLES=TUNABLES)
+    return foreign.of_other_builds(made, folder / "other", [foreign.mapped(made)["ld-linux"]])
+
+
+def test_what_only_the_linker_knows_ends_a_call(gdb, tuned):
+    """It is named."""
+    gdb.run(f"uffd spawn {tuned}")
+    assert gdb.call("length()")["value"] == "9"
+    data = gdb.call("say(4)")
+    assert data["value"] is None and "__tunable_get_val is called: " in data["unavailable"], data
+    assert "ld-linux" in data["unavailable"] and "has build-id" in data["unavailable"]
+
+
+NT_AUXV, NT_FILE = 6, 0x46494C45
+
+
+def test_a_core_that_does_not_tell_of_files(gdb, core, folder):
+    """Neither NT_FILE nor NT_AUXV, as valgrind writes it: the objects are found in memory."""
+    bare = foreign.without_notes(core, folder / "bare", (NT_AUXV, NT_FILE))
+    program = folder / "built" / "foreign"
+    assert "name the executable: uffd spawn" in " ".join(gdb.run(f"uffd spawn {bare}").split())
+    text = gdb.run(f"uffd spawn {bare} {program}")
+    assert "crash (where=0x0)" in text, text
+    assert "in main (" in gdb.run("backtrace")
+    assert gdb.value("numbers[9]") == "10" and gdb.value("sum()") == "55"
+    libraries = gdb.run("info sharedlibrary")
+    assert "libchoice.so" in libraries and "libc.so.6" in libraries
+    data = gdb.call("say(4)")
+    assert data["value"] == "5" and data["output"] == "x is 4\n", data
+    assert gdb.call("versions()")["value"] == "12"

@@ -27,7 +27,7 @@ def test_quit_while_looking(sample):
 def test_quit_during_a_diversion(sample):
     sample.value("push(7)")
     pids = survivors.ours()
-    assert len(pids) == 2
+    assert len(pids) == 3  # the server, what holds its connection, the vessel
     sample.quit()
     all_gone(pids)
 
@@ -121,9 +121,11 @@ def test_server_killed_during_a_call(zoo, all_cores):
 def test_server_terminated(sample):
     sample.value("push(7)")
     pids = survivors.ours()
-    os.kill(survivors.servers()[0], signal.SIGTERM)
+    (server,) = survivors.servers()
+    os.kill(server, signal.SIGTERM)
+    assert survivors.wait_gone(server, 10)
+    sample.run("bt")  # until then its connection is held
     all_gone(pids)
-    sample.run("bt")
     assert sample.value("6 * 7") == "42"
 
 
@@ -214,8 +216,105 @@ def test_many_sessions_one_after_the_other(gdb, all_cores):
     for _ in range(5):
         gdb.run(f"uffd spawn {all_cores.sample()}")
         assert gdb.value("push(7)") == "1042"
-    assert len(survivors.ours()) == 2
+    assert len(survivors.ours()) == 3
     descriptors = len(os.listdir(f"/proc/{gdb.child.pid}/fd"))
     for _ in range(5):
         gdb.run(f"uffd spawn {all_cores.sample()}")
     assert len(os.listdir(f"/proc/{gdb.child.pid}/fd")) <= descriptors
+
+
+DYING = """\
+import os, signal, sys
+from gdb_uffd.server import connection, __main__
+def receive(self, old=connection.Connection.receive, left=[None]):
+    packet = old(self)
+    if left[0] is None and packet.startswith(b"quffd.begin"):
+        left[0] = int(open(sys.argv[-1]).read())
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] = None if left[0] is None else left[0] - 1
+    return packet
+connection.Connection.receive = receive
+sys.exit(__main__.main(sys.argv[1:-1]))
+"""
+"""A server that is killed so many packets after the beginning of the first `uffd call`."""
+
+
+def run_server(folder: Path, text: str, *arguments: str) -> dict[str, str]:
+    """The environment in which gdb starts its server by that script."""
+    wrapper = folder / "python"
+    (folder / "server.py").write_text(text)
+    said = " ".join(arguments)
+    wrapper.write_text(
+        f'#!/bin/sh\nshift 3\nexec {sys.executable} -I {folder}/server.py "$@" {said}\n'
+    )
+    wrapper.chmod(0o755)
+    return {"GDB_UFFD_PYTHON": str(wrapper)}
+
+
+def test_server_killed_at_any_packet_of_a_call(start_gdb, all_cores, tmp_path):
+    """gdb lives, says so in a line, and can open the core again.  With a connection that closes
+    then, every gdb stops at an assertion ("current_thread_ != nullptr")."""
+    left = tmp_path / "left"
+    gdb = start_gdb(env=run_server(tmp_path, DYING, str(left)))
+    for count in (0, 1, 10, 18, 22, 26, 30):
+        left.write_text(str(count))
+        gdb.run(f"uffd spawn {all_cores.sample()}")
+        text = gdb.run("uffd call sum()")
+        assert "the server ended by signal 9" in text and "Traceback" not in text, (count, text)
+        assert "no core is spawned" in gdb.run("uffd dirty"), count
+    left.write_text("9999")
+    gdb.run(f"uffd spawn {all_cores.sample()}")
+    assert gdb.call("push(7)")["value"] == "1042"
+
+
+LATE = """\
+import sys
+from gdb_uffd.server import connection, __main__
+connection.Connection._given_up = lambda self: False
+sys.exit(__main__.main())
+"""
+"""A server that answers also what gdb waits for no longer, as any other would."""
+
+STALL = """\
+python
+import os, signal
+from gdb_uffd.client import gdb_session
+pid = gdb_session.selected().server.pid
+gdb_session.selected().heard += 99
+os.kill(pid, signal.SIGSTOP)
+gdb.execute("set remotetimeout 0")
+try:
+    gdb.execute("output counter", to_string=True)
+except gdb.error:
+    pass
+gdb.execute("set remotetimeout 1")
+os.kill(pid, signal.SIGCONT)
+gdb_session.selected().heard -= 200
+end
+"""
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_late_answer_is_never_the_next_value(start_gdb, all_cores, tmp_path, late):
+    """After a silence that gdb did not sit out; by default it waits for hours."""
+    script = tmp_path / "stall.gdb"
+    script.write_text(STALL)
+    gdb = start_gdb(env=run_server(tmp_path, LATE) if late else {})
+    gdb.run("set code-cache off")
+    gdb.run("set remotetimeout 7")
+    gdb.run(f"uffd spawn {all_cores.sample()}")
+    assert "3600" in gdb.run("show remotetimeout")
+    said = gdb.run(f"source {script}")
+    text = gdb.run("print counter + 1") + gdb.run("print push(7)")
+    if late:
+        assert "the session is closed" in said and "1042" not in text, (said, text)
+        survivors.until(lambda: survivors.ours() == [])
+    else:
+        assert "$1 = 1042" in text and "$2 = 1042" in text, text
+    assert "respond is 1" in gdb.run("show remotetimeout")  # the user's, since
+    gdb.run("set remotetimeout 7")
+    gdb.run(f"uffd spawn {all_cores.sample()}")
+    assert gdb.value("push(7)") == "1042"
+    gdb.run("uffd kill")
+    assert "respond is 7" in gdb.run("show remotetimeout")

@@ -161,7 +161,7 @@ def test_static_executable(gdb, all_cores):
 def test_spawn_again_takes_the_place_of_the_first(sample, all_cores):
     assert "abort" in sample.run(f"uffd spawn {all_cores.zoo()}") + sample.run("bt")
     assert sample.value("hidden") == "77"
-    assert len(survivors.ours()) == 1
+    assert len(survivors.ours()) == 2
 
 
 def test_two_inferiors_two_cores(sample, all_cores):

@@ -340,7 +340,8 @@ class RawClient:
     def receive(self) -> Optional[bytes]:
         """The next reply that is no O packet; None at the end of the connection."""
         while True:
-            start, end = self._data.find(b"$"), self._data.find(b"#")
+            start = self._data.find(b"$")
+            end = self._data.find(b"#", max(start, 0))
             if start >= 0 and end >= 0 and len(self._data) >= end + 3:
                 payload, rest = self._data[start + 1 : end], self._data[end + 3 :]
                 assert self._data[end + 1 : end + 3] == b"%02x" % (sum(payload) & 0xFF)

@@ -232,10 +232,12 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
 
 
-def kernel_told(folder: Path, *flags: str, library: bool = True) -> Told:
+def kernel_told(
+    folder: Path, *flags: str, library: bool = True, library_flags: Sequence[str] = ()
+) -> Told:
     """The telltale program aborted in `folder`, its core written by the kernel."""
     program = _compile(TELLTALE, folder / "telltale", *flags)
-    plugin = build_library(folder) if library else None
+    plugin = build_library(folder, 1, *library_flags) if library else None
     command = [str(program)] + ([str(plugin)] if plugin else [])
     done = subprocess.run(command, cwd=folder, preexec_fn=_limit, capture_output=True, timeout=60)
     cores = sorted(folder.glob("core*"))

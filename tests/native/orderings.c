@@ -135,7 +135,7 @@ static struct run run(const struct operation *list, size_t count, struct registe
 	memcpy(operations, list, count * sizeof(*list));
 	operations[count] = (struct operation){0, END, 0};
 	check(pager_write(&pager, OPERATIONS, (uint8_t *)operations,
-			  (count + 1) * sizeof(*list)) == 0, "the operations");
+			  (count + 1) * sizeof(*list), WRITER_GDB) == 0, "the operations");
 	check(vessel_get_registers(&vessel, regs) == 0, "%s", vessel.error.text);
 	arch_enter(regs, CODE, OPERATIONS);
 	GATHERED(regs) = 0;
@@ -177,7 +177,7 @@ static uint8_t transact(uint64_t address, const int *list, size_t length, uint8_
 	for (size_t i = 0; i < length; i++) {
 		uint8_t value = (uint8_t)(salt + 16 * i + 1);
 		if (list[i] == GDB) {
-			check(pager_write(&pager, address, &value, 1) == 0, "%s", what);
+			check(pager_write(&pager, address, &value, 1, WRITER_GDB) == 0, "%s", what);
 			writers |= WRITER_GDB;
 			byte = value;
 			continue;

@@ -8,7 +8,41 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifdef LIBRARY // libchoice.so: a function that is chosen when it is bound, and one in two versions
+
+static int doubled(int x)
+{
+	return 2 * x;
+}
+
+static int (*choose(void))(int)
+{
+	return doubled;
+}
+
+int twice(int x) __attribute__((ifunc("choose")));
+
+int first_answer(void)
+{
+	return 1;
+}
+
+int second_answer(void)
+{
+	return 2;
+}
+
+__asm__(".symver first_answer, answer@V1");
+__asm__(".symver second_answer, answer@@V2");
+
+#else
+
 #define PAGE 4096
+
+int twice(int x);
+int answer(void);
+int old_answer(void);
+__asm__(".symver old_answer, answer@V1");
 
 int numbers[10] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
 char text[] = "some text", words[64] = "some text";
@@ -71,6 +105,16 @@ int cut_at(int page)
 	return cut[page * PAGE];
 }
 
+int chosen(void)
+{
+	return twice(21);
+}
+
+int versions(void)
+{
+	return 10 * old_answer() + answer();
+}
+
 static void crash(volatile int *where)
 {
 	*where = sum();
@@ -94,3 +138,5 @@ int main(int argc, char **argv)
 	crash(NULL);
 	return 0;
 }
+
+#endif

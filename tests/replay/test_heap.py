@@ -49,7 +49,7 @@ def test_blocks_and_bytes_in_use(caller, keep):
         caller.call("mixed", steps, keep=True)
         report = told(caller)
         count, bytes_ = number(caller, "count"), caller.call("usable")
-        assert report.heap is not None
+        assert report.heap is not None, report.heap_trouble
         assert report.heap.allocated - report.heap.freed == count - before, steps
         assert report.heap.allocated_bytes - report.heap.freed_bytes == bytes_ - usable, steps
         before, usable = count, bytes_
@@ -77,7 +77,7 @@ def test_everything_since_the_snapshot(caller):
     caller.call("mixed", 50, keep=True)
     caller.call("mixed", 50, keep=True)
     report = caller.diversion.report_all()
-    assert report.heap is not None
+    assert report.heap is not None, report.heap_trouble
     assert report.heap.allocated - report.heap.freed == number(caller, "count") - before
 
 

@@ -105,8 +105,8 @@ def rows(outside: Outside, room: int, pid: int, tid: int) -> List[Row]:
         Row("nanosleep", (second, 0), OK),
         Row("clock_settime", (0, second), -errno.EPERM),
         Row("settimeofday", (second, 0), -errno.EPERM),
-        Row("setitimer", (0, second * 2, 0), -errno.EPERM),
-        Row("timer_create", (0, 0, room), -errno.EPERM),
+        Row("setitimer", (0, second * 2, 0), OK),
+        Row("timer_create", (0, 0, room), OK),
         # Its own memory.
         Row("mmap", (0, 4096, 3, 0x22, -1, 0), OK),
         Row("munmap", (room & -4096, 0), -errno.EINVAL),
@@ -146,7 +146,7 @@ def rows(outside: Outside, room: int, pid: int, tid: int) -> List[Row]:
         Row("utimensat", (AT_FDCWD, file, 0, 0), -errno.EROFS),
         Row("setxattr", (file, "user.x", "y", 1, 0), -errno.EROFS),
         Row("memfd_create", ("x", 0), -errno.EMFILE),
-        Row("pipe", (room,), -errno.EMFILE),
+        Row("pipe", (room,), OK),
         Row("flock", (1, 2), -errno.ENOLCK),
         # The network.
         Row("socket", (2, 1, 0), 3),

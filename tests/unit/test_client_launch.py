@@ -92,8 +92,35 @@ def test_no_such_interpreter(private):
     assert list(private.iterdir()) == []
 
 
+def test_downloads_are_shown_and_ctrl_c_ends_them(tmp_path, private, monkeypatch):
+    """The first one is passed on; the server goes on without, and starts."""
+    body = (
+        "import signal\n"
+        'print(\'{"progress": "downloading x"}\', flush=True)\n'
+        "signal.sigwait([signal.SIGINT])\n"
+        f"print('''{READY}''', flush=True)\nsys.stdin.read()"
+    )
+    body = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n" + body
+    told = []
+
+    def tell(line):
+        told.append(line)
+        if line:
+            real = launch._read_line
+
+            def interrupted(*arguments):
+                monkeypatch.setattr(launch, "_read_line", real)
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(launch, "_read_line", interrupted)
+
+    server = launch.start(program(tmp_path / "python", body), "core", tell=tell)
+    assert server.ready.threads == 3 and told == ["downloading x", ""]
+    assert server.stop() == 0
+
+
 def test_interrupted_while_starting(tmp_path, private, monkeypatch):
-    def interrupted(process, timeout_s):
+    def interrupted(process, timeout_s, data):
         raise KeyboardInterrupt
 
     pids = []

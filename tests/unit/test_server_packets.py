@@ -324,3 +324,23 @@ def test_any_packet_gets_one_reply(packets: list) -> None:  # type: ignore[type-
 def test_oversized_packets_are_answered(client: RawClient) -> None:
     assert client.ask(b"m" * 0x30000) == b""
     assert client.ask(b"qAttached") == b"1"
+
+
+def test_no_reply_for_a_client_that_has_given_up(client: RawClient) -> None:
+    """gdb says "-" three times and goes on; that reply would be taken for the next packet's."""
+    client.sock.sendall(frame(b"m%x,1" % DATA) + b"---" + frame(b"m%x,1" % (DATA + 5)))
+    assert client.receive() == b"05"
+    client.sock.sendall(frame(b"m%x,1" % DATA) + b"--")  # it still waits
+    assert client.receive() == b"00"
+    assert client.ask(b"m%x,1" % (DATA + 7)) == b"07"
+
+
+def test_a_reply_that_crossed_the_clients_last_word(client: RawClient) -> None:
+    """It lies there for the next packet, which must not be answered: the connection ends."""
+    assert client.ask(b"m%x,1" % DATA) == b"00"
+    client.sock.sendall(b"---" + frame(b"m%x,1" % (DATA + 5)))
+    assert client.receive() is None
+
+
+def test_the_echo(client: RawClient) -> None:
+    assert b'"echo":77' in (client.ask(b'quffd.hello:{"echo":77}') or b"")

@@ -111,6 +111,7 @@ def test_a_call(client: RawClient) -> None:
         "fed_pages": 3,
         "ended": "",
         "unavailable": "",
+        "unknown": [0, 0],
         "refused": [],
         "unsound": [],
     }

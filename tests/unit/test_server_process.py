@@ -15,6 +15,7 @@ from typing import Any, Dict, Iterator, List
 import pytest
 from server_fakes import RawClient
 
+from gdb_uffd.client.wire import SERVER_GONE
 from gdb_uffd.model import UffdError
 from gdb_uffd.server.endpoint import Endpoint
 
@@ -146,6 +147,40 @@ def test_ctrl_c_is_not_for_it(server: Server) -> None:
         server.process.send_signal(signal.SIGINT)
         assert client.ask(b"qAttached") == b"1"
     assert server.ended() == 0
+
+
+def test_its_death_is_told(server: Server) -> None:
+    """Whoever holds the connection answers what it had not, and whatever comes then."""
+    with server.connect() as sock:
+        client = RawClient(sock, None)  # type: ignore[arg-type]
+        registers = client.ask(b"g") or b""
+        client.send(b"vCont;c:p1234.-1")
+        assert sock.recv(100).startswith(b"$O")
+        server.process.kill()
+        assert client.receive() == b"X09;process:1234"
+        assert client.ask(b"g") == b"x" * len(registers)
+        assert client.ask(b"G" + registers) == b"OK"
+        assert client.ask(b"m600000,8") == b"E01"
+        assert client.ask(b"qXfer:threads:read::0,1000") == b"E01"
+        assert client.ask(b"quffd.info") == SERVER_GONE
+        assert client.ask(b"vKill;1234") == b"OK"
+        assert server.process.wait(20) == -signal.SIGKILL
+    server.path.unlink()
+
+
+def test_its_death_between_two_packets(server: Server) -> None:
+    """There nothing is said until the client asks."""
+    with server.connect() as sock:
+        client = RawClient(sock, None)  # type: ignore[arg-type]
+        assert client.ask(b"qAttached") == b"1"
+        server.process.kill()
+        server.process.wait(20)
+        assert client.ask(b"vCont?") == b"vCont;c;C;s;S"
+        assert client.ask(b"m600000,8") == b"E01"
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
+    server.path.unlink()
 
 
 def test_the_client_dies_while_it_runs(server: Server) -> None:

@@ -314,8 +314,8 @@ def _not_cores(folder: Path) -> Iterator[Tuple[Path, str]]:
             "(damaged|truncated).*zstd data.*get it again",
         ),
         ("header", b"\x7fELF\x02\x01\x01", "lie outside it"),
-        ("thirty-two", b"\x7fELF\x01\x01\x01".ljust(64, b"\0"), "32-bit little-endian"),
-        ("big", b"\x7fELF\x02\x02\x01".ljust(64, b"\0"), "64-bit big-endian"),
+        ("thirty-two", b"\x7fELF\x01\x01\x01".ljust(64, b"\0"), "32-bit, little-endian"),
+        ("big", b"\x7fELF\x02\x02\x01".ljust(64, b"\0"), "64-bit, big-endian"),
         ("empty-core", core(b"", []), "no thread in it"),
         ("no-memory", core(prstatus(1), []), "no memory in it"),
     ]:
@@ -325,7 +325,21 @@ def _not_cores(folder: Path) -> Iterator[Tuple[Path, str]]:
     power = bytearray(simple())
     power[18] = 21  # EM_PPC64
     (folder / "power").write_bytes(power)
-    yield folder / "power", "another architecture .*21"
+    yield (
+        folder / "power",
+        "a core of PowerPC 64 .64-bit, little.*not x86-64 or AArch64; .* gdb for",
+    )
+    for name, order, wide, machine, expected in [
+        ("i386", "<", 1, 3, "a core of i386, not"),
+        ("x32", "<", 1, 62, "a core of x32 .*, not"),
+        ("s390x", ">", 2, 22, r"a core of S/390 \(64-bit, big-endian\), not"),
+        ("mips", ">", 1, 8, r"a core of MIPS \(32-bit, big-endian\), not"),
+        ("new", "<", 1, 999, "a core of an unknown processor, e_machine 999 .*, not"),
+    ]:
+        ident = b"\x7fELF" + bytes([wide, 1 if order == "<" else 2, 1])
+        header = ident.ljust(16, b"\0") + struct.pack(order + "HH", 4, machine)
+        (folder / name).write_bytes(header.ljust(64, b"\0"))
+        yield folder / name, expected
     relocatable = bytearray(simple())
     relocatable[16] = 1
     (folder / "object").write_bytes(relocatable)

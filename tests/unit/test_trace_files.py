@@ -324,3 +324,35 @@ def test_named_executable_in_a_core_without_file_note(told: Told, tmp_path: Path
     with pytest.raises(UffdError, match="does not tell where"):
         made.write_bytes(core(prstatus(5), [Load(0x10000, b"x" * PAGE)]))
         open_core(str(made), str(told.program))
+
+
+def test_parts_of_a_library_that_are_mapped_below_it(tmp_path: Path) -> None:
+    """A program that reads its own symbols maps pieces of the file; the object is still found, and
+    what the linker relocated (RELRO, recorded) is no reason to doubt the file."""
+    library = build_library(tmp_path)
+    data = library.read_bytes()
+    image = Image.from_file(data)
+    assert len(data) > 2 * PAGE
+    top = BASE + 64 * PAGE
+    written = next(s for s in image.loads if s.flags & 2)
+    relro = written.offset & -PAGE
+    pieces = [(BASE, BASE + PAGE, PAGE, str(library)), (top, top + PAGE, 0, str(library))]
+    pieces.append((top + PAGE, top + 2 * PAGE, PAGE, str(library)))
+    pieces.append((top + 32 * PAGE, top + 33 * PAGE, relro, str(library)))
+    loads = [
+        Load(BASE, memsz=PAGE, flags=4),
+        Load(top, data[:PAGE], flags=4),
+        Load(top + PAGE, memsz=PAGE, flags=4),
+        Load(top + 32 * PAGE, b"r" * PAGE, flags=4),
+    ]
+    path = tmp_path / "core"
+    path.write_bytes(core(prstatus(77) + nt_file(pieces), loads))
+    snapshot = open_core(str(path))
+    assert snapshot.warnings == [] and len(snapshot.modules) == 2
+    assert snapshot.modules[1].bias == top and snapshot.modules[1].recorded_id
+    for address in (BASE, top + PAGE):
+        assert snapshot.read(address, PAGE) == data[PAGE : 2 * PAGE]
+    loads[1] = Load(top, memsz=PAGE, flags=4)  # and without the page that tells what it is
+    path.write_bytes(core(prstatus(77) + nt_file(pieces), loads))
+    os.utime(library, (0, 0))
+    assert open_core(str(path)).read(top + PAGE, PAGE) == data[PAGE : 2 * PAGE]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
+import re
 import shutil
+import signal
+import socket
 import threading
 from pathlib import Path
 from typing import Dict, Iterator, List
@@ -241,7 +245,100 @@ def test_a_server_that_lies(moved: Told, tmp_path: Path, server: str) -> None:
 def test_too_much_is_not_taken(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
     monkeypatch.setattr(debuginfod, "MAX_BYTES", 100)
     Files.offered["/buildid/aabb/executable"] = bytes(101)
-    assert debuginfod.executable(b"\xaa\xbb", (server,)) is None
+    assert debuginfod.Client((server,)).get(b"\xaa\xbb") is None
+
+
+class Slow:
+    """A server that never sends more than the beginning of an answer, and then a byte at a time
+    until it is stopped."""
+
+    def __init__(self, beginning: bytes, drip: bytes) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.asked = 0
+        self._beginning, self._drip = beginning, drip
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            if self._over.is_set():
+                return
+            self.asked += 1
+            with client, contextlib.suppress(OSError):
+                client.sendall(self._beginning)
+                while not self._over.wait(0.02):
+                    client.sendall(self._drip)
+
+    def stop(self) -> None:
+        self._over.set()
+        with socket.create_connection(self._listener.getsockname()):
+            self._thread.join(20)
+        self._listener.close()
+
+
+OK = b"HTTP/1.0 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "drip", "said"),
+    [
+        (b"", b"", "no answer|timed out"),
+        (OK, b"X: y\r\n", "no answer|got more than"),
+        (OK + b"Content-Length: 90000\r\n\r\n", b"x", "sent .* bytes in"),
+        (OK + b"Content-Length: 90000\r\n\r\n", b"", "timed out"),
+        (b"HTTP/1.0 500 No\r\n\r\n", b"x", "HTTP error 500"),
+        (b"no http", b"\r\n", "."),
+    ],
+)
+def test_a_server_has_little_time_and_is_not_asked_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beginning: bytes, drip: bytes, said: str
+) -> None:
+    monkeypatch.setattr(debuginfod, "SECONDS", 0.2)
+    slow = Slow(beginning, drip)
+    told: List[str] = []
+    client = debuginfod.Client((slow.url,), told.append)
+    try:
+        assert client.get(b"\xaa\xbb", "libx.so") is None
+        assert client.get(b"\xaa\xcc") is None
+    finally:
+        slow.stop()
+    assert slow.asked == 1
+    (problem,) = client.problems
+    assert problem.startswith(slow.url) and re.search(said, problem), problem
+    assert f"asking {slow.url} for libx.so" in told and told[-1] == ""
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_ctrl_c_ends_downloads_and_no_more(moved: Told, server: str) -> None:
+    """The core opens without; in a process that ignores SIGINT, as the server does."""
+    slow = Slow(OK + b"Content-Length: 90000\r\n\r\n", b"x" * 9000)
+
+    def tell(line: str) -> None:
+        if line.startswith("downloading"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        wanted = Search("", (), (slow.url, server), tell=tell)
+        lacks_its_library(open_core(str(moved.core), None, wanted), moved)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+        slow.stop()
+    assert slow.asked == 1 and Files.asked == []
+    assert "Ctrl-C" in "".join(wanted.problems())
+
+
+def test_progress_is_told(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+    monkeypatch.setattr(debuginfod, "_TOLD_EVERY", 0.0)
+    Files.offered["/buildid/aabb/executable"] = bytes(3 << 20)
+    told: List[str] = []
+    assert debuginfod.Client((server,), told.append).get(b"\xaa\xbb", "libx.so")
+    whole = f"downloading libx.so from {server}: 3.0 of 3.0 MiB"
+    assert whole in told and told[0].startswith("asking") and told[-1] == ""
 
 
 def test_the_cache_s_place(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,7 +273,7 @@ def hostile(parts: Dict[str, bytes]) -> Iterator[Any]:
     yield [version, ("index.sqlite", b"", 0, tarfile.CHRTYPE), *good[2:]], "is where"
     yield [version, ("index.sqlite", b"", 1 << 40, tarfile.XHDTYPE), *good[2:]], "is where"
     yield [version, ("index.sqlite", b"x", 1 << 60), *good[2:]], "unpacks to more than"
-    yield [version, *good[1:3], ("pages", parts["pages"], 1 << 30)], "truncated packed trace"
+    yield [version, *good[1:3], ("pages", parts["pages"], 1 << 30)], "truncated packed file"
     yield [("gdb_uffd-trace", b"2000"), *good[1:]], r"format 2\.0, newer than"
     yield [("gdb_uffd-trace", b"x"), *good[1:]], "no version"
     yield [("gdb_uffd-trace", b""), *good[1:]], "no version"
@@ -408,7 +408,9 @@ def test_the_shell_refuses_in_one_line(
         (("verify", told.core), "a core has no checksums"),
         (("export", made.path, "-n", "9", "-o", absent), "no snapshot 9: 0 to 3"),
         (("export", made.path, "-n", "x", "-o", absent), "no snapshot 'x'"),
-        (("pack", told.core), "not a trace directory"),
+        (("pack", told.program), "is an executable or library, not a core"),
+        (("pack", "--by-reference", told.core), "--by-reference is for traces"),
+        (("pack", "--debug", made.path), "--debug is for cores"),
         (("pack", tmp_path), "is a directory"),
         (("unpack", told.core, "-o", absent), "not a packed trace"),
     ):

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Sequence
 
 from gdb_uffd.trace.core import open_core
-from gdb_uffd.trace.elf import Image
+from gdb_uffd.trace.elf import PT_NOTE, Image, iter_notes, read_header, read_segments
 from harness import cores
 from harness.programs import SOURCES, C
 
 PAGE = 4096
 
 
-def program(folder: Path, *flags: str) -> Path:
-    """foreign.c, built in `folder`, which is made; its calls of libraries are bound when made."""
+VERSIONS = """
+V1 { global: answer; twice; local: *; };
+V2 { global: answer; } V1;
+"""
+
+
+def program(folder: Path) -> Path:
+    """foreign.c and its library, built in `folder`, which is made; what it calls in libraries is
+    bound when it is called."""
     folder.mkdir(parents=True)
-    out = folder / "foreign"
+    out, library, script = folder / "foreign", folder / "libchoice.so", folder / "versions"
     source = str(SOURCES / "foreign.c")
-    subprocess.run([*C, "-Wl,-z,lazy", *flags, "-o", str(out), source], check=True)
+    script.write_text(VERSIONS)
+    flags = ["-DLIBRARY", "-fPIC", "-shared", f"-Wl,--version-script={script}"]
+    subprocess.run([*C, *flags, "-o", str(library), source], check=True)
+    flags = ["-Wl,-z,lazy", "-Wl,-rpath,$ORIGIN", "-o", str(out), source, str(library)]
+    subprocess.run([*C, *flags], check=True)
     return out
 
 
-def core(built: Path, run: Path) -> Path:
-    """The kernel's core of it.  NoKernelCore."""
+def core(built: Path, run: Path, **env: str) -> Path:
+    """The kernel's core of it, with these variables more.  NoKernelCore."""
     run.mkdir(parents=True, exist_ok=True)
     (run / "cut").write_bytes(b"c" * 2 * PAGE)
-    return cores.kernel_core([str(built), str(run / "cut")], run)
+    return cores.kernel_core([str(built), str(run / "cut")], run, {**os.environ, **env})
 
 
 def mapped(core_file: Path) -> "dict[str, Path]":
@@ -47,5 +59,18 @@ def of_other_builds(core_file: Path, target: Path, libraries: Sequence[Path]) ->
         build_id = Image.from_file(library.read_bytes()).build_id()
         assert build_id in data, library
         data = data.replace(build_id, bytes([build_id[0] ^ 0xFF]) + build_id[1:])
+    target.write_bytes(data)
+    return target
+
+
+def without_notes(core_file: Path, target: Path, kinds: Sequence[int]) -> Path:
+    """A copy of the core whose notes of these types are of no known one."""
+    data = bytearray(core_file.read_bytes())
+    header = read_header(bytes(data[:64]))
+    notes = next(s for s in read_segments(bytes(data), header, 1) if s.type == PT_NOTE)
+    for _, kind, at, _ in iter_notes(data, notes.offset, notes.offset + notes.filesz):
+        if kind in kinds:
+            start = data.rindex(kind.to_bytes(4, "little") + b"CORE", 0, at)
+            data[start : start + 4] = (0x7FFF0000).to_bytes(4, "little")
     target.write_bytes(data)
     return target

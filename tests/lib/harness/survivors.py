@@ -56,15 +56,19 @@ def _descendants(root: int) -> List[int]:
 
 
 def _is_ours(pid: int) -> bool:
-    """Whether it is a server, a recorder or a vessel (which runs from a memfd of that name)."""
+    """Whether it is a server, what holds its connection, a recorder or a vessel (which runs from a
+    memfd of that name)."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as f:
             arguments = f.read().split(b"\0")
-        if b"gdb_uffd.server" in arguments or b"gdb_uffd.recorder" in arguments:
-            return True
     except OSError:
         return False
-    return _is_vessel(pid)
+    return (
+        b"gdb_uffd.server" in arguments
+        or b"gdb_uffd.recorder" in arguments
+        or _holds(pid)
+        or _is_vessel(pid)
+    )
 
 
 def ours() -> List[int]:
@@ -118,7 +122,16 @@ def vessels() -> List[int]:
 
 def servers() -> List[int]:
     """Servers among our descendants."""
-    return [pid for pid in ours() if not _is_vessel(pid)]
+    return [pid for pid in ours() if not _is_vessel(pid) and not _holds(pid)]
+
+
+def _holds(pid: int) -> bool:
+    """Whether it holds a server's connection (server/holder.py)."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            return f.read().startswith(b"gdb_uffd: holds")
+    except OSError:
+        return False
 
 
 def _is_vessel(pid: int) -> bool:

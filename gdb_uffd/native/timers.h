@@ -1,0 +1,53 @@
+/* timers.h - the program's timers.  They lie in the server and run on the program's own clock (answer_time.c): a
+ * sleep or a wait passes at once up to the next one; while one is armed, the time that the program
+ * runs is added, so that a loop that computes is interrupted, too. */
+#ifndef GDB_UFFD_TIMERS_H
+#define GDB_UFFD_TIMERS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define TIMERS_MAX 35 /* the three of setitimer(2), then timer_create(2)'s and timerfd_create(2)'s */
+
+enum timer_kind { TIMER_NONE = 0, TIMER_INTERVAL, TIMER_POSIX, TIMER_DESCRIPTOR };
+
+struct timer {
+	uint8_t kind;
+	bool cpu;       /* counts what the program runs, not what it sleeps */
+	bool silent;    /* SIGEV_NONE */
+	int clock;
+	int signal;
+	uint64_t value; /* sigev_value */
+	uint64_t due;   /* desk.elapsed_ns or desk.ran_ns; 0: not armed */
+	uint64_t every; /* 0: once */
+	uint64_t ticks; /* a descriptor's, not read yet */
+	uint32_t overrun;
+};
+
+struct desk;
+struct opened;
+struct system_call;
+struct vessel;
+
+void timers_init(struct desk *desk);
+/* While the program runs: from now on its time counts; what it ran since then; no more. */
+void timers_begin(struct vessel *vessel);
+void timers_account(struct vessel *vessel);
+void timers_end(struct vessel *vessel);
+/* Sends the signals of those that are due. */
+void timers_fire(struct vessel *vessel);
+/* Nanoseconds of running until the next one is due; UINT64_MAX: none is. */
+uint64_t timers_left(const struct vessel *vessel);
+
+enum passing { PASSED_WHOLE = 0, PASSED_INTERRUPTED, PASSED_TICKED, PASSED_NEVER };
+/* Lets `*ns` pass for the program (FOR_EVER: no end), or less: up to a signal that it takes, or with `ticks`
+ * up to a timer's descriptor that is readable.  `*ns`: what is left.  PASSED_NEVER: nothing would come. */
+int timers_pass(struct vessel *vessel, int64_t *ns, bool ticks);
+/* ... up to a signal of `ends` that waits for the program: true. */
+bool timers_pass_until(struct vessel *vessel, int64_t *ns, uint64_t ends);
+
+int64_t answer_timer(struct vessel *vessel, const struct system_call *call);
+bool timer_is_ready(const struct vessel *vessel, const struct opened *file);
+int64_t timer_read(struct vessel *vessel, const struct system_call *call, struct opened *file, uint64_t at, uint64_t len);
+
+#endif

@@ -1,0 +1,95 @@
+"""gdb's calls of functions: which are under way, and which came to their end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import List, Tuple
+
+from gdb_uffd.model import MemoryUnavailable, Registers
+from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.state import Threads
+
+
+@dataclass
+class _Call:
+    is_malloc: bool  # gdb's own, for an argument
+    floor: int = 0  # the stack pointer with which it began; 0: it has not run
+    home: int = 0  # where it returns to
+    returned: bool = False
+
+
+@dataclass
+class Calls:
+    """The calls of one transaction; gdb's nest, since it makes room for an argument while the call
+    that takes it is under way.  `unfinished`: one has ended otherwise than by returning.
+    `room`: what gdb's own malloc returned last."""
+
+    under_way: List[_Call] = field(default_factory=list)
+    unfinished: bool = False
+    room: int = 0
+
+    @property
+    def floor(self) -> int:
+        """Of the innermost, 0 where there is none."""
+        return self.under_way[-1].floor if self.under_way else 0
+
+    @property
+    def in_malloc(self) -> bool:
+        """Whether the innermost is gdb's own."""
+        return bool(self.under_way) and self.under_way[-1].is_malloc
+
+    def begin(self, is_malloc: bool) -> None:
+        """One begins, inside of those that are under way."""
+        self.under_way.append(_Call(is_malloc))
+
+    def resumed(self, machine: Machine, registers: Registers) -> None:
+        """The thread is about to run: the first time, it stands at the function's beginning."""
+        if not self.under_way or self.floor:
+            return
+        call, link = self.under_way[-1], machine.arch.link
+        call.floor = registers.sp
+        if link is not None:
+            call.home = registers.gpr[link]
+            return
+        try:
+            call.home = int.from_bytes(machine.read(registers.sp, 8), "little")
+        except MemoryUnavailable:
+            call.home = 0
+
+    def stopped(self, registers: Registers) -> None:
+        """The thread stands there now."""
+        if self.under_way:
+            call = self.under_way[-1]
+            call.returned = bool(call.home) and registers.pc == call.home
+
+    def end(self, registers: Registers, result: int) -> None:
+        """The innermost is over; `result`: the index of what a function returns."""
+        call = self.under_way.pop()
+        self.unfinished |= not call.returned
+        if call.is_malloc and call.returned:
+            self.room = registers.gpr[result]
+
+
+class Unfinished:
+    """Calls that were kept and have not returned: gdb leaves their frames to the user."""
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+        self._standing: List[Tuple[int, int]] = []  # thread, stack pointer before; latest last
+
+    def note(self, tid: int, before: int) -> None:
+        """One of thread `tid`, which began below the stack pointer `before`."""
+        self._standing.append((tid, before))
+
+    def any(self) -> bool:
+        """Whether the frames of one are still there."""
+        while self._standing:
+            tid, before = self._standing[-1]
+            if self._threads.get(tid).sp < before:
+                return True
+            self._standing.pop()
+        return False
+
+    def forget(self) -> None:
+        """Everything is the snapshot again."""
+        self._standing.clear()

@@ -1,0 +1,90 @@
+"""What is said of a call is said of that call: not of one before it, and not before its end."""
+
+from __future__ import annotations
+
+import json
+
+
+def dirty(session, options="-json"):
+    text = session.run(f"uffd dirty {options}")
+    return json.loads(text[text.index("{") :])
+
+
+def changed(data):
+    return {c["name"]: (c["before"], c["after"]) for d in data["dirty"] for c in d["changes"]}
+
+
+def test_a_call_that_has_not_returned_is_not_pure(zoo):
+    zoo.run("break half")
+    zoo.run("print half(3.0)")
+    data = dirty(zoo)
+    assert not data["verdict"]["pure"] and "did not return" in data["verdict"]["text"], data
+    assert not dirty(zoo, "-json -all")["verdict"]["pure"]
+    zoo.run("next")
+    assert not dirty(zoo)["verdict"]["pure"]
+    zoo.run("delete")
+    zoo.run("finish")
+    assert dirty(zoo, "-json -all")["verdict"]["pure"]
+    zoo.run("set unwindonsignal on")
+    zoo.run("print crash(0)")
+    assert not dirty(zoo)["verdict"]["pure"]
+    zoo.run("set uffd call-timeout 1")
+    zoo.run("print forever()")
+    assert not dirty(zoo)["verdict"]["pure"]
+    zoo.run("print half(3.0)")
+    data = dirty(zoo)
+    assert data["verdict"]["pure"] and data["ended"] is None, data
+
+
+def test_only_what_was_called_can_fail_to_return(sample):
+    assert sample.run("uffd call *0").strip().startswith("Cannot access memory at address 0x0")
+    data = sample.call("*0")
+    assert data["verdict"]["text"] == "nothing was called" and not data["verdict"]["pure"]
+    assert "nothing was called" in sample.run("uffd dirty")
+    for expression in ("push(3)->nosuch", "/q push(3)", "sum()->nosuch"):
+        text = sample.run(f"uffd call {expression}")
+        assert "did not return" not in text, text
+        assert ("counter 1041 → 1042" in text) == ("push" in expression), text
+    assert sample.call("sum()->nosuch")["verdict"]["pure"]
+
+
+def test_an_assignment_is_what_the_expression_wrote(sample):
+    data = sample.call("counter = 3")
+    assert data["verdict"]["text"] == "wrote globals of sample" and not data["verdict"]["pure"]
+    assert changed(data) == {"counter": ("1041", "3")}
+    assert changed(dirty(sample)) == {"counter": ("1041", "3")}
+    why = sample.run("uffd why counter")
+    assert "1 write in the last command" in why and "counter 1041 → 3" in why, why
+    assert "not written" in sample.run("uffd why head")
+    data = sample.call("push(counter = 5)")
+    assert changed(data)["counter"] == ("1041", "6"), data
+    # What was set before a call is not the call's.
+    sample.run("set var counter = 70")
+    assert changed(dirty(sample)) == {"counter": ("1041", "70")}
+    sample.run("set var counter = 71")
+    sample.run("print sum()")
+    assert dirty(sample)["verdict"]["pure"]
+    assert changed(dirty(sample, "-json -all")) == {"counter": ("1041", "71")}
+
+
+def test_an_end_is_told_of_its_own_call(zoo):
+    zoo.run("set unwindonsignal on")
+    for failing in ("kill_parent()", "leave(7)", "split()"):
+        zoo.run(f'python\ntry:\n  gdb.execute("call {failing}")\nexcept gdb.error: pass\nend')
+        text = zoo.run("print half(3.0)")
+        assert "SIG" not in text and "exit" not in text and "refused" not in text, text
+        data = dirty(zoo)
+        assert data["verdict"]["pure"] and not data["refused"] and data["ended"] is None, data
+    # `checkpoint` calls fork, which is refused; in a script no prompt comes between.
+    text = zoo.run('python for c in ("checkpoint", "print half(3.0)"): gdb.execute(c)')
+    told = [line for line in text.splitlines() if "refused fork" in line]
+    assert all("the command before" in line for line in told), text
+    assert dirty(zoo)["verdict"]["pure"]
+
+
+def test_the_time_is_that_of_the_call_that_is_told(sample):
+    sample.run("uffd call push(3)")
+    assert " ms · discarded" in sample.run("uffd dirty").splitlines()[1]
+    sample.run("set var counter = 9")
+    line = sample.run("uffd dirty").splitlines()[1]
+    assert line == "1 page dirtied · kept", line

@@ -1,0 +1,122 @@
+"""Descriptors between the program and itself: an event loop's wake-up, and what a call makes."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+from dataclasses import replace
+from typing import Iterator
+
+import pytest
+from harness import ROOT
+from harness.calls import Caller
+from harness.cores import kernel_core
+
+from gdb_uffd.replay.record import facts_of
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loop")
+    program = folder / "loop"
+    source = ROOT / "tests" / "programs" / "loop.c"
+    subprocess.run(["cc", "-g", "-O1", "-o", program, source], check=True)
+    return kernel_core([str(program)], folder)
+
+
+@pytest.fixture(params=["notified", "traced"])
+def caller(core, request) -> Iterator[Caller]:
+    made = Caller(core)
+    made.diversion.machine.vessel.no_listener = request.param == "traced"
+    yield made
+    made.close()
+
+
+def number(caller: Caller, name: str, index: int = 0) -> int:
+    return int.from_bytes(
+        caller.diversion.read_memory(caller.symbol(name) + 4 * index, 4), "little"
+    )
+
+
+def taken(caller: Caller) -> list:
+    return [line for line in caller.reports[-1].asked if line.startswith("descriptor")]
+
+
+def test_a_loop_wakes_itself(caller):
+    event, pipe, pair = (
+        number(caller, "event"),
+        number(caller, "pipes", 1),
+        number(caller, "pair", 1),
+    )
+    assert caller.call("wake_event", 3) == 1003
+    assert taken(caller) == [f"descriptor {event}, taken for an eventfd of its own"]
+    assert caller.call("wake_pipe", 5) == 5
+    assert taken(caller) == [f"descriptor {pipe}, taken for a pipe of its own"]
+    assert caller.call("wake_pair", 2) == 2
+    assert taken(caller) == [f"descriptor {pair}, taken for a socket pair of its own"]
+    assert not caller.reports[-1].refused
+
+
+def test_what_was_kept_stays_and_what_was_undone_does_not(caller):
+    for keep in (False, True, True):
+        assert caller.call("wake_event", 3, keep=keep) == 1003
+    assert not taken(caller)  # that is known by now
+    caller.diversion.reset()
+    assert caller.call("wake_event", 1) == 1001 and taken(caller)
+
+
+def test_other_bytes_leave_it_what_it_was(caller):
+    assert caller.call("no_wake") == errno.EBADF
+    assert caller.reports[-1].refused and not taken(caller)
+    assert caller.call("eight_letters") == errno.EBADF
+
+
+def test_a_recorded_epoll_has_nothing_to_tell(caller):
+    assert caller.call("turn", 3_600_000) == 0
+    assert taken(caller)
+    assert caller.call("turn", 0) == 0
+    stop = caller.start("turn", (1 << 64) - 1)
+    caller.diversion.call_end()
+    caller.reports.append(caller.diversion.end(False))
+    assert stop.message.startswith("would block: epoll_wait")
+
+
+def test_a_loop_of_the_calls_own(caller):
+    assert caller.call("new_loop") == 0
+    assert not caller.reports[-1].refused and not taken(caller)
+
+
+@pytest.mark.parametrize(("function", "call"), [("fill_pipe", ""), ("read_empty", "read")])
+def test_nobody_else_reads_or_writes(caller, function, call):
+    if not call:
+        assert caller.call(function) == 65536
+        return
+    stop = caller.start(function)
+    caller.diversion.call_end()
+    caller.diversion.end(False)
+    assert stop.message.startswith(f"would block: {call}")
+
+
+@pytest.mark.parametrize(
+    ("what", "result"),
+    [
+        ({"event": "anon_inode:[eventfd]"}, 1001),
+        ({"event": "pipe:[77]"}, -errno.EBADF),  # its other end is somebody else's
+        ({"event": "/tmp/log"}, -errno.EBADF),
+        ({}, -errno.EBADF),
+    ],
+)
+def test_what_the_recording_tells_holds(core, what, result):
+    def change(snapshot):
+        here = {7000: "somewhere"}  # too large a number does no harm
+        here.update({number_of(snapshot, name): text for name, text in what.items()})
+        snapshot.facts = replace(facts_of(snapshot), descriptors=here)
+
+    def number_of(snapshot, name):
+        return int.from_bytes(snapshot.read(snapshot.symbol(name), 4), "little")
+
+    caller = Caller(core, change)
+    try:
+        assert caller.call("wake_event", 1) == result
+    finally:
+        caller.close()

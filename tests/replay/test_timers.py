@@ -1,0 +1,106 @@
+"""Timers that a call sets fire on the program's own clock, and are undone with the call."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import subprocess
+from typing import Iterator
+
+import pytest
+from harness import ROOT
+from harness.calls import Caller, Client
+from harness.cores import kernel_core
+
+from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("timers")
+    program = folder / "timers"
+    source = ROOT / "tests" / "programs" / "timers.c"
+    command = ["cc", "-g", "-O1", "-pthread", "-o", program, source, "-lrt"]
+    subprocess.run(command, check=True)
+    return kernel_core([str(program)], folder)
+
+
+@pytest.fixture(params=["notified", "traced"])
+def caller(core, request) -> Iterator[Caller]:
+    made = Caller(core)
+    made.diversion.machine.vessel.no_listener = request.param == "traced"
+    yield made
+    made.close()
+
+
+def passing(caller: Caller, name: str, argument: int = 0, keep: bool = False) -> "int | Stop":
+    """The function's value, every signal passed on as gdb does; or the stop that ended it."""
+    d = caller.diversion
+    saved = d.registers(caller.tid)
+    stop = caller.start(name, argument)
+    result = caller.result
+    d.insert_breakpoint(SOFTWARE, caller.landing, 1)
+    while stop.signal != signal.SIGTRAP and not stop.message:
+        stop = d.resume(Resume(caller.tid, "c", stop.signal), Client())
+        result = d.registers(caller.tid).gpr[saved.arch.result]
+    d.remove_breakpoint(SOFTWARE, caller.landing, 1)
+    if stop.breakpoint:
+        d.set_registers(caller.tid, saved)
+    d.call_end()
+    caller.reports.append(d.end(keep))
+    if not stop.breakpoint:
+        return stop
+    return result - (1 << 64) if result >> 63 else result
+
+
+def test_a_pause_is_ended_by_it(caller):
+    assert 30_000 <= passing(caller, "alarm_ends_pause") < 30_100
+    assert "alarm" in caller.reports[-1].asked and not caller.reports[-1].refused
+
+
+def test_a_sleep_is_cut_short(caller):
+    assert passing(caller, "alarm_cuts_sleep") == 70
+    assert passing(caller, "alarm_later") == 70
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_loop_that_computes_is_interrupted(caller, which):
+    assert passing(caller, "compute_until_fired", which) == 1
+
+
+def test_intervals(caller):
+    assert passing(caller, "interval", 5) == 5
+
+
+def test_timers_of_timer_create(caller):
+    for to_thread in (0, 1):
+        assert passing(caller, "posix_timer", to_thread) == 0
+    assert -3_600_000 <= passing(caller, "absolute") < -3_599_000
+
+
+def test_one_that_needs_a_thread_is_told(caller):
+    assert passing(caller, "thread_timer") == errno.EAGAIN
+    assert any(line.startswith("clone") for line in caller.reports[-1].refused)
+
+
+def test_descriptors(caller):
+    assert passing(caller, "by_descriptor") == 0
+
+
+def test_waits(caller):
+    assert passing(caller, "wait_cut") == errno.EINTR
+    assert passing(caller, "wait_for_alarm") == signal.SIGALRM
+    assert passing(caller, "suspend") == 1
+    notified = caller.diversion.machine.vessel.listener >= 0
+    again = passing(caller, "wait_again")
+    if notified:  # else the kernel cannot be told to begin anew
+        assert isinstance(again, Stop) and again.message.startswith("would block: futex")
+
+
+def test_it_goes_with_the_call_or_stays(caller):
+    passing(caller, "arm_alarm")
+    assert passing(caller, "left_of_alarm") == 0
+    passing(caller, "arm_alarm", keep=True)
+    assert passing(caller, "left_of_alarm") == 1000
+    caller.diversion.reset()
+    assert passing(caller, "left_of_alarm") == 0

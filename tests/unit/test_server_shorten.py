@@ -1,0 +1,55 @@
+"""Answers that are too large are shortened, and say so; the client can read what is left."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from gdb_uffd.model import CallReport, DirtyPage, Run
+from gdb_uffd.model_json import report_from_json, to_json
+from gdb_uffd.server import private, shorten
+from gdb_uffd.server.session import Session
+
+PAGES = 500
+
+
+def large(output: str = "", streamed: int = 0) -> CallReport:
+    run = Run(0x10000, bytes(64), b"\1" * 64)
+    pages = [
+        DirtyPage(at, at + 4096, "heap", "[heap]", 64, None, ["program"], runs=[run])
+        for at in range(0x10000, 0x10000 + PAGES * 4096, 4096)
+    ]
+    return CallReport("call", False, 3, 9, 1.5, output, pages, streamed=streamed)
+
+
+def answered(monkeypatch: Any, report: CallReport, most: int) -> CallReport:
+    monkeypatch.setattr(private, "_MAX_REPLY", most)
+    monkeypatch.setitem(private._VERBS, "large", lambda _s, _a: to_json(report))
+    session = Session.__new__(Session)
+    session.view, session.lldb = None, False
+    reply = private.answer(session, b"large")
+    assert reply is not None and len(reply) <= most
+    return report_from_json(json.loads(reply))
+
+
+def test_pages_become_ranges(monkeypatch: Any) -> None:
+    got = answered(monkeypatch, large(), 40_000)
+    assert 0 < len(got.pages) < PAGES and not any(page.runs for page in got.pages)
+    assert len(got.pages) + got.rest_pages == PAGES
+    assert got.rest_bytes == got.rest_pages * 64
+    assert sum(r.end - r.start for r in got.rest) == got.rest_pages * 4096
+    assert any("only counted" in note for note in got.notes)
+
+
+def test_a_long_output_loses_its_middle(monkeypatch: Any) -> None:
+    unseen = "the end\n"
+    output = "\1" * (3 * shorten.OUTPUT_KEPT) + unseen
+    got = answered(monkeypatch, large(output, len(output) - len(unseen)), 8 << 20)
+    assert len(got.pages) == PAGES and got.pages[0].runs
+    assert got.output.encode()[got.streamed :].decode() == unseen
+    assert len(got.output) + got.output_left_out == len(output)
+    assert got.output_left_out and any("left out" in note for note in got.notes)
+
+
+def test_what_is_no_report_cannot_be_shortened(monkeypatch: Any) -> None:
+    assert not shorten.shorten({"pages": [1, 2]}) and not shorten.shorten([1])
