@@ -119,7 +119,8 @@ def _info(session: Session, arguments: Arguments) -> Any:
 
 
 def _call_begin(session: Session, arguments: Arguments) -> Any:
-    session.diversion.call_begin(address(arguments), boolean(arguments, "malloc"))
+    session.called = address(arguments)
+    session.diversion.call_begin(session.called, boolean(arguments, "malloc"))
     session.calls += 1
     return {}
 

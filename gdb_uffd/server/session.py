@@ -103,6 +103,8 @@ class Session:
     inserted: Dict[Tuple[int, int, int], Optional[Orders]] = field(default_factory=dict)
     caught: Optional[FrozenSet[int]] = None  # system calls, see Diversion.catch_calls
     calls: int = 0  # gdb's inferior calls that are under way
+    called: int = 0  # what the last one of them calls
+    _fork: Optional[int] = None  # where fork(2) begins; 0: nowhere
     stopped: Optional[Stop] = None  # the last stop, once something ran
     # lldb's: by number the registers it saved, by address the bytes it allocated
     saved_registers: Dict[int, Tuple[int, Registers]] = field(default_factory=dict)
@@ -128,6 +130,7 @@ class Session:
         listed = [*threads, *self.journey.threads_aside]
         self.runner = place.thread
         self.written, self.listed, self.calls = None, 0, 0
+        self._fork = None
         self.last_unavailable, self.stopped = "", None
         self.saved_registers, self.allocated = {}, {}
         self.thread_ids = {t.tid: b"" for t in listed}
@@ -165,6 +168,12 @@ class Session:
     def pid(self) -> int:
         """The recorded process id; 1 where the recording has none, since 0 means "any"."""
         return max(self.diversion.snapshot.pid, 1)
+
+    def forks(self) -> bool:
+        """Whether gdb calls fork() itself: the user's `checkpoint` does."""
+        if self._fork is None:
+            self._fork = self.diversion.snapshot.symbol("fork") or 0
+        return self.calls > 0 and self.called == self._fork
 
     def registers_packet(self) -> bytes:
         """The framed `g` reply for the general thread.  PacketError when it is not there."""

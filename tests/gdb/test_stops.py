@@ -178,6 +178,13 @@ def test_system_calls_are_caught(stops, tmp_path):
     one_end(stops.run("continue"), "would block")
 
 
+def test_what_needs_a_fork_is_told_where_it_was_asked(writes):
+    text = writes.run("checkpoint")
+    assert text.count("uffd: fork() is refused") == 1 and "`checkpoint`" in text, text
+    assert "fork" not in writes.run("print (int)getpid()")
+    assert "fork() is refused" in writes.run("print (int)fork()")
+
+
 def line_of(gdb, text: str) -> str:
     found = re.search(r"^(\d+)\t.*" + re.escape(text), gdb.run("list count,+15"), re.M)
     assert found
