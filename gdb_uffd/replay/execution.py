@@ -34,7 +34,17 @@ WATCHED = "watched"
 STACK_NEAR = 1 << 16
 """Bytes around the stack pointer where an access means the stack; a frame is rarely larger."""
 
+SIGINFO_BYTES = 128  # SI_MAX_SIZE, <asm-generic/siginfo.h>
 _SIGINFO = struct.Struct("<iiiiQ")  # si_signo, si_errno, si_code, padding, si_addr
+
+
+CALL_CODE = signal.SIGTRAP | 0x80
+"""si_code of a stop at a system call (ptrace(2), PTRACE_O_TRACESYSGOOD)."""
+
+
+def trap_info(code: int) -> bytes:
+    """siginfo_t of a trap where the kernel's own told of something else."""
+    return _SIGINFO.pack(signal.SIGTRAP, 0, code, 0, 0).ljust(SIGINFO_BYTES, b"\0")
 
 
 class Here:
@@ -153,7 +163,7 @@ class Runner:
             return Stop(action.tid, signal.SIGTRAP, WATCHED)
         if run.end == lib.RUN_CALL:
             self._signal_stop = False
-            self._note(action.tid, b"")
+            self._note(action.tid, trap_info(CALL_CODE))
             side = "syscall_entry" if run.entry else "syscall_return"
             return Stop(action.tid, signal.SIGTRAP, side, run.call)
         self._signal_stop = run.end == lib.RUN_STOPPED and not vessel.at_exit
@@ -211,7 +221,7 @@ class Runner:
             return self._trap(action, code, siginfo, client)
         if number == signal.SIGSEGV and run.pc in self.breakpoints.inserted:
             # gdb's dummy frame returns to the stack, which is not executable: its breakpoint.
-            self._note(tid, b"")
+            self._note(tid, trap_info(self.machine.arch.breakpoint_code))
             return Stop(tid, signal.SIGTRAP, "swbreak")
         if number == signal.SIGSEGV and fault == run.pc and self._bind(tid):
             if action.kind != "c":
@@ -262,7 +272,7 @@ class Runner:
             if orders is not None and self._carry_out(orders, gpr, client):
                 self._pass(action, at)
                 return None
-            self._note(tid, b"")
+            self._note(tid, siginfo)
             return Stop(tid, signal.SIGTRAP, "swbreak")
         self._note(tid, siginfo)
         hit = self.breakpoints.hit()

@@ -185,6 +185,23 @@ def test_what_needs_a_fork_is_told_where_it_was_asked(writes):
     assert "fork() is refused" in writes.run("print (int)fork()")
 
 
+def test_what_gdb_is_told_of_a_stop_and_may_change(stops, all_cores):
+    stops.run("break count")
+    stops.run("print count(3)")
+    assert stops.value("$_siginfo.si_signo") == "5"
+    assert stops.value("$_siginfo.si_code") == "128"  # as alive: SI_KERNEL
+    for register in ("cs", "ss", "fs_base"):
+        before = stops.value(f"${register}")
+        assert "Could not write register" in stops.run(f"set var ${register} = -16"), register
+        stops.run("maintenance flush register-cache")
+        assert stops.value(f"${register}") == before
+    stops.run("delete")
+    assert "= 1" in stops.run("finish")
+    stops.run("uffd kill")
+    stops.run(f"uffd spawn {all_cores.zoo()}")
+    assert re.search(r"cmdline = '\S*/zoo \S*/plugin.so abort'", stops.run("info proc cmdline"))
+
+
 def line_of(gdb, text: str) -> str:
     found = re.search(r"^(\d+)\t.*" + re.escape(text), gdb.run("list count,+15"), re.M)
     assert found
