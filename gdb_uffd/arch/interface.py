@@ -85,10 +85,10 @@ class Architecture:
     """Bytes below the stack pointer that a leaf function may use."""
     expedited: Tuple[Tuple[int, int], ...]
     """(register number of the target description, index) of what gdb looks at after every stop."""
-    numbered: Tuple[str, ...] = ()
-    """Names of the general registers by their number in the target description; "" for others."""
     link: "int | None" = None
     """The register of the return address at a function's entry; None: it is on the stack."""
+    numbered: Tuple[str, ...] = ()
+    """Names of the general registers by their number in the target description; "" for others."""
     tls: "VariantI | None" = None
     """None: variant II, thread-local storage ends at the thread pointer."""
     traps_after_writes: bool = True

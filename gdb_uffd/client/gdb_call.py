@@ -20,6 +20,7 @@ from gdb_uffd.client.gdb_util import (
     flush_memory,
     frame_text,
     look,
+    machine_interface,
     one_cpu,
     quiet,
     say,
@@ -91,6 +92,8 @@ def run_call(
     """The transaction: begin, evaluate, end, and gdb's caches as they must be then."""
     try:
         about = {} if cpu is None else {"cpu": cpu}
+        # Of -json the one line is all; a front end has a stream for what the program prints.
+        about["quiet"] = as_json and not machine_interface()
         session.request("begin", {"discards": not keep, **about})
     except UffdError:
         flush_caches()  # the process may have been killed: this is the snapshot again

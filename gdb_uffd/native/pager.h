@@ -62,6 +62,7 @@ struct pager {
 	bool user_mode_only; /* the kernel's own accesses find only what is there */
 	uint64_t faults, fault_ns, fed;
 	uint64_t unknown_zeros, unknown_file; /* of the fed pages: REGION_UNKNOWN ones, by what they are taken for */
+	uint64_t unmoved; /* pages that mremap moved in this transaction, beyond those compared */
 	uint64_t emptied_more; /* pages of this transaction that lost their bytes, beyond those noted */
 	uint64_t lost_page; /* page whose source failed (file cut short), else 0 */
 	uint64_t fault_address; /* of an access whose SIGBUS is a SIGSTOP on its way, else 0 */

@@ -287,7 +287,9 @@ static int behind_call(struct vessel *vessel, struct run *run)
 	rc = vessel->pager->watch.end ? watch_look(vessel, run) : 0;
 	if (rc == 1 && !CALL_STOP_IS_WHOLE)
 		return vessel_leave_event(vessel, run);
-	return rc || vessel->mode != RESUME_CONTINUE ? rc : catch_return(vessel, run);
+	if (rc)
+		return rc;
+	return vessel->mode == RESUME_CONTINUE ? catch_return(vessel, run) : 0;
 }
 
 /* Back before the call that would wait for ever, now that the vessel has come out of it. */

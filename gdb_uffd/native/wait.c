@@ -167,7 +167,7 @@ int vessel_leave_event(struct vessel *vessel, struct run *run)
 		}
 		if (WSTOPSIG(status) == SIGSTOP)
 			break;
-		if (!(status >> 16))
+		if (!(status >> 16)) /* an event is no signal */
 			signals_hold(vessel, WSTOPSIG(status));
 	}
 	/* One SIGSTOP stands for all that were under way. */

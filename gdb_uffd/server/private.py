@@ -134,6 +134,7 @@ def _call_end(session: Session, _arguments: Arguments) -> Any:
 def _begin(session: Session, arguments: Arguments) -> Any:
     session.diversion.begin()
     session.discards = boolean(arguments, "discards")
+    session.connection.muted = boolean(arguments, "quiet")
     cpu = arguments.get("cpu")
     if isinstance(cpu, int):
         session.connection.share_cpu(cpu)
@@ -143,7 +144,7 @@ def _begin(session: Session, arguments: Arguments) -> Any:
 def _end(session: Session, arguments: Arguments) -> Any:
     session.forget_registers()
     session.calls = 0
-    session.discards = False
+    session.discards = session.connection.muted = False
     session.connection.share_cpu(None)
     report = session.diversion.end(boolean(arguments, "keep"))
     session.diversion.refine(report)

@@ -64,8 +64,11 @@ class ArchivePlace:
         for number, tree in self._trees():
             for path in links(build_id, end):
                 yield from self._copy(number, path, find(tree, path))
-            for path in self._index(number, tree).identified(build_id, end):
+            index = self._index(number, tree)
+            for path in index.identified(build_id, end):
                 yield from self._copy(number, path, find(tree, path))
+            if index.cut:
+                self.problem = "is too large to look into all of its files"
 
     def _index(self, number: int, tree: Dict[str, object]) -> Index:
         if number not in self._indices:

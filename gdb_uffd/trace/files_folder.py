@@ -10,14 +10,22 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
+import time
+from collections import deque
+from typing import Callable, Deque, Dict, Iterator, List, Optional, Set, Tuple
 
 from gdb_uffd.trace.elf import NT_GNU_BUILD_ID, Buffer, ElfError, Image, iter_notes, slice_exact
 
 MAX_PACKAGES = 4096
 """Folders beside each other in which a path is tried."""
-MAX_FILES = 200_000
-"""Files of a folder that are looked into for their build-id, at most."""
+MAX_FILES = 500_000
+SECONDS = 3.0
+"""How long a folder is walked through for names, and then its files looked into for build-ids."""
+LATE = frozenset(
+    ("share", "include", "src", "doc", "man", "locale", "proc", "sys", "dev", "run", "tmp", "var")
+    + ("home", "root", "etc", "boot", "node_modules", "__pycache__", ".git", ".cache")
+)
+"""Folders that are walked through last: they seldom hold objects."""
 MAX_LINKS = 40  # path_resolution(7): "the limit is 40"
 START = 1 << 16
 """Bytes at a file's start that mostly hold its build-id."""
@@ -130,7 +138,10 @@ class Folder:
             found = below(self._root, path)
             if found is not None and os.path.isfile(found):
                 yield found
-        yield from self._indexed().identified(build_id, end)
+        # A root file system has its debug files where the links above lead.
+        if end != DEBUG or not os.path.isdir(self._root + "/usr/lib"):
+            yield from self._indexed().identified(build_id, end)
+            self._note_cut()
 
     def _beside(self) -> List[str]:
         if self._packages is None:
@@ -144,9 +155,12 @@ class Folder:
     def _indexed(self) -> "Index":
         if self._index is None:
             self._index = Index(_files(self._root or "/"), _start_of)
-            if self._index.cut:
-                self.problem = f"holds more than {MAX_FILES:,} files; not all were looked at"
+            self._note_cut()
         return self._index
+
+    def _note_cut(self) -> None:
+        if self._index is not None and self._index.cut:
+            self.problem = "is too large to look into all of its files; name the folder that counts"
 
     def close(self) -> None:
         """Nothing was opened."""
@@ -162,8 +176,9 @@ class Index:
         self._ids: Dict[bytes, List[str]] = {}
         self._done: Set[str] = set()  # ends of names that were looked for
         self.cut = False
+        until = time.monotonic() + SECONDS
         for number, path in enumerate(files):
-            if number >= MAX_FILES:
+            if number >= MAX_FILES or (number % 256 == 0 and time.monotonic() > until):
                 self.cut = True
                 break
             self._names.setdefault(path.rpartition("/")[2], []).append(path)
@@ -176,11 +191,16 @@ class Index:
         """Files with that build-id, whose names have that end."""
         if end not in self._done:
             self._done.add(end)
-            for name, paths in self._names.items():
-                for path in paths if name.endswith(end) else ():
-                    found = self._identify(path)
-                    if found and path not in self._ids.setdefault(found, []):
-                        self._ids[found].append(path)
+            until = time.monotonic() + SECONDS
+            wanted = [path for name, paths in self._names.items() for path in paths
+                      if name.endswith(end)]  # fmt: skip
+            for path in sorted(wanted, key=_unlikely):
+                found = self._identify(path)
+                if found and path not in self._ids.setdefault(found, []):
+                    self._ids[found].append(path)
+                if time.monotonic() > until:
+                    self.cut = True
+                    break
         return [path for path in self._ids.get(build_id, ()) if path.endswith(end)]
 
     def _identify(self, path: str) -> bytes:
@@ -192,6 +212,12 @@ class Index:
             whole = self._read(path, -1)
             found = build_id_of(whole) if whole is not None else b""
         return found
+
+
+def _unlikely(path: str) -> int:
+    """Libraries come first, then what has no ending, as programs have not."""
+    name = path.rpartition("/")[2]
+    return 0 if ".so" in name else 1 if "." not in name or name.endswith(DEBUG) else 2
 
 
 def _start_of(path: str, length: int) -> Optional[bytes]:
@@ -208,19 +234,20 @@ def _start_of(path: str, length: int) -> Optional[bytes]:
 
 def _files(root: str) -> Iterator[str]:
     """Regular files below `root`, those of other file systems (/proc, /sys) left out."""
-    waiting = [root]
+    waiting: Deque[str] = deque([root])
+    late: Deque[str] = deque()
     try:
         device = os.stat(root).st_dev
     except OSError:
         return
-    while waiting:
-        folder = waiting.pop()
+    while waiting or late:
+        folder = (waiting or late).popleft()
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         if entry.stat(follow_symlinks=False).st_dev == device:
-                            waiting.append(entry.path)
+                            (late if entry.name in LATE else waiting).append(entry.path)
                     elif entry.is_file(follow_symlinks=False):
                         yield entry.path
         except OSError:

@@ -1,4 +1,4 @@
-"""Processes whose address space is nearly full (sanitizers): there is room for what sets them up."""
+"""Processes whose address space is nearly full (sanitizers): room for what sets them up."""
 
 from __future__ import annotations
 
