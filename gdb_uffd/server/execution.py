@@ -270,6 +270,14 @@ def catch_calls(session: Session, arguments: bytes) -> bytes:
     return b"OK"
 
 
+def pass_signals(session: Session, arguments: bytes) -> bytes:
+    """`QPassSignals: signal [;signal]...`: gdb would pass them on without a word."""
+    numbers = {signals.to_linux(parse_hex(text)) for text in arguments.split(b";") if text}
+    session.passed = frozenset(numbers - {0})
+    session.diversion.pass_signals(session.passed)
+    return b"OK"
+
+
 def insert(session: Session, arguments: bytes) -> Optional[bytes]:
     """`Z type,addr,kind[;conditions][;cmds:...]`."""
     return _breakpoint(session, arguments, True)

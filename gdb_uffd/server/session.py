@@ -102,6 +102,7 @@ class Session:
     # By kind, address and length.
     inserted: Dict[Tuple[int, int, int], Optional[Orders]] = field(default_factory=dict)
     caught: Optional[FrozenSet[int]] = None  # system calls, see Diversion.catch_calls
+    passed: FrozenSet[int] = frozenset()  # signals, see Diversion.pass_signals
     calls: int = 0  # gdb's inferior calls that are under way
     called: int = 0  # what the last one of them calls
     _fork: Optional[int] = None  # where fork(2) begins; 0: nowhere
@@ -140,6 +141,7 @@ class Session:
             with contextlib.suppress(UffdError):  # nothing is mapped there in this snapshot
                 self.diversion.insert_breakpoint(kind, address, length, orders)
         self.diversion.catch_calls(self.caught)
+        self.diversion.pass_signals(self.passed)
 
     def greet(self, offered: FrozenSet[bytes]) -> None:
         """What the client can do: it understands ids of processes only where it says so (gdb

@@ -53,13 +53,13 @@ def test_ctrl_c_while_gdb_steps(stops):
     stops.run("print spin(1)")
     stops.run("delete")
     stops.send("next")  # one range
-    survivors.wait_computing()
+    survivors.wait_stepping()
     assert "SIGINT" in stops.interrupt()
     stops.run("set can-use-hw-watchpoints 0")
     assert "Watchpoint" in stops.run("watch copy")
     stops.send("continue")  # every instruction is a step of gdb's
     stops.expect("Continuing.")
-    survivors.wait_computing()
+    survivors.wait_stepping()
     assert "SIGINT" in stops.interrupt()
     assert stops.run("info registers rip").count("rip") == 1  # and nothing is left over
     assert "SIGINT" not in stops.run("stepi")
