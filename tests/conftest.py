@@ -110,6 +110,10 @@ class Cores:
         """The program of ends, watchpoints and system calls, aborted."""
         return self._kernel("stops", [str(self.built / "stops")])
 
+    def moves(self) -> Path:
+        """Memory that moves, aborted."""
+        return self._kernel("moves", [str(self.built / "moves")])
+
     def containers(self) -> Path:
         """C++ containers of all kinds, aborted."""
         return self._kernel("containers", [str(self.built / "containers")])

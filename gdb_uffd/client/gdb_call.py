@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_blocked, gdb_last, gdb_places, render, render_json
+from gdb_uffd.client import gdb_blocked, gdb_interrupts, gdb_last, gdb_places, render, render_json
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
@@ -20,6 +20,7 @@ from gdb_uffd.client.gdb_util import (
     flush_memory,
     frame_text,
     look,
+    machine_interface,
     one_cpu,
     quiet,
     say,
@@ -91,6 +92,8 @@ def run_call(
     """The transaction: begin, evaluate, end, and gdb's caches as they must be then."""
     try:
         about = {} if cpu is None else {"cpu": cpu}
+        # Of -json the one line is all; a front end has a stream for what the program prints.
+        about["quiet"] = as_json and not machine_interface()
         session.request("begin", {"discards": not keep, **about})
     except UffdError:
         flush_caches()  # the process may have been killed: this is the snapshot again
@@ -173,6 +176,7 @@ def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str)
         try:
             value = gdb.parse_and_eval(expression)
             outcome.stop = None
+            gdb_interrupts.act()
             # While the call's memory is still there: strings and pretty printers read it.
             number = gdb.add_history(value)
             outcome.value = _value_text(value, number, letters)
@@ -232,9 +236,15 @@ def watch_stops(outcome: Outcome) -> Iterator[None]:
     """
 
     def on_stop(event: gdb.StopEvent) -> None:
+        gdb_interrupts.finish(lambda: note(event))
+
+    def note(event: gdb.StopEvent) -> None:
         outcome.stop = _describe(event)
 
     def on_call_end(event: object) -> None:
+        gdb_interrupts.finish(lambda: look_back(event))
+
+    def look_back(event: object) -> None:
         if outcome.stop is None and isinstance(event, gdb.InferiorCallPostEvent):
             with contextlib.suppress(gdb.error):
                 if gdb.newest_frame().type() != gdb.DUMMY_FRAME:

@@ -110,7 +110,7 @@ struct pager {
 	struct regions regions, recorded, at_tx;
 	struct pages pages;
 	bool running, layout_changed, in_malloc;
-	uint64_t faults, fault_ns, fed, fed_ahead, lost_page, limit, emptied_more;
+	uint64_t faults, fault_ns, fed, fed_ahead, lost_page, limit, unmoved, emptied_more;
 	uint64_t unknown_zeros, unknown_file;
 	bool user_mode_only;
 	uint64_t planted[...];

@@ -5,13 +5,21 @@
 #include "transaction.h"
 #include "uffd.h"
 
+static void free_images(struct change *at, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		free(at[i].before);
+		free(at[i].after);
+	}
+	free(at);
+}
+
 void changes_deinit(struct changes *changes)
 {
-	for (size_t i = 0; i < changes->count; i++) {
-		free(changes->at[i].before);
-		free(changes->at[i].after);
-	}
-	free(changes->at);
+	free_images(changes->at, changes->count);
+	free_images(changes->gone, changes->gone_count);
+	regions_deinit(&changes->was);
+	regions_deinit(&changes->is);
 	*changes = (struct changes){0};
 }
 

@@ -64,6 +64,7 @@ struct pager {
 	uint64_t fed_ahead; /* of them, pages of zeros that nobody had touched yet */
 	uint64_t zeros_low, zeros_high; /* the area that was fed last with zeros */
 	uint64_t unknown_zeros, unknown_file; /* of the fed pages: REGION_UNKNOWN ones, by what they are taken for */
+	uint64_t unmoved; /* pages that mremap moved in this transaction, beyond those compared */
 	uint64_t emptied_more; /* pages of this transaction that lost their bytes, beyond those noted */
 	uint64_t lost_page; /* page whose source failed (file cut short), else 0 */
 	int failure;        /* errno of what kept a page from the vessel; its call is over */

@@ -21,6 +21,7 @@ void pages_deinit(struct pages *pages)
 	for (size_t i = 0; i < pages->written_count; i++) {
 		free(pages->written[i].before);
 		free(pages->written[i].after_malloc);
+		free(pages->written[i].origin);
 		free(pages->written[i].overlay);
 		free(pages->written[i].seen);
 		free(pages->written[i].stack);

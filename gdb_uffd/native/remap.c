@@ -1,9 +1,12 @@
 /* remap.c - mremap of the running program. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "layout.h"
+#include "transaction.h"
 #include "uffd.h"
 
 /* mremap(2) where nothing moves: what was there stays as it is. */
@@ -50,6 +53,50 @@ static bool has_room(struct pager *pager, uint64_t start, uint64_t end)
 	return !pager->limit || pager->pages.grown + fresh <= pager->limit;
 }
 
+/* How the pages that are about to be moved were before the transaction: there it is the same object
+ * that has another address, and only what differs from then has changed. */
+struct origins {
+	uint8_t **at;
+	size_t count;
+	uint64_t missed;
+};
+
+static void drop_origins(struct origins *origins)
+{
+	for (size_t i = 0; i < origins->count; i++)
+		free(origins->at[i]);
+	free(origins->at);
+	origins->at = NULL;
+	origins->count = 0;
+}
+
+static int keep_origins(struct pager *pager, uint64_t from, uint64_t len, struct origins *origins)
+{
+	size_t count = len / PAGE_BYTES < IMAGES_MAX ? len / PAGE_BYTES : IMAGES_MAX;
+
+	if (count && !(origins->at = calloc(count, sizeof(*origins->at))))
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++) {
+		uint64_t page = from + i * PAGE_BYTES;
+		const struct written *w = pages_written(&pager->pages, page);
+		uint8_t *to = malloc(PAGE_BYTES);
+		int rc = 0;
+		if (!to)
+			return -ENOMEM;
+		origins->at[origins->count++] = to;
+		if (w && w->in_tx && w->origin)
+			memcpy(to, w->origin, PAGE_BYTES);
+		else if (w && w->in_tx)
+			rc = transaction_page_before(pager, w, to);
+		else
+			rc = pager_vessel_page(pager, page, to);
+		if (rc < 0)
+			return rc;
+	}
+	origins->missed = len / PAGE_BYTES - count;
+	return 0;
+}
+
 /* mremap(2) drops the registration of what it moves (no UFFD_FEATURE_EVENT_REMAP is asked for),
  * so every page is fed first, and the new range is registered again. */
 static int move(struct vessel *vessel, struct registers *regs, uint64_t old_len, uint64_t len,
@@ -68,15 +115,20 @@ static int move(struct vessel *vessel, struct registers *regs, uint64_t old_len,
 		pager->over_limit = true;
 		return 0;
 	}
+	struct origins origins = {0};
 	int rc = layout_save_range(vessel, regs, from, from + old_len);
 	if (rc == 0 && (ARGUMENT(regs, 3) & MREMAP_FIXED))
 		rc = layout_save_range(vessel, regs, ARGUMENT(regs, 4), ARGUMENT(regs, 4) + len);
 	if (rc == 0)
 		rc = pager_populate_range(pager, from, from + kept);
 	if (rc == 0)
+		rc = keep_origins(pager, from, kept, &origins);
+	if (rc == 0)
 		rc = layout_finish_call(vessel, regs, &result);
-	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)
+	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095) {
+		drop_origins(&origins);
 		return rc;
+	}
 	uint64_t to = (uint64_t)result;
 	rc = layout_drop(pager, from, from + old_len);
 	if (rc == 0)
@@ -86,12 +138,21 @@ static int move(struct vessel *vessel, struct registers *regs, uint64_t old_len,
 		struct page_slot *slot = pages_get(&pager->pages, to + done);
 		who.address = to + done;
 		struct written *w = slot ? pager_note_write(pager, to + done, writer, &who) : NULL;
-		if (!w)
-			return -ENOMEM;
+		if (!w) {
+			rc = -ENOMEM;
+			break;
+		}
+		if (done / PAGE_BYTES < origins.count) {
+			free(w->origin);
+			w->origin = origins.at[done / PAGE_BYTES];
+			origins.at[done / PAGE_BYTES] = NULL;
+		}
 		pages_set_present(&pager->pages, pages_find(&pager->pages, to + done), true);
 		w->armed = false;
 		rc = engine_moved(pager, to + done);
 	}
+	pager->unmoved += origins.missed;
+	drop_origins(&origins);
 	return rc;
 }
 

@@ -25,7 +25,7 @@ int transaction_page_now(struct pager *pager, const struct written *w, uint8_t *
 	return pager_source_page(&pager->regions, w->page, to);
 }
 
-static int page_before(struct pager *pager, const struct written *w, uint8_t *to)
+int transaction_page_before(struct pager *pager, const struct written *w, uint8_t *to)
 {
 	if (w->before) {
 		memcpy(to, w->before, PAGE_BYTES);
@@ -41,9 +41,10 @@ static int by_page(const void *left, const void *right)
 	return a < b ? -1 : a > b;
 }
 
-static int keep_images(struct change *change, const uint8_t *before, const uint8_t *after)
+/* Of a page that was moved here also where nothing differs: these bytes were elsewhere before. */
+static int keep_images(struct change *change, bool moved, const uint8_t *before, const uint8_t *after)
 {
-	if (!change->bytes_changed || change->before)
+	if ((!change->bytes_changed && !moved) || change->before)
 		return 0;
 	change->before = malloc(PAGE_BYTES);
 	change->after = malloc(PAGE_BYTES);
@@ -63,10 +64,41 @@ static int images(struct pager *pager, const struct written *w, bool all, uint8_
 		return rc;
 	if (all)
 		return pager_source_page(&pager->recorded, w->page, before);
-	if (!w->after_malloc || !(w->writers & WRITER_PROGRAM))
-		return page_before(pager, w, before);
-	memcpy(before, w->after_malloc, PAGE_BYTES);
+	const uint8_t *from = w->writers & WRITER_PROGRAM ? w->after_malloc : NULL;
+	if (w->origin)
+		from = w->origin;
+	if (!from)
+		return transaction_page_before(pager, w, before);
+	memcpy(before, from, PAGE_BYTES);
 	return 0;
+}
+
+/* What the views need of pages that were unmapped, and of mappings that came and went. */
+static int collect_layout(struct pager *pager, struct changes *changes)
+{
+	uint8_t before[PAGE_BYTES];
+	int rc = regions_copy(&changes->was, &pager->at_tx);
+
+	changes->layout = true;
+	if (rc == 0)
+		rc = regions_copy(&changes->is, &pager->regions);
+	if (rc == 0 && !(changes->gone = calloc(pager->pages.written_count, sizeof(*changes->gone))))
+		rc = -ENOMEM;
+	for (size_t i = 0; rc == 0 && i < pager->pages.written_count; i++) {
+		const struct written *w = &pager->pages.written[i];
+		if (!w->in_tx || changes->gone_count == IMAGES_MAX || regions_find(&pager->regions, w->page))
+			continue;
+		if (transaction_page_before(pager, w, before) < 0)
+			continue;
+		struct change *change = &changes->gone[changes->gone_count];
+		*change = (struct change){.page = w->page, .before = malloc(PAGE_BYTES)};
+		if (!change->before)
+			return -ENOMEM;
+		memcpy(change->before, before, PAGE_BYTES);
+		changes->gone_count++;
+	}
+	qsort(changes->gone, changes->gone_count, sizeof(*changes->gone), by_page);
+	return rc;
 }
 
 int transaction_load(struct pager *pager, struct changes *changes, size_t index)
@@ -76,7 +108,7 @@ int transaction_load(struct pager *pager, struct changes *changes, size_t index)
 	const struct written *w = pages_written(&pager->pages, change->page);
 	int rc = w ? images(pager, w, changes->all, before, after) : -ENOENT;
 
-	return rc < 0 ? rc : keep_images(change, before, after);
+	return rc < 0 ? rc : keep_images(change, w->origin, before, after);
 }
 
 static int collect(struct pager *pager, bool all, struct changes *changes)
@@ -91,6 +123,10 @@ static int collect(struct pager *pager, bool all, struct changes *changes)
 	changes->at = calloc(pager->pages.written_count, sizeof(*changes->at));
 	if (!changes->at)
 		return -ENOMEM;
+	if (!all && pager->layout_changed)
+		rc = collect_layout(pager, changes);
+	if (rc < 0)
+		return rc;
 	for (size_t i = 0; i < pager->pages.written_count; i++) {
 		const struct written *w = &pager->pages.written[i];
 		most += all ? w->dirty : w->in_tx && w->writers;
@@ -118,7 +154,7 @@ static int collect(struct pager *pager, bool all, struct changes *changes)
 			change->stack = NULL;
 		changes->count++;
 		change->bytes_changed = count_changed(before, after, PAGE_BYTES);
-		rc = changes->truncated ? 0 : keep_images(change, before, after);
+		rc = changes->truncated ? 0 : keep_images(change, w->origin, before, after);
 		if (rc < 0)
 			return rc;
 		/* gdb's breakpoints come and go: only a difference counts in the long run. */
@@ -178,8 +214,9 @@ static void close_written(struct written *w, bool kept)
 {
 	free(w->before);
 	free(w->after_malloc);
+	free(w->origin);
 	free(w->seen);
-	w->before = w->after_malloc = w->seen = NULL;
+	w->before = w->after_malloc = w->origin = w->seen = NULL;
 	w->in_tx = false;
 	if (kept)
 		w->kept_writers |= w->writers;
@@ -191,7 +228,7 @@ static void close_written(struct written *w, bool kept)
 static void close_transaction(struct pager *pager)
 {
 	pager->layout_changed = false;
-	pager->emptied_more = 0;
+	pager->emptied_more = pager->unmoved = 0;
 	pager->in_malloc = false;
 }
 
@@ -216,7 +253,7 @@ int transaction_end_malloc(struct pager *pager)
 static int restore(struct pager *pager, struct written *w)
 {
 	uint8_t before[PAGE_BYTES];
-	int rc = page_before(pager, w, before);
+	int rc = transaction_page_before(pager, w, before);
 
 	if (rc < 0)
 		return rc;
@@ -249,7 +286,7 @@ static void restore_unfed(struct written *w)
 static int save_overlay(struct pager *pager, struct written *w, bool from_before)
 {
 	uint8_t now[PAGE_BYTES];
-	int rc = from_before ? page_before(pager, w, now) : transaction_page_now(pager, w, now);
+	int rc = from_before ? transaction_page_before(pager, w, now) : transaction_page_now(pager, w, now);
 
 	if (rc == -ENOENT)
 		return 0;

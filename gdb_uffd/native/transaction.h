@@ -11,7 +11,7 @@ struct change {
 	struct access first;
 	uint8_t writers;
 	uint32_t bytes_changed;
-	uint8_t *before, *after; /* NULL when nothing differs */
+	uint8_t *before, *after; /* NULL when nothing differs, but for what was moved */
 	const uint64_t *stack;   /* STACK_WORDS words above first.sp at that write; belongs to the
 				  * pager and is good until the transaction is closed; or NULL */
 };
@@ -20,6 +20,10 @@ struct changes {
 	struct change *at;
 	size_t count;
 	bool all;       /* everything since the snapshot */
+	struct change *gone; /* pages that were unmapped: only how they were before, sorted */
+	size_t gone_count;
+	bool layout;    /* mappings changed: */
+	struct regions was, is; /* then those before and after */
 	bool truncated; /* more pages than images may be kept for: transaction_load takes those of some */
 };
 
@@ -35,6 +39,8 @@ int transaction_collect_all(struct pager *pager, struct changes *changes);
 /* Keep the images of a page of a list that is truncated; -ENOENT: not mapped any more. */
 int transaction_load(struct pager *pager, struct changes *changes, size_t index);
 
+/* The page as it was when the transaction began. */
+int transaction_page_before(struct pager *pager, const struct written *w, uint8_t *to);
 /* The page as it is now, wherever it lies.  -ENOENT: not mapped any more. */
 int transaction_page_now(struct pager *pager, const struct written *w, uint8_t *to);
 

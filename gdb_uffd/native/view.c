@@ -27,18 +27,49 @@ void view_set(struct view *view, struct pager *pager, const struct changes *chan
 	memset(view->tags, 0, sizeof(view->tags));
 }
 
-static const struct change *find(const struct changes *changes, uint64_t page)
+static const struct change *find(const struct change *at, size_t count, uint64_t page)
 {
-	size_t low = 0, high = changes ? changes->count : 0;
+	size_t low = 0, high = count;
 
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
-		if (changes->at[middle].page < page)
+		if (at[middle].page < page)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	return changes && low < changes->count && changes->at[low].page == page ? &changes->at[low] : NULL;
+	return low < count && at[low].page == page ? &at[low] : NULL;
+}
+
+/* 1: nothing is known of the page but what is there now. */
+static int load_change(const struct changes *changes, bool after, uint64_t page, uint8_t *to)
+{
+	const struct change *change = changes ? find(changes->at, changes->count, page) : NULL;
+
+	if (change && (change->bytes_changed || change->before)) {
+		const uint8_t *image = after ? change->after : change->before;
+		if (!image) /* beyond IMAGES_MAX */
+			return -EFAULT;
+		memcpy(to, image, PAGE_BYTES);
+		return 0;
+	}
+	if (!changes || !changes->layout)
+		return 1;
+	const struct region *was = regions_find(&changes->was, page), *is = regions_find(&changes->is, page);
+	if (!(after ? is : was))
+		return -EFAULT;
+	if (was && is)
+		return 1;
+	change = find(changes->gone, changes->gone_count, page);
+	if (change)
+		memcpy(to, change->before, PAGE_BYTES);
+	else if ((after ? is : was)->kind == REGION_UNAVAILABLE)
+		return -EFAULT;
+	else if (after && is->kind != REGION_ZERO)
+		return 1; /* of a file that may be closed by now */
+	else
+		return pager_source_page(after ? &changes->is : &changes->was, page, to);
+	return 0;
 }
 
 static int load_open(struct pager *pager, uint64_t page, uint8_t *to)
@@ -72,14 +103,9 @@ static int load(struct view *view, uint64_t page, uint8_t *to)
 	}
 	if (view->kind == VIEW_OPEN)
 		return load_open(view->pager, page, to);
-	const struct change *change = view->kind == VIEW_NOW ? NULL : find(view->changes, page);
-	if (change && change->bytes_changed) {
-		const uint8_t *image = view->kind == VIEW_BEFORE ? change->before : change->after;
-		if (!image) /* beyond IMAGES_MAX */
-			return -EFAULT;
-		memcpy(to, image, PAGE_BYTES);
-		return 0;
-	}
+	int rc = view->kind == VIEW_NOW ? 1 : load_change(view->changes, view->kind == VIEW_AFTER, page, to);
+	if (rc <= 0)
+		return rc;
 	return pager_read(view->pager, page, to, PAGE_BYTES, &done);
 }
 

@@ -151,6 +151,18 @@ class Accounts:
                 f"{self.machine.pager.emptied_more} more pages were emptied or unmapped; "
                 "they are not listed"
             )
+        if self.machine.pager.unmoved:
+            notes.append(
+                f"{self.machine.pager.unmoved} more pages were moved; what they held counts as new"
+            )
+        both = lib.WRITER_PROGRAM | lib.WRITER_MALLOC
+        mixed = sum(self._changes.at[i].writers & both == both for i in range(self._changes.count))
+        if mixed:
+            pages = "1 page was" if mixed == 1 else f"{mixed} pages were"
+            notes.append(
+                f"{pages} written by gdb's own call of malloc, too, for an argument: what changed "
+                "there counts from behind that"
+            )
         remade = self.machine.vessel.kernel_changed or self.machine.pager.layout_changed
         if not keep and remade and kernel_kept:
             notes.append(

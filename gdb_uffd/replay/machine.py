@@ -14,7 +14,7 @@ import os
 import struct
 from typing import Any, Dict, FrozenSet, List, Tuple
 
-from gdb_uffd.arch import host
+from gdb_uffd.arch import LOOKED_AT, host
 from gdb_uffd.model import (
     PAGE_SIZE,
     PROT_WRITE,
@@ -24,7 +24,7 @@ from gdb_uffd.model import (
     page_ceil,
 )
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import holes, record, stacks
+from gdb_uffd.replay import holes, limits, record, stacks
 from gdb_uffd.replay.engines import EngineSetting
 from gdb_uffd.replay.extended import extended
 from gdb_uffd.replay.policy import Policy
@@ -207,7 +207,10 @@ class Machine:
             self._holes_marked = True
         self.policy.apply(self.vessel, self.pager)
         self.engine.prepare(self.pager.engine)
-        check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
+        try:
+            check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
+        except UffdError as error:
+            raise UffdError(limits.too_many_mappings(self.regions()) or str(error)) from error
         self.vessel.slot_count = 0
         self._extended.start(self.vessel)
         return True
@@ -217,6 +220,11 @@ class Machine:
 
     def check_processor(self) -> None:
         """UffdError when nothing of the recorded process can run on this one."""
+        if self.arch in LOOKED_AT:
+            raise UffdError(
+                f"{self.snapshot.path}: of a 32-bit program ({self.arch.spoken}): it can be looked "
+                "at; functions are called, and code is run, in 64-bit programs only"
+            )
         if self.arch is not host():
             raise UffdError(
                 f"{self.snapshot.path}: recorded on {self.arch.spoken}; its code cannot run on "

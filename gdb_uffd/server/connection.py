@@ -55,6 +55,9 @@ class Connection:
         self._decoder = Decoder()
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self.mid_line = False  # whether the output so far ends inside a line
+        self.muted = self.away = False
+        """The inferior's output is not for the terminal: the client shows it in its own way, or
+        not, since what runs is not where the user stands."""
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
         self._acknowledge = True
@@ -215,12 +218,18 @@ class Connection:
         kept, self._interrupted = self._interrupted, False
         return self._decoder.take_interrupt() or kept
 
+    def keep_interrupt(self) -> None:
+        """One has come in other ways."""
+        self._interrupted = True
+
     def forget_interrupt(self) -> None:
         """What it was meant for is no more."""
         self._interrupted = False
 
     def output(self, data: bytes) -> None:
         """The inferior's output, as O packets (gdb manual, "Stop Reply Packets")."""
+        if self.muted or self.away:
+            return
         self.mid_line = bool(data) and not data.endswith(b"\n")
         for start in range(0, len(data), _OUTPUT_BYTES):
             self._reply(frame(b"O" + data[start : start + _OUTPUT_BYTES].hex().encode("ascii")))

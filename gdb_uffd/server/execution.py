@@ -233,7 +233,12 @@ def stop_reply(session: Session, stop: Stop, reason: bytes = b"") -> bytes:
         parts.append(b"%s:%x;" % (stop.breakpoint.encode(), stop.address))
     registers = session.diversion.registers(stop.tid)
     for number, index in registers.arch.expedited:
-        value = registers.gpr[index].to_bytes(8, "little").hex().encode("ascii")
+        value = (
+            registers.gpr[index]
+            .to_bytes(registers.arch.register_bytes, "little")
+            .hex()
+            .encode("ascii")
+        )
         parts.append(b"%02x:%s;" % (number, value))
     parts.append(b"thread:" + session.thread_ids[stop.tid] + b";")
     return b"".join(parts)

@@ -118,13 +118,30 @@ def _info(session: Session, arguments: Arguments) -> Any:
     }
 
 
+def _is_repeated(session: Session, arguments: Arguments) -> bool:
+    """Whether the client, which did not see the answer, says the same once more."""
+    serial = arguments.get("serial")
+    repeated = serial is not None and serial == session.told
+    session.told = serial
+    return repeated
+
+
+def _interrupt(session: Session, _arguments: Arguments) -> Any:
+    session.connection.keep_interrupt()
+    return {}
+
+
 def _call_begin(session: Session, arguments: Arguments) -> Any:
+    if _is_repeated(session, arguments):
+        return {}
     session.diversion.call_begin(address(arguments), boolean(arguments, "malloc"))
     session.calls += 1
     return {}
 
 
-def _call_end(session: Session, _arguments: Arguments) -> Any:
+def _call_end(session: Session, arguments: Arguments) -> Any:
+    if _is_repeated(session, arguments):
+        return {}
     session.calls = max(0, session.calls - 1)
     session.diversion.call_end()
     return {}
@@ -133,6 +150,7 @@ def _call_end(session: Session, _arguments: Arguments) -> Any:
 def _begin(session: Session, arguments: Arguments) -> Any:
     session.diversion.begin()
     session.discards = boolean(arguments, "discards")
+    session.connection.muted = boolean(arguments, "quiet")
     cpu = arguments.get("cpu")
     if isinstance(cpu, int):
         session.connection.share_cpu(cpu)
@@ -142,7 +160,8 @@ def _begin(session: Session, arguments: Arguments) -> Any:
 def _end(session: Session, arguments: Arguments) -> Any:
     session.forget_registers()
     session.calls = 0
-    session.discards = False
+    session.discards = session.connection.muted = False
+    session.connection.forget_interrupt()
     session.connection.share_cpu(None)
     report = session.diversion.end(boolean(arguments, "keep"))
     session.diversion.refine(report)
@@ -200,6 +219,7 @@ _VERBS: Dict[str, Verb] = {
     "info": _info,
     "call-begin": _call_begin,
     "call-end": _call_end,
+    "interrupt": _interrupt,
     **private_calls.VERBS,
     "begin": _begin,
     "end": _end,

@@ -103,6 +103,7 @@ class Session:
     inserted: Dict[Tuple[int, int, int], Optional[Orders]] = field(default_factory=dict)
     caught: Optional[FrozenSet[int]] = None  # system calls, see Diversion.catch_calls
     calls: int = 0  # gdb's inferior calls that are under way
+    told: object = None  # the serial number of the last call-begin or call-end
     stopped: Optional[Stop] = None  # the last stop, once something ran
     # lldb's: by number the registers it saved, by address the bytes it allocated
     saved_registers: Dict[int, Tuple[int, Registers]] = field(default_factory=dict)

@@ -91,6 +91,7 @@ def _away(session: Session, arguments: Arguments) -> Any:
     session.diversion.commit_pending()
     session.journey.place.thread = session.general
     session.journey.set_aside()
+    session.connection.away = True
     cpu = arguments.get("cpu")
     if isinstance(cpu, int):
         session.connection.share_cpu(cpu)
@@ -99,6 +100,7 @@ def _away(session: Session, arguments: Arguments) -> Any:
 
 def _back(session: Session, _arguments: Arguments) -> Any:
     session.connection.share_cpu(None)
+    session.connection.away = False
     return _moved(session, session.journey.prepare_return(), True)
 
 

@@ -15,6 +15,7 @@ from typing import Callable, Dict, Optional, Tuple, Union
 
 from gdb_uffd.server.framing import PACKET_SIZE, escape
 from gdb_uffd.server.session import PacketError, Session, parse_hex
+from gdb_uffd.trace.notes import own_auxv
 
 MAX_OPEN = 256
 _MAX_NAME = 4096  # PATH_MAX, <linux/limits.h>
@@ -261,7 +262,8 @@ def _comm(session: Session) -> bytes:
 
 
 def _auxv(session: Session) -> bytes:
-    return session.diversion.snapshot.auxv
+    snapshot = session.diversion.snapshot
+    return own_auxv(snapshot.auxv, snapshot.arch)
 
 
 _RECORDED: Dict[str, Callable[[Session], bytes]] = {

@@ -93,6 +93,19 @@ def value_of(expression):
         return "error: " + str(error).split("\n")[0]
 
 
+def state(variables):
+    """{name: (bytes, text)} of the globals: a pointer's text changes with what it points to."""
+    found = {}
+    for name in variables:
+        try:
+            value = gdb.parse_and_eval(name)
+            raw = gdb.selected_inferior().read_memory(int(value.address), value.type.sizeof)
+            found[name] = (bytes(raw).hex(), value.format_string(**WHOLE))
+        except (gdb.error, TypeError) as error:
+            found[name] = ("", f"error: {error}")
+    return found
+
+
 def registers():
     frame = gdb.newest_frame()
     found = {}
@@ -169,7 +182,7 @@ def main():
         calls = load("calls.json")
     where = ranges()
     seen = []
-    before = {name: value_of(name) for name in variables}
+    before = state(variables)
     for expression in calls:
         entry = {"call": expression}
         if not LIVE:
@@ -177,8 +190,9 @@ def main():
         entry["value"] = value_of(expression)
         if LIVE and "timed out" in entry["value"]:
             break
-        after = {name: value_of(name) for name in variables}
-        entry["changed"] = {n: [before[n], after[n]] for n in after if before[n] != after[n]}
+        after = state(variables)
+        changed = [n for n in after if before[n][0] != after[n][0]]
+        entry["changed"] = {n: [before[n][1], after[n][1]] for n in changed}
         entry["memory"] = digests(where)
         entry["registers"] = registers()
         before = after

@@ -35,6 +35,20 @@ def test_map_calls_and_forgets(trip_gdb):
     assert "nothing has run yet" in trip_gdb.run("uffd dirty")
 
 
+def test_what_functions_print_is_not_shown(trip_gdb):
+    """gdb writes it to its standard error, past what captures its output."""
+    for stream in ("stdout", "stderr"):
+        said = f'(int)dprintf({1 + (stream == "stderr")}, "said %d\\n", counter)'
+        for command in ("map", "when"):
+            text = trip_gdb.run(f"uffd {command} {said}")
+            assert not re.search(r"^said \d", text, re.MULTILINE), text
+        data = trip_gdb.json(f"uffd call -json {said}")
+        assert data["output"] == "said 1\n"
+        assert trip_gdb.run(f"uffd call -json {said}").strip().startswith("{")
+        assert trip_gdb.run(f"uffd trace -json {said}").strip().startswith("{")
+        assert "said 1" in trip_gdb.run(f"uffd call {said}")
+
+
 def test_map_as_a_table_with_a_sparkline(trip_gdb):
     text = trip_gdb.run("uffd map counter").splitlines()
     assert [line.split()[-1] for line in text[:7]] == [str(n) for n in COUNTERS]

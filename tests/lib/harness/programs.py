@@ -46,6 +46,7 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-static", "-o", target("heaps-static"), source("heaps.c")],
         [*C, "-o", target("heaps"), source("heaps.c")],
         ["cc", "-g", "-O0", "-w", "-pthread", "-o", target("heirs"), source("heirs.c")],
+        ["cc", "-g", "-O0", "-w", "-o", target("moves"), source("moves.c")],
         [*C, "-fPIC", "-shared", "-o", target("namesplugin.so"), source("namesplugin.c")],
         ["cc", "-g", "-O2", "-w", "-pthread", "-o", target("names-o2"), source("names.c")],
         [*C, "-o", target("firsts"), source("firsts.c"), "-ldl"],

@@ -1,0 +1,72 @@
+"""What was there before, of memory that a call moved, unmapped or mapped anew; and reports of more
+pages than can be listed."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+
+@pytest.fixture
+def moves(gdb, all_cores):
+    gdb.run(f"uffd spawn {all_cores.moves()}")
+    gdb.run("frame function main")
+    return gdb
+
+
+def changed(data):
+    return {c["name"]: (c["before"], c["after"]) for d in data["dirty"] for c in d["changes"]}
+
+
+@pytest.mark.parametrize("keep", ["-keep", ""])
+def test_before_is_what_was_there(moves, keep):
+    names = ("block", "second", *(f"block[{4096 * i + k}]" for i in range(3) for k in (0, 6)))
+    for call in ("move()", "move_twice()", "drop()", "renew()"):
+        before = {name: moves.value(name) for name in names}
+        data = moves.call(call, *([keep] if keep else []))
+        told = changed(data)
+        if not keep:
+            moves.run(f"print {call}")  # to look at what it leaves
+        after = {name: moves.value(name) for name in names}
+        for name in names:
+            if name in told:
+                assert told[name] == (before[name], after[name]), (call, name)
+        pointer = "second" if call == "drop()" else "block"
+        if call != "renew()":
+            assert told[pointer] == (before[pointer], after[pointer]), call
+        if call.startswith("move"):
+            (name,) = [n for n in told if n.startswith("block[4096]")]
+            assert "X" in told[name][1] and "X" not in told[name][0], told
+            assert "block[4102]" not in told and "block[8198]" not in told, told
+        if call == "renew()":
+            assert any(pair[1] == "97 'a'" or "anew" in (pair[1] or "") for pair in told.values())
+        moves.run("uffd reset")
+        moves.run("frame function main")
+
+
+def test_a_string_argument_is_not_the_programs(moves):
+    data = moves.call('note("0123456789abcdef")')
+    assert changed(data)["label"][1].endswith('"0123456789abcdef"'), data
+    assert any("own call of malloc" in note for note in data["notes"]), data["notes"]
+    assert not moves.call("drop()")["notes"]
+
+
+def test_more_pages_than_are_listed(moves):
+    text = moves.run("uffd call dirty(18000)")
+    lines = text.strip().splitlines()
+    assert lines[0] == "$1 = 18000"
+    assert lines[1] == "wrote globals of moves, anonymous memory", text
+    assert lines[2].startswith("18,002 pages dirtied"), text
+    assert "last 7 → 8" in text, text
+    more = re.search(r"… ([\d,]+) more pages, not told apart \(\1 B changed\):", text)
+    assert more, text
+    text = moves.run("uffd dirty -json")
+    data = json.loads(text[text.index("{") :])
+    assert len(data["dirty"]) + data["more"]["pages"] == 18_002
+    assert (
+        sum(int(r["end"], 16) - int(r["start"], 16) for r in data["more"]["ranges"])
+        == 4096 * (data["more"]["pages"])
+    )
+    assert "7" in moves.run("uffd diff last")
