@@ -21,6 +21,7 @@ from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.listen import Port, open_listener
 from gdb_uffd.server.session import Facts, Session
 from gdb_uffd.server.travel import total_pages
+from gdb_uffd.trace.arguments import command_line, in_a_line
 from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import Snapshot, Trace
 
@@ -76,6 +77,7 @@ def make_diversion(snapshot: Snapshot) -> Diversion:
 
 
 WARNINGS_MAX = 10
+ARGUMENTS_MAX = 4096  # characters of the command line
 
 
 def few(lines: Sequence[str]) -> List[str]:
@@ -104,6 +106,7 @@ def facts(
         snapshot=journey.place.number,
         sysroot=journey.sysroot,
         architecture=snapshot.arch.gdb,
+        arguments=in_a_line(command_line(snapshot), ARGUMENTS_MAX),
     )
 
 
