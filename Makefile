@@ -1,4 +1,4 @@
-# `make` builds .venv; `make demo` shows a session; `make test`, `make lint`, `make bench`, `make matrix`, `make dejagnu`, `make peers`.
+# `make` builds .venv; `make demo` shows a session; `make test`, `lint`, `bench`; `matrix`, `foreign`, `dejagnu`, `peers`, `differential`.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check
 NATIVE := $(wildcard gdb_uffd/native/*.c gdb_uffd/native/*.h gdb_uffd/native/*.S \
 	gdb_uffd/native/*.cdef gdb_uffd/native/build.py)
 
-.PHONY: all demo test test-unprivileged lint bench matrix dejagnu peers differential clean dev gdb test-extras
+.PHONY: all demo test test-unprivileged lint bench matrix foreign dejagnu peers differential clean dev gdb test-extras
 .DELETE_ON_ERROR:
 
 all: $(VENV)/.native
@@ -86,6 +86,12 @@ peers: dev gdb
 differential: dev gdb
 	tools/csmith .cache/differential
 	$(PY) tests/differential/run.py $(DIFFERENTIAL_ARGS)
+
+# Cores made in other distributions' roots, with what their processes said alive: some minutes and
+# 1.5 GB in .cache, needs root; what cannot be had is skipped.  Then the tests of them, all of them.
+foreign: dev gdb
+	$(PY) tools/foreign .cache/foreign
+	GDB_UFFD_FOREIGN=all $(PY) -m pytest -rs tests/gdb/test_foreign_roots.py $(PYTEST_ARGS)
 
 clean:
 	rm -rf .venv .venv-gdb .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -106,13 +106,13 @@ class Cores:
             "-".join([program, *arguments]), [str(self.built / program), *arguments]
         )
 
-    def moves(self) -> Path:
-        """Memory that moves, aborted."""
-        return self._kernel("moves", [str(self.built / "moves")])
-
     def stops(self) -> Path:
         """The program of ends, watchpoints and system calls, aborted."""
         return self._kernel("stops", [str(self.built / "stops")])
+
+    def moves(self) -> Path:
+        """Memory that moves, aborted."""
+        return self._kernel("moves", [str(self.built / "moves")])
 
     def containers(self) -> Path:
         """C++ containers of all kinds, aborted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import signal
 import socket
 import stat
@@ -76,6 +77,8 @@ def make_diversion(snapshot: Snapshot) -> Diversion:
 
 
 WARNINGS_MAX = 10
+LINGER_SECONDS = 5
+"""How long a server whose connection has ended waits for gdb's side to close its pipe, too."""
 
 
 def few(lines: Sequence[str]) -> List[str]:
@@ -148,10 +151,22 @@ def run(
         while client is not None:
             _serve(client, wake, journey, opened, holder)
             if journey.endpoint is None:
-                return
+                break
             with contextlib.closing(journey.endpoint) as next_one:
                 journey.endpoint = None
                 client = next_one.accept(watch, seconds)
+
+        if watch is not None and journey.sysroot:
+            journey.close()
+            _linger(watch)
+
+
+def _linger(watch: int) -> None:
+    """Until gdb is done with the files that were made for it, or has gone: what reads a file's
+    symbols as they are needed must not find it gone."""
+    poll = select.poll()
+    poll.register(watch, select.POLLHUP)
+    poll.poll(LINGER_SECONDS * 1000)
 
 
 def _prepare() -> None:

@@ -1,7 +1,8 @@
 """A folder in which files of the recorded machine are looked for (`set uffd files-from`): a root
 file system, packages unpacked beside each other, or libraries in a heap.
 
-Links are followed as inside that root, never out of it.  The folder's own name is not resolved:
+Links of a root are followed as inside of it, never out of it; those of any other folder are the
+user's own.  The folder's own name is not resolved:
 /proc/PID/root reads as a link to "/", and is another root all the same.
 """
 
@@ -10,14 +11,22 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
+import time
+from collections import deque
+from typing import Callable, Deque, Dict, Iterator, List, Optional, Set, Tuple
 
 from gdb_uffd.trace.elf import NT_GNU_BUILD_ID, Buffer, ElfError, Image, iter_notes, slice_exact
 
 MAX_PACKAGES = 4096
 """Folders beside each other in which a path is tried."""
-MAX_FILES = 200_000
-"""Files of a folder that are looked into for their build-id, at most."""
+MAX_FILES = 500_000
+SECONDS = 3.0
+"""How long a folder is walked through for names, and then its files looked into for build-ids."""
+LATE = frozenset(
+    ("share", "include", "src", "doc", "man", "locale", "proc", "sys", "dev", "run", "tmp", "var")
+    + ("home", "root", "etc", "boot", "node_modules", "__pycache__", ".git", ".cache")
+)
+"""Folders that are walked through last: they seldom hold objects."""
 MAX_LINKS = 40  # path_resolution(7): "the limit is 40"
 START = 1 << 16
 """Bytes at a file's start that mostly hold its build-id."""
@@ -99,11 +108,12 @@ def below(root: str, path: str) -> Optional[str]:
 class Folder:
     """files_from.Place over a folder."""
 
-    problem = ""
+    problem = copies = ""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._root = name.rstrip("/")
+        self._is_root = any(os.path.isdir(f"{self._root}/{each}") for each in ("usr", "lib"))
         self._packages: Optional[List[str]] = None
         self._index: Optional[Index] = None
 
@@ -112,9 +122,7 @@ class Folder:
         and wherever one has its name."""
         for root in (self._root, *self._beside()):
             for each in twins(path):
-                found = below(root, each)
-                if found is not None and os.path.isfile(found):
-                    yield found
+                yield from self._at(root, each)
         yield from self._indexed().named(os.path.basename(path))
 
     def by_build_id(self, build_id: bytes) -> Iterator[str]:
@@ -127,10 +135,19 @@ class Folder:
 
     def _identified(self, build_id: bytes, end: str) -> Iterator[str]:
         for path in links(build_id, end):
-            found = below(self._root, path)
-            if found is not None and os.path.isfile(found):
-                yield found
-        yield from self._indexed().identified(build_id, end)
+            yield from self._at(self._root, path)
+        # A root file system has its debug files where the links above lead.
+        if end != DEBUG or not os.path.isdir(self._root + "/usr/lib"):
+            yield from self._indexed().identified(build_id, end)
+            self._note_cut()
+
+    def _at(self, root: str, path: str) -> Iterator[str]:
+        """The file at `path` below `root`."""
+        found = below(root, path)
+        if found is None and not self._is_root and root == self._root and ".." not in path:
+            found = root + path
+        if found is not None and os.path.isfile(found):
+            yield found
 
     def _beside(self) -> List[str]:
         if self._packages is None:
@@ -143,10 +160,13 @@ class Folder:
 
     def _indexed(self) -> "Index":
         if self._index is None:
-            self._index = Index(_files(self._root or "/"), _start_of)
-            if self._index.cut:
-                self.problem = f"holds more than {MAX_FILES:,} files; not all were looked at"
+            self._index = Index(_files(self._root or "/", not self._is_root), _start_of)
+            self._note_cut()
         return self._index
+
+    def _note_cut(self) -> None:
+        if self._index is not None and self._index.cut:
+            self.problem = "is too large to look into all of its files; name the folder that counts"
 
     def close(self) -> None:
         """Nothing was opened."""
@@ -162,8 +182,9 @@ class Index:
         self._ids: Dict[bytes, List[str]] = {}
         self._done: Set[str] = set()  # ends of names that were looked for
         self.cut = False
+        until = time.monotonic() + SECONDS
         for number, path in enumerate(files):
-            if number >= MAX_FILES:
+            if number >= MAX_FILES or (number % 256 == 0 and time.monotonic() > until):
                 self.cut = True
                 break
             self._names.setdefault(path.rpartition("/")[2], []).append(path)
@@ -176,11 +197,16 @@ class Index:
         """Files with that build-id, whose names have that end."""
         if end not in self._done:
             self._done.add(end)
-            for name, paths in self._names.items():
-                for path in paths if name.endswith(end) else ():
-                    found = self._identify(path)
-                    if found and path not in self._ids.setdefault(found, []):
-                        self._ids[found].append(path)
+            until = time.monotonic() + SECONDS
+            wanted = [path for name, paths in self._names.items() for path in paths
+                      if name.endswith(end)]  # fmt: skip
+            for path in sorted(wanted, key=_unlikely):
+                found = self._identify(path)
+                if found and path not in self._ids.setdefault(found, []):
+                    self._ids[found].append(path)
+                if time.monotonic() > until:
+                    self.cut = True
+                    break
         return [path for path in self._ids.get(build_id, ()) if path.endswith(end)]
 
     def _identify(self, path: str) -> bytes:
@@ -194,34 +220,42 @@ class Index:
         return found
 
 
+def _unlikely(path: str) -> int:
+    """Libraries come first, then what has no ending, as programs have not."""
+    name = path.rpartition("/")[2]
+    return 0 if ".so" in name else 1 if "." not in name or name.endswith(DEBUG) else 2
+
+
 def _start_of(path: str, length: int) -> Optional[bytes]:
     """`length` bytes of a regular file, all for -1 up to a bound; None where it cannot be read."""
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
+        if not stat.S_ISREG(os.stat(path).st_mode):
             return None
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
             return file.read(length if length >= 0 else 1 << 30)
     except (OSError, ValueError):
         return None
 
 
-def _files(root: str) -> Iterator[str]:
-    """Regular files below `root`, those of other file systems (/proc, /sys) left out."""
-    waiting = [root]
+def _files(root: str, links: bool) -> Iterator[str]:
+    """Regular files below `root`, those of other file systems (/proc, /sys) left out; `links`: and
+    links to files."""
+    waiting: Deque[str] = deque([root])
+    late: Deque[str] = deque()
     try:
         device = os.stat(root).st_dev
     except OSError:
         return
-    while waiting:
-        folder = waiting.pop()
+    while waiting or late:
+        folder = (waiting or late).popleft()
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         if entry.stat(follow_symlinks=False).st_dev == device:
-                            waiting.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
+                            (late if entry.name in LATE else waiting).append(entry.path)
+                    elif entry.is_file(follow_symlinks=links):
                         yield entry.path
         except OSError:
             continue  # not ours to read

@@ -136,7 +136,7 @@ def check_report(player: Player, pages: List[int], before: World, world: World, 
     assert report is not None and report.engine == player.engine
     listed = [p for p in report.pages if is_ours(p.start, pages)]
     program = {p.start for p in listed if "program" in p.writers}
-    debugger = {p.start for p in listed if "gdb" in p.writers}
+    debugger = {p.start for p in listed if "assignment" in p.writers}
     expected = seen.exact if player.engine in WRITE_PROTECTED else seen.visible
     assert program == {p for p in expected if p in world.cells}, player.engine
     assert debugger == {p for p in seen.debugger if p in world.cells}, player.engine
