@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import gdb
 
-from gdb_uffd.client import gdb_session
+from gdb_uffd.client import gdb_interrupts, gdb_session
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_threads import in_thread
 from gdb_uffd.client.gdb_util import decoded, file_of, quiet
@@ -33,7 +33,6 @@ _blocked: "WeakKeyDictionary[Session, Dict[str, Any]]" = WeakKeyDictionary()
 def install() -> None:
     """Look at each stop that may be a wait."""
     gdb.events.stop.connect(_on_stop)
-    gdb.events.inferior_call.connect(_on_inferior_call)
 
 
 def _on_stop(event: object) -> None:
@@ -43,14 +42,12 @@ def _on_stop(event: object) -> None:
         isinstance(event, gdb.SignalEvent) and event.stop_signal != "SIGTRAP"
     )
     if session is not None and not other:
-        note(session)
+        gdb_interrupts.finish(lambda: note(session))
 
 
-def _on_inferior_call(event: object) -> None:
-    if _blocked and isinstance(event, gdb.InferiorCallPreEvent):
-        session = gdb_session.selected()
-        if session is not None:
-            _blocked.pop(session, None)
+def forget(session: Session) -> None:
+    """Another call begins."""
+    _blocked.pop(session, None)
 
 
 def note_selected() -> None:

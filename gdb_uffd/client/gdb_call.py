@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_blocked, gdb_last, gdb_places, render, render_json
+from gdb_uffd.client import gdb_blocked, gdb_interrupts, gdb_last, gdb_places, render, render_json
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
@@ -176,6 +176,7 @@ def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str)
         try:
             value = gdb.parse_and_eval(expression)
             outcome.stop = None
+            gdb_interrupts.act()
             # While the call's memory is still there: strings and pretty printers read it.
             number = gdb.add_history(value)
             outcome.value = _value_text(value, number, letters)
@@ -235,9 +236,15 @@ def watch_stops(outcome: Outcome) -> Iterator[None]:
     """
 
     def on_stop(event: gdb.StopEvent) -> None:
+        gdb_interrupts.finish(lambda: note(event))
+
+    def note(event: gdb.StopEvent) -> None:
         outcome.stop = _describe(event)
 
     def on_call_end(event: object) -> None:
+        gdb_interrupts.finish(lambda: look_back(event))
+
+    def look_back(event: object) -> None:
         if outcome.stop is None and isinstance(event, gdb.InferiorCallPostEvent):
             with contextlib.suppress(gdb.error):
                 if gdb.newest_frame().type() != gdb.DUMMY_FRAME:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import itertools
 import re
-from typing import Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import gdb
 
 from gdb_uffd.client import (
     gdb_blocked,
+    gdb_interrupts,
     gdb_places,
     gdb_saved,
     gdb_session,
@@ -31,30 +33,62 @@ _SILENT = ("output", "printf")  # they compose a line of the user's own, which m
 _MODULE = "gdb_uffd.client.gdb_hooks"
 _CHECK = "maintenance uffd-check"
 
+_serials = itertools.count(1)
 _malloc: Optional[int] = None
 _hooks_defined = False
 
 
 def _on_inferior_call(event: object) -> None:
+    known: List[Tuple[gdb_session.Session, int, int]] = []
+    gdb_interrupts.finish(lambda: _on_call(event, known))
+
+
+def _on_call(event: object, known: List[Tuple[gdb_session.Session, int, int]]) -> None:
     """Tell the server when gdb calls a function: what runs then is a transaction."""
-    session = gdb_session.selected()
-    if session is None or session.server.ended() is not None or session.looking:
-        return
+    if not known:
+        session = gdb_session.selected()
+        if session is None or session.server.ended() is not None or session.looking:
+            return
+        known.append((session, session.call_depth, next(_serials)))
+    if isinstance(event, gdb.InferiorCallPreEvent):
+        _begins(event, *known[0])
+        if gdb_interrupts.kept():  # what runs now is what it was meant for
+            _tell(known[0][0], "interrupt", {})
+            gdb_interrupts.take()
+    elif isinstance(event, gdb.InferiorCallPostEvent):
+        _ends(*known[0])
+
+
+# Ctrl-C may come in between, and everything is then done again: what is set does not depend on
+# what was set before, and the server knows a packet by its serial number.
+
+
+def _begins(
+    event: gdb.InferiorCallPreEvent, session: gdb_session.Session, depth: int, serial: int
+) -> None:
+    address = int(event.address)
+    gdb_blocked.forget(session)
+    session.call_depth = depth
+    if depth == 0:
+        session.last_call = address
+    session.calls_pending = not session.in_call
+    is_malloc = address == _malloc_address() and _for_gdb(session)
+    session.call_depth = depth + 1
+    arguments = {"address": hex(address), "malloc": is_malloc, "serial": serial}
+    _tell(session, "call-begin", arguments)
+
+
+def _ends(session: gdb_session.Session, depth: int, serial: int) -> None:
+    session.call_depth = max(0, depth - 1)
+    # The end of `uffd call`'s transaction ends its outermost call, too.
+    if session.call_depth or not session.in_call:
+        _tell(session, "call-end", {"serial": serial})
+
+
+def _tell(session: gdb_session.Session, verb: str, arguments: Dict[str, Any]) -> None:
     # A failure shows again, and better, when gdb itself resumes the inferior.
     with contextlib.suppress(UffdError):
-        if isinstance(event, gdb.InferiorCallPreEvent):
-            address = int(event.address)
-            if session.call_depth == 0:
-                session.last_call = address
-            session.calls_pending = not session.in_call
-            is_malloc = address == _malloc_address() and _for_gdb(session)
-            session.call_depth += 1
-            session.request("call-begin", {"address": hex(address), "malloc": is_malloc})
-        elif isinstance(event, gdb.InferiorCallPostEvent):
-            session.call_depth = max(0, session.call_depth - 1)
-            # The end of `uffd call`'s transaction ends its outermost call, too.
-            if session.call_depth or not session.in_call:
-                session.request("call-end")
+        session.request(verb, arguments)
 
 
 def _for_gdb(session: gdb_session.Session) -> bool:
@@ -89,10 +123,23 @@ def forget_symbols(event: object = None) -> None:
 
 
 def before_command() -> None:
-    """See whether the server is still there, and answers what gdb asks; close what a command before
-    left open: one that failed, or has no hook.
+    """See whether the server is still there, and close what a command before left open: one that
+    failed, or has no hook."""
+    see_server()
+    session = gdb_session.selected()
+    if session is not None and (session.assigned or session.calls_pending):
+        summary = _commit(session)
+        if summary is not None and gdb_settings.report():
+            # How it ended was told when it did; the pages are `uffd dirty -all`'s.
+            rest = dataclasses.replace(summary, pages=0, ended="", unavailable="")
+            if is_amiss(rest):
+                say(summary_line(rest, look(), "the command before"))
 
-    An error keeps gdb from the command: without a process it would take what the executable's file
+
+def see_server() -> None:
+    """See whether the server is still there, and answers what gdb asks.
+
+    An error keeps gdb from a command: without a process it would take what the executable's file
     has for the answer."""
     session = gdb_session.selected()
     if session is None:
@@ -103,16 +150,13 @@ def before_command() -> None:
         gdb_session.keep_step(session)
     except UffdError as error:
         raise gdb.GdbError(f"uffd: {error}") from None
-    if session.assigned or session.calls_pending:
-        summary = _commit(session)
-        if summary is not None and gdb_settings.report():
-            # How it ended was told when it did; the pages are `uffd dirty -all`'s.
-            rest = dataclasses.replace(summary, pages=0, ended="", unavailable="")
-            if is_amiss(rest):
-                say(summary_line(rest, look(), "the command before"))
 
 
 def _on_memory_changed(_event: object) -> None:
+    gdb_interrupts.finish(_note_assignment)
+
+
+def _note_assignment() -> None:
     # What gdb writes as a command says belongs to that command, not to the call after it.
     session = gdb_session.selected()
     if session is not None and not session.in_call:
@@ -137,7 +181,14 @@ def _commit(session: gdb_session.Session) -> Optional[Summary]:
 
 def after_command() -> None:
     """Close the transaction of a plain `print f ()` and tell in a line what it dirtied."""
+    gdb_interrupts.finish(_after_command)
+    gdb_interrupts.act()
+
+
+def _after_command() -> None:
     session = gdb_session.selected()
+    if session is not None:
+        session.evaluating = False
     if session is None or not session.calls_pending:
         return
     summary = _commit(session)
@@ -148,22 +199,27 @@ def after_command() -> None:
 def after_silent_command() -> None:
     """Close the transaction; `uffd dirty` tells what it did."""
     session = gdb_session.selected()
+    if session is not None:
+        session.evaluating = False
     if session is not None and session.calls_pending:
         _commit(session)
+    gdb_interrupts.act()
 
 
 def _before_prompt(_event: object = None) -> None:
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(gdb.error, KeyboardInterrupt):
         gdb_session.settle()
         gdb_saved.relock()
         gdb_session.borrow()
         try:
-            before_command()  # a server that died meanwhile is told now, not by gdb's next error
+            see_server()  # one that died meanwhile is told now, not by gdb's next error
         except gdb.GdbError as error:
             say(f"[{error}]")
         session = gdb_session.selected()
-        failed = session is not None and session.calls_pending  # else the hook had its turn
-        after_command()
+        # Else the hook behind the command had its turn.
+        failed = session is not None and (session.calls_pending or session.evaluating)
+        _after_command()
+        gdb_interrupts.take()  # at a prompt nothing is left to be ended
         if failed and session is not None and gdb_settings.report():
             _explain(session)
 
@@ -242,6 +298,9 @@ class _Check(gdb.Command):
     def invoke(self, argument: str, from_tty: bool) -> None:
         """Raise gdb.GdbError when it does not."""
         before_command()
+        session = gdb_session.selected()
+        if session is not None:
+            session.evaluating = True
 
 
 def _python(function: str) -> str:

@@ -218,6 +218,10 @@ class Connection:
         kept, self._interrupted = self._interrupted, False
         return self._decoder.take_interrupt() or kept
 
+    def keep_interrupt(self) -> None:
+        """One has come in other ways."""
+        self._interrupted = True
+
     def forget_interrupt(self) -> None:
         """What it was meant for is no more."""
         self._interrupted = False

@@ -118,13 +118,31 @@ def _info(session: Session, arguments: Arguments) -> Any:
     }
 
 
+def _is_repeated(session: Session, arguments: Arguments) -> bool:
+    """Whether the client, which did not see the answer, says the same once more."""
+    serial = arguments.get("serial")
+    repeated = serial is not None and serial == session.told
+    session.told = serial
+    return repeated
+
+
+def _interrupt(session: Session, _arguments: Arguments) -> Any:
+    session.connection.keep_interrupt()
+    return {}
+
+
 def _call_begin(session: Session, arguments: Arguments) -> Any:
-    session.diversion.call_begin(address(arguments), boolean(arguments, "malloc"))
+    if _is_repeated(session, arguments):
+        return {}
+    session.called = address(arguments)
+    session.diversion.call_begin(session.called, boolean(arguments, "malloc"))
     session.calls += 1
     return {}
 
 
-def _call_end(session: Session, _arguments: Arguments) -> Any:
+def _call_end(session: Session, arguments: Arguments) -> Any:
+    if _is_repeated(session, arguments):
+        return {}
     session.calls = max(0, session.calls - 1)
     session.diversion.call_end()
     return {}
@@ -144,6 +162,7 @@ def _end(session: Session, arguments: Arguments) -> Any:
     session.forget_registers()
     session.calls = 0
     session.discards = session.connection.muted = False
+    session.connection.forget_interrupt()
     session.connection.share_cpu(None)
     report = session.diversion.end(boolean(arguments, "keep"))
     session.diversion.refine(report)
@@ -201,6 +220,7 @@ _VERBS: Dict[str, Verb] = {
     "info": _info,
     "call-begin": _call_begin,
     "call-end": _call_end,
+    "interrupt": _interrupt,
     **private_calls.VERBS,
     "begin": _begin,
     "end": _end,
