@@ -88,7 +88,7 @@ differential: dev gdb
 	$(PY) tests/differential/run.py $(DIFFERENTIAL_ARGS)
 
 # Cores made in other distributions' roots, with what their processes said alive: some minutes and
-# 1.5 GB in .cache, needs root; what cannot be had is skipped.  Then the tests of them, all of them.
+# 0.7 GB in .cache, needs root; what cannot be had is skipped.  Then the tests of them, all of them.
 foreign: dev gdb
 	$(PY) tools/foreign .cache/foreign
 	GDB_UFFD_FOREIGN=all $(PY) -m pytest -rs tests/gdb/test_foreign_roots.py $(PYTEST_ARGS)

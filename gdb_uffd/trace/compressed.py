@@ -26,6 +26,9 @@ MAX_UNPACKED = 1 << 38
 KEEP_FREE = 256 << 20
 """Bytes of the temporary directory's disk that are left to others."""
 
+TOLD_EVERY = 64 << 20
+"""Bytes after which it is told how far unpacking is."""
+
 _LONGEST_MAGIC = max(len(magic) for magic, _ in MAGICS)
 _INPUT = 4096
 """Compressed bytes at a time.  zstd gives what they hold at once: at most 32,768 times as much."""
@@ -156,6 +159,26 @@ def _next_frame(file: Input, data: bytes) -> bytes:
             break
         data = (data + more).lstrip(b"\0")
     return data
+
+
+class Told:
+    """Tells now and then how much was unpacked: whoever waits for it knows that it goes on."""
+
+    def __init__(self, shown: str, tell: Optional[Callable[[str], None]]) -> None:
+        self._shown, self._tell = shown, tell
+        self._done = self._said = 0
+
+    def add(self, count: int) -> None:
+        """`count` bytes more."""
+        self._done += count
+        if self._tell is not None and self._done - self._said >= TOLD_EVERY:
+            self._said = self._done
+            self._tell(f"unpacking {self._shown}: {self._done / 2**20:,.0f} MiB")
+
+    def end(self) -> None:
+        """It is over."""
+        if self._tell is not None and self._said:
+            self._tell("")
 
 
 class Sink:

@@ -16,10 +16,10 @@ import tempfile
 import weakref
 from contextlib import closing
 from dataclasses import replace
-from typing import Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 from gdb_uffd.model import UffdError
-from gdb_uffd.trace.compressed import MAX_UNPACKED
+from gdb_uffd.trace.compressed import MAX_UNPACKED, Told
 from gdb_uffd.trace.core import CoreSnapshot
 from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.files_archive import MAX_DEPTH
@@ -44,9 +44,9 @@ class PackedCore(CoreTrace):
         try:
             scratch = Scratch("core")
             self._remove = weakref.finalize(self, scratch.close)
-            unpack_core_into(path, scratch.path)
-            root = os.path.join(scratch.path, ROOT)
             search = search or Search()
+            unpack_core_into(path, scratch.path, tell=search.tell)
+            root = os.path.join(scratch.path, ROOT)
             self.found_in = replace(
                 search, files_from=(root, *search.files_from), names=((root, path), *search.names)
             )
@@ -74,9 +74,15 @@ class PackedCore(CoreTrace):
         self._remove()
 
 
-def unpack_core_into(path: str, directory: str, limit: int = MAX_UNPACKED) -> None:
+def unpack_core_into(
+    path: str,
+    directory: str,
+    limit: int = MAX_UNPACKED,
+    tell: Optional[Callable[[str], None]] = None,
+) -> None:
     """The members of the packed core `path` below `directory`; UffdError, one line."""
     shown = printable(path)
+    told = Told(shown, tell)
     with closing(Stream(path)) as stream:
         left, count, name = limit, 0, ""
         while True:
@@ -101,10 +107,11 @@ def unpack_core_into(path: str, directory: str, limit: int = MAX_UNPACKED) -> No
                 _check_version(stream.pieces, info, shown)
                 continue
             target = _target(directory, name or info.name, info, shown)
-            extract(stream.pieces, target, info.size, shown)
+            extract(stream.pieces, target, info.size, shown, told)
             with contextlib.suppress(OverflowError):
                 os.utime(target, (info.mtime, info.mtime))
             name = ""
+    told.end()
     if not os.path.exists(os.path.join(directory, CORE)):
         raise UffdError(f"{shown}: truncated packed core; get it again")
 

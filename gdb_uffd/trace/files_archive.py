@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.trace.compressed import Sink
@@ -26,8 +26,9 @@ class ArchivePlace:
     """files_from.Place over an archive, or a folder with an OCI image in it.  It is read when the
     first file is looked for."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, tell: Optional[Callable[[str], None]] = None) -> None:
         self.name, self.problem = name, ""
+        self._tell = tell
         self._archive: Optional[Archive] = None
         self._indices: Dict[int, Index] = {}
         self._copied: Dict[Tuple[int, int], str] = {}  # by where the bytes lie
@@ -38,7 +39,7 @@ class ArchivePlace:
     def _trees(self) -> List[Tuple[int, Dict[str, object]]]:
         if self._archive is None and not self.problem:
             try:
-                self._archive = Archive(self.name)
+                self._archive = Archive(self.name, self._tell)
             except (UffdError, OSError) as error:
                 prefix = f"{printable(self.name)}: "
                 self.problem = (

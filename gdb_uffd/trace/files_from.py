@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Iterable, List, Protocol, Sequence, Tuple
+from typing import Callable, Iterable, List, Optional, Protocol, Sequence, Tuple
 
 from gdb_uffd.trace.files_folder import Folder
 
@@ -73,8 +73,9 @@ def split(text: str) -> Tuple[str, ...]:
     return tuple(found)
 
 
-def open_place(name: str) -> Place:
-    """The place at `name`, an absolute path; never fails: its `problem` tells."""
+def open_place(name: str, tell: Optional[Callable[[str], None]] = None) -> Place:
+    """The place at `name`, an absolute path; never fails: its `problem` tells.  `tell` is told how
+    far unpacking is."""
     # What only archives need is imported for them only: a core opens as fast as ever.
     if os.path.isdir(name):
         if not os.path.isfile(os.path.join(name, "oci-layout")):
@@ -84,4 +85,4 @@ def open_place(name: str) -> Place:
         return Nothing(name, "not a folder or archive" if there else "no such file or folder")
     from gdb_uffd.trace.files_archive import ArchivePlace
 
-    return ArchivePlace(name)
+    return ArchivePlace(name, tell)

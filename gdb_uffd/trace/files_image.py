@@ -12,10 +12,10 @@ import json
 import mmap
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from gdb_uffd.model import UffdError
-from gdb_uffd.trace.compressed import Sink, compression, temporary_file, unpack
+from gdb_uffd.trace.compressed import Sink, Told, compression, temporary_file, unpack
 from gdb_uffd.trace.files import FileProblem, close_map, map_file, printable
 from gdb_uffd.trace.files_tar import FILE, FOLDER, HARDLINK, MAX_PATH, SYMLINK, Member, members
 
@@ -133,8 +133,9 @@ def walk(tree: Tree) -> Iterator[Tuple[str, Leaf]]:
 class Archive:
     """The images of an archive, or of an OCI layout's folder; UffdError when it is none."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, tell: Optional[Callable[[str], None]] = None) -> None:
         self._shown = printable(path)
+        self._told = Told(self._shown, tell)
         self._open: List[mmap.mmap] = []
         self._left = MAX_UNPACKED
         self._layers: Dict[str, memoryview] = {}
@@ -150,6 +151,7 @@ class Archive:
             if isinstance(error, (OSError, FileProblem)):
                 raise UffdError(f"{self._shown}: {error}") from error
             raise
+        self._told.end()
         if not self.trees:
             self.trees = [self._outer]
 
@@ -174,6 +176,7 @@ class Archive:
             sink = Sink(fd, self._shown, self._left)
             for piece in unpack(_Reader(data), kind, self._shown):
                 sink.write(piece)
+                self._told.add(len(piece))
             sink.finish()
             self._left -= sink.size
             if not sink.size:

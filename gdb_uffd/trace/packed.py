@@ -14,7 +14,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.trace import store_format as form
-from gdb_uffd.trace.compressed import MAX_UNPACKED, Sink, compression, package, unpack
+from gdb_uffd.trace.compressed import MAX_UNPACKED, Sink, Told, compression, package, unpack
 from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.page_file import PAGES, SUMS
 from gdb_uffd.trace.source import INDEX
@@ -136,7 +136,9 @@ def _member(block: bytes, expected: str, shown: str) -> int:
     return info.size
 
 
-def extract(pieces: Pieces, target: str, size: int, shown: str) -> None:
+def extract(
+    pieces: Pieces, target: str, size: int, shown: str, told: Optional[Told] = None
+) -> None:
     """The next `size` bytes as the new file `target`, and the padding after them."""
     fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -148,6 +150,8 @@ def extract(pieces: Pieces, target: str, size: int, shown: str) -> None:
                 raise UffdError(f"{shown}: truncated packed file; get it again")
             sink.write(part)
             left -= len(part)
+            if told is not None:
+                told.add(len(part))
         sink.finish()
         pieces.exact(-size % BLOCK)
     finally:

@@ -46,7 +46,9 @@ class Search:
     def places(self) -> List[Place]:
         """`files_from`, opened once."""
         if len(self._places) < len(self.files_from):
-            self._places[:] = [open_place(os.path.abspath(name)) for name in self.files_from]
+            self._places[:] = [
+                open_place(os.path.abspath(name), self.tell) for name in self.files_from
+            ]
         return self._places
 
     def problems(self) -> List[str]:

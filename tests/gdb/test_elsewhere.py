@@ -224,7 +224,9 @@ def test_a_packed_core(gdb, moved, tmp_path, capsys):
     is_whole(gdb, gdb.run(f"uffd spawn '{target}'"))
     assert str(target) in gdb.run("uffd info")
     assert gdb.call("bump_tls()")["dirty"]
-    assert str(target) in gdb.run("uffd kill")
+    text = gdb.run("uffd kill")
+    assert str(target) in text and "BFD" not in text, text
+    assert "gdb-uffd-" not in gdb.run("info inferiors")  # the executable went with the server
     gdb.run("set sysroot /")
     assert "unavailable" in gdb.run(f"uffd spawn {moved.core}")
 

@@ -277,6 +277,17 @@ def test_an_image(moved: Told, tmp_path: Path, kind: str, packing: str) -> None:
     whole(moved, target)
 
 
+def test_unpacking_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for the server to start waits longer then."""
+    monkeypatch.setattr("gdb_uffd.trace.compressed.TOLD_EVERY", 1 << 20)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar([("a", bytes(3 << 20))])))
+    told: List[str] = []
+    wanted = Search(files_from=(str(tmp_path / "a.tar.gz"),), tell=told.append)
+    assert next(iter(wanted.by_path("/a"))).endswith("/a.tar.gz/a")
+    wanted.close()
+    assert f"unpacking {tmp_path}/a.tar.gz: 1 MiB" in told and told[-1] == ""
+
+
 def test_what_an_upper_layer_removed_is_gone(tmp_path: Path) -> None:
     tree: files_image.Tree = {}
     lower = [("a/one", b"1"), ("a/two", b"2"), ("b/c/three", b"3"), ("d", b"4")]
