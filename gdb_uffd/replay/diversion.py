@@ -155,6 +155,9 @@ class Diversion:
     def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
         self.breakpoints.calls = calls
 
+    def pass_signals(self, signals: FrozenSet[int]) -> None:
+        self.breakpoints.passes = signals
+
     def _notice_loss(self) -> None:
         """Somebody may have killed the vessel while it stood: everything is the snapshot's again.
         Told once, by the next thing that would run."""

@@ -23,6 +23,11 @@ _WITH_NUMBER = ("watch", "rwatch", "awatch", "syscall_entry", "syscall_return")
 
 _MAX_CALLS = 4096
 
+NO_FORK = (
+    "fork() is refused: what is rebuilt is one process, so there is no `checkpoint`; "
+    "`uffd reset` goes back to the snapshot"
+)
+
 
 class Action(NamedTuple):
     """One action of a vCont packet; `tid` is threads.ALL where it names no single thread."""
@@ -125,6 +130,8 @@ def _run(session: Session, action: Resume) -> bytes:
         stop = Stop(action.tid, 0)
     if stop.message and (stop.lost or not session.discards):
         message(connection, stop.message)
+    if stop.breakpoint == "swbreak" and session.forks():  # it has returned
+        message(connection, NO_FORK)
     if stop.tid not in session.thread_ids:
         session.log(f"the diversion reported a stop of unknown thread {stop.tid}")
         stop = Stop(action.tid, stop.signal)
@@ -265,6 +272,14 @@ def catch_calls(session: Session, arguments: bytes) -> bytes:
         raise PacketError(errno.EINVAL)
     session.caught = frozenset(parse_hex(n) for n in numbers) if on == b"1" else None
     session.diversion.catch_calls(session.caught)
+    return b"OK"
+
+
+def pass_signals(session: Session, arguments: bytes) -> bytes:
+    """`QPassSignals: signal [;signal]...`: gdb would pass them on without a word."""
+    numbers = {signals.to_linux(parse_hex(text)) for text in arguments.split(b";") if text}
+    session.passed = frozenset(numbers - {0})
+    session.diversion.pass_signals(session.passed)
     return b"OK"
 
 

@@ -134,7 +134,8 @@ def _interrupt(session: Session, _arguments: Arguments) -> Any:
 def _call_begin(session: Session, arguments: Arguments) -> Any:
     if _is_repeated(session, arguments):
         return {}
-    session.diversion.call_begin(address(arguments), boolean(arguments, "malloc"))
+    session.called = address(arguments)
+    session.diversion.call_begin(session.called, boolean(arguments, "malloc"))
     session.calls += 1
     return {}
 

@@ -29,6 +29,7 @@ _FEATURES = b";".join(
         b"ConditionalBreakpoints+",
         b"BreakpointCommands+",
         b"QCatchSyscalls+",
+        b"QPassSignals+",
         b"qXfer:features:read+",
         b"qXfer:auxv:read+",
         b"qXfer:exec-file:read+",
