@@ -32,7 +32,8 @@ void vessel_begin(struct vessel *vessel)
 	forget_account(vessel);
 	desk_share(&vessel->saved, &vessel->desk);
 	vessel->in_transaction = true;
-	vessel->cuts = 0;
+	vessel->cuts = vessel->waits = 0;
+	vessel->waited_ns = 0;
 }
 
 void vessel_end(struct vessel *vessel, bool keep)

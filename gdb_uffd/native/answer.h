@@ -35,6 +35,9 @@ int64_t answer_interrupted(struct vessel *vessel, const struct system_call *call
 int64_t answer_told(struct vessel *vessel, const struct system_call *call, uint64_t address);
 /* ... unless a timer ends it. */
 int64_t answer_waits(struct vessel *vessel, const struct system_call *call, uint64_t address);
+/* A wait of `ns` is over without what it was for: `result`; but whoever waits for days, again and again, waits for
+ * somebody who does not run. */
+int64_t answer_over(struct vessel *vessel, const struct system_call *call, int64_t ns, int64_t result);
 /* After a look at descriptors that found nothing: they are waited for `*ns`.  False: look again. */
 bool answer_nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t *ns, uint64_t descriptors,
 			  int64_t *result);

@@ -205,6 +205,8 @@ static int64_t socket_question(struct vessel *vessel, const struct system_call *
 
 	if (file->kind != OPENED_SOCKET && file->kind != OPENED_PAIR)
 		return -ENOTSOCK;
+	if (call->nr == SYS_getpeername && file->kind != OPENED_PAIR)
+		return policy_note_refusal(vessel, call, ENOTCONN);
 	if (call->nr == SYS_setsockopt)
 		return 0;
 	if (call->nr == SYS_getsockopt) {
@@ -262,6 +264,7 @@ int64_t answer_descriptor(struct vessel *vessel, const struct system_call *call)
 	case SYS_readahead:
 	case SYS_fadvise64:
 	case SYS_getsockname:
+	case SYS_getpeername:
 	case SYS_setsockopt:
 	case SYS_getsockopt:
 		if (!file)
@@ -291,6 +294,7 @@ int64_t answer_descriptor(struct vessel *vessel, const struct system_call *call)
 	case SYS_fstatfs:
 		return fstatfs_(vessel, call, file);
 	case SYS_getsockname:
+	case SYS_getpeername:
 	case SYS_setsockopt:
 	case SYS_getsockopt:
 		return socket_question(vessel, call, file);

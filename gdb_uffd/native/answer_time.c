@@ -130,20 +130,22 @@ static int64_t getrusage_(struct vessel *vessel, const struct system_call *call)
 }
 
 /* `left`: where what is left is told when a signal ends it. */
-static int64_t sleep_(struct vessel *vessel, int64_t ns, uint64_t left)
+static int64_t sleep_(struct vessel *vessel, const struct system_call *call, int64_t ns, uint64_t left)
 {
+	int64_t wanted = ns;
+
 	if (timers_pass(vessel, &ns, false) != PASSED_INTERRUPTED)
-		return 0;
+		return answer_over(vessel, call, wanted, 0);
 	struct timespec rest = {.tv_sec = ns / SECOND_NS, .tv_nsec = ns % SECOND_NS};
 	int64_t rc = store(vessel, left, &rest, sizeof(rest));
 	return rc < 0 ? rc : -EINTR;
 }
 
-static int64_t nanosleep_(struct vessel *vessel, uint64_t address, uint64_t left)
+static int64_t nanosleep_(struct vessel *vessel, const struct system_call *call, uint64_t address, uint64_t left)
 {
 	int64_t ns, rc = answer_load_timespec(vessel, address, &ns);
 
-	return rc < 0 ? rc : sleep_(vessel, ns, left);
+	return rc < 0 ? rc : sleep_(vessel, call, ns, left);
 }
 
 static int64_t clock_nanosleep_(struct vessel *vessel, const struct system_call *call)
@@ -153,11 +155,11 @@ static int64_t clock_nanosleep_(struct vessel *vessel, const struct system_call 
 	if (!(call->args[1] & TIMER_ABSTIME))
 		return answer_clock(vessel, (int)call->args[0], &now) < 0 ?
 			       -EINVAL :
-			       nanosleep_(vessel, call->args[2], call->args[3]);
+			       nanosleep_(vessel, call, call->args[2], call->args[3]);
 	int64_t rc = answer_clock(vessel, (int)call->args[0], &now);
 	if (rc == 0)
 		rc = answer_load_timespec(vessel, call->args[2], &until);
-	return rc == 0 && until > now ? sleep_(vessel, until - now, 0) : rc;
+	return rc == 0 && until > now ? sleep_(vessel, call, until - now, 0) : rc;
 }
 
 int64_t answer_time(struct vessel *vessel, const struct system_call *call)
@@ -178,7 +180,7 @@ int64_t answer_time(struct vessel *vessel, const struct system_call *call)
 	case SYS_getrusage:
 		return getrusage_(vessel, call);
 	case SYS_nanosleep:
-		return nanosleep_(vessel, call->args[0], call->args[1]);
+		return nanosleep_(vessel, call, call->args[0], call->args[1]);
 	case SYS_clock_nanosleep:
 		return clock_nanosleep_(vessel, call);
 	default:

@@ -22,6 +22,8 @@
 #define FUTEX_COMMAND 0x7f
 #define ERESTARTSYS 512 /* the kernel's own (include/linux/errno.h): no program sees it */
 #define CUTS_MAX 1000 /* how often timers cut one wait short before it counts as one without an end */
+#define WAITS_MAX 1000
+#define WAITED_MAX (86400ll * 1000000000) /* a day */
 #define PASSES_MAX 1000 /* how often a lock is passed before it counts as a wait after all */
 
 int64_t answer_interrupted(struct vessel *vessel, const struct system_call *call, uint64_t address)
@@ -55,10 +57,24 @@ int64_t answer_waits(struct vessel *vessel, const struct system_call *call, uint
 	return answer_told(vessel, call, address);
 }
 
-/* The wait of `ns` is over at once. */
-static int64_t over(struct vessel *vessel, int64_t ns, int64_t result)
+int64_t answer_over(struct vessel *vessel, const struct system_call *call, int64_t ns, int64_t result)
 {
-	return timers_pass(vessel, &ns, false) == PASSED_INTERRUPTED ? -EINTR : result;
+	vessel->waited_ns += (uint64_t)(ns < WAITED_MAX ? ns : WAITED_MAX);
+	if (++vessel->waits < WAITS_MAX || vessel->waited_ns < (uint64_t)WAITED_MAX)
+		return result;
+	vessel->waits = 0;
+	vessel->waited_ns = 0;
+	return answer_told(vessel, call, call->nr == SYS_futex ? call->args[0] : 0);
+}
+
+/* The wait of `ns` is over at once. */
+static int64_t over(struct vessel *vessel, const struct system_call *call, int64_t ns, int64_t result)
+{
+	int64_t left = ns;
+
+	if (timers_pass(vessel, &left, false) == PASSED_INTERRUPTED)
+		return -EINTR;
+	return answer_over(vessel, call, ns, result);
 }
 
 /* Nanoseconds that a futex call waits; its time limit is absolute but for FUTEX_WAIT. */
@@ -208,7 +224,7 @@ static int64_t futex(struct vessel *vessel, const struct system_call *call)
 		return answer_waits(vessel, call, call->args[0]);
 	if (vessel->policy.real_clock && !lock)
 		return ANSWER_LET;
-	return over(vessel, ns, -ETIMEDOUT);
+	return over(vessel, call, ns, -ETIMEDOUT);
 }
 
 bool answer_nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t *ns, uint64_t descriptors,
@@ -218,9 +234,10 @@ bool answer_nothing_ready(struct vessel *vessel, const struct system_call *call,
 		*result = ANSWER_LET;
 		return true;
 	}
+	int64_t wanted = *ns;
 	switch (timers_pass(vessel, ns, true)) {
 	case PASSED_WHOLE:
-		*result = 0;
+		*result = answer_over(vessel, call, wanted, 0);
 		return true;
 	case PASSED_TICKED:
 		return false;

@@ -136,6 +136,8 @@ struct vessel {
 	int64_t cut_call; /* a wait without an end that timers cut short again and again */
 	uint64_t cut_address;
 	int cuts;
+	uint64_t waited_ns; /* of this transaction: what passed in waits and sleeps */
+	int waits;
 	uint64_t wait_pc, wait_first; /* behind its instruction; its first argument */
 	timer_t timer; /* of notify_burst */
 	bool has_timer;

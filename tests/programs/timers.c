@@ -196,6 +196,23 @@ long wait_again(void) /* SA_RESTART: the wait goes on behind the handler, for ev
 	return sem_wait(&never);
 }
 
+long poll_for_ever(void) /* for what another thread would do */
+{
+	fired = 0;
+	while (!fired)
+		poll(NULL, 0, 60000);
+	return 0;
+}
+
+long poll_often(void) /* but not for long */
+{
+	long sum = 0;
+
+	for (int i = 0; i < 3000; i++)
+		sum += poll(NULL, 0, 10) + 1;
+	return sum;
+}
+
 long wait_cut(void)
 {
 	handle(SIGALRM, 0);

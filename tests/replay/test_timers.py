@@ -104,3 +104,9 @@ def test_it_goes_with_the_call_or_stays(caller):
     assert passing(caller, "left_of_alarm") == 1000
     caller.diversion.reset()
     assert passing(caller, "left_of_alarm") == 0
+
+
+def test_waiting_for_days_again_and_again_is_told(caller):
+    stop = passing(caller, "poll_for_ever")
+    assert isinstance(stop, Stop) and stop.message.startswith("would block: poll")
+    assert passing(caller, "poll_often") == 3000
