@@ -92,7 +92,7 @@ struct access { uint64_t pc, sp, address; uint32_t tid, call; ...; };
 struct touch { uint64_t page; struct access who; uint64_t *stack; uint8_t how; bool recorded; ...; };
 struct touches { bool on; struct touch *at; size_t count, missed; ...; };
 struct fed { uint64_t *at; size_t count, missed; ...; };
-struct watch { uint64_t start, end; bool pages, all; uint8_t *old, *now; ...; };
+struct watch { uint64_t start, end; bool pages, all; uint8_t *old, *now; int64_t call; ...; };
 struct pages { size_t written_count; ...; };
 
 struct uffd_offer { bool known; int way; int rc[3]; uint64_t features, ioctls; ...; };

@@ -97,21 +97,16 @@ class Diversion:
         return self._disturbed
 
     def mappings(self) -> Sequence[Mapping]:
-        if not self._disturbed:
-            return list(self.snapshot.mappings)
-        return current_mappings(self.machine)
+        return current_mappings(self.machine) if self._disturbed else list(self.snapshot.mappings)
 
     def read_memory(self, address: int, length: int) -> bytes:
         if length > READ_MAX:
             raise MemoryUnavailable(address, f"a read of {length} bytes is too large")
         self._notice_loss()
         # The patched vdso is the vessel's affair: what was recorded is shown.
-        if address < LOWEST_ADDRESS or self._is_patched(address):
+        if address < LOWEST_ADDRESS or any(low <= address < end for low, end in self._patched):
             return self.snapshot.read(address, length)
         return self.machine.read(address, length)
-
-    def _is_patched(self, address: int) -> bool:
-        return any(start <= address < end for start, end in self._patched)
 
     def registers(self, tid: int) -> Registers:
         self._notice_loss()

@@ -251,6 +251,9 @@ class Runner:
             return False
         self.threads.put(tid, made)
         self.threads.load(tid)
+        if self.machine.pager.watch.pages:  # the slot's page lost its protection
+            low, high = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+            check(lib.watch_compare(self.machine.pager, False, low, high), doing="watching on")
         return True
 
     def _note(self, tid: int, siginfo: bytes) -> None:

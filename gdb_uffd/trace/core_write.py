@@ -2,7 +2,8 @@
 
 Laid out as the kernel does (fs/binfmt_elf.c): headers, notes, memory; what can be had from files
 whose identity the first page shows is left to them.  Runs of zeros become holes in the file.
-A page that cannot be read is left out of the PT_LOADs, so that no reader takes it for zeros.
+A page that cannot be read is left out of the PT_LOADs, so that no reader takes it for zeros; one of
+a written file has a PT_LOAD without bytes.
 """
 
 from __future__ import annotations
@@ -184,8 +185,10 @@ class _Core:
             for start, end, there in self._copy(m.start, m.end):
                 if there:
                     self._load(m, start, end, end, at + start - m.start)
-                else:
-                    self.done.unavailable_pages += (end - start) // PAGE_SIZE
+                    continue
+                self.done.unavailable_pages += (end - start) // PAGE_SIZE
+                if m.name.startswith("/"):  # else a reader takes the file's for what was written
+                    self._load(m, start, end, start)
             self.end = at + m.end - m.start
             return
 

@@ -121,6 +121,12 @@ def test_calls_are_bound_without_the_linker(gdb, no_linker):
     assert data["value"] == "9" and [w["what"] for w in data["verdict"]["wrote"]] == ["linker"]
     assert "strlen" in " ".join(c["name"] for p in data["dirty"] for c in p["changes"])
     assert gdb.call("both()")["value"] == "10"
+    gdb.run("set var words[0] = 0")
+    assert gdb.call("both()")["value"] == "10"
+    data = gdb.json("uffd why -json words")  # on the page of the slots
+    assert data["total"] >= 1 and data["writes"][0]["by"] == "program", data
+    assert "strcpy" in data["writes"][0]["backtrace"][0]["function"]
+    gdb.run("uffd reset")
     assert gdb.call("chosen()")["value"] == "42"  # asks a function that has not run yet
     assert gdb.call("versions()")["value"] == "12"
     data = gdb.call("say(4)")

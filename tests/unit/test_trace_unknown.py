@@ -13,6 +13,7 @@ from trace_cores import core as make_core
 
 from gdb_uffd.model import MemoryUnavailable
 from gdb_uffd.trace.core import CoreSnapshot, open_core
+from gdb_uffd.trace.export import export_snapshot
 from gdb_uffd.trace.source import FILE, ZERO, Segment
 
 BASE = 0x7F0000000000
@@ -118,6 +119,17 @@ def test_written_data_is_not_that_of_the_file(filtered: CoreSnapshot) -> None:
             filtered.read(address or 0, 4)
     assert filtered.read(main or 0, 4)
     assert not [s for s in filtered.segments if s.prot & 2 and s.kind in (FILE, ZERO)]
+
+
+def test_what_is_not_known_is_not_known_in_an_exported_core(
+    filtered: CoreSnapshot, tmp_path: Path
+) -> None:
+    export_snapshot(filtered, str(tmp_path / "again"))
+    again = open_core(str(tmp_path / "again"))
+    for name in ("numbers", "_IO_2_1_stdout_"):
+        with pytest.raises(MemoryUnavailable, match="not in the core"):
+            again.read(filtered.symbol(name) or 0, 4)
+    assert again.read(filtered.symbol("main") or 0, 4)
 
 
 @pytest.mark.parametrize("unit, shadow", [(1, False), (1, True), (PAGE, False)])
