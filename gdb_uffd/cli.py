@@ -26,6 +26,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except UffdError as error:
         print(f"gdb-uffd: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ngdb-uffd: interrupted; nothing is left half done", file=sys.stderr)
+        return cli_serve.INTERRUPTED
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

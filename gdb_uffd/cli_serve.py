@@ -17,7 +17,8 @@ from gdb_uffd.server import listen, searching
 from gdb_uffd.server.session import Facts
 from gdb_uffd.trace.core import USAGE
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
 _USAGE = "gdb-uffd serve TRACE [EXECUTABLE]"
 _TOKEN_MAX = 4096  # bytes of a token's file
 TOKEN_VARIABLE = "GDB_UFFD_TOKEN"
@@ -110,7 +111,7 @@ def serve(options: argparse.Namespace) -> int:
                 search=searching.chosen(options),
             )  # fmt: skip
     except server.Terminated:
-        return _INTERRUPTED
+        return INTERRUPTED
     except UffdError as error:
         raise UffdError(str(error).replace(USAGE, _USAGE)) from error
     finally:

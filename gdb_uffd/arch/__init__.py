@@ -11,23 +11,31 @@ import os
 from typing import Optional
 
 from gdb_uffd.arch.aarch64 import AARCH64
+from gdb_uffd.arch.i386 import I386, X32
 from gdb_uffd.arch.interface import Architecture
 from gdb_uffd.arch.x86_64 import X86_64
 
 ALL = (X86_64, AARCH64)
+LOOKED_AT = (I386, X32)
+"""Of their cores all is shown, and nothing runs."""
 KNOWN = " or ".join(arch.spoken for arch in ALL)
 
-__all__ = ["AARCH64", "ALL", "KNOWN", "X86_64", "Architecture", "host", "of_gdb", "of_machine"]
+__all__ = [
+    "AARCH64", "ALL", "I386", "KNOWN", "LOOKED_AT", "X32", "X86_64", "Architecture",
+    "host", "of_gdb", "of_machine",
+]  # fmt: skip
 
 
-def of_machine(machine: int) -> Optional[Architecture]:
-    """The one that an ELF header's e_machine means; None when it is not among them."""
-    return next((a for a in ALL if a.machine == machine), None)
+def of_machine(machine: int, word: int = 8) -> Optional[Architecture]:
+    """The one that an ELF header's e_machine and class (4: ELFCLASS32) mean; None when it is not
+    among them."""
+    known = (*ALL, *LOOKED_AT)
+    return next((a for a in known if (a.machine, a.word) == (machine, word)), None)
 
 
 def of_gdb(name: str) -> Optional[Architecture]:
     """The one that gdb's Architecture.name() means; None when it is not among them."""
-    return next((a for a in ALL if a.gdb == name), None)
+    return next((a for a in (*ALL, *LOOKED_AT) if a.gdb == name), None)
 
 
 def host() -> Optional[Architecture]:

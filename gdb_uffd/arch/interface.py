@@ -31,7 +31,7 @@ class JumpBuffer:
 
 @dataclass(frozen=True, repr=False)
 class Architecture:
-    """One processor under Linux, 64-bit little-endian.
+    """One processor under Linux, little-endian.
 
     `names`: the general registers in the order of `Registers.gpr`.  What is an index (`pc`, `sp`,
     ...) is one into it.
@@ -95,6 +95,10 @@ class Architecture:
     """Whether a watchpoint's stop comes behind the write, not before it."""
     records: bool = False
     """Whether live processes can be recorded."""
+    word: int = 8
+    """Bytes of a pointer, and so of a word in the notes of its cores."""
+    register_bytes: int = 8
+    """Of a general register in them."""
     loadable: Callable[[List[int]], List[int]] = list
     """General registers as the kernel takes them for a process: not every dumper records all."""
     gpr: Dict[str, int] = field(init=False, compare=False, repr=False)
@@ -111,5 +115,11 @@ class Architecture:
 
     @property
     def prstatus_bytes(self) -> int:
-        """sizeof(struct elf_prstatus): pr_reg is at 112, pr_fpvalid behind it (<sys/procfs.h>)."""
-        return 112 + 8 * self.dumped + 8
+        """sizeof(struct elf_prstatus), which ends with pr_reg and pr_fpvalid (<sys/procfs.h>)."""
+        size = self.prstatus_registers + self.register_bytes * self.dumped + 4
+        return -(-size // self.register_bytes) * self.register_bytes
+
+    @property
+    def prstatus_registers(self) -> int:
+        """Offset of its pr_reg."""
+        return 112 if self.word == 8 else 72

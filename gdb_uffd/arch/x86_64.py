@@ -28,18 +28,23 @@ def _vdso_stub(number: int) -> bytes:
     return b"\xb8" + number.to_bytes(4, "little") + b"\x0f\x05\xc3"
 
 
+_USER_END = (1 << 47) - 4096  # 4-level page tables (Documentation/arch/x86/x86_64/mm.rst)
 _SELECTORS = {"cs": 0x33, "ss": 0x2B, "ds": 0, "es": 0, "fs": 0, "gs": 0}
 """Of a 64-bit program (arch/x86/include/asm/segment.h)."""
 
 
 def _loadable(gpr: List[int]) -> List[int]:
-    """A selector must be of user level (arch/x86/kernel/ptrace.c, set_segment_reg): valgrind's
-    cores have no segments at all."""
+    """A selector must be of user level, a base an address of the program
+    (arch/x86/kernel/ptrace.c, set_segment_reg, putreg): valgrind's cores have no segments at all.
+    """
     made = list(gpr)
     for name, usual in _SELECTORS.items():
         value = made[_AT[name]]
         if (value & 3 != 3 and (value or usual)) or value > 0xFFFF:
             made[_AT[name]] = usual
+    for name in ("fs_base", "gs_base"):
+        if made[_AT[name]] >= _USER_END:
+            made[_AT[name]] = 0
     return made
 
 
@@ -59,7 +64,7 @@ X86_64 = Architecture(
     result=_AT["rax"],
     arguments=tuple(_AT[n] for n in ("rdi", "rsi", "rdx", "r10", "r8", "r9")),  # psABI, A.2.1
     pending={_AT["orig_rax"]: NO_CALL},
-    user_end=(1 << 47) - 4096,  # 4-level page tables (Documentation/arch/x86/x86_64/mm.rst)
+    user_end=_USER_END,
     breakpoint=b"\xcc",
     breakpoint_skips=1,
     breakpoint_code=0x80,  # SI_KERNEL (arch/x86/kernel/traps.c, do_int3_user)

@@ -198,6 +198,8 @@ def after_command() -> None:
 
 def _after_command() -> None:
     session = gdb_session.selected()
+    if session is not None:
+        session.evaluating = False
     if session is None or not session.calls_pending:
         return
     summary = _commit(session)
@@ -208,6 +210,8 @@ def _after_command() -> None:
 def after_silent_command() -> None:
     """Close the transaction; `uffd dirty` tells what it did."""
     session = gdb_session.selected()
+    if session is not None:
+        session.evaluating = False
     if session is not None and session.calls_pending:
         _commit(session)
     gdb_interrupts.act()
@@ -224,7 +228,8 @@ def _before_prompt(_event: object = None) -> None:
         except gdb.GdbError as error:
             say(f"[{error}]")
         session = gdb_session.selected()
-        failed = session is not None and session.calls_pending  # else the hook had its turn
+        # Else the hook behind the command had its turn.
+        failed = session is not None and (session.calls_pending or session.evaluating)
         _after_command()
         gdb_interrupts.take()  # at a prompt nothing is left to be ended
         if failed and session is not None and gdb_settings.report():
@@ -305,6 +310,9 @@ class _Check(gdb.Command):
     def invoke(self, argument: str, from_tty: bool) -> None:
         """Raise gdb.GdbError when it does not."""
         before_command()
+        session = gdb_session.selected()
+        if session is not None:
+            session.evaluating = True
 
 
 def _python(function: str) -> str:

@@ -14,7 +14,7 @@ import gdb
 from gdb_uffd.client import gdb_session, gdb_settings, launch, text
 from gdb_uffd.client.gdb_freeze import NotStill, watch_breakpoints
 from gdb_uffd.client.gdb_record_local import LocalProcess, is_traced
-from gdb_uffd.client.gdb_record_names import Where, function_at, here, killed_by, trapped
+from gdb_uffd.client.gdb_record_names import Where, ended, function_at, here, trapped
 from gdb_uffd.client.gdb_record_remote import RemoteProcess
 from gdb_uffd.client.gdb_util import look, machine, say
 from gdb_uffd.client.recorder import Committed, Recorder, RecorderFailed, Source
@@ -349,8 +349,7 @@ def _on_stop(event: gdb.StopEvent) -> None:
 def _on_exit(event: gdb.ExitedEvent) -> None:
     if _recording is None or event.inferior.num != _recording.number:
         return
-    code = getattr(event, "exit_code", None)
-    _tell(_end(killed_by() if code is None else f"the program exited with code {code}"))
+    _tell(_end(ended(event)))
 
 
 def _before_prompt(_event: object = None) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from typing import Any, Dict, List, Optional
 
 import gdb
 
 from gdb_uffd.client import gdb_record, gdb_record_triggers, tracer
-from gdb_uffd.client.gdb_record_names import trapped
+from gdb_uffd.client.gdb_record_names import end_of, note_ending, trapped
 from gdb_uffd.client.gdb_util import quiet
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import UffdError
@@ -21,6 +22,10 @@ FATAL = (
 ).split()
 """Signals that end a program that does not expect them, and seldom come often: those of clocks and
 SIGUSR1 would cost a stop each in programs that use them."""
+
+
+RETRIES, RETRY_S = 20, 0.01
+"""How often gdb is asked again for the end of a program that is ending, and in which intervals."""
 
 
 class _Headless:
@@ -58,13 +63,38 @@ class _Headless:
             self.tell(note=f"each snapshot reads all memory: {recording.why_full}")
         resume = "continue"
         while self._pid():
-            quiet(resume)
+            self._resume(resume)
             resume = "continue"
             if isinstance(self.event, gdb.SignalEvent) and self._pid():
                 self._signalled(self.event.stop_signal)
             elif self.event is not None and trapped():
                 self._signalled("SIGTRAP")
                 resume = "signal SIGTRAP"
+
+    def _resume(self, command: str) -> None:
+        """Until the program stops or has ended.
+
+        gdb gives up where a thread goes while it looks at it ("Couldn't get registers: No such
+        process"), as all do once a signal kills one; the end itself comes with another wait.
+        """
+        for _ in range(RETRIES):
+            try:
+                quiet(command)
+                return
+            except gdb.error as error:
+                pid = self._pid()
+                if not pid:
+                    return
+                status = tracer.wait_status(pid)
+                if status is not None:
+                    note_ending(status)
+                elif "No such process" not in str(error):
+                    raise
+                self.event, command, reason = None, "continue", error
+                time.sleep(RETRY_S)
+        if status is None:
+            raise UffdError(one_line(str(reason)))
+        quiet("kill")  # gdb holds on to a thread that is no more: let it see an end
 
     def _pid(self) -> int:
         return int(gdb.selected_inferior().pid)
@@ -87,14 +117,10 @@ class _Headless:
 
     def _on_exit(self, event: gdb.ExitedEvent) -> None:
         self.event = None
-        for where in gdb_record_triggers.pending():
-            self.tell(note=f"--at {one_line(where)}: no such location was found in the program")
-        code = getattr(event, "exit_code", None)
-        if code is not None:
-            self.exit = {"exit": int(code)}
-        else:
-            number = gdb.convenience_variable("_exitsignal")
-            self.exit = {"signal": int(number) if number is not None else 0}
+        for line in gdb_record_triggers.unhit():
+            self.tell(note=f"--at {one_line(line)}")
+        code, number = end_of(event)
+        self.exit = {"signal": number} if code is None else {"exit": code}
 
 
 def main(descriptor: int) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from dataclasses import dataclass
-from typing import Dict
+from typing import Dict, List, Optional, Tuple
 
 import gdb
 
@@ -58,10 +59,36 @@ def trapped() -> bool:
     return False
 
 
-def killed_by() -> str:
-    """How the program ended that gdb has just seen the end of."""
+_ending: List[int] = []
+"""The wait status of a program whose end gdb did not come to see: it gives up where a thread goes
+while it looks at it, and the next time tells of an end without saying how."""
+
+
+def note_ending(status: int) -> None:
+    """The kernel says that the program is ending, with that wait status."""
+    _ending[:] = [status]
+
+
+def end_of(event: gdb.ExitedEvent) -> Tuple[Optional[int], int]:
+    """(exit code, or None; else the number of the signal, 0 where nobody knows)."""
+    code = getattr(event, "exit_code", None)
+    if code is not None:
+        return int(code), 0
     number = gdb.convenience_variable("_exitsignal")
+    if number is not None:
+        return None, int(number)
+    status = _ending[0] if _ending else 0
+    if _ending and os.WIFEXITED(status):
+        return os.WEXITSTATUS(status), 0
+    return None, os.WTERMSIG(status)
+
+
+def ended(event: gdb.ExitedEvent) -> str:
+    """The same in words."""
+    code, number = end_of(event)
+    if code is not None:
+        return f"the program exited with code {code}"
     try:
-        return f"the program was killed by {signal.Signals(int(number or 0)).name}"
-    except (ValueError, TypeError, gdb.error):
+        return f"the program was killed by {signal.Signals(number).name}"
+    except ValueError:
         return "the program ended"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -74,7 +75,7 @@ class At(gdb.Breakpoint):
         self.wanted = condition
         self.recording = recording
         self.every, self.limit = every, limit
-        self.hits = self.taken = 0
+        self.reached = self.hits = self.taken = 0  # `hits`: of those where the condition held
         self.where = location
         self.silent = True
         if recording.local is None:
@@ -92,6 +93,7 @@ class At(gdb.Breakpoint):
             return False  # gdb sets a breakpoint in every program that has the location
         if self.recording.full or (self.limit and self.taken >= self.limit):
             return False
+        self.reached += 1
         try:
             if self.wanted and not gdb.parse_and_eval(self.wanted):
                 return False
@@ -135,9 +137,40 @@ class At(gdb.Breakpoint):
         say(look().plain(f"[uffd: {counted} at {self.where}, as many as were asked for]"))
 
 
-def pending() -> List[str]:
-    """Locations of ours that gdb has not found in the program so far."""
-    return [each.where for each in gdb.breakpoints() if isinstance(each, At) and each.pending]
+def unhit() -> List[str]:
+    """What is to be said of locations of ours that took no snapshot, a line each."""
+    out = []
+    for each in gdb.breakpoints():
+        if not isinstance(each, At) or each.taken:
+            continue
+        if each.pending:
+            out.append(f"{each.where}: no such location was found in the program")
+        elif each.hits:
+            out.append(
+                f"{each.where}: hit {text.plural(each.hits, 'time')}, of {each.every} a snapshot"
+            )
+        elif each.reached:
+            times = text.plural(each.reached, "time")
+            out.append(f"{each.where}: reached {times}, but never with {each.wanted}")
+        else:
+            out.append(f"{each.where}: never reached; gdb put it {_places(each)}")
+    return out
+
+
+_PLACE = re.compile(r"\bin (.+?) at (\S+:\d+)")
+
+
+def _places(point: gdb.Breakpoint) -> str:
+    """ "in tick () at t.c:3", where a breakpoint is, by gdb's own list."""
+    with contextlib.suppress(gdb.error):
+        listed = quiet(f"info breakpoints {point.number}")
+        found = [f"in {name} at {os.path.basename(at)}" for name, at in _PLACE.findall(listed)]
+        if found:
+            return " and ".join(dict.fromkeys(found)) + " only"
+        addresses = re.findall(r"\b0x[0-9a-f]{8,16}\b", listed)
+        if addresses:
+            return "at " + " and ".join(dict.fromkeys(addresses))
+    return "nowhere"
 
 
 def hit(number: int) -> None:

@@ -41,6 +41,7 @@ class Session:
         self.connection: Optional[gdb.RemoteTargetConnection] = None
         self.calls_pending = False  # gdb made an inferior call since the last quffd.commit
         self.explained = ""  # the last_unavailable that the user has been told of
+        self.evaluating = False  # a command that evaluates has begun, and has not come to its end
         self.heard = time.monotonic()  # when both sides spoke of the same packet, for sure
         self.first_thread = 0  # gdb's number of the thread that the snapshot stopped in
         self.signal = server.ready.signal  # the one it stopped by
@@ -380,10 +381,16 @@ def on_connection_removed(event: gdb.ConnectionEvent) -> None:
 
 
 def settle() -> None:
-    """Reap the servers of sessions that ended, and give gdb's settings back after the last."""
-    while _leaving:
-        _leaving.pop().server.stop()
+    """Give gdb's settings back after the last session, and reap the servers of those that ended.
+    In this order: files that a server made for gdb go with it."""
     borrowed.give_back_if(not _sessions)
+    while _leaving:
+        loaded = _loaded_file()
+        was_there = bool(loaded) and os.path.exists(loaded)
+        _leaving.pop().server.stop()
+        if was_there and not os.path.exists(loaded):  # a packed core's own executable
+            with contextlib.suppress(gdb.error), setting("confirm", "off"):
+                quiet("file")
 
 
 def forget_symbols() -> None:

@@ -188,6 +188,9 @@ def comm(tid: int) -> str:
         return ""
 
 
+PF_EXITING = 0x4  # <linux/sched.h>
+
+
 def status_field(pid: int, tid: int, name: str) -> str:
     """A field of /proc/PID/task/TID/status, "" when there is none."""
     try:
@@ -198,6 +201,18 @@ def status_field(pid: int, tid: int, name: str) -> str:
     except OSError:
         pass
     return ""
+
+
+def wait_status(pid: int) -> Optional[int]:
+    """The wait status (wait(2)) of a process that is ending, or has ended and is not yet reaped;
+    None of one that goes on.  Only its tracer is told (proc_pid_stat(5), exit_code)."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+        state, flags, status = fields[0], int(fields[6]), int(fields[49])
+    except (OSError, ValueError, IndexError):
+        return None
+    return status if status or state in "ZX" or flags & PF_EXITING else None
 
 
 def threads(pid: int) -> List[int]:

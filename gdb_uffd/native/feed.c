@@ -6,6 +6,10 @@
 #include <unistd.h>
 
 #include "pager.h"
+#include "uffd.h"
+
+#define AHEAD_MAX (8ul << 20) /* bytes of zeros that one touch brings */
+#define UNKNOWN_EXACT 64ul    /* pages in a row of unknown ones that are counted when they are touched */
 
 int safe_copy(void *to, const void *from, size_t len)
 {
@@ -92,4 +96,81 @@ int pager_feed(struct pager *pager, const struct region *region, uint64_t page, 
 		fed_add(&pager->fed_log, page);
 	}
 	return 0;
+}
+
+/* Known to be zeros, without a look at their bytes. */
+static bool is_zeros(const struct region *region, uint64_t page)
+{
+	return region->kind == REGION_ZERO ||
+	       (region->kind == REGION_PAGES && !region->slots[(page - region->start) / PAGE_BYTES]);
+}
+
+static bool is_untouched(const struct pager *pager, uint64_t page)
+{
+	const struct page_slot *slot = pages_find(&pager->pages, page);
+
+	return !slot || (!slot->present && !slot->written);
+}
+
+/* The area to be fed for a touch of `page`: it alone, or four times the last one where it lies beside that. */
+static void zeros_area(const struct pager *pager, const struct region *region, uint64_t page, uint64_t *low,
+		       uint64_t *high)
+{
+	uint64_t near = pager->zeros_high - pager->zeros_low, size = near * 4 < AHEAD_MAX ? near * 4 : AHEAD_MAX;
+	bool up = near && page >= pager->zeros_high && page - pager->zeros_high <= near;
+	bool down = near && page < pager->zeros_low && pager->zeros_low - page <= near + PAGE_BYTES;
+
+	*low = page;
+	*high = page + PAGE_BYTES;
+	if (up)
+		while (*high < region->end && *high - page < size && is_untouched(pager, *high) &&
+		       is_zeros(region, *high))
+			*high += PAGE_BYTES;
+	else if (down)
+		while (*low > region->start && page - *low < size && is_untouched(pager, *low - PAGE_BYTES) &&
+		       is_zeros(region, *low - PAGE_BYTES))
+			*low -= PAGE_BYTES;
+}
+
+int pager_feed_zeros(struct pager *pager, const struct region *region, uint64_t page)
+{
+	uint64_t low, high, done;
+
+	if (!is_zeros(region, page) || pager->engine.kind != ENGINE_WP_SYNC || !is_untouched(pager, page))
+		return 0;
+	zeros_area(pager, region, page, &low, &high);
+	/* What is told of each page is told of those that are touched; of unknown ones the number is, as long
+	 * as they are few. */
+	bool few = (region->flags & REGION_UNKNOWN) &&
+		   pager->zeros_high - pager->zeros_low < UNKNOWN_EXACT * PAGE_BYTES;
+	if (pager->touches.on || few) {
+		low = page;
+		high = page + PAGE_BYTES;
+	}
+	/* Nobody can write in between: the vessel's only thread waits for this page. */
+	int rc = uffd_zero_unseen(pager->uffd, low, high - low, &done);
+	if (rc == 0)
+		rc = uffd_protect(pager->uffd, low, done, true);
+	if (rc < 0)
+		return rc == -EEXIST || rc == -EINVAL ? 0 : rc;
+	for (uint64_t at = low; at < low + done; at += PAGE_BYTES) {
+		struct page_slot *slot = pages_get(&pager->pages, at);
+		if (!slot)
+			return -ENOMEM;
+		pages_set_shared(&pager->pages, slot);
+		if (region->flags & (REGION_BORN | REGION_GROWTH))
+			continue;
+		if (region->flags & REGION_UNKNOWN)
+			pager->unknown_zeros++;
+		pager->fed++;
+		pager->fed_ahead += at != page;
+		fed_add(&pager->fed_log, at);
+	}
+	bool up = few && low == pager->zeros_high, down = few && low + done == pager->zeros_low;
+	if (!up)
+		pager->zeros_low = low;
+	if (!down)
+		pager->zeros_high = low + done;
+	rc = page < low + done ? uffd_wake_page(pager->uffd, page) : 0;
+	return rc < 0 ? rc : page < low + done;
 }

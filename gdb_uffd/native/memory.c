@@ -63,7 +63,7 @@ bool pager_has_room(struct pager *pager, uint64_t page)
 	const struct region *region = regions_find(&pager->regions, page);
 	const struct page_slot *slot = pages_find(&pager->pages, page);
 
-	if (!pager->limit || pager->pages.grown < pager->limit || (slot && slot->present) || !region ||
+	if (!pager->limit || pager->pages.grown < pager->limit || (slot && slot->present && !slot->shared) || !region ||
 	    region->kind != REGION_ZERO)
 		return true;
 	pager->over_limit = true;
@@ -177,6 +177,7 @@ static int poke(struct pager *pager, uint64_t address, const uint8_t *from, size
 	pager->watch.all |= watch_holds(&pager->watch, page);
 	if (tracked && engine_protects(&pager->engine))
 		uffd_protect(pager->uffd, page, PAGE_BYTES, false);
+	pages_set_own(&pager->pages, pages_find(&pager->pages, page));
 	ssize_t put = pwrite(pager->mem_fd, from, len, (off_t)address);
 	int rc = put == (ssize_t)len ? 0 : put < 0 ? -errno : -EIO;
 	if (pager->engine.kind != ENGINE_WP_SYNC) {

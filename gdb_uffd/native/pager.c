@@ -118,6 +118,7 @@ struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 {
 	struct written *w = pages_make_written(&pager->pages, page);
 
+	pager->note_error = -ENOMEM;
 	if (!w)
 		return NULL;
 	if (!w->in_tx) {
@@ -132,8 +133,10 @@ struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 				rc = take_overlay(pager, w, w->before);
 			else
 				rc = pager_source_page(&pager->regions, page, w->before);
-			if (rc < 0)
+			if (rc < 0) {
+				pager->note_error = rc;
 				return NULL;
+			}
 		}
 		w->in_tx = true;
 		w->was_dirty = w->dirty;
@@ -186,6 +189,54 @@ static void lose(struct pager *pager, const struct uffd_msg *msg, bool protected
 	kill(pager->vessel, SIGKILL);
 }
 
+/* What keeps the vessel from going on is our lack, or this machine's: the call ends, and is told why.  A
+ * system call of the vessel's would only fault again. */
+static void give_up(struct pager *pager, uint64_t page, int error)
+{
+	char first = 0;
+
+	pager->failure = error;
+	pager->failure_page = page;
+	bool inside = page && pread(pager->syscall_fd, &first, 1, 0) == 1 && first == '-';
+	kill(pager->vessel, inside ? SIGSTOP : SIGKILL);
+}
+
+/* Whether one page more would be too many: then the vessel was told to stop. */
+static bool is_over(struct pager *pager, const struct access *who)
+{
+	if (!pager->limit || pager->pages.grown < pager->limit || pager->over_limit)
+		return false;
+	/* Not answered: the signal ends the wait, and the touch comes again if it may go on.  But the
+	 * kernel's own touches come again at once: what it is at may still finish. */
+	pager->over_limit = true;
+	kill(pager->vessel, SIGSTOP);
+	return !who->call;
+}
+
+/* A write to a page that is there.  1: it is not to be made now. */
+static int serve_protected(struct pager *pager, uint64_t page, struct written *w, const struct access *who, bool program)
+{
+	if (pager->watch.pages && watch_holds(&pager->watch, page) && program &&
+	    watch_stop(&pager->watch, pager->vessel, page, who))
+		return 1;
+	pages_set_own(&pager->pages, pages_find(&pager->pages, page));
+	int rc = uffd_protect(pager->uffd, page, PAGE_BYTES, false);
+	if (w && rc == 0)
+		w->armed = false;
+	return rc;
+}
+
+static int serve_missing(struct pager *pager, const struct region *region, uint64_t page, bool write)
+{
+	bool watched = pager->watch.pages && watch_holds(&pager->watch, page);
+
+	if (pager->engine.kind != ENGINE_WP_SYNC)
+		return engine_serve(pager, region, page, write);
+	/* A write to a missing page needs one round trip: fed unprotected, counted dirty; but a
+	 * watched page stays protected, and faults again. */
+	return pager_feed(pager, region, page, !write || watched);
+}
+
 static void serve(struct pager *pager, const struct uffd_msg *msg)
 {
 	uint64_t page = msg->arg.pagefault.address & ~(PAGE_BYTES - 1);
@@ -195,84 +246,92 @@ static void serve(struct pager *pager, const struct uffd_msg *msg)
 	bool program = msg->arg.pagefault.feat.ptid == (uint32_t)pager->vessel;
 	bool sync = pager->engine.kind == ENGINE_WP_SYNC;
 	struct access who = {.address = msg->arg.pagefault.address};
-	int rc;
+	const struct region *region = regions_find(&pager->regions, page);
+	const struct page_slot *slot = pages_find(&pager->pages, page);
+	int rc = 0;
 
 	/* Who it was is asked only where it is told: it costs more than the rest. */
 	if (program && (sync || pager->touches.on))
 		pager_read_access(pager, &who);
-	int writer = !program ? WRITER_GDB : pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
-	struct written *w = NULL;
-	if (program && !protected && pager->limit && pager->pages.grown >= pager->limit && !pager->over_limit) {
-		/* Not answered: the signal ends the wait, and the touch comes again if it may go on.  But the
-		 * kernel's own touches come again at once: what it is at may still finish. */
-		pager->over_limit = true;
-		kill(pager->vessel, SIGSTOP);
-		if (!who.call)
+	bool beyond = !protected && region && (region->flags & REGION_BEYOND);
+	if (beyond && uffd_poison_page(pager->uffd, page) == 0)
+		return; /* SIGBUS, as it should be */
+	bool has = region && region->kind != REGION_UNAVAILABLE && !beyond;
+	if (has && !write && program) {
+		rc = pager_feed_zeros(pager, region, page);
+		if (rc == 1) {
+			if (pager->touches.on)
+				pager_note_touch(pager, region, &who, false);
 			return;
-	}
-	if (!protected) {
-		const struct region *region = regions_find(&pager->regions, page);
-		if (region && (region->flags & REGION_BEYOND)) {
-			if (uffd_poison_page(pager->uffd, page) == 0)
-				return; /* SIGBUS, as it should be */
-			goto lost;
 		}
 	}
-	if (write && sync && !(w = pager_note_write(pager, page, writer, &who)))
-		goto lost;
-	bool watched = pager->watch.pages && watch_holds(&pager->watch, page);
-	if (protected && watched && program && watch_stop(&pager->watch, pager->vessel, page, &who))
+	if (rc == 0 && program && (!protected || (slot && slot->shared)) && is_over(pager, &who))
 		return;
-	if (protected) {
-		if (w)
-			w->armed = false;
-		rc = uffd_protect(pager->uffd, page, PAGE_BYTES, false);
-	} else {
-		const struct region *region = regions_find(&pager->regions, page);
-		if (!region || region->kind == REGION_UNAVAILABLE)
-			goto lost;
-		if (pager->touches.on && program)
+	int writer = !program ? WRITER_GDB : pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
+	struct written *w = NULL;
+	if (rc == 0 && !beyond && write && sync && !(w = pager_note_write(pager, page, writer, &who)))
+		rc = pager->note_error;
+	if (rc == 0 && protected) {
+		rc = serve_protected(pager, page, w, &who, program);
+	} else if (rc == 0) {
+		if (has && pager->touches.on && program)
 			pager_note_touch(pager, region, &who, write);
-		/* A write to a missing page needs one round trip: fed unprotected, counted dirty; but a
-		 * watched page stays protected, and faults again. */
-		rc = sync ? pager_feed(pager, region, page, !write || watched) :
-			    engine_serve(pager, region, page, write);
+		rc = has ? serve_missing(pager, region, page, write) : -EFAULT;
 	}
 	/* ENOENT: the mapping went; ESRCH, ENOSPC: the process went.  Both are its own doing. */
-	if (rc == 0 || rc == -ENOENT || rc == -ESRCH || rc == -ENOSPC)
+	if (rc >= 0 || rc == -ENOENT || rc == -ESRCH || rc == -ENOSPC)
 		return;
-lost:
-	lose(pager, msg, protected, program);
+	if (rc == -EFAULT || rc == -EIO)
+		lose(pager, msg, protected, program);
+	else
+		give_up(pager, page, -rc);
+}
+
+/* One event, if there is one.  -errno: there will be no more. */
+static int serve_one(struct pager *pager)
+{
+	struct uffd_msg msg;
+	uint64_t began = now_ns();
+	int rc = 0;
+
+	/* Read under the lock: a signal can end the vessel's wait, and then nothing may be under
+	 * way here once pager_settle has passed. */
+	pthread_mutex_lock(&pager->lock);
+	ssize_t got = read(pager->uffd, &msg, sizeof(msg));
+	if (got == sizeof(msg) && msg.event == UFFD_EVENT_PAGEFAULT) {
+		serve(pager, &msg);
+		pager->faults++;
+		pager->fault_ns += now_ns() - began;
+	} else if (got < 0 && errno != EAGAIN && errno != EINTR) {
+		rc = -errno;
+	}
+	pthread_mutex_unlock(&pager->lock);
+	return rc;
 }
 
 static void *serve_all(void *argument)
 {
 	struct pager *pager = argument;
 	struct pollfd fds[2] = {{pager->uffd, POLLIN, 0}, {pager->wake_fd, POLLIN, 0}};
-	struct uffd_msg msg;
+	int rc = 0;
 
-	for (;;) {
-		if (poll(fds, 2, -1) < 0 && errno != EINTR)
-			return NULL;
-		if (fds[1].revents)
-			return NULL;
-		if (!(fds[0].revents & POLLIN)) {
-			if (fds[0].revents & (POLLERR | POLLHUP | POLLNVAL))
-				return NULL;
+	while (rc == 0) {
+		if (poll(fds, 2, -1) < 0) {
+			rc = errno == EINTR ? 0 : -errno;
 			continue;
 		}
-		/* Read under the lock: a signal can end the vessel's wait, and then nothing may be under
-		 * way here once pager_settle has passed. */
-		uint64_t began = now_ns();
-		pthread_mutex_lock(&pager->lock);
-		if (read(pager->uffd, &msg, sizeof(msg)) == sizeof(msg) &&
-		    msg.event == UFFD_EVENT_PAGEFAULT) {
-			serve(pager, &msg);
-			pager->faults++;
-			pager->fault_ns += now_ns() - began;
-		}
-		pthread_mutex_unlock(&pager->lock);
+		if (fds[1].revents || (fds[0].revents & POLLHUP)) /* the end; the process went */
+			return NULL;
+		if (fds[0].revents & POLLIN)
+			rc = serve_one(pager);
+		else if (fds[0].revents)
+			rc = -EIO;
 	}
+	/* Nobody will answer the vessel any more. */
+	pthread_mutex_lock(&pager->lock);
+	give_up(pager, 0, -rc);
+	pthread_mutex_unlock(&pager->lock);
+	return NULL;
 }
 
 int pager_start(struct pager *pager, pid_t vessel, int uffd, struct error *error)
@@ -283,7 +342,8 @@ int pager_start(struct pager *pager, pid_t vessel, int uffd, struct error *error
 	pager->vessel = vessel;
 	pager->uffd = uffd;
 	pager->cpu = -1; /* a new thread */
-	pager->fault_address = 0;
+	pager->fault_address = pager->zeros_low = pager->zeros_high = 0;
+	pager->failure = 0;
 	snprintf(path, sizeof(path), "/proc/%d/mem", vessel);
 	pager->mem_fd = open(path, O_RDWR | O_CLOEXEC);
 	if (pager->mem_fd < 0)

@@ -61,10 +61,15 @@ struct pager {
 	bool over_limit;  /* one more was touched; the vessel was sent a SIGSTOP */
 	bool user_mode_only; /* the kernel's own accesses find only what is there */
 	uint64_t faults, fault_ns, fed;
+	uint64_t fed_ahead; /* of them, pages of zeros that nobody had touched yet */
+	uint64_t zeros_low, zeros_high; /* the area that was fed last with zeros */
 	uint64_t unknown_zeros, unknown_file; /* of the fed pages: REGION_UNKNOWN ones, by what they are taken for */
 	uint64_t unmoved; /* pages that mremap moved in this transaction, beyond those compared */
 	uint64_t emptied_more; /* pages of this transaction that lost their bytes, beyond those noted */
 	uint64_t lost_page; /* page whose source failed (file cut short), else 0 */
+	int failure;        /* errno of what kept a page from the vessel; its call is over */
+	uint64_t failure_page; /* 0: any page */
+	int note_error;     /* why pager_note_write gave NULL: -ENOMEM, or its source failed */
 	uint64_t fault_address; /* of an access whose SIGBUS is a SIGSTOP on its way, else 0 */
 	struct engine engine;
 	int cpu;            /* the thread follows the vessel here; -1: anywhere */
@@ -126,6 +131,9 @@ int pager_vessel_page(struct pager *pager, uint64_t page, uint8_t *to);
 int pager_source_page(const struct regions *regions, uint64_t page, uint8_t *to);
 /* Feeds one page.  -EFAULT: its source failed. */
 int pager_feed(struct pager *pager, const struct region *region, uint64_t page, bool protect);
+/* A page that is read and that nothing was recorded of: the kernel's page of zeros, and where pages are read one
+ * after the other, more of them at once.  1: it was fed; 0: it is another's; or an error. */
+int pager_feed_zeros(struct pager *pager, const struct region *region, uint64_t page);
 /* What lies beneath the inserted breakpoints in `bytes`, which were read at `address`. */
 void pager_mask_breakpoints(const struct pager *pager, uint64_t address, uint8_t *bytes, size_t len);
 /* Notes a write to a page in the open transaction, taking the before-image first. */

@@ -126,7 +126,7 @@ size_t pages_count_dirty(const struct pages *pages)
 static void set_absent(struct pages *pages, struct page_slot *slot)
 {
 	pages->grown -= slot->grown;
-	slot->present = slot->grown = false;
+	slot->present = slot->grown = slot->shared = false;
 }
 
 void pages_set_present(struct pages *pages, struct page_slot *slot, bool grown)
@@ -135,6 +135,18 @@ void pages_set_present(struct pages *pages, struct page_slot *slot, bool grown)
 	slot->present = true;
 	slot->grown = grown;
 	pages->grown += grown;
+}
+
+void pages_set_shared(struct pages *pages, struct page_slot *slot)
+{
+	pages_set_present(pages, slot, false);
+	slot->shared = true;
+}
+
+void pages_set_own(struct pages *pages, struct page_slot *slot)
+{
+	if (slot && slot->shared)
+		pages_set_present(pages, slot, true);
 }
 
 void pages_forget_present(struct pages *pages)
@@ -151,7 +163,8 @@ static void forget(struct pages *pages, struct page_slot *slot)
 	struct written *w = &pages->written[slot->written - 1];
 	free(w->overlay);
 	free(w->seen);
-	w->overlay = w->seen = NULL;
+	free(w->origin);
+	w->overlay = w->seen = w->origin = NULL;
 	w->armed = false;
 }
 

@@ -49,6 +49,7 @@ struct page_slot {
 	uint32_t written;
 	bool present; /* fed: the vessel has it */
 	bool grown;   /* ... and no recorded byte is in it */
+	bool shared;  /* ... but it takes no memory: the kernel's own page of zeros */
 };
 
 struct pages {
@@ -72,6 +73,10 @@ struct written *pages_make_written(struct pages *pages, uint64_t page); /* NULL:
 
 /* The page is there; `grown`: nothing of it was recorded. */
 void pages_set_present(struct pages *pages, struct page_slot *slot, bool grown);
+/* The page is there, and takes no memory until it is written ... */
+void pages_set_shared(struct pages *pages, struct page_slot *slot);
+/* ... which is about to happen. */
+void pages_set_own(struct pages *pages, struct page_slot *slot);
 /* No page is present any more (the vessel went); what was written stays known. */
 void pages_forget_present(struct pages *pages);
 /* The pages in [start, end) are no longer mapped as they were: not present, no kept contents. */

@@ -47,7 +47,7 @@ static bool has_room(struct pager *pager, uint64_t start, uint64_t end)
 			return false;
 		for (uint64_t page = from; pager->limit && page < to; page += PAGE_BYTES) {
 			const struct page_slot *slot = pages_find(&pager->pages, page);
-			fresh += !slot || !slot->present;
+			fresh += !slot || !slot->present || slot->shared;
 		}
 	}
 	return !pager->limit || pager->pages.grown + fresh <= pager->limit;

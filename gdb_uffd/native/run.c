@@ -330,8 +330,9 @@ int vessel_digest(struct vessel *vessel, int status, struct run *run)
 	pager_settle(vessel->pager);
 	vessel->at_exit = false;
 	if (!WIFSTOPPED(status)) {
-		run->end = RUN_GONE;
-		run->status = status;
+		run->end = vessel->pager->failure ? RUN_FAILED : RUN_GONE;
+		run->status = vessel->pager->failure ? vessel->pager->failure : status;
+		run->address = vessel->pager->failure_page;
 		vessel->pid = 0;
 		return 1;
 	}
@@ -364,7 +365,13 @@ int vessel_digest(struct vessel *vessel, int status, struct run *run)
 		return -ESRCH;
 	if (run->signal == SIGSTOP && vessel->pager->watch.hit_page)
 		return watched_write(vessel, run);
-	if (run->signal == SIGSTOP && vessel->pager->over_limit) {
+	if (run->signal == SIGSTOP && vessel->pager->failure) {
+		run->end = RUN_FAILED;
+		run->status = vessel->pager->failure;
+		run->address = vessel->pager->failure_page;
+		vessel->pager->failure = 0;
+		vessel->stop_sent = vessel->stop_stale = false;
+	} else if (run->signal == SIGSTOP && vessel->pager->over_limit) {
 		run->end = RUN_MEMORY;
 	} else if (run->signal == SIGSTOP && vessel->stop_sent) {
 		bool stale = vessel->stop_stale;

@@ -85,11 +85,36 @@ int uffd_register_written(int uffd, uint64_t start, uint64_t len)
 	return ioctl(uffd, UFFDIO_REGISTER, &reg) < 0 ? -errno : 0;
 }
 
-int uffd_wake_page(int uffd, uint64_t page)
+int uffd_wake(int uffd, uint64_t start, uint64_t len)
 {
-	struct uffdio_range range = {.start = page, .len = PAGE_BYTES};
+	struct uffdio_range range = {.start = start, .len = len};
 
 	return ioctl(uffd, UFFDIO_WAKE, &range) < 0 ? -errno : 0;
+}
+
+int uffd_wake_page(int uffd, uint64_t page)
+{
+	return uffd_wake(uffd, page, PAGE_BYTES);
+}
+
+int uffd_zero_unseen(int uffd, uint64_t start, uint64_t len, uint64_t *done)
+{
+	*done = 0;
+	while (*done < len) {
+		struct uffdio_zeropage zero = {
+			.range = {.start = start + *done, .len = len - *done},
+			.mode = UFFDIO_ZEROPAGE_MODE_DONTWAKE,
+		};
+		int rc = ioctl(uffd, UFFDIO_ZEROPAGE, &zero) < 0 ? -errno : 0;
+
+		if (zero.zeropage > 0)
+			*done += (uint64_t)zero.zeropage;
+		if (rc == -EAGAIN)
+			sched_yield();
+		else if (rc < 0)
+			return *done ? 0 : rc;
+	}
+	return 0;
 }
 
 static int copy_page(int uffd, uint64_t page, const void *from, uint64_t mode)

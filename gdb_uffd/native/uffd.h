@@ -77,6 +77,11 @@ int uffd_copy_page(int uffd, uint64_t page, const void *from, bool protect);
 /* The same, unprotected, and who waits for it sleeps on until uffd_wake_page. */
 int uffd_copy_page_unseen(int uffd, uint64_t page, const void *from);
 
+/* Zeros in [start, start + len), which take no memory until they are written; who waits for one sleeps on
+ * until it is woken.  `done` out: how many bytes from `start` on. */
+int uffd_zero_unseen(int uffd, uint64_t start, uint64_t len, uint64_t *done);
+int uffd_wake(int uffd, uint64_t start, uint64_t len);
+
 /* Arms or lifts write protection; lifting wakes the waiters. */
 int uffd_protect(int uffd, uint64_t start, uint64_t len, bool protect);
 

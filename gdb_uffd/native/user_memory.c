@@ -107,8 +107,10 @@ static int open_page(struct pager *pager, uint64_t page)
 	w = pager_note_write(pager, page, writer, &who);
 	if (!w)
 		return -ENOMEM;
-	w->armed = false;
-	return uffd_protect(pager->uffd, page, PAGE_BYTES, false);
+	pages_set_own(&pager->pages, pages_find(&pager->pages, page));
+	rc = uffd_protect(pager->uffd, page, PAGE_BYTES, false);
+	w->armed = rc < 0;
+	return rc;
 }
 
 int user_store(struct pager *pager, uint64_t address, const void *from, size_t len)

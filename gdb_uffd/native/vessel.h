@@ -67,6 +67,7 @@ enum run_end {
 	RUN_TIMEOUT = 7, /* vessel->deadline_ns has passed */
 	RUN_CALL = 9,    /* at the `entry` to the system call `call`, before its instruction; else behind it */
 	RUN_MEMORY = 8,  /* about to touch one more page than pager->limit allows */
+	RUN_FAILED = 10, /* a page could not be had for want of something of ours: `status` is the errno */
 	RUN_WATCH = 16, /* the watched object was written: `low` to `high`, by `call` or at `pc` */
 };
 

@@ -20,6 +20,7 @@ from gdb_uffd.replay.refused import granted_lines, refused_lines
 from gdb_uffd.replay.report import Builder, page_images
 from gdb_uffd.replay.state import SavedThreads, Threads
 from gdb_uffd.replay.tape import Tape
+from gdb_uffd.replay.waiting import size
 from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
 
 _serials = itertools.count(1)
@@ -46,6 +47,7 @@ class Transaction:
     unavailable: str = ""
     tape: Tape = field(default_factory=Tape)
     fed_from: int = 0  # in the pager's list of fed pages
+    ahead_from: int = 0  # how many were fed ahead of a touch before
     unknown: Tuple[int, int] = (0, 0)  # fed so far: taken for zeros, as in the file
 
 
@@ -117,7 +119,7 @@ class Accounts:
             ended=open_.ended,
             unavailable=open_.unavailable,
             layout_changed=bool(pager.layout_changed),
-            notes=self._notes(keep, kernel_kept),
+            notes=self._notes(keep, kernel_kept, open_.ahead_from),
             streamed=len(output) - unseen,
             engine=self.machine.engine.choice.name,
             tid=open_.tid or self.snapshot.threads[0].tid,
@@ -129,8 +131,21 @@ class Accounts:
         self.detail.note(made, open_.tid, functools.partial(self.stack, open_), open_.brk)
         return made
 
-    def _notes(self, keep: bool, kernel_kept: bool) -> List[str]:
-        notes = []
+    def _own_stacks(self) -> List[str]:
+        """Stacks that were used up, and on whose other room something ran."""
+        written = [self._changes.at[i].page for i in range(self._changes.count)]
+        return [
+            f"the stack of thread {room.tid} is used up: this ran on a stack of its own, up to "
+            f"{size(room.end - room.start)} below it"
+            for room in self.machine.rooms.values()
+            if room.tid and any(room.start <= page < room.end for page in written)
+        ]
+
+    def _notes(self, keep: bool, kernel_kept: bool, ahead_from: int) -> List[str]:
+        notes = self._own_stacks()
+        ahead = int(self.machine.pager.fed_ahead) - ahead_from
+        if ahead:
+            notes.append(f"of the pages fed, {ahead:,} of zeros were given ahead of a touch")
         if self.machine.pager.emptied_more:
             notes.append(
                 f"{self.machine.pager.emptied_more} more pages were emptied or unmapped; "

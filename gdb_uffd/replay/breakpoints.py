@@ -12,7 +12,7 @@ from typing import Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
 from gdb_uffd.model import MemoryUnavailable, UffdError
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay.agent import Orders
+from gdb_uffd.replay.agent import AgentError, Orders
 from gdb_uffd.replay.interface import (
     ACCESS_WATCH,
     HARDWARE,
@@ -48,6 +48,32 @@ def pieces(address: int, length: int) -> List[Tuple[int, int]]:
     return out
 
 
+class Here:
+    """Where the vessel stands: see agent.Place."""
+
+    def __init__(self, machine: Machine, gpr: List[int]) -> None:
+        self._arch, self._gpr = machine.arch, gpr
+        self.read = machine.read
+
+    def register(self, number: int) -> int:
+        """By the target description's number."""
+        name = self._arch.numbered[number] if number < len(self._arch.numbered) else ""
+        if not name:
+            raise AgentError(f"register {number} is not for expressions")
+        return self._gpr[self._arch.gpr[name]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What gdb wants of one resume; see Breakpoints."""
+
+    wanted: FrozenSet[int]
+    hardware: Tuple[Slot, ...]
+    orders: Tuple[Tuple[int, Orders], ...]
+    calls: Optional[FrozenSet[int]]
+    passes: FrozenSet[int]
+
+
 @dataclass
 class Breakpoints:
     """What gdb asked for.  `wanted`: software; `hardware`: (kind, address, length) requests.
@@ -62,8 +88,21 @@ class Breakpoints:
     hardware: List[Slot] = field(default_factory=list)
     orders: Dict[int, Orders] = field(default_factory=dict)  # of software ones, by address
     calls: Optional[FrozenSet[int]] = None  # system calls that stop; empty: all of them
+    passes: FrozenSet[int] = frozenset()  # signals that are delivered without a stop
     _loaded: Optional[List[Slot]] = None
     _values: Dict[Slot, bytes] = field(default_factory=dict)
+
+    def asked(self) -> Asked:
+        """As gdb left it."""
+        return Asked(
+            frozenset(self.wanted), tuple(self.hardware), tuple(self.orders.items()), self.calls,
+            self.passes,
+        )  # fmt: skip
+
+    def ask(self, asked: Asked) -> None:
+        """The same once more."""
+        self.wanted, self.hardware = set(asked.wanted), list(asked.hardware)
+        self.orders, self.calls, self.passes = dict(asked.orders), asked.calls, asked.passes
 
     def insert(self, kind: int, address: int, length: int, orders: Optional[Orders] = None) -> None:
         """UffdError when nothing is mapped there, no debug register is left or the range makes no

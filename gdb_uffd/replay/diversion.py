@@ -21,6 +21,7 @@ from gdb_uffd.replay.machine import LOWEST_ADDRESS, Machine
 from gdb_uffd.replay.past import Past
 from gdb_uffd.replay.policy import Policy
 from gdb_uffd.replay.state import Threads
+from gdb_uffd.replay.unknown import Unknown
 from gdb_uffd.replay.views import View
 from gdb_uffd.trace.source import Snapshot
 
@@ -43,13 +44,12 @@ class Diversion:
         self.last_report: Optional[CallReport] = None
         self._open: Optional[Transaction] = None
         self._disturbed = False
-        self._closed = False
         self.before_end: Optional[Callable[[int], None]] = None
         """Told the thread that ran, before an ended transaction is undone or committed."""
         self._loss = ""
         self._vessel_is_old = False
         self._kernel_kept = False  # kept calls left something in the vessel's kernel state
-        self._carried = (0, 0)  # unknown pages that are in the vessel, and would not be fed again
+        self._unknown = Unknown(self.machine)
         self._unfinished = Unfinished(self.threads)
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
         self.past = Past(self.machine)
@@ -71,8 +71,7 @@ class Diversion:
             self._renew()
 
     def _renew(self) -> None:
-        """Another vessel, with the filter that is wanted now and no page fed; what was kept is
-        kept."""
+        """Another vessel, with the filter that is wanted now; what was kept is kept."""
         if not self._vessel_is_old or (self._open is not None and self._open.explicit):
             return  # `end` comes back here
         self._vessel_is_old = False
@@ -84,18 +83,7 @@ class Diversion:
         self.machine.destroy()
         self.threads.forget_vessel()
         self.breakpoints.forget_vessel()
-        self._kernel_kept, self._carried = False, (0, 0)
-
-    def _take_away_unknown(self, report: CallReport) -> None:
-        """Whatever runs next must be seen to be fed the pages that nobody knows.  Where a new
-        vessel would lose what kept calls left in the kernel, they count for all that comes."""
-        found = report.unknown_zeros, report.unknown_file
-        if not any(found) or not self.machine.running:
-            return
-        if self._kernel_kept:
-            self._carried = found
-        else:
-            self._vessel_is_old = True
+        self._kernel_kept = False
 
     @property
     def blocked(self) -> Optional[Dict[str, Any]]:
@@ -166,6 +154,9 @@ class Diversion:
 
     def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
         self.breakpoints.calls = calls
+
+    def pass_signals(self, signals: FrozenSet[int]) -> None:
+        self.breakpoints.passes = signals
 
     def _notice_loss(self) -> None:
         """Somebody may have killed the vessel while it stood: everything is the snapshot's again.
@@ -242,10 +233,8 @@ class Diversion:
             pager = self.machine.pager
             self._open = Transaction(
                 kind, explicit, self.threads.save(), self.machine.save_brk(), pager.fed,
-                pager.fault_ns, fed_from=pager.fed_log.count,
-                unknown=(
-                    pager.unknown_zeros - self._carried[0], pager.unknown_file - self._carried[1],
-                ),
+                pager.fault_ns, fed_from=pager.fed_log.count, ahead_from=pager.fed_ahead,
+                unknown=self._unknown.so_far(),
             )  # fmt: skip
             self.runner.output.clear()
             lib.vessel_begin(self.machine.vessel)
@@ -348,7 +337,7 @@ class Diversion:
         else:
             self._discard(open_)
         self.last_report = report
-        self._take_away_unknown(report)
+        self._vessel_is_old |= self._unknown.must_renew(report, self._kernel_kept)
         self._renew()
         return report
 
@@ -366,7 +355,7 @@ class Diversion:
         if rebuild:
             self.machine.destroy()
             self.breakpoints.forget_vessel()
-            self._kernel_kept, self._carried = False, (0, 0)
+            self._kernel_kept = False
         lib.vessel_end(self.machine.vessel, False)
         self.threads.restore(open_.saved)
         self.machine.restore_brk(open_.brk)
@@ -414,7 +403,6 @@ class Diversion:
         self.past.forget("everything is as recorded again")
         self._open = None
         self._disturbed = self._kernel_kept = False
-        self._carried = (0, 0)
         self._unfinished.forget()
 
     def reset(self) -> None:
@@ -424,9 +412,6 @@ class Diversion:
         self.last_report = None
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
         self.accounts.close()
         self.machine.close()
 

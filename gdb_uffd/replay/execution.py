@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import agent, illegal, jumps, waiting
 from gdb_uffd.replay.agent import Orders
-from gdb_uffd.replay.breakpoints import Breakpoints
+from gdb_uffd.replay.breakpoints import Breakpoints, Here
 from gdb_uffd.replay.circle import COMPARED_MAX, STEPS_MAX, Circle, State
 from gdb_uffd.replay.interface import SHOWN_BY_BT, Client, Resume, Stop
 from gdb_uffd.replay.lazy import Lazy
@@ -24,6 +24,10 @@ NO_SIGNAL = 0
 is not complete, and steps again, for ever; a signal that it was told to pass (`handle ... nostop
 pass`) it passes at once.  Only 0 always ends what it was doing (infrun.c, handle_signal_stop)."""
 
+TRAPS = (signal.SIGTRAP, signal.SIGSEGV, signal.SIGILL, signal.SIGSTOP)
+"""What may be of a breakpoint or of ours: never passed unseen (gdbserver's linux-low.cc,
+linux_wstatus_maybe_breakpoint)."""
+
 SNAPSHOT_AGAIN = "this is the snapshot again, kept effects are gone"
 
 OUTPUT_MAX = 16 << 20
@@ -35,22 +39,17 @@ WATCHED = "watched"
 STACK_NEAR = 1 << 16
 """Bytes around the stack pointer where an access means the stack; a frame is rarely larger."""
 
+SIGINFO_BYTES = 128  # SI_MAX_SIZE, <asm-generic/siginfo.h>
 _SIGINFO = struct.Struct("<iiiiQ")  # si_signo, si_errno, si_code, padding, si_addr
 
 
-class Here:
-    """Where the vessel stands: see agent.Place."""
+CALL_CODE = signal.SIGTRAP | 0x80
+"""si_code of a stop at a system call (ptrace(2), PTRACE_O_TRACESYSGOOD)."""
 
-    def __init__(self, machine: Machine, gpr: List[int]) -> None:
-        self._arch, self._gpr = machine.arch, gpr
-        self.read = machine.read
 
-    def register(self, number: int) -> int:
-        """By the target description's number."""
-        name = self._arch.numbered[number] if number < len(self._arch.numbered) else ""
-        if not name:
-            raise agent.AgentError(f"register {number} is not for expressions")
-        return self._gpr[self._arch.gpr[name]]
+def trap_info(code: int) -> bytes:
+    """siginfo_t of a trap where the kernel's own told of something else."""
+    return _SIGINFO.pack(signal.SIGTRAP, 0, code, 0, 0).ljust(SIGINFO_BYTES, b"\0")
 
 
 class Runner:
@@ -87,13 +86,9 @@ class Runner:
         self.unavailable, self.blocked = "", None
         number = action.signal if action.signal != signal.SIGSTOP else 0  # nobody would continue it
         self.threads.load(action.tid)
-        if number and lib.vessel_signal_is_fatal(self.machine.vessel, number):
-            name = signal.Signals(number).name if number < 32 else f"signal {number}"
-            return Stop(
-                action.tid, NO_SIGNAL, stands=True,
-                message=f"{name} is not delivered: a core does not tell the program's signal "
-                "handlers, and without one it would end here; `continue` goes on without it",
-            )  # fmt: skip
+        refused = self._cannot_take(number)
+        if refused:
+            return Stop(action.tid, NO_SIGNAL, message=refused, stands=True)
         self.breakpoints.synchronise()
         if number and action.tid in self.threads.siginfo:
             self._offer_siginfo(self.threads.siginfo[action.tid], number)
@@ -106,6 +101,16 @@ class Runner:
             self._inject = number
         self._go(action, number if self._signal_stop else 0)
         return None
+
+    def _cannot_take(self, number: int) -> str:
+        """Why a signal is not delivered; "" where it can be, or is none."""
+        if not number or not lib.vessel_signal_is_fatal(self.machine.vessel, number):
+            return ""
+        name = signal.Signals(number).name if number < 32 else f"signal {number}"
+        return (
+            f"{name} is not delivered: a core does not tell the program's signal handlers, and "
+            "without one it would end here; `continue` goes on without it"
+        )
 
     def _offer_siginfo(self, siginfo: bytes, number: int) -> None:
         if len(siginfo) >= 128 and _SIGINFO.unpack_from(siginfo)[0] == number and self._signal_stop:
@@ -154,13 +159,13 @@ class Runner:
     def _event(self, action: Resume, client: Client) -> Optional[Stop]:
         """What the end of a wait means; None when the vessel runs on."""
         vessel, run = self.machine.vessel, self.run
-        if run.end == lib.RUN_GONE:
+        if run.end == lib.RUN_GONE or (run.end == lib.RUN_FAILED and not self.machine.running):
             return self._gone(action.tid)
         if run.end == lib.RUN_WATCH:
             return Stop(action.tid, signal.SIGTRAP, WATCHED)
         if run.end == lib.RUN_CALL:
             self._signal_stop = False
-            self._note(action.tid, b"")
+            self._note(action.tid, trap_info(CALL_CODE))
             side = "syscall_entry" if run.entry else "syscall_return"
             return Stop(action.tid, signal.SIGTRAP, side, run.call)
         self._signal_stop = run.end == lib.RUN_STOPPED and not vessel.at_exit
@@ -194,7 +199,7 @@ class Runner:
             stop = None
             while stop is None:
                 stop = self._wait(step, client)
-            if stop.signal != signal.SIGTRAP or stop.breakpoint or stop.message:
+            if not self.run.stepped or stop.breakpoint or stop.message:
                 return stop
             if self.run.pc == pc:
                 now = self._circle.state()
@@ -238,6 +243,9 @@ class Runner:
         client.output(data)
 
     def _gone(self, tid: int) -> Stop:
+        if self.run.end == lib.RUN_FAILED:
+            message = f"{waiting.failed(self.run)}; {SNAPSHOT_AGAIN}"
+            return Stop(tid, signal.SIGKILL, lost=True, message=message)
         status = self.run.status
         how = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
         return Stop(
@@ -256,7 +264,7 @@ class Runner:
             return self._trap(action, code, siginfo, client)
         if number == signal.SIGSEGV and run.pc in self.breakpoints.inserted:
             # gdb's dummy frame returns to the stack, which is not executable: its breakpoint.
-            self._note(tid, b"")
+            self._note(tid, trap_info(self.machine.arch.breakpoint_code))
             return Stop(tid, signal.SIGTRAP, "swbreak")
         if number == signal.SIGSEGV and fault == run.pc and self._bind(tid):
             if action.kind != "c":
@@ -264,6 +272,12 @@ class Runner:
             self.again(action)
             return None
         self._note(tid, siginfo)
+        if number in self.breakpoints.passes and number not in TRAPS and action.kind == "c":
+            message = self._cannot_take(number)
+            if message:
+                return Stop(tid, NO_SIGNAL, message=message)
+            self._go(action, number)
+            return None
         message = ""
         if number in (signal.SIGSEGV, signal.SIGBUS):
             message = self._explain(fault, run.pc)
@@ -307,7 +321,7 @@ class Runner:
             if orders is not None and self._carry_out(orders, gpr, client):
                 self._pass(action, at)
                 return None
-            self._note(tid, b"")
+            self._note(tid, siginfo)
             return Stop(tid, signal.SIGTRAP, "swbreak")
         self._note(tid, siginfo)
         hit = self.breakpoints.hit()

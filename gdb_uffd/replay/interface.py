@@ -140,6 +140,10 @@ class Diversion(Protocol):
         if the set is empty; None: at none."""
         ...
 
+    def pass_signals(self, signals: FrozenSet[int]) -> None:
+        """Deliver these, Linux numbers, without a stop: but in a step, and where they cannot be."""
+        ...
+
     def resume(self, action: Resume, client: Client) -> Stop:
         """Run until the next stop.  Ctrl-C gives Stop(signal=SIGINT).  UffdError when
         no process can be made (userfaultfd forbidden: what to set)."""

@@ -7,13 +7,14 @@ Everything here runs on the thread that created the vessel: ptrace(2) ties a tra
 from __future__ import annotations
 
 import bisect
+import errno
 import functools
 import mmap
 import os
 import struct
-from typing import Any, Dict, FrozenSet, List, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, Tuple
 
-from gdb_uffd.arch import host
+from gdb_uffd.arch import LOOKED_AT, host
 from gdb_uffd.model import (
     PAGE_SIZE,
     PROT_WRITE,
@@ -23,7 +24,7 @@ from gdb_uffd.model import (
     page_ceil,
 )
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import record
+from gdb_uffd.replay import holes, limits, record, stacks
 from gdb_uffd.replay.engines import EngineSetting
 from gdb_uffd.replay.extended import extended
 from gdb_uffd.replay.policy import Policy
@@ -37,13 +38,6 @@ from gdb_uffd.trace.source import (
     Snapshot,
     bad_page,
 )
-
-STACK_LIMIT = 8 << 20
-"""Bytes a main thread's stack may grow to: RLIMIT_STACK's usual soft limit (setrlimit(2)); the
-recorded limit is not in a core."""
-
-STACK_GUARD = 1 << 20
-"""Bytes that stay free between a growing stack and its neighbour (kernel: stack_guard_gap)."""
 
 LOWEST_ADDRESS = 1 << 16
 """vm.mmap_min_addr's default: below it nothing is mapped in the vessel, whatever a core says."""
@@ -86,7 +80,7 @@ class Machine:
         self._tids = ffi.new("int32_t[]", [thread.tid for thread in snapshot.threads])
         self.vessel.tids, self.vessel.tid_count = self._tids, len(self._tids)
         self.policy = Policy()
-        self._closed = False
+        self._closed = self._holes_marked = False
         self.arch = snapshot.arch
         self._gprs = struct.Struct(f"<{len(self.arch.names)}Q")
         self._extended = extended(self.arch)
@@ -102,14 +96,15 @@ class Machine:
         segments = snapshot.segments
         regions = ffi.addressof(self.pager, "recorded")
         region = ffi.new("struct region *")
-        growth = self._growth(snapshot)
+        self.rooms = stacks.rooms(snapshot)
         files = [m for m in snapshot.mappings if m.name.startswith("/")]
         starts = [m.start for m in files]
         for segment in segments:
             if segment.start < LOWEST_ADDRESS:
                 continue
-            if growth is not None and segment.start == growth[1]:
-                region.start, region.end = growth
+            room = self.rooms.get(segment.start)
+            if room is not None:
+                region.start, region.end = room.start, room.end
                 region.prot, region.kind = segment.prot, lib.REGION_ZERO
                 region.bytes, region.bytes_len = ffi.NULL, 0
                 region.flags = lib.REGION_GROWTH
@@ -166,17 +161,6 @@ class Machine:
         return self._stores[key]
 
     @staticmethod
-    def _growth(snapshot: Snapshot) -> Optional[Tuple[int, int]]:
-        """Room below the main stack, as the kernel would grow it on demand."""
-        previous_end = 0
-        for mapping in snapshot.mappings:
-            if mapping.name == "[stack]" and not mapping.unavailable:
-                start = max(mapping.end - STACK_LIMIT, page_ceil(previous_end + STACK_GUARD))
-                return (start, mapping.start) if start < mapping.start else None
-            previous_end = mapping.end
-        return None
-
-    @staticmethod
     def _find_brk(snapshot: Snapshot) -> Tuple[int, int]:
         """(start of the heap, current break); (0, 0) where the break is not known.
 
@@ -218,15 +202,29 @@ class Machine:
             return False
         self.check_processor()
         _ = self.jumps  # known before the first page is fed
+        if not self._holes_marked:  # before the first process
+            holes.mark(self.pager, self.snapshot.segments, self._address, LOWEST_ADDRESS)
+            self._holes_marked = True
         self.policy.apply(self.vessel, self.pager)
         self.engine.prepare(self.pager.engine)
-        check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
+        try:
+            check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
+        except UffdError as error:
+            raise UffdError(limits.too_many_mappings(self.regions()) or str(error)) from error
         self.vessel.slot_count = 0
         self._extended.start(self.vessel)
         return True
 
+    def _address(self, data: Any) -> int:
+        return int(ffi.cast("uintptr_t", self._buffer(data, "uint8_t")))
+
     def check_processor(self) -> None:
         """UffdError when nothing of the recorded process can run on this one."""
+        if self.arch in LOOKED_AT:
+            raise UffdError(
+                f"{self.snapshot.path}: of a 32-bit program ({self.arch.spoken}): it can be looked "
+                "at; functions are called, and code is run, in 64-bit programs only"
+            )
         if self.arch is not host():
             raise UffdError(
                 f"{self.snapshot.path}: recorded on {self.arch.spoken}; its code cannot run on "
@@ -344,16 +342,19 @@ class Machine:
         writer = lib.WRITER_ASSIGNMENT if meant else lib.WRITER_GDB
         rc = lib.pager_write(self.pager, address, data, len(data), writer)
         if rc < 0:
-            raise MemoryUnavailable(address, self.why(address) or self._not_mapped(address))
+            raise MemoryUnavailable(address, self._why_not_written(address, rc))
+
+    def _why_not_written(self, address: int, rc: int) -> str:
+        if rc != -errno.EFAULT:
+            return f"cannot be written: {os.strerror(-rc)}"
+        return self.why(address) or self._not_mapped(address)
 
     def _not_mapped(self, address: int) -> str:
-        for segment in self.snapshot.segments:
-            near = segment.start - STACK_GUARD <= address < segment.start
-            if near and segment.prot & PROT_WRITE:
-                return (
-                    "not mapped: a stack that is used up has no room for a call; "
-                    "select another thread"
-                )
+        if stacks.used_up(self.snapshot.mappings, address):
+            return (
+                "not mapped: a stack that is used up has no room for a call, nor is there any "
+                "below; select another thread"
+            )
         return "not mapped"
 
     def why(self, address: int) -> str:

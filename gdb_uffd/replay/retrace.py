@@ -85,7 +85,7 @@ class Retrace:
         if self.end - self.start > 8 * SLOTS or not arch.traps_after_writes:
             return False
         runs = [step for step in self.last.tape.steps if isinstance(step, Ran)]
-        return all(Breakpoints.fit([*step.hardware, *self._slots()]) for step in runs)
+        return all(Breakpoints.fit([*step.asked.hardware, *self._slots()]) for step in runs)
 
     def _slots(self) -> List[Slot]:
         length = self.end - self.start
@@ -197,10 +197,8 @@ class Retrace:
         where only that is wanted."""
         ghost, action = self.diversion, step.action
         ours = [] if self.pages else self._slots()
-        ghost.breakpoints.wanted = set(step.wanted)
-        ghost.breakpoints.orders = dict(step.orders)
-        ghost.breakpoints.calls = step.calls
-        ghost.breakpoints.hardware = [*ours, *step.hardware]
+        ghost.breakpoints.ask(step.asked)
+        ghost.breakpoints.hardware[:0] = ours
         ghost.prepare(action)
         ghost.machine.vessel.deadline_ns = 0  # it takes longer than the first time
         self._start_watching()
@@ -226,7 +224,7 @@ class Retrace:
                 return Stop(stop.tid, signal.SIGTRAP)
             if self._writes >= self.limit + COUNTED_MAX and self._watching:
                 self._stop_watching()
-                ghost.breakpoints.hardware, ours = [*step.hardware], []
+                ghost.breakpoints.hardware, ours = [*step.asked.hardware], []
             ghost.runner.again(action)
             stop = None
 

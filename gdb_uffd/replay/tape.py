@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import FrozenSet, List, Optional, Tuple, Union
+from typing import List, Union
 
 from gdb_uffd.model import Registers
-from gdb_uffd.replay.agent import Orders
-from gdb_uffd.replay.breakpoints import Breakpoints, Slot
+from gdb_uffd.replay.breakpoints import Asked, Breakpoints
 from gdb_uffd.replay.interface import Resume, Stop
 
 TAPE_BYTES = 64 << 20
@@ -61,10 +60,7 @@ class Ran:
     ends there by itself."""
 
     action: Resume
-    wanted: FrozenSet[int]
-    orders: Tuple[Tuple[int, Orders], ...]
-    calls: Optional[FrozenSet[int]]
-    hardware: Tuple[Slot, ...]
+    asked: Asked
     stop: Stop
     digest: int
     seconds: float
@@ -112,14 +108,8 @@ class Tape:
         interrupted: bool,
     ) -> None:
         """The process ran until `stop`, which it reached with the registers `after`."""
-        wanted, hardware = frozenset(points.wanted), tuple(points.hardware)
-        orders, after_digest = tuple(points.orders.items()), digest(after)
-        self._add(
-            Ran(
-                action, wanted, orders, points.calls, hardware, stop, after_digest, seconds,
-                interrupted,
-            )
-        )  # fmt: skip
+        asked = points.asked()
+        self._add(Ran(action, asked, stop, digest(after), seconds, interrupted))
 
     def _add(self, step: Step, more: int = 0) -> None:
         """Append, unless the tape is full."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from typing import Any, Dict
 
@@ -108,7 +110,18 @@ def ending(run: Any, policy: Policy) -> str:
             f"the call needs more than {size(policy.memory_limit)} of memory that was not "
             f"recorded (set uffd memory-limit); {back}"
         )
+    if run.end == lib.RUN_FAILED:
+        return f"{failed(run)}; {back}"
     return ""
+
+
+def failed(run: Any) -> str:
+    """Why a page could not be given to the program, through no doing of its own."""
+    page = f"the page at {run.address:#x}" if run.address else "its pages"
+    reason = os.strerror(run.status)
+    if run.status == errno.ENOMEM:
+        return f"out of memory: this machine has none left for {page} ({reason})"
+    return f"{page} cannot be given to the program ({reason})"
 
 
 def size(length: int) -> str:

@@ -30,6 +30,11 @@ _WITH_NUMBER = ("watch", "rwatch", "awatch", "syscall_entry", "syscall_return")
 
 _MAX_CALLS = 4096
 
+NO_FORK = (
+    "fork() is refused: what is rebuilt is one process, so there is no `checkpoint`; "
+    "`uffd reset` goes back to the snapshot"
+)
+
 
 class Action(NamedTuple):
     """One action of a vCont packet; `tid` is threads.ALL where it names no single thread."""
@@ -134,6 +139,8 @@ def _run(session: Session, action: Resume) -> bytes:
         # gdb's side unwinds a call that ends so: no frame of it is left to be shown.
         where = "`uffd call` shows where" if session.calls and not stop.signal else SHOWN_BY_BT
         message(connection, stop.message.replace(SHOWN_BY_BT, where))
+    if stop.breakpoint == "swbreak" and session.forks():  # it has returned
+        message(connection, NO_FORK)
     if stop.tid not in session.thread_ids:
         session.log(f"the diversion reported a stop of unknown thread {stop.tid}")
         stop = Stop(action.tid, stop.signal)
@@ -242,7 +249,12 @@ def stop_reply(session: Session, stop: Stop, reason: bytes = b"") -> bytes:
         parts.append(b"%s:%x;" % (stop.breakpoint.encode(), stop.address))
     registers = session.diversion.registers(stop.tid)
     for number, index in registers.arch.expedited:
-        value = registers.gpr[index].to_bytes(8, "little").hex().encode("ascii")
+        value = (
+            registers.gpr[index]
+            .to_bytes(registers.arch.register_bytes, "little")
+            .hex()
+            .encode("ascii")
+        )
         parts.append(b"%02x:%s;" % (number, value))
     parts.append(b"thread:" + session.thread_ids[stop.tid] + b";")
     return b"".join(parts)
@@ -269,6 +281,14 @@ def catch_calls(session: Session, arguments: bytes) -> bytes:
         raise PacketError(errno.EINVAL)
     session.caught = frozenset(parse_hex(n) for n in numbers) if on == b"1" else None
     session.diversion.catch_calls(session.caught)
+    return b"OK"
+
+
+def pass_signals(session: Session, arguments: bytes) -> bytes:
+    """`QPassSignals: signal [;signal]...`: gdb would pass them on without a word."""
+    numbers = {signals.to_linux(parse_hex(text)) for text in arguments.split(b";") if text}
+    session.passed = frozenset(numbers - {0})
+    session.diversion.pass_signals(session.passed)
     return b"OK"
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from typing import Protocol, Tuple, Union
 
-from gdb_uffd.arch import AARCH64, Architecture
+from gdb_uffd.arch import AARCH64, I386, X32, Architecture
 from gdb_uffd.model import Registers
-from gdb_uffd.server import target_aarch64, target_xml
+from gdb_uffd.server import target_aarch64, target_i386, target_xml
 from gdb_uffd.server.registers import Layout
 from gdb_uffd.server.registers_aarch64 import Aarch64Layout
+from gdb_uffd.server.registers_i386 import I386Layout
 
 
 class RegisterLayout(Protocol):
@@ -42,8 +43,10 @@ class RegisterLayout(Protocol):
 
 
 @functools.lru_cache(maxsize=8)
-def layout_of(arch: Architecture, xfeatures: int) -> Union[Layout, Aarch64Layout]:
+def layout_of(arch: Architecture, xfeatures: int) -> Union[Layout, Aarch64Layout, I386Layout]:
     """For registers of `arch` with these components recorded."""
+    if arch is I386:
+        return I386Layout(xfeatures)
     return Aarch64Layout(xfeatures) if arch is AARCH64 else Layout(xfeatures)
 
 
@@ -51,4 +54,8 @@ def description(registers: Registers) -> bytes:
     """The target description, `target.xml`."""
     if registers.arch is AARCH64:
         return target_aarch64.target_xml(target_aarch64.described(registers.xfeatures))
+    if registers.arch is I386:
+        return target_i386.target_i386(target_i386.described(registers.xfeatures))
+    if registers.arch is X32:
+        return target_i386.target_x32(target_xml.described(registers.xfeatures))
     return target_xml.target_xml(target_xml.described(registers.xfeatures))

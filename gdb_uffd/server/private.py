@@ -135,7 +135,8 @@ def _call_begin(session: Session, arguments: Arguments) -> Any:
     if _is_repeated(session, arguments):
         return {}
     session.connection.tells_of_long = boolean(arguments, "progress")
-    session.diversion.call_begin(address(arguments), boolean(arguments, "malloc"))
+    session.called = address(arguments)
+    session.diversion.call_begin(session.called, boolean(arguments, "malloc"))
     session.calls += 1
     return {}
 

@@ -12,6 +12,7 @@ from typing import Callable, Dict, Optional
 from gdb_uffd.server import packets, threads
 from gdb_uffd.server.framing import PACKET_SIZE, escape, unescape
 from gdb_uffd.server.session import PacketError, Session, parse_hex
+from gdb_uffd.trace.notes import own_auxv
 
 _MAX_FEATURES = 256
 _SIGINFO_BYTES = 128  # siginfo_t on x86-64 Linux, <asm-generic/siginfo.h> SI_MAX_SIZE
@@ -28,6 +29,7 @@ _FEATURES = b";".join(
         b"ConditionalBreakpoints+",
         b"BreakpointCommands+",
         b"QCatchSyscalls+",
+        b"QPassSignals+",
         b"qXfer:features:read+",
         b"qXfer:auxv:read+",
         b"qXfer:exec-file:read+",
@@ -111,7 +113,8 @@ def _target_description(session: Session, annex: bytes) -> Optional[bytes]:
 
 
 def _auxv(session: Session, _annex: bytes) -> Optional[bytes]:
-    return session.diversion.snapshot.auxv
+    snapshot = session.diversion.snapshot
+    return own_auxv(snapshot.auxv, snapshot.arch)
 
 
 def _exec_file(session: Session, annex: bytes) -> Optional[bytes]:

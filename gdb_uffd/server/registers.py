@@ -110,6 +110,14 @@ def _initialised(xstate: bytes, wanted: int) -> bytes:
     return bytes(out)
 
 
+def x87_control(xstate: bytes) -> Tuple[int, ...]:
+    """fctrl fstat ftag fiseg fioff foseg fooff fop, as gdb shows them."""
+    xs = _initialised(xstate, X87)
+    fcw, fsw, ftw, fop, fioff, fiseg, fooff, foseg = _FXSAVE_HEAD.unpack_from(xs)
+    tags = full_tag_word(ftw, fsw, xs)
+    return fcw, fsw, tags, fiseg, fioff, foseg, fooff, fop & _OPCODE_BITS
+
+
 class Layout:
     """The register packet for the components in `xfeatures` (XCR0 bits)."""
 
@@ -151,14 +159,10 @@ class Layout:
         """All registers as the bytes of a `g` reply; `size` of them."""
         gpr, described = registers.gpr, self.described
         xs = _initialised(registers.xstate, described)
-        fcw, fsw, ftw, fop, fioff, fiseg, fooff, foseg = _FXSAVE_HEAD.unpack_from(xs)
         parts = [
             _GENERAL.pack(*_WIDE_OF(gpr), *[v & _U32 for v in _NARROW_OF(gpr)]),
             *[xs[where] for where in _ST],
-            _CONTROL.pack(
-                fcw, fsw, full_tag_word(ftw, fsw, xs), fiseg, fioff, foseg, fooff,
-                fop & _OPCODE_BITS,
-            ),
+            _CONTROL.pack(*x87_control(xs)),
             xs[_XMM],
             xs[_MXCSR],
             _TAIL_PACK.pack(*_TAIL_OF(gpr)),
@@ -205,7 +209,7 @@ class Layout:
         for index, value in zip(_TAIL_AT, _TAIL_PACK.unpack_from(data, _G_TAIL)):
             gpr[index] = value
         if data[_G_ST:_G_TAIL] == before[_G_ST:_G_TAIL] and data[_G_YMMH:] == before[_G_YMMH:]:
-            return Registers(gpr, old.xstate, old.xfeatures)
+            return Registers(gpr, old.xstate, old.xfeatures, old.arch)
         xs = bytearray(_initialised(old.xstate, self.described))
         changed = 0
         if data[_G_ST:_G_XMM] != before[_G_ST:_G_XMM]:
@@ -227,7 +231,7 @@ class Layout:
                 xs[where] = data[start:end]
         bv = int.from_bytes(xs[_XSTATE_BV], "little") | changed
         xs[_XSTATE_BV] = bv.to_bytes(8, "little")
-        return Registers(gpr, bytes(xs), old.xfeatures | changed)
+        return Registers(gpr, bytes(xs), old.xfeatures | changed, old.arch)
 
     @staticmethod
     def _decode_x87(data: bytes, xs: bytearray) -> None:
@@ -253,7 +257,7 @@ class Layout:
         if index is not None:
             gpr = list(old.gpr)
             gpr[index] = int.from_bytes(value, "little")
-            return Registers(gpr, old.xstate, old.xfeatures)
+            return Registers(gpr, old.xstate, old.xfeatures, old.arch)
         place = self._placed.get(number)
         if place is not None:
             at, bit = place
@@ -261,7 +265,7 @@ class Layout:
             xs[at : at + size] = value
             bv = int.from_bytes(xs[_XSTATE_BV], "little") | bit
             xs[_XSTATE_BV] = bv.to_bytes(8, "little")
-            return Registers(list(old.gpr), bytes(xs), old.xfeatures | bit)
+            return Registers(list(old.gpr), bytes(xs), old.xfeatures | bit, old.arch)
         data = bytearray(self.encode(old))
         data[offset : offset + size] = value
         return self.decode(bytes(data), old)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import signal
 import socket
 import stat
@@ -21,7 +22,7 @@ from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.listen import Port, open_listener
 from gdb_uffd.server.session import Facts, Session
 from gdb_uffd.server.travel import total_pages
-from gdb_uffd.trace.arguments import command_line, in_a_line
+from gdb_uffd.trace.argv import arguments, in_a_line
 from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import Snapshot, Trace
 
@@ -77,6 +78,8 @@ def make_diversion(snapshot: Snapshot) -> Diversion:
 
 
 WARNINGS_MAX = 10
+LINGER_SECONDS = 5
+"""How long a server whose connection has ended waits for gdb's side to close its pipe, too."""
 ARGUMENTS_MAX = 4096  # characters of the command line
 
 
@@ -106,7 +109,7 @@ def facts(
         snapshot=journey.place.number,
         sysroot=journey.sysroot,
         architecture=snapshot.arch.gdb,
-        arguments=in_a_line(command_line(snapshot), ARGUMENTS_MAX),
+        arguments=in_a_line(arguments(snapshot.auxv, snapshot.read), ARGUMENTS_MAX),
     )
 
 
@@ -151,10 +154,22 @@ def run(
         while client is not None:
             _serve(client, wake, journey, opened, holder)
             if journey.endpoint is None:
-                return
+                break
             with contextlib.closing(journey.endpoint) as next_one:
                 journey.endpoint = None
                 client = next_one.accept(watch, seconds)
+
+        if watch is not None and journey.sysroot:
+            journey.close()
+            _linger(watch)
+
+
+def _linger(watch: int) -> None:
+    """Until gdb is done with the files that were made for it, or has gone: what reads a file's
+    symbols as they are needed must not find it gone."""
+    poll = select.poll()
+    poll.register(watch, select.POLLHUP)
+    poll.poll(LINGER_SECONDS * 1000)
 
 
 def _prepare() -> None:

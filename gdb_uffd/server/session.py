@@ -103,8 +103,11 @@ class Session:
     # By kind, address and length.
     inserted: Dict[Tuple[int, int, int], Optional[Orders]] = field(default_factory=dict)
     caught: Optional[FrozenSet[int]] = None  # system calls, see Diversion.catch_calls
+    passed: FrozenSet[int] = frozenset()  # signals, see Diversion.pass_signals
     calls: int = 0  # gdb's inferior calls that are under way
     told: object = None  # the serial number of the last call-begin or call-end
+    called: int = 0  # what the last one of them calls
+    _fork: Optional[int] = None  # where fork(2) begins; 0: nowhere
     stopped: Optional[Stop] = None  # the last stop, once something ran
     # lldb's: by number the registers it saved, by address the bytes it allocated
     saved_registers: Dict[int, Tuple[int, Registers]] = field(default_factory=dict)
@@ -130,6 +133,7 @@ class Session:
         listed = [*threads, *self.journey.threads_aside]
         self.runner = place.thread
         self.written, self.listed, self.calls = None, 0, 0
+        self._fork = None
         self.last_unavailable, self.stopped = "", None
         self.saved_registers, self.allocated = {}, {}
         self.thread_ids = {t.tid: b"" for t in listed}
@@ -139,6 +143,7 @@ class Session:
             with contextlib.suppress(UffdError):  # nothing is mapped there in this snapshot
                 self.diversion.insert_breakpoint(kind, address, length, orders)
         self.diversion.catch_calls(self.caught)
+        self.diversion.pass_signals(self.passed)
 
     def greet(self, offered: FrozenSet[bytes]) -> None:
         """What the client can do: it understands ids of processes only where it says so (gdb
@@ -167,6 +172,12 @@ class Session:
     def pid(self) -> int:
         """The recorded process id; 1 where the recording has none, since 0 means "any"."""
         return max(self.diversion.snapshot.pid, 1)
+
+    def forks(self) -> bool:
+        """Whether gdb calls fork() itself: the user's `checkpoint` does."""
+        if self._fork is None:
+            self._fork = self.diversion.snapshot.symbol("fork") or 0
+        return self.calls > 0 and self.called == self._fork
 
     def registers_packet(self) -> bytes:
         """The framed `g` reply for the general thread.  PacketError when it is not there."""

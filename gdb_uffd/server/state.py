@@ -24,7 +24,7 @@ def write_registers(session: Session, arguments: bytes) -> bytes:
     if b"x" in arguments:  # registers the client does not know: keep them
         known = session.layout.encode_hex(old).replace(b"x", b"0")
         arguments = bytes(k if a == 0x78 else a for a, k in zip(arguments, known))
-    return _store(session, session.layout.decode(_from_hex(arguments), old))
+    return _store(session, session.layout.decode(_from_hex(arguments), old), old)
 
 
 def read_register(session: Session, arguments: bytes) -> bytes:
@@ -44,10 +44,15 @@ def write_register(session: Session, arguments: bytes) -> bytes:
     if not separator:
         raise PacketError(errno.EINVAL)
     old = session.diversion.registers(session.general)
-    return _store(session, session.layout.write(parse_hex(number), _from_hex(value), old))
+    made = session.layout.write(parse_hex(number), _from_hex(value), old)
+    return _store(session, made, old)
 
 
-def _store(session: Session, registers: Registers) -> bytes:
+def _store(session: Session, registers: Registers, old: Registers) -> bytes:
+    """What the kernel would not take of a live process is refused, too."""
+    taken = registers.arch.loadable(registers.gpr)
+    if any(a != b and a != c for a, b, c in zip(registers.gpr, taken, old.gpr)):
+        raise PacketError(errno.EIO)
     session.set_registers(registers)
     return b"OK"
 

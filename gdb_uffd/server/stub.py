@@ -63,6 +63,7 @@ _ONE_LETTER: Dict[int, Handler] = {
 
 _NAMED: Dict[bytes, Handler] = {
     b"QCatchSyscalls": execution.catch_calls,
+    b"QPassSignals": execution.pass_signals,
     b"QStartNoAckMode": queries.start_no_ack,
     b"qAttached": queries.attached,
     b"qC": threads.current,

@@ -15,7 +15,8 @@ from typing import Callable, Dict, Optional, Tuple, Union
 
 from gdb_uffd.server.framing import PACKET_SIZE, escape
 from gdb_uffd.server.session import PacketError, Session, parse_hex
-from gdb_uffd.trace import arguments
+from gdb_uffd.trace.argv import arguments
+from gdb_uffd.trace.notes import own_auxv
 
 MAX_OPEN = 256
 _MAX_NAME = 4096  # PATH_MAX, <linux/limits.h>
@@ -269,9 +270,10 @@ def _status(session: Session) -> bytes:
 
 
 def _command_line(session: Session) -> bytes:
-    snapshot = session.diversion.snapshot
-    words = arguments.command_line(snapshot) or [os.fsencode(snapshot.executable)]
-    return b"".join(word + b"\0" for word in words)
+    """The arguments as they lie in memory; the executable alone where that does not tell."""
+    diversion = session.diversion
+    found = arguments(diversion.snapshot.auxv, diversion.read_memory)
+    return b"\0".join(found or [os.fsencode(diversion.snapshot.executable)]) + b"\0"
 
 
 def _comm(session: Session) -> bytes:
@@ -279,7 +281,8 @@ def _comm(session: Session) -> bytes:
 
 
 def _auxv(session: Session) -> bytes:
-    return session.diversion.snapshot.auxv
+    snapshot = session.diversion.snapshot
+    return own_auxv(snapshot.auxv, snapshot.arch)
 
 
 _RECORDED: Dict[str, Callable[[Session], bytes]] = {

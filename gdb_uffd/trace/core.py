@@ -155,7 +155,7 @@ def _check_header(shown: str, core: mmap.mmap) -> elf.Header:
         raise UffdError(f"{shown}: is an executable or library, not a core: {USAGE}")
     if header.type != elf.ET_CORE:
         raise UffdError(f"{shown}: an ELF file, but not a core (e_type {header.type}): {USAGE}")
-    if of_machine(header.machine) is None:
+    if of_machine(header.machine, header.word) is None:
         raise _foreign(shown, spoken(header.machine, wide=True, little=True))
     return header
 
@@ -178,7 +178,7 @@ def _read_segments(
             first = elf.read_segments(core, header, 1)[0]
             if first.type != elf.PT_NOTE or first.offset < header.phoff:
                 raise
-            count = (first.offset - header.phoff) // elf.PHDR.size
+            count = (first.offset - header.phoff) // max(header.phentsize, 1)
             problems.append("truncated core: its section header is missing")
         return elf.read_segments(core, header, count)
     except ElfError as error:
@@ -193,7 +193,7 @@ def _open(
     problems: List[str] = []
     shown = printable(path)
     header = _check_header(shown, core)
-    arch = of_machine(header.machine) or X86_64
+    arch = of_machine(header.machine, header.word) or X86_64
     segments = _read_segments(shown, core, header, problems)
     notes = read_notes(core, [s for s in segments if s.type == elf.PT_NOTE], arch)
     problems += notes.problems

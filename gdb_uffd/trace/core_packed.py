@@ -47,7 +47,9 @@ class PackedCore(CoreTrace):
             unpack_core_into(path, scratch.path)
             root = os.path.join(scratch.path, ROOT)
             search = search or Search()
-            self.found_in = replace(search, files_from=(root, *search.files_from))
+            self.found_in = replace(
+                search, files_from=(root, *search.files_from), names=((root, path), *search.names)
+            )
             super().__init__(os.path.join(scratch.path, CORE), executable, self.found_in, name=path)
         except OSError as error:
             self._remove()

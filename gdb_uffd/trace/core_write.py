@@ -78,7 +78,10 @@ def write_core(
     shown = printable(path)
     if os.path.lexists(path):
         raise UffdError(f"{shown}: exists already; remove it or choose another name")
-    machine = threads[0].registers.arch.machine
+    arch = threads[0].registers.arch
+    if arch.word != 8:
+        raise UffdError(f"{shown}: cores of {arch.spoken}'s programs can be read, and not written")
+    machine = arch.machine
     notes = make_notes(pid, threads, auxv, mappings, name)
     directory = os.path.dirname(os.path.abspath(path))
     temporary: Optional[str] = None

@@ -7,16 +7,16 @@ ElfError, a line for the user.  Layouts: elf(5), System V gABI chapters 4 and 5.
 
 from __future__ import annotations
 
-import mmap
 import struct
-from array import array
 from dataclasses import dataclass
-from typing import Callable, Iterator, List, Optional, Set, Tuple, Union
+from typing import Callable, Iterator, List, Optional, Tuple
 
 from gdb_uffd.arch import KNOWN, of_machine
 from gdb_uffd.arch.others import spoken
-
-Buffer = Union[bytes, mmap.mmap]
+from gdb_uffd.trace.elf_tables import SYM as SYM
+from gdb_uffd.trace.elf_tables import U32 as U32
+from gdb_uffd.trace.elf_tables import Buffer as Buffer
+from gdb_uffd.trace.elf_tables import entries_named, string_offsets
 
 ET_EXEC, ET_DYN, ET_CORE = 2, 3, 4
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_TLS = 1, 2, 3, 4, 7
@@ -36,14 +36,14 @@ MAX_SECTIONS = 1 << 20
 MAX_NOTE = 64 << 10  # bytes of an object's note segment that are searched for a build-id
 MAX_DYNAMIC = 4096  # entries of a dynamic section
 MAX_CHAIN = 1 << 16  # symbols of one hash bucket
-MAX_STRING, MAX_TAILS = 4096, 256  # bytes; places in a string table where one name ends
+MAX_STRING = 4096  # bytes
 
 EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 PHDR = struct.Struct("<IIQQQQQQ")
+EHDR32 = struct.Struct("<16sHHIIIIIHHHHHH")
+PHDR32 = struct.Struct("<IIIIIIII")
 SHDR = struct.Struct("<IIQQQQIIQQ")
-SYM = struct.Struct("<IBBHQQ")
 NHDR = struct.Struct("<III")
-U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
 
 
@@ -64,6 +64,7 @@ class Header:
     shoff: int
     shentsize: int
     shnum: int
+    word: int = 8  # 4: ELFCLASS32
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,21 @@ class ForeignElf(ElfError):
 
 
 def read_header(data: Buffer) -> Header:
-    """The header of an ELF64 little-endian file; ForeignElf of another one, else ElfError."""
+    """The header of a file of one of our processors; ForeignElf of another one, else ElfError."""
     if bytes(data[:4]) != b"\x7fELF":
         raise ElfError("not an ELF file")
     raw = slice_exact(data, 0, EHDR.size)
-    if raw[4] in (1, 2) and raw[5] in (1, 2) and raw[4:6] != b"\x02\x01":
+    narrow = raw[4:6] == b"\x01\x01" and of_machine(raw[18] | raw[19] << 8, 4) is not None
+    if raw[4] in (1, 2) and raw[5] in (1, 2) and raw[4:6] != b"\x02\x01" and not narrow:
         foreign_kind, foreign = struct.unpack_from("<HH" if raw[5] == 1 else ">HH", raw, 16)
         raise ForeignElf(foreign_kind, spoken(foreign, raw[4] == 2, raw[5] == 1))
     ident, kind, machine, _, entry, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, _ = (
-        EHDR.unpack(raw)
+        EHDR32.unpack(raw[: EHDR32.size]) if narrow else EHDR.unpack(raw)
     )
-    if ident[4] != 2 or ident[5] != 1:
+    if not narrow and (ident[4] != 2 or ident[5] != 1):
         raise ElfError(f"an ELF file of unknown class {ident[4]} or byte order {ident[5]}")
-    return Header(kind, machine, entry, phoff, phentsize, phnum, shoff, shentsize, shnum)
+    word = 4 if narrow else 8
+    return Header(kind, machine, entry, phoff, phentsize, phnum, shoff, shentsize, shnum, word)
 
 
 def segment_count(data: Buffer, header: Header) -> int:
@@ -120,16 +123,28 @@ def segment_count(data: Buffer, header: Header) -> int:
         return header.phnum
     if header.shoff == 0:
         raise ElfError("e_phnum is PN_XNUM and there is no section 0")
+    if header.word == 4:
+        return int.from_bytes(slice_exact(data, header.shoff + 28, 4), "little")
     return int(SHDR.unpack(slice_exact(data, header.shoff, SHDR.size))[7])
 
 
 def read_segments(data: Buffer, header: Header, count: int) -> List[ProgramHeader]:
     """The first `count` program headers; ElfError when they lie outside `data`."""
-    if count and header.phentsize != PHDR.size:
-        raise ElfError(f"program headers of {header.phentsize} bytes, not {PHDR.size}")
+    layout = PHDR if header.word == 8 else PHDR32
+    if count and header.phentsize != layout.size:
+        raise ElfError(f"program headers of {header.phentsize} bytes, not {layout.size}")
     if count > MAX_SEGMENTS:
         raise ElfError(f"{count} program headers, more than {MAX_SEGMENTS}")
-    raw = slice_exact(data, header.phoff, count * PHDR.size)
+    return program_headers(slice_exact(data, header.phoff, count * layout.size), header)
+
+
+def program_headers(raw: bytes, header: Header) -> List[ProgramHeader]:
+    """Those in `raw`, whole ones."""
+    if header.word == 4:  # the flags have another place there
+        return [
+            ProgramHeader(kind, flags, offset, vaddr, filesz, memsz, align)
+            for kind, offset, vaddr, _, filesz, memsz, flags, align in PHDR32.iter_unpack(raw)
+        ]
     return [
         ProgramHeader(kind, flags, offset, vaddr, filesz, memsz, align)
         for kind, flags, offset, vaddr, _, filesz, memsz, align in PHDR.iter_unpack(raw)
@@ -155,7 +170,7 @@ def iter_notes(data: Buffer, start: int, end: int) -> Iterator[Tuple[bytes, int,
 
 
 def _check_object(header: Header) -> None:
-    if of_machine(header.machine) is None or header.type not in (ET_EXEC, ET_DYN):
+    if of_machine(header.machine, header.word) is None or header.type not in (ET_EXEC, ET_DYN):
         raise ElfError(f"no executable or shared object for {KNOWN}")
 
 
@@ -206,13 +221,11 @@ class Image:
         """The object whose ELF header is mapped at `base`; `read_memory` raises ElfError."""
         header = read_header(read_memory(base, EHDR.size))
         _check_object(header)
-        if header.phentsize != PHDR.size or header.phnum > MAX_OBJECT_SEGMENTS:
+        size = PHDR.size if header.word == 8 else PHDR32.size
+        if header.phentsize != size or header.phnum > MAX_OBJECT_SEGMENTS:
             raise ElfError("unusable program headers")
-        raw = read_memory(base + header.phoff, header.phnum * PHDR.size)
-        segments = [
-            ProgramHeader(kind, flags, offset, vaddr, filesz, memsz, align)
-            for kind, flags, offset, vaddr, _, filesz, memsz, align in PHDR.iter_unpack(raw)
-        ]
+        raw = read_memory(base + header.phoff, header.phnum * size)
+        segments = program_headers(raw, header)
         loads = sorted((s for s in segments if s.type == PT_LOAD), key=lambda s: s.vaddr)
         if not loads:
             raise ElfError("no loaded segment")
@@ -259,8 +272,8 @@ class Image:
 
     def _dynamic_entries(self) -> Iterator[Tuple[int, int]]:
         s = self.segment(PT_DYNAMIC)
-        if s is None:
-            return
+        if s is None or self.header.word != 8:
+            return  # what is only looked at needs no symbols: gdb has them
         raw = self.read(s.vaddr, min(s.filesz, MAX_DYNAMIC * 16))
         top = max((p.vaddr + p.memsz for p in self.loads), default=0)
         for tag, value in struct.iter_unpack("<QQ", raw[: len(raw) & ~15]):
@@ -371,10 +384,10 @@ class Image:
             table = slice_exact(self.data, section[4], section[5] // SYM.size * SYM.size)
             slice_exact(self.data, strings[4], 0)
             end = min(strings[4] + strings[5], len(self.data))
-            wanted = _string_offsets(self.data, strings[4], end, name)
+            wanted = string_offsets(self.data, strings[4], end, name)
             if not wanted:
                 continue
-            for index in _entries_named(table, wanted):
+            for index in entries_named(table, wanted):
                 _, info, _, shndx, value, size = SYM.unpack_from(table, index * SYM.size)
                 if shndx == 0 or shndx >= 0xFF00 or info & 15 in (STT_TLS, STT_GNU_IFUNC):
                     continue  # undefined, absolute, common, thread-local, indirect
@@ -394,27 +407,3 @@ class Image:
                 raw = slice_exact(self.data, h.shoff, count * SHDR.size)
                 self._sections = list(SHDR.iter_unpack(raw))
         return self._sections
-
-
-def _entries_named(table: bytes, wanted: Set[int]) -> Iterator[int]:
-    """Indices of the symbols whose st_name is one of `wanted`, without a loop over all."""
-    words = array("I")
-    words.frombytes(table)
-    names = words[:: SYM.size // words.itemsize].tobytes()
-    for offset in sorted(wanted):
-        pattern = U32.pack(offset)
-        at = names.find(pattern)
-        while at >= 0:
-            if at % U32.size == 0:
-                yield at // U32.size
-            at = names.find(pattern, at + 1)
-
-
-def _string_offsets(data: Buffer, start: int, end: int, name: bytes) -> Set[int]:
-    """Offsets of `name` in a string table; a string may be the tail of another (elf(5))."""
-    found: Set[int] = set()
-    at = data.find(name + b"\0", start, end)
-    while at >= 0 and len(found) < MAX_TAILS:
-        found.add(at - start)
-        at = data.find(name + b"\0", at + 1, end)
-    return found

@@ -32,7 +32,7 @@ class ArchivePlace:
         self._indices: Dict[int, Index] = {}
         self._copied: Dict[Tuple[int, int], str] = {}  # by where the bytes lie
         self._left = MAX_COPIED
-        self._folder = ""
+        self.copies = ""
         self._finalizer: Optional[weakref.finalize[..., ArchivePlace]] = None
 
     def _trees(self) -> List[Tuple[int, Dict[str, object]]]:
@@ -112,12 +112,12 @@ class ArchivePlace:
     def _target(self, number: int, parts: Tuple[str, ...]) -> str:
         if len(parts) > MAX_DEPTH:
             raise ValueError(f"more than {MAX_DEPTH} folders deep")
-        if not self._folder:
+        if not self.copies:
             scratch = Scratch("files")
             self._finalizer = weakref.finalize(self, scratch.close)
-            self._folder = os.path.join(scratch.path, os.path.basename(self.name.rstrip("/")))
+            self.copies = os.path.join(scratch.path, os.path.basename(self.name.rstrip("/")))
         several = self._archive is not None and len(self._archive.trees) > 1
-        target = os.path.join(self._folder, *([str(number)] if several else []), *parts)
+        target = os.path.join(self.copies, *([str(number)] if several else []), *parts)
         os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
         return target
 

@@ -71,7 +71,7 @@ def _state(module: Module, search: Search, pages: int) -> FileState:
     build_id = module.recorded_id.hex()
     state = FileState(printable(module.path), MISSING, build_id, package=_package(module.image))
     if module.file is not None:
-        state.state, state.there = FOUND, printable(module.file.path)
+        state.state, state.there = FOUND, search.spoken(module.file.path)
         state.its_id = module.file.build_id.hex()
         state.debug = _debug(module, search)
         return state
@@ -84,7 +84,7 @@ def _state(module: Module, search: Search, pages: int) -> FileState:
             opened = map_file(path)
         except FileProblem:
             continue
-        state.there, state.its_id = printable(path), opened.build_id.hex()
+        state.there, state.its_id = search.spoken(path), opened.build_id.hex()
         hollow = opened.image is not None and debug_files.is_debug_file(opened.image)
         same = bool(build_id) and state.its_id == build_id
         state.state = DEBUG_FILE if hollow else OTHER_BYTES if same else OTHER_BUILD
@@ -97,7 +97,7 @@ def _debug(module: Module, search: Search) -> str:
     file = module.file
     if file is None or file.image is None or debug_files.has_lines(file.image):
         return "(own)"
-    return printable(debug_files.find(file, search) or "")
+    return search.spoken(debug_files.find(file, search) or "")
 
 
 def _package(image: Optional[Image]) -> str:

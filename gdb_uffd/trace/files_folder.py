@@ -1,7 +1,8 @@
 """A folder in which files of the recorded machine are looked for (`set uffd files-from`): a root
 file system, packages unpacked beside each other, or libraries in a heap.
 
-Links are followed as inside that root, never out of it.  The folder's own name is not resolved:
+Links of a root are followed as inside of it, never out of it; those of any other folder are the
+user's own.  The folder's own name is not resolved:
 /proc/PID/root reads as a link to "/", and is another root all the same.
 """
 
@@ -107,11 +108,12 @@ def below(root: str, path: str) -> Optional[str]:
 class Folder:
     """files_from.Place over a folder."""
 
-    problem = ""
+    problem = copies = ""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._root = name.rstrip("/")
+        self._is_root = any(os.path.isdir(f"{self._root}/{each}") for each in ("usr", "lib"))
         self._packages: Optional[List[str]] = None
         self._index: Optional[Index] = None
 
@@ -120,9 +122,7 @@ class Folder:
         and wherever one has its name."""
         for root in (self._root, *self._beside()):
             for each in twins(path):
-                found = below(root, each)
-                if found is not None and os.path.isfile(found):
-                    yield found
+                yield from self._at(root, each)
         yield from self._indexed().named(os.path.basename(path))
 
     def by_build_id(self, build_id: bytes) -> Iterator[str]:
@@ -135,13 +135,19 @@ class Folder:
 
     def _identified(self, build_id: bytes, end: str) -> Iterator[str]:
         for path in links(build_id, end):
-            found = below(self._root, path)
-            if found is not None and os.path.isfile(found):
-                yield found
+            yield from self._at(self._root, path)
         # A root file system has its debug files where the links above lead.
         if end != DEBUG or not os.path.isdir(self._root + "/usr/lib"):
             yield from self._indexed().identified(build_id, end)
             self._note_cut()
+
+    def _at(self, root: str, path: str) -> Iterator[str]:
+        """The file at `path` below `root`."""
+        found = below(root, path)
+        if found is None and not self._is_root and root == self._root and ".." not in path:
+            found = root + path
+        if found is not None and os.path.isfile(found):
+            yield found
 
     def _beside(self) -> List[str]:
         if self._packages is None:
@@ -154,7 +160,7 @@ class Folder:
 
     def _indexed(self) -> "Index":
         if self._index is None:
-            self._index = Index(_files(self._root or "/"), _start_of)
+            self._index = Index(_files(self._root or "/", not self._is_root), _start_of)
             self._note_cut()
         return self._index
 
@@ -223,17 +229,18 @@ def _unlikely(path: str) -> int:
 def _start_of(path: str, length: int) -> Optional[bytes]:
     """`length` bytes of a regular file, all for -1 up to a bound; None where it cannot be read."""
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
+        if not stat.S_ISREG(os.stat(path).st_mode):
             return None
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
             return file.read(length if length >= 0 else 1 << 30)
     except (OSError, ValueError):
         return None
 
 
-def _files(root: str) -> Iterator[str]:
-    """Regular files below `root`, those of other file systems (/proc, /sys) left out."""
+def _files(root: str, links: bool) -> Iterator[str]:
+    """Regular files below `root`, those of other file systems (/proc, /sys) left out; `links`: and
+    links to files."""
     waiting: Deque[str] = deque([root])
     late: Deque[str] = deque()
     try:
@@ -248,7 +255,7 @@ def _files(root: str) -> Iterator[str]:
                     if entry.is_dir(follow_symlinks=False):
                         if entry.stat(follow_symlinks=False).st_dev == device:
                             (late if entry.name in LATE else waiting).append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
+                    elif entry.is_file(follow_symlinks=links):
                         yield entry.path
         except OSError:
             continue  # not ours to read

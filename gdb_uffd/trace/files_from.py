@@ -9,10 +9,12 @@ from gdb_uffd.trace.files_folder import Folder
 
 
 class Place(Protocol):
-    """A folder or an archive.  `problem`: why it gives nothing, or not everything; "" for none."""
+    """A folder or an archive.  `problem`: why it gives nothing, or not everything; "" for none.
+    `copies`: the folder that files are copied to, "" for none."""
 
     name: str
     problem: str
+    copies: str
 
     def by_path(self, path: str) -> Iterable[str]:
         """Files that may be the one that had that path, the likeliest first."""
@@ -33,6 +35,8 @@ class Place(Protocol):
 
 class Nothing:
     """A place that is not there."""
+
+    copies = ""
 
     def __init__(self, name: str, problem: str) -> None:
         self.name, self.problem = name, problem

@@ -20,6 +20,7 @@ from gdb_uffd.trace.elf import Buffer, ProgramHeader, iter_notes
 
 NT_PRSTATUS, NT_FPREGSET, NT_PRPSINFO, NT_AUXV = 1, 2, 3, 6
 NT_X86_XSTATE, NT_X86_XSAVE_LAYOUT = 0x202, 0x205
+NT_PRXFPREG = 0x46E62B7F  # i386's FXSAVE image
 NT_SIGINFO, NT_FILE = 0x53494749, 0x46494C45
 
 MAX_NOTES_BYTES = 256 << 20
@@ -31,9 +32,10 @@ USER_END = X86_64.user_end
 """Of what can be recorded in a trace."""
 SIGINFO_SIZE = 128
 
-PRPSINFO_SIZE = 136
-_CURSIG, _SIGHOLD, _PID, _REGS = 12, 24, 32, 112  # offsets in elf_prstatus
-_UTIME = 48  # pr_utime, pr_stime: struct timeval
+PRPSINFO_SIZE, PRPSINFO_NARROW = 136, 124
+_CURSIG = 12
+_WIDE = (24, 32, 48)  # offsets in elf_prstatus: pr_sighold, pr_pid, pr_utime (struct timeval)
+_NARROW = (20, 24, 40)  # ... where a word has 4 bytes
 _GCORE_UNIT = (1).to_bytes(8, "little")  # its page size in NT_FILE (gdb/linux-tdep.c)
 _PSINFO_IDS, _PSINFO_FNAME = 16, 40  # offsets in elf_prpsinfo: uid gid pid ppid pgrp sid; fname
 
@@ -89,6 +91,9 @@ class _Thread:
     others: Dict[int, bytes] = field(default_factory=dict)  # AArch64: see fpsimd.from_notes
 
 
+_FXSAVE = (NT_FPREGSET, NT_PRXFPREG)
+
+
 def read_notes(
     data: Buffer, segments: Sequence[ProgramHeader], arch: Architecture = X86_64
 ) -> Notes:
@@ -121,11 +126,11 @@ def read_notes(
                     continue
                 raw.append(thread)
                 tids.add(thread.tid)
-                notes.cpu_ns += _cpu_ns(data[at : at + arch.prstatus_bytes])
+                notes.cpu_ns += _cpu_ns(data[at : at + arch.prstatus_bytes], arch)
             elif arch is AARCH64 and kind in fpsimd.NOTES:
                 if raw and not skipping:
                     raw[-1].others[kind] = bytes(data[at : at + min(length, MAX_OTHER)])
-            elif kind == NT_FPREGSET and raw and not skipping and length == xstate.FXSAVE_SIZE:
+            elif kind in _FXSAVE and raw and not skipping and length == xstate.FXSAVE_SIZE:
                 raw[-1].fpregs = bytes(data[at : at + length])
             elif kind == NT_X86_XSTATE and raw and not skipping and length >= xstate.EXTENDED:
                 raw[-1].xsave = (at, min(length, 1 << 16))
@@ -133,17 +138,13 @@ def read_notes(
                 raw[-1].siginfo = bytes(data[at : at + min(length, SIGINFO_SIZE)])
             elif kind == NT_X86_XSAVE_LAYOUT:
                 layout = xstate.parse_layout(bytes(data[at : at + min(length, 4096)]))
-            elif kind == NT_PRPSINFO and length >= PRPSINFO_SIZE:
-                info = data[at : at + PRPSINFO_SIZE]
-                ids = struct.unpack_from("<2I4i", info, _PSINFO_IDS)
-                notes.uid, notes.gid, notes.pid, notes.ppid, notes.pgrp, notes.sid = ids
-                name = info[_PSINFO_FNAME : _PSINFO_FNAME + 16].split(b"\0")[0]
-                notes.name = name.decode("utf-8", "backslashreplace")
+            elif kind == NT_PRPSINFO and length >= _prpsinfo_bytes(arch):
+                _psinfo(data[at : at + _prpsinfo_bytes(arch)], notes)
             elif kind == NT_AUXV and length <= MAX_AUXV:
-                notes.auxv = bytes(data[at : at + (length & ~15)])
+                notes.auxv = wide_auxv(bytes(data[at : at + length]), arch)
             elif kind == NT_FILE:
                 notes.files = _parse_files(data[at : at + length], notes.problems, arch)
-                notes.gcore = data[at + 8 : at + 16] == _GCORE_UNIT
+                notes.gcore = _GCORE_UNIT.startswith(data[at + arch.word : at + 2 * arch.word])
     if arch is AARCH64:
         _tell_of_vectors(raw, notes.problems)
     notes.problems = notes.problems[:20]
@@ -161,18 +162,55 @@ def read_notes(
 def _prstatus(raw: bytes, arch: Architecture) -> Optional[_Thread]:
     if len(raw) != arch.prstatus_bytes:
         return None
-    tid = int.from_bytes(raw[_PID : _PID + 4], "little")
+    sighold, pid, _ = _WIDE if arch.word == 8 else _NARROW
+    tid = int.from_bytes(raw[pid : pid + 4], "little")
     if not 0 < tid < 1 << 31:
         return None
     signal = int.from_bytes(raw[_CURSIG : _CURSIG + 2], "little")
-    sigmask = int.from_bytes(raw[_SIGHOLD : _SIGHOLD + 8], "little")
-    gpr = list(struct.unpack_from(f"<{arch.dumped}Q", raw, _REGS))
+    sigmask = int.from_bytes(raw[sighold : sighold + arch.word], "little")
+    kind = "Q" if arch.register_bytes == 8 else "I"
+    gpr = list(struct.unpack_from(f"<{arch.dumped}{kind}", raw, arch.prstatus_registers))
     gpr += [0] * (len(arch.names) - arch.dumped)
     return _Thread(tid, signal if signal <= 64 else 0, sigmask, gpr)
 
 
-def _cpu_ns(raw: bytes) -> int:
-    user_s, user_us, system_s, system_us = struct.unpack_from("<4q", raw, _UTIME)
+def wide_auxv(raw: bytes, arch: Architecture) -> bytes:
+    """An auxiliary vector in words of 8 bytes, whatever it was recorded in."""
+    if arch.word == 8:
+        return raw[: len(raw) & ~15]
+    pairs = struct.iter_unpack("<II", raw[: len(raw) & ~7])
+    return b"".join(struct.pack("<QQ", *pair) for pair in pairs)
+
+
+def own_auxv(auxv: bytes, arch: Architecture) -> bytes:
+    """The same in the words of the program, as its debugger expects it."""
+    if arch.word == 8:
+        return auxv
+    pairs = struct.iter_unpack("<QQ", auxv)
+    return b"".join(
+        struct.pack("<II", key & 0xFFFFFFFF, value & 0xFFFFFFFF) for key, value in pairs
+    )
+
+
+def _prpsinfo_bytes(arch: Architecture) -> int:
+    return PRPSINFO_SIZE if arch.word == 8 else PRPSINFO_NARROW
+
+
+def _psinfo(info: bytes, notes: Notes) -> None:
+    wide = notes.arch.word == 8
+    form, at = ("<2I4i", _PSINFO_IDS) if wide else ("<2H4i", _PSINFO_IDS - 8)
+    fname = _PSINFO_FNAME if wide else _PSINFO_FNAME - 12
+    notes.uid, notes.gid, notes.pid, notes.ppid, notes.pgrp, notes.sid = struct.unpack_from(
+        form, info, at
+    )
+    name = info[fname : fname + 16].split(b"\0")[0]
+    notes.name = name.decode("utf-8", "backslashreplace")
+
+
+def _cpu_ns(raw: bytes, arch: Architecture) -> int:
+    wide = arch.word == 8
+    form, (_, _, at) = "<4q" if wide else "<4i", _WIDE if wide else _NARROW
+    user_s, user_us, system_s, system_us = struct.unpack_from(form, raw, at)
     spent = (user_s + system_s) * 1_000_000_000 + (user_us + system_us) * 1000
     return spent if 0 <= spent < 1 << 62 else 0
 
@@ -220,11 +258,13 @@ def _tell_of_vectors(threads: Sequence[_Thread], problems: List[str]) -> None:
 def _parse_files(raw: bytes, problems: List[str], arch: Architecture) -> Optional[List[FileRange]]:
     """NT_FILE: count, page size, count times (start, end, offset in pages), count strings
     (fs/binfmt_elf.c, fill_files_note; gdb writes page size 1 and offsets in bytes)."""
-    if len(raw) < 16:
+    word = arch.word
+    if len(raw) < 2 * word:
         problems.append("NT_FILE is damaged; memory that is not in the core is unavailable")
         return None
-    count, unit = struct.unpack_from("<QQ", raw)
-    table_end = 16 + count * 24
+    kind = "Q" if word == 8 else "I"
+    count, unit = struct.unpack_from(f"<2{kind}", raw)
+    table_end = (2 + count * 3) * word
     if table_end + count > len(raw) or not 0 < unit <= 1 << 30:
         problems.append("NT_FILE is damaged; memory that is not in the core is unavailable")
         return None
@@ -236,7 +276,7 @@ def _parse_files(raw: bytes, problems: List[str], arch: Architecture) -> Optiona
     dropped = 0
     paths: Dict[bytes, str] = {}
     for (start, end, pages), name in zip(
-        struct.iter_unpack("<QQQ", raw[16:table_end]), names[:count]
+        struct.iter_unpack(f"<3{kind}", raw[2 * word : table_end]), names[:count]
     ):
         offset = pages * unit
         aligned = not (start | end | offset) & (PAGE_SIZE - 1)

@@ -28,7 +28,8 @@ class Search:
     `sysroot`: a folder that holds the recorded machine's files under their paths, "" for none.
     `debug_directories`: as gdb's `debug-file-directory`.  `servers`: URLs of debuginfod servers
     that may be asked.  `files_from`: folders and archives (files_from.py), asked first.
-    `tell`: as debuginfod.Tell.  `close` ends it."""
+    `tell`: as debuginfod.Tell.  `names`: folders of ours, and what the user calls them.  `close`
+    ends it."""
 
     sysroot: str = ""
     debug_directories: Tuple[str, ...] = DEBUG_DIRECTORIES
@@ -36,6 +37,7 @@ class Search:
     libraries: Tuple[str, ...] = ()
     files_from: Tuple[str, ...] = ()
     tell: Optional[debuginfod.Tell] = field(default=None, compare=False, repr=False)
+    names: Tuple[Tuple[str, str], ...] = ()
     _places: List[Place] = field(default_factory=list, init=False, compare=False, repr=False)
     _clients: List[debuginfod.Client] = field(
         default_factory=list, init=False, compare=False, repr=False
@@ -51,6 +53,14 @@ class Search:
         """A line for each of `files_from` and `servers` that gave nothing, or not everything."""
         said = [f"{printable(p.name)}: {p.problem}" for p in self._places if p.problem]
         return said + [printable(line) for client in self._clients for line in client.problems]
+
+    def spoken(self, path: str) -> str:
+        """`path` for the user: of a copy, from where it was copied, as ARCHIVE:PATH."""
+        copies = [(p.copies, p.name) for p in self._places if p.copies]
+        for folder, name in (*self.names, *copies):
+            if path.startswith(folder + "/"):
+                return printable(f"{name}:{path[len(folder) :]}")
+        return printable(path)
 
     def by_path(self, path: str) -> Iterator[str]:
         """Where a file with that path may be, the likeliest first."""

@@ -34,7 +34,7 @@ def link_maps_of(executable: Image, bias: int, read: ReadMemory) -> List[int]:
     """As link_maps, of the executable's image, which lies `bias` from where it says."""
     found: List[int] = []
     dynamic = executable.segment(PT_DYNAMIC)
-    if dynamic is None:
+    if dynamic is None or executable.header.word != 8:
         return found
     try:
         at = dynamic.vaddr + bias

@@ -132,7 +132,7 @@ class ThreadLocals:
         """
         if not link_map:
             return self._static_block(fs_base)
-        if self._above or not any("musl" in m.path.rsplit("/", 1)[-1] for m in self._order):
+        if self._above or not self._is_musl():
             raise UffdError(
                 "thread-local storage: the C library has no _thread_db_ symbols "
                 "(stripped static executable or an unknown C library); this variable "
@@ -147,6 +147,11 @@ class ThreadLocals:
                 "there is no value to show"
             )
         return read_word(read, dtv + 8 * modid)
+
+    def _is_musl(self) -> bool:
+        """Its one file is ld-musl-ARCH.so.1 or libc.musl-ARCH.so.1; Debian keeps it as
+        /usr/lib/ARCH-linux-musl/libc.so, and ld-musl-ARCH.so.1 is a link there."""
+        return any("musl" in part for m in self._order for part in m.path.split("/")[-2:])
 
     @staticmethod
     def _chain_to(link_map: int, read: ReadMemory) -> List[int]:

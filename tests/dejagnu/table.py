@@ -115,14 +115,19 @@ def differences(
     A test that did not run at all here stands behind one that failed: it has that one's reason.
     """
     missing = judge.passes - ours.passes
-    outcomes = dict(reversed([pair for pair in ours.order if pair[1] != "PASS"]))
+    failed = [pair for pair in ours.order if pair[1] != "PASS"]
+    outcomes = dict(reversed(failed))
+    last = failed[-1][0] if failed else ""  # where a script that was left early ended
     found = []
     reason = ""
     for test in dict.fromkeys(name for name, _ in judge.order):
         for _ in range(missing[test]):
             outcome = outcomes.get(test, "not run")
-            log = ours.said.get(test, "")
-            fitting = [one.reason for one in known if one.fits(script, test, log, judge.said[test])]
+            said = ours.said.get(test, "")
+            fitting = [k.reason for k in known if k.fits(script, test, said, judge.said[test])]
+            if not fitting and outcome == "not run" and not reason:
+                said = ours.said.get(last, "")
+                fitting = [k.reason for k in known if k.fits(script, last, said, judge.said[test])]
             if fitting:
                 reason = fitting[0]
             elif outcome != "not run":

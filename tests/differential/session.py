@@ -93,6 +93,19 @@ def value_of(expression):
         return "error: " + str(error).split("\n")[0]
 
 
+def state(variables):
+    """{name: (bytes, text)} of the globals: a pointer's text changes with what it points to."""
+    found = {}
+    for name in variables:
+        try:
+            value = gdb.parse_and_eval(name)
+            raw = gdb.selected_inferior().read_memory(int(value.address), value.type.sizeof)
+            found[name] = (bytes(raw).hex(), value.format_string(**WHOLE))
+        except (gdb.error, TypeError) as error:
+            found[name] = ("", f"error: {error}")
+    return found
+
+
 def registers():
     frame = gdb.newest_frame()
     found = {}
@@ -141,21 +154,63 @@ def told(expression, variables):
     """The value that `uffd call` gives, and what it says of the program's own variables."""
     text = gdb.execute(f"uffd call -json {expression}", to_string=True)
     report = json.loads(next(line for line in text.split("\n") if line.startswith("{")))
-    names = {}
+    names, heap = {}, {}
     for page in report["dirty"]:
-        for change in page["changes"] if page["kind"] in ("data", "tls") else []:
-            if root(change["name"]) in variables:
-                names[change["name"]] = [change["before"], change["after"]]
-    return report["value"] if report["value"] is not None else "error", names
+        for change in page["changes"]:
+            pair = [change["before"], change["after"]]
+            if page["kind"] == "heap":
+                if not (change["raw"] or change["role"] or change["note"] or change["union"]):
+                    heap[change["name"]] = pair
+            elif page["kind"] in ("data", "tls") and root(change["name"]) in variables:
+                names[change["name"]] = pair
+    return report["value"] if report["value"] is not None else "error", names, heap
+
+
+def plain(text):
+    """Without the type that `print` puts before a pointer."""
+    return re.sub(r"^\((?:[^()]|\([^()]*\))*\) (?=0x)", "", text or "")
+
+
+def wrong(heap, before):
+    """What was told of the heap and is not what gdb prints before and after; a path may lead to
+    another object afterwards, which the address then tells."""
+    found = []
+    for name, (old, new) in heap.items():
+        was, now = before[name], shown(name)
+        if "error: Could not find operator" in was[0]:
+            continue  # the compiler has made none; the report reads what the object holds
+        if plain(old) != plain(was[0]) or (where_is(name) == was[1] and plain(new) != plain(now)):
+            found.append(f"{name}: {was[0]} → {now}, told {old} → {new}"[:300])
+    return found
+
+
+def shown(expression):
+    """As `value_of`, what a reference refers to."""
+    try:
+        value = gdb.parse_and_eval(expression)
+        if value.type.code in (gdb.TYPE_CODE_REF, gdb.TYPE_CODE_RVALUE_REF):
+            value = value.referenced_value()
+        return value.format_string(**WHOLE)
+    except gdb.error as error:
+        return "error: " + str(error).split("\n")[0]
+
+
+def where_is(expression):
+    try:
+        return int(gdb.parse_and_eval(expression).address or 0)
+    except (gdb.error, TypeError):
+        return 0
 
 
 def main():
     # csmith's programs need not end.
     gdb.execute(f"set direct-call-timeout {SECONDS}")
     gdb.execute("set unwind-on-timeout on")
+    gdb.execute("set print repeats unlimited")
     gdb.execute("set unwind-on-signal on")
     if LIVE:
-        gdb.execute("break main", to_string=True)
+        where = "stop" if gdb.lookup_global_symbol("stop") else "main"
+        gdb.execute(f"break {where}", to_string=True)
         gdb.execute("run > /dev/null", to_string=True)
         gdb.execute("delete", to_string=True)
         gdb.execute(f"gcore {path('core')}", to_string=True)
@@ -169,18 +224,22 @@ def main():
         calls = load("calls.json")
     where = ranges()
     seen = []
-    before = {name: value_of(name) for name in variables}
+    before = state(variables)
     for expression in calls:
         entry = {"call": expression}
         if not LIVE:
-            entry["uffd_call"], entry["told"] = told(expression, variables)
+            entry["uffd_call"], entry["told"], heap = told(expression, variables)
+            started = {name: (shown(name), where_is(name)) for name in heap}
         entry["value"] = value_of(expression)
         if LIVE and "timed out" in entry["value"]:
             break
-        after = {name: value_of(name) for name in variables}
-        entry["changed"] = {n: [before[n], after[n]] for n in after if before[n] != after[n]}
+        after = state(variables)
+        changed = [n for n in after if before[n][0] != after[n][0]]
+        entry["changed"] = {n: [before[n][1], after[n][1]] for n in changed}
         entry["memory"] = digests(where)
         entry["registers"] = registers()
+        if not LIVE:
+            entry["heap"] = wrong(heap, started)
         before = after
         seen.append(entry)
     with open(path(f"{os.environ['DIFF_MODE']}.json"), "w") as out:

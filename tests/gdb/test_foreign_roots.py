@@ -11,7 +11,7 @@ import re
 import shutil
 import tarfile
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterable, List
 
 import pytest
 from harness import CACHE, gdbs
@@ -19,7 +19,8 @@ from harness import CACHE, gdbs
 from gdb_uffd import cli
 
 FOLDER = CACHE / "foreign"
-NAMES = ["debian-11", "debian-12", "debian-13", "debian-testing", "fedora-like", "ubuntu", "fedora"]
+NAMES = ["debian-11", "debian-12", "debian-13", "debian-testing", "fedora-like", "alpine-like"]
+NAMES += ["ubuntu", "fedora"]
 WAYS = ["sysroot", "files-from", "packed", "image", "heap"]
 EVERY = os.environ.get("GDB_UFFD_FOREIGN") == "all"
 WITHOUT = 6
@@ -95,7 +96,7 @@ def image(root: Path, tmp: Path) -> Path:
             for name in sorted(p.name for p in root.iterdir()):
                 if not debug:
                     archive.add(root / name, name, filter=taken(False))
-            if debug:
+            if debug and (root / "usr/lib/debug").is_dir():
                 archive.add(root / "usr/lib/debug", "usr/lib/debug", filter=taken(True))
     with tarfile.open(tmp / "saved.tar", "w") as archive:
         for path in (manifest, tmp / "one.tar", tmp / "two.tar"):
@@ -124,8 +125,13 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def frames(gdb: gdbs.Gdb, command: str) -> List[str]:
-    return [line for line in gdb.run(command).splitlines() if line.startswith("#")]
+def frames(lines: Iterable[str]) -> List[str]:
+    """A backtrace without the place at which gdb found a library that has no lines."""
+    return [re.sub(r" from \S+$", "", line) for line in lines if line.startswith("#")]
+
+
+def shown(gdb: gdbs.Gdb, command: str) -> List[str]:
+    return frames(gdb.run(command).splitlines())
 
 
 @pytest.mark.parametrize(("name", "way"), ways())
@@ -137,9 +143,9 @@ def test_with_its_files(gdb, name, way, tmp_path):
     gdb.run("set print frame-arguments scalars")
     spawned = gdb.run(f"uffd spawn '{core}'", timeout=60)
     assert "unavailable" not in spawned and "has build-id" not in spawned, spawned
-    assert frames(gdb, "backtrace") == said["backtrace"]
-    threads = frames(gdb, "thread apply all -q backtrace 3")
-    assert sorted(threads) == sorted(line for each in said["threads"] for line in each)
+    assert shown(gdb, "backtrace") == frames(said["backtrace"])
+    threads = shown(gdb, "thread apply all -q backtrace 3")
+    assert sorted(threads) == sorted(line for each in said["threads"] for line in frames(each))
     values = [gdb.value(expression) for expression in said["asked"]]
     assert values == said["values"]
     gdb.run("uffd reset")
@@ -155,9 +161,9 @@ def test_without_its_libraries(gdb, name, tmp_path):
     core, root = folder(name) / "abroad.core", folder(name) / "root"
     gdb.run("set width 0")
     spawned = gdb.run(f"uffd spawn {core} {root}{said['executable']}", timeout=60)
-    if "libc" not in spawned:
+    lacks = re.findall(r"/(?:libc[-.]|ld-)[^:\n]*: .* pages are unavailable", spawned)
+    if not lacks:
         pytest.skip(f"the libc of {name} is this machine's own")
-    assert "unavailable" in spawned, spawned
     for expression, value in list(zip(said["asked"], said["values"]))[:WITHOUT]:
         assert gdb.value(expression) == value, expression
     gdb.run("uffd reset")
@@ -166,7 +172,8 @@ def test_without_its_libraries(gdb, name, tmp_path):
     assert gdb.value("sum()") == "55"
     text = gdb.run(f"uffd doctor {core}")
     failed = [line for line in text.splitlines() if line.startswith("FAIL")]
-    assert any("libc" in line for line in failed) and any("ld-" in line for line in failed), text
+    assert any(re.search(r"/(ld-|libc\.so: )", line) for line in failed), text
+    assert any("/libabroad.so: missing; needed: build-id" in line for line in failed), text
 
 
 @pytest.mark.parametrize("name", chosen("debian-13"))
@@ -177,7 +184,7 @@ def test_its_python(gdb, name, tmp_path):
     gdb.run("set width 0")
     spawned = gdb.run(f"uffd spawn {core}", timeout=60)
     assert "unavailable" not in spawned, spawned
-    functions = [re.sub(r"^#\d+ +(0x\w+ in )?", "", line) for line in frames(gdb, "backtrace")]
+    functions = [re.sub(r"^#\d+ +(0x\w+ in )?", "", line) for line in shown(gdb, "backtrace")]
     alive = [re.sub(r"^#\d+ +(0x\w+ in )?", "", line) for line in said["backtrace"]]
     assert functions[1:] == alive[1:]
     assert [gdb.value(expression) for expression in said["asked"]] == said["values"]

@@ -57,7 +57,8 @@ def test_more_pages_than_are_listed(moves):
     text = moves.run("uffd call dirty(18000)")
     lines = text.strip().splitlines()
     assert lines[0] == "$1 = 18000"
-    assert lines[1] == "wrote globals of moves, anonymous memory", text
+    unknown = "read 18,000 pages that this core does not hold, taken as zeros"
+    assert lines[1] == f"wrote globals of moves, anonymous memory · {unknown}", text
     assert lines[2].startswith("18,002 pages dirtied"), text
     assert "last 7 → 8" in text, text
     more = re.search(r"… ([\d,]+) more pages, not told apart \(\1 B changed\):", text)

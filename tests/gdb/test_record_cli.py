@@ -66,6 +66,29 @@ def test_at_a_location(run, built, tmp_path):
     assert all(i.function == "beat" and i.threads == 3 for i in snapshots(tmp_path))
 
 
+def test_the_end_of_a_program_with_threads(run, built, tmp_path):
+    """gdb may give up on it half-way: a thread goes while it is looked at."""
+    for _ in range(4):
+        done = run([], [str(built / "sample")])
+        assert done.returncode == 128 + signal.SIGSEGV, done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("gdb-uffd: recording ended: the program was killed by SIGSEGV; 1 ")
+        shutil.rmtree(tmp_path / "t.uffd")
+
+
+def test_locations_that_took_no_snapshot_are_told(run, built, tmp_path):
+    options = [f"--at={words}" for words in ("linger", "beat if number > 900", "beat every 99")]
+    done = run([*options, "--at", "nosuch"], [str(built / "pulse"), "5"])
+    assert count(done) == 0
+    notes = [line for line in done.stderr.splitlines() if "--at" in line]
+    assert re.fullmatch(
+        r"gdb-uffd: --at linger: never reached; gdb put it in linger at pulse\.c:\d+ only", notes[0]
+    ), notes
+    assert notes[1].endswith("--at beat: reached 5 times, but never with number > 900")
+    assert notes[2].endswith("--at beat: hit 5 times, of 99 a snapshot")
+    assert notes[3].endswith("--at nosuch: no such location was found in the program")
+
+
 def test_several_locations_and_a_limit(run, built, tmp_path):
     options = ["--at", "beat if number > 3", "--at", "linger", "--max", "7"]
     done = run(options, [str(built / "pulse"), "20", "0", "1"])

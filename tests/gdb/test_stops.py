@@ -53,13 +53,13 @@ def test_ctrl_c_while_gdb_steps(stops):
     stops.run("print spin(1)")
     stops.run("delete")
     stops.send("next")  # one range
-    survivors.wait_computing()
+    survivors.wait_stepping()
     assert "SIGINT" in stops.interrupt()
     stops.run("set can-use-hw-watchpoints 0")
     assert "Watchpoint" in stops.run("watch copy")
     stops.send("continue")  # every instruction is a step of gdb's
     stops.expect("Continuing.")
-    survivors.wait_computing()
+    survivors.wait_stepping()
     assert "SIGINT" in stops.interrupt()
     assert stops.run("info registers rip").count("rip") == 1  # and nothing is left over
     assert "SIGINT" not in stops.run("stepi")
@@ -176,6 +176,30 @@ def test_system_calls_are_caught(stops, tmp_path):
     stops.run("thread 2")
     assert "(call to syscall pause)" in stops.run("continue")
     one_end(stops.run("continue"), "would block")
+
+
+def test_what_needs_a_fork_is_told_where_it_was_asked(writes):
+    text = writes.run("checkpoint")
+    assert text.count("uffd: fork() is refused") == 1 and "`checkpoint`" in text, text
+    assert "fork" not in writes.run("print (int)getpid()")
+    assert "fork() is refused" in writes.run("print (int)fork()")
+
+
+def test_what_gdb_is_told_of_a_stop_and_may_change(stops, all_cores):
+    stops.run("break count")
+    stops.run("print count(3)")
+    assert stops.value("$_siginfo.si_signo") == "5"
+    assert stops.value("$_siginfo.si_code") == "128"  # as alive: SI_KERNEL
+    for register in ("cs", "ss", "fs_base"):
+        before = stops.value(f"${register}")
+        assert "Could not write register" in stops.run(f"set var ${register} = -16"), register
+        stops.run("maintenance flush register-cache")
+        assert stops.value(f"${register}") == before
+    stops.run("delete")
+    assert "= 1" in stops.run("finish")
+    stops.run("uffd kill")
+    stops.run(f"uffd spawn {all_cores.zoo()}")
+    assert re.search(r"cmdline = '\S*/zoo \S*/plugin.so abort'", stops.run("info proc cmdline"))
 
 
 def line_of(gdb, text: str) -> str:

@@ -152,6 +152,7 @@ class FakeDiversion:
     breakpoints: List[Tuple[int, int, int]] = field(default_factory=list)
     orders: Dict[int, Optional[Orders]] = field(default_factory=dict)
     calls: Optional[FrozenSet[int]] = None
+    passed: FrozenSet[int] = frozenset()
     asked: List[Tuple[object, ...]] = field(default_factory=list)
     refined: List[str] = field(default_factory=list)
     open: bool = False
@@ -197,6 +198,9 @@ class FakeDiversion:
 
     def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
         self.calls = calls
+
+    def pass_signals(self, signals: FrozenSet[int]) -> None:
+        self.passed = signals
 
     def resume(self, action: Resume, client: Client) -> Stop:
         self.alive = True

@@ -1,4 +1,4 @@
-"""Processes whose address space is nearly full (sanitizers): room for what sets them up."""
+"""An address space that is nearly full (sanitizers) has room for what sets the process up."""
 
 from __future__ import annotations
 

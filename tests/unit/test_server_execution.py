@@ -247,3 +247,10 @@ def test_which_system_calls_are_caught(client: RawClient) -> None:
     for bad in (b"", b"2", b"1;", b"1;zz", b"0;1", b"1" + b";1" * 5000):
         assert client.ask(b"QCatchSyscalls:" + bad) == b"E16", bad
     assert diversion.calls is None
+
+
+def test_which_signals_are_passed(client: RawClient) -> None:
+    assert client.ask(b"QPassSignals:e;14;97;1e") == b"OK"  # ALRM, CHLD, none of Linux, USR1
+    assert client.diversion.passed == frozenset((14, 17, 10))
+    assert client.ask(b"QPassSignals:zz") == b"E16" and client.diversion.passed
+    assert client.ask(b"QPassSignals:") == b"OK" and not client.diversion.passed

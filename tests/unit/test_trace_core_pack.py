@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 from pathlib import Path
@@ -196,6 +197,17 @@ def test_the_default_name(told: Told, tmp_path: Path, capsys: Capture) -> None:
     assert (code, err) == (0, "") and out.startswith(f"{tmp_path}/core.1.uffd.zst: ")
     is_whole(tmp_path / "core.1.uffd.zst", told)
     assert "exists already" in run(capsys, "pack", core)[2]
+
+
+def test_ctrl_c_leaves_nothing(
+    told: Told, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "gdb_uffd.cli_pack.progress", lambda _word: lambda *_: os.kill(os.getpid(), signal.SIGINT)
+    )
+    code, out, err = run(capsys, "pack", told.core, "-o", tmp_path / "p.uffd.zst")
+    assert (code, out) == (130, "") and err.splitlines()[-1].startswith("gdb-uffd: interrupted")
+    assert os.listdir(tmp_path) == ["scratch"]
 
 
 # -- damaged and hostile ones -----------------------------------------------------------------

@@ -330,8 +330,8 @@ def _not_cores(folder: Path) -> Iterator[Tuple[Path, str]]:
         "a core of PowerPC 64 .64-bit, little.*not x86-64 or AArch64; .* gdb for",
     )
     for name, order, wide, machine, expected in [
-        ("i386", "<", 1, 3, "a core of i386, not"),
-        ("x32", "<", 1, 62, "a core of x32 .*, not"),
+        ("i386", "<", 1, 3, "no thread in it"),
+        ("x32", "<", 1, 62, "no thread in it"),
         ("s390x", ">", 2, 22, r"a core of S/390 \(64-bit, big-endian\), not"),
         ("mips", ">", 1, 8, r"a core of MIPS \(32-bit, big-endian\), not"),
         ("new", "<", 1, 999, "a core of an unknown processor, e_machine 999 .*, not"),

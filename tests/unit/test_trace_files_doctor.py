@@ -123,7 +123,8 @@ def test_found_elsewhere_with_its_debug_file(told: Told, tmp_path: Path, capsys:
     target = tmp_path / "p.uffd.zst"
     assert cli.main(["pack", str(told.core), "-o", str(target), "--files-from", str(tmp_path)]) == 0
     capsys.readouterr()
-    assert doctor(capsys, target)[0] == 0
+    code, text, library = doctor(capsys, target)
+    assert code == 0 and library["there"] == f"{target}:{told.library}"
 
 
 def test_no_core(tmp_path: Path, capsys: Capture) -> None:

@@ -201,6 +201,19 @@ def test_links_stay_inside(tmp_path: Path) -> None:
     assert [*place.by_path("/../../etc/passwd")] == []
 
 
+def test_links_of_a_folder_of_the_user_s_own(moved: Told, tmp_path: Path) -> None:
+    """Which is no root: by name, and by build-id."""
+    assert moved.library is not None
+    place = tmp_path / "links"
+    name = Image.from_file(below(tmp_path / "root", moved.program).read_bytes()).build_id().hex()
+    by_id = place / ".build-id" / name[:2] / name[2:]
+    by_id.parent.mkdir(parents=True)
+    by_id.symlink_to(below(tmp_path / "root", moved.program))
+    (place / "any").symlink_to(below(tmp_path / "root", moved.library))
+    (place / "gone").symlink_to("/nosuch")
+    whole(moved, place)
+
+
 def test_before_and_after_the_merge_of_usr(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib/a.so").write_bytes(b"x")

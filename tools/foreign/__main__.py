@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tools" / "matrix"), str(Path(__file__).parent)]
@@ -39,13 +39,17 @@ SUITES = {
 }
 FEDORA_LIKE = "fedora-like"
 """Debian testing's files where Fedora has them: /usr/lib64, /usr/lib/.build-id."""
+ALPINE_LIKE = "alpine-like"
+"""Debian 13's musl, which is C library and dynamic linker in one file."""
+MUSL = ("musl", "musl-dev")
+MUSL_TRIPLET = "x86_64-linux-musl"
 OTHERS = ("ubuntu", "fedora")
 PACKAGES = ("libc6", "libc6-dbg", "libc6-dev", "libgcc-s1", "python3-minimal", "base-files")
 TRIPLET = "x86_64-linux-gnu"
 GDB = ROOT / ".venv-gdb" / "bin" / "gdb"
 
 
-def suite_root(cache: Path, suite: str, target: Path) -> None:
+def suite_root(cache: Path, suite: str, target: Path, wanted: Sequence[str] = PACKAGES) -> None:
     """Unpack a Debian suite's packages; Lacking."""
     codenames = [s for source in packages.machine_sources() for s in source.suites]
     entries = [
@@ -59,7 +63,7 @@ def suite_root(cache: Path, suite: str, target: Path) -> None:
             f"apt's sources here ({', '.join(codenames) or 'none'}) name no Debian mirror"
         )
     apt = Apt(cache / f"apt-{suite}", entries[:1], "")
-    apt.unpack([p for p in apt.missing(list(PACKAGES)) if p.split("=")[0] not in HEAVY], target)
+    apt.unpack([p for p in apt.missing(list(wanted)) if p.split("=")[0] not in HEAVY], target)
 
 
 HEAVY = {"perl-base", "dpkg", "tar", "debconf"}
@@ -123,21 +127,40 @@ def build(root: Path) -> None:
     """tests/programs/abroad.c against that root's C library, as /app/abroad; Lacking."""
     app = root / "app"
     app.mkdir(exist_ok=True)
-    sources = ROOT / "tests" / "programs"
+    sources, library = ROOT / "tests" / "programs", app / "libabroad.so"
+    musl = root / "usr" / "lib" / MUSL_TRIPLET
+    own = _musl(root, musl) if musl.is_dir() else _glibc(root)
     flags = ["gcc", "-g", "-O1", "-fno-omit-frame-pointer", f"--sysroot={root}", "-fPIC"]
-    flags += [f"-fdebug-prefix-map={sources}=/src", f"-isystem{root}/usr/include"]
-    flags += [f"-isystem{root}/usr/include/{TRIPLET}", "-Wl,-z,lazy", "-Wl,--build-id"]
-    flags += [f"-L{root}/usr/lib/{TRIPLET}", f"-L{root}/usr/lib64", f"-B{root}/usr/lib/{TRIPLET}"]
-    lib, program = sources / "abroadlib.c", sources / "abroad.c"
-    for command in (
-        [*flags, "-shared", "-Wl,-soname,libabroad.so", "-o", str(app / "libabroad.so"), str(lib)],
-        [*flags, "-pthread", "-o", str(app / "abroad"), str(program), str(app / "libabroad.so"),
-         "-Wl,-rpath,/app", "-lm", f"-Wl,-rpath-link,{root}/usr/lib64"],
-    ):  # fmt: skip
+    flags += [f"-fdebug-prefix-map={sources}=/src", "-Wl,-z,lazy", "-Wl,--build-id", *own.compile]
+    shared = ["-shared", "-Wl,-soname,libabroad.so", str(sources / "abroadlib.c")]
+    linked = ["-pthread", str(sources / "abroad.c"), str(library), "-Wl,-rpath,/app", "-lm"]
+    for target, rest in ((library, shared), (app / "abroad", [*linked, *own.start])):
+        command = [*flags, "-o", str(target), *rest, *own.end]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if "error" in line or "ld:" in line]
             raise Lacking(f"gcc --sysroot: {(said or ['it said nothing'])[0]}")
+
+
+class Libc(NamedTuple):
+    """Options of gcc for a C library: for all, what a program begins with, what comes last."""
+
+    compile: List[str]
+    start: List[str]
+    end: List[str]
+
+
+def _glibc(root: Path) -> Libc:
+    include, lib = root / "usr" / "include", root / "usr" / "lib" / TRIPLET
+    own = [f"-isystem{include}", f"-isystem{include}/{TRIPLET}", f"-L{lib}", f"-B{lib}"]
+    return Libc([*own, f"-L{root}/usr/lib64"], [f"-Wl,-rpath-link,{root}/usr/lib64"], [])
+
+
+def _musl(root: Path, lib: Path) -> Libc:
+    own = ["-nostdinc", "-nostdlib", f"-isystem{root}/usr/include/{MUSL_TRIPLET}", f"-L{lib}"]
+    start = [str(lib / name) for name in ("Scrt1.o", "crti.o", "crtn.o")]
+    loader = "-Wl,-dynamic-linker,/lib/ld-musl-x86_64.so.1"
+    return Libc(own, [*start, "-pie", loader], ["-lc", "-lgcc"])
 
 
 class Run:
@@ -252,7 +275,9 @@ def make(cache: Path, name: str, given: Dict[str, str]) -> None:
             f"apt's mirrors here have no {name}; GDB_UFFD_FOREIGN_ROOTS={name}=/path/of/a/root"
         )
     else:
-        suite_root(cache, SUITES.get(name, "testing"), root)
+        alpine = name == ALPINE_LIKE
+        suite = SUITES.get(name, "trixie" if alpine else "testing")
+        suite_root(cache, suite, root, MUSL if alpine else PACKAGES)
         if name != "debian-11":
             merge_usr(root)
     relative_links(root)
@@ -285,7 +310,13 @@ def main() -> int:
     cache.mkdir(parents=True, exist_ok=True)
     pairs = [p.split("=", 1) for p in os.environ.get("GDB_UFFD_FOREIGN_ROOTS", "").split(":") if p]
     given = {pair[0]: pair[-1] for pair in pairs}
-    names = sys.argv[2:] or [*SUITES, FEDORA_LIKE, *OTHERS, *(n for n in given if n not in OTHERS)]
+    names = sys.argv[2:] or [
+        *SUITES,
+        FEDORA_LIKE,
+        ALPINE_LIKE,
+        *OTHERS,
+        *(n for n in given if n not in OTHERS),
+    ]
     for name in names:
         skipped = cache / f"{name}.skipped"
         if (cache / name / "whole").exists():

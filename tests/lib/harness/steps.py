@@ -43,7 +43,8 @@ class Cell:
     """A mapped page; `vma`: pages with the same number were mapped together.
 
     `recorded`: what the core has, b"" once the page is another.  `dirty`: it was written since,
-    and `known`: an engine that compares has seen so."""
+    and `known`: an engine that compares has seen so.  `root`: where what was moved here was when
+    the turn began, 0: it was not moved."""
 
     content: bytes
     vma: int
@@ -52,6 +53,7 @@ class Cell:
     recorded: bytes = b""
     dirty: bool = False
     known: bool = False
+    root: int = 0
 
 
 @dataclass
@@ -201,6 +203,7 @@ class World:
             self.cells[page] = Cell(bytes(PAGE), self._next_vma)
             if i < pages:  # what moved counts as written there
                 self.cells[page].content = taken[i].content
+                self.cells[page].root = taken[i].root or source[i]
                 self.seen.exact.add(page)
                 self.seen.visible.add(page)
         self._answer(to)
@@ -213,7 +216,8 @@ class World:
         self.look()
         for page in inside:
             self._lose(page)
-            self.cells[page].content, self.cells[page].recorded = bytes(PAGE), b""
+            cell = self.cells[page]
+            cell.content, cell.recorded, cell.root = bytes(PAGE), b"", 0
         self._answer(0)
         return CALL, MADVISE, start, pages * PAGE, MADV_DONTNEED
 

@@ -163,6 +163,25 @@ def wait_computing() -> None:
     until(lambda: any(cpu_ticks(pid) > 2 for pid in vessels()))
 
 
+def wait_stepping() -> None:
+    """Until servers and vessels have spent CPU time, of whatever kind, from now on."""
+
+    def spent() -> int:
+        return sum(_ticks(pid) for pid in [*vessels(), *servers()])
+
+    before = spent()
+    until(lambda: spent() > before + 5)
+
+
+def _ticks(pid: int) -> int:
+    """User and system CPU time (proc(5), fields 14 and 15)."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+            return sum(int(n) for n in f.read().rpartition(")")[2].split()[11:13])
+    except OSError:
+        return 0
+
+
 def wait_asleep() -> None:
     """Until a vessel sleeps in a system call of its own that blocks (not in a page fault)."""
     until(lambda: any(_sleeps(pid) for pid in vessels()))
