@@ -199,7 +199,7 @@ class Runner:
             stop = None
             while stop is None:
                 stop = self._wait(step, client)
-            if not self.run.stepped or stop.breakpoint or stop.message:
+            if stop.signal != signal.SIGTRAP or stop.breakpoint or stop.message:
                 return stop
             if self.run.pc == pc:
                 now = self._circle.state()
