@@ -253,6 +253,14 @@ def before_leaving() -> None:
     gdb_session.lend_back()
 
 
+def before_run() -> None:
+    """`run`, `start`, `starti`: with a core open gdb starts the program; a remote target would be in
+    the way."""
+    session = gdb_session.selected()
+    if session is not None:
+        gdb_session.end(session)
+
+
 def before_reverse() -> None:
     """`reverse-continue` and its kin: all threads go, to those of another snapshot.  Nothing can
     be delivered on the way; gdb would warn of that."""
@@ -294,6 +302,8 @@ def define_hooks() -> None:
         _define(f"hookpost-{command}", _python("after_silent_command"))
     for command in ("kill", "detach", "disconnect"):
         _define(f"hook-{command}", _python("before_leaving"))
+    for command in ("run", "start", "starti"):
+        _define(f"hook-{command}", _python("before_run"))
     for command in ("continue", "step", "next", "stepi", "nexti", "finish"):
         _define(f"hook-reverse-{command}", _python("before_reverse"))
     _define("hook-quit", _python("before_quit"))
