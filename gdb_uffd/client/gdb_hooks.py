@@ -254,8 +254,8 @@ def before_leaving() -> None:
 
 
 def before_run() -> None:
-    """`run`, `start`, `starti`: with a core open gdb starts the program; a remote target would be in
-    the way."""
+    """`run`, `start`, `starti`: with a core open gdb starts the program; a remote target would be
+    in the way."""
     session = gdb_session.selected()
     if session is not None:
         gdb_session.end(session)
