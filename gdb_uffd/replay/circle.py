@@ -9,12 +9,14 @@ answers, no timer set), it will do so for ever.  A call that makes any progress 
 
 from __future__ import annotations
 
+import signal
 import time
 import zlib
-from typing import Any, Optional, Set, Tuple
+from typing import Any, Callable, Optional, Set, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, MemoryUnavailable
 from gdb_uffd.native import ffi, lib
+from gdb_uffd.replay.interface import Stop
 from gdb_uffd.replay.machine import Machine
 
 FIRST_NS = 1_000_000_000
@@ -25,10 +27,10 @@ _LOOKS = 64  # in a row, within a circle of hundreds of instructions two meet
 _PAGES_MAX = 1024  # written, and compared at each look
 _XSTATE_BYTES = 1 << 14
 _NT_X86_XSTATE, _NT_FPREGSET = 0x202, 2
-STEPS_MAX = 2048
+_STEPS_MAX = 2048
 """Instructions of a circle."""
 
-COMPARED_MAX = 16  # times on the way around
+_COMPARED_MAX = 16  # times on the way around
 
 _NO_TIMER = (1 << 64) - 1
 
@@ -46,12 +48,13 @@ class Circle:
         self._looks = 0
         self._seen: Set[State] = set()
         self.looking = False
+        self.closed = False  # the last look saw a circle
 
     def begin(self, wanted: bool) -> None:
         """The vessel is about to run; `wanted`: what runs is a call that may go in a circle."""
         vessel = self._machine.vessel
         self._end, self._began = int(vessel.deadline_ns), time.monotonic_ns()
-        self._looks, self._pause = 0, FIRST_NS
+        self._looks, self._pause, self.closed = 0, FIRST_NS, False
         self._seen.clear()
         self.looking = wanted
         if wanted:
@@ -69,19 +72,44 @@ class Circle:
         """How long it has run."""
         return (time.monotonic_ns() - self._began) / 1e9
 
-    def look(self) -> Optional[State]:
-        """The vessel stands, after that deadline: how, if it may have stood so before.  It need
-        not have run since: that remains to be seen, step by step."""
+    def look(self, step: Callable[[], Stop]) -> Optional[Stop]:
+        """The vessel stands, after that deadline: a stop where it ends, `closed` where it goes in a
+        circle; None where it is to run on.  `step` lets it make one instruction."""
         state = self.state()
         if state is not None and state in self._seen:
+            # It need not have run since: that remains to be seen, step by step.
             self._machine.vessel.deadline_ns = self._end
-            return state
+            return self._around(state, step)
         if state is not None:
             self._seen.add(state)
-        self.go_on(state is None)
+        self._go_on(state is None)
         return None
 
-    def go_on(self, after_a_while: bool) -> None:
+    def _around(self, state: State, step: Callable[[], Stop]) -> Optional[Stop]:
+        compared, pc = 0, self._pc()
+        for _ in range(_STEPS_MAX):
+            stop = step()
+            if stop.signal != signal.SIGTRAP or stop.breakpoint or stop.message:
+                return stop
+            if self._pc() != pc:
+                continue
+            now = self.state()
+            if now is None:
+                break
+            if now == state:
+                self.closed = True
+                return stop
+            # A register may tell of the stepping itself (r11, behind a system call).
+            state, compared = now, compared + 1
+            if compared == _COMPARED_MAX:
+                break
+        self._go_on(True)
+        return None
+
+    def _pc(self) -> int:
+        return self._machine.gpr()[self._machine.arch.pc]
+
+    def _go_on(self, after_a_while: bool) -> None:
         """The vessel is to run on, until the next look."""
         self._looks += 1
         if after_a_while or self._looks >= _LOOKS:

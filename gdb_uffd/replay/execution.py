@@ -11,7 +11,7 @@ from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import agent, illegal, jumps, waiting
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints, Here
-from gdb_uffd.replay.circle import COMPARED_MAX, STEPS_MAX, Circle, State
+from gdb_uffd.replay.circle import Circle
 from gdb_uffd.replay.interface import SHOWN_BY_BT, Client, Resume, Stop
 from gdb_uffd.replay.lazy import Lazy
 from gdb_uffd.replay.machine import Machine
@@ -184,37 +184,24 @@ class Runner:
         """It runs for long."""
         if self._asked:
             return Stop(action.tid, signal.SIGINT)
-        state = self._circle.look()
-        stop = self._around(action, client, state) if state is not None else None
+        stop = self._circle.look(lambda: self._step(action.tid, client))
         if stop is None:
             client.runs_on(self._circle.seconds())
             self.again(action)
+        elif self._circle.closed:
+            self.blocked = waiting.circle(int(self.run.pc))
+            text = f"{waiting.text(self.blocked)}; {SHOWN_BY_BT}"
+            return Stop(action.tid, NO_SIGNAL, message=text)
         return stop
 
-    def _around(self, action: Resume, client: Client, state: State) -> Optional[Stop]:
-        """Step by step until the vessel stands so again, or ends; None when it does not."""
-        step, compared, pc = Resume(action.tid, "s"), 0, self.run.pc
-        for _ in range(STEPS_MAX):
-            self._go(step, 0)
-            stop = None
-            while stop is None:
-                stop = self._wait(step, client)
-            if stop.signal != signal.SIGTRAP or stop.breakpoint or stop.message:
-                return stop
-            if self.run.pc == pc:
-                now = self._circle.state()
-                if now is None:
-                    break
-                if now == state:
-                    self.blocked = waiting.circle(int(pc))
-                    message = f"{waiting.text(self.blocked)}; {SHOWN_BY_BT}"
-                    return Stop(action.tid, NO_SIGNAL, message=message)
-                # A register may tell of the stepping itself (r11, behind a system call).
-                state, compared = now, compared + 1
-                if compared == COMPARED_MAX:
-                    break
-        self._circle.go_on(True)
-        return None
+    def _step(self, tid: int, client: Client) -> Stop:
+        """One instruction, or what comes instead."""
+        step = Resume(tid, "s")
+        self._go(step, 0)
+        stop = None
+        while stop is None:
+            stop = self._wait(step, client)
+        return stop
 
     def _goes_no_further(self) -> str:
         """Why the vessel stands where no signal stopped it, told to the user."""

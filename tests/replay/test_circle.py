@@ -38,7 +38,7 @@ def test_alone(all_cores, monkeypatch):
     """Where no other thread was recorded, nothing tells that it waits: the limit ends it."""
     monkeypatch.setattr(circle, "FIRST_NS", 20_000_000)
     looks = []
-    monkeypatch.setattr(circle.Circle, "look", lambda self: looks.append(1))
+    monkeypatch.setattr(circle.Circle, "look", lambda self, step: looks.append(1))
     made = calls.Caller(all_cores.heaps("spins"), lambda s: setattr(s, "threads", s.threads[:1]))
     assert made.call("count", 100_000_000) == 100_000_000
     assert not looks
