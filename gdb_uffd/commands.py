@@ -19,6 +19,7 @@ from gdb_uffd.client import (
     gdb_signals,
     gdb_travel,
     gdb_tui,
+    gdb_unwind,
     gdb_views,
 )
 from gdb_uffd.client.gdb_command import Command
@@ -322,6 +323,7 @@ def register() -> None:
     gdb_settings.on_engine(gdb_session.set_engine)
     gdb_hooks.install()
     gdb_blocked.install()
+    gdb_unwind.install()
     gdb_tui.register()
     gdb_mi.register()
     gdb_travel.install()

@@ -13,7 +13,7 @@ import gdb
 from gdb_uffd.client import gdb_interrupts, gdb_session
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_threads import in_thread
-from gdb_uffd.client.gdb_util import decoded, file_of, quiet
+from gdb_uffd.client.gdb_util import code_address, decoded, file_of, frame_text, quiet
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import UffdError
 
@@ -22,6 +22,9 @@ LOCK_BYTES = 64
 """The futex lies within so many bytes of the lock's beginning (pthread_rwlock_t has 56)."""
 
 MAX_NAME = 80
+
+_LOOP_BYTES = 1 << 16
+"""A function that is larger is not looked through for a loop."""
 
 MAX_LINES = 8
 """Source lines that a call with its arguments may take."""
@@ -122,6 +125,8 @@ def _holder(owner: Dict[str, Any]) -> str:
 def _named(session: Session, found: Dict[str, Any]) -> Dict[str, Any]:
     address = int(str(found["address"]) or "0", 16)
     frames = _frames()
+    if found["kind"] == "spin":
+        return _spinning(frames, found)
     call, argument = _library_call(frames, address if found["kind"] == "lock" else 0)
     call = call or str(found["call"])
     owner = int(found["owner"])
@@ -135,6 +140,52 @@ def _named(session: Session, found: Dict[str, Any]) -> Dict[str, Any]:
     }
     out["text"] = _sentence(out, bool(found["self"]))
     return out
+
+
+def _spinning(frames: List[gdb.Frame], found: Dict[str, Any]) -> Dict[str, Any]:
+    """A call that goes in a circle: in which function of the program, and on what."""
+    where, name = f"at {found['address']}", ""
+    for frame in frames:
+        with contextlib.suppress(gdb.error, RuntimeError, OverflowError):
+            if _is_program(frame):
+                where, name = f"at {frame_text(frame).replace(' at ', ' ', 1)}", _read_there(frame)
+                break
+    waits = "which only another thread writes" if name else "which only another thread could end"
+    text = f"spins {where}{f' on {name}' if name else ''}, {waits}"
+    return {
+        "call": "spins", "system_call": None, "kind": "spin", "address": found["address"],
+        "lock": name or None, "owner": None, "text": text,
+    }  # fmt: skip
+
+
+def _read_there(frame: gdb.Frame) -> str:
+    """The variable that the innermost loop around the frame's instruction reads, as the code has
+    it; "" for none or for several."""
+    at, block = code_address(frame), frame.block()
+    while block.function is None and block.superblock is not None:
+        block = block.superblock
+    if block.end - block.start > _LOOP_BYTES:
+        return ""
+    code = [
+        (int(one["addr"]), str(one["asm"]))
+        for one in frame.architecture().disassemble(block.start, block.end - 1)
+    ]
+    loops = [
+        (address - int(jump[1], 16), int(jump[1], 16), address)
+        for address, text in code
+        for jump in [re.match(r"j\w+\s+0x([0-9a-f]+)", text)]
+        if jump and int(jump[1], 16) <= at <= address
+    ]
+    if not loops:
+        return ""
+    _, low, high = min(loops)
+    found = {
+        name[1]
+        for address, text in code
+        for name in [re.search(r"#\s*0x[0-9a-f]+\s*<([\w.$:]+)>", text)]
+        if name and low <= address <= high and not text.startswith(("call", "j", "lea"))
+    }
+    return found.pop() if len(found) == 1 else ""
 
 
 def _sentence(found: Dict[str, Any], is_self: bool) -> str:

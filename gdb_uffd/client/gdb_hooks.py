@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import dataclasses
 import itertools
+import os
 import re
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -19,8 +20,9 @@ from gdb_uffd.client import (
     gdb_session,
     gdb_settings,
     gdb_types,
+    gdb_unwind,
 )
-from gdb_uffd.client.gdb_util import look, quiet, say
+from gdb_uffd.client.gdb_util import look, machine_interface, quiet, say
 from gdb_uffd.client.render import is_amiss, summary_line
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
 from gdb_uffd.client.wire import Summary, parse_summary
@@ -68,14 +70,22 @@ def _begins(
 ) -> None:
     address = int(event.address)
     gdb_blocked.forget(session)
+    gdb_unwind.restore()
     session.call_depth = depth
     if depth == 0:
         session.last_call = address
     session.calls_pending = not session.in_call
     is_malloc = address == _malloc_address() and _for_gdb(session)
     session.call_depth = depth + 1
-    arguments = {"address": hex(address), "malloc": is_malloc, "serial": serial}
+    arguments: Dict[str, Any] = {"address": hex(address), "malloc": is_malloc, "serial": serial}
+    if _is_watched():
+        arguments["progress"] = True
     _tell(session, "call-begin", arguments)
+
+
+def _is_watched() -> bool:
+    """Whether a person looks on: a line that says how long it takes is then no harm."""
+    return not machine_interface() and os.isatty(1)
 
 
 def _ends(session: gdb_session.Session, depth: int, serial: int) -> None:
@@ -126,6 +136,7 @@ def before_command() -> None:
     """See whether the server is still there, and close what a command before left open: one that
     failed, or has no hook."""
     see_server()
+    gdb_unwind.restore()
     session = gdb_session.selected()
     if session is not None and (session.assigned or session.calls_pending):
         summary = _commit(session)
@@ -210,6 +221,7 @@ def _before_prompt(_event: object = None) -> None:
     with contextlib.suppress(gdb.error, KeyboardInterrupt):
         gdb_session.settle()
         gdb_saved.relock()
+        gdb_unwind.restore()
         gdb_session.borrow()
         try:
             see_server()  # one that died meanwhile is told now, not by gdb's next error
@@ -239,6 +251,14 @@ def before_leaving() -> None:
     takes them again.
     """
     gdb_session.lend_back()
+
+
+def before_run() -> None:
+    """`run`, `start`, `starti`: with a core open gdb starts the program; a remote target would be
+    in the way."""
+    session = gdb_session.selected()
+    if session is not None:
+        gdb_session.end(session)
 
 
 def before_reverse() -> None:
@@ -282,6 +302,8 @@ def define_hooks() -> None:
         _define(f"hookpost-{command}", _python("after_silent_command"))
     for command in ("kill", "detach", "disconnect"):
         _define(f"hook-{command}", _python("before_leaving"))
+    for command in ("run", "start", "starti"):
+        _define(f"hook-{command}", _python("before_run"))
     for command in ("continue", "step", "next", "stepi", "nexti", "finish"):
         _define(f"hook-reverse-{command}", _python("before_reverse"))
     _define("hook-quit", _python("before_quit"))

@@ -196,7 +196,7 @@ struct vessel {
 	struct passed passed[...];
 	uint32_t passed_count;
 	size_t out_len;
-	uint64_t deadline_ns;
+	uint64_t deadline_ns, felt_calls;
 	int (*own_file)(void *context, const char *name);
 	void *own_context;
 	size_t slot_count;
@@ -228,6 +228,7 @@ void vessel_forget_desk(struct vessel *vessel);
 void vessel_note_past(struct vessel *vessel);
 void vessel_copy_desk(struct vessel *vessel, const struct vessel *other);
 void vessel_copy_past(struct vessel *vessel, const struct vessel *other);
+uint64_t timers_left(const struct vessel *vessel);
 size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
 extern "Python" int own_file(void *context, const char *name);
 bool vessel_signal_is_fatal(struct vessel *vessel, int signal);

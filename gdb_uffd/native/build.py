@@ -34,6 +34,7 @@ ffibuilder.set_source(
     #include "notify.h"
     #include "pagemap.h"
     #include "record.h"
+    #include "timers.h"
     #include "transaction.h"
     #include "uffd.h"
     #include "undo.h"

@@ -131,6 +131,7 @@ struct vessel {
 	uint64_t out_since_ns; /* CLOCK_MONOTONIC; 0: nothing waits */
 	uint64_t ran_from_ns;  /* CLOCK_MONOTONIC: its running counts from here on; 0: it does not run */
 	uint64_t deadline_ns;  /* CLOCK_MONOTONIC; 0: none */
+	uint64_t felt_calls;   /* so many that may have changed what a later one is told */
 	int64_t wait_call;     /* the call that would wait for ever, and its futex */
 	uint64_t wait_address;
 	int64_t cut_call; /* a wait without an end that timers cut short again and again */

@@ -11,7 +11,8 @@ from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import agent, illegal, jumps, waiting
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints, Here
-from gdb_uffd.replay.interface import Client, Resume, Stop
+from gdb_uffd.replay.circle import Circle
+from gdb_uffd.replay.interface import SHOWN_BY_BT, Client, Resume, Stop
 from gdb_uffd.replay.lazy import Lazy
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.state import Threads
@@ -69,6 +70,8 @@ class Runner:
         self._buffer = ffi.new("uint8_t[]", 1 << 16)
         self._over = 0  # the breakpoint beneath which one instruction is being made, to go on then
         self._inject = 0  # sent to the vessel, to be passed on when it arrives
+        self._circle = Circle(machine)
+        self._asked = False  # the client wants it to stop
         self._signal_stop = False  # a signal can be injected with the next resume
 
     def resume(self, action: Resume, client: Client) -> Stop:
@@ -90,6 +93,9 @@ class Runner:
         if number and action.tid in self.threads.siginfo:
             self._offer_siginfo(self.threads.siginfo[action.tid], number)
         self._inject = self._over = 0
+        self._asked = False
+        others = len(self.threads.snapshot.threads) > 1
+        self._circle.begin(bool(self.floor) and action.kind == "c" and others)
         if number and not self._signal_stop:
             os.kill(self.machine.vessel.pid, number)  # comes as a stop, and is injected then
             self._inject = number
@@ -139,6 +145,7 @@ class Runner:
             return None
         if run.end == lib.RUN_CONTROL:
             if client.interrupt_requested():
+                self._asked = True
                 lib.vessel_interrupt(vessel)
             return None
         self._drain(client)
@@ -166,17 +173,42 @@ class Runner:
             self._inject = 0
             self._go(action, run.signal)
             return None
+        if run.end == lib.RUN_TIMEOUT and not self._circle.is_over():
+            return self._look(action, client)
         message = self._goes_no_further()
         if message:
             return Stop(action.tid, NO_SIGNAL, message=message)
         return self._stopped(action, client)
+
+    def _look(self, action: Resume, client: Client) -> Optional[Stop]:
+        """It runs for long."""
+        if self._asked:
+            return Stop(action.tid, signal.SIGINT)
+        stop = self._circle.look(lambda: self._step(action.tid, client))
+        if stop is None:
+            client.runs_on(self._circle.seconds())
+            self.again(action)
+        elif self._circle.closed:
+            self.blocked = waiting.circle(int(self.run.pc))
+            text = f"{waiting.text(self.blocked)}; {SHOWN_BY_BT}"
+            return Stop(action.tid, NO_SIGNAL, message=text)
+        return stop
+
+    def _step(self, tid: int, client: Client) -> Stop:
+        """One instruction, or what comes instead."""
+        step = Resume(tid, "s")
+        self._go(step, 0)
+        stop = None
+        while stop is None:
+            stop = self._wait(step, client)
+        return stop
 
     def _goes_no_further(self) -> str:
         """Why the vessel stands where no signal stopped it, told to the user."""
         run = self.run
         if run.end == lib.RUN_WAITING:
             self.blocked = waiting.describe(self.machine, run, self.threads.loaded or 0)
-            return f"{waiting.text(self.blocked)}; `bt` shows where"
+            return f"{waiting.text(self.blocked)}; {SHOWN_BY_BT}"
         return waiting.ending(run, self.machine.policy)
 
     def _drain(self, client: Client) -> None:
@@ -333,7 +365,7 @@ class Runner:
         self.threads.fresh = True  # the vessel's registers are the newer ones still
         if found is None or not self._is_above(found[0]):
             return ""
-        return f"longjmp leaves the called function here, for {found[1]:#x}; `bt` shows where"
+        return f"longjmp leaves the called function here, for {found[1]:#x}; {SHOWN_BY_BT}"
 
     def _pass_jump(self, action: Resume) -> Optional[Stop]:
         """A longjmp inside of the called function: it goes its way."""

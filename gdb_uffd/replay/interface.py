@@ -13,6 +13,9 @@ from gdb_uffd.trace.source import Snapshot
 # Breakpoint kinds: the digit of the Z packets (gdb manual, "Packets", `z type,addr,kind`).
 SOFTWARE, HARDWARE, WRITE_WATCH, READ_WATCH, ACCESS_WATCH = range(5)
 
+SHOWN_BY_BT = "`bt` shows where"
+"""What a message advises where the program still stands there."""
+
 
 @dataclass(frozen=True)
 class Stop:
@@ -71,6 +74,10 @@ class Client(Protocol):
 
     def output(self, data: bytes) -> None:
         """What the inferior wrote to its stdout and stderr, as soon as it is there."""
+        ...
+
+    def runs_on(self, seconds: float) -> None:
+        """Called now and then of what has run for so long."""
         ...
 
 

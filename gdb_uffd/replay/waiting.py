@@ -10,6 +10,7 @@ from typing import Any, Dict
 from gdb_uffd.model import MemoryUnavailable
 from gdb_uffd.native import lib
 from gdb_uffd.replay import syscalls
+from gdb_uffd.replay.interface import SHOWN_BY_BT
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.policy import Policy
 
@@ -70,8 +71,15 @@ def _word(machine: Machine, address: int) -> int:
         return 0
 
 
+def circle(pc: int) -> Dict[str, Any]:
+    """The same of a call that goes in a circle at `pc`, until another thread has done something."""
+    return {"call": "spins", "kind": "spin", "address": hex(pc), "owner": 0, "self": False}
+
+
 def text(blocked: Dict[str, Any]) -> str:
     """`describe` in one line, without symbols."""
+    if blocked["kind"] == "spin":
+        return f"spins for ever at {blocked['address']}, as only another thread could end it"
     what = str(blocked["call"])
     if blocked["address"]:
         what = f"{what}({blocked['address']})"
@@ -86,7 +94,7 @@ def text(blocked: Dict[str, Any]) -> str:
 
 def ending(run: Any, policy: Policy) -> str:
     """Why the program goes no further, for what is neither a wait nor a signal; "" otherwise."""
-    back = "`bt` shows where, `uffd reset` goes back to the snapshot"
+    back = f"{SHOWN_BY_BT}, `uffd reset` goes back to the snapshot"
     if run.end == lib.RUN_EXITING:
         return f"the program would exit with code {run.status} here; {back}"
     if run.end == lib.RUN_KILLING:

@@ -60,6 +60,7 @@ class Connection:
         not, since what runs is not where the user stands."""
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
+        self.tells_of_long = False
         self._acknowledge = True
         self._last_reply = b""
         self._received = 0  # when the last packet came
@@ -225,6 +226,12 @@ class Connection:
     def forget_interrupt(self) -> None:
         """What it was meant for is no more."""
         self._interrupted = False
+
+    def runs_on(self, seconds: float) -> None:
+        """What the client wants to be told, once, of a call that takes long."""
+        if self.tells_of_long:
+            self.tells_of_long = False
+            message(self, f"running for {seconds:.0f} s; Ctrl-C or `set uffd call-timeout` ends it")
 
     def output(self, data: bytes) -> None:
         """The inferior's output, as O packets (gdb manual, "Stop Reply Packets")."""

@@ -9,7 +9,14 @@ import errno
 from typing import List, NamedTuple, Optional
 
 from gdb_uffd.model import MemoryUnavailable, UffdError
-from gdb_uffd.replay.interface import ACCESS_WATCH, WRITE_WATCH, Disconnected, Resume, Stop
+from gdb_uffd.replay.interface import (
+    ACCESS_WATCH,
+    SHOWN_BY_BT,
+    WRITE_WATCH,
+    Disconnected,
+    Resume,
+    Stop,
+)
 from gdb_uffd.server import orders, signals, threads
 from gdb_uffd.server.connection import message
 from gdb_uffd.server.session import PacketError, Session, parse_hex
@@ -129,7 +136,9 @@ def _run(session: Session, action: Resume) -> bytes:
         message(connection, f"internal error while running: {type(error).__name__}: {error}")
         stop = Stop(action.tid, 0)
     if stop.message and (stop.lost or not session.discards):
-        message(connection, stop.message)
+        # gdb's side unwinds a call that ends so: no frame of it is left to be shown.
+        where = "`uffd call` shows where" if session.calls and not stop.signal else SHOWN_BY_BT
+        message(connection, stop.message.replace(SHOWN_BY_BT, where))
     if stop.breakpoint == "swbreak" and session.forks():  # it has returned
         message(connection, NO_FORK)
     if stop.tid not in session.thread_ids:

@@ -134,6 +134,7 @@ def _interrupt(session: Session, _arguments: Arguments) -> Any:
 def _call_begin(session: Session, arguments: Arguments) -> Any:
     if _is_repeated(session, arguments):
         return {}
+    session.connection.tells_of_long = boolean(arguments, "progress")
     session.called = address(arguments)
     session.diversion.call_begin(session.called, boolean(arguments, "malloc"))
     session.calls += 1

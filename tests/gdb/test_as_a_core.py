@@ -24,5 +24,10 @@ def test_what_core_file_tells(start_gdb, all_cores, tmp_path):
         ["readelf", "-n", str(again)], capture_output=True, text=True, check=True
     )
     assert "NT_FILE" in notes.stdout
+    gdb.run("tbreak push")
+    gdb.run("set startup-with-shell off")
+    assert "Temporary breakpoint" in gdb.run("run") and "push (value=1)" in gdb.run("frame")
+    assert "target:" in gdb.run("show sysroot")
+    gdb.run("kill")
     gdb.run(f"uffd spawn {again}")
     assert gdb.call("push(7)")["value"] == "7"

@@ -39,6 +39,9 @@ class Client:
     def output(self, data: bytes) -> None:
         self.written += data
 
+    def runs_on(self, seconds: float) -> None:
+        pass
+
 
 class Caller:
     """A core and its diversion."""

@@ -59,6 +59,7 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("waits"), source("waits.c")],
         [*C, "-o", target("turns"), source("turns.c")],
         [*C, "-o", target("fibers"), source("fibers.c")],
+        [*C, "-o", target("spins"), source("spins.c")],
         [*C, "-o", target("stops"), source("stops.c")],
         [*C, "-o", target("uring"), source("uring.c")],
         [*C, "-o", target("desk"), source("desk.c")],
