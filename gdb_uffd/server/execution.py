@@ -285,9 +285,14 @@ def catch_calls(session: Session, arguments: bytes) -> bytes:
 
 
 def pass_signals(session: Session, arguments: bytes) -> bytes:
-    """`QPassSignals: signal [;signal]...`: gdb would pass them on without a word."""
-    numbers = {signals.to_linux(parse_hex(text)) for text in arguments.split(b";") if text}
-    session.passed = frozenset(numbers - {0})
+    """`QPassSignals: signal [;signal]...`: gdb would pass them on without a word.
+
+    What gdb is told a signal is decides: SIGPOLL, which is passed, must not take along SIGIO, which
+    has its number on Linux and may be one to stop at.
+    """
+    numbers = {parse_hex(text) for text in arguments.split(b";") if text}
+    told = {signals.to_linux(n) for n in numbers if signals.to_gdb(signals.to_linux(n)) == n}
+    session.passed = frozenset(told - {0})
     session.diversion.pass_signals(session.passed)
     return b"OK"
 

@@ -75,7 +75,7 @@ def contradiction(
     `recorded`: the object as far as it was recorded itself, from memory.  A program may patch its
     own code, so most of the pages must differ before a file is refused for them.
     """
-    if image is not None and _lacks_bytes(image):
+    if image is not None and _lacks_bytes(image) and not _was_mapped_itself(data, pages):
         return DEBUG_FILE
     if image is not None and recorded is not None and _loads(image) != _loads(recorded):
         return "differs from the file that was mapped (it has other program headers)"
@@ -110,6 +110,13 @@ def _lacks_bytes(image: Image) -> bool:
         and s[_SECTION_SIZE]
         for s in sections
     )
+
+
+def _was_mapped_itself(data: Buffer, pages: Pages) -> bool:
+    """Whether a debug file is what was mapped, as data, by a program that looks up names in it: its
+    very header was recorded, with the place of its sections, which no other file has there."""
+    own = bytes(data[:PAGE_SIZE]).ljust(PAGE_SIZE, b"\0")
+    return any(at == 0 and page == own for at, page in pages)
 
 
 def _as_mapped(data: Buffer, offset: int, page: bytes) -> bytes:

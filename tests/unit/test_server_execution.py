@@ -252,5 +252,9 @@ def test_which_system_calls_are_caught(client: RawClient) -> None:
 def test_which_signals_are_passed(client: RawClient) -> None:
     assert client.ask(b"QPassSignals:e;14;97;1e") == b"OK"  # ALRM, CHLD, none of Linux, USR1
     assert client.diversion.passed == frozenset((14, 17, 10))
+    assert client.ask(b"QPassSignals:21;e") == b"OK"  # POLL is no SIGIO that gdb stops at
+    assert client.diversion.passed == frozenset((14,))
+    assert client.ask(b"QPassSignals:17;e") == b"OK"  # IO is
+    assert client.diversion.passed == frozenset((14, 29))
     assert client.ask(b"QPassSignals:zz") == b"E16" and client.diversion.passed
     assert client.ask(b"QPassSignals:") == b"OK" and not client.diversion.passed

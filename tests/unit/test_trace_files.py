@@ -23,7 +23,7 @@ from trace_cores import (
 )
 
 from gdb_uffd.model import MemoryUnavailable, UffdError
-from gdb_uffd.trace import files
+from gdb_uffd.trace import evidence, files
 from gdb_uffd.trace.core import CoreSnapshot, open_core
 from gdb_uffd.trace.elf import Image
 from gdb_uffd.trace.source import FILE, UNAVAILABLE
@@ -117,6 +117,18 @@ def test_a_debug_file_has_the_build_id_and_not_the_bytes(told: Told) -> None:
     snapshot = open_core(str(told.core))
     _library_text_is_unavailable(snapshot, told, "is a separate debug file")
     assert str(told.library) in _only_warning(snapshot)
+
+
+def test_a_debug_file_that_was_mapped_itself(told: Told) -> None:
+    """A program that prints its own backtraces maps libc's, as data: then its bytes are right."""
+    assert told.library is not None
+    whole = told.library.read_bytes()
+    subprocess.run(["objcopy", "--only-keep-debug", str(told.library)], check=True)
+    debug = told.library.read_bytes()
+    image = Image.from_file(debug)
+    for mapped, expected in ((debug, ""), (whole, evidence.DEBUG_FILE)):
+        assert evidence.contradiction(debug, image, None, [(0, mapped[:PAGE])]) == expected
+    assert evidence.contradiction(debug, image, None, []) == evidence.DEBUG_FILE
 
 
 def test_a_changed_library_of_the_same_build_id(told: Told) -> None:
