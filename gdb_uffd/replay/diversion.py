@@ -121,6 +121,7 @@ class Diversion:
         self._notice_loss()
         self.threads.put(tid, registers)
         if self._open is not None:
+            self._open.tid = self._open.tid or tid
             self._open.tape.set_registers(tid, self.threads.changed[tid])
 
     def siginfo(self, tid: int) -> bytes:
@@ -322,6 +323,8 @@ class Diversion:
         try:
             report = self.accounts.report(open_, keep, self._kernel_kept)
             report.returned = not (open_.calls.unfinished or self._unfinished.any())
+            if open_.explicit and report.returned:
+                report.registers = self.threads.changed_since(open_.saved, report.tid)
         except (UffdError, MemoryError):
             self.last_report = None  # the one before would be taken for this one's
             if not keep:
