@@ -142,8 +142,9 @@ def check_report(player: Player, pages: List[int], before: World, world: World, 
     assert debugger == {p for p in seen.debugger if p in world.cells}, player.engine
     for page, (was, now) in images(player, report, pages).items():
         assert now == world.cells[page].content, (player.engine, hex(page))
-        old = before.cells.get(page)
-        assert was == (old.content if old else bytes(PAGE)), (player.engine, hex(page))
+        old, origin = before.cells.get(page), world.cells[page].origin
+        known = origin if origin is not None else old.content if old else bytes(PAGE)
+        assert was == known, (player.engine, hex(page))
     for page in report.pages:
         attributed = player.engine == "wp-sync" and "program" in page.writers
         assert (page.first_write is not None) == attributed, (player.engine, page)
@@ -180,6 +181,7 @@ def play_turn(players: List[Player], pages: List[int], world: World, turn: Turn)
             check_memory(player, before)
     after = world if turn.keep else before
     after.seen = Seen()
+    after.begin()
     return after
 
 
