@@ -80,6 +80,7 @@ class Ready:
     snapshot: int = 0
     sysroot: str = ""
     architecture: str = ""
+    arguments: str = ""
 
 
 def parse_progress(line: bytes) -> str:
@@ -135,6 +136,7 @@ def _facts(data: Any) -> Ready:
         snapshot=int(data.get("snapshot", 0)),
         sysroot=str(data.get("sysroot", "")),
         architecture=str(data.get("architecture", "")),
+        arguments=one_line(str(data.get("arguments", ""))),
     )
 
 

@@ -9,6 +9,7 @@
 #include "uffd.h"
 
 #define AHEAD_MAX (8ul << 20) /* bytes of zeros that one touch brings */
+#define UNKNOWN_EXACT 64ul    /* pages in a row of unknown ones that are counted when they are touched */
 
 int safe_copy(void *to, const void *from, size_t len)
 {
@@ -138,8 +139,11 @@ int pager_feed_zeros(struct pager *pager, const struct region *region, uint64_t 
 	if (!is_zeros(region, page) || pager->engine.kind != ENGINE_WP_SYNC || !is_untouched(pager, page))
 		return 0;
 	zeros_area(pager, region, page, &low, &high);
-	/* What is told of each page is told of those that are touched. */
-	if (pager->touches.on || (region->flags & REGION_UNKNOWN)) {
+	/* What is told of each page is told of those that are touched; of unknown ones the number is, as long
+	 * as they are few. */
+	bool few = (region->flags & REGION_UNKNOWN) &&
+		   pager->zeros_high - pager->zeros_low < UNKNOWN_EXACT * PAGE_BYTES;
+	if (pager->touches.on || few) {
 		low = page;
 		high = page + PAGE_BYTES;
 	}
@@ -162,8 +166,11 @@ int pager_feed_zeros(struct pager *pager, const struct region *region, uint64_t 
 		pager->fed_ahead += at != page;
 		fed_add(&pager->fed_log, at);
 	}
-	pager->zeros_low = low;
-	pager->zeros_high = low + done;
+	bool up = few && low == pager->zeros_high, down = few && low + done == pager->zeros_low;
+	if (!up)
+		pager->zeros_low = low;
+	if (!down)
+		pager->zeros_high = low + done;
 	rc = page < low + done ? uffd_wake_page(pager->uffd, page) : 0;
 	return rc < 0 ? rc : page < low + done;
 }

@@ -163,7 +163,8 @@ static void forget(struct pages *pages, struct page_slot *slot, bool other)
 	struct written *w = &pages->written[slot->written - 1];
 	free(w->overlay);
 	free(w->seen);
-	w->overlay = w->seen = NULL;
+	free(w->origin);
+	w->overlay = w->seen = w->origin = NULL;
 	w->armed = false;
 	if (other) {
 		free(w->origin);

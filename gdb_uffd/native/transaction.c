@@ -65,7 +65,7 @@ static int images(struct pager *pager, const struct written *w, bool all, uint8_
 	if (all)
 		return pager_source_page(&pager->recorded, w->page, before);
 	const uint8_t *from = w->writers & WRITER_PROGRAM ? w->after_malloc : NULL;
-	if (w->origin)
+	if (w->origin && !regions_find(&pager->at_tx, w->page)) /* else that is what was there */
 		from = w->origin;
 	if (!from)
 		return transaction_page_before(pager, w, before);

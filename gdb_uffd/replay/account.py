@@ -20,6 +20,7 @@ from gdb_uffd.replay.refused import granted_lines, refused_lines
 from gdb_uffd.replay.report import Builder, page_images
 from gdb_uffd.replay.state import SavedThreads, Threads
 from gdb_uffd.replay.tape import Tape
+from gdb_uffd.replay.waiting import size
 from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
 
 _serials = itertools.count(1)
@@ -130,8 +131,18 @@ class Accounts:
         self.detail.note(made, open_.tid, functools.partial(self.stack, open_), open_.brk)
         return made
 
+    def _own_stacks(self) -> List[str]:
+        """Stacks that were used up, and on whose other room something ran."""
+        written = [self._changes.at[i].page for i in range(self._changes.count)]
+        return [
+            f"the stack of thread {room.tid} is used up: this ran on a stack of its own, up to "
+            f"{size(room.end - room.start)} below it"
+            for room in self.machine.rooms.values()
+            if room.tid and any(room.start <= page < room.end for page in written)
+        ]
+
     def _notes(self, keep: bool, kernel_kept: bool, ahead_from: int) -> List[str]:
-        notes: List[str] = []
+        notes = self._own_stacks()
         ahead = int(self.machine.pager.fed_ahead) - ahead_from
         if ahead:
             notes.append(f"of the pages fed, {ahead:,} of zeros were given ahead of a touch")

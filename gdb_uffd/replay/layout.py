@@ -61,6 +61,9 @@ def classify(machine: Machine, address: int) -> Place:
     if region == ffi.NULL or not region.flags & (lib.REGION_BORN | lib.REGION_GROWTH):
         return machine.snapshot.classify(address)
     if region.flags & lib.REGION_GROWTH:
+        room = machine.rooms.get(int(region.end))
+        if room is not None and room.tid:
+            return Place("stack", "[stack]", room.tid)
         return machine.snapshot.classify(region.end)
     if _in_heap(machine, address) or _in_new_arena(machine, address):
         return Place("heap", "[heap]")

@@ -12,7 +12,7 @@ import functools
 import mmap
 import os
 import struct
-from typing import Any, Dict, FrozenSet, List, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, Tuple
 
 from gdb_uffd.arch import LOOKED_AT, host
 from gdb_uffd.model import (
@@ -24,7 +24,7 @@ from gdb_uffd.model import (
     page_ceil,
 )
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import holes, limits, record
+from gdb_uffd.replay import holes, limits, record, stacks
 from gdb_uffd.replay.engines import EngineSetting
 from gdb_uffd.replay.extended import extended
 from gdb_uffd.replay.policy import Policy
@@ -38,13 +38,6 @@ from gdb_uffd.trace.source import (
     Snapshot,
     bad_page,
 )
-
-STACK_LIMIT = 8 << 20
-"""Bytes a main thread's stack may grow to: RLIMIT_STACK's usual soft limit (setrlimit(2)); the
-recorded limit is not in a core."""
-
-STACK_GUARD = 1 << 20
-"""Bytes that stay free between a growing stack and its neighbour (kernel: stack_guard_gap)."""
 
 LOWEST_ADDRESS = 1 << 16
 """vm.mmap_min_addr's default: below it nothing is mapped in the vessel, whatever a core says."""
@@ -103,14 +96,15 @@ class Machine:
         segments = snapshot.segments
         regions = ffi.addressof(self.pager, "recorded")
         region = ffi.new("struct region *")
-        growth = self._growth(snapshot)
+        self.rooms = stacks.rooms(snapshot)
         files = [m for m in snapshot.mappings if m.name.startswith("/")]
         starts = [m.start for m in files]
         for segment in segments:
             if segment.start < LOWEST_ADDRESS:
                 continue
-            if growth is not None and segment.start == growth[1]:
-                region.start, region.end = growth
+            room = self.rooms.get(segment.start)
+            if room is not None:
+                region.start, region.end = room.start, room.end
                 region.prot, region.kind = segment.prot, lib.REGION_ZERO
                 region.bytes, region.bytes_len = ffi.NULL, 0
                 region.flags = lib.REGION_GROWTH
@@ -165,17 +159,6 @@ class Machine:
             store = self._stores[key] = ffi.new("struct page_store *")
             lib.page_store_init(store, pages, len(pages), sums, ffi.sizeof(sums))
         return self._stores[key]
-
-    @staticmethod
-    def _growth(snapshot: Snapshot) -> Optional[Tuple[int, int]]:
-        """Room below the main stack, as the kernel would grow it on demand."""
-        previous_end = 0
-        for mapping in snapshot.mappings:
-            if mapping.name == "[stack]" and not mapping.unavailable:
-                start = max(mapping.end - STACK_LIMIT, page_ceil(previous_end + STACK_GUARD))
-                return (start, mapping.start) if start < mapping.start else None
-            previous_end = mapping.end
-        return None
 
     @staticmethod
     def _find_brk(snapshot: Snapshot) -> Tuple[int, int]:
@@ -367,13 +350,11 @@ class Machine:
         return self.why(address) or self._not_mapped(address)
 
     def _not_mapped(self, address: int) -> str:
-        for segment in self.snapshot.segments:
-            near = segment.start - STACK_GUARD <= address < segment.start
-            if near and segment.prot & PROT_WRITE:
-                return (
-                    "not mapped: a stack that is used up has no room for a call; "
-                    "select another thread"
-                )
+        if stacks.used_up(self.snapshot.mappings, address):
+            return (
+                "not mapped: a stack that is used up has no room for a call, nor is there any "
+                "below; select another thread"
+            )
         return "not mapped"
 
     def why(self, address: int) -> str:

@@ -22,6 +22,7 @@ from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.listen import Port, open_listener
 from gdb_uffd.server.session import Facts, Session
 from gdb_uffd.server.travel import total_pages
+from gdb_uffd.trace.argv import arguments, in_a_line
 from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import Snapshot, Trace
 
@@ -79,6 +80,7 @@ def make_diversion(snapshot: Snapshot) -> Diversion:
 WARNINGS_MAX = 10
 LINGER_SECONDS = 5
 """How long a server whose connection has ended waits for gdb's side to close its pipe, too."""
+ARGUMENTS_MAX = 4096  # characters of the command line
 
 
 def few(lines: Sequence[str]) -> List[str]:
@@ -107,6 +109,7 @@ def facts(
         snapshot=journey.place.number,
         sysroot=journey.sysroot,
         architecture=snapshot.arch.gdb,
+        arguments=in_a_line(arguments(snapshot.auxv, snapshot.read), ARGUMENTS_MAX),
     )
 
 

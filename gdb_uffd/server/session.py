@@ -67,6 +67,7 @@ class Facts:
     snapshot: int = 0  # the number of the one that is shown
     sysroot: str = ""  # where the recorded files lie that this machine has not, if anywhere
     architecture: str = ""  # gdb's name of it
+    arguments: str = ""  # the command line
 
 
 @dataclass

@@ -10,6 +10,8 @@ import errno
 import html  # xml.sax.saxutils would load urllib: a third of the server's start
 from typing import List, Optional
 
+from gdb_uffd.arch import X86_64
+from gdb_uffd.model import ThreadState
 from gdb_uffd.server.session import PacketError, Session, parse_hex
 
 _IDS_A_PACKET = 2000  # an id is at most 34 characters: well below the packet size
@@ -87,6 +89,12 @@ def extra_info(session: Session, arguments: bytes) -> bytes:
     return name.encode("utf-8", "replace").hex().encode("ascii")
 
 
+def _handle(thread: ThreadState) -> str:
+    """The pthread_t in hex, as libthread_db has it: the thread pointer, in glibc for x86-64."""
+    pointer = thread.registers.thread_pointer if thread.registers.arch is X86_64 else 0
+    return pointer.to_bytes(8, "little").hex() if pointer else ""
+
+
 def thread_list_xml(session: Session, annex: bytes) -> Optional[bytes]:
     """`qXfer:threads:read` (gdb manual, "Thread List Format")."""
     if annex:
@@ -99,6 +107,8 @@ def thread_list_xml(session: Session, annex: bytes) -> Optional[bytes]:
     for thread in threads.values():
         name = "".join(c if c.isprintable() else "?" for c in thread.name)
         named = f' name="{html.escape(name)}"' if name else ""
+        handle = _handle(thread)
+        named += f' handle="{handle}"' if handle else ""
         lines.append(f'<thread id="{session.thread_ids[thread.tid].decode()}"{named}/>')
     lines.append("</threads>\n")
     session.thread_xml = "\n".join(lines).encode("utf-8", "replace")

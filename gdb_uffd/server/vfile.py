@@ -232,13 +232,28 @@ def _recorded(session: Session, name: str) -> Optional[bytes]:
 
 
 def _maps(session: Session) -> bytes:
-    """proc_pid_maps(5); device and inode are not recorded."""
+    """proc_pid_maps(5).  Device and inode are not recorded: those of the file that is there now, or
+    any, since gdb takes a mapping of inode 0 for anonymous (linux-tdep.c: no NT_FILE entry)."""
     lines = []
+    places: Dict[str, str] = {}
     for m in session.diversion.mappings():
         name = m.name.replace("\n", "\\012")
-        line = f"{m.start:08x}-{m.end:08x} {m.prot_text()}p {m.offset:08x} 00:00 0"
+        if m.name not in places:
+            places[m.name] = _device_and_inode(m.name, len(places) + 1)
+        place = places[m.name]
+        line = f"{m.start:08x}-{m.end:08x} {m.prot_text()}p {m.offset:08x} {place}"
         lines.append(f"{line:<72} {name}".rstrip() if name else line)
     return os.fsencode("\n".join(lines) + "\n")
+
+
+def _device_and_inode(name: str, otherwise: int) -> str:
+    if not name.startswith("/"):
+        return "00:00 0"
+    try:
+        status = os.stat(name)
+    except (OSError, ValueError):
+        return f"00:00 {otherwise}"
+    return f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x} {status.st_ino}"
 
 
 def _command(session: Session) -> str:

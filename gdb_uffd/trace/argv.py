@@ -8,7 +8,7 @@ strings.
 from __future__ import annotations
 
 import struct
-from typing import Callable, List, Optional
+from typing import Callable, List, Optional, Sequence
 
 from gdb_uffd.model import PAGE_SIZE, MemoryUnavailable
 from gdb_uffd.trace.facts import auxv_values
@@ -90,3 +90,10 @@ def _strings(pointers: List[int], read: Read) -> List[bytes]:
         out.append(text[: text.index(b"\0")])
         left -= len(out[-1]) + 1
     return out
+
+
+def in_a_line(words: Sequence[bytes], most: int) -> str:
+    """The arguments as one text, cut after `most` characters."""
+    text = b" ".join(words).decode("utf-8", "backslashreplace")
+    shown = "".join(c if c.isprintable() else "?" for c in text)
+    return shown if len(shown) <= most else shown[: most - 3] + "..."

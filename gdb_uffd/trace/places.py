@@ -15,6 +15,7 @@ ARENA = 64 << 20
 """HEAP_MAX_SIZE of glibc on 64-bit (malloc/arena.c): secondary heaps are aligned to it."""
 BRK_REACH = 1 << 30  # how far above the executable a randomised brk can start (arch_randomize_brk)
 HEAP_GROWTH = 16 << 30  # an unmapped address this little above the heap counts as its growth
+STACK_OVERRUN = 1 << 20  # bytes that a stack that overflows goes beyond its end at most
 STACK_GROWTH = 1 << 30  # and this little below the main stack
 MUSL_PTHREAD_SIZE = 200  # struct pthread, musl 1.2
 MAX_STATIC_TLS = 64 << 20
@@ -47,10 +48,18 @@ class Places:
         self._bss = bss_ranges(self.modules, self.mappings)
         for thread in self.threads:
             registers = thread.registers
-            mapping = self.mapping(registers.sp)
+            mapping = self._stack_of(registers.sp)
             if mapping is not None:
                 entry = (registers.thread_pointer, registers.sp, thread.tid)
                 self._stacks.setdefault(mapping.start, []).append(entry)
+
+    def _stack_of(self, sp: int) -> Optional[Mapping]:
+        """The mapping of a stack pointer; of one that left its stack downwards, the one above."""
+        found, index = self.mapping(sp), bisect_right(self._starts, sp)
+        left = found is None or not found.prot
+        if left and index < len(self.mappings) and self._starts[index] - sp <= STACK_OVERRUN:
+            return self.mappings[index]
+        return found
 
     def mapping(self, address: int) -> Optional[Mapping]:
         """The recorded mapping that contains `address`."""

@@ -88,7 +88,7 @@ def test_the_recorded_process(client: RawClient) -> None:
         "r-xp",
         "00002000",
         "00:00",
-        "0",
+        "1",  # 0 would mean no file
         "/usr/bin/fake",
     ]
     assert len(maps) == 4 and maps[3].endswith(" [stack]")

@@ -43,8 +43,8 @@ class Cell:
     """A mapped page; `vma`: pages with the same number were mapped together.
 
     `recorded`: what the core has, b"" once the page is another.  `dirty`: it was written since,
-    and `known`: an engine that compares has seen so.  `origin`: of one that mremap moved, how it
-    was when the transaction began."""
+    and `known`: an engine that compares has seen so.  `root`: where what was moved here was when
+    the turn began, 0: it was not moved."""
 
     content: bytes
     vma: int
@@ -53,7 +53,7 @@ class Cell:
     recorded: bytes = b""
     dirty: bool = False
     known: bool = False
-    origin: Optional[bytes] = None
+    root: int = 0
 
 
 @dataclass
@@ -75,7 +75,6 @@ class World:
         self.sum = 1
         self.seen = Seen()
         self._next_vma = 1000
-        self.begun = {page: cell.content for page, cell in cells.items()}
         self._looked: Dict[int, bytes] = {}  # as at the last look, where it differs from now
 
     def copy(self) -> "World":
@@ -83,12 +82,6 @@ class World:
         other = World({a: Cell(**vars(c)) for a, c in self.cells.items()})
         other._next_vma = self._next_vma
         return other
-
-    def begin(self) -> None:
-        """A transaction begins here."""
-        self.begun = {page: cell.content for page, cell in self.cells.items()}
-        for cell in self.cells.values():
-            cell.origin = None
 
     # -- looks --------------------------------------------------------------------------------
 
@@ -203,8 +196,6 @@ class World:
         for page in source:
             self._lose(page)
         taken = [self.cells.pop(p) for p in source]
-        begun = [self.begun.get(p, bytes(PAGE)) for p in source]
-        origins = [was if c.origin is None else c.origin for c, was in zip(taken, begun)]
         self._next_vma += 1
         for i in range(length):
             page = to + i * PAGE
@@ -212,7 +203,7 @@ class World:
             self.cells[page] = Cell(bytes(PAGE), self._next_vma)
             if i < pages:  # what moved counts as written there
                 self.cells[page].content = taken[i].content
-                self.cells[page].origin = origins[i]
+                self.cells[page].root = taken[i].root or source[i]
                 self.seen.exact.add(page)
                 self.seen.visible.add(page)
         self._answer(to)
@@ -225,7 +216,8 @@ class World:
         self.look()
         for page in inside:
             self._lose(page)
-            self.cells[page].content, self.cells[page].recorded = bytes(PAGE), b""
+            cell = self.cells[page]
+            cell.content, cell.recorded, cell.root = bytes(PAGE), b"", 0
         self._answer(0)
         return CALL, MADVISE, start, pages * PAGE, MADV_DONTNEED
 

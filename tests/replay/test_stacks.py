@@ -1,0 +1,81 @@
+"""A stack that is used up gets room for calls, in the process that is made and nowhere else."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from harness import ROOT
+from harness.calls import Caller
+from harness.cores import kernel_core
+
+from gdb_uffd.model import Mapping
+from gdb_uffd.replay import stacks
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    made = tmp_path_factory.mktemp("overflow") / "overflow"
+    source = ROOT / "tests" / "programs" / "overflow.c"
+    subprocess.run(["cc", "-g", "-O0", "-pthread", "-o", made, source], check=True)
+    return made
+
+
+@pytest.mark.parametrize("arguments", [[], ["thread"]], ids=["main", "thread"])
+def test_calls_run_below_it(program, tmp_path, arguments):
+    caller = Caller(kernel_core([str(program), *arguments], tmp_path))
+    try:
+        before = caller.diversion.mappings()
+        sp = caller.snapshot.threads[0].registers.sp
+        for _ in range(2):
+            assert caller.call("bump", 3) == 44
+            (note,) = [n for n in caller.reports[-1].notes if "stack of its own" in n]
+            assert f"thread {caller.tid} " in note
+        assert caller.call("format", 7) == 7
+        kinds = {page.kind for page in caller.reports[-1].pages if page.start < sp}
+        assert kinds <= {"stack", "data", "tls", "heap"}
+        assert caller.call("bump", 1, keep=True) == 42
+        assert caller.diversion.registers(caller.tid).sp == sp
+        stop = caller.start("deep", 0)  # and it has an end
+        assert stop.signal == 11 and "the stack is used up" in stop.message
+        caller.diversion.call_end()
+        caller.diversion.end(False)
+        caller.diversion.reset()
+        assert caller.diversion.mappings() == before
+        assert caller.call("bump", 1) == 42
+    finally:
+        caller.close()
+
+
+def mapping(start: int, end: int, prot: int = 3, name: str = "") -> Mapping:
+    return Mapping(start << 12, end << 12, prot, name)
+
+
+class Fake:
+    """What `stacks.rooms` looks at."""
+
+    def __init__(self, mappings, *pointers):
+        self.mappings = mappings
+        registers = [type("Registers", (), {"sp": sp}) for sp in pointers]
+        self.threads = [
+            type("Thread", (), {"registers": r, "tid": i + 1}) for i, r in enumerate(registers)
+        ]
+
+
+def test_where_the_room_lies():
+    low, stack, guard = mapping(100, 200), mapping(5000, 7048), mapping(4999, 5000, 0)
+    for sp, tid in ((0x5000 << 12, 0), ((5000 << 12) + 100, 1), ((5000 << 12) - 600, 1)):
+        rooms = stacks.rooms(Fake([low, guard, stack], sp))
+        assert [room.tid for room in rooms.values()] == ([tid] if tid else [])
+    (room,) = stacks.rooms(Fake([low, guard, stack], 5000 << 12)).values()
+    assert (room.start >> 12, room.end >> 12) == (5000 - 2048, 5000)
+    near = mapping(4900, 4999)
+    assert not stacks.rooms(Fake([near, guard, stack], 5000 << 12))  # nothing is free
+    (room,) = stacks.rooms(Fake([mapping(4800, 4900), guard, stack], 5000 << 12)).values()
+    assert (room.start >> 12, room.end >> 12) == (4916, 5000)
+
+
+def test_a_stack_that_may_grow_is_not_used_up():
+    found = stacks.rooms(Fake([mapping(10, 20), mapping(5000, 5010, 3, "[stack]")], 5001 << 12))
+    (room,) = found.values()
+    assert room.tid == 0 and room.start >> 12 == 5010 - 2048
