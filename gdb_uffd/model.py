@@ -321,6 +321,7 @@ class CallReport:
     unknown_zeros: int = 0  # pages fed that the recording does not hold: taken for zeros
     unknown_file: int = 0  # ... and taken for those of the file
     returned: bool = True  # whether every called function came to its end
+    registers: List[str] = field(default_factory=list)  # general ones that it leaves otherwise
     serial: int = 0  # tells it from others of one server; 0 for kind "all"
     output_left_out: int = 0  # bytes, from the middle of an output too long to be sent
     untold: str = ""  # the client's: why there is no report of a call that has a value

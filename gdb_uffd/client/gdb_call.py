@@ -124,15 +124,15 @@ def run_call(
     report = _end(session, outcome, kept)
     report.unsound = [gdb_blocked.passed(session, line) for line in report.unsound]
     report.called = bool(outcome.functions or report.pages or not outcome.error)
-    if not kept and (outcome.functions or report.pages):
-        _forget_the_call(outcome, selection)
+    if not kept and (outcome.functions or report.pages or report.registers):
+        _forget_the_call(outcome.error or report.registers, selection)
     return report, outcome
 
 
-def _forget_the_call(outcome: Outcome, selection: Selection) -> None:
+def _forget_the_call(registers: object, selection: Selection) -> None:
     """gdb's caches after a discard.  A function that returned left the registers, and with them
-    the frames, as gdb itself put them back: only the memory is another."""
-    if not outcome.error:
+    the frames, as gdb itself put them back: only the memory is another, unless `registers`."""
+    if not registers:
         flush_memory()
         return
     flush_caches()

@@ -106,6 +106,7 @@ def _is_pure(report: CallReport, things: List[Wrote]) -> bool:
         and not (
             report.untold
             or things
+            or report.registers
             or (heap is not None and (heap.allocated or heap.freed))
             or report.mapped_bytes
             or report.unmapped_bytes
@@ -139,7 +140,7 @@ def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrot
         return ["nothing was called"]
     if _is_pure(report, things):
         return [PURE]
-    parts = [_wrote_text(things, report.tid, thread), *_heap_text(report, things)]
+    parts = [_wrote_text(things, report, thread), *_heap_text(report, things)]
     if not report.returned and _is_pure(replace(report, returned=True), things):
         return ["wrote nothing but its own stack, and did not return"]
     for what, count in (("mapped", report.mapped_bytes), ("unmapped", report.unmapped_bytes)):
@@ -177,13 +178,14 @@ def _few(names: List[str]) -> str:
     return ", ".join(unique[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _wrote_text(things: List[Wrote], tid: int, thread: Callable[[int], str]) -> str:
-    if not things:
+def _wrote_text(things: List[Wrote], report: CallReport, thread: Callable[[int], str]) -> str:
+    tid, registers = report.tid, report.registers
+    if not things and not registers:
         return "wrote nothing"
     kinds = [w.what for w in things]
-    if set(kinds) <= set(_OTHERS):
+    if set(kinds) <= set(_OTHERS) and not registers:
         return "wrote only " + " and ".join(_OTHERS[kind] for kind in kinds)
-    names: List[str] = []
+    names = [f"register {_few(registers)}"] if registers else []
     files = [os.path.basename(w.mapping or "") for w in things if w.what == "globals"]
     if files:
         names.append(f"globals of {_few(files)}")
@@ -239,6 +241,7 @@ def as_json(report: CallReport, thread: Callable[[int], str]) -> Dict[str, Any]:
         "freed": None if heap is None else {"blocks": heap.freed, "bytes": heap.freed_bytes},
         "heap_trouble": report.heap_trouble or None,
         "net_bytes": None if heap is None else heap.allocated_bytes - heap.freed_bytes,
+        "registers": report.registers,
         "mapped_bytes": report.mapped_bytes,
         "unmapped_bytes": report.unmapped_bytes,
         "printed_bytes": printed_bytes(report),

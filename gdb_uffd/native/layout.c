@@ -65,7 +65,7 @@ int layout_add_zero(struct pager *pager, uint64_t start, uint64_t end, int prot,
 	struct region region = {
 		.start = start, .end = end, .prot = prot, .kind = REGION_ZERO, .flags = REGION_BORN | flags};
 
-	pages_forget_range(&pager->pages, start, end);
+	pages_forget_range(&pager->pages, start, end, true);
 	if (uffd_register(pager->uffd, start, end - start, engine_protects(&pager->engine)) < 0)
 		region.kind = REGION_NATIVE;
 	return regions_set(&pager->regions, &region);
@@ -73,7 +73,7 @@ int layout_add_zero(struct pager *pager, uint64_t start, uint64_t end, int prot,
 
 int layout_drop(struct pager *pager, uint64_t start, uint64_t end)
 {
-	pages_forget_range(&pager->pages, start, end);
+	pages_forget_range(&pager->pages, start, end, true);
 	return regions_clear(&pager->regions, start, end);
 }
 
@@ -217,7 +217,7 @@ static int do_madvise(struct vessel *vessel, struct registers *regs)
 	if (rc < 0 || (result < 0 && result != -ENOMEM)) /* ENOMEM: there were gaps */
 		return rc;
 	/* Anonymous memory reads as zeros from now on; the recorded bytes are gone. */
-	pages_forget_range(&pager->pages, start, end);
+	pages_forget_range(&pager->pages, start, end, false);
 	for (uint64_t at = start; rc == 0 && at < end;) {
 		const struct region *region = regions_next(&pager->regions, at);
 		if (!region || region->start >= end)

@@ -64,7 +64,7 @@ static int stand_in(struct pager *pager, uint64_t start, uint64_t len, int prot,
 	struct region region = {.start = start, .end = start + covered, .prot = prot, .kind = REGION_BYTES,
 				.bytes = map, .bytes_len = bytes, .flags = REGION_BORN | REGION_FILE};
 
-	pages_forget_range(&pager->pages, start, start + len);
+	pages_forget_range(&pager->pages, start, start + len, true);
 	int rc = uffd_register(pager->uffd, start, len, engine_protects(&pager->engine));
 	if (rc == 0 && covered)
 		rc = regions_set(&pager->regions, &region);
@@ -83,7 +83,7 @@ static int leave_native(struct pager *pager, uint64_t start, uint64_t len, int p
 	struct region native = {.start = start, .end = start + len, .prot = prot, .kind = REGION_NATIVE,
 				.flags = REGION_BORN};
 
-	pages_forget_range(&pager->pages, start, start + len);
+	pages_forget_range(&pager->pages, start, start + len, true);
 	return regions_set(&pager->regions, &native);
 }
 

@@ -155,7 +155,7 @@ void pages_forget_present(struct pages *pages)
 		set_absent(pages, &pages->slots[i]);
 }
 
-static void forget(struct pages *pages, struct page_slot *slot)
+static void forget(struct pages *pages, struct page_slot *slot, bool other)
 {
 	set_absent(pages, slot);
 	if (!slot->written)
@@ -166,19 +166,23 @@ static void forget(struct pages *pages, struct page_slot *slot)
 	free(w->origin);
 	w->overlay = w->seen = w->origin = NULL;
 	w->armed = false;
+	if (other) {
+		free(w->origin);
+		w->origin = NULL;
+	}
 }
 
-void pages_forget_range(struct pages *pages, uint64_t start, uint64_t end)
+void pages_forget_range(struct pages *pages, uint64_t start, uint64_t end, bool other)
 {
 	if ((end - start) >> 12 > pages->slot_mask) {
 		for (size_t i = 0; i <= pages->slot_mask; i++)
 			if (pages->slots[i].page >= start && pages->slots[i].page < end)
-				forget(pages, &pages->slots[i]);
+				forget(pages, &pages->slots[i], other);
 		return;
 	}
 	for (uint64_t page = start; page < end; page += 4096) {
 		struct page_slot *slot = pages_find(pages, page);
 		if (slot)
-			forget(pages, slot);
+			forget(pages, slot, other);
 	}
 }

@@ -79,7 +79,8 @@ void pages_set_shared(struct pages *pages, struct page_slot *slot);
 void pages_set_own(struct pages *pages, struct page_slot *slot);
 /* No page is present any more (the vessel went); what was written stays known. */
 void pages_forget_present(struct pages *pages);
-/* The pages in [start, end) are no longer mapped as they were: not present, no kept contents. */
-void pages_forget_range(struct pages *pages, uint64_t start, uint64_t end);
+/* The pages in [start, end) are not present any more and have no kept contents; `other`: they are
+ * other memory from now on, or none. */
+void pages_forget_range(struct pages *pages, uint64_t start, uint64_t end, bool other);
 
 #endif

@@ -50,6 +50,11 @@ class Transaction:
     ahead_from: int = 0  # how many were fed ahead of a touch before
     unknown: Tuple[int, int] = (0, 0)  # fed so far: taken for zeros, as in the file
 
+    @property
+    def is_over(self) -> bool:
+        """Whether a call that begins now is another command's."""
+        return self.calls.unfinished or (self.kind == "run" and self.resumed)
+
 
 class Accounts:
     """Makes the reports of one diversion, and keeps the page images of the last."""

@@ -62,12 +62,15 @@ class Calls:
             call = self.under_way[-1]
             call.returned = bool(call.home) and registers.pc == call.home
 
-    def end(self, registers: Registers, result: int) -> None:
-        """The innermost is over; `result`: the index of what a function returns."""
+    def end(self, threads: Threads, tid: int) -> None:
+        """The innermost, of thread `tid`, is over, if there is one."""
+        if not self.under_way:
+            return
         call = self.under_way.pop()
         self.unfinished |= not call.returned
         if call.is_malloc and call.returned:
-            self.room = registers.gpr[result]
+            registers = threads.get(tid)
+            self.room = registers.gpr[registers.arch.result]
 
 
 class Unfinished:

@@ -116,6 +116,7 @@ class Diversion:
         self._notice_loss()
         self.threads.put(tid, registers)
         if self._open is not None:
+            self._open.tid = self._open.tid or tid
             self._open.tape.set_registers(tid, self.threads.changed[tid])
 
     def siginfo(self, tid: int) -> bytes:
@@ -252,9 +253,7 @@ class Diversion:
             raise UffdError(self._loss)
         self._materialise()  # a lack is told here, in words; the writes that follow have none
         open_ = self._open
-        apart = open_ is not None and (open_.kind == "run" and open_.resumed)
-        apart = apart or (open_ is not None and open_.calls.unfinished)
-        if open_ is not None and not open_.explicit and apart:
+        if open_ is not None and not open_.explicit and open_.is_over:
             self.commit_pending()
         open_ = self._transaction("call")
         open_.kind = "call"
@@ -285,17 +284,12 @@ class Diversion:
         outer = False
         if self._open is not None:
             self._open.tape.ended()
-            self._end_call(self._open)
+            self._open.calls.end(self.threads, self._open.tid)
             outer = self._open.calls.in_malloc
         if self.machine.pager.in_malloc and not outer:
             check(lib.transaction_end_malloc(self.machine.pager), doing="write protection")
         self._settle()
         self.machine.pager.in_malloc = outer
-
-    def _end_call(self, open_: Transaction) -> None:
-        if open_.calls.under_way:
-            tid = open_.tid or self.snapshot.threads[0].tid
-            open_.calls.end(self.threads.get(tid), self.snapshot.arch.result)
 
     def end(self, keep: bool) -> CallReport:
         open_ = self._open
@@ -305,7 +299,7 @@ class Diversion:
         if self._loss:
             open_.lost, open_.ended = True, self._tell_loss()
         while open_.calls.under_way:
-            self._end_call(open_)
+            open_.calls.end(self.threads, open_.tid)
         self._open = None
         if self.before_end is not None:
             self.before_end(open_.tid)
@@ -317,6 +311,8 @@ class Diversion:
         try:
             report = self.accounts.report(open_, keep, self._kernel_kept)
             report.returned = not (open_.calls.unfinished or self._unfinished.any())
+            if open_.explicit and report.returned:
+                report.registers = self.threads.changed_since(open_.saved, report.tid)
         except (UffdError, MemoryError):
             self.last_report = None  # the one before would be taken for this one's
             if not keep:

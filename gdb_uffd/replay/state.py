@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, Optional
+from typing import Dict, List, Optional
 
 from gdb_uffd.model import Registers
 from gdb_uffd.replay.machine import Machine
@@ -72,6 +72,14 @@ class Threads:
         self.fetch()
         recorded = self.snapshot.thread(tid).sigmask if tid else 0
         return self.sigmask.get(tid, recorded) != saved.sigmask.get(tid, recorded)
+
+    def changed_since(self, saved: "SavedThreads", tid: int) -> List[str]:
+        """The general registers of a thread that differ from those at `save`: gdb takes its frames
+        away, so that only what an expression assigned is left."""
+        now = self.get(tid)
+        before = saved.changed.get(tid) or self.snapshot.thread(tid).registers
+        pairs = zip(now.arch.names, before.gpr, now.gpr)
+        return [name for name, old, new in pairs if old != new and name != "orig_rax"]
 
     def restore(self, saved: "SavedThreads") -> None:
         """As `save` found it."""

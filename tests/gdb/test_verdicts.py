@@ -58,6 +58,14 @@ def test_an_assignment_is_what_the_expression_wrote(sample):
     assert "not written" in sample.run("uffd why head")
     data = sample.call("push(counter = 5)")
     assert changed(data)["counter"] == ("1041", "6"), data
+    assert not data["verdict"]["registers"]
+    register = "$rbx" if "rbx" in sample.run("info registers") else "$x19"
+    kept = sample.value(register)
+    data = sample.call(f"{register} = 5")
+    assert data["verdict"]["text"] == f"wrote register {register[1:]}" and not data["dirty"]
+    assert sample.value(register) == kept
+    assert "kept" in sample.run(f"uffd call -keep {register} = 5")
+    assert sample.value(register) == "5"
     # What was set before a call is not the call's.
     sample.run("set var counter = 70")
     assert changed(dirty(sample)) == {"counter": ("1041", "70")}
