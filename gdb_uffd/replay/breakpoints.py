@@ -137,6 +137,14 @@ class Breakpoints:
         if request in self.hardware:
             self.hardware.remove(request)
 
+    def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
+        """These system calls stop; empty: all of them; None: none."""
+        self.calls = calls
+
+    def pass_signals(self, signals: FrozenSet[int]) -> None:
+        """These, by Linux's numbers, do not."""
+        self.passes = signals
+
     @staticmethod
     def fit(requests: Sequence[Slot]) -> bool:
         """Whether the debug registers can hold all of `requests`."""

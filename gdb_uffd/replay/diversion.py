@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any, Callable, Dict, FrozenSet, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from gdb_uffd.model import CallReport, Mapping, MemoryUnavailable, Registers, UffdError, page_floor
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import ownfiles
 from gdb_uffd.replay.account import Accounts, Transaction
-from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.calls import Unfinished
 from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
@@ -39,7 +38,9 @@ class Diversion:
         self.machine = Machine(snapshot)
         self._own_files = ownfiles.offer(self.machine)
         self.threads = Threads(snapshot, self.machine)
-        self.breakpoints = Breakpoints(self.machine)
+        points = self.breakpoints = Breakpoints(self.machine)
+        self.insert_breakpoint, self.remove_breakpoint = points.insert, points.remove
+        self.catch_calls, self.pass_signals = points.catch_calls, points.pass_signals
         self.runner = Runner(self.machine, self.threads, self.breakpoints)
         self.last_report: Optional[CallReport] = None
         self._open: Optional[Transaction] = None
@@ -139,20 +140,6 @@ class Diversion:
         meant = not open_.calls.under_way and address != open_.calls.room
         self.machine.write(address, data, meant)
         open_.tape.wrote(address, data)
-
-    def insert_breakpoint(
-        self, kind: int, address: int, length: int, orders: Optional[Orders] = None
-    ) -> None:
-        self.breakpoints.insert(kind, address, length, orders)
-
-    def remove_breakpoint(self, kind: int, address: int, length: int) -> None:
-        self.breakpoints.remove(kind, address, length)
-
-    def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
-        self.breakpoints.calls = calls
-
-    def pass_signals(self, signals: FrozenSet[int]) -> None:
-        self.breakpoints.passes = signals
 
     def _notice_loss(self) -> None:
         """Somebody may have killed the vessel while it stood: everything is the snapshot's again.

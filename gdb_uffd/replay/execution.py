@@ -309,8 +309,7 @@ class Runner:
             gpr = self.machine.set_pc(at)
             orders = self.breakpoints.orders.get(at)
             if orders is not None and self._carry_out(orders, gpr, client):
-                self._pass(action, at)
-                return None
+                return self._pass(action, at)
             self._note(tid, siginfo)
             return Stop(tid, signal.SIGTRAP, "swbreak")
         self._note(tid, siginfo)
@@ -338,12 +337,18 @@ class Runner:
                 client.output(f"uffd: breakpoint at {at:#x}: {error}\n".encode())
         return bool(orders.commands)
 
-    def _pass(self, action: Resume, at: int) -> None:
+    def _pass(self, action: Resume, at: int) -> Optional[Stop]:
         """Begin the one instruction beneath a breakpoint: a step like any other, which may fault,
-        ask for a system call, or hit a watchpoint."""
+        ask for a system call, or hit a watchpoint.  A breakpoint of the program's own is left out,
+        as gdb does (infrun.c, resume_1)."""
+        instruction = self.machine.arch.breakpoint
+        if self.machine.read(at, len(instruction)) == instruction:
+            self.machine.set_pc(at + len(instruction))
+            return self._after(action, at + len(instruction))
         check(lib.pager_plant(self.machine.pager, at, False), doing="taking out a breakpoint")
         self._over = at
         self._go(Resume(action.tid, "s"), 0)
+        return None
 
     def _passed(self, action: Resume, client: Client) -> Optional[Stop]:
         """That step has ended."""
@@ -354,8 +359,12 @@ class Runner:
         stop = self._event(Resume(action.tid, "s"), client)
         if stop is None or not run.stepped or stop != Stop(action.tid, signal.SIGTRAP):
             return stop
-        if action.kind == "s" or (action.kind == "r" and not action.lo <= run.pc < action.hi):
-            return stop
+        return self._after(action, run.pc)
+
+    def _after(self, action: Resume, pc: int) -> Optional[Stop]:
+        """Behind that instruction: the step that was asked for is complete, or it goes on."""
+        if action.kind == "s" or (action.kind == "r" and not action.lo <= pc < action.hi):
+            return Stop(action.tid, signal.SIGTRAP)
         self._go(action, 0)
         return None
 

@@ -125,6 +125,14 @@ def test_a_breakpoint_that_passes_hides_nothing(stops):
     assert "299" in stops.run("uffd why copy")  # made again, with the same conditions
 
 
+def test_a_breakpoint_of_the_programs_own(stops):
+    """One that passes above it leaves it out, as gdb does; it is a SIGTRAP otherwise."""
+    stops.run("break *own_trap if $rsp == 0")
+    assert stops.value("trapped(3)") == "4"
+    stops.run("delete")
+    assert "SIGTRAP" in stops.run("print trapped(3)")
+
+
 def test_agent_dprintf(stops):
     stops.run("set dprintf-style agent")
     where = "stops.c:" + line_of(stops, "sum += copy & 1")
