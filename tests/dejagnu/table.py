@@ -185,6 +185,10 @@ def render(
     by_reason = Counter(one.reason for one in found)
     faults = by_reason.pop("", 0)
     counts = f"{len(found)} | {len(found) - faults} | {faults}"
+    totals = [f"{sums[board]:,}" for board in BOARDS]
+    alone = sum(1 for row in rows if row[1] != "–")
+    if alone < len(rows):
+        totals[0] += f" (of {alone} scripts)"
     lines = [
         "# gdb's own test-suite",
         "",
@@ -195,7 +199,7 @@ def render(
         "",
         "| scripts | native | gdbserver | ours | only on gdbserver | by design | faults |",
         "| --- | --- | --- | --- | --- | --- | --- |",
-        f"| {len(rows)} | " + " | ".join(f"{sums[board]:,}" for board in BOARDS) + f" | {counts} |",
+        f"| {len(rows)} | " + " | ".join(totals) + f" | {counts} |",
         "",
         "## By design",
         "",
