@@ -174,6 +174,32 @@ def test_the_linker_does_not_read_what_is_missing(gdb, no_library):
     assert "= 9" in gdb.run("finish")
 
 
+def test_a_library_that_a_call_loads(gdb, tmp_path):
+    """It has its name, and gdb its symbols, also while gdb looks for libraries in links of ours."""
+    made = foreign.program(tmp_path / "built")
+    core = foreign.core(made, tmp_path / "run")
+    opened, away = made.parent / "libopened.so", made.parent / "away"
+    away.mkdir()
+    (made.parent / "libchoice.so").rename(away / "libchoice.so")
+    gdb.run(f"set uffd files-from {away}")
+    gdb.run(f"uffd spawn {core}")
+    assert "gdb-uffd-root" in gdb.run("show sysroot")
+    for _ in range(2):
+        data = gdb.call(f'load("{opened}")')
+        assert data["value"] == "7", data
+        owned = {page["mapping"] for page in data["dirty"]}
+        changes = {c["name"] for page in data["dirty"] for c in page["changes"]}
+        assert "libopened.so" in str(owned) and "opened_count" in changes, (owned, changes)
+        assert "anon" not in str(data["verdict"]["wrote"]), data["verdict"]
+    assert gdb.value(f'load("{opened}")') == "7"
+    assert str(opened) in gdb.run("info proc mappings")
+    assert gdb.value("opened_count") == "7" and gdb.value("opened_room[12287]").startswith("3 ")
+    assert "opened_step" in gdb.run("info symbol opened_step")
+    gdb.run("uffd reset")
+    assert "libopened" not in gdb.run("info sharedlibrary")
+    assert "No symbol" in gdb.run("print opened_count")
+
+
 @pytest.fixture(scope="module")
 def tuned(core, folder) -> Path:
     """The same of a process whose malloc was tuned when it was started."""

@@ -33,7 +33,9 @@ def program(folder: Path) -> Path:
     subprocess.run([*C, *flags, "-Wl,-z,now", "-o", str(library), source], check=True)
     flags = ["-DPRELOADED", "-fPIC", "-shared", *TABLES]
     subprocess.run([*C, *flags, "-o", str(folder / "libbefore.so"), source], check=True)
-    flags = ["-Wl,-z,lazy", "-Wl,-rpath,$ORIGIN", "-o", str(out), source, str(library)]
+    flags = ["-DOPENED", "-fPIC", "-shared", "-o", str(folder / "libopened.so"), source]
+    subprocess.run([*C, *flags], check=True)
+    flags = ["-Wl,-z,lazy", "-Wl,-rpath,$ORIGIN", "-o", str(out), source, str(library), "-ldl"]
     subprocess.run([*C, *flags], check=True)
     return out
 
