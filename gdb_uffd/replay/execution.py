@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import agent, faults, illegal, jumps, waiting
@@ -250,11 +250,8 @@ class Runner:
             # gdb's dummy frame returns to the stack, which is not executable: its breakpoint.
             self._note(tid, trap_info(self.machine.arch.breakpoint_code))
             return Stop(tid, signal.SIGTRAP, "swbreak")
-        if number == signal.SIGSEGV and fault == run.pc and self._bind(tid):
-            if action.kind != "c":
-                return Stop(tid, signal.SIGTRAP)
-            self.again(action)
-            return None
+        if number == signal.SIGSEGV and fault == run.pc and self._bind(tid, run.pc):
+            return self._goes_on(action)
         self._note(tid, siginfo)
         if number in self.breakpoints.passes and number not in TRAPS and action.kind == "c":
             message = self._cannot_take(number)
@@ -273,10 +270,11 @@ class Runner:
             message = illegal.explain(run.pc, self.machine.read, illegal.cpu_flags())
         return Stop(tid, number, message=message)
 
-    def _bind(self, tid: int) -> bool:
-        """Whether the thread stood where the dynamic linker is missing, and is past it."""
+    def _bind(self, tid: int, pc: int) -> bool:
+        """Whether the thread stood where the dynamic linker is missing, or what it needs, and is
+        past it."""
         self.lazy.lack = ""
-        if not self.machine.why(self.run.pc):
+        if pc not in self.lazy.entries and not self.machine.why(pc):
             return False
         made = self.lazy.bind(self.threads.get(tid))
         self.threads.fresh = True  # the vessel's registers are the newer ones still
@@ -305,7 +303,10 @@ class Runner:
                 self._note(tid, b"")
                 return Stop(tid, NO_SIGNAL, message=message)
             if at not in self.breakpoints.wanted:
-                return self._pass_jump(action)
+                return self._pass_own(action)
+        if planted and at in self.lazy.entries and at not in self.breakpoints.wanted:
+            self.machine.set_pc(at)
+            return self._goes_on(action) if self._bind(tid, at) else self._pass_own(action)
         if planted and at in self.breakpoints.inserted:
             gpr = self.machine.set_pc(at)
             orders = self.breakpoints.orders.get(at)
@@ -377,10 +378,14 @@ class Runner:
             return ""
         return f"longjmp leaves the called function here, for {found[1]:#x}; {SHOWN_BY_BT}"
 
-    def _pass_jump(self, action: Resume) -> Optional[Stop]:
-        """A longjmp inside of the called function: it goes its way."""
+    def _pass_own(self, action: Resume) -> Optional[Stop]:
+        """A longjmp inside of the called function, or a call that the linker can bind: it goes its
+        way."""
         self._step_over()
-        if action.kind == "s":
+        return self._goes_on(action, ("s",))
+
+    def _goes_on(self, action: Resume, steps: Sequence[str] = ("s", "r")) -> Optional[Stop]:
+        if action.kind in steps:
             return Stop(action.tid, signal.SIGTRAP)
         self.again(action)
         return None

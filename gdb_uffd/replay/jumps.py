@@ -7,6 +7,7 @@ from typing import FrozenSet, Optional, Tuple
 
 from gdb_uffd.model import PROT_EXEC, PROT_WRITE, MemoryUnavailable, Registers
 from gdb_uffd.native import ffi, lib
+from gdb_uffd.replay.lazy import Lazy
 from gdb_uffd.replay.machine import Machine
 
 NAMES = ("longjmp", "_longjmp", "siglongjmp", "__longjmp_chk")
@@ -14,15 +15,17 @@ PLANTED_MAX = 8  # PLANTED_MAX of native/pager.h
 
 
 def plant(machine: Machine) -> FrozenSet[int]:
-    """Has breakpoints put on the functions when their pages are fed; their addresses."""
+    """Has breakpoints put on the functions when their pages are fed; their addresses.  Also where
+    calls are bound (lazy.py)."""
     found = []
     for name in NAMES:
         address = machine.snapshot.symbol(name)
         if address is not None and address not in found:
             found.append(address)
-    for index, address in enumerate(found[:PLANTED_MAX]):
+    planted = [*found, *sorted(Lazy(machine).entries)][:PLANTED_MAX]
+    for index, address in enumerate(planted):
         machine.pager.planted[index] = address
-    machine.pager.planted_count = len(found[:PLANTED_MAX])
+    machine.pager.planted_count = len(planted)
     return frozenset(found)
 
 

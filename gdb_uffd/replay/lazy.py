@@ -3,14 +3,16 @@
 The first call through a PLT slot enters the linker (_dl_runtime_resolve), which looks the function
 up, fills the slot and goes there.  Where the core's ld.so is another build than the one here, its
 code is not to be had; what it would look up is, as far as the libraries are here.  So its work is
-done in its place, and seen like its own: as a write of the slot.
+done in its place, and seen like its own: as a write of the slot.  The same where the linker is
+here and a library is not whose tables it would have to read first: a breakpoint where its work
+begins tells (jumps.plant).
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Optional
+from typing import FrozenSet, Optional
 
 from gdb_uffd.arch import X86_64
 from gdb_uffd.model import MemoryUnavailable, Registers, UffdError
@@ -49,9 +51,21 @@ class Lazy:
         snapshot = self.machine.snapshot
         return Linker(snapshot.modules, snapshot.main, self.machine.read, snapshot.arch)
 
+    @functools.cached_property
+    def entries(self) -> FrozenSet[int]:
+        """Where the work of a linker that is here begins, if it may need what is not."""
+        snapshot = self.machine.snapshot
+        if all(module.file is not None for module in snapshot.modules):
+            return frozenset()
+        linker = Linker(snapshot.modules, snapshot.main, snapshot.read, snapshot.arch)
+        if all(module.file is not None for module in linker.order):
+            return frozenset()
+        return frozenset(linker.resolver(module) for module in linker.order) - {0}
+
     def bind(self, registers: Registers) -> Optional[Registers]:
-        """The thread stands at an instruction that is not to be had: if that is where the linker's
-        work begins, the registers with which it goes on, else None."""
+        """The thread stands at an instruction that is not to be had, or at one of `entries`: if
+        that is where the linker's work begins, and it cannot do it itself, the registers with
+        which it goes on, else None."""
         self.lack = ""
         asked, self._asked = self._asked, None
         arch = registers.arch
@@ -65,7 +79,7 @@ class Lazy:
             name = call.name.decode("utf-8", "replace")
             self.lack = f"{name} is not bound yet, and cannot be found here"
             target = self._linker.target(call)
-            if target is None:
+            if target is None or (pc in self.entries and not target.past and self._is_here(pc)):
                 return None
             address = target.address
             if target.indirect:
@@ -89,6 +103,9 @@ class Lazy:
         if module is None or linker.resolver(module) != pc:
             return None
         return linker.call(module, index)
+
+    def _is_here(self, pc: int) -> bool:
+        return not self.machine.why(pc)
 
     def _go(self, call: Call, address: int, registers: Registers) -> Registers:
         """The call is bound, and made."""

@@ -5,6 +5,7 @@ elf/dl-lookup.c.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import struct
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ DT_VERDEF, DT_VERNEED = 0x6FFFFFFC, 0x6FFFFFFE
 DF_SYMBOLIC = 2
 _RELA = struct.Struct("<QQq")
 _STB_LOCAL = 0
+_VER_NDX_GLOBAL = 1
 _VERSIONS_MAX = 4096  # records of a version table; a loop in a damaged one ends
 _RELOCATIONS_MAX = 1 << 20
 
@@ -55,11 +57,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Target:
-    """`indirect`: `address` is of a function that chooses one (STT_GNU_IFUNC)."""
+    """`indirect`: `address` is of a function that chooses one (STT_GNU_IFUNC).  `past`: objects
+    whose tables are not here come before it, so that the linker itself cannot look it up."""
 
     module: Module
     address: int
     indirect: bool
+    past: bool = False
 
 
 class Linker:
@@ -126,16 +130,32 @@ class Linker:
     def target(self, call: Call) -> Optional[Target]:
         """What it is bound to, or None: nothing that is here defines it, or what is not here may
         do so before."""
+        past = False
         for module in self._scope(call.module):
             try:
                 found = self._defined(module, call)
             except (ElfError, KeyError):
-                found = None
+                found, past = None, True
                 if not call.file or call.file in self._names(module):
                     return None
             if found is not None:
-                return found
+                return self._witnessed(call, found) if past else found
         return None
+
+    def _witnessed(self, call: Call, found: Target) -> Target:
+        """`found` lies behind an object that may define it as well, and whose tables are not here:
+        to what another object's call of it is bound tells."""
+        for module, slot in self._slots(call.name):
+            try:
+                word = read_word(self.read, slot)
+            except MemoryUnavailable:
+                continue
+            holder = next((m for m in self.order if m.holds(word)), None)
+            if holder is found.module:
+                break
+            if holder is not None and holder is not module and holder is not self.order[0]:
+                return Target(holder, word, False, True)  # no stub of its own, nor the program's
+        return dataclasses.replace(found, past=True)
 
     def _scope(self, module: Module) -> List[Module]:
         """Where a symbol of the object is looked for: what the program was started with, what the
@@ -190,6 +210,11 @@ class Linker:
         for slot, kind, _, addend in _relocations(target.module):
             if kind == self.indirect and addend == own:
                 return self._bound(slot + target.module.bias, target.module)
+        words = (self._bound(slot, target.module) for _, slot in self._slots(name))
+        return next(filter(None, words), 0)
+
+    def _slots(self, name: bytes) -> Iterator[Tuple[Module, int]]:
+        """Where the objects keep the address of the function."""
         for module in self.order:
             for slot, kind, symbol, addend in _relocations(module):
                 if kind not in (self.jump_slot, self.global_data) or addend:
@@ -198,10 +223,8 @@ class Linker:
                     same = _is_named(_image(module), symbol, name)
                 except (ElfError, KeyError):
                     break
-                found = self._bound(slot + module.bias, target.module) if same else 0
-                if found:
-                    return found
-        return 0
+                if same:
+                    yield module, slot + module.bias
 
     def bound_to(self, address: int) -> bytes:
         """The name by which some call is bound to that address; b"" for none."""
@@ -306,9 +329,9 @@ def _needed_version(image: Image, symbol: int) -> Tuple[bytes, bytes]:
 
 
 def _is_wanted(image: Image, versym: int, wanted: bytes) -> bool:
-    """Whether a definition serves a reference: the version that it asks for; for one that asks for
-    none, the one that is not hidden (dl-lookup.c, check_match)."""
-    if not wanted:
+    """Whether a definition serves a reference: the version that it asks for, or one without a
+    version; for one that asks for none, what is not hidden (dl-lookup.c, check_match)."""
+    if not wanted or versym == _VER_NDX_GLOBAL:
         return not versym & VERSYM_HIDDEN
     number, tags = versym & 0x7FFF, image.dynamic()
     at = tags.get(DT_VERDEF, 0)

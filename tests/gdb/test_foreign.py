@@ -144,6 +144,37 @@ def test_calls_are_bound_without_the_linker(gdb, no_linker):
 
 
 @pytest.fixture(scope="module")
+def no_library(core, folder) -> Path:
+    """The core, of another libchoice.so than the one that is here, which comes before libc."""
+    return foreign.of_other_builds(core, folder / "no-library", [foreign.mapped(core)["libchoice"]])
+
+
+def test_the_linker_does_not_read_what_is_missing(gdb, no_library):
+    """It is here; to look strlen up it would go through libchoice.so's tables."""
+    text = gdb.run(f"uffd spawn {no_library}")
+    assert "libchoice.so" in text and "ld-linux" not in text, text
+    data = gdb.call("length()")
+    assert data["value"] == "9" and [w["what"] for w in data["verdict"]["wrote"]] == ["linker"]
+    assert gdb.call("both()")["value"] == "10"
+    data = gdb.call("say(4)")
+    assert data["value"] == "5" and data["output"] == "x is 4\n", data
+    data = gdb.call("chosen()")
+    assert data["value"] is None and "libchoice.so: has build-id" in data["unavailable"], data
+    gdb.run("set var words[0] = 0")
+    assert gdb.value("both()") == "10"
+    data = gdb.json("uffd why -json words")
+    assert "strcpy" in data["writes"][0]["backtrace"][0]["function"], data
+    gdb.run("uffd reset")
+    gdb.run("break length")
+    gdb.run("print length()")
+    gdb.run("delete")
+    places = [gdb.run("stepi") for _ in range(16)]  # by the stub and the linker's entry
+    assert "strlen" in places[-1], places
+    gdb.run("finish")
+    assert "= 9" in gdb.run("finish")
+
+
+@pytest.fixture(scope="module")
 def tuned(core, folder) -> Path:
     """The same of a process whose malloc was tuned when it was started."""
     made = foreign.core(folder / "built" / "foreign", folder / "tuned", GLIBC_TUNABLES=TUNABLES)

@@ -8,6 +8,23 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#if defined(LIBRARY) || defined(PRELOADED) // tables longer than what a core has of them, one page
+__asm__(".pushsection .text\n"
+	".altmacro\n"
+	".macro filler n\n"
+	".globl filler_\\n\n"
+	".type filler_\\n, %function\n"
+	"filler_\\n:\n"
+	".endm\n"
+	".set i, 0\n"
+	".rept 16000\n"
+	"filler %i\n"
+	".set i, i + 1\n"
+	".endr\n"
+	".noaltmacro\n"
+	".popsection");
+#endif
+
 #ifdef LIBRARY // libchoice.so: a function that is chosen when it is bound, and one in two versions
 
 static int doubled(int x)
@@ -22,6 +39,11 @@ static int (*choose(void))(int)
 
 int twice(int x) __attribute__((ifunc("choose")));
 
+int measured(const char *text)
+{
+	return (int)strlen(text);
+}
+
 int first_answer(void)
 {
 	return 1;
@@ -34,6 +56,13 @@ int second_answer(void)
 
 __asm__(".symver first_answer, answer@V1");
 __asm__(".symver second_answer, answer@@V2");
+
+#elif defined(PRELOADED) // libbefore.so: strlen in libc's place, without a version
+
+size_t strlen(const char *text)
+{
+	return text[0] == '\0' ? 0 : 70 + (size_t)abs(text[1]) % 7;
+}
 
 #else
 

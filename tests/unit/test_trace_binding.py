@@ -78,3 +78,26 @@ def test_what_is_not_here_is_not_guessed(program: Path, tmp_path: Path) -> None:
     assert without.target(call) is not None
     foreign_one.close()
     snapshot.close()
+
+
+def test_a_function_in_another_ones_place(program: Path, tmp_path: Path) -> None:
+    """A definition without a version serves a call that asks for one; where its object is not
+    here, another's call tells of it."""
+    before = program.parent / "libbefore.so"
+    snapshot = opened(program, tmp_path / "run", LD_PRELOAD=str(before))
+    whole = linker(snapshot)
+    by_name = {call.name: call for call in calls(whole, whole.order[0])}
+    assert by_name[b"strlen"].version == b"GLIBC_2.2.5"
+    target = whole.target(by_name[b"strlen"])
+    assert target is not None and Path(target.module.path).name == "libbefore.so"
+    assert not target.past
+    other = foreign.of_other_builds(Path(snapshot.path), tmp_path / "other", [before])
+    snapshot.close()
+    foreign_one = open_core(str(other))
+    without = linker(foreign_one)
+    by_name = {call.name: call for call in calls(without, without.order[0])}
+    found = without.target(by_name[b"strlen"])
+    assert found is not None and found.address == target.address and found.past
+    found = without.target(by_name[b"printf"])
+    assert found is not None and Path(found.module.path).name == "libc.so.6" and found.past
+    foreign_one.close()

@@ -13,23 +13,26 @@ from harness import cores
 from harness.programs import SOURCES, C
 
 PAGE = 4096
+TABLES = ["-fno-builtin", "-Wl,--hash-style=sysv"]
 
 
 VERSIONS = """
-V1 { global: answer; twice; local: *; };
+V1 { global: answer; twice; measured; filler_*; local: *; };
 V2 { global: answer; } V1;
 """
 
 
 def program(folder: Path) -> Path:
-    """foreign.c and its library, built in `folder`, which is made; what it calls in libraries is
-    bound when it is called."""
+    """foreign.c and its libraries, built in `folder`, which is made; what it calls in libraries is
+    bound when it is called, what libchoice.so calls at the start."""
     folder.mkdir(parents=True)
     out, library, script = folder / "foreign", folder / "libchoice.so", folder / "versions"
     source = str(SOURCES / "foreign.c")
     script.write_text(VERSIONS)
-    flags = ["-DLIBRARY", "-fPIC", "-shared", f"-Wl,--version-script={script}"]
-    subprocess.run([*C, *flags, "-o", str(library), source], check=True)
+    flags = ["-DLIBRARY", "-fPIC", "-shared", *TABLES, f"-Wl,--version-script={script}"]
+    subprocess.run([*C, *flags, "-Wl,-z,now", "-o", str(library), source], check=True)
+    flags = ["-DPRELOADED", "-fPIC", "-shared", *TABLES]
+    subprocess.run([*C, *flags, "-o", str(folder / "libbefore.so"), source], check=True)
     flags = ["-Wl,-z,lazy", "-Wl,-rpath,$ORIGIN", "-o", str(out), source, str(library)]
     subprocess.run([*C, *flags], check=True)
     return out
