@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from typing import ContextManager, Dict, Iterator, List, Optional, Set, Tuple
 
@@ -27,6 +28,8 @@ from gdb_uffd.model import CallReport, DirtyPage, FirstWrite, Run
 
 MAX_TOLD = 4000
 """Named changes of one report; each costs some ten microseconds."""
+
+_NEXT_MAX = 256  # looks for where bytes without a name end
 
 OUT_OF_TIME = (
     f"the names took longer than {SECONDS:g} s: some are only addresses; what is known by now is "
@@ -182,12 +185,12 @@ class Naming:
                 continue
             known = gdb_places.variable(address, pcs, self._budget.spent())
             if known is None or known.type is None:
-                cut = run.address + len(run.before)
-                low = address - run.address
+                cut = self._next_known(run, address, pcs)
+                low, high = address - run.address, cut - run.address
                 name = known.name if known is not None else ""
                 made = self._unnamed(page, run, where)
                 yield gdb_drafts.of_bytes(
-                    where, name or made.name, address, run.before[low:], run.after[low:]
+                    where, name or made.name, address, run.before[low:high], run.after[low:high]
                 )
                 self._done_until, count = cut, count + 1
                 continue
@@ -195,6 +198,15 @@ class Naming:
             count += len(found)
             self._done_until = known.address + known.size
             yield from found
+
+    def _next_known(self, run: Run, address: int, pcs: List[int]) -> int:
+        """Where bytes without a name end: at the next changed variable, or with the run."""
+        words = {at & -4: at for at in run.changed() if at & -4 > address}  # one look each
+        for at in itertools.islice(words.values(), _NEXT_MAX):
+            known = gdb_places.variable(at, pcs, self._budget.spent())
+            if known is not None and known.type is not None:
+                return max(known.address, address + 1)
+        return run.address + len(run.before)
 
     def _variable(self, known: Variable, changed: List[int], where: Setting) -> List[Draft]:
         assert known.type is not None

@@ -15,7 +15,7 @@ from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.calls import Unfinished
 from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
 from gdb_uffd.replay.interface import Choice, Client, Resume, Stop
-from gdb_uffd.replay.layout import current_mappings
+from gdb_uffd.replay.layout import current_mappings, mapped_files
 from gdb_uffd.replay.machine import LOWEST_ADDRESS, Machine
 from gdb_uffd.replay.past import Past
 from gdb_uffd.replay.policy import Policy
@@ -99,6 +99,9 @@ class Diversion:
 
     def mappings(self) -> Sequence[Mapping]:
         return current_mappings(self.machine) if self._disturbed else list(self.snapshot.mappings)
+
+    def mapped_files(self) -> Sequence[str]:
+        return mapped_files(self.machine) if self._disturbed else ()
 
     def read_memory(self, address: int, length: int) -> bytes:
         if length > READ_MAX:

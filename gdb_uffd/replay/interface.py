@@ -103,6 +103,10 @@ class Diversion(Protocol):
         """The mappings as they are now (with what the calls mapped)."""
         ...
 
+    def mapped_files(self) -> Sequence[str]:
+        """Paths of the files that the calls mapped."""
+        ...
+
     def read_memory(self, address: int, length: int) -> bytes:
         """Memory as it is now; MemoryUnavailable unless all bytes are there.  Inserted
         breakpoints are hidden.  Never materialises."""

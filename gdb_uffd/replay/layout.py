@@ -5,11 +5,13 @@ from __future__ import annotations
 import bisect
 import itertools
 import struct
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
-from gdb_uffd.model import Mapping, MemoryUnavailable
+from gdb_uffd.model import Mapping, MemoryUnavailable, page_ceil, page_floor
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay.machine import Machine
+from gdb_uffd.trace.elf import PF_W
+from gdb_uffd.trace.files import FileProblem, map_file
 from gdb_uffd.trace.places import ARENA
 from gdb_uffd.trace.source import Place
 
@@ -24,8 +26,8 @@ def current_mappings(machine: Machine) -> List[Mapping]:
             continue
         start, end = region.start, region.end
         if region.flags & lib.REGION_BORN:
-            name = "[heap]" if _in_heap(machine, start) else ""
-            pieces.append((None, Mapping(start, end, region.prot, name)))
+            name, offset = born_file(region) or ("[heap]" if _in_heap(machine, start) else "", 0)
+            pieces.append((None, Mapping(start, end, region.prot, name, offset)))
             continue
         first = max(0, bisect.bisect_right(starts, start) - 1)
         for m in itertools.islice(recorded, first, None):
@@ -67,7 +69,54 @@ def classify(machine: Machine, address: int) -> Place:
         return machine.snapshot.classify(region.end)
     if _in_heap(machine, address) or _in_new_arena(machine, address):
         return Place("heap", "[heap]")
-    return Place("anonymous", "[anon]")
+    name = _born_object(machine, region, address)
+    return Place("data", name) if name else Place("anonymous", "[anon]")
+
+
+def born_file(region: Any) -> Optional[Tuple[str, int]]:
+    """(path, offset) of the file that a call mapped there: we feed it from a mapping of ours."""
+    at = int(ffi.cast("uintptr_t", region.bytes))
+    if not at or not region.flags & lib.REGION_FILE:
+        return None
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            fields = line.rstrip("\n").split(None, 5)
+            start, end = (int(text, 16) for text in fields[0].split("-"))
+            if start <= at < end:
+                return (fields[5], int(fields[2], 16) + at - start) if len(fields) > 5 else None
+    return None
+
+
+def mapped_files(machine: Machine) -> List[str]:
+    """Paths of the files that the call in progress, or others with it, mapped."""
+    if not machine.pager.layout_changed:
+        return []
+    found = (born_file(r) for r in machine.regions() if r.flags & lib.REGION_BORN)
+    return list(dict.fromkeys(each[0] for each in found if each is not None))
+
+
+def _born_object(machine: Machine, region: Any, address: int) -> str:
+    """Of which file a call mapped the memory, or the zeros behind it (.bss); "" for none."""
+    found = born_file(region)
+    if found is not None:
+        return found[0]
+    before = lib.regions_find(ffi.addressof(machine.pager, "regions"), region.start - 1)
+    found = born_file(before) if before != ffi.NULL and before.flags & lib.REGION_BORN else None
+    if found is None:
+        return ""
+    name, offset = found
+    offset += region.start - before.start - 1
+    try:
+        image = map_file(name).image
+    except FileProblem:
+        return ""
+    for load in image.loads if image is not None else ():
+        if load.flags & PF_W and page_floor(load.offset) <= offset < page_ceil(
+            load.offset + load.filesz
+        ):
+            bias = region.start - 1 - (offset - load.offset + load.vaddr)
+            return name if address < page_ceil(bias + load.vaddr + load.memsz) else ""
+    return ""
 
 
 def _in_heap(machine: Machine, address: int) -> bool:

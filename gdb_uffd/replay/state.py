@@ -30,7 +30,12 @@ class Threads:
         """Take over the vessel's registers if they are newer."""
         if self.fresh and self.loaded is not None and self.machine.running:
             old = self.changed.get(self.loaded, self.snapshot.thread(self.loaded).registers)
-            self.changed[self.loaded] = self.machine.store(old.xfeatures, old.xstate)
+            made = self.machine.store(old.xfeatures, old.xstate)
+            # Where a process must have another value than was recorded, it has not changed.
+            for index, taken in enumerate(old.arch.loadable(old.gpr)):
+                if made.gpr[index] == taken:
+                    made.gpr[index] = old.gpr[index]
+            self.changed[self.loaded] = made
             self.sigmask[self.loaded] = self.machine.sigmask()
         self.fresh = False
 

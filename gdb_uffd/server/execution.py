@@ -20,6 +20,7 @@ from gdb_uffd.replay.interface import (
 from gdb_uffd.server import orders, signals, threads
 from gdb_uffd.server.connection import message
 from gdb_uffd.server.session import PacketError, Session, parse_hex
+from gdb_uffd.trace.elsewhere import link_more
 
 _SIGINT, _SIGTRAP, _SIGSTOP = 2, 5, 19
 _WRITES = (WRITE_WATCH, ACCESS_WATCH)
@@ -135,6 +136,9 @@ def _run(session: Session, action: Resume) -> bytes:
         session.log(f"resume: {type(error).__name__}: {error}")
         message(connection, f"internal error while running: {type(error).__name__}: {error}")
         stop = Stop(action.tid, 0)
+    if session.journey.sysroot:  # gdb looks for libraries there, also for new ones
+        files = session.diversion.mapped_files()
+        link_more(session.journey.sysroot, files, session.diversion.snapshot.modules)
     if stop.message and (stop.lost or not session.discards):
         # gdb's side unwinds a call that ends so: no frame of it is left to be shown.
         where = "`uffd call` shows where" if session.calls and not stop.signal else SHOWN_BY_BT

@@ -99,6 +99,18 @@ class Elsewhere:
         self.path = ""
 
 
+def link_more(root: str, paths: Sequence[str], modules: Sequence[Module]) -> None:
+    """Files that the program has mapped since, below `root`, where gdb looks.  Not in the place of
+    one that is missing: this is another build of it."""
+    for path in paths:
+        target = root + path
+        if any(module.path == path for module in modules) or os.path.lexists(target):
+            continue
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.symlink(path, target)
+
+
 def _without_mark(path: str) -> str:
     return path[: -len(DELETED)] if path.endswith(DELETED) else path
 

@@ -207,22 +207,28 @@ def decode_thread(raw: bytes) -> ThreadState:
 @dataclass(frozen=True)
 class Layout:
     """The mappings of a snapshot and what its files were.  `embedded`: path -> digest of the
-    object that says in which slots the file's content lies."""
+    object that says in which slots the file's content lies.  `unknown`: where it is not known what
+    the memory held (source.Segment)."""
 
     mappings: Sequence[Mapping]
     files: Dictionary[str, FileRef] = field(default_factory=dict)
     embedded: Dictionary[str, bytes] = field(default_factory=dict)
+    unknown: Sequence[Tuple[int, int]] = ()
 
 
 def encode_layout(layout: Layout) -> bytes:
     """JSON: {"mappings": [[start, end, prot, name, offset, unavailable], ...],
-    "files": {path: [build-id in hex, size, mtime_ns, digest in hex or ""]}}."""
+    "files": {path: [build-id in hex, size, mtime_ns, digest in hex or ""]}}, and where there is any
+    "unknown": [[start, end], ...]."""
     files = {
         path: [ref.build_id.hex(), ref.size, ref.mtime_ns, layout.embedded.get(path, b"").hex()]
         for path, ref in sorted(layout.files.items())
     }
     mappings = [[m.start, m.end, m.prot, m.name, m.offset, m.unavailable] for m in layout.mappings]
-    return json.dumps({"mappings": mappings, "files": files}, separators=(",", ":")).encode()
+    told: Dict[str, Any] = {"mappings": mappings, "files": files}
+    if layout.unknown:
+        told["unknown"] = layout.unknown
+    return json.dumps(told, separators=(",", ":")).encode()
 
 
 def decode_layout(raw: bytes) -> Layout:
@@ -251,9 +257,15 @@ def decode_layout(raw: bytes) -> Layout:
             if type(m.name) is not str or type(m.unavailable) is not str:
                 raise ValueError(f"mapping {m.start:#x}-{m.end:#x}")
             position = m.end
+        unknown = [(_natural(start), _natural(end)) for start, end in data.get("unknown", ())]
+        position = 0
+        for start, end in unknown:
+            if not position <= start < end <= USER_END or (start | end) % PAGE_SIZE:
+                raise ValueError(f"unknown {start:#x}-{end:#x}")
+            position = end
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise FormatError(f"a layout record is malformed ({error})") from error
-    return Layout(mappings, files, embedded)
+    return Layout(mappings, files, embedded, unknown)
 
 
 def _natural(value: Any) -> int:

@@ -89,6 +89,7 @@ def add_snapshot(writer: Writer, snapshot: CoreSnapshot, info: SnapshotInfo) -> 
         _mappings(snapshot, lost),
         _files(snapshot.modules),
         {m.path: m.file.path for m in snapshot.modules if m.file is not None},
+        [(s.start, s.end) for s in snapshot.segments if s.unknown and s.end <= USER_END],
     )
     pending.process = snapshot.facts
     try:

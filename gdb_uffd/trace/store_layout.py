@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from array import array
-from typing import List, Optional, Sequence, Tuple
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, PROT_WRITE, Mapping, page_ceil, page_floor
 from gdb_uffd.trace.elf import ElfError
@@ -15,7 +16,7 @@ from gdb_uffd.trace.notes import FileRange
 from gdb_uffd.trace.page_read import BadPage, PageData
 from gdb_uffd.trace.page_table import PageTable
 from gdb_uffd.trace.snapshot import Memory
-from gdb_uffd.trace.source import PAGES, UNAVAILABLE, ZERO, Segment
+from gdb_uffd.trace.source import FILE, PAGES, UNAVAILABLE, ZERO, Segment
 
 NOT_RECORDED = "was not recorded"
 
@@ -25,9 +26,15 @@ def file_ranges(mappings: Sequence[Mapping]) -> List[FileRange]:
     return [FileRange(m.start, m.end, m.offset, m.name) for m in mappings if m.name.startswith("/")]
 
 
-def build(mappings: Sequence[Mapping], table: PageTable, found: Found, pages: PageData) -> Memory:
+def build(
+    mappings: Sequence[Mapping],
+    table: PageTable,
+    found: Found,
+    pages: PageData,
+    unknown: Sequence[Tuple[int, int]] = (),
+) -> Memory:
     """Segments that cover `mappings`: recorded pages win over the file's, and memory
-    that was neither recorded nor mapped from a file was never touched."""
+    that was neither recorded nor mapped from a file was never touched, or is `unknown`."""
     owner = {r.start: m for m in found.modules for r in m.ranges}
     segments: List[Segment] = []
     out: List[Mapping] = []
@@ -58,7 +65,33 @@ def build(mappings: Sequence[Mapping], table: PageTable, found: Found, pages: Pa
             m = dataclasses.replace(m, name=name, unavailable=reason)
         out.append(m)
         segments += made
-    return Memory(out, segments)
+    return Memory(out, list(_marked(segments, unknown)) if unknown else segments)
+
+
+def _marked(segments: Sequence[Segment], unknown: Sequence[Tuple[int, int]]) -> Iterator[Segment]:
+    """The same, parted where what is unknown begins and ends."""
+    starts = [start for start, _ in unknown]
+    for s in segments:
+        position = s.start
+        while position < s.end:
+            index = bisect.bisect_right(starts, position)
+            until = unknown[index - 1][1] if index else 0
+            within = position < until
+            following = starts[index] if index < len(starts) else s.end
+            end = min(s.end, until if within else following)
+            yield dataclasses.replace(
+                _part(s, position, end), unknown=within and s.kind != UNAVAILABLE
+            )
+            position = end
+
+
+def _part(s: Segment, start: int, end: int) -> Segment:
+    if (start, end) == (s.start, s.end):
+        return s
+    first = (start - s.start) // PAGE_SIZE
+    slots = s.slots[first : first + (end - start) // PAGE_SIZE] if s.kind == PAGES else s.slots
+    offset = s.offset + start - s.start if s.kind == FILE else s.offset
+    return dataclasses.replace(s, start=start, end=end, offset=offset, slots=slots)
 
 
 def _unrecorded(

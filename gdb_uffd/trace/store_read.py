@@ -202,7 +202,7 @@ class StoreTrace:
         notes = Notes(threads, row.info.pid or first.tid, first.name, auxv=auxv)
         notes.files = file_ranges(layout.mappings)
         found, lookups = self._find_files(row, layout, notes, table)
-        memory = build(layout.mappings, table, found, self.pages)
+        memory = build(layout.mappings, table, found, self.pages, layout.unknown)
         memory.warnings = file_warnings(found, memory.segments)
         broken = [m.reason for m in found.modules if m.slots is not None and m.file is None]
         memory.warnings += [f"{reason}; gdb has no symbols of it" for reason in broken]

@@ -103,17 +103,19 @@ class Writer:
         mappings: Sequence[Mapping],
         files: Dictionary[str, FileRef] = NO_FILES,
         found: Optional[Dictionary[str, str]] = None,
+        unknown: Sequence[Tuple[int, int]] = (),
     ) -> "Pending":
         """The next snapshot.  `info.number` and `info.pages_changed` are filled in; `threads`:
         the selected one first; mappings carry the full path of their file, of which `files`
-        says what it was, and `found` where it is, when not at its path."""
+        says what it was, and `found` where it is, when not at its path; of `unknown`, sorted, it is
+        not known what it held."""
         self.check()
         if self._pending is not None:
             raise UffdError(f"{printable(self.path)}: a snapshot is being written already")
         if not threads:
             raise UffdError(f"{printable(self.path)}: a snapshot needs a thread")
         embedded = self._embed(mappings, files, found or {}) if self.self_contained else {}
-        layout = form.Layout(form.clean_mappings(mappings), files, embedded)
+        layout = form.Layout(form.clean_mappings(mappings), files, embedded, unknown)
         self._pending = Pending(self, info, threads, auxv, layout)
         return self._pending
 

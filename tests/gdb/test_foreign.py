@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,32 @@ def test_the_linker_does_not_read_what_is_missing(gdb, no_library):
     assert "= 9" in gdb.run("finish")
 
 
+def test_a_library_that_a_call_loads(gdb, tmp_path):
+    """It has its name, and gdb its symbols, also while gdb looks for libraries in links of ours."""
+    made = foreign.program(tmp_path / "built")
+    core = foreign.core(made, tmp_path / "run")
+    opened, away = made.parent / "libopened.so", made.parent / "away"
+    away.mkdir()
+    (made.parent / "libchoice.so").rename(away / "libchoice.so")
+    gdb.run(f"set uffd files-from {away}")
+    gdb.run(f"uffd spawn {core}")
+    assert "gdb-uffd-root" in gdb.run("show sysroot")
+    for _ in range(2):
+        data = gdb.call(f'load("{opened}")')
+        assert data["value"] == "7", data
+        owned = {page["mapping"] for page in data["dirty"]}
+        changes = {c["name"] for page in data["dirty"] for c in page["changes"]}
+        assert "libopened.so" in str(owned) and "opened_count" in changes, (owned, changes)
+        assert "anon" not in str(data["verdict"]["wrote"]), data["verdict"]
+    assert gdb.value(f'load("{opened}")') == "7"
+    assert str(opened) in gdb.run("info proc mappings")
+    assert gdb.value("opened_count") == "7" and gdb.value("opened_room[12287]").startswith("3 ")
+    assert "opened_step" in gdb.run("info symbol opened_step")
+    gdb.run("uffd reset")
+    assert "libopened" not in gdb.run("info sharedlibrary")
+    assert "No symbol" in gdb.run("print opened_count")
+
+
 @pytest.fixture(scope="module")
 def tuned(core, folder) -> Path:
     """The same of a process whose malloc was tuned when it was started."""
@@ -194,8 +221,11 @@ NT_AUXV, NT_FILE = 6, 0x46494C45
 
 
 def test_a_core_that_does_not_tell_of_files(gdb, core, folder):
-    """Neither NT_FILE nor NT_AUXV, as valgrind writes it: the objects are found in memory."""
+    """Neither NT_FILE nor NT_AUXV, as valgrind writes it: the objects are found in memory.  Nor
+    segment registers: a call has those that a process must have."""
     bare = foreign.without_notes(core, folder / "bare", (NT_AUXV, NT_FILE))
+    if os.uname().machine == "x86_64":
+        bare = foreign.without_segments(bare, folder / "barer")
     program = folder / "built" / "foreign"
     assert "name the executable: uffd spawn" in " ".join(gdb.run(f"uffd spawn {bare}").split())
     text = gdb.run(f"uffd spawn {bare} {program}")
@@ -204,6 +234,7 @@ def test_a_core_that_does_not_tell_of_files(gdb, core, folder):
     assert gdb.value("numbers[9]") == "10" and gdb.value("sum()") == "55"
     libraries = gdb.run("info sharedlibrary")
     assert "libchoice.so" in libraries and "libc.so.6" in libraries
+    assert gdb.call("sum()")["verdict"]["pure"] and "wrote register" not in gdb.run("uffd dirty")
     data = gdb.call("say(4)")
     assert data["value"] == "5" and data["output"] == "x is 4\n", data
     assert gdb.call("versions()")["value"] == "12"

@@ -1,6 +1,7 @@
 // Crashes in itself.  What its functions need: nothing but the program, the dynamic linker and libc, memory
 // that was kept out of the core, a file that was cut short.  argv[1]: a file of two pages.
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,6 +63,17 @@ __asm__(".symver second_answer, answer@@V2");
 size_t strlen(const char *text)
 {
 	return text[0] == '\0' ? 0 : 70 + (size_t)abs(text[1]) % 7;
+}
+
+#elif defined(OPENED) // libopened.so: what a call loads
+
+int opened_count = 4;
+char opened_room[3 * 4096];
+
+int opened_step(int by)
+{
+	opened_room[sizeof(opened_room) - 1] = (char)by;
+	return opened_count += by;
 }
 
 #else
@@ -142,6 +154,14 @@ int chosen(void)
 int versions(void)
 {
 	return 10 * old_answer() + answer();
+}
+
+int load(const char *path)
+{
+	void *library = dlopen(path, RTLD_NOW);
+	int (*step)(int) = library ? (int (*)(int))dlsym(library, "opened_step") : NULL;
+
+	return step ? step(3) : -1;
 }
 
 static void crash(volatile int *where)

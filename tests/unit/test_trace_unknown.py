@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Iterator, List, Sequence, Tuple
+from typing import Iterator, List, Sequence, Set, Tuple
 
 import pytest
 from harness import cores, foreign
@@ -14,7 +14,9 @@ from trace_cores import core as make_core
 from gdb_uffd.model import MemoryUnavailable
 from gdb_uffd.trace.core import CoreSnapshot, open_core
 from gdb_uffd.trace.export import export_snapshot
+from gdb_uffd.trace.opening import open_trace
 from gdb_uffd.trace.source import FILE, ZERO, Segment
+from gdb_uffd.trace.store_import import import_cores
 
 BASE = 0x7F0000000000
 
@@ -146,3 +148,32 @@ def test_what_gcore_leaves_out(tmp_path: Path, unit: int, shadow: bool) -> None:
     told: List[str] = [w for w in snapshot.warnings if "dump-excluded-mappings on" in w]
     assert bool(told) == bool(snapshot.left_out) == (unit == 1 and not shadow)
     assert all("AddressSanitizer" in w for w in told)
+
+
+def test_what_is_not_known_is_not_known_in_a_trace(program: Path, tmp_path: Path) -> None:
+    """gdb-uffd import; the same pages, whatever the segments."""
+    try:
+        core = str(foreign.core(program, tmp_path / "run"))
+    except cores.NoKernelCore as why:
+        pytest.skip(f"no kernel core: {why}")
+    import_cores([core], str(tmp_path / "trace.uffd"))
+    trace = open_trace(str(tmp_path / "trace.uffd"))
+    there, here = trace.snapshot(0), open_core(core)
+    known, imported = unknown_pages(here.segments), unknown_pages(there.segments)
+    assert known and imported == known
+    fresh = int.from_bytes(here.read(here.symbol("fresh") or 0, 8), "little")
+    assert (fresh, ZERO) in known
+    for page, _ in imported:
+        assert there.read(page, PAGE) == here.read(page, PAGE)
+    here.close()
+    there.close()
+    trace.close()
+
+
+def unknown_pages(segments: Sequence[Segment]) -> Set[Tuple[int, str]]:
+    return {
+        (page, s.kind)
+        for s in segments
+        if s.unknown and not s.composed
+        for page in range(s.start, min(s.end, s.start + 64 * PAGE), PAGE)
+    }

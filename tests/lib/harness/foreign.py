@@ -13,6 +13,7 @@ from harness import cores
 from harness.programs import SOURCES, C
 
 PAGE = 4096
+NT_PRSTATUS = 1
 TABLES = ["-fno-builtin", "-Wl,--hash-style=sysv"]
 
 
@@ -33,7 +34,9 @@ def program(folder: Path) -> Path:
     subprocess.run([*C, *flags, "-Wl,-z,now", "-o", str(library), source], check=True)
     flags = ["-DPRELOADED", "-fPIC", "-shared", *TABLES]
     subprocess.run([*C, *flags, "-o", str(folder / "libbefore.so"), source], check=True)
-    flags = ["-Wl,-z,lazy", "-Wl,-rpath,$ORIGIN", "-o", str(out), source, str(library)]
+    flags = ["-DOPENED", "-fPIC", "-shared", "-o", str(folder / "libopened.so"), source]
+    subprocess.run([*C, *flags], check=True)
+    flags = ["-Wl,-z,lazy", "-Wl,-rpath,$ORIGIN", "-o", str(out), source, str(library), "-ldl"]
     subprocess.run([*C, *flags], check=True)
     return out
 
@@ -75,5 +78,19 @@ def without_notes(core_file: Path, target: Path, kinds: Sequence[int]) -> Path:
         if kind in kinds:
             start = data.rindex(kind.to_bytes(4, "little") + b"CORE", 0, at)
             data[start : start + 4] = (0x7FFF0000).to_bytes(4, "little")
+    target.write_bytes(data)
+    return target
+
+
+def without_segments(core_file: Path, target: Path) -> Path:
+    """A copy of the core whose threads have no segment registers, as in valgrind's."""
+    data = bytearray(core_file.read_bytes())
+    header = read_header(bytes(data[:64]))
+    notes = next(s for s in read_segments(bytes(data), header, 1) if s.type == PT_NOTE)
+    for _, kind, at, _ in iter_notes(data, notes.offset, notes.offset + notes.filesz):
+        if kind == NT_PRSTATUS:
+            for index in (17, 20):  # cs, ss of pr_reg (<sys/user.h>)
+                start = at + 112 + 8 * index
+                data[start : start + 8] = bytes(8)
     target.write_bytes(data)
     return target
