@@ -162,7 +162,7 @@ struct identity {
 struct desk { uint64_t elapsed_ns; char cwd[...]; ...; };
 struct run {
 	int end, signal, status;
-	bool interrupted, entry, stepped;
+	bool interrupted, entry, thread, stepped;
 	uint64_t pc, address, low, high;
 	int64_t call;
 	uint8_t siginfo[128];
