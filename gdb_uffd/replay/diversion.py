@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from gdb_uffd.model import CallReport, Mapping, MemoryUnavailable, Registers, UffdError, page_floor
@@ -176,10 +177,10 @@ class Diversion:
             if self.machine.running and not self.machine.was_killed():
                 raise
             stop = Stop(action.tid, signal.SIGKILL, message=KILLED, lost=True)
-        # Of this stop alone: what ended an earlier run is told with that one.
-        open_.ended = stop.message
         open_.blocked = self.blocked
         open_.unavailable = self.runner.unavailable
+        # Of this stop alone: what ended an earlier run is told with that one.
+        open_.ended = stop.message
         if stop.lost:
             self._forget_everything()
             open_.lost = True
@@ -189,8 +190,9 @@ class Diversion:
         open_.calls.stopped(after)
         left = self.runner.left(after.sp) if not stop.breakpoint else ""
         if left:
-            what, separator, advice = open_.ended.partition(";")
+            what, separator, advice = stop.message.partition(";")
             open_.ended = f"{what} ({left}){separator}{advice}" if what else left
+            stop = replace(stop, message=open_.ended)
         seconds = time.perf_counter() - started
         interrupted = bool(self.runner.run.interrupted)
         open_.tape.ran(action, self.breakpoints, stop, after, seconds, interrupted)
