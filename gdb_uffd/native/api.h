@@ -229,6 +229,7 @@ void vessel_note_past(struct vessel *vessel);
 void vessel_copy_desk(struct vessel *vessel, const struct vessel *other);
 void vessel_copy_past(struct vessel *vessel, const struct vessel *other);
 uint64_t timers_left(const struct vessel *vessel);
+void timers_disarm(struct vessel *vessel);
 size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
 extern "Python" int own_file(void *context, const char *name);
 bool vessel_signal_is_fatal(struct vessel *vessel, int signal);

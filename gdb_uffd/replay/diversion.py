@@ -85,6 +85,13 @@ class Diversion:
         self.machine.destroy()
         self.threads.forget_vessel()
         self.breakpoints.forget_vessel()
+        self._lose_kernel_state()
+
+    def _lose_kernel_state(self) -> None:
+        """What kept calls left in the kernel went with its process; a timer would end the next
+        call, with the handler of its signal gone."""
+        if self._kernel_kept:
+            lib.timers_disarm(self.machine.vessel)
         self._kernel_kept = False
 
     @property
@@ -332,11 +339,11 @@ class Diversion:
         if rebuild < 0:
             self._forget_everything()
             check(rebuild, doing="undoing the call failed, so this is the snapshot again")
+        lib.vessel_end(self.machine.vessel, False)
         if rebuild:
             self.machine.destroy()
             self.breakpoints.forget_vessel()
-            self._kernel_kept = False
-        lib.vessel_end(self.machine.vessel, False)
+            self._lose_kernel_state()
         self.threads.restore(open_.saved)
         self.machine.restore_brk(open_.brk)
         self._disturbed = self.machine.running or self._dirty_pages() > 0
