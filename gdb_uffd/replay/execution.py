@@ -206,7 +206,8 @@ class Runner:
         if run.end == lib.RUN_WAITING:
             self.blocked = waiting.describe(self.machine, run, self.threads.loaded or 0)
             return f"{waiting.text(self.blocked)}; {SHOWN_BY_BT}"
-        return waiting.ending(run, self.machine.policy)
+        others = len(self.threads.snapshot.threads) > 1
+        return waiting.ending(run, self.machine.policy, others)
 
     def _drain(self, client: Client) -> None:
         vessel = self.machine.vessel
