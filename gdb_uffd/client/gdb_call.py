@@ -123,7 +123,8 @@ def run_call(
     kept = keep or unfinished
     report = _end(session, outcome, kept)
     report.unsound = [gdb_blocked.passed(session, line) for line in report.unsound]
-    report.called = bool(outcome.functions or report.pages or not outcome.error)
+    wrote = any(page.meant for page in report.pages)
+    report.called = bool(outcome.functions or wrote or not outcome.error)
     if not kept and (outcome.functions or report.pages or report.registers):
         _forget_the_call(outcome.error or report.registers, selection)
     return report, outcome
@@ -294,7 +295,7 @@ def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
     if report.untold:
         raise UffdError(f"what the call did is not known: {report.untold}")
     failure = failure_line(session, report, outcome, looks)
-    if not failure or report.pages:
+    if not failure or (report.called and report.pages):
         say(*render.report_lines(report, Symbols(session, report), looks, outcome.wall_ms))
     if failure and outcome.stop is not None:
         if outcome.stop.breakpoint:

@@ -58,7 +58,7 @@ def _on_call(event: object, known: List[Tuple[gdb_session.Session, int, int]]) -
             _tell(known[0][0], "interrupt", {})
             gdb_interrupts.take()
     elif isinstance(event, gdb.InferiorCallPostEvent):
-        _ends(*known[0])
+        _ends(event, *known[0])
 
 
 # Ctrl-C may come in between, and everything is then done again: what is set does not depend on
@@ -72,8 +72,6 @@ def _begins(
     gdb_blocked.forget(session)
     gdb_unwind.restore()
     session.call_depth = depth
-    if depth == 0:
-        session.last_call = address
     session.calls_pending = not session.in_call
     is_malloc = address == _malloc_address() and _for_gdb(session)
     session.call_depth = depth + 1
@@ -88,8 +86,12 @@ def _is_watched() -> bool:
     return not machine_interface() and os.isatty(1)
 
 
-def _ends(session: gdb_session.Session, depth: int, serial: int) -> None:
+def _ends(
+    event: gdb.InferiorCallPostEvent, session: gdb_session.Session, depth: int, serial: int
+) -> None:
     session.call_depth = max(0, depth - 1)
+    if session.call_depth == 0:  # one whose arguments cannot be read begins, and has no end
+        session.last_call = int(event.address)
     # The end of `uffd call`'s transaction ends its outermost call, too.
     if session.call_depth or not session.in_call:
         _tell(session, "call-end", {"serial": serial})
@@ -185,8 +187,10 @@ def _commit(session: gdb_session.Session) -> Optional[Summary]:
         say(f"[uffd: {error}]")
         return None
     if summary is not None and summary.ended:
+        # The server told it when it stopped, but without symbols.
         ended = gdb_blocked.text(session) or gdb_blocked.symbolic(summary.ended)
-        summary = dataclasses.replace(summary, ended=ended)
+        again = ended == summary.ended
+        summary = dataclasses.replace(summary, ended="" if again else ended.partition(";")[0])
     return summary
 
 

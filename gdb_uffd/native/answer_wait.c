@@ -23,7 +23,7 @@
 #define ERESTARTSYS 512 /* the kernel's own (include/linux/errno.h): no program sees it */
 #define CUTS_MAX 1000 /* how often timers cut one wait short before it counts as one without an end */
 #define WAITS_MAX 1000
-#define WAITED_MAX (86400ll * 1000000000) /* a day */
+#define WAITED_MAX (3600ll * 1000000000) /* an hour */
 #define PASSES_MAX 1000 /* how often a lock is passed before it counts as a wait after all */
 
 int64_t answer_interrupted(struct vessel *vessel, const struct system_call *call, uint64_t address)

@@ -162,7 +162,7 @@ struct identity {
 struct desk { uint64_t elapsed_ns; char cwd[...]; ...; };
 struct run {
 	int end, signal, status;
-	bool interrupted, entry, stepped;
+	bool interrupted, entry, thread, stepped;
 	uint64_t pc, address, low, high;
 	int64_t call;
 	uint8_t siginfo[128];
@@ -229,6 +229,7 @@ void vessel_note_past(struct vessel *vessel);
 void vessel_copy_desk(struct vessel *vessel, const struct vessel *other);
 void vessel_copy_past(struct vessel *vessel, const struct vessel *other);
 uint64_t timers_left(const struct vessel *vessel);
+void timers_disarm(struct vessel *vessel);
 size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
 extern "Python" int own_file(void *context, const char *name);
 bool vessel_signal_is_fatal(struct vessel *vessel, int signal);

@@ -358,6 +358,7 @@ static int traced(struct vessel *vessel, struct registers *regs, struct run *run
 	case SYS_exit:
 	case SYS_exit_group:
 		run->end = RUN_EXITING;
+		run->thread = NUMBER(regs) == SYS_exit;
 		run->status = (int)ARGUMENT(regs, 0) & 0xff;
 		return stop_before(vessel, regs, run);
 	case SYS_kill:

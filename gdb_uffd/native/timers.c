@@ -181,3 +181,12 @@ bool timers_pass_until(struct vessel *vessel, int64_t *ns, uint64_t ends)
 {
 	return pass(vessel, ns, false, ends) == PASSED_INTERRUPTED;
 }
+
+void timers_disarm(struct vessel *vessel)
+{
+	for (int i = 0; i < TIMERS_MAX; i++) {
+		struct timer *timer = &vessel->desk.timers[i];
+		if (timer->kind != TIMER_DESCRIPTOR)
+			timer->due = 0;
+	}
+}

@@ -39,6 +39,9 @@ void timers_fire(struct vessel *vessel);
 /* Nanoseconds of running until the next one is due; UINT64_MAX: none is. */
 uint64_t timers_left(const struct vessel *vessel);
 
+/* No more signals: their handlers are gone. */
+void timers_disarm(struct vessel *vessel);
+
 enum passing { PASSED_WHOLE = 0, PASSED_INTERRUPTED, PASSED_TICKED, PASSED_NEVER };
 /* Lets `*ns` pass for the program (FOR_EVER: no end), or less: up to a signal that it takes, or with `ticks`
  * up to a timer's descriptor that is readable.  `*ns`: what is left.  PASSED_NEVER: nothing would come. */

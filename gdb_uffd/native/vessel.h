@@ -77,6 +77,7 @@ struct run {
 	int status;
 	bool interrupted; /* the SIGSTOP of vessel_interrupt */
 	bool entry;
+	bool thread;  /* of RUN_EXITING: of this thread alone */
 	bool stepped; /* a single step (or range step) completed */
 	uint64_t pc;
 	uint64_t address; /* of the futex; of the watched write */

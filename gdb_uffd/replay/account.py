@@ -171,8 +171,8 @@ class Accounts:
         remade = self.machine.vessel.kernel_changed or self.machine.pager.layout_changed
         if not keep and remade and kernel_kept:
             notes.append(
-                "undoing it needed a new process: signal handlers (with `syscalls all` also "
-                "descriptors and timers) of kept calls are gone"
+                "undoing it needed a new process: signal handlers and timers (with `syscalls all` "
+                "also descriptors) of kept calls are gone"
             )
         engine = self.machine.engine.choice.name
         if LACKS.get(engine) and any(

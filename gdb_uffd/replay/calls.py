@@ -67,7 +67,8 @@ class Calls:
         if not self.under_way:
             return
         call = self.under_way.pop()
-        self.unfinished |= not call.returned
+        # One that never ran, since an argument could not be read, has nothing to return from.
+        self.unfinished |= bool(call.floor) and not call.returned
         if call.is_malloc and call.returned:
             registers = threads.get(tid)
             self.room = registers.gpr[registers.arch.result]

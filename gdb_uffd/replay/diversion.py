@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from gdb_uffd.model import CallReport, Mapping, MemoryUnavailable, Registers, UffdError, page_floor
@@ -84,6 +85,13 @@ class Diversion:
         self.machine.destroy()
         self.threads.forget_vessel()
         self.breakpoints.forget_vessel()
+        self._lose_kernel_state()
+
+    def _lose_kernel_state(self) -> None:
+        """What kept calls left in the kernel went with its process; a timer would end the next
+        call, with the handler of its signal gone."""
+        if self._kernel_kept:
+            lib.timers_disarm(self.machine.vessel)
         self._kernel_kept = False
 
     @property
@@ -179,10 +187,10 @@ class Diversion:
             if self.machine.running and not self.machine.was_killed():
                 raise
             stop = Stop(action.tid, signal.SIGKILL, message=KILLED, lost=True)
-        # Of this stop alone: what ended an earlier run is told with that one.
-        open_.ended = stop.message
         open_.blocked = self.blocked
         open_.unavailable = self.runner.unavailable
+        # Of this stop alone: what ended an earlier run is told with that one.
+        open_.ended = stop.message
         if stop.lost:
             self._forget_everything()
             open_.lost = True
@@ -192,8 +200,9 @@ class Diversion:
         open_.calls.stopped(after)
         left = self.runner.left(after.sp) if not stop.breakpoint else ""
         if left:
-            what, separator, advice = open_.ended.partition(";")
+            what, separator, advice = stop.message.partition(";")
             open_.ended = f"{what} ({left}){separator}{advice}" if what else left
+            stop = replace(stop, message=open_.ended)
         seconds = time.perf_counter() - started
         interrupted = bool(self.runner.run.interrupted)
         open_.tape.ran(action, self.breakpoints, stop, after, seconds, interrupted)
@@ -335,11 +344,11 @@ class Diversion:
         if rebuild < 0:
             self._forget_everything()
             check(rebuild, doing="undoing the call failed, so this is the snapshot again")
+        lib.vessel_end(self.machine.vessel, False)
         if rebuild:
             self.machine.destroy()
             self.breakpoints.forget_vessel()
-            self._kernel_kept = False
-        lib.vessel_end(self.machine.vessel, False)
+            self._lose_kernel_state()
         self.threads.restore(open_.saved)
         self.machine.restore_brk(open_.brk)
         self._disturbed = self.machine.running or self._dirty_pages() > 0

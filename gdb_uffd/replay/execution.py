@@ -8,7 +8,7 @@ import struct
 from typing import Any, Dict, List, Optional, Sequence
 
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import agent, illegal, jumps, waiting
+from gdb_uffd.replay import agent, faults, illegal, jumps, waiting
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints, Here
 from gdb_uffd.replay.circle import Circle
@@ -35,9 +35,6 @@ OUTPUT_MAX = 16 << 20
 
 WATCHED = "watched"
 """`Stop.breakpoint` of a write to native/watch.h's object: never shown to a client."""
-
-STACK_NEAR = 1 << 16
-"""Bytes around the stack pointer where an access means the stack; a frame is rarely larger."""
 
 SIGINFO_BYTES = 128  # SI_MAX_SIZE, <asm-generic/siginfo.h>
 _SIGINFO = struct.Struct("<iiiiQ")  # si_signo, si_errno, si_code, padding, si_addr
@@ -209,7 +206,8 @@ class Runner:
         if run.end == lib.RUN_WAITING:
             self.blocked = waiting.describe(self.machine, run, self.threads.loaded or 0)
             return f"{waiting.text(self.blocked)}; {SHOWN_BY_BT}"
-        return waiting.ending(run, self.machine.policy)
+        others = len(self.threads.snapshot.threads) > 1
+        return waiting.ending(run, self.machine.policy, others)
 
     def _drain(self, client: Client) -> None:
         vessel = self.machine.vessel
@@ -264,7 +262,11 @@ class Runner:
             return None
         message = ""
         if number in (signal.SIGSEGV, signal.SIGBUS):
-            message = self._explain(fault, run.pc)
+            message, self.unavailable = faults.explain(self.machine, fault, run.pc, self.lazy.lack)
+            if not message:
+                sp = self.threads.get(self.threads.loaded or 0).sp
+                self.threads.fresh = True
+                message = faults.stack_used_up(self.machine, fault, sp, self.floor)
         elif number == signal.SIGILL:
             message = illegal.explain(run.pc, self.machine.read, illegal.cpu_flags())
         return Stop(tid, number, message=message)
@@ -411,35 +413,3 @@ class Runner:
         """Go on after a stop that is nobody's business."""
         self.breakpoints.synchronise()
         self._go(action, 0)
-
-    def _explain(self, address: int, pc: int) -> str:
-        """Why an access failed, when it is our lack and not the program's fault."""
-        for at in (address, pc):
-            if self.machine.is_beyond(at):
-                return ""  # the program's own fault
-            reason = self.machine.why(at)
-            if reason:
-                remedy = self.machine.snapshot.remedy(at)
-                reason = f"{reason}; {remedy}" if remedy else reason
-                if self.lazy.lack and at == pc:
-                    reason = f"{self.lazy.lack}: {reason}"
-                self.unavailable = f"{at:#x}: {reason}"
-                return f"the page at {at:#x} is not in the trace: {reason}"
-        left_out = self.machine.snapshot.left_out
-        if left_out and not self.machine.is_mapped(address):
-            self.unavailable = f"{address:#x}: {left_out}"
-            return f"nothing is mapped at {address:#x}: {left_out}"
-        return self._stack_used_up(address)
-
-    def _stack_used_up(self, fault: int) -> str:
-        """An access just below a stack that has no room left."""
-        sp = self.threads.get(self.threads.loaded or 0).sp if self.floor else 0
-        self.threads.fresh = True
-        if not sp - STACK_NEAR <= fault <= sp + STACK_NEAR or fault > self.floor:
-            return ""
-        if self.machine.is_writable(fault) or not self.machine.is_writable(self.floor):
-            return ""
-        used = waiting.size(self.floor - sp)
-        return (
-            f"the stack is used up, {used} below the call: endless recursion? `bt 20` shows where"
-        )

@@ -92,9 +92,12 @@ def text(blocked: Dict[str, Any]) -> str:
     return f"would block: {what}, and no other thread runs"
 
 
-def ending(run: Any, policy: Policy) -> str:
-    """Why the program goes no further, for what is neither a wait nor a signal; "" otherwise."""
+def ending(run: Any, policy: Policy, others: bool) -> str:
+    """Why the program goes no further, for what is neither a wait nor a signal; "" otherwise.
+    `others`: whether it has other threads."""
     back = f"{SHOWN_BY_BT}, `uffd reset` goes back to the snapshot"
+    if run.end == lib.RUN_EXITING and run.thread and others:
+        return f"this thread would end here, and the program go on without it; {back}"
     if run.end == lib.RUN_EXITING:
         return f"the program would exit with code {run.status} here; {back}"
     if run.end == lib.RUN_KILLING:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tarfile
 import tempfile
 import weakref
@@ -25,7 +24,7 @@ from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.files_archive import MAX_DEPTH
 from gdb_uffd.trace.files_tar import MAX_PATH, path_parts
 from gdb_uffd.trace.opening import CoreTrace
-from gdb_uffd.trace.packed import BLOCK, CORE_MARK, Pieces, Stream, extract
+from gdb_uffd.trace.packed import BLOCK, CORE_MARK, Pieces, Stream, extract, unpack_as
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.search import Search
 
@@ -151,21 +150,4 @@ def _target(directory: str, name: str, info: tarfile.TarInfo, shown: str) -> str
 def unpack_core(path: str, target: str) -> str:
     """Make the directory `target` of the packed core `path`, with `core` and `root` in it; its
     path.  UffdError, and nothing is left, when that is no whole one."""
-    target = os.path.abspath(target)
-    shown = printable(target)
-    if os.path.lexists(target):
-        raise UffdError(f"{shown}: exists already; remove it or choose another name")
-    made: Optional[str] = None
-    try:
-        made = tempfile.mkdtemp(prefix=f".{os.path.basename(target)}.", dir=os.path.dirname(target))
-        unpack_core_into(path, made)
-        os.rename(made, target)
-        made = None
-    except OSError as error:
-        raise UffdError(
-            f"{shown}: cannot be written ({os.strerror(error.errno or 0)}); nothing is left of it"
-        ) from error
-    finally:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
-    return target
+    return unpack_as(target, lambda made: unpack_core_into(path, made))

@@ -7,6 +7,7 @@ decimal), `index.sqlite`, `sums`, `pages`.  Any tar reads it; nothing else is re
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 import tempfile
 from contextlib import closing
@@ -212,3 +213,26 @@ def write(
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def unpack_as(target: str, fill: Callable[[str], None]) -> str:
+    """Make the directory `target`, whole or not at all: `fill` is given one to write into; its
+    path.  UffdError, and nothing is left, when `fill` raises it or `target` cannot be written."""
+    target = os.path.abspath(target)
+    shown = printable(target)
+    if os.path.lexists(target):
+        raise UffdError(f"{shown}: exists already; remove it or choose another name")
+    made: Optional[str] = None
+    try:
+        made = tempfile.mkdtemp(prefix=f".{os.path.basename(target)}.", dir=os.path.dirname(target))
+        fill(made)
+        os.rename(made, target)
+        made = None
+    except OSError as error:
+        raise UffdError(
+            f"{shown}: cannot be written ({os.strerror(error.errno or 0)}); nothing is left of it"
+        ) from error
+    finally:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+    return target

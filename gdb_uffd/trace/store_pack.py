@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
-import tempfile
 import zlib
 from array import array
 from contextlib import closing
@@ -15,7 +13,7 @@ from typing import Dict, List, Optional
 from gdb_uffd.model import PAGE_SIZE, UffdError
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.files import FileCache, FileProblem, MappedFile, printable, unchanged
-from gdb_uffd.trace.packed import SUFFIX, Progress, archive, unpack_into, write
+from gdb_uffd.trace.packed import SUFFIX, Progress, archive, unpack_as, unpack_into, write
 from gdb_uffd.trace.page_file import PAGES, SUMS, ZERO_PAGE
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.source import INDEX
@@ -170,25 +168,12 @@ def unpack(path: str, target: str) -> str:
 
     UffdError, and nothing is left, when that is no whole packed trace.
     """
-    target = os.path.abspath(form.trace_path(target))
-    shown = printable(target)
-    if os.path.lexists(target):
-        raise UffdError(f"{shown}: exists already; remove it or choose another name")
-    made: Optional[str] = None
-    try:
-        made = tempfile.mkdtemp(prefix=f".{os.path.basename(target)}.", dir=os.path.dirname(target))
+
+    def fill(made: str) -> None:
         unpack_into(path, made)
         StoreTrace(made, path=path).close()
-        os.rename(made, target)
-        made = None
-    except OSError as error:
-        raise UffdError(
-            f"{shown}: cannot be written ({os.strerror(error.errno or 0)}); nothing is left of it"
-        ) from error
-    finally:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
-    return target
+
+    return unpack_as(form.trace_path(target), fill)
 
 
 def default_pack_name(path: str) -> str:

@@ -66,10 +66,12 @@ def test_a_call_is_the_same_under_each(sample, engine):
     assert engine in sample.run("uffd info")
 
 
-def test_gdb_s_own_writes_are_told_apart(sample, engine):
+def test_what_gdb_writes_is_told_apart(sample, engine):
     sample.run(f"set uffd engine {engine}")
     data = sample.call("counter = 5")
-    assert not data["dirty"] and len(data["gdb_dirty"]) == 1, data
+    (page,) = data["dirty"]  # what the expression assigns is meant: by nobody else, and named
+    assert not data["gdb_dirty"] and page["first_write"] is None, data
+    assert [c["name"] for c in page["changes"]] == ["counter"], data
     sample.run("break push")
     assert "Breakpoint 1" in sample.run("print push(7)")
     sample.run("set var value = 8")

@@ -46,6 +46,10 @@ def test_a_stack_overflow_has_room_for_calls(gdb, cores):
 def test_timers_and_signals(gdb, cores):
     gdb.run(f"uffd spawn {cores['timers']}")
     assert gdb.value("alarm_cuts_sleep()") == "70"
+    gdb.run("print arm_alarm()")  # kept: for 1000 s; with the handler, which goes with its process
+    text = gdb.run("uffd call alarm_cuts_sleep()")
+    assert "= 70" in text and "signal handlers and timers" in text, text
+    assert gdb.value("nap(2000)") == "0" and gdb.value("left_of_alarm()") == "0"
     data = gdb.call("interval(3)")
     assert data["value"] == "3" and "setitimer" in " ".join(data["verdict"]["asked"])
     gdb.run(f"uffd spawn {cores['signals']}")

@@ -36,6 +36,38 @@ def test_an_end_that_is_no_trap_ends_stepping(stops):
     one_end(stops.run("stepi"), "would exit with code 3")
 
 
+def test_the_end_of_a_thread_is_told_as_that(stops):
+    for number in (2, 1):
+        stops.run(f"thread {number}")
+        one_end(stops.run("print end_thread(0)"), "this thread would end here")
+        assert "this thread would end here" in stops.run("uffd call end_thread(0)")
+    one_end(stops.run("print leave(3)"), "the program would exit with code 3")
+
+
+def test_a_reason_is_told_once_and_advises_what_holds(stops):
+    for call in ("leave(3)", "end_thread(0)", "give_up()"):
+        text = stops.run(f"print {call}")
+        assert text.count("would ") == 1 and "`bt`" not in text, text
+        assert "pages dirtied, kept · uffd dirty" in text, text
+    text = stops.run("print lock()")  # by names, once there are symbols
+    assert "would block: futex(" in text and "would block: pthread_mutex_lock(&held)" in text
+
+
+def test_an_argument_that_cannot_be_read(stops):
+    """gdb has begun the call by then; nothing ran, and nothing is to return."""
+    for wrong in ("handles(*(int *)0)", "handles(handles(*(int *)0))"):
+        text = stops.run(f"uffd call {wrong}")
+        assert "did not return" not in text and "pushed" not in text, text
+        assert text.splitlines()[-1].endswith(
+            "Cannot access memory at address 0x0 (0x0: not mapped)"
+        )
+        assert "address 0x0" in stops.run(f"print {wrong}")
+        assert stops.call("count(2)")["verdict"]["pure"] is False
+    text = stops.run("uffd call handles(count(9) + *(int *)0)")
+    assert "copy" in text and "did not return" not in text
+    assert stops.run("uffd call shared").splitlines()[1].startswith("pure")
+
+
 def test_a_signal_that_cannot_be_given_is_told_once(stops):
     """gdb passes SIGALRM without a stop, and anything else when told to."""
     one_end(stops.run("print alarmed()"), "SIGALRM is not delivered")

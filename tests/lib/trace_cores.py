@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import shutil
 import struct
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
 
@@ -272,3 +273,24 @@ def gcore_told(folder: Path, *flags: str) -> Told:
     if not target.exists():
         pytest.skip(f"gcore wrote nothing: {done.stdout!r} {done.stderr!r}")
     return Told(target, program, _said((folder / "said").read_text()), plugin)
+
+
+def below(root: Path, path: Path) -> Path:
+    """Where `path` is below another root."""
+    return root / str(path).lstrip("/")
+
+
+@contextlib.contextmanager
+def relocated(told: Told, root: Path) -> Iterator[None]:
+    """The core's program and its library are only below `root`, for a while."""
+    assert told.library is not None
+    paths = (told.library, told.program)
+    for path in paths:
+        target = below(root, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+        path.rename(path.with_suffix(".away"))
+    yield
+    for path in paths:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".away").rename(path)

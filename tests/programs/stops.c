@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,6 +42,16 @@ int handles(int signal)
 int leave(int code)
 {
 	exit(code);
+}
+
+int end_thread(int code) // as the second of two ways to end
+{
+	return (int)syscall(SYS_exit, code);
+}
+
+int give_up(void) // leaves its caller's frames behind
+{
+	pthread_exit(NULL);
 }
 
 int lock(void)

@@ -76,6 +76,11 @@ long arm_alarm(void)
 	return alarm(1000);
 }
 
+long nap(long seconds)
+{
+	return sleep((unsigned)seconds);
+}
+
 long left_of_alarm(void)
 {
 	return alarm(0);

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import errno
-import subprocess
 from dataclasses import replace
 from typing import Iterator
 
 import pytest
-from harness import ROOT
 from harness.calls import Caller
-from harness.cores import kernel_core
+from harness.cores import core_of
 
 from gdb_uffd.replay.record import facts_of
 
 
 @pytest.fixture(scope="module")
 def core(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("loop")
-    program = folder / "loop"
-    source = ROOT / "tests" / "programs" / "loop.c"
-    subprocess.run(["cc", "-g", "-O1", "-o", program, source], check=True)
-    return kernel_core([str(program)], folder)
+    return core_of("loop", tmp_path_factory.mktemp("loop"))
 
 
 @pytest.fixture(params=["notified", "traced"])

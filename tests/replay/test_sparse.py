@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from harness import ROOT
 from harness.calls import Caller
-from harness.cores import kernel_core
+from harness.cores import core_of
 
 PAGE = 4096
 PAGES = (1 << 28) // PAGE
@@ -17,11 +15,7 @@ PAGES = (1 << 28) // PAGE
 
 @pytest.fixture(scope="module")
 def core(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sparse")
-    program = folder / "sparse"
-    source = ROOT / "tests" / "programs" / "sparse.c"
-    subprocess.run(["cc", "-g", "-O1", "-o", program, source], check=True)
-    return kernel_core([str(program)], folder)
+    return core_of("sparse", tmp_path_factory.mktemp("sparse"))
 
 
 @pytest.fixture

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import errno
 import signal
-import subprocess
 from typing import Iterator
 
 import pytest
-from harness import ROOT
 from harness.calls import Caller, Client
-from harness.cores import kernel_core
+from harness.cores import core_of
 
 from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
 
 
 @pytest.fixture(scope="module")
 def core(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("timers")
-    program = folder / "timers"
-    source = ROOT / "tests" / "programs" / "timers.c"
-    command = ["cc", "-g", "-O1", "-pthread", "-o", program, source, "-lrt"]
-    subprocess.run(command, check=True)
-    return kernel_core([str(program)], folder)
+    return core_of("timers", tmp_path_factory.mktemp("timers"), "-lrt")
 
 
 @pytest.fixture(params=["notified", "traced"])

@@ -14,7 +14,7 @@ from typing import Dict, Iterator, List, Sequence, Tuple, Union
 
 import pytest
 import zstandard
-from trace_cores import Told, build_library, kernel_told
+from trace_cores import Told, below, build_library, kernel_told, relocated
 
 from gdb_uffd.trace import files_image
 from gdb_uffd.trace.core import open_core
@@ -35,16 +35,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Told:
 @pytest.fixture
 def moved(original: Told, tmp_path: Path) -> Iterator[Told]:
     """The core; its program and library are only below tmp_path/root."""
-    assert original.library is not None
-    for path in (original.library, original.program):
-        target = below(tmp_path / "root", path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, target)
-        path.rename(path.with_suffix(".away"))
-    yield original
-    for path in (original.library, original.program):
-        path.unlink(missing_ok=True)
-        path.with_suffix(".away").rename(path)
+    with relocated(original, tmp_path / "root"):
+        yield original
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +47,6 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     yield folder
     assert not list(folder.iterdir())
-
-
-def below(root: Path, path: Path) -> Path:
-    return root / str(path).lstrip("/")
 
 
 def tar(entries: Sequence[Tuple[str, Entry]], form: int = tarfile.PAX_FORMAT) -> bytes:

@@ -6,7 +6,6 @@ import contextlib
 import http.server
 import os
 import re
-import shutil
 import signal
 import socket
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List
 
 import pytest
-from trace_cores import Told, build_library, kernel_told
+from trace_cores import Told, below, build_library, kernel_told, relocated
 
 from gdb_uffd.model import MemoryUnavailable
 from gdb_uffd.trace import debuginfod, search
@@ -31,26 +30,14 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Told:
 
 @pytest.fixture
 def moved(original: Told, tmp_path: Path) -> Iterator[Told]:
-    """The core, its program and its library gone from their places; copies under tmp_path/root."""
-    assert original.library is not None
-    for path in (original.library, original.program):
-        target = below(tmp_path / "root", path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, target)
-        path.rename(path.with_suffix(".away"))
-    yield original
-    for path in (original.library, original.program):
-        path.unlink(missing_ok=True)
-        path.with_suffix(".away").rename(path)
+    """The core; its program and library are only below tmp_path/root."""
+    with relocated(original, tmp_path / "root"):
+        yield original
 
 
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEBUGINFOD_CACHE_PATH", str(tmp_path / "cache"))
-
-
-def below(root: Path, path: Path) -> Path:
-    return root / str(path).lstrip("/")
 
 
 def build_id(path: Path) -> str:

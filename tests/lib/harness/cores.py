@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Optional, Sequence
 
-from harness import SLOWNESS
+from harness import ROOT, SLOWNESS
 
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 
@@ -47,6 +47,14 @@ def kernel_core(command: Sequence[str], folder: Path, env: Optional[dict[str, st
         hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
         raise NoKernelCore(f"core_pattern is {pattern!r}, the hard RLIMIT_CORE {hard}")
     return fresh[0]
+
+
+def core_of(name: str, folder: Path, *flags: str) -> Path:
+    """The kernel's core of tests/programs/NAME.c, built into `folder` with `flags`."""
+    program = folder / name
+    source = ROOT / "tests" / "programs" / f"{name}.c"
+    subprocess.run(["cc", "-g", "-O1", "-pthread", "-o", program, source, *flags], check=True)
+    return kernel_core([str(program)], folder)
 
 
 def gcore(
