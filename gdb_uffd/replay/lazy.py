@@ -4,8 +4,9 @@ The first call through a PLT slot enters the linker (_dl_runtime_resolve), which
 up, fills the slot and goes there.  Where the core's ld.so is another build than the one here, its
 code is not to be had; what it would look up is, as far as the libraries are here.  So its work is
 done in its place, and seen like its own: as a write of the slot.  The same where the linker is
-here and a library is not whose tables it would have to read first: a breakpoint where its work
-begins tells (jumps.plant).
+here and a library is not whose tables it would have to read first, or this CPU has more registers
+than the one that the program was started on: a breakpoint where its work begins tells
+(jumps.plant).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gdb_uffd.trace.snapshot import AT_RANDOM
 from gdb_uffd.trace.symbols import read_word
 
 _LINK_REGISTER = "x30"
+_SAVED = 0xE6  # XCR0 bits: SSE, AVX and AVX-512
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,23 @@ class Lazy:
     def entries(self) -> FrozenSet[int]:
         """Where the work of a linker that is here begins, if it may need what is not."""
         snapshot = self.machine.snapshot
-        if all(module.file is not None for module in snapshot.modules):
+        if not self._overflows and all(m.file is not None for m in snapshot.modules):
             return frozenset()
         linker = Linker(snapshot.modules, snapshot.main, snapshot.read, snapshot.arch)
-        if all(module.file is not None for module in linker.order):
+        if not self._overflows and all(m.file is not None for m in linker.order):
             return frozenset()
         return frozenset(linker.resolver(module) for module in linker.order) - {0}
+
+    @functools.cached_property
+    def _overflows(self) -> bool:
+        """Whether the linker's entry would save more registers than it has room for: XSAVE writes
+        all that this CPU has, and the room was measured on the one that it was started on
+        (dl-trampoline.h, STATE_SAVE_MASK; sysdeps/x86/cpu-features.c, xsave_state_size)."""
+        snapshot = self.machine.snapshot
+        if snapshot.arch is not X86_64:
+            return False
+        here = lib.cpu_xcr0() & _SAVED
+        return any(here & ~thread.registers.xfeatures for thread in snapshot.threads)
 
     def bind(self, registers: Registers) -> Optional[Registers]:
         """The thread stands at an instruction that is not to be had, or at one of `entries`: if
@@ -79,7 +92,7 @@ class Lazy:
             name = call.name.decode("utf-8", "replace")
             self.lack = f"{name} is not bound yet, and cannot be found here"
             target = self._linker.target(call)
-            if target is None or (pc in self.entries and not target.past and self._is_here(pc)):
+            if target is None or (self._is_here(pc) and not (target.past or self._overflows)):
                 return None
             address = target.address
             if target.indirect:
@@ -105,7 +118,7 @@ class Lazy:
         return linker.call(module, index)
 
     def _is_here(self, pc: int) -> bool:
-        return not self.machine.why(pc)
+        return pc in self.entries and not self.machine.why(pc)
 
     def _go(self, call: Call, address: int, registers: Registers) -> Registers:
         """The call is bound, and made."""

@@ -10,6 +10,7 @@ from gdb_uffd.arch import Architecture
 from gdb_uffd.model import PAGE_SIZE, UffdError, page_ceil, page_floor
 from gdb_uffd.trace.evidence import DEBUG_FILE, Pages
 from gdb_uffd.trace.files import (
+    NOT_DUMPED,
     FileCache,
     FileProblem,
     FileRef,
@@ -187,6 +188,8 @@ def how_to_get(module: Module, main: Optional[Module]) -> str:
             f"put the file with build-id {module.recorded_id.hex()} there, or `set uffd files-from`"
             " (or `set sysroot`) to what has it, and spawn again; `uffd doctor CORE` tells more"
         )
+    if module.reason.endswith(NOT_DUMPED):
+        return "`echo 0x3b > /proc/PID/coredump_filter` before the next one keeps it"
     return "put the file that was mapped there and spawn again"
 
 

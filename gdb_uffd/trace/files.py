@@ -70,6 +70,10 @@ class MappedFile:
         return FileRef(self.build_id, len(self.data), self.mtime_ns)
 
 
+NOT_DUMPED = "shared memory, kept out of the core when it was written (coredump_filter)"
+_NO_FILES = ("/dev/zero", "/memfd:", "/SYSV")  # what mmap(2), memfd_create(2), shmget(2) are called
+
+
 @dataclass
 class Module:
     """The mappings of one file (of one loaded copy of it, for an ELF object).
@@ -340,6 +344,8 @@ def _try(
     deleted = not named and path.endswith(DELETED) and not os.path.lexists(path)
     if deleted:
         path = path[: -len(DELETED)]
+    if deleted and path.startswith(_NO_FILES):
+        return f"{printable(path)}: {NOT_DUMPED}"
     try:
         opened = cache.open(path)
         problem = mismatch(module, opened, pages, core_mtime_ns, named)

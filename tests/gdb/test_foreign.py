@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from harness import cores, foreign
 
+from gdb_uffd.native import lib
+
 TUNABLES = "glibc.malloc.check=0"
 
 
@@ -217,7 +219,20 @@ def test_what_only_the_linker_knows_ends_a_call(gdb, tuned):
     assert "ld-linux" in data["unavailable"] and "has build-id" in data["unavailable"]
 
 
-NT_AUXV, NT_FILE = 6, 0x46494C45
+NT_AUXV, NT_FILE, NT_X86_XSTATE = 6, 0x46494C45, 0x202
+
+
+@pytest.mark.skipif(lib.cpu_xcr0() & 0xE4 == 0, reason="this CPU has no AVX")
+def test_the_linker_has_no_room_for_this_cpu(gdb, core, folder):
+    """Recorded on a CPU with fewer registers than this one, all of which XSAVE would put on the
+    stack: the calls are bound in the linker's place."""
+    narrow = foreign.without_notes(core, folder / "narrow", (NT_X86_XSTATE,))
+    gdb.run(f"uffd spawn {narrow}")
+    data = gdb.call("length()")
+    slots = [page for page in data["dirty"] if page["kind"] != "stack"]
+    assert data["value"] == "9" and len(slots) == 1, data
+    assert slots[0]["first_write"]["function"].startswith("_dl_runtime_resolve"), slots
+    assert gdb.call("say(4)")["output"] == "x is 4\n"
 
 
 def test_a_core_that_does_not_tell_of_files(gdb, core, folder):

@@ -34,6 +34,11 @@ def test_a_call_that_has_not_returned_is_not_pure(zoo):
     zoo.run("print half(3.0)")
     data = dirty(zoo)
     assert data["verdict"]["pure"] and data["ended"] is None, data
+    zoo.run("break half")
+    zoo.run("print half(4.0)")
+    zoo.run("delete")  # it stands there still, and says nothing of another call
+    data = zoo.call("half(3.0)")
+    assert data["verdict"]["pure"] and "did not" not in data["verdict"]["text"], data
 
 
 def test_only_what_was_called_can_fail_to_return(sample):

@@ -177,3 +177,17 @@ def unknown_pages(segments: Sequence[Segment]) -> Set[Tuple[int, str]]:
         if s.unknown and not s.composed
         for page in range(s.start, min(s.end, s.start + 64 * PAGE), PAGE)
     }
+
+
+def test_shared_memory_that_was_not_dumped_is_no_file(tmp_path: Path) -> None:
+    """It has the name of one, "(deleted)"."""
+    names = ("/dev/zero (deleted)", "/memfd:ring (deleted)", "/SYSV0000002a (deleted)")
+    places = [BASE + 16 * PAGE * number for number in range(1, 4)]
+    loads = [Load(BASE, b"x" * PAGE), *(Load(at, memsz=PAGE) for at in places)]
+    ranges = [(at, at + PAGE, 0, name) for at, name in zip(places, names)]
+    snapshot = opened(tmp_path / "core", loads, ranges)
+    for at in places:
+        with pytest.raises(MemoryUnavailable, match="shared memory, kept out of the core"):
+            snapshot.read(at, 1)
+        assert "coredump_filter" in snapshot.remedy(at)
+    snapshot.close()

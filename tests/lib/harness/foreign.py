@@ -76,7 +76,8 @@ def without_notes(core_file: Path, target: Path, kinds: Sequence[int]) -> Path:
     notes = next(s for s in read_segments(bytes(data), header, 1) if s.type == PT_NOTE)
     for _, kind, at, _ in iter_notes(data, notes.offset, notes.offset + notes.filesz):
         if kind in kinds:
-            start = data.rindex(kind.to_bytes(4, "little") + b"CORE", 0, at)
+            names = (b"CORE", b"LINUX")
+            start = max(data.rfind(kind.to_bytes(4, "little") + name, 0, at) for name in names)
             data[start : start + 4] = (0x7FFF0000).to_bytes(4, "little")
     target.write_bytes(data)
     return target
