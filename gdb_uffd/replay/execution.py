@@ -436,6 +436,5 @@ class Runner:
         if self.machine.is_writable(fault) or not self.machine.is_writable(self.floor):
             return ""
         used = waiting.size(self.floor - sp)
-        return (
-            f"the stack is used up, {used} below the call: endless recursion? `bt 20` shows where"
-        )
+        text = f"the stack is used up, {used} below the call, as by endless recursion"
+        return f"{text}; {SHOWN_BY_BT}"
