@@ -21,6 +21,7 @@ from gdb_uffd.client.gdb_util import (
     frame_text,
     look,
     machine_interface,
+    no_breakpoint_commands,
     one_cpu,
     quiet,
     say,
@@ -104,6 +105,7 @@ def run_call(
     outcome = Outcome()
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(no_breakpoint_commands())
             stack.enter_context(setting("suppress-cli-notifications", "on"))
             if not keep:
                 # gdb then pops its dummy frame itself, however deep the program had gone.
@@ -117,6 +119,10 @@ def run_call(
                 )
             else:
                 _evaluate(session, outcome, letters, expression)
+    except BaseException:
+        with contextlib.suppress(UffdError):  # else no call would begin any more
+            session.request("end", {"keep": False})
+        raise
     finally:
         session.in_call, session.expression = False, ""
     unfinished = outcome.stop is not None and outcome.stop.breakpoint

@@ -68,6 +68,7 @@ class Session:
     def request(self, verb: str, arguments: Optional[Dict[str, Any]] = None) -> Any:
         """Send ``quffd.VERB`` and return the decoded reply; UffdError, also for a dead server."""
         if self.connection is None or not self.connection.is_valid():
+            self.server.is_gone()  # or about to be
             raise UffdError(f"the connection to the server is closed{self.death()}")
         keep_step(self)
         try:

@@ -207,6 +207,24 @@ def quote_file(path: str) -> str:
 
 
 @contextlib.contextmanager
+def no_breakpoint_commands() -> Iterator[None]:
+    """gdb carries out what `commands` says with the next `gdb.execute`, which would be one of ours;
+    where `print` runs into a breakpoint it does not."""
+    held = []
+    for point in gdb.breakpoints():
+        commands = None if point.type == getattr(gdb, "BP_DPRINTF", -1) else point.commands
+        if commands:
+            held.append((point, commands))
+            point.commands = ""
+    try:
+        yield
+    finally:
+        for point, commands in held:
+            if point.is_valid():
+                point.commands = commands
+
+
+@contextlib.contextmanager
 def setting(name: str, value: str) -> Iterator[None]:
     """`set NAME VALUE` for a while; a gdb that lacks the setting goes without."""
     try:

@@ -309,8 +309,8 @@ class Diversion:
             self._unfinished.note(open_.tid, self.accounts.stack(open_, open_.tid))
         try:
             report = self.accounts.report(open_, keep, self._kernel_kept)
-            # Without a call of its own it is how an earlier one goes on.
-            unfinished = open_.calls.unfinished if open_.called else self._unfinished.any()
+            goes_on = open_.resumed and not open_.called  # what an earlier call left
+            unfinished = open_.calls.unfinished or (goes_on and self._unfinished.any())
             report.returned = not unfinished
             if open_.explicit and report.returned:
                 report.registers = self.threads.changed_since(open_.saved, report.tid)

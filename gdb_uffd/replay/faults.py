@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Tuple
 
 from gdb_uffd.replay import waiting
+from gdb_uffd.replay.interface import SHOWN_BY_BT
 from gdb_uffd.replay.machine import Machine
 
 STACK_NEAR = 1 << 16
@@ -40,4 +41,5 @@ def stack_used_up(machine: Machine, fault: int, sp: int, floor: int) -> str:
     if machine.is_writable(fault) or not machine.is_writable(floor):
         return ""
     used = waiting.size(floor - sp)
-    return f"the stack is used up, {used} below the call: endless recursion? `bt 20` shows where"
+    text = f"the stack is used up, {used} below the call, as by endless recursion"
+    return f"{text}; {SHOWN_BY_BT}"

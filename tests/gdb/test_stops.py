@@ -68,6 +68,22 @@ def test_an_argument_that_cannot_be_read(stops):
     assert stops.run("uffd call shared").splitlines()[1].startswith("pure")
 
 
+@pytest.mark.parametrize("command", ["continue", "no_such_command", "uffd call count(2)"])
+def test_commands_of_a_breakpoint_in_a_call(stops, command):
+    """As with `print`, they are not carried out, however they would end; they are kept."""
+    stops.run("break count")
+    stops.run(f"python gdb.breakpoints()[0].commands = 'silent\\n{command}'")
+    text = stops.run("uffd call count(3)")
+    assert text.splitlines()[-1].startswith("count () is not finished: stopped at breakpoint 1")
+    text = stops.run("uffd call refill()")
+    assert "= 7" in text and "did not return" not in text, text  # nor is the other one blamed
+    assert stops.run("uffd call shared").splitlines()[1].startswith("pure")
+    assert command in stops.run("info breakpoints")
+    stops.run("delete")
+    stops.run("continue")
+    assert stops.call("count(9)")["verdict"]["wrote"][0]["what"] == "globals"
+
+
 def test_a_signal_that_cannot_be_given_is_told_once(stops):
     """gdb passes SIGALRM without a stop, and anything else when told to."""
     one_end(stops.run("print alarmed()"), "SIGALRM is not delivered")
