@@ -5,6 +5,7 @@ gdb manual, nodes "Packets" (vCont, z, Z) and "Stop Reply Packets".
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from typing import List, NamedTuple, Optional
 
@@ -122,6 +123,8 @@ def _run(session: Session, action: Resume) -> bytes:
     connection = session.connection
     connection.mid_line = False  # the client has printed since
     if connection.interrupt_waiting():
+        with contextlib.suppress(UffdError):  # the next resume tells what is lacking
+            session.diversion.interrupted(action)
         return _stopped(session, Stop(action.tid, _SIGINT, stands=True))
     try:
         stop = session.diversion.resume(action, connection)
