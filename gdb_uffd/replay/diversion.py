@@ -208,6 +208,10 @@ class Diversion:
         open_.tape.ran(action, self.breakpoints, stop, after, seconds, interrupted)
         return stop
 
+    def interrupted(self, action: Resume) -> None:
+        if self._open is not None and self._open.calls.under_way:
+            self.prepare(action)
+
     def prepare(self, action: Resume) -> Transaction:
         """The process and the transaction in which `action` can run."""
         open_ = self._transaction("run")

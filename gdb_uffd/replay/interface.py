@@ -153,6 +153,11 @@ class Diversion(Protocol):
         no process can be made (userfaultfd forbidden: what to set)."""
         ...
 
+    def interrupted(self, action: Resume) -> None:
+        """A Ctrl-C came before anything of `action` ran: a call that is under way has begun, and
+        stands before its first instruction.  UffdError as `resume`."""
+        ...
+
     def call_begin(self, address: int, is_malloc: bool) -> None:
         """gdb is about to make an inferior call.  Opens a transaction unless one is open.
         Materialises; UffdError with the remedy when no process can be made."""

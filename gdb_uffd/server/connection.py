@@ -67,6 +67,7 @@ class Connection:
         self._asked = 0  # how often the client has asked for the reply to it
         self._dropped = False  # whether it gets none
         self._interrupted = False  # while nothing ran
+        self.taken = False  # an interrupt was taken by what runs, see interrupt_requested
 
     def share_cpu(self, cpu: Optional[int]) -> None:
         """Run on the client's CPU from now on, or (None) wherever the scheduler likes again.
@@ -211,7 +212,9 @@ class Connection:
                 pass  # it was the client
         with contextlib.suppress(BlockingIOError):
             self._take()
-        return self.interrupt_waiting()
+        asked = self.interrupt_waiting()
+        self.taken |= asked
+        return asked
 
     def interrupt_waiting(self) -> bool:
         """Whether an interrupt arrived before the resume packet or together with it; it is

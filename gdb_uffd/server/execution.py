@@ -5,6 +5,7 @@ gdb manual, nodes "Packets" (vCont, z, Z) and "Stop Reply Packets".
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from typing import List, NamedTuple, Optional
 
@@ -122,7 +123,10 @@ def _run(session: Session, action: Resume) -> bytes:
     connection = session.connection
     connection.mid_line = False  # the client has printed since
     if connection.interrupt_waiting():
+        with contextlib.suppress(UffdError):  # the next resume tells what is lacking
+            session.diversion.interrupted(action)
         return _stopped(session, Stop(action.tid, _SIGINT, stands=True))
+    connection.taken = False
     try:
         stop = session.diversion.resume(action, connection)
     except Disconnected:
@@ -136,6 +140,9 @@ def _run(session: Session, action: Resume) -> bytes:
         session.log(f"resume: {type(error).__name__}: {error}")
         message(connection, f"internal error while running: {type(error).__name__}: {error}")
         stop = Stop(action.tid, 0)
+    if connection.taken and action.kind != "c" and stop.signal == _SIGTRAP:
+        # The step was complete as the interrupt came: gdb goes on with the next one.
+        connection.keep_interrupt()
     if session.journey.sysroot:  # gdb looks for libraries there, also for new ones
         files = session.diversion.mapped_files()
         link_more(session.journey.sysroot, files, session.diversion.snapshot.modules)

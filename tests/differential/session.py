@@ -171,6 +171,12 @@ def plain(text):
     return re.sub(r"^\((?:[^()]|\([^()]*\))*\) (?=0x)", "", text or "")
 
 
+def same(told, printed):
+    """Whether the told text, which may be cut, is that of gdb."""
+    told, printed = plain(told), plain(printed)
+    return printed.startswith(told[:-1]) if told.endswith("…") else told == printed
+
+
 def wrong(heap, before):
     """What was told of the heap and is not what gdb prints before and after; a path may lead to
     another object afterwards, which the address then tells."""
@@ -179,7 +185,7 @@ def wrong(heap, before):
         was, now = before[name], shown(name)
         if "error: Could not find operator" in was[0]:
             continue  # the compiler has made none; the report reads what the object holds
-        if plain(old) != plain(was[0]) or (where_is(name) == was[1] and plain(new) != plain(now)):
+        if not same(old, was[0]) or (where_is(name) == was[1] and not same(new, now)):
             found.append(f"{name}: {was[0]} → {now}, told {old} → {new}"[:300])
     return found
 

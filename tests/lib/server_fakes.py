@@ -202,6 +202,9 @@ class FakeDiversion:
     def pass_signals(self, signals: FrozenSet[int]) -> None:
         self.passed = signals
 
+    def interrupted(self, action: Resume) -> None:
+        """Nothing runs."""
+
     def resume(self, action: Resume, client: Client) -> Stop:
         self.alive = True
         self.asked.append(("resume", action))

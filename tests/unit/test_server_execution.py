@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import threading
 from typing import Iterator
 
 import pytest
@@ -130,8 +132,6 @@ def test_a_failed_resume_says_why_and_stops(error: Exception) -> None:
 
 
 def test_interrupt_while_running() -> None:
-    import select
-
     def run(action: Resume, client: Client) -> Stop:
         while True:
             select.select([client.fileno()], [], [])
@@ -190,6 +190,23 @@ def test_an_interrupt_while_stopped_is_for_the_next_resume() -> None:
         client.sock.sendall(b"\x03")
         assert client.ask(b"quffd.reset") == b"{}"  # what was to be interrupted is no more
         assert (client.ask(b"vCont;s:" + T2) or b"").startswith(b"T05")
+
+
+def test_an_interrupt_as_a_step_completes_is_for_the_next_resume() -> None:
+    begun = threading.Event()
+
+    def run(action: Resume, client: Client) -> Stop:
+        begun.set()
+        select.select([client.fileno()], [], [], 10)
+        assert client.interrupt_requested()
+        return Stop(action.tid, 5)
+
+    with serving(FakeDiversion(on_resume=run)) as client:
+        client.sock.sendall(frame(b"vCont;s:" + T2))
+        assert begun.wait(10)
+        client.sock.sendall(b"\x03")
+        assert (client.receive() or b"").startswith(b"T05")
+        assert (client.ask(b"vCont;s:" + T2) or b"").startswith(b"T02")
 
 
 def test_the_client_vanishes_while_running() -> None:
