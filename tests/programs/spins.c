@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-volatile int work, done;
+volatile int work, done, parked = 1; /* parked: the pool takes nothing */
 volatile double drift;
 
 int ask(void)
@@ -81,7 +81,7 @@ int until(double seconds)
 static void *pool(void *arg)
 {
 	for (;;) {
-		while (!work)
+		while (!work || parked)
 			pause();
 		work = 0;
 		done = 1;
