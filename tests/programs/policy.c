@@ -276,6 +276,21 @@ long allocate(long length)
 	return block[length - 1];
 }
 
+/* New memory, each page read before it is written. */
+long reread(long length)
+{
+	volatile char *block = malloc((size_t)length);
+	long sum = 1;
+
+	if (!block)
+		return -1;
+	for (long i = 0; i < length; i += 4096)
+		sum += block[i];
+	for (long i = 0; i < length; i += 4096)
+		block[i] = 1;
+	return sum;
+}
+
 static void *hold(void *unused)
 {
 	(void)unused;

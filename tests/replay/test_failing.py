@@ -12,7 +12,7 @@ import pytest
 from harness import ROOT
 from harness.asking import policy_core
 
-COPY, ZEROPAGE = 0xC028AA03, 0xC020AA04
+COPY, ZEROPAGE, PROTECT = 0xC028AA03, 0xC020AA04, 0xC018AA06
 """UFFDIO_COPY, UFFDIO_ZEROPAGE, UFFDIO_WRITEPROTECT (<linux/userfaultfd.h>)."""
 
 SCRIPT = """
@@ -31,7 +31,7 @@ class Late(Client): # the fault begins when the program runs
         return -1
 
 told = [caller.call("allocate", 1 << 20)]
-stop = caller.start("allocate", 1 << 22, Late())
+stop = caller.start("reread", 1 << 22, Late())
 try:
     caller.diversion.write_memory(caller.arena, bytes(8192))
     refused = ""
@@ -77,7 +77,7 @@ def run(folder, what: str) -> list:
     "what",
     [
         f"ioctl {COPY:x} {errno.ENOMEM}", f"ioctl {COPY:x} {errno.EINVAL}",
-        f"poll 0 {errno.ENOMEM}",
+        f"ioctl {PROTECT:x} {errno.ENOMEM}", f"poll 0 {errno.ENOMEM}",
     ],
 )  # fmt: skip
 def test_the_call_ends_with_a_line(folder, what):
