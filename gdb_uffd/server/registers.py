@@ -12,10 +12,11 @@ from __future__ import annotations
 import binascii
 import struct
 from operator import itemgetter
-from typing import Dict, List, Tuple
+from typing import Dict, Tuple
 
 from gdb_uffd.model import GPR, XSTATE_COMPONENTS, XSTATE_SIZE, Registers
 from gdb_uffd.server import target_xml
+from gdb_uffd.server.registers_base import PacketLayout
 from gdb_uffd.server.target_xml import AVX, AVX512, PKRU, SSE, X87
 
 _WIDE = "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip".split()
@@ -118,17 +119,12 @@ def x87_control(xstate: bytes) -> Tuple[int, ...]:
     return fcw, fsw, tags, fiseg, fioff, foseg, fooff, fop & _OPCODE_BITS
 
 
-class Layout:
+class Layout(PacketLayout):
     """The register packet for the components in `xfeatures` (XCR0 bits)."""
 
     def __init__(self, xfeatures: int) -> None:
         self.described = target_xml.described(xfeatures)
-        self.slots: List[Tuple[int, int]] = []  # (offset, size) in bytes, by register number
-        offset = 0
-        for register in target_xml.registers(xfeatures):
-            self.slots.append((offset, register.bits // 8))
-            offset += register.bits // 8
-        self.size = offset
+        super().__init__(r.bits for r in target_xml.registers(xfeatures))
         zmm = _G_YMMH + (256 if self.described & AVX else 0)
         pkru = zmm + (1600 if self.described & AVX512 else 0)
         self._zmm, self._pkru = zmm, pkru
@@ -248,11 +244,7 @@ class Layout:
 
     def write(self, number: int, value: bytes, old: Registers) -> Registers:
         """`old` with register `number` set; ValueError for no such register or size."""
-        if not 0 <= number < len(self.slots):
-            raise ValueError(f"no register {number}")
-        offset, size = self.slots[number]
-        if len(value) != size:
-            raise ValueError(f"register {number} has {size} bytes, not {len(value)}")
+        _, size = self.slot(number, value)
         index = self._direct.get(number)
         if index is not None:
             gpr = list(old.gpr)
@@ -266,6 +258,4 @@ class Layout:
             bv = int.from_bytes(xs[_XSTATE_BV], "little") | bit
             xs[_XSTATE_BV] = bv.to_bytes(8, "little")
             return Registers(list(old.gpr), bytes(xs), old.xfeatures | bit, old.arch)
-        data = bytearray(self.encode(old))
-        data[offset : offset + size] = value
-        return self.decode(bytes(data), old)
+        return super().write(number, value, old)

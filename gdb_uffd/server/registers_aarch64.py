@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import binascii
 import struct
-from typing import List, Tuple
 
 from gdb_uffd.arch import AARCH64
 from gdb_uffd.model import Registers
 from gdb_uffd.server import target_aarch64
+from gdb_uffd.server.registers_base import PacketLayout
 from gdb_uffd.trace.fpsimd import FPSIMD, PAC, PARTS, SIZE
 
 _WIDE = struct.Struct("<33Q")  # x0-x30, sp, pc
@@ -24,18 +24,13 @@ _G_MASKS = _G_TPIDR + _TPIDR.size
 _MASKS = slice(PARTS[PAC][1], PARTS[PAC][1] + PARTS[PAC][2])
 
 
-class Aarch64Layout:
+class Aarch64Layout(PacketLayout):
     """The register packet for the components in `xfeatures` (trace/fpsimd.py)."""
 
     def __init__(self, xfeatures: int) -> None:
         self.described = target_aarch64.described(xfeatures)
-        self.slots: List[Tuple[int, int]] = []  # (offset, size) in bytes, by register number
-        offset = 0
-        for feature in target_aarch64.features(self.described):
-            for register in feature.registers:
-                self.slots.append((offset, register.bits // 8))
-                offset += register.bits // 8
-        self.size = offset
+        features = target_aarch64.features(self.described)
+        super().__init__(r.bits for feature in features for r in feature.registers)
 
     def encode(self, registers: Registers) -> bytes:
         """All registers as the bytes of a `g` reply; `size` of them."""
@@ -67,14 +62,3 @@ class Aarch64Layout:
             return Registers(gpr, old.xstate, old.xfeatures, AARCH64)
         xstate = vectors + old.xstate.ljust(SIZE, b"\0")[_VECTORS:]
         return Registers(gpr, xstate, old.xfeatures | FPSIMD, AARCH64)
-
-    def write(self, number: int, value: bytes, old: Registers) -> Registers:
-        """`old` with register `number` set; ValueError for no such register or size."""
-        if not 0 <= number < len(self.slots):
-            raise ValueError(f"no register {number}")
-        offset, size = self.slots[number]
-        if len(value) != size:
-            raise ValueError(f"register {number} has {size} bytes, not {len(value)}")
-        data = bytearray(self.encode(old))
-        data[offset : offset + size] = value
-        return self.decode(bytes(data), old)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import binascii
-from typing import Dict, List, Tuple
+from typing import Dict
 
 from gdb_uffd.arch import I386
 from gdb_uffd.model import XSTATE_COMPONENTS, Registers
 from gdb_uffd.server import target_i386
 from gdb_uffd.server.registers import x87_control
+from gdb_uffd.server.registers_base import PacketLayout
 from gdb_uffd.server.target_xml import AVX, SSE, X87
 from gdb_uffd.trace.xstate import MXCSR
 
@@ -24,20 +25,15 @@ def _place(name: str) -> int:
     return {"s": 32, "x": 160, "y": XSTATE_COMPONENTS[2][0]}[name[0]] + 16 * number
 
 
-class I386Layout:
+class I386Layout(PacketLayout):
     """The register packet for the components in `xfeatures` (XCR0 bits)."""
 
     def __init__(self, xfeatures: int) -> None:
         self.described = target_i386.described(xfeatures)
-        self.slots: List[Tuple[int, int]] = []  # (offset, size) in bytes, by register number
-        self._names: List[str] = []
-        offset = 0
-        for feature in target_i386.features(self.described):
-            for register in feature.registers:
-                self.slots.append((offset, register.bits // 8))
-                self._names.append(register.name)
-                offset += register.bits // 8
-        self.size = offset
+        features = target_i386.features(self.described)
+        registers = [r for feature in features for r in feature.registers]
+        super().__init__(r.bits for r in registers)
+        self._names = [r.name for r in registers]
 
     def encode(self, registers: Registers) -> bytes:
         """All registers as the bytes of a `g` reply; `size` of them."""
@@ -84,14 +80,3 @@ class I386Layout:
                 at = _place(name)
                 xstate[at : at + size] = value
         return Registers(made.gpr, bytes(xstate), old.xfeatures, old.arch)
-
-    def write(self, number: int, value: bytes, old: Registers) -> Registers:
-        """`old` with register `number` set; ValueError for no such register or size."""
-        if not 0 <= number < len(self.slots):
-            raise ValueError(f"no register {number}")
-        offset, size = self.slots[number]
-        if len(value) != size:
-            raise ValueError(f"register {number} has {size} bytes, not {len(value)}")
-        data = bytearray(self.encode(old))
-        data[offset : offset + size] = value
-        return self.decode(bytes(data), old)

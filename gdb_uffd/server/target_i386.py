@@ -25,13 +25,7 @@ def _core() -> Iterator[Register]:
     for name in ("esi", "edi"):
         yield Register(name, 32, "int32")
     yield Register("eip", 32, "code_ptr")
-    yield Register("eflags", 32, "i386_eflags")
-    for name in ("cs", "ss", "ds", "es", "fs", "gs"):
-        yield Register(name, 32, "int32")
-    for n in range(8):
-        yield Register(f"st{n}", 80, "i387_ext")
-    for name in ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop"):
-        yield Register(name, 32, "int", "float")
+    yield from target_xml.both_sizes()
 
 
 @functools.lru_cache(maxsize=4)

@@ -78,6 +78,17 @@ _VEC128 = (
 )
 
 
+def both_sizes() -> Iterator[Register]:
+    """What follows the instruction pointer in 64-bit and in 32-bit programs."""
+    yield Register("eflags", 32, "i386_eflags")
+    for name in ("cs", "ss", "ds", "es", "fs", "gs"):
+        yield Register(name, 32, "int32")
+    for n in range(8):
+        yield Register(f"st{n}", 80, "i387_ext")
+    for name in ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop"):
+        yield Register(name, 32, "int", "float")
+
+
 def _core() -> Iterator[Register]:
     for name in ("rax", "rbx", "rcx", "rdx", "rsi", "rdi"):
         yield Register(name, 64, "int64")
@@ -86,13 +97,7 @@ def _core() -> Iterator[Register]:
     for n in range(8, 16):
         yield Register(f"r{n}", 64, "int64")
     yield Register("rip", 64, "code_ptr")
-    yield Register("eflags", 32, "i386_eflags")
-    for name in ("cs", "ss", "ds", "es", "fs", "gs"):
-        yield Register(name, 32, "int32")
-    for n in range(8):
-        yield Register(f"st{n}", 80, "i387_ext")
-    for name in ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop"):
-        yield Register(name, 32, "int", "float")
+    yield from both_sizes()
 
 
 def _sse() -> Iterator[Register]:
