@@ -141,9 +141,9 @@ class Accounts:
         written = [self._changes.at[i].page for i in range(self._changes.count)]
         return [
             f"the stack of thread {room.tid} is used up: this ran on a stack of its own, up to "
-            f"{size(room.end - room.start)} below it"
+            f"{size(room.end - room.start)} below {room.end:#x}"
             for room in self.machine.rooms.values()
-            if room.tid and any(room.start <= page < room.end for page in written)
+            if room.tid and not room.top and any(room.start <= page < room.end for page in written)
         ]
 
     def _notes(self, keep: bool, kernel_kept: bool, ahead_from: int) -> List[str]:

@@ -42,10 +42,13 @@ class Calls:
         """One begins, inside of those that are under way."""
         self.under_way.append(_Call(is_malloc))
 
-    def resumed(self, machine: Machine, registers: Registers) -> None:
-        """The thread is about to run: the first time, it stands at the function's beginning."""
-        if not self.under_way or self.floor:
-            return
+    @property
+    def begins(self) -> bool:
+        """Whether the innermost has not run yet."""
+        return bool(self.under_way) and not self.floor
+
+    def run(self, machine: Machine, registers: Registers) -> None:
+        """The thread is about to run, and stands at the function's beginning."""
         call, link = self.under_way[-1], machine.arch.link
         call.floor = registers.sp
         if link is not None:

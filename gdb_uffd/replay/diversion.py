@@ -218,10 +218,13 @@ class Diversion:
         self._materialise()
         open_.resumed = True
         open_.tid = action.tid
-        open_.calls.resumed(self.machine, self.threads.get(action.tid))
-        self.runner.floor = open_.calls.floor
-        before = open_.saved.changed.get(action.tid) or self.snapshot.thread(action.tid).registers
-        self.runner.base = before.sp
+        registers, base = self.threads.get(action.tid), self.accounts.stack(open_, action.tid)
+        if open_.calls.begins:
+            moved = self.machine.own_stack(registers, base)
+            if moved is not None:
+                self.threads.put(action.tid, moved)
+            open_.calls.run(self.machine, moved or registers)
+        self.runner.floor, self.runner.base = open_.calls.floor, base
         self.machine.vessel.deadline_ns = self.policy.deadline_ns() if open_.calls.under_way else 0
         return open_
 

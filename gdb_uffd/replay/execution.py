@@ -401,7 +401,7 @@ class Runner:
 
     def _is_above(self, sp: int) -> bool:
         """Whether a stack pointer lies in the frames that were there before the call."""
-        return sp >= self.base and jumps.same_stack(self.machine, sp, self.floor)
+        return sp >= self.base and jumps.same_stack(self.machine, sp, self.base)
 
     def left(self, sp: int) -> str:
         """A word on a call that stopped with the stack pointer `sp`: "" while it was inside."""

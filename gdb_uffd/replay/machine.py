@@ -12,7 +12,7 @@ import functools
 import mmap
 import os
 import struct
-from typing import Any, Dict, FrozenSet, List, Tuple
+from typing import Any, Dict, FrozenSet, List, Optional, Tuple
 
 from gdb_uffd.arch import LOOKED_AT, host
 from gdb_uffd.model import (
@@ -41,6 +41,11 @@ from gdb_uffd.trace.source import (
 
 LOWEST_ADDRESS = 1 << 16
 """vm.mmap_min_addr's default: below it nothing is mapped in the vessel, whatever a core says."""
+
+NO_ROOM = (
+    "a stack that is used up has no room for this call, nor is there enough below; select another "
+    "thread"
+)
 
 _KINDS = {
     FILE: lib.REGION_BYTES,
@@ -102,17 +107,14 @@ class Machine:
         for segment in segments:
             if segment.start < LOWEST_ADDRESS:
                 continue
-            room = self.rooms.get(segment.start)
-            if room is not None:
-                region.start, region.end = room.start, room.end
-                region.prot, region.kind = segment.prot, lib.REGION_ZERO
-                region.bytes, region.bytes_len = ffi.NULL, 0
-                region.flags = lib.REGION_GROWTH
-                check(lib.regions_set(regions, region), doing="region table")
             self._fill(region, segment)
             index = bisect.bisect_right(starts, segment.start) - 1
             if index >= 0 and segment.start < files[index].end:
                 region.flags |= lib.REGION_FILE
+            check(lib.regions_set(regions, region), doing="region table")
+        for room in self.rooms.values():
+            self._fill(region, Segment(room.start, room.end, room.prot, ZERO))
+            region.flags = lib.REGION_GROWTH
             check(lib.regions_set(regions, region), doing="region table")
         check(lib.regions_copy(ffi.addressof(self.pager, "regions"), regions))
         self._brk = self._find_brk(snapshot)
@@ -339,10 +341,26 @@ class Machine:
     def write(self, address: int, data: bytes, meant: bool) -> None:
         """gdb's write, through any protection; `meant`: as an expression says, not for a call's
         frame and arguments.  MemoryUnavailable."""
+        room = None if meant else stacks.prepared_in(self.rooms, address)
+        if room is not None and address < room.start:
+            raise MemoryUnavailable(address, "another's: " + NO_ROOM)
         writer = lib.WRITER_ASSIGNMENT if meant else lib.WRITER_GDB
         rc = lib.pager_write(self.pager, address, data, len(data), writer)
         if rc < 0:
             raise MemoryUnavailable(address, self._why_not_written(address, rc))
+
+    def own_stack(self, registers: Registers, base: int) -> Optional[Registers]:
+        """With what a call begins that gdb prepared in guard pages (stacks.py): what it pushed
+        below `base` is copied.  None: on the stack that it has."""
+        room = stacks.prepared_in(self.rooms, registers.sp)
+        if room is None:
+            return None
+        end = base if registers.sp < base <= registers.sp + stacks.GAP else room.end
+        pushed = self.read(registers.sp, end - registers.sp)
+        made = registers.copy()
+        made.gpr[self.arch.sp] += room.top - page_ceil(end)
+        self.write(made.sp, pushed, False)
+        return made
 
     def _why_not_written(self, address: int, rc: int) -> str:
         if rc != -errno.EFAULT:
@@ -351,10 +369,7 @@ class Machine:
 
     def _not_mapped(self, address: int) -> str:
         if stacks.used_up(self.snapshot.mappings, address):
-            return (
-                "not mapped: a stack that is used up has no room for a call, nor is there any "
-                "below; select another thread"
-            )
+            return "not mapped: " + NO_ROOM
         return "not mapped"
 
     def why(self, address: int) -> str:

@@ -1,16 +1,17 @@
-"""Room below the recorded stacks: where the kernel would let them grow, and where one is used up.
+"""Room for calls where a stack has none: where the kernel would let it grow, or it is used up.
 
 A stack overflow leaves no room for a call. The mapping is made longer then, downwards, in the
 process that is made and nowhere else: to gdb, which pushes its frame at the stack pointer, it is
-the thread's own stack.
+the thread's own stack. Where a neighbour lies directly below, only the guard pages become such
+room, enough for gdb's frame; the function itself then begins on a stretch elsewhere.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, Iterable, List, Optional, Sequence
 
-from gdb_uffd.model import PROT_WRITE, Mapping, page_ceil
+from gdb_uffd.model import PROT_READ, PROT_WRITE, Mapping, page_ceil
 from gdb_uffd.trace.source import Snapshot
 
 LIMIT = 8 << 20
@@ -26,34 +27,72 @@ NEEDED = 1 << 14
 GAP = 1 << 16
 """Bytes that stay free below a stack that was made longer, where its neighbour is near."""
 
+PUSHED = 512
+"""Bytes that gdb needs at least for its frame: the red zone's 128 (psABI 3.2.2), the breakpoint
+that the function returns to, and alignment."""
+
 
 @dataclass(frozen=True)
 class Room:
     """[start, end) below the mapping that begins at `end`.  `tid`: of the thread whose stack is
-    used up; 0: where it may grow anyway."""
+    used up; 0: where it may grow anyway.  `top`: where the stack elsewhere ends on which a call
+    begins that gdb prepared here; 0: here as well."""
 
     start: int
     end: int
     tid: int = 0
+    prot: int = PROT_READ | PROT_WRITE
+    top: int = 0
 
 
 def rooms(snapshot: Snapshot) -> Dict[int, Room]:
     """By their ends."""
     mappings = snapshot.mappings
     out = {room.end: room for room in _growing(mappings)}
+    crowded = []
     for thread in snapshot.threads:
-        index = _stack(mappings, thread.registers.sp)
+        sp = thread.registers.sp
+        index = _stack(mappings, sp)
         if index is None:
             continue
         stack = mappings[index]
         known = out.get(stack.start)
         low = known.start if known is not None else stack.start
-        if thread.registers.sp - low >= min(NEEDED, (stack.end - stack.start) // 8):
+        if sp - low >= min(NEEDED, (stack.end - stack.start) // 8):
             continue
-        start = max(low - LIMIT, page_ceil(_neighbour(mappings, index) + GAP))
+        below = _neighbour(mappings, index)
+        start = max(low - LIMIT, page_ceil(below + GAP))
         if stack.start - start >= NEEDED:
-            out[stack.start] = Room(start, stack.start, thread.tid)
+            out[stack.start] = Room(start, stack.start, thread.tid, stack.prot)
+        elif below + PUSHED <= min(sp, stack.start):
+            crowded.append((index, thread.tid, page_ceil(below)))
+    for index, tid, below in crowded:
+        stack = mappings[index]
+        top = _elsewhere(mappings[: index + 1], out.values())
+        if top:
+            out[top] = Room(top - LIMIT, top, tid, stack.prot)
+            out[stack.start] = Room(below, stack.start, tid, stack.prot, top)
     return out
+
+
+def prepared_in(rooms: Dict[int, Room], address: int) -> Optional[Room]:
+    """The guard pages that gdb pushes into at `address`, or would have, were they more."""
+    for room in rooms.values():
+        if room.top and room.start - GAP <= address < room.end:
+            return room
+    return None
+
+
+def _elsewhere(mappings: Sequence[Mapping], rooms: Iterable[Room]) -> int:
+    """Where a stretch of LIMIT free bytes ends, the highest below the last of `mappings`; 0: there
+    is none."""
+    taken = [(m.start, m.end) for m in mappings]
+    taken += [(r.start, r.end) for r in rooms if r.end < mappings[-1].end]
+    taken.sort(reverse=True)
+    for (start, _), (_, below) in zip(taken, [*taken[1:], (0, GAP)]):
+        if start - below >= LIMIT + 2 * GUARD:
+            return start - GUARD & -GAP
+    return 0
 
 
 def used_up(mappings: Sequence[Mapping], address: int) -> bool:
@@ -67,7 +106,7 @@ def _growing(mappings: Sequence[Mapping]) -> List[Room]:
     for mapping in mappings:
         if mapping.name == "[stack]" and not mapping.unavailable:
             start = max(mapping.end - LIMIT, page_ceil(previous_end + GUARD))
-            return [Room(start, mapping.start)] if start < mapping.start else []
+            return [Room(start, mapping.start, prot=mapping.prot)] if start < mapping.start else []
         previous_end = mapping.end
     return []
 

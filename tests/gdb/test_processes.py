@@ -20,10 +20,12 @@ def core_of(folder: Path, name: str, *arguments: str) -> Path:
 @pytest.fixture(scope="module")
 def cores(tmp_path_factory):
     names = {"overflow": (), "timers": (), "signals": (), "sparse": ()}
-    return {
+    made = {
         name: core_of(tmp_path_factory.mktemp(name), name, *arguments)
         for name, arguments in names.items()
     }
+    beside = core_of(tmp_path_factory.mktemp("beside"), "overflow", "beside")
+    return {**made, "beside": beside}
 
 
 def test_a_stack_overflow_has_room_for_calls(gdb, cores):
@@ -41,6 +43,33 @@ def test_a_stack_overflow_has_room_for_calls(gdb, cores):
     assert "= 5" in gdb.run("finish", timeout=30)
     gdb.run("uffd reset")
     assert gdb.value("counter") == "41" and gdb.value("bump(1)") == "42"
+
+
+def test_a_call_beside_a_neighbour_takes_its_frame_elsewhere(gdb, cores):
+    """The guard page has room for gdb's frame and arguments, and for nothing else."""
+    gdb.run(f"uffd spawn {cores['beside']}")
+    frames, sp = gdb.run("bt 3"), gdb.value("$sp")
+    neighbour = gdb.run("x/64xg kept - 256")
+    for _ in range(2):
+        assert gdb.value("bump(2)") == gdb.value("bump(0)") == "43"
+        gdb.run("uffd reset")
+    text = gdb.run("uffd call twice(one, 1, 2, 3, 4, 5, 6, 7)")
+    assert "first = 42" in text and "0, 28}" in text and "a stack of its own" in text, text
+    assert "pure" in text and gdb.value("format(7)") == "7"
+    assert "= 45" in gdb.run('uffd call bump((int)strlen("four"))')
+    gdb.run("break format")
+    assert "format (number=5)" in gdb.run("print format(5)")
+    assert "format (number=5)" in gdb.run("bt 3") and "from gdb" in gdb.run("bt 3")
+    assert "slowly" in gdb.run("bt 4")
+    assert "= 5" in gdb.run("finish", timeout=30)
+    text = gdb.run("uffd call take(large)")
+    assert "no room for this call" in text and "bump" not in text, text
+    assert gdb.run("bt 3") == frames and gdb.value("$sp") == sp
+    assert gdb.run("x/64xg kept - 256") == neighbour
+    text = gdb.run("uffd call leaves(1)")
+    assert "longjmp leaves the called function" in text, text
+    writers = gdb.run("uffd why counter") if "43" in gdb.run("uffd call bump(2)") else ""
+    assert "bump" in writers, writers
 
 
 def test_timers_and_signals(gdb, cores):

@@ -21,7 +21,9 @@ def program(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("arguments", [[], ["thread"]], ids=["main", "thread"])
+@pytest.mark.parametrize(
+    "arguments", [[], ["thread"], ["beside"]], ids=["main", "thread", "beside"]
+)
 def test_calls_run_below_it(program, tmp_path, arguments):
     caller = Caller(kernel_core([str(program), *arguments], tmp_path))
     try:
@@ -69,8 +71,22 @@ def test_where_the_room_lies():
         assert [room.tid for room in rooms.values()] == ([tid] if tid else [])
     (room,) = stacks.rooms(Fake([low, guard, stack], 5000 << 12)).values()
     assert (room.start >> 12, room.end >> 12) == (5000 - 2048, 5000)
-    near = mapping(4900, 4999)
-    assert not stacks.rooms(Fake([near, guard, stack], 5000 << 12))  # nothing is free
+    near, far = mapping(4900, 4999), mapping(1, 4800)
+    assert not stacks.rooms(Fake([far, near, guard, stack], 5000 << 12))  # nothing is free
+    below, elsewhere = sorted(
+        stacks.rooms(Fake([near, guard, stack], 5000 << 12)).values(), key=lambda room: room.top
+    )
+    assert below.end <= 4900 << 12 and below.end - below.start == stacks.LIMIT
+    assert (elsewhere.start >> 12, elsewhere.end >> 12) == (4999, 5000)
+    assert elsewhere.top == below.end
+    # Without a guard page, or with too little of it left, gdb would push into the neighbour.
+    assert not stacks.rooms(Fake([mapping(4900, 5000), stack], 5000 << 12))
+    assert not stacks.rooms(Fake([near, guard, stack], (4999 << 12) + 256))
+    two = [near, guard, stack, mapping(7048, 7049, 0), mapping(7049, 9000)]
+    made = stacks.rooms(Fake(two, 5000 << 12, 7049 << 12)).values()
+    assert len({room.end for room in made}) == 4
+    stretches = sorted((room.start, room.end) for room in made)
+    assert all(a[1] <= b[0] for a, b in zip(stretches, stretches[1:]))
     (room,) = stacks.rooms(Fake([mapping(4800, 4900), guard, stack], 5000 << 12)).values()
     assert (room.start >> 12, room.end >> 12) == (4916, 5000)
 
