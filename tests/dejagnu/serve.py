@@ -1,7 +1,8 @@
 """serve.py PROGRAM: serve a core of PROGRAM as it stands at its entry; print SOCKET=PATH.
 
-The core is made by a native gdb (`UFFD_GDB`) and kept beside the others in `UFFD_WORK`/cores until
-the program changes.  Whoever runs the tests ends the server: it has the script's UFFD_WORK.
+The core is made by a native gdb (`UFFD_GDB`) and kept beside the others in `UFFD_WORK`/cores as long
+as the program is the same file: a script may put an older one in its place.  Whoever runs the tests
+ends the server: it has the script's UFFD_WORK.
 """
 
 import hashlib
@@ -17,11 +18,12 @@ SECONDS_TO_OPEN = 60
 
 def make_core(program: Path, work: Path) -> Path:
     """A core of `program` at _start, where its libraries are ready, else at its very start."""
-    core = work / "cores" / (hashlib.sha256(str(program).encode()).hexdigest()[:16] + ".core")
+    facts = program.stat()
+    key = f"{program} {facts.st_ino} {facts.st_mtime_ns}".encode()
+    core = work / "cores" / (hashlib.sha256(key).hexdigest()[:16] + ".core")
     core.parent.mkdir(exist_ok=True)
-    if core.exists() and core.stat().st_mtime_ns > program.stat().st_mtime_ns:
+    if core.exists():
         return core
-    core.unlink(missing_ok=True)
     gdb = [os.environ["UFFD_GDB"], "-nx", "-batch", "-iex", "set debuginfod enabled off"]
     gdb += ["-ex", f"file {program}"]
     for start in (["-ex", "tbreak *_start", "-ex", "run"], ["-ex", "starti"]):
