@@ -218,12 +218,9 @@ class Diversion:
         self._materialise()
         open_.resumed = True
         open_.tid = action.tid
-        registers, base = self.threads.get(action.tid), self.accounts.stack(open_, action.tid)
+        base = self.accounts.stack(open_, action.tid)
         if open_.calls.begins:
-            moved = self.machine.own_stack(registers, base)
-            if moved is not None:
-                self.threads.put(action.tid, moved)
-            open_.calls.run(self.machine, moved or registers)
+            open_.calls.run(self.machine, self.threads.with_room(action.tid, base))
         self.runner.floor, self.runner.base = open_.calls.floor, base
         self.machine.vessel.deadline_ns = self.policy.deadline_ns() if open_.calls.under_way else 0
         return open_

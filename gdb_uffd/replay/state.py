@@ -54,6 +54,15 @@ class Threads:
             self.loaded = None
         self.changed[tid] = registers.copy()
 
+    def with_room(self, tid: int, base: int) -> Registers:
+        """The registers with which a call begins that gdb prepared below `base`: on another stack
+        where the thread's is used up."""
+        registers = self.get(tid)
+        moved = self.machine.own_stack(registers, base)
+        if moved is not None:
+            self.put(tid, moved)
+        return moved or registers
+
     def load(self, tid: int) -> None:
         """Before a resume: the vessel becomes thread `tid`."""
         if self.loaded != tid:

@@ -1,8 +1,8 @@
 """serve.py PROGRAM: serve a core of PROGRAM as it stands at its entry; print SOCKET=PATH.
 
-The core is made by a native gdb (`UFFD_GDB`) and kept beside the others in `UFFD_WORK`/cores as long
-as the program is the same file: a script may put an older one in its place.  Whoever runs the tests
-ends the server: it has the script's UFFD_WORK.
+The core is made by a native gdb (`UFFD_GDB`) and kept beside the others in `UFFD_WORK`/cores as
+long as the program is the same file: a script may put an older one in its place.  Whoever runs the
+tests ends the server: it has the script's UFFD_WORK.
 """
 
 import hashlib
