@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import List
+import re
+import select
+from typing import List, Sequence
 
 import gdb
 
-from gdb_uffd.client import gdb_settings
+from gdb_uffd.client import gdb_settings, launch
 from gdb_uffd.client.gdb_saved import borrowed
-from gdb_uffd.client.gdb_util import parameter_text
+from gdb_uffd.client.gdb_util import parameter_text, quiet
 
 _REMOTE = ("target:", "remote:")
 """Prefixes of `sysroot` that mean the remote side's files (gdb manual, "Files")."""
 
+
+FEW = 3
+"""Names of files that a question tells."""
 
 _DEBUG_FOLDER = "usr/lib/debug"  # trace/debug_files.py, FOLDER
 
@@ -37,6 +43,78 @@ def options() -> List[str]:
     if _text("debuginfod enabled") == "on" and _text("debuginfod urls"):
         found += ["--debuginfod", _text("debuginfod urls")]
     return found
+
+
+def start(core: str, executable: str, loaded: str) -> launch.Server:
+    """A server for `core`.  `loaded`: the executable that gdb has, for a core that names none that
+    is there.  Where files are missing, the user is asked as gdb asks whether to fetch them."""
+    interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
+
+    def begin() -> launch.Server:
+        return launch.start(interpreter, core, executable, options(), Progress().show)
+
+    server = begin()
+    try:
+        if not server.ready.executable and not executable and loaded and os.path.isfile(loaded):
+            executable = os.path.abspath(loaded)
+            server.stop()
+            server = begin()
+        if server.ready.unasked and _asks_to_fetch(server.ready.unasked):
+            server.stop()
+            server = begin()
+    except BaseException:
+        server.stop(0.0)
+        raise
+    return server
+
+
+def may_ask() -> bool:
+    """Whether loading symbols may put the question about debuginfod: that must be seen, so nothing
+    is captured then."""
+    return bool(_text("debuginfod urls")) and _text("debuginfod enabled") == "ask"
+
+
+def _asks_to_fetch(names: Sequence[str]) -> bool:
+    """gdb's question (debuginfod-support.c, debuginfod_is_enabled), where gdb would put it; the
+    answer is for gdb's own downloads as well.  Nobody is there to answer: it stays as it is."""
+    if not may_ask() or not gdb.parameter("confirm") or not (os.isatty(0) and os.isatty(1)):
+        return False
+    if _is_machine_interface() or _is_tui():
+        return False
+    few = ", ".join(names[:FEW]) + (", …" if len(names) > FEW else "")
+    servers = "".join(f"  <{url}>\n" for url in _text("debuginfod urls").split())
+    gdb.write(
+        f"{len(names)} of the files are not here ({few}). Debuginfod may have them:\n{servers}"
+    )
+    answer = ""
+    while answer[:1] not in ("y", "n"):
+        gdb.write("Enable debuginfod for this session? (y or [n]) ")
+        gdb.flush()
+        answer = (_line() or "n").strip().lower() or "n"
+    enabled = answer[0] == "y"
+    gdb.execute(f"set debuginfod enabled {'on' if enabled else 'off'}")
+    return enabled
+
+
+def _line() -> str:
+    """What is typed, "" at the end of the input; polls so that gdb's Ctrl-C gets its turn."""
+    while not select.select([0], [], [], 0.2)[0]:
+        pass
+    return os.read(0, 4096).decode("utf-8", "replace")
+
+
+def _is_tui() -> bool:
+    """Whether windows take the keys that are typed."""
+    with contextlib.suppress(gdb.error):  # a gdb that was built without
+        return "not active" not in quiet("info win")
+    return False
+
+
+def _is_machine_interface() -> bool:
+    """Whether a front end reads what gdb writes (gdb manual, "Mode Options": -interpreter)."""
+    with open("/proc/self/cmdline", "rb") as file:
+        words = file.read().split(b"\0")
+    return any(re.match(rb"--?i(nterpreter)?(=mi|$)", word) for word in words)
 
 
 class Progress:

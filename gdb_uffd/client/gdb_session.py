@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_engine, gdb_search, gdb_settings, gdb_signals, launch, text
+from gdb_uffd.client import gdb_engine, gdb_search, gdb_settings, gdb_signals, text
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_shapes import Shapes
@@ -150,16 +150,8 @@ def spawn(core: str, executable: str) -> None:
             f"inferior {inferior.num} is in use: `kill` or `detach` it first, "
             "or `add-inferior` and `inferior N` for another one"
         )
-    interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
-    where = gdb_search.options()
-    server = launch.start(interpreter, core, executable, where, gdb_search.Progress().show)
+    server = gdb_search.start(core, executable, _loaded_file())
     try:
-        loaded = _loaded_file()
-        if not server.ready.executable and not executable and loaded and os.path.isfile(loaded):
-            # The core names no file that is there, but the user has loaded one.
-            server.stop()
-            tell = gdb_search.Progress().show
-            server = launch.start(interpreter, core, os.path.abspath(loaded), where, tell)
         if old is not None:
             end(old)
         session = Session(inferior.num, server)
@@ -186,7 +178,7 @@ def connect(session: Session, executable: str, socket: str) -> None:
         load_executable(executable)
     gdb_search.take_sysroot(session.ready.sysroot, session.server.far)
     borrowed.take("remotetimeout", str(_PATIENCE_S))
-    asking = may_ask()
+    asking = gdb_search.may_ask()
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(setting("print symbol-loading", "off"))
@@ -227,12 +219,6 @@ def note_travel() -> None:
     _travelled[:] = [True]
 
 
-def may_ask() -> bool:
-    """Whether loading symbols may put the question about debuginfod: that must be seen, so nothing
-    is captured then."""
-    return bool(_parameter("debuginfod urls")) and _parameter("debuginfod enabled") == "ask"
-
-
 def set_engine(name: str) -> str:
     """`set uffd engine` for every session.  UffdError when it does not work there."""
     said = [gdb_engine.ask(session.request, name) for session in _sessions.values()]
@@ -257,13 +243,6 @@ def _loaded_file() -> str:
     """The executable gdb has loaded, or ""."""
     space = gdb.current_progspace()
     return decoded(lambda: space.filename) if space is not None else ""
-
-
-def _parameter(name: str) -> object:
-    try:
-        return gdb.parameter(name)
-    except RuntimeError:
-        return None
 
 
 def load_executable(path: str) -> None:

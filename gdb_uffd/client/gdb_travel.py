@@ -157,7 +157,7 @@ def _update_libraries() -> None:
     """Let gdb's list of libraries follow, with their symbols unless the user reads those alone."""
     command = "sharedlibrary" if gdb.parameter("auto-solib-add") else "info sharedlibrary"
     with contextlib.suppress(gdb.error), setting("print symbol-loading", "off"):
-        gdb.execute(command, to_string=not gdb_session.may_ask())
+        gdb.execute(command, to_string=not gdb_search.may_ask())
 
 
 def _show_inlined() -> None:

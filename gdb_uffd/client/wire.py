@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import (
     PROTOCOL_VERSION,
@@ -81,6 +81,7 @@ class Ready:
     sysroot: str = ""
     architecture: str = ""
     arguments: str = ""
+    unasked: Sequence[str] = ()  # missing files that no debuginfod server was asked for
 
 
 def parse_progress(line: bytes) -> str:
@@ -137,6 +138,7 @@ def _facts(data: Any) -> Ready:
         sysroot=str(data.get("sysroot", "")),
         architecture=str(data.get("architecture", "")),
         arguments=one_line(str(data.get("arguments", ""))),
+        unasked=[one_line(str(name)) for name in data.get("unasked", ())],
     )
 
 

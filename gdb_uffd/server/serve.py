@@ -110,6 +110,7 @@ def facts(
         sysroot=journey.sysroot,
         architecture=snapshot.arch.gdb,
         arguments=in_a_line(arguments(snapshot.auxv, snapshot.read), ARGUMENTS_MAX),
+        unasked=search.unasked()[:WARNINGS_MAX] if search is not None else (),
     )
 
 

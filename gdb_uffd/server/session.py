@@ -6,7 +6,7 @@ import contextlib
 import errno
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, List, Optional, Tuple, Union
+from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple, Union
 
 from gdb_uffd.model import Registers, UffdError
 from gdb_uffd.replay.agent import Orders
@@ -68,6 +68,7 @@ class Facts:
     sysroot: str = ""  # where the recorded files lie that this machine has not, if anywhere
     architecture: str = ""  # gdb's name of it
     arguments: str = ""  # the command line
+    unasked: Sequence[str] = ()  # names of missing files that no debuginfod server was asked for
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 from gdb_uffd.trace import debuginfod
 from gdb_uffd.trace.files import DELETED, printable
@@ -43,6 +43,8 @@ class Search:
         default_factory=list, init=False, compare=False, repr=False
     )
 
+    _unasked: Dict[str, None] = field(default_factory=dict, init=False, compare=False, repr=False)
+
     def places(self) -> List[Place]:
         """`files_from`, opened once."""
         if len(self._places) < len(self.files_from):
@@ -50,6 +52,10 @@ class Search:
                 open_place(os.path.abspath(name), self.tell) for name in self.files_from
             ]
         return self._places
+
+    def unasked(self) -> List[str]:
+        """The names of files that are missing, and that no server was asked for."""
+        return [printable(name) for name in self._unasked]
 
     def problems(self) -> List[str]:
         """A line for each of `files_from` and `servers` that gave nothing, or not everything."""
@@ -97,6 +103,8 @@ class Search:
             found = client.get(build_id, os.path.basename(path), kind)
             if found:
                 yield found
+            elif not self.servers and kind == debuginfod.EXECUTABLE:
+                self._unasked[os.path.basename(path)] = None
 
     def debug_files(self, build_id: bytes, fetch: bool = False) -> Iterator[str]:
         """Existing files that may be the separate debug file of what has that build-id; `fetch`:

@@ -148,6 +148,44 @@ def test_debuginfod(start_gdb, moved, server, tmp_path):
     assert asked == []
 
 
+QUESTION = "Enable debuginfod for this session? (y or [n]) "
+
+
+def test_debuginfod_asks_first(start_gdb, moved, server):
+    """As gdb does, with its default `ask`; where nobody can answer, or who was asked said no, the
+    warning tells what is missing."""
+    url, asked = server
+    gdb = start_gdb(env={"DEBUGINFOD_URLS": url})
+    if "not compiled" in gdb.run("set debuginfod enabled ask"):
+        pytest.skip("this gdb has no debuginfod")
+    missing = "libtlslib.so: no such file"
+    assert missing in " ".join(gdb.run(f"uffd spawn {moved.core}").split())  # confirm is off
+    gdb.run("set confirm on")
+    gdb.run("set debuginfod enabled ask")  # a gdb that put its own question took that for a no
+    gdb.send(f"uffd spawn {moved.core}")
+    gdb.child.expect_exact(QUESTION)
+    said = gdb.child.before
+    assert url in said and "libtlslib.so" in said and "files are not here" in said, said
+    gdb.child.sendintr()
+    gdb.wait()
+    assert '"ask"' in gdb.run("show debuginfod enabled")
+    gdb.send(f"uffd spawn {moved.core}")
+    gdb.child.expect_exact(QUESTION)
+    gdb.send("perhaps")
+    gdb.child.expect_exact(QUESTION)
+    gdb.send("")
+    assert missing in " ".join(gdb.wait().split())
+    assert '"off"' in gdb.run("show debuginfod enabled") and asked == []
+    gdb.run("set debuginfod enabled ask")
+    gdb.send(f"uffd spawn {moved.core}")
+    gdb.child.expect_exact(QUESTION)
+    gdb.send("y")
+    text = gdb.wait(60)
+    is_whole(gdb, text)
+    assert f"downloading libtlslib.so from {url}" in text, text
+    assert '"on"' in gdb.run("show debuginfod enabled")
+
+
 def test_two_cores_one_after_the_other(gdb, moved, all_cores, tmp_path):
     """The links of the first are not what the second is looked up with."""
     gdb.run(f"set debug-file-directory {moved.by_build_id(tmp_path / 'debug')}")
