@@ -9,7 +9,7 @@ import errno
 import os
 from typing import Callable, Dict, Optional
 
-from gdb_uffd.server import packets, threads
+from gdb_uffd.server import libraries, packets, threads
 from gdb_uffd.server.framing import PACKET_SIZE, escape, unescape
 from gdb_uffd.server.session import PacketError, Session, parse_hex
 from gdb_uffd.trace.notes import own_auxv
@@ -33,6 +33,8 @@ _FEATURES = b";".join(
         b"qXfer:features:read+",
         b"qXfer:auxv:read+",
         b"qXfer:exec-file:read+",
+        b"qXfer:libraries-svr4:read+",
+        b"augmented-libraries-svr4-read+",
         b"qXfer:threads:read+",
         b"qXfer:siginfo:read+",
         b"qXfer:siginfo:write+",
@@ -131,6 +133,7 @@ _READERS: Dict[bytes, Callable[[Session, bytes], Optional[bytes]]] = {
     b"features": _target_description,
     b"auxv": _auxv,
     b"exec-file": _exec_file,
+    b"libraries-svr4": libraries.library_list,
     b"siginfo": _siginfo,
     b"threads": threads.thread_list_xml,
 }

@@ -16,8 +16,6 @@ from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import ReadMemory
 
-MAX_NAME = 4096  # PATH_MAX (<linux/limits.h>)
-
 
 class Elsewhere:
     """`path` is "" while there is no need for the directory; `close` removes it, or the end of the
@@ -30,7 +28,7 @@ class Elsewhere:
     def place(self, path: str) -> str:
         """Where the file of that path goes, its directory made; ValueError, OSError."""
         parts = os.path.normpath("/" + _without_mark(path)).strip("/").split("/")
-        if len(path) > MAX_NAME or parts == [""]:
+        if len(path) > symbols.MAX_NAME or parts == [""]:
             raise ValueError("its path is not one of a file")
         self._make()
         target = os.path.join(self.path, *parts)
@@ -125,7 +123,8 @@ def _names(
             dynamic = symbols.read_word(read, entry + 16)  # l_ld
             module = next((m for m in modules if m.holds(dynamic)), None)
             if module is not None:
-                names.append((_string(read, symbols.read_word(read, entry + 8)), module))
+                name = symbols.read_word(read, entry + 8)
+                names.append((symbols.read_string(read, name), module))
         except MemoryUnavailable:
             continue
     return [(path, module) for path, module in names if path.startswith("/")]
@@ -140,11 +139,3 @@ def _as_gdb_would(path: str, module: Module, is_main: bool, sysroot: str) -> boo
         return os.path.samefile(there, module.file.path)
     except (OSError, ValueError):
         return False
-
-
-def _string(read: ReadMemory, address: int) -> str:
-    """The C string at `address`, "" for one that is no path; MemoryUnavailable."""
-    raw = b""
-    while b"\0" not in raw and len(raw) < MAX_NAME:
-        raw += read(address + len(raw), 64 - (address + len(raw)) % 64)
-    return os.fsdecode(raw.split(b"\0")[0])

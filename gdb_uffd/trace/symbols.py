@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence
+import os
+import struct
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import MemoryUnavailable
 from gdb_uffd.trace.elf import PT_DYNAMIC, ElfError, Image
@@ -12,6 +14,7 @@ from gdb_uffd.trace.source import ReadMemory
 DT_DEBUG = 21
 MAX_LINK_MAPS = 4096
 MAX_CACHED = 4096
+MAX_NAME = 4096  # PATH_MAX (<linux/limits.h>)
 
 
 def read_word(read: ReadMemory, address: int, size: int = 8) -> int:
@@ -30,20 +33,39 @@ def link_maps(executable: Optional[Module], read: ReadMemory) -> List[int]:
     return link_maps_of(executable.image, executable.bias, read)
 
 
+def rendezvous(executable: Optional[Module], read: ReadMemory) -> int:
+    """Address of the dynamic linker's struct r_debug (<link.h>), by DT_DEBUG of the executable; 0
+    for a static one, or when it cannot be read."""
+    if executable is None or executable.image is None:
+        return 0
+    return _rendezvous_of(executable.image, executable.bias, read)
+
+
+def _rendezvous_of(executable: Image, bias: int, read: ReadMemory) -> int:
+    dynamic = executable.segment(PT_DYNAMIC)
+    if dynamic is None or executable.header.word != 8:
+        return 0
+    try:
+        raw = read(dynamic.vaddr + bias, min(dynamic.memsz, 1 << 16) & ~15)
+    except MemoryUnavailable:
+        return 0
+    words: Tuple[int, ...] = struct.unpack(f"<{len(raw) // 8}Q", raw)
+    return dict(zip(words[::2], words[1::2])).get(DT_DEBUG, 0)
+
+
+def read_string(read: ReadMemory, address: int) -> str:
+    """The C string at `address`, at most PATH_MAX bytes of it; MemoryUnavailable."""
+    raw = b""
+    while b"\0" not in raw and len(raw) < MAX_NAME:
+        raw += read(address + len(raw), 64 - (address + len(raw)) % 64)
+    return os.fsdecode(raw.split(b"\0")[0])
+
+
 def link_maps_of(executable: Image, bias: int, read: ReadMemory) -> List[int]:
     """As link_maps, of the executable's image, which lies `bias` from where it says."""
     found: List[int] = []
-    dynamic = executable.segment(PT_DYNAMIC)
-    if dynamic is None or executable.header.word != 8:
-        return found
+    debug = _rendezvous_of(executable, bias, read)
     try:
-        at = dynamic.vaddr + bias
-        raw = read(at, min(dynamic.memsz, 1 << 16) & ~15)
-        tags = {
-            int.from_bytes(raw[i : i + 8], "little"): int.from_bytes(raw[i + 8 : i + 16], "little")
-            for i in range(0, len(raw), 16)
-        }
-        debug = tags.get(DT_DEBUG, 0)
         entry = read_word(read, debug + 8) if debug else 0  # r_debug.r_map
         while entry and len(found) < MAX_LINK_MAPS and entry not in found:
             found.append(entry)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,42 @@ def test_a_search_path_brings_no_other_build_back(gdb, others, core):
     assert gdb.value("sum()") == "55"
     gdb.run("uffd kill")
     assert "linux-gnu" in gdb.run("show solib-search-path")
+
+
+def test_a_library_with_a_relative_name(gdb, tmp_path, start_gdb):
+    """`LD_LIBRARY_PATH=.` has the linker note "./libx.so": the file that was mapped is meant, and
+    no other one of that name, wherever gdb runs."""
+    place, there = tmp_path / "relative", tmp_path / "elsewhere"
+    for where, extra in ((place, ""), (there, "int before(void) { return 0; }")):
+        where.mkdir()
+        (where / "x.c").write_text(extra + "int grow(int n) { return n + 1; }")
+        build = ["cc", "-g", "-shared", "-fPIC", "-o", "libx.so", "x.c"]
+        subprocess.run(build, cwd=where, check=True)
+    (place / "p.c").write_text(
+        "#include <stdlib.h>\nint grow(int); int main(void) { return grow(1) ? abort(), 0 : 1; }"
+    )
+    build = ["cc", "-g", "-o", "p", "p.c", "-L.", "-lx"]
+    subprocess.run(build, cwd=place, check=True)
+    run = place / "run"
+    run.mkdir()
+    (run / "libx.so").hardlink_to(place / "libx.so")
+    try:
+        core = cores.kernel_core([str(place / "p")], run, {"LD_LIBRARY_PATH": "."})
+    except cores.NoKernelCore as why:
+        pytest.skip(f"no kernel core: {why}")
+    for home in (run, there):
+        gdb.run(f"cd {home}")
+        gdb.run(f"uffd spawn {core}")
+        assert gdb.value("grow(41)") == "42"
+        assert f"{run}/libx.so" in gdb.run("info sharedlibrary")
+    # Another build in its place gives no names.
+    (run / "libx.so").unlink()
+    shutil.copy(there / "libx.so", run / "libx.so")
+    for home in (run, there):
+        fresh = start_gdb(cwd=home)
+        assert "has build-id" in fresh.run(f"uffd spawn {core}")
+        assert 'No symbol "before"' in fresh.run("print before")
+        assert "no debug info" in fresh.run("print grow")
 
 
 def test_memory_that_the_core_does_not_hold(gdb, core):

@@ -59,6 +59,7 @@ class FakeSnapshot:
     pid: int = PID
     executable: str = "/usr/bin/fake"
     auxv: bytes = bytes(range(32))
+    main: Optional[Module] = None
     threads: Sequence[ThreadState] = ()
     mappings: Sequence[Mapping] = (
         Mapping(CODE, CODE + 0x1000, 5, "/usr/bin/fake", 0x2000),
