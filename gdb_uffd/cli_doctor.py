@@ -78,7 +78,7 @@ def render_files(verdict: "Verdict") -> List[str]:
 
 
 def _line(file: "FileState") -> str:
-    from gdb_uffd.trace.files_doctor import DEBUG_FILE, FOUND, OTHER_BUILD, UNNEEDED
+    from gdb_uffd.trace.files_doctor import DEBUG_FILE, FOUND, LEFT_OUT, OTHER_BUILD, UNNEEDED
 
     if file.state == FOUND:
         where = "here" if file.there == file.path else f"found at {file.there}"
@@ -89,6 +89,8 @@ def _line(file: "FileState") -> str:
         return f"{'ok  ' if file.debug else 'warn'}  {file.path}: {where}"
     if file.state == UNNEEDED:
         return f"ok    {file.path}: not here, and not needed: the core has its pages"
+    if file.state == LEFT_OUT:
+        return f"warn  {file.reason}; {file.pages:,} pages are unavailable"
     what = "missing"
     if file.state == OTHER_BUILD:
         what = f"another build is at {file.there}: {file.its_id or 'no build-id'}"

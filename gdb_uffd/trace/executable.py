@@ -10,7 +10,6 @@ from gdb_uffd.arch import Architecture
 from gdb_uffd.model import PAGE_SIZE, UffdError, page_ceil, page_floor
 from gdb_uffd.trace.evidence import DEBUG_FILE, Pages
 from gdb_uffd.trace.files import (
-    NOT_DUMPED,
     FileCache,
     FileProblem,
     FileRef,
@@ -188,7 +187,7 @@ def how_to_get(module: Module, main: Optional[Module]) -> str:
             f"put the file with build-id {module.recorded_id.hex()} there, or `set uffd files-from`"
             " (or `set sysroot`) to what has it, and spawn again; `uffd doctor CORE` tells more"
         )
-    if module.reason.endswith(NOT_DUMPED):
+    if module.is_memory:
         return "`echo 0x3b > /proc/PID/coredump_filter` before the next one keeps it"
     return "put the file that was mapped there and spawn again"
 

@@ -97,6 +97,11 @@ class Module:
     slots: Optional["array[int]"] = None  # where the trace's own copy of it lies, when it serves
     top: int = 0  # end of its address range when that is known from program headers
 
+    @property
+    def is_memory(self) -> bool:
+        """Whether it is shared memory, which the kernel gives the name of a deleted file."""
+        return self.path.endswith(DELETED) and self.path.startswith(_NO_FILES)
+
     def holds(self, address: int) -> bool:
         """Whether one of its file mappings contains `address`."""
         return any(r.start <= address < r.end for r in self.ranges)
@@ -344,7 +349,7 @@ def _try(
     deleted = not named and path.endswith(DELETED) and not os.path.lexists(path)
     if deleted:
         path = path[: -len(DELETED)]
-    if deleted and path.startswith(_NO_FILES):
+    if deleted and module.is_memory:
         return f"{printable(path)}: {NOT_DUMPED}"
     try:
         opened = cache.open(path)

@@ -14,8 +14,11 @@ from gdb_uffd.trace.files import FileProblem, Module, close_map, map_file, print
 from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import UNAVAILABLE, Snapshot
 
-FOUND, UNNEEDED, MISSING = "found", "not needed", "missing"
+FOUND, UNNEEDED, MISSING, LEFT_OUT = "found", "not needed", "missing", "left out"
 OTHER_BUILD, DEBUG_FILE, OTHER_BYTES = "other build", "debug file", "other bytes"
+
+COMPLETE = (FOUND, UNNEEDED, LEFT_OUT)
+"""States in which no file would help."""
 
 FDO_PACKAGE, MAX_NOTES = 0xCAFE1A7E, 64 << 10
 """systemd.io, "Package Metadata for Executable Files": owner FDO, JSON."""
@@ -50,7 +53,7 @@ class Verdict:
     @property
     def whole(self) -> bool:
         """Whether no file is missing that memory needs."""
-        return all(f.state in (FOUND, UNNEEDED) for f in self.files)
+        return all(f.state in COMPLETE for f in self.files)
 
 
 def examine(snapshot: Snapshot, search: Search, servers: Sequence[str] = ()) -> Verdict:
@@ -78,6 +81,9 @@ def _state(module: Module, search: Search, pages: int) -> FileState:
     state.reason, state.pages = module.reason, pages
     if not pages:
         state.state = UNNEEDED
+        return state
+    if module.is_memory:
+        state.state = LEFT_OUT
         return state
     for path in search.by_path(module.path):
         try:
@@ -126,7 +132,7 @@ def _described(raw: bytes) -> str:
 
 
 def _advice(verdict: Verdict, servers: Sequence[str]) -> List[str]:
-    lacking = [f for f in verdict.files if f.state not in (FOUND, UNNEEDED)]
+    lacking = [f for f in verdict.files if f.state not in COMPLETE]
     bare = [f for f in verdict.files if f.state == FOUND and not f.debug]
     core = verdict.core
     lines: List[str] = []

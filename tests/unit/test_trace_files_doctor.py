@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, Tuple
 
 import pytest
+from harness.cores import NoKernelCore, kernel_core
 from trace_cores import Told, build_library, kernel_told
 
 from gdb_uffd import cli
@@ -125,6 +126,29 @@ def test_found_elsewhere_with_its_debug_file(told: Told, tmp_path: Path, capsys:
     capsys.readouterr()
     code, text, library = doctor(capsys, target)
     assert code == 0 and library["there"] == f"{target}:{told.library}"
+
+
+def test_shared_memory_is_no_file(tmp_path: Path, capsys: Capture) -> None:
+    """Its name is that of a deleted file; none would help."""
+    source, program = tmp_path / "shared.c", tmp_path / "shared"
+    source.write_text(
+        "#include <stdlib.h>\n#include <stdio.h>\n#include <sys/mman.h>\nint main(void) {\n"
+        'FILE *filter = fopen("/proc/self/coredump_filter", "w");\n'
+        'fputs("0x31", filter); fclose(filter);\n'
+        "int *p = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);\n"
+        "*p = 7; abort(); }"
+    )
+    subprocess.run(["cc", "-g", "-o", program, source], check=True)
+    try:
+        core = kernel_core([str(program)], tmp_path / "run")
+    except NoKernelCore as why:
+        pytest.skip(f"no kernel core: {why}")
+    assert cli.main(["doctor", str(core)]) == 0
+    text = capsys.readouterr().out
+    assert "warn  /dev/zero: shared memory, kept out" in text and "FAIL" not in text, text
+    assert cli.main(["doctor", "--json", str(core)]) == 0
+    states = [f["state"] for f in json.loads(capsys.readouterr().out)["files"]]
+    assert states.count("left out") == 1 and "missing" not in states
 
 
 def test_no_core(tmp_path: Path, capsys: Capture) -> None:
