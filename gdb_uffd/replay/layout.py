@@ -96,27 +96,38 @@ def mapped_files(machine: Machine) -> List[str]:
 
 
 def _born_object(machine: Machine, region: Any, address: int) -> str:
-    """Of which file a call mapped the memory, or the zeros behind it (.bss); "" for none."""
+    """Of which file a call mapped the memory, or the zeros behind it (.bss); "" for none.  Found
+    once for each region: a report asks for every page of it."""
+    key = region.start, region.end, int(ffi.cast("uintptr_t", region.bytes))
+    known = machine.born.get(key)
+    if known is None:
+        known = machine.born[key] = _find_object(machine, region)
+    name, end = known
+    return name if address < end else ""
+
+
+def _find_object(machine: Machine, region: Any) -> Tuple[str, int]:
+    """The file, and up to where the region is its."""
     found = born_file(region)
     if found is not None:
-        return found[0]
+        return found[0], region.end
     before = lib.regions_find(ffi.addressof(machine.pager, "regions"), region.start - 1)
     found = born_file(before) if before != ffi.NULL and before.flags & lib.REGION_BORN else None
     if found is None:
-        return ""
+        return "", 0
     name, offset = found
     offset += region.start - before.start - 1
     try:
         image = map_file(name).image
     except FileProblem:
-        return ""
+        return "", 0
     for load in image.loads if image is not None else ():
         if load.flags & PF_W and page_floor(load.offset) <= offset < page_ceil(
             load.offset + load.filesz
         ):
             bias = region.start - 1 - (offset - load.offset + load.vaddr)
-            return name if address < page_ceil(bias + load.vaddr + load.memsz) else ""
-    return ""
+            return name, page_ceil(bias + load.vaddr + load.memsz)
+    return "", 0
 
 
 def _in_heap(machine: Machine, address: int) -> bool:

@@ -74,6 +74,7 @@ class Machine:
         self.snapshot = snapshot
         self.engine = EngineSetting()
         self.tls_pages: Dict[int, bool] = {}  # whether a recorded page holds thread-locals
+        self.born: Dict[Tuple[int, int, int], Tuple[str, int]] = {}  # files of mapped regions
         self._keep: Dict[int, Any] = {}  # buffers that C points into
         self._stores: Dict[Tuple[int, int], Any] = {}
         self.pager = ffi.new("struct pager *")
@@ -304,8 +305,9 @@ class Machine:
         return list(self._gprs.unpack_from(self._regs_bytes))
 
     def ran(self) -> None:
-        """The vessel is about to run: its extended state will be another."""
+        """The vessel is about to run: its extended state, and what it mapped, will be another."""
         self._extended.ran()
+        self.born.clear()
 
     def sigmask(self) -> int:
         """The vessel's mask of blocked signals."""

@@ -171,9 +171,8 @@ class Builder:
         """Whether a thread's block lies in that page; recorded, so looked at once a page."""
         known = self.machine.tls_pages
         if page not in known:
-            known[page] = any(
-                classify(self.machine, at).kind == "tls" for at in range(page, page + PAGE_SIZE, 64)
-            )
+            find = self.machine.snapshot.classify
+            known[page] = any(find(at).kind == "tls" for at in range(page, page + PAGE_SIZE, 64))
         return known[page]
 
     def _differences(
