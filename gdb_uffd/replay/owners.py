@@ -49,7 +49,7 @@ class Owners:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.snapshot = machine.snapshot
-        self._modules: Sequence[Module] = self.snapshot.modules
+        self.modules: Sequence[Module] = self.snapshot.modules
         self._starts: Dict[str, int] = {}
         for m in self.snapshot.mappings:
             self._starts.setdefault(m.name, m.start)
@@ -121,7 +121,7 @@ class Owners:
         """The .got.plt of every object, sorted: lazy binding writes there."""
         if self._slots is None:
             self._slots = []
-            for module in self._modules:
+            for module in self.modules:
                 place = _got(module.image) if module.image is not None else None
                 if place is not None:
                     self._slots.append((place[0] + module.bias, place[1] + module.bias))
@@ -210,7 +210,7 @@ class Owners:
             base = self.snapshot.thread(tid).registers.thread_pointer
         except KeyError:
             return [], True
-        by_bias = {m.bias: m for m in self._modules if m.image and m.image.tls_size()[0]}
+        by_bias = {m.bias: m for m in self.modules if m.image and m.image.tls_size()[0]}
         maps = self._link_maps(read)
         found: List[TlsBlock] = []
         complete = True
@@ -244,7 +244,7 @@ class Owners:
 
     def _link_maps(self, read: ReadMemory) -> List[Tuple[int, int]]:
         """(address of the link map, l_addr); the program alone where there is no linker."""
-        main = next((m for m in self._modules if m.path == self.snapshot.executable), None)
+        main = next((m for m in self.modules if m.path == self.snapshot.executable), None)
         if main is None:
             return []
         found: List[Tuple[int, int]] = []

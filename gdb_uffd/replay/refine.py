@@ -18,6 +18,7 @@ from gdb_uffd.model import (
     Run,
 )
 from gdb_uffd.native import ffi, lib
+from gdb_uffd.replay import inner_stack
 from gdb_uffd.replay.heap_blocks import HeapWork
 from gdb_uffd.replay.malloc import Known
 from gdb_uffd.replay.owners import Owners
@@ -89,6 +90,7 @@ class Refiner:
         self._owners.look(facts.tid, before.read, which_all)
         self._stacks(report, facts, before, after)
         heap.tell(report)
+        inner_stack.settle(report, self._owners.modules, self._floor(facts, facts.tid))
         self._data(report, facts, heap)
         report.mapped_bytes = sum(end - start for start, end in facts.born)
         report.unmapped_bytes = sum(end - start for start, end in facts.gone)

@@ -16,7 +16,7 @@ from gdb_uffd.arch.others import spoken
 from gdb_uffd.trace.elf_tables import SYM as SYM
 from gdb_uffd.trace.elf_tables import U32 as U32
 from gdb_uffd.trace.elf_tables import Buffer as Buffer
-from gdb_uffd.trace.elf_tables import entries_named, string_offsets
+from gdb_uffd.trace.elf_tables import entries_named, string_offsets, variables
 
 ET_EXEC, ET_DYN, ET_CORE = 2, 3, 4
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_TLS = 1, 2, 3, 4, 7
@@ -25,7 +25,7 @@ PN_XNUM = 0xFFFF
 NT_GNU_BUILD_ID = 3
 DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ = 4, 5, 6, 10
 DT_GNU_HASH, DT_VERSYM = 0x6FFFFEF5, 0x6FFFFFF0
-SHT_SYMTAB = 2
+SHT_SYMTAB, SHT_DYNSYM = 2, 11
 STT_TLS, STT_GNU_IFUNC = 6, 10
 VERSYM_HIDDEN = 0x8000
 
@@ -395,6 +395,13 @@ class Image:
                     return value, size
                 local = local or (value, size)
         return local
+
+    def objects(self) -> Iterator[Tuple[int, int]]:
+        """[start, end) of each variable, as .symtab and .dynsym of the file have them; ElfError."""
+        for section in self.section_headers():
+            if section[1] in (SHT_SYMTAB, SHT_DYNSYM) and self.data is not None:
+                table = slice_exact(self.data, section[4], section[5] // SYM.size * SYM.size)
+                yield from variables(table)
 
     def section_headers(self) -> List[Tuple[int, ...]]:
         if self._sections is None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import mmap
 import struct
 from array import array
-from typing import Iterator, Set, Union
+from typing import Iterator, Set, Tuple, Union
 
 Buffer = Union[bytes, mmap.mmap]
 SYM = struct.Struct("<IBBHQQ")  # Elf64_Sym (elf(5))
 U32 = struct.Struct("<I")
 MAX_TAILS = 256  # places in a string table where one name ends
+
+
+STT_OBJECT = 1
 
 
 def entries_named(table: bytes, wanted: Set[int]) -> Iterator[int]:
@@ -35,3 +38,10 @@ def string_offsets(data: Buffer, start: int, end: int, name: bytes) -> Set[int]:
         found.add(at - start)
         at = data.find(name + b"\0", at + 1, end)
     return found
+
+
+def variables(table: bytes) -> Iterator[Tuple[int, int]]:
+    """[start, end) of the symbols of a symbol table that are defined variables (STT_OBJECT)."""
+    for _, info, _, section, value, size in SYM.iter_unpack(table):
+        if info & 15 == STT_OBJECT and section and size:
+            yield value, value + size

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+
+import pytest
+from harness import ROOT
+from harness.cores import kernel_core
 
 
 def dirty(session, options="-json"):
@@ -101,3 +106,21 @@ def test_the_time_is_that_of_the_call_that_is_told(sample):
     sample.run("set var counter = 9")
     line = sample.run("uffd dirty").splitlines()[1]
     assert line == "1 page dirtied · kept", line
+
+
+@pytest.mark.parametrize("how", [(), ("coroutine",)], ids=["handler", "coroutine"])
+@pytest.mark.parametrize("where", ["static", "heap", "fields"])
+def test_a_stack_inside_of_something(gdb, tmp_path, where, how):
+    """Scratch of a call's own frames is no write to the variable or block that the stack is in."""
+    program = tmp_path / "inner_stack"
+    source = ROOT / "tests" / "programs" / "inner_stack.c"
+    subprocess.run(["cc", "-g", "-O0", "-o", program, source], check=True)
+    gdb.run(f"uffd spawn {kernel_core([str(program), where, *how], tmp_path / 'run')}")
+    for call, value in (("square(5)", "25"), ("deep(9)", "45"), ("deep(0)", "0")):
+        data = gdb.call(call)
+        assert data["value"] == value and data["verdict"]["pure"], data["verdict"]
+    data = gdb.call("use(3)")
+    assert data["value"] == "9" and not data["verdict"]["pure"]
+    assert [each["what"] for each in data["verdict"]["wrote"]] == ["globals"]
+    text = gdb.run("uffd call use(3)")
+    assert "fiber.used 0" in text and "3" in text and "room" not in text, text
