@@ -27,7 +27,7 @@ _LOOKS = 64  # in a row, within a circle of hundreds of instructions two meet
 _PAGES_MAX = 1024  # written, and compared at each look
 _XSTATE_BYTES = 1 << 14
 _NT_X86_XSTATE, _NT_FPREGSET = 0x202, 2
-_STEPS_MAX = 2048
+_STEPS_MAX = 1 << 14
 """Instructions of a circle."""
 
 _COMPARED_MAX = 16  # times on the way around
