@@ -325,6 +325,43 @@ def test_a_signal_to_the_recorded_number_stays_inside(asker, outside):
     assert "SigPnd:\t0000000000000000" in status and "State:\tT" not in status
 
 
+@pytest.mark.parametrize("level", ["safe", "all"])
+def test_signal_0_asks_who_is_there(asker, outside, level):
+    asker.set(syscalls=level)
+    pid, info = outside.process.pid, struct.pack("<iii", 0, 0, -1).ljust(128, b"\0")
+    threads = [thread.tid for thread in asker.snapshot.threads]
+    assert len(threads) > 1
+    nobody = max(threads) + 1000
+    for tid, result in [*((tid, 0) for tid in threads), (pid, 0), (nobody, -errno.ESRCH)]:
+        for call, arguments in (
+            ("tkill", (tid, 0)),
+            ("tgkill", (pid, tid, 0)),
+            ("rt_tgsigqueueinfo", (pid, tid, 0, info)),
+        ):
+            assert asker.ask(call, *arguments) == result, (call, tid)
+            assert not asker.refused
+    for who in (0, pid, threads[-1]):
+        assert asker.ask("kill", who, 0) == 0 and not asker.refused, who
+    assert asker.ask("rt_sigqueueinfo", pid, 0, info) == 0
+    assert asker.ask("rt_sigqueueinfo", pid, 0, 8) == -errno.EFAULT
+    assert asker.ask("tgkill", pid, -1, 0) == -errno.EINVAL
+    for call, arguments in (
+        ("kill", (nobody, 0)),
+        ("rt_sigqueueinfo", (1, 0, info)),
+        ("tgkill", (pid + 1, threads[0], 0)),
+    ):
+        assert asker.ask(call, *arguments) == -errno.EPERM and asker.refused, call
+    outside.check()
+
+
+def test_a_recorded_thread_is_there(core):
+    asker = Asker(core)
+    try:
+        assert asker.call("holder_is_there") == 0 and not asker.refused
+    finally:
+        asker.close()
+
+
 def test_every_call_is_documented():
     text = (ROOT / "docs" / "policy.md").read_text(encoding="utf-8")
     missing = [line for line in syscalls.documented() if line not in text]
