@@ -45,8 +45,11 @@ static bool open_two(struct vessel *vessel, int kind, uint32_t flags, struct ope
 	return true;
 }
 
+/* The recorded descriptor is that file, and waits as it was told to. */
 static void place(struct vessel *vessel, int number, struct opened *file)
 {
+	file->flags = O_RDWR | (desk_silent_waits(&vessel->desk, number) ? 0 : O_NONBLOCK);
+	file->recorded = true;
 	vessel->desk.table[number] = (int16_t)(file - vessel->desk.files);
 	file->nowhere = false;
 }
@@ -89,16 +92,15 @@ void channel_tell(struct vessel *vessel, int number, int kind)
 struct opened *channel_adopt(struct vessel *vessel, int number, int kind)
 {
 	struct opened *ends[2] = {NULL, NULL};
-	uint32_t waiting = desk_silent_waits(&vessel->desk, number) ? 0 : O_NONBLOCK;
 
 	if (!may_be(vessel, number, kind))
 		return NULL;
 	if (kind != OPENED_PIPE && kind != OPENED_PAIR) {
-		ends[0] = desk_open(&vessel->desk, -1, kind, O_RDWR | waiting);
+		ends[0] = desk_open(&vessel->desk, -1, kind, 0);
 		if (!ends[0])
 			return NULL;
 	} else {
-		if (!open_two(vessel, kind, waiting, ends))
+		if (!open_two(vessel, kind, 0, ends))
 			return NULL;
 		int other = vessel->record.descriptors_told ? vessel->record.descriptor_peer[number] : -1;
 		ends[1]->nowhere = true;

@@ -41,6 +41,7 @@ struct opened {
 	int fd; /* the server's own descriptor, read-only; -1: none */
 	uint8_t kind;
 	bool semaphore; /* EFD_SEMAPHORE */
+	bool recorded; /* stands for a recorded one: what epolls it was added to is not known */
 	bool nowhere;  /* the other end of what was taken for a pipe: its number is not known */
 	uint16_t refs; /* descriptors, and the working directory */
 	int16_t peer;  /* the other end's index, plus one; 0: closed, or there is none */

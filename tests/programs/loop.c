@@ -159,6 +159,31 @@ long read_blocking(long how) /* one that it has made wait */
 	return fcntl(event, F_GETFL) & O_NONBLOCK ? __LINE__ : read(event, bytes, sizeof(bytes));
 }
 
+long read_blocking_woken(void) /* the other end of what is written to */
+{
+	char bytes[8];
+
+	if (readable(pipes[0]) || fcntl(pipes[0], F_SETFL, 0) < 0 || write(pipes[1], "!", 1) != 1)
+		return __LINE__;
+	if (!(fcntl(pipes[1], F_GETFL) & O_NONBLOCK) || (fcntl(pipes[0], F_GETFL) & O_NONBLOCK))
+		return __LINE__;
+	return read(pipes[0], bytes, sizeof(bytes)) == 1 ? read(pipes[0], bytes, sizeof(bytes)) : __LINE__;
+}
+
+long leave_loop(long woken) /* what the recorded epoll had, it lets go of */
+{
+	struct epoll_event in = {.events = EPOLLIN}, got;
+
+	if (woken && wake_event(1) != 1001)
+		return __LINE__;
+	if (epoll_ctl(loop, EPOLL_CTL_MOD, event, &in) < 0 || epoll_wait(loop, &got, 1, 0) != 0)
+		return __LINE__;
+	if (epoll_ctl(loop, EPOLL_CTL_DEL, event, NULL) < 0)
+		return __LINE__;
+	int mine = eventfd(0, EFD_NONBLOCK);
+	return epoll_ctl(loop, EPOLL_CTL_DEL, mine, NULL) < 0 && errno == ENOENT ? 0 : __LINE__;
+}
+
 long close_silent(void)
 {
 	char byte;

@@ -92,9 +92,16 @@ def test_what_was_empty_is_woken(caller):
         assert not caller.reports[-1].refused
 
 
-@pytest.mark.parametrize("how", [0, 1])
-def test_a_read_that_the_program_made_a_waiting_one(caller, how):
-    stop = caller.start("read_blocking", how)
+@pytest.mark.parametrize("woken", [0, 1])
+def test_a_recorded_epoll_lets_go_of_what_it_had(caller, woken):
+    assert caller.call("leave_loop", woken) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), [("read_blocking", 0), ("read_blocking", 1), ("read_blocking_woken", 0)]
+)
+def test_a_read_that_the_program_made_a_waiting_one(caller, name, how):
+    stop = caller.start(name, how)
     caller.diversion.call_end()
     caller.diversion.end(False)
     assert stop.message.startswith("would block: read")
