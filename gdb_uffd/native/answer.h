@@ -26,6 +26,7 @@ int64_t answer_descriptor(struct vessel *vessel, const struct system_call *call)
 int64_t answer_transfer(struct vessel *vessel, const struct system_call *call);
 
 int64_t answer_channel(struct vessel *vessel, const struct system_call *call);
+int64_t answer_silent(struct vessel *vessel, const struct system_call *call);
 int64_t answer_message(struct vessel *vessel, const struct system_call *call);
 int64_t answer_epoll(struct vessel *vessel, const struct system_call *call);
 
@@ -50,6 +51,12 @@ short channel_ready(struct vessel *vessel, struct opened *file);
 struct opened *channel_find(struct vessel *vessel, int number);
 /* Whether it may be a recorded descriptor: nothing comes from it, and the report tells. */
 bool channel_is_silent(struct vessel *vessel, int number);
+/* A read of a descriptor that has no file: of one that nothing comes from. */
+int64_t silent_read(struct vessel *vessel, const struct system_call *call);
+/* The report tells what `number` was taken for. */
+void channel_tell(struct vessel *vessel, int number, int kind);
+/* Nothing is there, or no room, and nobody else could change that: -EAGAIN, or a wait. */
+int64_t channel_later(struct vessel *vessel, const struct system_call *call, bool at_once);
 /* A recorded descriptor that may be of that kind is taken for it, and the report tells; or NULL. */
 struct opened *channel_adopt(struct vessel *vessel, int number, int kind);
 /* Whether an epoll's descriptor has something to tell. */

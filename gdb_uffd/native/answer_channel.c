@@ -45,8 +45,11 @@ static bool open_two(struct vessel *vessel, int kind, uint32_t flags, struct ope
 	return true;
 }
 
+/* The recorded descriptor is that file, and waits as it was told to. */
 static void place(struct vessel *vessel, int number, struct opened *file)
 {
+	file->flags = O_RDWR | (desk_silent_waits(&vessel->desk, number) ? 0 : O_NONBLOCK);
+	file->recorded = true;
 	vessel->desk.table[number] = (int16_t)(file - vessel->desk.files);
 	file->nowhere = false;
 }
@@ -77,21 +80,13 @@ static bool may_be(const struct vessel *vessel, int number, int kind)
 	return !record->descriptors_told || record->descriptor_kind[number] == kind;
 }
 
-static void tell(struct vessel *vessel, int number, int kind)
+void channel_tell(struct vessel *vessel, int number, int kind)
 {
 	for (uint32_t i = 0; i < vessel->adopted_count; i++)
 		if (vessel->adopted[i].number == number && vessel->adopted[i].kind == kind)
 			return;
 	if (vessel->adopted_count < ADOPTED_MAX)
 		vessel->adopted[vessel->adopted_count++] = (struct adopted){number, kind};
-}
-
-bool channel_is_silent(struct vessel *vessel, int number)
-{
-	if (!desk_may_be(&vessel->desk, &vessel->record, number))
-		return false;
-	tell(vessel, number, OPENED_NOTHING);
-	return true;
 }
 
 struct opened *channel_adopt(struct vessel *vessel, int number, int kind)
@@ -101,11 +96,11 @@ struct opened *channel_adopt(struct vessel *vessel, int number, int kind)
 	if (!may_be(vessel, number, kind))
 		return NULL;
 	if (kind != OPENED_PIPE && kind != OPENED_PAIR) {
-		ends[0] = desk_open(&vessel->desk, -1, kind, O_RDWR | O_NONBLOCK);
+		ends[0] = desk_open(&vessel->desk, -1, kind, 0);
 		if (!ends[0])
 			return NULL;
 	} else {
-		if (!open_two(vessel, kind, O_NONBLOCK, ends))
+		if (!open_two(vessel, kind, 0, ends))
 			return NULL;
 		int other = vessel->record.descriptors_told ? vessel->record.descriptor_peer[number] : -1;
 		ends[1]->nowhere = true;
@@ -113,7 +108,7 @@ struct opened *channel_adopt(struct vessel *vessel, int number, int kind)
 			place(vessel, other, ends[1]);
 	}
 	place(vessel, number, ends[0]);
-	tell(vessel, number, kind);
+	channel_tell(vessel, number, kind);
 	return ends[0];
 }
 
@@ -159,10 +154,17 @@ short channel_ready(struct vessel *vessel, struct opened *file)
 	}
 }
 
-/* Nothing is there, or no room: nobody else could change that. */
+int64_t channel_later(struct vessel *vessel, const struct system_call *call, bool at_once)
+{
+	if (!at_once)
+		return answer_waits(vessel, call, 0);
+	vessel->felt_calls--; /* nothing has changed: who asks again and again goes in a circle */
+	return -EAGAIN;
+}
+
 static int64_t later(struct vessel *vessel, const struct system_call *call, const struct opened *file)
 {
-	return file->flags & O_NONBLOCK ? -EAGAIN : answer_waits(vessel, call, 0);
+	return channel_later(vessel, call, file->flags & O_NONBLOCK);
 }
 
 static int64_t read_event(struct vessel *vessel, const struct system_call *call, struct opened *file, uint64_t at,

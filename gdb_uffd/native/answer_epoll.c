@@ -95,6 +95,7 @@ static int64_t control(struct vessel *vessel, const struct system_call *call)
 			break;
 	}
 	bool there = i < count_of(file);
+	bool unknown = !target || (target->recorded && file->recorded); /* it may have had that one */
 	switch ((int)call->args[1]) {
 	case EPOLL_CTL_ADD:
 		if (there)
@@ -102,7 +103,7 @@ static int64_t control(struct vessel *vessel, const struct system_call *call)
 		return desk_hold(file, &entry, sizeof(entry));
 	case EPOLL_CTL_MOD:
 		if (!there) /* one of those that are not recorded */
-			return target ? -ENOENT : desk_hold(file, &entry, sizeof(entry));
+			return unknown ? desk_hold(file, &entry, sizeof(entry)) : -ENOENT;
 		uint8_t *bytes = desk_held(file);
 		if (!bytes)
 			return -ENOMEM;
@@ -110,7 +111,7 @@ static int64_t control(struct vessel *vessel, const struct system_call *call)
 		return 0;
 	case EPOLL_CTL_DEL:
 		if (!there)
-			return target ? -ENOENT : 0;
+			return unknown ? 0 : -ENOENT;
 		return desk_take(file, i * sizeof(entry), sizeof(entry));
 	default:
 		return -EINVAL;

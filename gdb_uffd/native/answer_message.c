@@ -77,6 +77,9 @@ int64_t answer_message(struct vessel *vessel, const struct system_call *call)
 	struct opened *file = channel_find(vessel, number);
 	if (!file && call->nr == SYS_sendto && call->args[2] == 1 && !call->args[4])
 		file = channel_adopt(vessel, number, OPENED_PAIR);
+	int64_t silent = !file && !send ? silent_read(vessel, call) : ANSWER_NOT_MINE;
+	if (silent != ANSWER_NOT_MINE)
+		return silent;
 	if (!file || file->kind == OPENED_SOCKET)
 		return policy_note_refusal(vessel, call, send ? EPERM : ENOTCONN);
 	/* What a byte was written to is a pipe, or a socket pair after all. */

@@ -104,15 +104,6 @@ static bool is_lock(uint32_t value)
 	return value == 2 || value == 3 || ((value & FUTEX_WAITERS) && (value & FUTEX_TID_MASK));
 }
 
-/* A mutex of glibc's that a recorded thread holds: its owner must go, too. */
-static bool is_recorded(const struct vessel *vessel, int32_t tid)
-{
-	for (uint32_t i = 0; i < vessel->tid_count; i++)
-		if (vessel->tids[i] == tid)
-			return true;
-	return false;
-}
-
 static int32_t load_word(struct vessel *vessel, uint64_t address)
 {
 	int32_t word = 0;
@@ -134,12 +125,12 @@ static int set_free(struct vessel *vessel, uint64_t address)
 	int32_t owner = load_word(vessel, address + 8);
 	int rc = store_word(vessel, address, 0);
 
-	if (is_recorded(vessel, owner))
+	if (vessel_has_thread(vessel, owner))
 		return rc < 0 || store_word(vessel, address + 8, 0) < 0 ? -EFAULT : owner;
 	for (int i = 0; rc == 0 && i < 2; i++) {
 		uint64_t lock = address - inside[i];
 		owner = load_word(vessel, lock + 24);
-		if (!is_recorded(vessel, owner))
+		if (!vessel_has_thread(vessel, owner))
 			continue;
 		if (store_word(vessel, lock, load_word(vessel, lock) & ~3) < 0 || store_word(vessel, lock + 8, 0) < 0 ||
 		    store_word(vessel, lock + 12, 0) < 0 || store_word(vessel, lock + 24, 0) < 0)

@@ -136,7 +136,7 @@ int desk_install(struct desk *desk, const struct identity *record, struct opened
 		 bool close_on_exec)
 {
 	for (int i = lowest < 0 ? 0 : (int)lowest; i < DESCRIPTORS_MAX; i++) {
-		if (desk->table[i] >= 0 || bit(record->descriptors, i))
+		if (desk->table[i] >= 0 || bit(record->descriptors, i) || (bit(desk->silent, i) && !bit(desk->missing, i)))
 			continue;
 		desk->table[i] = (int16_t)(file - desk->files);
 		set_bit(desk->close_on_exec, i, close_on_exec);
@@ -154,6 +154,31 @@ void desk_tell_missing(struct desk *desk, int64_t descriptor)
 {
 	if (descriptor >= 0 && descriptor < DESCRIPTORS_MAX)
 		set_bit(desk->missing, (int)descriptor, true);
+}
+
+void desk_take_for_silent(struct desk *desk, int descriptor)
+{
+	set_bit(desk->silent, descriptor, true);
+}
+
+static bool is_number(int descriptor)
+{
+	return descriptor >= 0 && descriptor < DESCRIPTORS_MAX;
+}
+
+bool desk_is_silent(const struct desk *desk, int descriptor)
+{
+	return is_number(descriptor) && bit(desk->silent, descriptor);
+}
+
+bool desk_silent_waits(const struct desk *desk, int descriptor)
+{
+	return desk_is_silent(desk, descriptor) && bit(desk->waits, descriptor);
+}
+
+void desk_silent_wait(struct desk *desk, int descriptor, bool on)
+{
+	set_bit(desk->waits, descriptor, on);
 }
 
 bool desk_may_be(const struct desk *desk, const struct identity *record, int64_t descriptor)

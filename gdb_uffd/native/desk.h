@@ -41,6 +41,7 @@ struct opened {
 	int fd; /* the server's own descriptor, read-only; -1: none */
 	uint8_t kind;
 	bool semaphore; /* EFD_SEMAPHORE */
+	bool recorded; /* stands for a recorded one: what epolls it was added to is not known */
 	bool nowhere;  /* the other end of what was taken for a pipe: its number is not known */
 	uint16_t refs; /* descriptors, and the working directory */
 	int16_t peer;  /* the other end's index, plus one; 0: closed, or there is none */
@@ -55,6 +56,8 @@ struct desk {
 	int16_t table[DESCRIPTORS_MAX]; /* descriptor to index in `files`; -1: closed */
 	uint8_t close_on_exec[DESCRIPTORS_MAX / 8];
 	uint8_t missing[DESCRIPTORS_MAX / 8]; /* the program was told that these are closed */
+	uint8_t silent[DESCRIPTORS_MAX / 8];  /* ... that nothing comes from these, of which no more is known */
+	uint8_t waits[DESCRIPTORS_MAX / 8];   /* of those: it made them blocking ones */
 	int16_t directory; /* index of the working directory; -1: not asked for yet */
 	uint32_t umask;
 	uint64_t elapsed_ns; /* on the recorded clock, since the snapshot */
@@ -98,6 +101,12 @@ bool desk_closes_on_exec(const struct desk *desk, int descriptor);
 void desk_close_on_exec(struct desk *desk, int descriptor, bool on);
 /* The program is told that there is no such descriptor: it stays so until it gets one. */
 void desk_tell_missing(struct desk *desk, int64_t descriptor);
+/* A recorded descriptor is taken for one that nothing comes from; whether that was so, and whether a read of it
+ * waits. */
+void desk_take_for_silent(struct desk *desk, int descriptor);
+bool desk_is_silent(const struct desk *desk, int descriptor);
+bool desk_silent_waits(const struct desk *desk, int descriptor);
+void desk_silent_wait(struct desk *desk, int descriptor, bool on);
 /* Whether a recorded descriptor may have that number. */
 bool desk_may_be(const struct desk *desk, const struct identity *record, int64_t descriptor);
 int desk_drop(struct desk *desk, const struct desk *saved, int64_t descriptor); /* -EBADF */

@@ -194,6 +194,9 @@ static int do_madvise(struct vessel *vessel, struct registers *regs)
 	const struct region *first = regions_find(&pager->regions, start);
 	unsigned long asked = ARGUMENT(regs, 2);
 	if (first && (first->flags & REGION_SHARED)) {
+		for (const struct region *next = first; next && next->start < end; next = regions_next(&pager->regions, next->end))
+			if (!(next->flags & REGION_SHARED))
+				return policy_refuse(vessel, regs, EINVAL);
 		if (ARGUMENT(regs, 2) != MADV_REMOVE)
 			return policy_skip(vessel, regs, 0);
 		ARGUMENT(regs, 2) = MADV_DONTNEED; /* what frees it where it is private */

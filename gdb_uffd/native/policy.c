@@ -1,5 +1,5 @@
 /* policy.c - the filter, and the system calls that are decided one by one: changes of the address
- * space, signals, the end of the process, and what names another process. */
+ * space, signals, the end of the process, and what names another process (policy_process.c). */
 #define _GNU_SOURCE
 #include "policy.h"
 
@@ -245,27 +245,11 @@ int policy_stand_before(struct vessel *vessel, struct registers *regs, struct ru
 	return rc < 0 ? rc : 1;
 }
 
-static int stop_before(struct vessel *vessel, struct registers *regs, struct run *run)
+int policy_stop_before(struct vessel *vessel, struct registers *regs, struct run *run)
 {
 	int rc = policy_stand_before(vessel, regs, run);
 
 	return rc < 0 ? rc : vessel_leave_event(vessel, run);
-}
-
-/* With registers changed for the kernel, and the program's own afterwards. */
-static int call_with(struct vessel *vessel, struct registers *regs, uint64_t first, uint64_t second)
-{
-	const struct registers own = *regs;
-	int64_t result;
-
-	vessel->kernel_changed = true;
-	ARGUMENT(regs, 0) = first;
-	ARGUMENT(regs, 1) = second;
-	int rc = layout_finish_call(vessel, regs, &result);
-	if (rc < 0)
-		return rc;
-	arch_restore_arguments(regs, &own);
-	return vessel_set_registers(vessel, regs);
 }
 
 /* With at most four arguments. */
@@ -308,39 +292,6 @@ int policy_redo_from(struct vessel *vessel, struct registers *regs)
 	return rc < 0 ? rc : redo(vessel, regs, vessel->listener >= 0);
 }
 
-/* A signal to itself goes to the vessel; to anybody else it is refused: the recorded PID may be
- * a live process by now. */
-static int signal_self(struct vessel *vessel, struct registers *regs, struct run *run)
-{
-	pid_t first = (pid_t)ARGUMENT(regs, 0), second = (pid_t)ARGUMENT(regs, 1);
-	bool both = NUMBER(regs) == SYS_tgkill || NUMBER(regs) == SYS_rt_tgsigqueueinfo;
-	int signal = (int)(both ? ARGUMENT(regs, 2) : ARGUMENT(regs, 1));
-	bool self;
-
-	if (both)
-		self = first == vessel->record.pid && second == vessel->record.tid;
-	else
-		self = first == (NUMBER(regs) == SYS_tkill ? vessel->record.tid : vessel->record.pid);
-	if (!self)
-		return policy_refuse(vessel, regs, EPERM);
-	if (signal == SIGKILL || signal == SIGSTOP) {
-		run->end = RUN_KILLING;
-		run->status = signal;
-		return stop_before(vessel, regs, run);
-	}
-	return call_with(vessel, regs, (unsigned long)vessel->pid, both ? (unsigned long)vessel->pid : ARGUMENT(regs, 1));
-}
-
-/* Calls that name a process: itself by its recorded PID is 0; another one is refused. */
-static int about_self(struct vessel *vessel, struct registers *regs)
-{
-	pid_t who = (pid_t)ARGUMENT(regs, 0);
-
-	if (who && who != vessel->record.pid && who != vessel->record.tid)
-		return policy_refuse(vessel, regs, EPERM);
-	return call_with(vessel, regs, 0, ARGUMENT(regs, 1));
-}
-
 /* A call of this architecture alone. */
 static int own_call(struct vessel *vessel, struct registers *regs)
 {
@@ -360,19 +311,19 @@ static int traced(struct vessel *vessel, struct registers *regs, struct run *run
 		run->end = RUN_EXITING;
 		run->thread = NUMBER(regs) == SYS_exit;
 		run->status = (int)ARGUMENT(regs, 0) & 0xff;
-		return stop_before(vessel, regs, run);
+		return policy_stop_before(vessel, regs, run);
 	case SYS_kill:
 	case SYS_tkill:
 	case SYS_tgkill:
 	case SYS_rt_sigqueueinfo:
 	case SYS_rt_tgsigqueueinfo:
-		return signal_self(vessel, regs, run);
+		return policy_signal(vessel, regs, run);
 	case SYS_prlimit64:
 	case SYS_sched_setparam:
 	case SYS_sched_setscheduler:
 	case SYS_sched_setaffinity:
 	case SYS_sched_setattr:
-		return about_self(vessel, regs);
+		return policy_about_self(vessel, regs);
 	case SYS_arch_prctl:
 		return own_call(vessel, regs);
 	default:
@@ -383,7 +334,7 @@ static int traced(struct vessel *vessel, struct registers *regs, struct run *run
 static int hold(struct vessel *vessel, struct registers *regs, struct run *run)
 {
 	policy_waits(vessel, run);
-	return stop_before(vessel, regs, run);
+	return policy_stop_before(vessel, regs, run);
 }
 
 static int decide(struct vessel *vessel, struct registers *regs, int table, struct run *run)

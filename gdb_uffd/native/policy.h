@@ -117,6 +117,11 @@ int policy_redo(struct vessel *vessel, struct registers *regs);
 int policy_redo_from(struct vessel *vessel, struct registers *regs);
 /* `run` tells of the call that goes no further. */
 void policy_waits(struct vessel *vessel, struct run *run);
+/* Signals, and what else names a process.  As policy_traced. */
+int policy_signal(struct vessel *vessel, struct registers *regs, struct run *run);
+int policy_about_self(struct vessel *vessel, struct registers *regs);
+/* The vessel stands before its call, which `run` tells of. */
+int policy_stop_before(struct vessel *vessel, struct registers *regs, struct run *run);
 /* Back before the instruction: whoever resumes here comes here again. */
 int policy_stand_before(struct vessel *vessel, struct registers *regs, struct run *run);
 

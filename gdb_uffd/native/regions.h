@@ -29,7 +29,7 @@ struct region {
 
 #define REGION_BORN 1u   /* mapped by the program in the diversion, not recorded */
 #define REGION_FILE 4u   /* private pages of a file: MADV_DONTNEED would bring the file back */
-#define REGION_SHARED 8u /* the program asked for shared memory: MADV_DONTNEED keeps it */
+#define REGION_SHARED 8u /* shared memory, recorded or asked for: MADV_DONTNEED keeps it */
 #define REGION_GROWTH 2u /* room for a recorded stack to grow into */
 #define REGION_UNKNOWN 16u /* the recording does not hold these bytes: they are taken for what is fed */
 #define REGION_BEYOND 32u /* unavailable: behind the end of a mapped file, where a touch is SIGBUS */

@@ -9,6 +9,12 @@
 #include "transaction.h"
 #include "uffd.h"
 
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
+/* What pages are moved from does not read as zeros there, or has an end of its own. */
+#define NOT_EMPTIED (REGION_SHARED | REGION_FILE | REGION_GROWTH)
+
 /* mremap(2) where nothing moves: what was there stays as it is. */
 static int resize(struct vessel *vessel, struct registers *regs, uint64_t end, uint64_t wanted,
 		  const struct region *old)
@@ -107,6 +113,7 @@ static int move(struct vessel *vessel, struct registers *regs, uint64_t old_len,
 	uint64_t from = ARGUMENT(regs, 0), kept = old_len < len ? old_len : len;
 	int writer = pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM, prot = old->prot;
 	uint32_t shared = old->flags & REGION_SHARED;
+	bool stays = ARGUMENT(regs, 3) & MREMAP_DONTUNMAP;
 	int64_t result;
 
 	if (pager->engine.kind == ENGINE_WP_SYNC) /* the only one to tell who wrote */
@@ -130,7 +137,7 @@ static int move(struct vessel *vessel, struct registers *regs, uint64_t old_len,
 		return rc;
 	}
 	uint64_t to = (uint64_t)result;
-	rc = layout_drop(pager, from, from + old_len);
+	rc = stays ? layout_add_zero(pager, from, from + old_len, prot, 0) : layout_drop(pager, from, from + old_len);
 	if (rc == 0)
 		rc = layout_add_zero(pager, to, to + len, prot, shared);
 	/* What moved is present at its new place, and differs from what was there before. */
@@ -164,14 +171,19 @@ int layout_mremap(struct vessel *vessel, struct registers *regs)
 
 	if (!region)
 		return policy_skip(vessel, regs, -EFAULT);
-	if (ARGUMENT(regs, 3) & ~(unsigned long)(MREMAP_MAYMOVE | MREMAP_FIXED))
-		return policy_refuse(vessel, regs, EINVAL); /* MREMAP_DONTUNMAP */
+	if (ARGUMENT(regs, 3) & ~(unsigned long)(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP))
+		return policy_refuse(vessel, regs, EINVAL);
+	/* A second mapping of the same, where that can be (mremap(2), "old_size"): not with private memory, as all is here. */
+	if (!old_len && (first->flags & (REGION_SHARED | REGION_FILE)))
+		return policy_refuse(vessel, regs, EINVAL);
 	for (; region && region->start < from + old_len; region = regions_find(&pager->regions, region->end))
 		if (region->kind == REGION_UNAVAILABLE || region->prot != first->prot)
 			return policy_refuse(vessel, regs, EFAULT);
+		else if ((ARGUMENT(regs, 3) & MREMAP_DONTUNMAP) && (region->flags & NOT_EMPTIED))
+			return policy_refuse(vessel, regs, EINVAL);
 	/* Where the kernel can, it leaves the pages in their place. */
 	const struct region *next = regions_next(&pager->regions, from + old_len);
-	bool stays = old_len && len && !(ARGUMENT(regs, 3) & MREMAP_FIXED) && from + len > from &&
+	bool stays = old_len && len && !(ARGUMENT(regs, 3) & (MREMAP_FIXED | MREMAP_DONTUNMAP)) && from + len > from &&
 		     (len <= old_len || !next || next->start >= from + len);
 	if (stays)
 		return resize(vessel, regs, from + old_len, from + len, first);

@@ -28,6 +28,7 @@ from gdb_uffd.replay import holes, limits, record, stacks
 from gdb_uffd.replay.engines import EngineSetting
 from gdb_uffd.replay.extended import extended
 from gdb_uffd.replay.policy import Policy
+from gdb_uffd.trace.files import is_shared
 from gdb_uffd.trace.source import (
     FILE,
     PAGES,
@@ -111,7 +112,8 @@ class Machine:
             self._fill(region, segment)
             index = bisect.bisect_right(starts, segment.start) - 1
             if index >= 0 and segment.start < files[index].end:
-                region.flags |= lib.REGION_FILE
+                shared = is_shared(files[index].name)
+                region.flags |= lib.REGION_SHARED if shared else lib.REGION_FILE
             check(lib.regions_set(regions, region), doing="region table")
         for room in self.rooms.values():
             self._fill(region, Segment(room.start, room.end, room.prot, ZERO))

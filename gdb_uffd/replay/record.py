@@ -52,6 +52,7 @@ _KINDS = {
     "anon_inode:[eventfd]": lib.OPENED_EVENT,
     "anon_inode:[eventpoll]": lib.OPENED_EPOLL,
     "anon_inode:[signalfd]": lib.OPENED_SIGNALS,
+    "anon_inode:[timerfd]": lib.OPENED_TIMER,
 }
 """What a descriptor between the process and itself is called (proc_pid_fd(5))."""
 

@@ -74,6 +74,16 @@ NOT_DUMPED = "shared memory, kept out of the core when it was written (coredump_
 _NO_FILES = ("/dev/zero", "/memfd:", "/SYSV")  # what mmap(2), memfd_create(2), shmget(2) are called
 
 
+def is_memory(path: str) -> bool:
+    """Whether a mapping of that name is one of shared memory, and of no file."""
+    return path.endswith(DELETED) and path.startswith(_NO_FILES)
+
+
+def is_shared(path: str) -> bool:
+    """Likewise, also where it has a name; a private mapping of it is not told from a shared one."""
+    return is_memory(path) or path.startswith("/dev/shm/")
+
+
 @dataclass
 class Module:
     """The mappings of one file (of one loaded copy of it, for an ELF object).
@@ -100,7 +110,7 @@ class Module:
     @property
     def is_memory(self) -> bool:
         """Whether it is shared memory, which the kernel gives the name of a deleted file."""
-        return self.path.endswith(DELETED) and self.path.startswith(_NO_FILES)
+        return is_memory(self.path)
 
     def holds(self, address: int) -> bool:
         """Whether one of its file mappings contains `address`."""

@@ -12,6 +12,8 @@
 int counter = 41;
 char page[3 * 4096] = "recorded";
 double seen;
+char *shared; /* two pages of a memfd: 2 everywhere */
+char *moving; /* three pages: 3 everywhere */
 
 long bump(void)
 {
@@ -104,6 +106,63 @@ long shared_and_huge(void) /* what was written to shared memory stays; large pag
 	return sum + at[0] * 10 + huge[5 * 4096];
 }
 
+long drop_shared(void) /* recorded: what lies in a memfd stays; MADV_REMOVE makes a hole in it */
+{
+	long sum = 0;
+
+	if (madvise(shared, 2 * 4096, MADV_DONTNEED) < 0)
+		return -errno;
+	sum = shared[0] * 1000 + shared[4096] * 100;
+	shared[0] = 5;
+	if (madvise(shared, 4096, MADV_DONTNEED) < 0 || madvise(shared + 4096, 4096, MADV_REMOVE) < 0)
+		return -errno;
+	return sum + shared[0] * 10 + shared[4096];
+}
+
+long move_and_stay(void) /* the pages go, the old range stays, and is empty */
+{
+	char *to = mremap(moving, 3 * 4096, 3 * 4096, MREMAP_MAYMOVE | 4, 0); /* MREMAP_DONTUNMAP */
+	long sum;
+
+	if (to == MAP_FAILED)
+		return -errno;
+	sum = to[0] * 1000 + to[2 * 4096] * 100 + moving[0] + moving[2 * 4096];
+	moving[4096] = 7;
+	to[4096] = 2;
+	return to == moving ? -1 : sum + moving[4096] * 10 + to[4096];
+}
+
+long move_new_and_stay(void) /* the same of memory of the call's own, to a place that it chose */
+{
+	char *at = mmap(NULL, 8 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	at[0] = 3;
+	at[4096] = 4;
+	char *to = mremap(at, 2 * 4096, 2 * 4096, MREMAP_MAYMOVE | MREMAP_FIXED | 4, at + 6 * 4096);
+	if (to != at + 6 * 4096)
+		return -errno;
+	return to[0] * 1000 + to[4096] * 100 + at[0] + at[4096];
+}
+
+long move_as_it_must_not(long which) /* as the kernel has it */
+{
+	char *to = which == 0 ? mremap(moving, 3 * 4096, 2 * 4096, MREMAP_MAYMOVE | 4, 0) :
+		   which == 1 ? mremap(moving, 4096, 4096, 4, 0) :
+				mremap(moving, 0, 4096, MREMAP_MAYMOVE);
+
+	return to == MAP_FAILED ? -errno : 0;
+}
+
+long stay_shared(void) /* what is shared stays there in both places, which is not to be had here */
+{
+	return mremap(shared, 4096, 4096, MREMAP_MAYMOVE | 4, 0) == MAP_FAILED ? -errno : 0;
+}
+
+long double_shared(void) /* a second mapping of the same */
+{
+	return mremap(shared, 0, 2 * 4096, MREMAP_MAYMOVE) == MAP_FAILED ? -errno : 0;
+}
+
 long heap_up_and_down(void)
 {
 	char *top = sbrk(0);
@@ -152,6 +211,14 @@ long fill(long pages)
 
 int main(void)
 {
+	int fd = memfd_create("shared", 0);
+
+	if (fd < 0 || ftruncate(fd, 2 * 4096) < 0)
+		return 1;
+	shared = mmap(NULL, 2 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	memset(shared, 2, 2 * 4096);
+	moving = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memset(moving, 3, 3 * 4096);
 	free(malloc(64));
 	abort();
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -72,6 +73,124 @@ long no_wake(void) /* text for a file of another kind, which it is not */
 long eight_letters(void)
 {
 	return write(pipes[1], "eight..\n", 8) < 0 ? errno : 0;
+}
+
+/* What a descriptor says of itself that nobody has written to: 0, or the line that is wrong. */
+static long empty(int fd, int polled)
+{
+	char bytes[16];
+	struct iovec parts[2] = {{bytes, 8}, {bytes + 8, 8}};
+	struct pollfd one = {fd, POLLIN, 0};
+	int left = 7;
+
+	if (polled && poll(&one, 1, 0) != 0)
+		return __LINE__;
+	if (read(fd, bytes, sizeof(bytes)) != -1 || errno != EAGAIN)
+		return __LINE__;
+	if (readv(fd, parts, 2) != -1 || errno != EAGAIN)
+		return __LINE__;
+	if (!(fcntl(fd, F_GETFL) & O_NONBLOCK))
+		return __LINE__;
+	if (fcntl(fd, F_GETFD) != 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || fcntl(fd, F_GETFD) != FD_CLOEXEC)
+		return __LINE__;
+	if (fd != event && (ioctl(fd, FIONREAD, &left) < 0 || left))
+		return __LINE__;
+	if (readable(fd) || read(fd, bytes, sizeof(bytes)) != -1 || errno != EAGAIN)
+		return __LINE__;
+	return fcntl(fd, F_SETFD, 0) < 0 ? __LINE__ : 0;
+}
+
+long read_event(long polled)
+{
+	uint64_t value;
+	struct pollfd one = {event, POLLIN, 0};
+
+	if (polled)
+		poll(&one, 1, 0);
+	return read(event, &value, sizeof(value)) < 0 ? -errno : (long)value;
+}
+
+long empty_event(long polled)
+{
+	return empty(event, (int)polled);
+}
+
+long empty_pipe(long polled)
+{
+	return empty(pipes[0], (int)polled);
+}
+
+long empty_pair(long polled)
+{
+	struct msghdr message = {0};
+	char byte;
+	struct iovec part = {&byte, 1};
+	long wrong = polled ? empty(pair[0], 1) : 0;
+
+	if (wrong || recv(pair[0], &byte, 1, 0) != -1 || errno != EAGAIN)
+		return wrong ? wrong : __LINE__;
+	message.msg_iov = &part;
+	message.msg_iovlen = 1;
+	return recvmsg(pair[0], &message, 0) == -1 && errno == EAGAIN ? 0 : __LINE__;
+}
+
+long empty_then_woken(void)
+{
+	char bytes[8];
+
+	for (int i = 0; i < 3; i++) {
+		if (read(pipes[0], bytes, sizeof(bytes)) != -1 || errno != EAGAIN)
+			return __LINE__;
+		if (wake_event(3) != 1003 || wake_pipe(2) != 2)
+			return __LINE__;
+	}
+	return 0;
+}
+
+long read_blocking(long how) /* one that it has made wait */
+{
+	char bytes[8];
+	int no = 0;
+
+	if (readable(event))
+		return __LINE__;
+	if (how ? ioctl(event, FIONBIO, &no) < 0 : fcntl(event, F_SETFL, fcntl(event, F_GETFL) & ~O_NONBLOCK) < 0)
+		return __LINE__;
+	return fcntl(event, F_GETFL) & O_NONBLOCK ? __LINE__ : read(event, bytes, sizeof(bytes));
+}
+
+long read_blocking_woken(void) /* the other end of what is written to */
+{
+	char bytes[8];
+
+	if (readable(pipes[0]) || fcntl(pipes[0], F_SETFL, 0) < 0 || write(pipes[1], "!", 1) != 1)
+		return __LINE__;
+	if (!(fcntl(pipes[1], F_GETFL) & O_NONBLOCK) || (fcntl(pipes[0], F_GETFL) & O_NONBLOCK))
+		return __LINE__;
+	return read(pipes[0], bytes, sizeof(bytes)) == 1 ? read(pipes[0], bytes, sizeof(bytes)) : __LINE__;
+}
+
+long leave_loop(long woken) /* what the recorded epoll had, it lets go of */
+{
+	struct epoll_event in = {.events = EPOLLIN}, got;
+
+	if (woken && wake_event(1) != 1001)
+		return __LINE__;
+	if (epoll_ctl(loop, EPOLL_CTL_MOD, event, &in) < 0 || epoll_wait(loop, &got, 1, 0) != 0)
+		return __LINE__;
+	if (epoll_ctl(loop, EPOLL_CTL_DEL, event, NULL) < 0)
+		return __LINE__;
+	int mine = eventfd(0, EFD_NONBLOCK);
+	return epoll_ctl(loop, EPOLL_CTL_DEL, mine, NULL) < 0 && errno == ENOENT ? 0 : __LINE__;
+}
+
+long close_silent(void)
+{
+	char byte;
+
+	if (readable(event) || close(event) < 0)
+		return __LINE__;
+	return read(event, &byte, 1) == -1 && errno == EBADF && close(event) < 0 ? 0 : __LINE__;
 }
 
 /* The loop's own turn: nothing that is known of is ready. */

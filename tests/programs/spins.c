@@ -1,6 +1,7 @@
 /* Hands work to a thread and spins until it is done, in the ways of pools and spinlocks; and calls
  * that run for as long, but get somewhere. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 
 volatile int work, done, parked = 1; /* parked: the pool takes nothing */
 volatile double drift;
+int ends[2];
 
 int ask(void)
 {
@@ -46,6 +48,16 @@ int ask_locked(void)
 		while (work)
 			sched_yield();
 	return turn(0);
+}
+
+/* Another thread is to write to the pipe. */
+int ask_pipe(void)
+{
+	char byte;
+
+	while (read(ends[0], &byte, 1) < 0)
+		sched_yield();
+	return 42;
 }
 
 /* Only a register of the processor's changes. */
@@ -93,6 +105,8 @@ int main(void)
 {
 	pthread_t thread;
 
+	if (pipe2(ends, O_NONBLOCK) < 0)
+		return 1;
 	pthread_create(&thread, NULL, pool, NULL);
 	work = 1;
 	count(1);

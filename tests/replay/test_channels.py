@@ -75,6 +75,44 @@ def test_a_recorded_epoll_has_nothing_to_tell(caller):
     assert stop.message.startswith("would block: epoll_wait")
 
 
+@pytest.mark.parametrize("polled", [0, 1])
+@pytest.mark.parametrize("what", ["event", "pipe", "pair"])
+def test_what_nothing_comes_from_is_empty(caller, what, polled):
+    for keep in (False, True, True):
+        assert caller.call(f"empty_{what}", polled, keep=keep) == 0
+        report = caller.reports[-1]
+        fd = number(caller, {"event": "event", "pipe": "pipes", "pair": "pair"}[what])
+        assert taken(caller) == [f"descriptor {fd}, taken for one that nothing comes from"]
+        assert not report.refused
+
+
+def test_what_was_empty_is_woken(caller):
+    for keep in (False, True, False):
+        assert caller.call("empty_then_woken", keep=keep) == 0
+        assert not caller.reports[-1].refused
+
+
+@pytest.mark.parametrize("woken", [0, 1])
+def test_a_recorded_epoll_lets_go_of_what_it_had(caller, woken):
+    assert caller.call("leave_loop", woken) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), [("read_blocking", 0), ("read_blocking", 1), ("read_blocking_woken", 0)]
+)
+def test_a_read_that_the_program_made_a_waiting_one(caller, name, how):
+    stop = caller.start(name, how)
+    caller.diversion.call_end()
+    caller.diversion.end(False)
+    assert stop.message.startswith("would block: read")
+    assert caller.call("empty_event", 1) == 0  # undone with the call
+
+
+def test_what_nothing_comes_from_is_closed_once(caller):
+    assert caller.call("close_silent") == 0
+    assert caller.call("close_silent") == 0
+
+
 def test_a_loop_of_the_calls_own(caller):
     assert caller.call("new_loop") == 0
     assert not caller.reports[-1].refused and not taken(caller)
@@ -112,5 +150,37 @@ def test_what_the_recording_tells_holds(core, what, result):
     caller = Caller(core, change)
     try:
         assert caller.call("wake_event", 1) == result
+    finally:
+        caller.close()
+
+
+EAGAIN, EBADF = -errno.EAGAIN, -errno.EBADF
+
+
+@pytest.mark.parametrize(
+    ("what", "read", "polled"),
+    [
+        ("anon_inode:[eventfd]", EAGAIN, EAGAIN),
+        ("anon_inode:[timerfd]", EAGAIN, EAGAIN),
+        ("anon_inode:[signalfd]", EAGAIN, EAGAIN),
+        ("unix", EAGAIN, EAGAIN),
+        ("pipe:[77]", EBADF, EAGAIN),  # what somebody else had written is not known
+        ("tcp 127.0.0.1:5432", EBADF, EAGAIN),
+        ("/tmp/log", EBADF, EAGAIN),
+        (None, EBADF, EBADF),
+    ],
+)
+def test_what_the_recording_tells_of_an_empty_one(core, what, read, polled):
+    def change(snapshot):
+        fd = int.from_bytes(snapshot.read(snapshot.symbol("event"), 4), "little")
+        here = {} if what is None else {fd: what}
+        snapshot.facts = replace(facts_of(snapshot), descriptors=here)
+
+    caller = Caller(core, change)
+    try:
+        assert caller.call("read_event", 0) == read
+        assert bool(caller.reports[-1].refused) == (read == EBADF)
+        assert caller.call("read_event", 1) == polled
+        assert bool(caller.reports[-1].refused) == (polled == EBADF)
     finally:
         caller.close()

@@ -16,7 +16,7 @@ def caller(all_cores, monkeypatch):
     made.close()
 
 
-@pytest.mark.parametrize("name", ["ask", "ask_hot", "ask_slow", "ask_locked"])
+@pytest.mark.parametrize("name", ["ask", "ask_hot", "ask_slow", "ask_locked", "ask_pipe"])
 def test_it_spins(caller, name):
     stop = caller.start(name)
     assert stop.signal == 0 and "spins for ever" in stop.message, stop

@@ -94,6 +94,45 @@ def test_layout_calls_do_what_linux_does(caller):
     assert re.fullmatch(r"madvise\(0x[0-9a-f]+, 4096, 4\) → EINVAL", refused)
 
 
+def test_what_is_dropped_of_recorded_shared_memory_stays(caller):
+    for keep in (False, True):
+        assert caller.call("drop_shared", keep=keep) == 2250
+        assert not caller.reports[-1].refused
+    assert caller.call("drop_shared") == 5050
+    caller.diversion.reset()
+    assert caller.call("drop_shared") == 2250
+
+
+def test_pages_that_move_and_leave_their_range(caller):
+    moving = int.from_bytes(caller.diversion.read_memory(caller.symbol("moving"), 8), "little")
+    for keep in (False, False, True):
+        assert caller.diversion.read_memory(moving, 3 * 4096) == b"\3" * (3 * 4096)
+        assert caller.call("move_and_stay", keep=keep) == 3300 + 70 + 2
+        assert not caller.reports[-1].refused
+        emptied = [p.start for p in caller.reports[-1].pages if p.start - moving in (0, 4096, 8192)]
+        assert emptied == [moving, moving + 4096, moving + 8192]
+    kept = caller.diversion.read_memory(moving, 3 * 4096)
+    assert kept == bytes(4096) + b"\7" + bytes(2 * 4096 - 1)
+    assert caller.call("move_and_stay") == 72  # the zeros that are there by now go, too
+    assert caller.diversion.read_memory(moving, 3 * 4096) == kept
+    caller.diversion.reset()
+    assert caller.diversion.read_memory(moving, 3 * 4096) == b"\3" * (3 * 4096)
+    assert caller.call("move_new_and_stay") == 3400
+
+
+def test_moves_that_linux_refuses_are_not_ours(caller):
+    for which in range(3):
+        assert caller.call("move_as_it_must_not", which) == -errno.EINVAL
+        assert not caller.reports[-1].refused
+
+
+@pytest.mark.parametrize("name", ["stay_shared", "double_shared"])
+def test_a_second_place_for_shared_memory_is_refused_by_name(caller, name):
+    assert caller.call(name) == -errno.EINVAL
+    (refused,) = caller.reports[-1].refused
+    assert refused.startswith("mremap(") and refused.endswith("→ EINVAL")
+
+
 def test_a_signal_to_itself_changes_no_register(caller):
     assert caller.call("signal_self_keeps_registers") == 1
 

@@ -463,5 +463,5 @@ def test_a_policy_that_makes_no_sense(bad):
 def test_recorded_descriptors_are_named(asker):
     """A hook for recordings that know them: no core does."""
     asker.diversion.accounts.__dict__["_descriptors"] = {7: "tcp 127.0.0.1:5432"}
-    assert asker.ask("read", 7, asker.room, 10) == -errno.EBADF
-    assert asker.refused == ["read(7, 10) → EBADF (7 was tcp 127.0.0.1:5432)"]
+    assert asker.ask("pread64", 7, asker.room, 10, 0) == -errno.EBADF
+    assert asker.refused == ["pread64(7, 10, 0) → EBADF (7 was tcp 127.0.0.1:5432)"]

@@ -131,7 +131,7 @@ def rows(outside: Outside, room: int, pid: int, tid: int) -> List[Row]:
         Row("access", (file, os.R_OK), OK),
         Row("access", (file, os.W_OK), -errno.EROFS),
         Row("readlink", ("/proc/self/exe", room, 4096), OK),
-        Row("read", (9, room, 16), -errno.EBADF),
+        Row("read", (9, room, 16), -errno.EAGAIN),
         Row("write", (1, "text", 4), 4),
         Row("write", (9, "text", 4), -errno.EBADF),
         Row("truncate", (file, 0), -errno.EROFS),
@@ -248,7 +248,7 @@ def test_safe(asker, outside):
         outside.check()
 
 
-QUIET = {"clock_gettime", "getpgid", "munmap", "access", "wait4"}
+QUIET = {"clock_gettime", "getpgid", "munmap", "access", "wait4", "read"}
 """Errors that are answers: nothing was asked for that the vessel does not have."""
 
 
@@ -323,6 +323,43 @@ def test_a_signal_to_the_recorded_number_stays_inside(asker, outside):
         outside.check()
     status = Path(f"/proc/{outside.process.pid}/status").read_text()
     assert "SigPnd:\t0000000000000000" in status and "State:\tT" not in status
+
+
+@pytest.mark.parametrize("level", ["safe", "all"])
+def test_signal_0_asks_who_is_there(asker, outside, level):
+    asker.set(syscalls=level)
+    pid, info = outside.process.pid, struct.pack("<iii", 0, 0, -1).ljust(128, b"\0")
+    threads = [thread.tid for thread in asker.snapshot.threads]
+    assert len(threads) > 1
+    nobody = max(threads) + 1000
+    for tid, result in [*((tid, 0) for tid in threads), (pid, 0), (nobody, -errno.ESRCH)]:
+        for call, arguments in (
+            ("tkill", (tid, 0)),
+            ("tgkill", (pid, tid, 0)),
+            ("rt_tgsigqueueinfo", (pid, tid, 0, info)),
+        ):
+            assert asker.ask(call, *arguments) == result, (call, tid)
+            assert not asker.refused
+    for who in (0, pid, threads[-1]):
+        assert asker.ask("kill", who, 0) == 0 and not asker.refused, who
+    assert asker.ask("rt_sigqueueinfo", pid, 0, info) == 0
+    assert asker.ask("rt_sigqueueinfo", pid, 0, 8) == -errno.EFAULT
+    assert asker.ask("tgkill", pid, -1, 0) == -errno.EINVAL
+    for call, arguments in (
+        ("kill", (nobody, 0)),
+        ("rt_sigqueueinfo", (1, 0, info)),
+        ("tgkill", (pid + 1, threads[0], 0)),
+    ):
+        assert asker.ask(call, *arguments) == -errno.EPERM and asker.refused, call
+    outside.check()
+
+
+def test_a_recorded_thread_is_there(core):
+    asker = Asker(core)
+    try:
+        assert asker.call("holder_is_there") == 0 and not asker.refused
+    finally:
+        asker.close()
 
 
 def test_every_call_is_documented():
