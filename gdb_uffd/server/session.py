@@ -115,6 +115,9 @@ class Session:
     allocated: Dict[int, int] = field(default_factory=dict)
     error_strings: bool = False
     lldb: bool = False  # the client is lldb, as its packets tell
+    libraries: Optional[bytes] = None  # the list that the client has; None: it read its own
+    lists_read: int = 0  # how often
+    lists_checked: int = 0  # how often it was when it was last known to be right
     discards: bool = False  # what is under way will be undone, and its report says how it ended
     _framed_registers: Dict[int, bytes] = field(default_factory=dict)
     _logged: int = 0
