@@ -12,6 +12,7 @@ from gdb_uffd.client import (
     gdb_call,
     gdb_connect,
     gdb_hooks,
+    gdb_libraries,
     gdb_mi,
     gdb_policy,
     gdb_session,
@@ -195,10 +196,12 @@ class Reset(Command):
         self.nothing_else(parsed)
         session = gdb_session.current()
         pop_dummy_frames()
-        session.request("reset")
+        stale = gdb_libraries.are_stale(session.request("reset"))
         session.calls_pending = session.assigned = False
         gdb_session.reselect(session)
         flush_caches()
+        if stale:
+            gdb_libraries.update()
         gdb_signals.restore(session.signal, session.first_thread)
         say("reset: everything is as recorded")
         gdb.write(quiet("frame"))

@@ -10,7 +10,15 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_blocked, gdb_interrupts, gdb_last, gdb_places, render, render_json
+from gdb_uffd.client import (
+    gdb_blocked,
+    gdb_interrupts,
+    gdb_last,
+    gdb_libraries,
+    gdb_places,
+    render,
+    render_json,
+)
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
@@ -98,6 +106,7 @@ def run_call(
         session.request("begin", {"discards": not keep, **about})
     except UffdError:
         flush_caches()  # the process may have been killed: this is the snapshot again
+        gdb_libraries.update()
         raise
     selection = Selection()
     session.calls_pending = False
@@ -133,6 +142,8 @@ def run_call(
     report.called = bool(outcome.functions or wrote or not outcome.error)
     if not kept and (outcome.functions or report.pages or report.registers):
         _forget_the_call(outcome.error or report.registers, selection)
+    if session.libraries_stale:
+        gdb_libraries.update()
     return report, outcome
 
 
@@ -149,10 +160,13 @@ def _forget_the_call(registers: object, selection: Selection) -> None:
 def _end(session: Session, outcome: Outcome, keep: bool) -> CallReport:
     """Close the transaction; when that fails, what is known is told without a report."""
     try:
-        report = parse_report(session.request("end", {"keep": keep}))
+        answer = session.request("end", {"keep": keep})
+        session.libraries_stale = gdb_libraries.are_stale(answer)
+        report = parse_report(answer)
     except UffdError as error:
         with contextlib.suppress(UffdError, gdb.error):
             flush_caches()
+            gdb_libraries.update()
         if not outcome.error:
             return CallReport(
                 "call", keep, 0, session.ready.total_pages, 0.0, "", [], untold=one_line(str(error))

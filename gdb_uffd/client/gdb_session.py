@@ -48,6 +48,7 @@ class Session:
         self.snapshot = server.ready.snapshot  # the number of the present one
         self.moves = -1  # made in the server, as far as gdb's side has followed; see gdb_travel
         self.libraries = -1  # what it said of the libraries then
+        self.libraries_stale = False  # gdb followed them where the last `uffd call` is undone
         self.ending = False  # how, is told by whoever ends it
         self.moving = False  # its connection is about to be replaced by another
         self.going = False  # on the way to another snapshot, and showing it is its own affair

@@ -16,6 +16,7 @@ import gdb
 
 from gdb_uffd.client import (
     gdb_hooks,
+    gdb_libraries,
     gdb_saved,
     gdb_search,
     gdb_session,
@@ -132,7 +133,7 @@ def follow(session: Session) -> None:
         gdb_session.note_travel()
         before = _frame_name()
         # What ran before may have loaded libraries, too; gdb lists those that are in memory.
-        _update_libraries()
+        gdb_libraries.update()
         _show_inlined()
         if _frame_name() != before and not session.going:
             gdb.write(quiet("frame"))  # gdb had shown another one
@@ -151,13 +152,6 @@ def _arrived(session: Session, where: Dict[str, Any]) -> None:
     session.where = where
     gdb_search.take_sysroot(str(where["sysroot"]), session.server.far)
     show_conveniences()
-
-
-def _update_libraries() -> None:
-    """Let gdb's list of libraries follow, with their symbols unless the user reads those alone."""
-    command = "sharedlibrary" if gdb.parameter("auto-solib-add") else "info sharedlibrary"
-    with contextlib.suppress(gdb.error), setting("print symbol-loading", "off"):
-        gdb.execute(command, to_string=not gdb_search.may_ask())
 
 
 def _show_inlined() -> None:
@@ -298,8 +292,8 @@ def _follow_quietly(session: Session, move: Dict[str, Any]) -> None:
     if thread is not None and gdb.selected_thread() != thread:
         thread.switch()
     session.libraries = int(move["libraries"])
-    if session.libraries != old:
-        _update_libraries()
+    if session.libraries != old or gdb_libraries.are_stale(move):
+        gdb_libraries.update()
 
 
 def _thread(tid: int) -> Optional[gdb.InferiorThread]:

@@ -89,6 +89,7 @@ class Breakpoints:
     orders: Dict[int, Orders] = field(default_factory=dict)  # of software ones, by address
     calls: Optional[FrozenSet[int]] = None  # system calls that stop; empty: all of them
     passes: FrozenSet[int] = frozenset()  # signals that are delivered without a stop
+    told: int = 0  # the software one that the last stop was told of, until gdb names it again
     _loaded: Optional[List[Slot]] = None
     _values: Dict[Slot, bytes] = field(default_factory=dict)
 
@@ -112,6 +113,7 @@ class Breakpoints:
             if not self.machine.is_mapped(address):
                 raise UffdError(f"no breakpoint can be set at {address:#x}: not mapped")
             self.wanted.add(address)
+            self._named(address)
             self.orders.pop(address, None)
             if orders is not None:
                 self.orders[address] = orders
@@ -131,11 +133,30 @@ class Breakpoints:
         """What is not there is no error."""
         if kind == SOFTWARE:
             self.wanted.discard(address)
+            self._named(address)
             self.orders.pop(address, None)
             return
         request = (kind, address, 1 if kind == HARDWARE else length)
         if request in self.hardware:
             self.hardware.remove(request)
+
+    def _named(self, address: int) -> None:
+        if address == self.told:
+            self.told = 0
+
+    def is_strange(self, pc: int) -> bool:
+        """Whether the client, told of the breakpoint at `pc`, resumes there and has neither taken
+        it out nor put it in again.  It does not know it, then: it would be told for ever."""
+        told, self.told = self.told, 0
+        return told != 0 and told == pc and told in self.inserted
+
+    def forget_unmapped(self) -> List[int]:
+        """Software breakpoints go with the memory they are in.  gdb does not take out those of a
+        library that was unloaded (breakpoint.c, disable_breakpoints_in_unloaded_shlib)."""
+        gone = [each for each in self.wanted if not self.machine.is_mapped(each)]
+        for address in gone:
+            self.remove(SOFTWARE, address, 1)
+        return gone
 
     def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
         """These system calls stop; empty: all of them; None: none."""

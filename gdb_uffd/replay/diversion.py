@@ -42,14 +42,14 @@ class Diversion:
         points = self.breakpoints = Breakpoints(self.machine)
         self.insert_breakpoint, self.remove_breakpoint = points.insert, points.remove
         self.catch_calls, self.pass_signals = points.catch_calls, points.pass_signals
+        self.forget_unmapped = points.forget_unmapped
         self.runner = Runner(self.machine, self.threads, self.breakpoints)
         self.last_report: Optional[CallReport] = None
         self._open: Optional[Transaction] = None
         self._disturbed = False
         self.before_end: Optional[Callable[[int], None]] = None
         """Told the thread that ran, before an ended transaction is undone or committed."""
-        self._loss = ""
-        self._vessel_is_old = False
+        self._loss, self._vessel_is_old = "", False
         self._kernel_kept = False  # kept calls left something in the vessel's kernel state
         self._unknown = Unknown(self.machine)
         self._unfinished = Unfinished(self.threads)

@@ -93,6 +93,9 @@ class Runner:
         self._asked = False
         others = len(self.threads.snapshot.threads) > 1
         self._circle.begin(bool(self.floor) and action.kind == "c" and others)
+        told = self.breakpoints.told
+        if told and self.breakpoints.is_strange(self.threads.get(action.tid).pc) and not number:
+            return self._pass(action, told)
         if number and not self._signal_stop:
             os.kill(self.machine.vessel.pid, number)  # comes as a stop, and is injected then
             self._inject = number
@@ -314,6 +317,7 @@ class Runner:
             if orders is not None and self._carry_out(orders, gpr, client):
                 return self._pass(action, at)
             self._note(tid, siginfo)
+            self.breakpoints.told = at
             return Stop(tid, signal.SIGTRAP, "swbreak")
         self._note(tid, siginfo)
         hit = self.breakpoints.hit()

@@ -139,6 +139,10 @@ class Diversion(Protocol):
         """Idempotent."""
         ...
 
+    def forget_unmapped(self) -> Sequence[int]:
+        """Remove the software breakpoints where nothing is mapped any more; their addresses."""
+        ...
+
     def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
         """From the next resume on, stop at these system calls, before and behind them: all of them
         if the set is empty; None: at none."""

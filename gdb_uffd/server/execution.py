@@ -143,6 +143,7 @@ def _run(session: Session, action: Resume) -> bytes:
     if connection.taken and action.kind != "c" and stop.signal == _SIGTRAP:
         # The step was complete as the interrupt came: gdb goes on with the next one.
         connection.keep_interrupt()
+    session.forget_unmapped()
     if session.journey.sysroot:  # gdb looks for libraries there, also for new ones
         files = session.diversion.mapped_files()
         link_more(session.journey.sysroot, files, session.diversion.snapshot.modules)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import html
 import struct
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Tuple
 
 from gdb_uffd.model import MemoryUnavailable
 from gdb_uffd.server.session import PacketError, Session, parse_hex
@@ -24,7 +24,34 @@ _R_NEXT = 40  # of struct r_debug_extended, from version 2 on: glibc 2.35's dlmo
 _KEYS = (b"start", b"prev", b"lmid")
 
 
-def library_list(session: Session, annex: bytes) -> Optional[bytes]:
+def library_list(session: Session, annex: bytes) -> bytes:
+    """As `_listed`, and note what the client knows then."""
+    session.lists_read += 1
+    session.libraries = None
+    answer = _listed(session, annex)
+    session.libraries = _listed(session, b"") if annex else answer
+    return answer
+
+
+def stale(session: Session) -> Dict[str, bool]:
+    """For an answer: whether the client's list is another than there is now, since it followed
+    what was undone."""
+    session.lists_checked = session.lists_read
+    if session.libraries is None:
+        return {}
+    try:
+        same = _listed(session, b"") == session.libraries
+    except PacketError:
+        same = False
+    return {} if same else {"libraries_stale": True}
+
+
+def stale_if_read(session: Session) -> Dict[str, bool]:
+    """The same where it was right before: nothing to compare unless the client read it since."""
+    return stale(session) if session.lists_read != session.lists_checked else {}
+
+
+def _listed(session: Session, annex: bytes) -> bytes:
     """All, or with `start=ADDRESS;prev=ADDRESS[;lmid=ADDRESS]` those of one namespace from an entry
     on.  PacketError where there is no list to be read: gdb then does as without the packet."""
     asked = _asked(annex)

@@ -11,7 +11,14 @@ from typing import Any, Callable, Dict, Optional
 from gdb_uffd import __version__
 from gdb_uffd.model import PROTOCOL_VERSION, CallReport, UffdError
 from gdb_uffd.model_json import to_json
-from gdb_uffd.server import private_calls, private_names, private_policy, shorten, travel
+from gdb_uffd.server import (
+    libraries,
+    private_calls,
+    private_names,
+    private_policy,
+    shorten,
+    travel,
+)
 from gdb_uffd.server.arguments import Arguments, address, boolean, string
 from gdb_uffd.server.framing import escape
 from gdb_uffd.server.session import Session
@@ -151,6 +158,7 @@ def _call_end(session: Session, arguments: Arguments) -> Any:
 
 def _begin(session: Session, arguments: Arguments) -> Any:
     session.diversion.begin()
+    session.lists_checked = session.lists_read
     session.discards = boolean(arguments, "discards")
     session.connection.muted = boolean(arguments, "quiet")
     cpu = arguments.get("cpu")
@@ -167,7 +175,7 @@ def _end(session: Session, arguments: Arguments) -> Any:
     session.connection.share_cpu(None)
     report = session.diversion.end(boolean(arguments, "keep"))
     session.diversion.refine(report)
-    return to_json(report)
+    return {**to_json(report), **libraries.stale_if_read(session)}
 
 
 def _commit(session: Session, _arguments: Arguments) -> Any:
@@ -213,7 +221,7 @@ def _reset(session: Session, _arguments: Arguments) -> Any:
     session.connection.forget_interrupt()
     session.diversion.reset()
     session.journey.place.ran = False
-    return {}
+    return libraries.stale(session)
 
 
 _VERBS: Dict[str, Verb] = {

@@ -10,7 +10,7 @@ from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple, Union
 
 from gdb_uffd.model import Registers, UffdError
 from gdb_uffd.replay.agent import Orders
-from gdb_uffd.replay.interface import Diversion, Stop
+from gdb_uffd.replay.interface import SOFTWARE, Diversion, Stop
 from gdb_uffd.replay.reach import Graph, State
 from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.framing import frame
@@ -115,6 +115,9 @@ class Session:
     allocated: Dict[int, int] = field(default_factory=dict)
     error_strings: bool = False
     lldb: bool = False  # the client is lldb, as its packets tell
+    libraries: Optional[bytes] = None  # the list that the client has; None: it read its own
+    lists_read: int = 0  # how often
+    lists_checked: int = 0  # how often it was when it was last known to be right
     discards: bool = False  # what is under way will be undone, and its report says how it ended
     _framed_registers: Dict[int, bytes] = field(default_factory=dict)
     _logged: int = 0
@@ -145,6 +148,12 @@ class Session:
                 self.diversion.insert_breakpoint(kind, address, length, orders)
         self.diversion.catch_calls(self.caught)
         self.diversion.pass_signals(self.passed)
+
+    def forget_unmapped(self) -> None:
+        """The program may have unmapped what breakpoints were in."""
+        gone = self.diversion.forget_unmapped()
+        for point in [each for each in self.inserted if each[0] == SOFTWARE and each[1] in gone]:
+            del self.inserted[point]
 
     def greet(self, offered: FrozenSet[bytes]) -> None:
         """What the client can do: it understands ids of processes only where it says so (gdb

@@ -13,7 +13,7 @@ from gdb_uffd.model import (
     page_floor,
 )
 from gdb_uffd.model_json import to_json
-from gdb_uffd.server import export
+from gdb_uffd.server import export, libraries
 from gdb_uffd.server.arguments import Arguments, address, boolean, integer, path
 from gdb_uffd.server.journey import Move
 from gdb_uffd.server.session import Facts, Session
@@ -72,10 +72,12 @@ def _libraries(mappings: Sequence[Mapping]) -> int:
 
 def _moved(session: Session, move: Move, now: bool) -> Any:
     """Make the prepared move if it can be made at once; what it changes either way."""
+    stale: Dict[str, bool] = {}
     if now and not move.reconnect:
         session.journey.arrive()
         session.arrive()
-    return {**asdict(move), **_place(session), "number": move.number}
+        stale = libraries.stale_if_read(session)
+    return {**asdict(move), **_place(session), "number": move.number, **stale}
 
 
 def _goto(session: Session, arguments: Arguments) -> Any:
@@ -91,6 +93,7 @@ def _away(session: Session, arguments: Arguments) -> Any:
     session.diversion.commit_pending()
     session.journey.place.thread = session.general
     session.journey.set_aside()
+    session.lists_checked = -1  # what is kept here is not there
     session.connection.away = True
     cpu = arguments.get("cpu")
     if isinstance(cpu, int):
@@ -101,7 +104,8 @@ def _away(session: Session, arguments: Arguments) -> Any:
 def _back(session: Session, _arguments: Arguments) -> Any:
     session.connection.share_cpu(None)
     session.connection.away = False
-    return _moved(session, session.journey.prepare_return(), True)
+    # What is kept there may have other libraries than were recorded.
+    return {**_moved(session, session.journey.prepare_return(), True), **libraries.stale(session)}
 
 
 def _stay(session: Session, _arguments: Arguments) -> Any:

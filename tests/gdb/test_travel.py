@@ -343,3 +343,22 @@ def test_a_new_spawn_begins_at_its_first_snapshot(trip_gdb, trip):
     text = trip_gdb.run(f"uffd spawn {trip.path}")
     assert "at (step=0)" in text and "received signal" not in text, text
     assert snapshot(trip_gdb) == "0"
+
+
+def test_what_calls_on_the_way_unloaded_is_there_again(trip_gdb):
+    """Also between snapshots of the same libraries, where a move changes none of them."""
+    trip_gdb.run("uffd goto plugin")
+    trip_gdb.run("break plugin_answer")
+    trip_gdb.run("frame function main")
+    trip_gdb.run("set $handle = plugin")
+    assert "0 … 0" in trip_gdb.run("uffd map (int) dlclose($handle) in 3-4")
+    assert re.search(r"Yes .*plugin\.so", libraries(trip_gdb))
+    assert "plugin_answer (" in trip_gdb.run("print plugin_answer(20)")
+    trip_gdb.run("uffd reset")
+    # What is kept is kept, with gdb's list of it.
+    assert "= 0" in trip_gdb.run("print (int) dlclose($handle)")
+    trip_gdb.run("uffd call sum()")
+    assert "3 … 3" in trip_gdb.run("uffd map plugin_answer(1) in 3-4")
+    assert "plugin" not in libraries(trip_gdb)
+    trip_gdb.run("uffd reset")
+    assert re.search(r"Yes .*plugin\.so", libraries(trip_gdb))

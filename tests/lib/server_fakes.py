@@ -197,6 +197,9 @@ class FakeDiversion:
         if (kind, address, length) in self.breakpoints:
             self.breakpoints.remove((kind, address, length))
 
+    def forget_unmapped(self) -> List[int]:
+        return []
+
     def catch_calls(self, calls: Optional[FrozenSet[int]]) -> None:
         self.calls = calls
 

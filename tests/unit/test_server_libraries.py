@@ -90,3 +90,22 @@ def test_no_list(snapshot: FakeSnapshot, monkeypatch: pytest.MonkeyPatch) -> Non
     """gdb then does without."""
     monkeypatch.setattr(libraries, "rendezvous", lambda main, read: 0)
     assert ask(snapshot) == b"E02"
+
+
+def test_it_is_told_that_the_list_is_another(snapshot: FakeSnapshot) -> None:
+    """Where one was read, and is not as it was."""
+    with serving(FakeDiversion(snapshot)) as client:
+
+        def reset() -> Any:
+            return client.ask(b"quffd.reset")
+
+        link(snapshot, DATA + 0x200, 0x1000, NAMES, CODE + 0x20, 0, DATA + 0x100)
+        assert reset() == b"{}"  # the client knows of none yet
+        client.ask(HERE % b"")
+        assert reset() == b"{}"
+        link(snapshot, DATA + 0x200, 0x1000, NAMES, CODE + 0x20, DATA + 0x300, DATA + 0x100)
+        assert reset() == reset() == b'{"libraries_stale":true}'
+        client.ask(HERE % b"start=%x;prev=%x" % (DATA + 0x300, DATA + 0x200))
+        assert reset() == b"{}"
+        snapshot.memory[DATA][8:16] = bytes(8)  # no list
+        assert reset() == b'{"libraries_stale":true}'
