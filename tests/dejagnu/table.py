@@ -29,6 +29,7 @@ class Result:
     said: dict[str, str] = field(
         default_factory=dict
     )  # test → the log before its outcome, where it did not pass
+    earlier: dict[str, str] = field(default_factory=dict)  # … all of it from the script's start on
     ours: bool = False  # the log names our server
 
 
@@ -49,10 +50,12 @@ class Known:
     test: re.Pattern[str]
     log: re.Pattern[str]
     judge: re.Pattern[str]
+    anywhere: bool = False  # the judge's log is looked at from the script's start on
 
-    def fits(self, script: str, test: str, log: str, judge: str) -> bool:
+    def fits(self, script: str, test: str, log: str, judge: Result, judged: str) -> bool:
+        there = (judge.earlier if self.anywhere else judge.said)[judged]
         return fnmatch.fnmatch(script, self.script) and bool(
-            self.test.search(test) and self.log.search(log) and self.judge.search(judge)
+            self.test.search(test) and self.log.search(log) and self.judge.search(there)
         )
 
 
@@ -75,18 +78,21 @@ def read_result(folder: Path, script: str) -> "Result | None":
     text = log.read_bytes().decode("utf-8", "replace") if log.exists() else ""
     result.ours = "uffd: " in text and " is served on " in text
     said: list[str] = []
+    so_far = ""
     for line in text.split("\n"):
         found = OUTCOME.search(line)
         if found is None or found[1] in ("DUPLICATE", "PATH"):
             said.append(line)
             continue
         said.append(line[: found.start()])
+        so_far += "\n".join(said) + "\n"
         test = plain(found[3])
         result.order.append((test, found[1]))
         if found[1] == "PASS":
             result.passes[test] += 1
         if found[1] != "PASS" or test not in result.said:
             result.said[test] = "\n".join(said)
+            result.earlier[test] = so_far
         said = []
     return result
 
@@ -102,8 +108,10 @@ def read_known(path: Path) -> "tuple[dict[str, str], list[Known]]":
             reasons[key] = text.strip()
         elif line.strip() and not line.startswith("#"):
             script, *patterns = (part.strip() for part in line.split("|"))
-            test, log, judge = (re.compile(part) for part in (*patterns, "", "", "")[:3])
-            lines.append(Known(key, script, test, log, judge))
+            test, log, judge = (*patterns, "", "", "")[:3]
+            anywhere = judge.startswith("...")
+            made = [re.compile(part) for part in (test, log, judge.removeprefix("...").strip())]
+            lines.append(Known(key, script, *made, anywhere))
     return reasons, lines
 
 
@@ -124,10 +132,10 @@ def differences(
         for _ in range(missing[test]):
             outcome = outcomes.get(test, "not run")
             said = ours.said.get(test, "")
-            fitting = [k.reason for k in known if k.fits(script, test, said, judge.said[test])]
+            fitting = [k.reason for k in known if k.fits(script, test, said, judge, test)]
             if not fitting and outcome == "not run" and not reason:
                 said = ours.said.get(last, "")
-                fitting = [k.reason for k in known if k.fits(script, last, said, judge.said[test])]
+                fitting = [k.reason for k in known if k.fits(script, last, said, judge, test)]
             if fitting:
                 reason = fitting[0]
             elif outcome != "not run":
