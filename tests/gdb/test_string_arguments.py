@@ -121,3 +121,9 @@ def test_the_note_says_what_is_counted(strings):
     assert any(note.endswith("counts from behind that") for note in notes), notes
     notes = strings.call(f"drop({SAME}) + touch({SAME})")["notes"]
     assert any(note.endswith("counts with what that changed") for note in notes), notes
+
+
+def test_a_static_variable_that_the_library_wrote(strings):
+    data = strings.call("spell(5)")
+    told = {c["name"]: c["after"] for page in data["dirty"] for c in page["changes"]}
+    assert told.get("spell::line", "").startswith('"n=5"'), told

@@ -1,4 +1,5 @@
 // Functions that take strings: gdb calls malloc for these before it calls the function.
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,6 +85,14 @@ int sum(const char *bytes, int count)
 	for (int i = 0; i < count; i++)
 		all += bytes[i];
 	return all;
+}
+
+char *spell(int n) // the linker writes to that page first, to bind snprintf
+{
+	static char line[100];
+
+	snprintf(line, sizeof(line), "n=%d", n);
+	return line;
 }
 
 int main(void)
