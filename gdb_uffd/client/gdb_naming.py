@@ -115,9 +115,12 @@ class Naming:
         return gdb_places.likely(self._session.last_call)
 
     def pcs(self, page: DirtyPage) -> List[int]:
-        """Instructions that tell which source files matter for a page."""
+        """Instructions that tell which source files matter for a page: of its first write, but
+        that may be the linker's; of the function that was called."""
         first = self.first(page)
-        return [] if first is None else [first.pc, *(a - 1 for a in first.callers if a)]
+        pcs = [] if first is None else [first.pc, *(a - 1 for a in first.callers if a)]
+        called = self._session.last_call
+        return [*pcs, called] if called else pcs
 
     # -- one page -----------------------------------------------------------------------------
 

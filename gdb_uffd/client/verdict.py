@@ -141,7 +141,8 @@ def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrot
     if _is_pure(report, things):
         return [PURE]
     parts = [_wrote_text(things, report, thread), *_heap_text(report, things)]
-    if not report.returned and _is_pure(replace(report, returned=True), things):
+    whole = replace(report, returned=True, ended="", unavailable="")  # the end is told by others
+    if not report.returned and _is_pure(whole, things):
         return ["wrote nothing but its own stack, and did not return"]
     for what, count in (("mapped", report.mapped_bytes), ("unmapped", report.unmapped_bytes)):
         if count:

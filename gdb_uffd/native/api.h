@@ -109,9 +109,9 @@ uint64_t engine_features(int kind, uint64_t offered, uint64_t *lacking);
 
 struct pager {
 	struct engine engine;
-	struct regions regions, recorded, at_tx;
+	struct regions regions, recorded, at_tx, at_call;
 	struct pages pages;
-	bool running, layout_changed, in_malloc;
+	bool running, layout_changed, layout_at_call, in_malloc;
 	uint64_t faults, fault_ns, fed, fed_ahead, lost_page, limit, unmoved, emptied_more;
 	uint64_t unknown_zeros, unknown_file;
 	bool user_mode_only;
@@ -243,6 +243,7 @@ struct change {
 	uint32_t bytes_changed;
 	uint8_t *before;
 	uint8_t *after;
+	bool counts_malloc;
 	const uint64_t *stack;
 	...;
 };
@@ -255,6 +256,7 @@ int transaction_collect_all(struct pager *pager, struct changes *changes);
 int transaction_rearm(struct pager *pager);
 int transaction_commit(struct pager *pager);
 int transaction_discard(struct pager *pager, bool rebuild);
+int transaction_begin_program(struct pager *pager);
 int transaction_end_malloc(struct pager *pager);
 bool transaction_program_wrote(const struct pager *pager, uint64_t page);
 size_t pages_count_dirty(const struct pages *pages);

@@ -9,6 +9,7 @@ static void free_images(struct change *at, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		free(at[i].before);
+		free(at[i].old);
 		free(at[i].after);
 	}
 	free(at);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "pager.h"
+#include "transaction.h"
 #include "uffd.h"
 
 int pager_keep_map(struct pager *pager, void *at, size_t len)
@@ -211,8 +212,9 @@ int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size
 			return rc;
 		/* An argument that gdb puts where its malloc made room is not the program's doing. */
 		struct written *w = pages_written(&pager->pages, page);
-		if (w && w->after_malloc)
-			memcpy(w->after_malloc + (address - page), from, part);
+		rc = w ? transaction_gdb_wrote(pager, w, address, from, part, writer) : 0;
+		if (rc < 0)
+			return rc;
 		for (size_t i = 0; i < pager->breakpoint_count; i++) {
 			/* gdb writes over an inserted breakpoint: what lies beneath changes. */
 			struct breakpoint *b = &pager->breakpoints[i];

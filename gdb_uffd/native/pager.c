@@ -32,6 +32,7 @@ void pager_deinit(struct pager *pager)
 	engine_deinit(&pager->engine);
 	regions_deinit(&pager->regions);
 	regions_deinit(&pager->at_tx);
+	regions_deinit(&pager->at_call);
 	regions_deinit(&pager->recorded);
 	pager_drop_maps(pager, true);
 	fed_deinit(&pager->fed_log);

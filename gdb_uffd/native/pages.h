@@ -28,11 +28,15 @@ enum writer { /* bits of written.writers */
 struct written {
 	uint64_t page;
 	uint8_t *before;   /* 4096 bytes: how it was when the transaction began; NULL: as recorded */
-	uint8_t *after_malloc; /* 4096 bytes: how gdb's own call of malloc left it, or NULL */
+	uint8_t *after_malloc; /* 4096 bytes: how gdb's own call of malloc left it, and what gdb put there,
+				* or NULL */
 	uint8_t *origin;   /* 4096 bytes: how what mremap moved here was before the transaction, or NULL */
 	uint8_t *overlay;  /* 4096 bytes: kept contents to feed into the next vessel, or NULL */
 	uint8_t *seen;     /* 4096 bytes: how the engine that compares saw it last, or NULL: as fed */
 	bool in_tx;        /* written in the open transaction */
+	bool late;         /* after_malloc is from after the program first ran */
+	bool counts_malloc; /* gdb's own malloc wrote there when what was before was settled */
+	bool assigned_first; /* ... by an assignment, which counts: so does what malloc did behind it */
 	bool was_dirty;    /* differed from the snapshot before the transaction */
 	bool dirty;        /* may differ from the snapshot */
 	bool armed;        /* write-protected now */

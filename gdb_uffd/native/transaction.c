@@ -64,7 +64,7 @@ static int images(struct pager *pager, const struct written *w, bool all, uint8_
 		return rc;
 	if (all)
 		return pager_source_page(&pager->recorded, w->page, before);
-	const uint8_t *from = w->writers & WRITER_PROGRAM ? w->after_malloc : NULL;
+	const uint8_t *from = w->writers & WRITERS_MEANT && !w->assigned_first ? w->after_malloc : NULL;
 	if (w->origin && !regions_find(&pager->at_tx, w->page)) /* else that is what was there */
 		from = w->origin;
 	if (!from)
@@ -73,11 +73,27 @@ static int images(struct pager *pager, const struct written *w, bool all, uint8_
 	return 0;
 }
 
+/* What the views need of pages that gdb's own malloc wrote: all of memory at one instant. */
+static int keep_old(struct pager *pager, const struct written *w, const uint8_t *before,
+		    struct change *change)
+{
+	uint8_t old[PAGE_BYTES];
+
+	change->counts_malloc = w->counts_malloc;
+	if (!(w->writers & WRITER_MALLOC) || w->origin || transaction_page_at_call(pager, w, old) < 0 ||
+	    !memcmp(old, before, PAGE_BYTES))
+		return 0;
+	if (!(change->old = malloc(PAGE_BYTES)))
+		return -ENOMEM;
+	memcpy(change->old, old, PAGE_BYTES);
+	return 0;
+}
+
 /* What the views need of pages that were unmapped, and of mappings that came and went. */
 static int collect_layout(struct pager *pager, struct changes *changes)
 {
 	uint8_t before[PAGE_BYTES];
-	int rc = regions_copy(&changes->was, &pager->at_tx);
+	int rc = regions_copy(&changes->was, transaction_regions_at_call(pager));
 
 	changes->layout = true;
 	if (rc == 0)
@@ -88,7 +104,7 @@ static int collect_layout(struct pager *pager, struct changes *changes)
 		const struct written *w = &pager->pages.written[i];
 		if (!w->in_tx || changes->gone_count == IMAGES_MAX || regions_find(&pager->regions, w->page))
 			continue;
-		if (transaction_page_before(pager, w, before) < 0)
+		if (transaction_page_at_call(pager, w, before) < 0)
 			continue;
 		struct change *change = &changes->gone[changes->gone_count];
 		*change = (struct change){.page = w->page, .before = malloc(PAGE_BYTES)};
@@ -155,6 +171,8 @@ static int collect(struct pager *pager, bool all, struct changes *changes)
 		changes->count++;
 		change->bytes_changed = count_changed(before, after, PAGE_BYTES);
 		rc = changes->truncated ? 0 : keep_images(change, w->origin, before, after);
+		if (rc == 0 && !all)
+			rc = keep_old(pager, w, before, change);
 		if (rc < 0)
 			return rc;
 		/* gdb's breakpoints come and go: only a difference counts in the long run. */
@@ -217,7 +235,7 @@ static void close_written(struct written *w, bool kept)
 	free(w->origin);
 	free(w->seen);
 	w->before = w->after_malloc = w->origin = w->seen = NULL;
-	w->in_tx = false;
+	w->in_tx = w->late = w->counts_malloc = w->assigned_first = false;
 	if (kept)
 		w->kept_writers |= w->writers;
 	else if (!(w->kept_writers & WRITER_PROGRAM))
@@ -227,26 +245,9 @@ static void close_written(struct written *w, bool kept)
 
 static void close_transaction(struct pager *pager)
 {
-	pager->layout_changed = false;
+	pager->layout_changed = pager->layout_at_call = pager->program_ran = false;
 	pager->emptied_more = pager->unmoved = 0;
 	pager->in_malloc = false;
-}
-
-int transaction_end_malloc(struct pager *pager)
-{
-	int rc = engine_settle(pager);
-
-	for (size_t i = 0; rc == 0 && i < pager->pages.written_count; i++) {
-		struct written *w = &pager->pages.written[i];
-		if (!w->in_tx || !(w->writers & WRITER_MALLOC) || (w->writers & WRITER_PROGRAM))
-			continue;
-		if (!w->after_malloc && !(w->after_malloc = malloc(PAGE_BYTES)))
-			return -ENOMEM;
-		rc = transaction_page_now(pager, w, w->after_malloc);
-		if (rc == -ENOENT)
-			rc = 0;
-	}
-	return rc < 0 ? rc : transaction_rearm(pager);
 }
 
 /* The page's former bytes back into the vessel; breakpoints inserted there stay. */

@@ -12,6 +12,9 @@ struct change {
 	uint8_t writers;
 	uint32_t bytes_changed;
 	uint8_t *before, *after; /* NULL when nothing differs, but for what was moved */
+	uint8_t *old;            /* as it was when the program first ran, where that is not `before`;
+				  * else NULL */
+	bool counts_malloc;      /* what gdb's own malloc wrote is among what differs */
 	const uint64_t *stack;   /* STACK_WORDS words above first.sp at that write; belongs to the
 				  * pager and is good until the transaction is closed; or NULL */
 };
@@ -44,10 +47,21 @@ int transaction_page_before(struct pager *pager, const struct written *w, uint8_
 /* The page as it is now, wherever it lies.  -ENOENT: not mapped any more. */
 int transaction_page_now(struct pager *pager, const struct written *w, uint8_t *to);
 
+/* The page as it was when the program first ran in the transaction: behind gdb's own mallocs for the
+ * arguments, and all pages at one instant. */
+int transaction_page_at_call(struct pager *pager, const struct written *w, uint8_t *to);
+/* How memory was mapped then. */
+const struct regions *transaction_regions_at_call(const struct pager *pager);
+
 /* Between the calls of one transaction: so that the next call's first write is seen as its own. */
 int transaction_rearm(struct pager *pager);
+/* Something other than gdb's own malloc is about to run: what was before it is this, from now on. */
+int transaction_begin_program(struct pager *pager);
 /* gdb's own call of malloc is over: what the program changes on its pages counts from here. */
 int transaction_end_malloc(struct pager *pager);
+/* gdb wrote an argument there, into the room that its malloc made: so does this. */
+int transaction_gdb_wrote(struct pager *pager, struct written *w, uint64_t address,
+			  const uint8_t *from, size_t len, int writer);
 int transaction_commit(struct pager *pager);
 /* Whether the program itself wrote that page in the open transaction. */
 bool transaction_program_wrote(const struct pager *pager, uint64_t page);

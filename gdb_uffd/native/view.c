@@ -46,6 +46,10 @@ static int load_change(const struct changes *changes, bool after, uint64_t page,
 {
 	const struct change *change = changes ? find(changes->at, changes->count, page) : NULL;
 
+	if (change && !after && change->old) {
+		memcpy(to, change->old, PAGE_BYTES);
+		return 0;
+	}
 	if (change && (change->bytes_changed || change->before)) {
 		const uint8_t *image = after ? change->after : change->before;
 		if (!image) /* beyond IMAGES_MAX */
@@ -75,14 +79,12 @@ static int load_change(const struct changes *changes, bool after, uint64_t page,
 static int load_open(struct pager *pager, uint64_t page, uint8_t *to)
 {
 	const struct written *w = pages_written(&pager->pages, page);
-	const struct regions *regions = pager->layout_changed ? &pager->at_tx : &pager->regions;
+	const struct regions *regions = transaction_regions_at_call(pager);
 	const struct region *region = regions_find(regions, page);
 	size_t done;
 
-	if (w && w->in_tx && w->before) {
-		memcpy(to, w->before, PAGE_BYTES);
-		return 0;
-	}
+	if (w && w->in_tx && (w->before || (w->after_malloc && !w->late)))
+		return transaction_page_at_call(pager, w, to);
 	if (!w || !w->in_tx)
 		if (pager_read(pager, page, to, PAGE_BYTES, &done) == 0)
 			return 0;

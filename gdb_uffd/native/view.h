@@ -12,7 +12,8 @@ enum view_kind {
 	VIEW_BEFORE = 1,   /* the report's pages as they were before, all else as it is now */
 	VIEW_AFTER = 2,
 	VIEW_RECORDED = 3,
-	VIEW_OPEN = 4,     /* as it was when the open transaction began, unmapped memory included */
+	VIEW_OPEN = 4,     /* as it was when the program first ran in the open transaction, unmapped memory
+			    * included */
 };
 
 #define VIEW_PAGES 64 /* pages remembered: a search comes back to the same few */

@@ -49,6 +49,8 @@ class Transaction:
     fed_from: int = 0  # in the pager's list of fed pages
     ahead_from: int = 0  # how many were fed ahead of a touch before
     unknown: Tuple[int, int] = (0, 0)  # fed so far: taken for zeros, as in the file
+    program_ran: bool = False  # something else than gdb's own malloc
+    brk_at_call: Tuple[int, int] = (0, 0)  # `brk` when it first ran
 
     @property
     def is_over(self) -> bool:
@@ -95,9 +97,17 @@ class Accounts:
             streamed=len(self.runner.output), returned=False, serial=next(_serials),
         )  # fmt: skip
 
+    def program_begins(self, open_: Transaction) -> None:
+        """Something else than gdb's own malloc is about to run: what was before is this."""
+        if not open_.program_ran:
+            check(lib.transaction_begin_program(self.machine.pager), doing="noting the layout")
+            open_.brk_at_call = self.machine.save_brk()
+            open_.program_ran = True
+
     def report(self, open_: Transaction, keep: bool, kernel_kept: bool) -> CallReport:
         """The report of `open_`, which ends now."""
         pager = self.machine.pager
+        self.program_begins(open_)  # at the latest: it may be gdb's own malloc alone
         lib.changes_deinit(self._changes)
         check(
             lib.transaction_collect(pager, self._changes),
@@ -133,7 +143,8 @@ class Accounts:
             unknown_file=pager.unknown_file - open_.unknown[1],
         )
         builder.fill(made, self._changes)
-        self.detail.note(made, open_.tid, functools.partial(self.stack, open_), open_.brk)
+        stack = functools.partial(self.stack, open_)
+        self.detail.note(made, open_.tid, stack, open_.brk_at_call, open_.calls.late)
         return made
 
     def _own_stacks(self) -> List[str]:
@@ -161,13 +172,16 @@ class Accounts:
                 f"{self.machine.pager.unmoved} more pages were moved; what they held counts as new"
             )
         both = lib.WRITER_PROGRAM | lib.WRITER_MALLOC
-        mixed = sum(self._changes.at[i].writers & both == both for i in range(self._changes.count))
-        if mixed:
-            pages = "1 page was" if mixed == 1 else f"{mixed} pages were"
-            notes.append(
-                f"{pages} written by gdb's own call of malloc, too, for an argument: what changed "
-                "there counts from behind that"
-            )
+        mixed = [self._changes.at[i] for i in range(self._changes.count)]
+        mixed = [change.counts_malloc for change in mixed if change.writers & both == both]
+        for counts, where in ((False, "from behind that"), (True, "with what that changed")):
+            if counts in mixed:
+                many = mixed.count(counts)
+                pages = "1 page was" if many == 1 else f"{many} pages were"
+                notes.append(
+                    f"{pages} written by gdb's own call of malloc, too, for an argument: what "
+                    f"changed there counts {where}"
+                )
         remade = self.machine.vessel.kernel_changed or self.machine.pager.layout_changed
         if not keep and remade and kernel_kept:
             notes.append(

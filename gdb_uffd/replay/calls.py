@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import List, Tuple
 
 from gdb_uffd.model import MemoryUnavailable, Registers
+from gdb_uffd.native import lib
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.state import Threads
 
@@ -16,17 +17,21 @@ class _Call:
     floor: int = 0  # the stack pointer with which it began; 0: it has not run
     home: int = 0  # where it returns to
     returned: bool = False
+    wanted: int = 0  # of malloc: how many bytes
 
 
 @dataclass
 class Calls:
     """The calls of one transaction; gdb's nest, since it makes room for an argument while the call
     that takes it is under way.  `unfinished`: one has ended otherwise than by returning.
-    `room`: what gdb's own malloc returned last."""
+    `rooms`: what gdb's own malloc returned, with the sizes; `late`: of them, since when something
+    else ran."""
 
     under_way: List[_Call] = field(default_factory=list)
     unfinished: bool = False
-    room: int = 0
+    rooms: List[Tuple[int, int]] = field(default_factory=list)
+    late: List[int] = field(default_factory=list)
+    _filled: int = 0  # bytes that gdb wrote to the last room, one after the other
 
     @property
     def floor(self) -> int:
@@ -51,6 +56,7 @@ class Calls:
         """The thread is about to run, and stands at the function's beginning."""
         call, link = self.under_way[-1], machine.arch.link
         call.floor = registers.sp
+        call.wanted = registers.gpr[machine.arch.arguments[0]]
         if link is not None:
             call.home = registers.gpr[link]
             return
@@ -65,8 +71,21 @@ class Calls:
             call = self.under_way[-1]
             call.returned = bool(call.home) and registers.pc == call.home
 
-    def end(self, threads: Threads, tid: int) -> None:
-        """The innermost, of thread `tid`, is over, if there is one."""
+    def writer(self, address: int, length: int) -> int:
+        """Who it is when gdb writes there, a native constant.
+
+        gdb begins a call before it pushes a frame and the arguments; but an array that is
+        assigned to a pointer gets its room by a call that is over by then.
+        """
+        fills = bool(self.rooms) and address == self.rooms[-1][0] + self._filled
+        if fills and self._filled < self.rooms[-1][1]:
+            self._filled += length
+            return int(lib.WRITER_GDB | lib.WRITER_MALLOC)
+        return int(lib.WRITER_GDB if self.under_way else lib.WRITER_ASSIGNMENT)
+
+    def end(self, threads: Threads, tid: int, program_ran: bool) -> None:
+        """The innermost, of thread `tid`, is over, if there is one; `program_ran`: something else
+        than gdb's own malloc did so far."""
         if not self.under_way:
             return
         call = self.under_way.pop()
@@ -74,7 +93,12 @@ class Calls:
         self.unfinished |= bool(call.floor) and not call.returned
         if call.is_malloc and call.returned:
             registers = threads.get(tid)
-            self.room = registers.gpr[registers.arch.result]
+            room = registers.gpr[registers.arch.result]
+            if room:
+                self.rooms.append((room, call.wanted))
+                self._filled = 0
+                if program_ran:
+                    self.late.append(room)
 
 
 class Unfinished:

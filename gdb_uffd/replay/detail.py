@@ -25,20 +25,33 @@ class Detail:
         self._report: Optional[CallReport] = None  # not refined yet
         self._facts: Optional[Facts] = None
 
-    def note(self, report: CallReport, tid: int, stack: Callable[[int], int], brk: Range) -> None:
+    def note(
+        self,
+        report: CallReport,
+        tid: int,
+        stack: Callable[[int], int],
+        brk: Range,
+        rooms: Sequence[int],
+    ) -> None:
         """A report was made; `stack` gives a thread's stack pointer and `brk` the heap's start
-        and break as they were when it began.  Called while the vessel stands as it ended."""
+        and break as they were when it began; `rooms`: see refine.Facts.
+        Called while the vessel stands as it ended."""
         pager = self.machine.pager
         born: List[Range] = []
         gone: List[Range] = []
+        early: List[Range] = []
         if pager.layout_changed:
             was, is_ = covered(pager.at_tx), covered(pager.regions)
+            if pager.layout_at_call:
+                at_call = covered(pager.at_call)
+                was, early = at_call, minus(at_call, was)
             born, gone = minus(is_, was), minus(was, is_)
         now = self.machine.save_brk()
         self._report = report
         self._facts = Facts(
-            tid, self._fs_base(tid), stack, (brk, now), born, gone, self._blocks_in(gone)
-        )
+            tid, self._fs_base(tid), stack, (brk, now), born, gone, self._blocks_in(gone), rooms,
+            early,
+        )  # fmt: skip
         if report.kept and self._refiner is not None:
             self._refiner.kept(report.pages)
 

@@ -146,10 +146,7 @@ class Diversion:
         self._notice_loss()
         open_ = self._transaction("run")
         self._materialise()
-        # gdb begins a call before it pushes a frame and the arguments; but an array that is
-        # assigned to a pointer gets its room by a call that is over by then.
-        meant = not open_.calls.under_way and address != open_.calls.room
-        self.machine.write(address, data, meant)
+        self.machine.write(address, data, open_.calls.writer(address, len(data)))
         open_.tape.wrote(address, data)
 
     def _notice_loss(self) -> None:
@@ -221,6 +218,8 @@ class Diversion:
         base = self.accounts.stack(open_, action.tid)
         if open_.calls.begins:
             open_.calls.run(self.machine, self.threads.with_room(action.tid, base))
+        if not open_.calls.in_malloc:
+            self.accounts.program_begins(open_)
         self.runner.floor, self.runner.base = open_.calls.floor, base
         self.machine.vessel.deadline_ns = self.policy.deadline_ns() if open_.calls.under_way else 0
         return open_
@@ -287,7 +286,7 @@ class Diversion:
         outer = False
         if self._open is not None:
             self._open.tape.ended()
-            self._open.calls.end(self.threads, self._open.tid)
+            self._open.calls.end(self.threads, self._open.tid, self._open.program_ran)
             outer = self._open.calls.in_malloc
         if self.machine.pager.in_malloc and not outer:
             check(lib.transaction_end_malloc(self.machine.pager), doing="write protection")
@@ -302,7 +301,7 @@ class Diversion:
         if self._loss:
             open_.lost, open_.ended = True, self._tell_loss()
         while open_.calls.under_way:
-            open_.calls.end(self.threads, open_.tid)
+            open_.calls.end(self.threads, open_.tid, open_.program_ran)
         self._open = None
         if self.before_end is not None:
             self.before_end(open_.tid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
@@ -45,9 +46,12 @@ class HeapWork:
     brk: Tuple[Range, Range]
     born: Sequence[Range]
     gone_blocks: Sequence[int]
+    rooms: Sequence[int] = ()
+    early: Sequence[Range] = ()
     caches: List[int] = field(default_factory=list)  # of free chunks, of the thread that ran
     totals: List[int] = field(default_factory=lambda: [0, 0, 0, 0])
     blocks: Dict[int, Block] = field(default_factory=dict)
+    rooms_bytes: int = 0  # mappings of their own that such rooms have
     trouble: str = ""  # why not all of the heap could be read
 
     def __post_init__(self) -> None:
@@ -72,6 +76,10 @@ class HeapWork:
             self._find_cache(heaps)
         for area, pages in by_area.values():
             self._area(heaps, area, pages)
+        for room in self.rooms:
+            word = self.after.word(room - 8) or 0
+            if word & malloc.FLAGS == malloc.MMAPPED and any(s <= room < e for s, e in self.born):
+                self.rooms_bytes += word & ~malloc.FLAGS
         for size in self.gone_blocks:
             self._count("freed", size)
         report.blocks = sorted(self.blocks.values(), key=lambda b: b.start)[:BLOCKS_MAX]
@@ -153,7 +161,8 @@ class HeapWork:
                 self._cannot(f"the header at {chunks.broken_at:#x} is damaged")
         if rc == 0:
             totals = ffi.new("struct heap_totals *")
-            lib.heap_compare(span.was, span.is_, totals)
+            with self._without_rooms(span.is_):
+                lib.heap_compare(span.was, span.is_, totals)
             for i, name in enumerate(("allocated", "allocated_bytes", "freed", "freed_bytes")):
                 self.totals[i] += getattr(totals, name)
         end = max((c.at[c.count - 1].at + c.at[c.count - 1].size
@@ -162,6 +171,18 @@ class HeapWork:
             if page.end > anchor and page.start < end:
                 page.runs = list(self._split(page.runs, span, area, anchor, end))
         return int(end)
+
+    @contextlib.contextmanager
+    def _without_rooms(self, chunks: Any) -> Iterator[None]:
+        """What gdb itself allocated meanwhile counts as free."""
+        indexes = [lib.heap_find(chunks, room - 16) for room in self.rooms]
+        places = [chunks.at[i] for i in indexes if i >= 0]
+        hidden = [c for c in places if c.state == lib.CHUNK_USED and c.at + 16 in self.rooms]
+        for chunk in hidden:
+            chunk.state = lib.CHUNK_LISTED
+        yield
+        for chunk in hidden:
+            chunk.state = lib.CHUNK_USED
 
     def _listed(self, view: View, area: Area) -> Any:
         """Chunks that look used and are free, sorted, as a C array."""
@@ -246,6 +267,7 @@ class HeapWork:
         new, old = _chunk(span.is_, at), _chunk(span.was, at)
         if new is not None and new[2] == lib.CHUNK_USED:
             same = old is not None and old[2] == lib.CHUNK_USED and old[0] == new[0]
+            same = same or new[0] + 16 in self.rooms
             self._note(new, "live" if same else "allocated")
             return ""
         if new is not None and new[2] == lib.CHUNK_UNKNOWN:
@@ -269,7 +291,7 @@ class HeapWork:
         if last is not None and last.start - 16 <= page.start < last.start + last.size:
             self._mapped_runs(page, last.start)
             return
-        low, high = self.owners.range_of(page.start, self.born)
+        low, high = self.owners.range_of(page.start, [*self.born, *self.early])
         new = self._mapped[1].find(page.start, low, high)
         old = None
         if not any(s <= page.start < e for s, e in self.born):
@@ -278,6 +300,7 @@ class HeapWork:
         if found is None:
             return
         same = new is not None and old is not None and new[0] == old[0]
+        same = same or (new is not None and new[0] + 16 in self.rooms)
         state = "live" if same else "allocated" if new else "freed"
         start, size = found[0] + 16, found[1] - 16
         self._last = self.blocks[start] = Block(start, size, state)

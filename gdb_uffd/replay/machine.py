@@ -342,13 +342,12 @@ class Machine:
             raise MemoryUnavailable(at, self.why(at) or "not mapped")
         return bytes(ffi.buffer(buffer, length))
 
-    def write(self, address: int, data: bytes, meant: bool) -> None:
-        """gdb's write, through any protection; `meant`: as an expression says, not for a call's
-        frame and arguments.  MemoryUnavailable."""
-        room = None if meant else stacks.prepared_in(self.rooms, address)
+    def write(self, address: int, data: bytes, writer: int) -> None:
+        """gdb's write, through any protection; `writer`: an assignment, or gdb for a call's frame
+        and arguments (calls.py).  MemoryUnavailable."""
+        room = None if writer == lib.WRITER_ASSIGNMENT else stacks.prepared_in(self.rooms, address)
         if room is not None and address < room.start:
             raise MemoryUnavailable(address, "another's: " + NO_ROOM)
-        writer = lib.WRITER_ASSIGNMENT if meant else lib.WRITER_GDB
         rc = lib.pager_write(self.pager, address, data, len(data), writer)
         if rc < 0:
             raise MemoryUnavailable(address, self._why_not_written(address, rc))

@@ -35,8 +35,9 @@ class Facts:
     """What a report does not say of itself: how the process stood when the call began and ended.
 
     `stack`: a thread's stack pointer when it began.  `brk`: (start, break) before and after.
-    `born`, `gone`: ranges that the call mapped and unmapped, half-open; `gone_blocks`: the sizes of
-    malloc's blocks that had such a mapping of their own.
+    `born`, `gone`: ranges that the call mapped and unmapped, half-open; `gone_blocks`: the sizes
+    of malloc's blocks that had such a mapping of their own.  `rooms`: blocks that gdb's own malloc
+    made for arguments after the first call had begun; `early`: ranges that it mapped before.
     """
 
     tid: int
@@ -46,6 +47,8 @@ class Facts:
     born: List[Range] = field(default_factory=list)
     gone: List[Range] = field(default_factory=list)
     gone_blocks: List[int] = field(default_factory=list)
+    rooms: Sequence[int] = ()
+    early: Sequence[Range] = ()
 
 
 class Refiner:
@@ -64,12 +67,14 @@ class Refiner:
 
     def kept(self, pages: Sequence[DirtyPage]) -> None:
         """What these pages hold now is the state before the next report."""
-        changed = [page.start for page in pages if page.bytes_changed]
-        for start, index in self._known.indexes.items():
-            above = [at for at in changed if at + PAGE_SIZE > start]
-            if above:
-                lib.heap_index_forget(index, min(above))
+        _forget_above([page.start for page in pages if page.bytes_changed], self._known)
         self._owners.forget()
+
+    @staticmethod
+    def _forget_split(pages: Sequence[DirtyPage], known: Known) -> None:
+        """gdb's own malloc may have cut a chunk in two: the boundaries between which the call began
+        are not those that stand before and after it."""
+        _forget_above([page.start for page in pages if "malloc" in page.writers], known)
 
     def refine(self, report: CallReport, facts: Facts) -> None:
         """Fill in what only the memory before and after can tell.  Changes `report`."""
@@ -86,13 +91,17 @@ class Refiner:
             facts.brk,
             facts.born,
             facts.gone_blocks,
+            facts.rooms,
+            facts.early,
         )
+        self._forget_split(report.pages, known)
         self._owners.look(facts.tid, before.read, which_all)
         self._stacks(report, facts, before, after)
         heap.tell(report)
         inner_stack.settle(report, self._owners.modules, self._floor(facts, facts.tid))
         self._data(report, facts, heap)
-        report.mapped_bytes = sum(end - start for start, end in facts.born)
+        self._forget_split(report.pages, known)
+        report.mapped_bytes = sum(end - start for start, end in facts.born) - heap.rooms_bytes
         report.unmapped_bytes = sum(end - start for start, end in facts.gone)
         if report.kept and not which_all:
             self.kept(report.pages)
@@ -103,8 +112,9 @@ class Refiner:
 
     def _stacks(self, report: CallReport, facts: Facts, before: View, after: View) -> None:
         """Of a stack's page, the changed bytes of live frames; the rest is scratch."""
+        mapped = [*facts.born, *facts.early]
         for page in report.pages:
-            page.mapping_start = self._owners.mapping_start(page.start, page.mapping, facts.born)
+            page.mapping_start = self._owners.mapping_start(page.start, page.mapping, mapped)
             if page.kind != "stack" or not page.bytes_changed or page.thread is None:
                 continue
             floor = self._floor(facts, page.thread)
@@ -136,6 +146,13 @@ class Refiner:
         floor = self._floor(facts, place.thread)
         role = "scratch" if run.address + len(run.before) <= floor else ""
         return dataclasses.replace(run, kind="stack", thread=place.thread, role=role)
+
+
+def _forget_above(changed: Sequence[int], known: Known) -> None:
+    for start, index in known.indexes.items():
+        above = [at for at in changed if at + PAGE_SIZE > start]
+        if above:
+            lib.heap_index_forget(index, min(above))
 
 
 def _above(page: DirtyPage, floor: int, before: View, after: View) -> None:

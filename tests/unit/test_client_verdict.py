@@ -32,6 +32,18 @@ def test_pure():
         assert verdict.as_json(report(*pages), thread)["pure"] is True
 
 
+def test_a_call_that_did_not_return_and_wrote_nothing():
+    for more in (
+        {},
+        {"ended": "the call ran for 1 s without an end"},
+        {"ended": "SIGSEGV", "unavailable": "0x1000 is not in this core"},
+    ):
+        made = report(page("stack", thread=TID), returned=False, **more)
+        said = "wrote nothing but its own stack, and did not return"
+        assert verdict.text(made, thread) == said, more
+        assert verdict.as_json(made, thread)["pure"] is False
+
+
 def test_what_is_not_pure():
     for more in (
         {"output": "x"},
