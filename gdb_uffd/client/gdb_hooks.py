@@ -35,6 +35,9 @@ _SILENT = ("output", "printf")  # they compose a line of the user's own, which m
 _MODULE = "gdb_uffd.client.gdb_hooks"
 _CHECK = "maintenance uffd-check"
 
+_ASSIGNS = re.compile(r"=|\+\+|--")
+"""An expression without any of these assigns nothing (gdb manual, "Assignment")."""
+
 _serials = itertools.count(1)
 _malloc: Optional[int] = None
 _hooks_defined = False
@@ -92,8 +95,9 @@ def _ends(
     session.call_depth = max(0, depth - 1)
     if session.call_depth == 0:  # one whose arguments cannot be read begins, and has no end
         session.last_call = int(event.address)
-    # The end of `uffd call`'s transaction ends its outermost call, too.
-    if session.call_depth or not session.in_call:
+    # The end of `uffd call`'s transaction ends its outermost call, too; but what gdb writes behind
+    # a call is an assignment, and not that call's frame.
+    if session.call_depth or not session.in_call or _ASSIGNS.search(session.expression):
         _tell(session, "call-end", {"serial": serial})
 
 

@@ -127,3 +127,25 @@ def test_a_static_variable_that_the_library_wrote(strings):
     data = strings.call("spell(5)")
     told = {c["name"]: c["after"] for page in data["dirty"] for c in page["changes"]}
     assert told.get("spell::line", "").startswith('"n=5"'), told
+
+
+ASSIGNED = [
+    f"label = {FORTY}",
+    "label = spell(3)",
+    "keep[2] = touch(keep) + 5",
+    "label = (char *)malloc(9)",
+]
+
+
+@pytest.mark.parametrize("expression", ASSIGNED)
+def test_what_is_assigned_behind_a_call_is_told(gdb, core, expression):
+    """Also where the call is gdb's own, for a string that is assigned to a pointer."""
+    gdb.run(f"uffd spawn {core}")
+    name = expression.partition(" ")[0]
+    verdict = gdb.call(expression)["verdict"]
+    assert not verdict["pure"], verdict
+    where = "globals" if name == "label" else "heap"
+    assert where in [each["what"] for each in verdict["wrote"]], verdict
+    if name == "label":
+        text = gdb.run(f"uffd call {expression}")
+        assert "label 0x0" in text, text
