@@ -93,12 +93,14 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
             _print_text(session, report, outcome)
     finally:
         gdb_last.tell(session, last)
+        gdb_libraries.follow(session)
 
 
 def run_call(
     session: Session, letters: str, expression: str, keep: bool, as_json: bool, cpu: Optional[int]
 ) -> Tuple[CallReport, Outcome]:
-    """The transaction: begin, evaluate, end, and gdb's caches as they must be then."""
+    """The transaction: begin, evaluate, end, and gdb's caches as they must be then; its libraries
+    are those of the call, whose symbols name what it did, until gdb_libraries.follow."""
     try:
         about = {} if cpu is None else {"cpu": cpu}
         # Of -json the one line is all; a front end has a stream for what the program prints.
@@ -142,8 +144,6 @@ def run_call(
     report.called = bool(outcome.functions or wrote or not outcome.error)
     if not kept and (outcome.functions or report.pages or report.registers):
         _forget_the_call(outcome.error or report.registers, selection)
-    if session.libraries_stale:
-        gdb_libraries.update()
     return report, outcome
 
 

@@ -11,6 +11,7 @@ import contextlib
 import gdb
 
 from gdb_uffd.client import gdb_search
+from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_util import setting
 
 
@@ -20,6 +21,13 @@ def update() -> None:
     command = "sharedlibrary" if gdb.parameter("auto-solib-add") else "info sharedlibrary"
     with contextlib.suppress(gdb.error), setting("print symbol-loading", "off"):
         gdb.execute(command, to_string=not gdb_search.may_ask())
+
+
+def follow(session: Session) -> None:
+    """The same behind a call that is undone, once what it did has been told."""
+    if session.libraries_stale:
+        session.libraries_stale = False
+        update()
 
 
 def are_stale(answer: object) -> bool:

@@ -10,7 +10,16 @@ from weakref import WeakKeyDictionary
 
 import gdb
 
-from gdb_uffd.client import gdb_call, gdb_hooks, gdb_last, gdb_session, gdb_views, mi, render
+from gdb_uffd.client import (
+    gdb_call,
+    gdb_hooks,
+    gdb_last,
+    gdb_libraries,
+    gdb_session,
+    gdb_views,
+    mi,
+    render,
+)
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_util import machine_interface, one_cpu, user_errors
 from gdb_uffd.client.options import split_format
@@ -33,8 +42,11 @@ def _call(arguments: List[str]) -> Dict[str, Any]:
         )
     last = gdb_last.Last(report, outcome, expression)
     gdb_last.note(session, last)
-    result = gdb_call.call_object(session, report, outcome, expression)
-    gdb_last.tell(session, last)
+    try:
+        result = gdb_call.call_object(session, report, outcome, expression)
+    finally:
+        gdb_last.tell(session, last)
+        gdb_libraries.follow(session)
     if outcome.error and outcome.stop is None and not outcome.functions:
         raise UffdError(str(result["error"]))  # nothing ran: an error like any other
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Dict, List, Tuple
 
-from gdb_uffd.client import gdb_call, gdb_places, trace
+from gdb_uffd.client import gdb_call, gdb_libraries, gdb_places, trace
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import (
@@ -20,11 +20,21 @@ from gdb_uffd.client.gdb_util import (
 from gdb_uffd.client.options import split_format
 from gdb_uffd.model import SCHEMA_VERSION, CallReport, UffdError
 
+Traced = Tuple[List[trace.Touch], int, CallReport, gdb_call.Outcome]
+
 
 def show(session: Session, text: str, as_json: bool, full: bool) -> None:
     """`uffd trace`."""
     letters, expression = split_format(text)
     touches, missed, report, outcome = _traced(session, letters, expression, as_json)
+    try:
+        _tell(session, expression, (touches, missed, report, outcome), as_json, full)
+    finally:
+        gdb_libraries.follow(session)
+
+
+def _tell(session: Session, expression: str, traced: Traced, as_json: bool, full: bool) -> None:
+    touches, missed, report, outcome = traced
     names = _names(session)
     if as_json:
         say_json(_object(session, touches, missed, report, outcome, expression, names))
@@ -39,9 +49,7 @@ def show(session: Session, text: str, as_json: bool, full: bool) -> None:
         raise UffdError(failure)
 
 
-def _traced(
-    session: Session, letters: str, expression: str, as_json: bool
-) -> Tuple[List[trace.Touch], int, CallReport, gdb_call.Outcome]:
+def _traced(session: Session, letters: str, expression: str, as_json: bool) -> Traced:
     """Evaluate in a process of its own, in which nothing is there yet."""
     selection = Selection()
     context = session.context
