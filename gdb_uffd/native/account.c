@@ -15,14 +15,6 @@ const struct desk *vessel_saved_desk(const struct vessel *vessel)
 	return vessel->in_transaction ? &vessel->saved : NULL;
 }
 
-bool vessel_has_thread(const struct vessel *vessel, int32_t tid)
-{
-	for (uint32_t i = 0; i < vessel->tid_count; i++)
-		if (vessel->tids[i] == tid)
-			return true;
-	return false;
-}
-
 static void forget_account(struct vessel *vessel)
 {
 	vessel->refused_count = vessel->refused_more = vessel->opened_count = vessel->passed_count = 0;

@@ -53,8 +53,6 @@ struct opened *channel_find(struct vessel *vessel, int number);
 bool channel_is_silent(struct vessel *vessel, int number);
 /* A read of a descriptor that has no file: of one that nothing comes from. */
 int64_t silent_read(struct vessel *vessel, const struct system_call *call);
-/* The report tells what `number` was taken for. */
-void channel_tell(struct vessel *vessel, int number, int kind);
 /* Nothing is there, or no room, and nobody else could change that: -EAGAIN, or a wait. */
 int64_t channel_later(struct vessel *vessel, const struct system_call *call, bool at_once);
 /* A recorded descriptor that may be of that kind is taken for it, and the report tells; or NULL. */

@@ -80,13 +80,22 @@ static bool may_be(const struct vessel *vessel, int number, int kind)
 	return !record->descriptors_told || record->descriptor_kind[number] == kind;
 }
 
-void channel_tell(struct vessel *vessel, int number, int kind)
+static void tell(struct vessel *vessel, int number, int kind)
 {
 	for (uint32_t i = 0; i < vessel->adopted_count; i++)
 		if (vessel->adopted[i].number == number && vessel->adopted[i].kind == kind)
 			return;
 	if (vessel->adopted_count < ADOPTED_MAX)
 		vessel->adopted[vessel->adopted_count++] = (struct adopted){number, kind};
+}
+
+bool channel_is_silent(struct vessel *vessel, int number)
+{
+	if (!desk_may_be(&vessel->desk, &vessel->record, number))
+		return false;
+	desk_take_for_silent(&vessel->desk, number);
+	tell(vessel, number, OPENED_NOTHING);
+	return true;
 }
 
 struct opened *channel_adopt(struct vessel *vessel, int number, int kind)
@@ -108,7 +117,7 @@ struct opened *channel_adopt(struct vessel *vessel, int number, int kind)
 			place(vessel, other, ends[1]);
 	}
 	place(vessel, number, ends[0]);
-	channel_tell(vessel, number, kind);
+	tell(vessel, number, kind);
 	return ends[0];
 }
 

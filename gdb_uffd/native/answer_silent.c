@@ -11,15 +11,6 @@
 #include "user_memory.h"
 #include "vessel.h"
 
-bool channel_is_silent(struct vessel *vessel, int number)
-{
-	if (!desk_may_be(&vessel->desk, &vessel->record, number))
-		return false;
-	desk_take_for_silent(&vessel->desk, number);
-	channel_tell(vessel, number, OPENED_NOTHING);
-	return true;
-}
-
 /* Whether the program was told so before. */
 static bool was_silent(struct vessel *vessel, int number)
 {

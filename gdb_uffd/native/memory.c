@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "pager.h"
-#include "transaction.h"
 #include "uffd.h"
 
 int pager_keep_map(struct pager *pager, void *at, size_t len)
@@ -208,11 +207,6 @@ int pager_write(struct pager *pager, uint64_t address, const uint8_t *from, size
 		if (!pager_note_write(pager, page, writer, &nobody))
 			return -ENOMEM;
 		rc = poke(pager, address, from, part);
-		if (rc < 0)
-			return rc;
-		/* An argument that gdb puts where its malloc made room is not the program's doing. */
-		struct written *w = pages_written(&pager->pages, page);
-		rc = w ? transaction_gdb_wrote(pager, w, address, from, part, writer) : 0;
 		if (rc < 0)
 			return rc;
 		for (size_t i = 0; i < pager->breakpoint_count; i++) {

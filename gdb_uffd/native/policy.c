@@ -1,5 +1,5 @@
 /* policy.c - the filter, and the system calls that are decided one by one: changes of the address
- * space, signals, the end of the process, and what names another process (policy_process.c). */
+ * space, signals, the end of the process, and what names another process. */
 #define _GNU_SOURCE
 #include "policy.h"
 
@@ -292,6 +292,31 @@ int policy_redo_from(struct vessel *vessel, struct registers *regs)
 	return rc < 0 ? rc : redo(vessel, regs, vessel->listener >= 0);
 }
 
+int policy_call_with(struct vessel *vessel, struct registers *regs, uint64_t first, uint64_t second)
+{
+	const struct registers own = *regs;
+	int64_t result;
+
+	vessel->kernel_changed = true;
+	ARGUMENT(regs, 0) = first;
+	ARGUMENT(regs, 1) = second;
+	int rc = layout_finish_call(vessel, regs, &result);
+	if (rc < 0)
+		return rc;
+	arch_restore_arguments(regs, &own);
+	return vessel_set_registers(vessel, regs);
+}
+
+/* Calls that name a process: itself by its recorded PID is 0; another one is refused. */
+static int about_self(struct vessel *vessel, struct registers *regs)
+{
+	pid_t who = (pid_t)ARGUMENT(regs, 0);
+
+	if (who && who != vessel->record.pid && who != vessel->record.tid)
+		return policy_refuse(vessel, regs, EPERM);
+	return policy_call_with(vessel, regs, 0, ARGUMENT(regs, 1));
+}
+
 /* A call of this architecture alone. */
 static int own_call(struct vessel *vessel, struct registers *regs)
 {
@@ -317,13 +342,13 @@ static int traced(struct vessel *vessel, struct registers *regs, struct run *run
 	case SYS_tgkill:
 	case SYS_rt_sigqueueinfo:
 	case SYS_rt_tgsigqueueinfo:
-		return policy_signal(vessel, regs, run);
+		return signals_kill(vessel, regs, run);
 	case SYS_prlimit64:
 	case SYS_sched_setparam:
 	case SYS_sched_setscheduler:
 	case SYS_sched_setaffinity:
 	case SYS_sched_setattr:
-		return policy_about_self(vessel, regs);
+		return about_self(vessel, regs);
 	case SYS_arch_prctl:
 		return own_call(vessel, regs);
 	default:

@@ -117,9 +117,8 @@ int policy_redo(struct vessel *vessel, struct registers *regs);
 int policy_redo_from(struct vessel *vessel, struct registers *regs);
 /* `run` tells of the call that goes no further. */
 void policy_waits(struct vessel *vessel, struct run *run);
-/* Signals, and what else names a process.  As policy_traced. */
-int policy_signal(struct vessel *vessel, struct registers *regs, struct run *run);
-int policy_about_self(struct vessel *vessel, struct registers *regs);
+/* A call that only the vessel can make, with registers changed for the kernel, and the program's own afterwards. */
+int policy_call_with(struct vessel *vessel, struct registers *regs, uint64_t first, uint64_t second);
 /* The vessel stands before its call, which `run` tells of. */
 int policy_stop_before(struct vessel *vessel, struct registers *regs, struct run *run);
 /* Back before the instruction: whoever resumes here comes here again. */

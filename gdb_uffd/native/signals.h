@@ -9,6 +9,8 @@
 
 struct system_call;
 struct vessel;
+struct registers;
+struct run;
 
 /* A signal's information as the program is to see it; true when it was another. */
 bool signals_mend(struct vessel *vessel, siginfo_t *info);
@@ -28,5 +30,7 @@ void signals_read(const struct vessel *vessel, struct signal_sets *sets);
  * mended.  ANSWER_REDO, or a negative errno. */
 int64_t signals_take(struct vessel *vessel, const struct system_call *call);
 int64_t signals_take_record(struct vessel *vessel, const struct system_call *call, uint64_t set);
+/* kill(2), tgkill(2), rt_sigqueueinfo(2) and their kin.  As policy_traced. */
+int signals_kill(struct vessel *vessel, struct registers *regs, struct run *run);
 
 #endif

@@ -73,6 +73,14 @@ static int images(struct pager *pager, const struct written *w, bool all, uint8_
 	return 0;
 }
 
+int transaction_page_at_call(struct pager *pager, const struct written *w, uint8_t *to)
+{
+	if (!w->after_malloc || w->late)
+		return transaction_page_before(pager, w, to);
+	memcpy(to, w->after_malloc, PAGE_BYTES);
+	return 0;
+}
+
 /* What the views need of pages that gdb's own malloc wrote: all of memory at one instant. */
 static int keep_old(struct pager *pager, const struct written *w, const uint8_t *before,
 		    struct change *change)

@@ -51,17 +51,21 @@ int transaction_page_now(struct pager *pager, const struct written *w, uint8_t *
  * arguments, and all pages at one instant. */
 int transaction_page_at_call(struct pager *pager, const struct written *w, uint8_t *to);
 /* How memory was mapped then. */
-const struct regions *transaction_regions_at_call(const struct pager *pager);
+static inline const struct regions *transaction_regions_at_call(const struct pager *pager)
+{
+	if (pager->layout_at_call)
+		return &pager->at_call;
+	return pager->layout_changed ? &pager->at_tx : &pager->regions;
+}
 
 /* Between the calls of one transaction: so that the next call's first write is seen as its own. */
 int transaction_rearm(struct pager *pager);
-/* Something other than gdb's own malloc is about to run: what was before it is this, from now on. */
-int transaction_begin_program(struct pager *pager);
+/* gdb.c.  Something other than gdb's own malloc is about to run: what was before it is this, from now on. */
+int gdb_begin_program(struct pager *pager);
 /* gdb's own call of malloc is over: what the program changes on its pages counts from here. */
-int transaction_end_malloc(struct pager *pager);
-/* gdb wrote an argument there, into the room that its malloc made: so does this. */
-int transaction_gdb_wrote(struct pager *pager, struct written *w, uint64_t address,
-			  const uint8_t *from, size_t len, int writer);
+int gdb_end_malloc(struct pager *pager);
+/* As pager_write, of a frame, an argument or an assignment. */
+int gdb_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer);
 int transaction_commit(struct pager *pager);
 /* Whether the program itself wrote that page in the open transaction. */
 bool transaction_program_wrote(const struct pager *pager, uint64_t page);

@@ -224,7 +224,14 @@ int vessel_leave_event(struct vessel *vessel, struct run *run); /* 1, or an erro
 /* What a stop means.  1: `run` is filled; 0: it runs again; negative: an error. */
 int vessel_digest(struct vessel *vessel, int status, struct run *run);
 const struct desk *vessel_saved_desk(const struct vessel *vessel); /* NULL: no transaction is open */
-bool vessel_has_thread(const struct vessel *vessel, int32_t tid); /* among the recorded ones */
+/* Among the recorded ones. */
+static inline bool vessel_has_thread(const struct vessel *vessel, int32_t tid)
+{
+	for (uint32_t i = 0; i < vessel->tid_count; i++)
+		if (vessel->tids[i] == tid)
+			return true;
+	return false;
+}
 void vessel_note_granted(struct vessel *vessel, uint64_t nr);
 void vessel_note_opened(struct vessel *vessel, const struct system_call *call, uint64_t path);
 

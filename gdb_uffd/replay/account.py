@@ -100,7 +100,7 @@ class Accounts:
     def program_begins(self, open_: Transaction) -> None:
         """Something else than gdb's own malloc is about to run: what was before is this."""
         if not open_.program_ran:
-            check(lib.transaction_begin_program(self.machine.pager), doing="noting the layout")
+            check(lib.gdb_begin_program(self.machine.pager), doing="noting the layout")
             open_.brk_at_call = self.machine.save_brk()
             open_.program_ran = True
 

@@ -49,7 +49,8 @@ class Diversion:
         self._disturbed = False
         self.before_end: Optional[Callable[[int], None]] = None
         """Told the thread that ran, before an ended transaction is undone or committed."""
-        self._loss, self._vessel_is_old = "", False
+        self._loss = ""
+        self._vessel_is_old = False
         self._kernel_kept = False  # kept calls left something in the vessel's kernel state
         self._unknown = Unknown(self.machine)
         self._unfinished = Unfinished(self.threads)
@@ -254,8 +255,7 @@ class Diversion:
         if self._loss:  # the resume that follows tells it to whoever does not read this
             raise UffdError(self._loss)
         self._materialise()  # a lack is told here, in words; the writes that follow have none
-        open_ = self._open
-        if open_ is not None and not open_.explicit and open_.is_over:
+        if self._open is not None and self._open.is_over:
             self.commit_pending()
         open_ = self._transaction("call")
         open_.kind = "call"
@@ -289,7 +289,7 @@ class Diversion:
             self._open.calls.end(self.threads, self._open.tid, self._open.program_ran)
             outer = self._open.calls.in_malloc
         if self.machine.pager.in_malloc and not outer:
-            check(lib.transaction_end_malloc(self.machine.pager), doing="write protection")
+            check(lib.gdb_end_malloc(self.machine.pager), doing="write protection")
         self._settle()
         self.machine.pager.in_malloc = outer
 

@@ -13,22 +13,19 @@ from typing import List, Optional, Sequence
 from gdb_uffd.model import CallReport, DirtyPage, Run, page_floor
 from gdb_uffd.replay.owners import part
 from gdb_uffd.trace.files import Module
-from gdb_uffd.trace.symbols import object_around
-
-RED_ZONE = 128
-"""Bytes below the stack pointer that a function may use (psABI 3.2.2); the most that any has."""
+from gdb_uffd.trace.symbols import variable_around
 
 
-def settle(report: CallReport, modules: Sequence[Module], floor: int) -> None:
+def settle(report: CallReport, modules: Sequence[Module], floor: int, red_zone: int) -> None:
     """Changes `report`, whose blocks are known.  `floor`: what the thread that ran had in use lay
-    at and above it."""
+    at and above it; `red_zone`: the architecture's."""
     pages = [p for p in report.pages if p.kind in ("data", "heap") and p.start < floor]
     if not pages:
         return
     start = _start(report, modules, floor)
     if start is None:
         return
-    start = max(start, page_floor(_lowest(pages, start, floor)))
+    start = max(start, page_floor(_lowest(pages, start, floor, red_zone)))
     for page in pages:
         if page.end <= start:
             continue
@@ -46,17 +43,17 @@ def _start(report: CallReport, modules: Sequence[Module], floor: int) -> Optiona
         if block.state == "live" and block.start <= at < block.start + block.size:
             return block.start
     for module in modules:
-        found = object_around(module, at)
+        found = variable_around(module, at)
         if found is not None:
             return found[0]
     return None
 
 
-def _lowest(pages: Sequence[DirtyPage], start: int, floor: int) -> int:
+def _lowest(pages: Sequence[DirtyPage], start: int, floor: int, red_zone: int) -> int:
     """The lowest stack pointer with which something was written to the stack."""
     firsts = [page.first_write for page in pages if page.end > start]
     return min(
-        (f.sp for f in firsts if f is not None and start <= f.sp <= f.address + RED_ZONE <= floor),
+        (f.sp for f in firsts if f is not None and start <= f.sp <= f.address + red_zone <= floor),
         default=floor,
     )
 

@@ -12,7 +12,7 @@ import functools
 import mmap
 import os
 import struct
-from typing import Any, Dict, FrozenSet, List, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, Tuple
 
 from gdb_uffd.arch import LOOKED_AT, host
 from gdb_uffd.model import (
@@ -42,11 +42,6 @@ from gdb_uffd.trace.source import (
 
 LOWEST_ADDRESS = 1 << 16
 """vm.mmap_min_addr's default: below it nothing is mapped in the vessel, whatever a core says."""
-
-NO_ROOM = (
-    "a stack that is used up has no room for this call, nor is there enough below; select another "
-    "thread"
-)
 
 _KINDS = {
     FILE: lib.REGION_BYTES,
@@ -347,23 +342,10 @@ class Machine:
         and arguments (calls.py).  MemoryUnavailable."""
         room = None if writer == lib.WRITER_ASSIGNMENT else stacks.prepared_in(self.rooms, address)
         if room is not None and address < room.start:
-            raise MemoryUnavailable(address, "another's: " + NO_ROOM)
-        rc = lib.pager_write(self.pager, address, data, len(data), writer)
+            raise MemoryUnavailable(address, "another's: " + stacks.NO_ROOM)
+        rc = lib.gdb_write(self.pager, address, data, len(data), writer)
         if rc < 0:
             raise MemoryUnavailable(address, self._why_not_written(address, rc))
-
-    def own_stack(self, registers: Registers, base: int) -> Optional[Registers]:
-        """With what a call begins that gdb prepared in guard pages (stacks.py): what it pushed
-        below `base` is copied.  None: on the stack that it has."""
-        room = stacks.prepared_in(self.rooms, registers.sp)
-        if room is None:
-            return None
-        end = base if registers.sp < base <= registers.sp + stacks.GAP else room.end
-        pushed = self.read(registers.sp, end - registers.sp)
-        made = registers.copy()
-        made.gpr[self.arch.sp] += room.top - page_ceil(end)
-        self.write(made.sp, pushed, False)
-        return made
 
     def _why_not_written(self, address: int, rc: int) -> str:
         if rc != -errno.EFAULT:
@@ -372,7 +354,7 @@ class Machine:
 
     def _not_mapped(self, address: int) -> str:
         if stacks.used_up(self.snapshot.mappings, address):
-            return "not mapped: " + NO_ROOM
+            return "not mapped: " + stacks.NO_ROOM
         return "not mapped"
 
     def why(self, address: int) -> str:

@@ -98,7 +98,8 @@ class Refiner:
         self._owners.look(facts.tid, before.read, which_all)
         self._stacks(report, facts, before, after)
         heap.tell(report)
-        inner_stack.settle(report, self._owners.modules, self._floor(facts, facts.tid))
+        zone = self._owners.snapshot.arch.red_zone
+        inner_stack.settle(report, self._owners.modules, self._floor(facts, facts.tid), zone)
         self._data(report, facts, heap)
         self._forget_split(report.pages, known)
         report.mapped_bytes = sum(end - start for start, end in facts.born) - heap.rooms_bytes

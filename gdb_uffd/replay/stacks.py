@@ -31,6 +31,11 @@ PUSHED = 512
 """Bytes that gdb needs at least for its frame: the red zone's 128 (psABI 3.2.2), the breakpoint
 that the function returns to, and alignment."""
 
+NO_ROOM = (
+    "a stack that is used up has no room for this call, nor is there enough below; select another "
+    "thread"
+)
+
 
 @dataclass(frozen=True)
 class Room:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional
 
-from gdb_uffd.model import Registers
+from gdb_uffd.model import Registers, page_ceil
+from gdb_uffd.native import lib
+from gdb_uffd.replay import stacks
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.trace.source import Snapshot
 
@@ -55,13 +57,19 @@ class Threads:
         self.changed[tid] = registers.copy()
 
     def with_room(self, tid: int, base: int) -> Registers:
-        """The registers with which a call begins that gdb prepared below `base`: on another stack
-        where the thread's is used up."""
+        """The registers with which a call begins that gdb prepared below `base`: on another stack,
+        with what gdb pushed, where the thread's is used up (stacks.py)."""
         registers = self.get(tid)
-        moved = self.machine.own_stack(registers, base)
-        if moved is not None:
-            self.put(tid, moved)
-        return moved or registers
+        room = stacks.prepared_in(self.machine.rooms, registers.sp)
+        if room is None:
+            return registers
+        end = base if registers.sp < base <= registers.sp + stacks.GAP else room.end
+        pushed = self.machine.read(registers.sp, end - registers.sp)
+        moved = registers.copy()
+        moved.gpr[registers.arch.sp] += room.top - page_ceil(end)
+        self.machine.write(moved.sp, pushed, lib.WRITER_GDB)
+        self.put(tid, moved)
+        return moved
 
     def load(self, tid: int) -> None:
         """Before a resume: the vessel becomes thread `tid`."""

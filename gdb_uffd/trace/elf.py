@@ -396,7 +396,7 @@ class Image:
                 local = local or (value, size)
         return local
 
-    def objects(self) -> Iterator[Tuple[int, int]]:
+    def variables(self) -> Iterator[Tuple[int, int]]:
         """[start, end) of each variable, as .symtab and .dynsym of the file have them; ElfError."""
         for section in self.section_headers():
             if section[1] in (SHT_SYMTAB, SHT_DYNSYM) and self.data is not None:

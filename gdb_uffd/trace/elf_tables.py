@@ -11,8 +11,6 @@ Buffer = Union[bytes, mmap.mmap]
 SYM = struct.Struct("<IBBHQQ")  # Elf64_Sym (elf(5))
 U32 = struct.Struct("<I")
 MAX_TAILS = 256  # places in a string table where one name ends
-
-
 STT_OBJECT = 1
 
 

@@ -75,14 +75,14 @@ def link_maps_of(executable: Image, bias: int, read: ReadMemory) -> List[int]:
     return found
 
 
-def object_around(module: Module, address: int) -> Optional[Tuple[int, int]]:
+def variable_around(module: Module, address: int) -> Optional[Tuple[int, int]]:
     """[start, end) of the variable of `module` that holds the byte at `address`, by .symtab, else
     .dynsym; None where none is known."""
     image, at = module.image, address - module.bias
     if image is None or not any(p.vaddr <= at < p.vaddr + p.memsz for p in image.loads):
         return None
     try:
-        for start, end in image.objects():
+        for start, end in image.variables():
             if start <= at < end:
                 return start + module.bias, end + module.bias
     except ElfError:

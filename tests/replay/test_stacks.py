@@ -10,6 +10,7 @@ from harness.calls import Caller
 from harness.cores import kernel_core
 
 from gdb_uffd.model import Mapping
+from gdb_uffd.native import lib
 from gdb_uffd.replay import stacks
 
 
@@ -24,8 +25,13 @@ def program(tmp_path_factory):
 @pytest.mark.parametrize(
     "arguments", [[], ["thread"], ["beside"]], ids=["main", "thread", "beside"]
 )
-def test_calls_run_below_it(program, tmp_path, arguments):
+def test_calls_run_below_it(program, tmp_path, arguments, monkeypatch):
     caller = Caller(kernel_core([str(program), *arguments], tmp_path))
+    machine, writers = caller.diversion.machine, []
+    real = machine.write
+    monkeypatch.setattr(
+        machine, "write", lambda at, data, by: writers.append(by) or real(at, data, by)
+    )
     try:
         before = caller.diversion.mappings()
         sp = caller.snapshot.threads[0].registers.sp
@@ -36,6 +42,7 @@ def test_calls_run_below_it(program, tmp_path, arguments):
         assert caller.call("format", 7) == 7
         kinds = {page.kind for page in caller.reports[-1].pages if page.start < sp}
         assert kinds <= {"stack", "data", "tls", "heap"}
+        assert writers and set(writers) <= {lib.WRITER_GDB, lib.WRITER_ASSIGNMENT}
         assert caller.call("bump", 1, keep=True) == 42
         assert caller.diversion.registers(caller.tid).sp == sp
         stop = caller.start("deep", 0)  # and it has an end

@@ -1,5 +1,5 @@
-/* transaction_malloc.c - gdb's own calls of malloc, for the arguments of the call that a transaction is
- * about: what was before that call is what they left. */
+/* gdb.c - what gdb itself does to memory for the call that a transaction is about: frames, arguments, and its
+ * own calls of malloc for them.  What was before that call is what they left. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,22 +7,7 @@
 #include "transaction.h"
 #include "uffd.h"
 
-const struct regions *transaction_regions_at_call(const struct pager *pager)
-{
-	if (pager->layout_at_call)
-		return &pager->at_call;
-	return pager->layout_changed ? &pager->at_tx : &pager->regions;
-}
-
-int transaction_page_at_call(struct pager *pager, const struct written *w, uint8_t *to)
-{
-	if (!w->after_malloc || w->late)
-		return transaction_page_before(pager, w, to);
-	memcpy(to, w->after_malloc, PAGE_BYTES);
-	return 0;
-}
-
-int transaction_begin_program(struct pager *pager)
+int gdb_begin_program(struct pager *pager)
 {
 	int rc = 0;
 
@@ -52,8 +37,8 @@ static int take_after_malloc(struct pager *pager, struct written *w)
 	return rc == -ENOENT ? 0 : rc;
 }
 
-int transaction_gdb_wrote(struct pager *pager, struct written *w, uint64_t address,
-			  const uint8_t *from, size_t len, int writer)
+/* gdb wrote an argument there, into the room that its malloc made: that is not the program's doing. */
+static int wrote(struct pager *pager, struct written *w, uint64_t address, const uint8_t *from, size_t len, int writer)
 {
 	bool settled = w->after_malloc && !w->late && pager->program_ran;
 
@@ -64,7 +49,27 @@ int transaction_gdb_wrote(struct pager *pager, struct written *w, uint64_t addre
 	return 0;
 }
 
-int transaction_end_malloc(struct pager *pager)
+int gdb_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer)
+{
+	int rc = 0;
+
+	while (rc == 0 && len) {
+		uint64_t page = address & ~(PAGE_BYTES - 1);
+		size_t part = PAGE_BYTES - (size_t)(address - page);
+		if (part > len)
+			part = len;
+		rc = pager_write(pager, address, from, part, writer);
+		struct written *w = rc == 0 ? pages_written(&pager->pages, page) : NULL;
+		if (w)
+			rc = wrote(pager, w, address, from, part, writer);
+		address += part;
+		from += part;
+		len -= part;
+	}
+	return rc;
+}
+
+int gdb_end_malloc(struct pager *pager)
 {
 	int rc = engine_settle(pager);
 
