@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import select
 from typing import List, Sequence
 
@@ -12,13 +10,12 @@ import gdb
 
 from gdb_uffd.client import gdb_settings, launch
 from gdb_uffd.client.gdb_saved import borrowed
-from gdb_uffd.client.gdb_util import parameter_text, quiet
+from gdb_uffd.client.gdb_util import machine_interface, parameter_text, tui_is_active
 
 _REMOTE = ("target:", "remote:")
 """Prefixes of `sysroot` that mean the remote side's files (gdb manual, "Files")."""
 
-
-FEW = 3
+_FEW = 3
 """Names of files that a question tells."""
 
 _DEBUG_FOLDER = "usr/lib/debug"  # trace/debug_files.py, FOLDER
@@ -79,9 +76,9 @@ def _asks_to_fetch(names: Sequence[str]) -> bool:
     answer is for gdb's own downloads as well.  Nobody is there to answer: it stays as it is."""
     if not may_ask() or not gdb.parameter("confirm") or not (os.isatty(0) and os.isatty(1)):
         return False
-    if _is_machine_interface() or _is_tui():
+    if machine_interface() or tui_is_active():
         return False
-    few = ", ".join(names[:FEW]) + (", …" if len(names) > FEW else "")
+    few = ", ".join(names[:_FEW]) + (", …" if len(names) > _FEW else "")
     servers = "".join(f"  <{url}>\n" for url in _text("debuginfod urls").split())
     gdb.write(
         f"{len(names)} of the files are not here ({few}). Debuginfod may have them:\n{servers}"
@@ -90,7 +87,7 @@ def _asks_to_fetch(names: Sequence[str]) -> bool:
     while answer[:1] not in ("y", "n"):
         gdb.write("Enable debuginfod for this session? (y or [n]) ")
         gdb.flush()
-        answer = (_line() or "n").strip().lower() or "n"
+        answer = _line().strip().lower() or "n"
     enabled = answer[0] == "y"
     gdb.execute(f"set debuginfod enabled {'on' if enabled else 'off'}")
     return enabled
@@ -101,20 +98,6 @@ def _line() -> str:
     while not select.select([0], [], [], 0.2)[0]:
         pass
     return os.read(0, 4096).decode("utf-8", "replace")
-
-
-def _is_tui() -> bool:
-    """Whether windows take the keys that are typed."""
-    with contextlib.suppress(gdb.error):  # a gdb that was built without
-        return "not active" not in quiet("info win")
-    return False
-
-
-def _is_machine_interface() -> bool:
-    """Whether a front end reads what gdb writes (gdb manual, "Mode Options": -interpreter)."""
-    with open("/proc/self/cmdline", "rb") as file:
-        words = file.read().split(b"\0")
-    return any(re.match(rb"--?i(nterpreter)?(=mi|$)", word) for word in words)
 
 
 class Progress:

@@ -35,6 +35,7 @@ from gdb_uffd.client.gdb_util import (
     say,
     setting,
     silent_stdout,
+    tui_is_active,
 )
 from gdb_uffd.client.text import plural
 from gdb_uffd.model import SnapshotInfo, UffdError
@@ -251,7 +252,7 @@ def _unseen() -> Iterator[None]:
     """Nothing of what the called functions print, or gdb of their stops, reaches the terminal."""
     with silent_stdout():
         yield
-    if "not active" not in quiet("info win"):
+    if tui_is_active():
         quiet("refresh")  # the windows were drawn into the void meanwhile
 
 

@@ -194,6 +194,13 @@ def machine_interface() -> bool:
     return any(re.match(rb"--?i(nterpreter)?(=|$)", word) for word in words)
 
 
+def tui_is_active() -> bool:
+    """Whether gdb shows windows, which also take the keys that are typed."""
+    with contextlib.suppress(gdb.error):  # a gdb that was built without
+        return "not active" not in quiet("info win")
+    return False
+
+
 @functools.cache
 def version() -> int:
     """gdb's major version; a large number when it does not tell one."""

@@ -14,7 +14,7 @@ from typing import Dict, Iterator, List, Tuple
 
 from gdb_uffd.model import MemoryUnavailable
 from gdb_uffd.server.session import PacketError, Session, parse_hex
-from gdb_uffd.trace.files import DELETED
+from gdb_uffd.trace.files import without_mark
 from gdb_uffd.trace.source import ReadMemory
 from gdb_uffd.trace.symbols import MAX_LINK_MAPS, read_string, read_word, rendezvous
 
@@ -120,6 +120,5 @@ def _path(session: Session, name: int, dynamic: int, read: ReadMemory) -> str:
     if text and not text.startswith("/"):
         for mapping in session.diversion.mappings():
             if mapping.start <= dynamic < mapping.end and mapping.name.startswith("/"):
-                path = mapping.name
-                return path[: -len(DELETED)] if path.endswith(DELETED) else path
+                return without_mark(mapping.name)
     return text

@@ -14,7 +14,7 @@ from gdb_uffd.trace import debug_files
 from gdb_uffd.trace.core import CoreSnapshot
 from gdb_uffd.trace.core_packed import CORE, ROOT, VERSION
 from gdb_uffd.trace.elf import Buffer
-from gdb_uffd.trace.files import DELETED, FileProblem, Module, map_file, printable
+from gdb_uffd.trace.files import FileProblem, Module, map_file, printable, without_mark
 from gdb_uffd.trace.opening import CoreTrace
 from gdb_uffd.trace.packed import BLOCK, CORE_MARK, Progress, write
 from gdb_uffd.trace.search import Search
@@ -106,7 +106,7 @@ def _content(snapshot: CoreSnapshot, search: Search, debug: bool, done: Packed) 
 def _recorded(module: Module) -> str:
     """The path that was mapped, also of an executable that the user named."""
     path = module.ranges[0].path if module.ranges else module.path
-    return path[: -len(DELETED)] if path.endswith(DELETED) else path
+    return without_mark(path)
 
 
 def _by_build_id(folder: str, build_id: bytes, end: str) -> str:

@@ -11,7 +11,7 @@ from typing import List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import MemoryUnavailable
 from gdb_uffd.trace import debug_files, symbols
-from gdb_uffd.trace.files import DELETED, Module
+from gdb_uffd.trace.files import Module, without_mark
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import ReadMemory
@@ -27,7 +27,7 @@ class Elsewhere:
 
     def place(self, path: str) -> str:
         """Where the file of that path goes, its directory made; ValueError, OSError."""
-        parts = os.path.normpath("/" + _without_mark(path)).strip("/").split("/")
+        parts = os.path.normpath("/" + without_mark(path)).strip("/").split("/")
         if len(path) > symbols.MAX_NAME or parts == [""]:
             raise ValueError("its path is not one of a file")
         self._make()
@@ -109,10 +109,6 @@ def link_more(root: str, paths: Sequence[str], modules: Sequence[Module]) -> Non
             os.symlink(path, target)
 
 
-def _without_mark(path: str) -> str:
-    return path[: -len(DELETED)] if path.endswith(DELETED) else path
-
-
 def _names(
     modules: Sequence[Module], main: Optional[Module], read: ReadMemory
 ) -> List[Tuple[str, Module]]:
@@ -132,7 +128,7 @@ def _names(
 
 def _as_gdb_would(path: str, module: Module, is_main: bool, sysroot: str) -> bool:
     """Whether gdb finds at `path` the file of `module`, or nothing where there is none."""
-    there = sysroot.rstrip("/") + _without_mark(path)
+    there = sysroot.rstrip("/") + without_mark(path)
     try:
         if module.file is None:  # the executable is not looked for: the server names it
             return is_main or not os.path.isfile(there)

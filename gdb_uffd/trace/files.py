@@ -74,6 +74,11 @@ NOT_DUMPED = "shared memory, kept out of the core when it was written (coredump_
 _NO_FILES = ("/dev/zero", "/memfd:", "/SYSV")  # what mmap(2), memfd_create(2), shmget(2) are called
 
 
+def without_mark(path: str) -> str:
+    """The path that a deleted file had."""
+    return path[: -len(DELETED)] if path.endswith(DELETED) else path
+
+
 def is_memory(path: str) -> bool:
     """Whether a mapping of that name is one of shared memory, and of no file."""
     return path.endswith(DELETED) and path.startswith(_NO_FILES)
@@ -201,7 +206,7 @@ class FileCache:
 def unchanged(cache: FileCache, path: str, ref: FileRef) -> MappedFile:
     """The file `path` as it was when `ref` was taken of it; FileProblem when it is another now."""
     if path.endswith(DELETED) and not os.path.lexists(path):
-        path = path[: -len(DELETED)]
+        path = without_mark(path)
     opened = cache.open(path)
     now = opened.ref()
     if ref.build_id or now.build_id:
@@ -358,7 +363,7 @@ def _try(
     """Take the file at `path` for `module`; why it cannot serve, or ""."""
     deleted = not named and path.endswith(DELETED) and not os.path.lexists(path)
     if deleted:
-        path = path[: -len(DELETED)]
+        path = without_mark(path)
     if deleted and module.is_memory:
         return f"{printable(path)}: {NOT_DUMPED}"
     try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Optional, Tuple
 
 from gdb_uffd.trace import debuginfod
-from gdb_uffd.trace.files import DELETED, printable
+from gdb_uffd.trace.files import printable, without_mark
 from gdb_uffd.trace.files_from import Place, open_place
 
 DEBUG_DIRECTORIES = ("/usr/lib/debug", "/usr/lib")
@@ -42,7 +42,6 @@ class Search:
     _clients: List[debuginfod.Client] = field(
         default_factory=list, init=False, compare=False, repr=False
     )
-
     _unasked: Dict[str, None] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def places(self) -> List[Place]:
@@ -73,7 +72,7 @@ class Search:
     def by_path(self, path: str) -> Iterator[str]:
         """Where a file with that path may be, the likeliest first."""
         if path[:1] == "/":
-            plain = path[: -len(DELETED)] if path.endswith(DELETED) else path
+            plain = without_mark(path)
             for place in self.places():
                 yield from place.by_path(plain)
         below = self.sysroot.rstrip("/") + path if self.sysroot and path[:1] == "/" else ""
