@@ -61,8 +61,12 @@ def test_more_pages_than_are_listed(moves):
     assert lines[2].startswith("18,002 pages dirtied"), text
     assert "last 7 → 8" in text, text
     # The stack's page is one of them, too, where the stack pointer lies low on the page above it.
-    more = re.search(r"… ([\d,]+) more pages, not told apart \([\d,]+ B changed\):", text)
+    more = re.search(r"… ([\d,]+) more pages, not told apart \(([\d,]+) B changed\):", text)
     assert more and re.search(r"anon +([\d,]+) B in \1 pages", text), text
+    rows = re.findall(r"([\d,]+) B in ([\d,]+) pages?", text[more.end() :])
+    pages, changed = (int(number.replace(",", "")) for number in more.groups())
+    sums = [sum(int(row[i].replace(",", "")) for row in rows) for i in (1, 0)]
+    assert sums == [pages, changed] and len(rows) <= 2, text
     moves.run("python import json; d = gdb.execute('uffd dirty -json', to_string=True)")
     moves.run("python d = json.loads(d[d.index('{'):]); more = d['more']")
     moves.run("python spans = sum(int(r['end'], 16) - int(r['start'], 16) for r in more['ranges'])")
