@@ -10,10 +10,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "answer.h"
+#include "compat.h"
 #include "user_memory.h"
 
 /* File systems that answer for the kernel or for a process (<linux/magic.h>): reading there can consume
