@@ -13,34 +13,31 @@ NATIVE := $(wildcard gdb_uffd/native/*.c gdb_uffd/native/*.h gdb_uffd/native/*.S
 all: $(VENV)/.native
 
 $(VENV)/.made: tools/make-venv
-	tools/make-venv $(PYTHON) $(VENV)
+	tools/make-venv '$(PYTHON)' $(VENV)
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml setup.py
-	$(PIP) install --upgrade 'setuptools>=77' 'cffi>=1.15' 'lz4>=3' 'zstandard>=0.19'
+	$(PIP) install 'pip>=21.3' 'setuptools>=77' 'cffi>=1.15' 'lz4>=3' 'zstandard>=0.19'
 	tools/with-python-headers $(PY) $(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 
 # Rebuilt whenever a C source changed; the Python sources are used as they lie in the checkout.
 $(VENV)/.native: $(VENV)/.installed $(NATIVE)
-	@if [ -e gdb_uffd/native/build.py ]; then \
-	  echo "building gdb_uffd.native._native" && \
-	  tools/with-python-headers $(PY) $(PY) setup.py --quiet build_ext --inplace --force; \
-	fi
+	@echo "building gdb_uffd.native._native"
+	@tools/with-python-headers $(PY) $(PY) setup.py --quiet build_ext --inplace --force
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed pyproject.toml
-	$(PIP) install --no-build-isolation -e '.[dev]'
+	tools/with-python-headers $(PY) $(PIP) install --no-build-isolation -e '.[dev]'
 	@touch $@
 
 dev: $(VENV)/.dev all
 
 # A second gdb as oracle, and the only one where the system has none.  Not in .venv, because
 # the wheel puts a `gdb` package into site-packages, which would hide gdb's own there.
-.venv-gdb/.made: tools/make-venv
-	tools/make-venv $(PYTHON) .venv-gdb
-	.venv-gdb/bin/python -m pip --quiet --disable-pip-version-check install 'gdb-for-pwndbg==18.1.*'
-	@touch $@
+.venv-gdb/.made: tools/make-gdb tools/make-venv
+	tools/make-gdb '$(PYTHON)' .venv-gdb
+	@mkdir -p .venv-gdb && touch $@
 
 gdb: .venv-gdb/.made
 
