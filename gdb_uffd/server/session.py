@@ -72,6 +72,14 @@ class Facts:
 
 
 @dataclass
+class Aside:
+    """What answers instead of the session's own diversion, for a while."""
+
+    real: Diversion
+    work: Any  # Retrace or Tracing
+
+
+@dataclass
 class Session:
     """State between packets.  Threads are named by their recorded TID.
 
@@ -91,7 +99,7 @@ class Session:
     no_ack_agreed: bool = False
     listed: int = 0  # threads that qfThreadInfo has given so far
     shown: Tuple[int, Any] = (0, None)  # the last report that was peeked at, and its number
-    aside: Any = None  # private_calls.Aside while another diversion answers for this one
+    aside: Optional[Aside] = None  # while another diversion answers for the place's own
     files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
     layout: RegisterLayout = field(init=False)
     described: bool = False  # the client has read the target description
@@ -148,6 +156,21 @@ class Session:
                 self.diversion.insert_breakpoint(kind, address, length, orders)
         self.diversion.catch_calls(self.caught)
         self.diversion.pass_signals(self.passed)
+
+    def move(self) -> None:
+        """Make the prepared move.  What answers for the present place's diversion ends before."""
+        self.step_back()
+        self.journey.arrive()
+        self.arrive()
+
+    def step_back(self) -> None:
+        """The place's own diversion answers again; the other process ends.  Idempotent."""
+        aside, self.aside = self.aside, None
+        if aside is not None:
+            self.diversion = aside.real
+            self.connection.share_cpu(None)
+            self.forget_registers()
+            aside.work.close()
 
     def forget_unmapped(self) -> None:
         """The program may have unmapped what breakpoints were in."""
