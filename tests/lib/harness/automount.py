@@ -76,6 +76,12 @@ class Automount:
         at = f"'{path}'"
         self._tell(f"mkdir -p {at}; mount -t tmpfs none {at}; echo {content} > {at}/it")
 
+    def unmount(self, path: Path) -> None:
+        """As it does after a while: what was mounted at `path` is not there any more."""
+        self._tell(
+            f"umount '{path}'; cd '{self.folder}' && rmdir -p '{path.relative_to(self.folder)}'"
+        )
+
     def _tell(self, command: str) -> None:
         shell = self._other
         assert shell.stdin is not None and shell.stdout is not None
