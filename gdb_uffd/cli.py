@@ -11,6 +11,7 @@ from typing import Optional, Sequence
 
 from gdb_uffd import __version__, cli_doctor, cli_pack, cli_record, cli_serve, cli_trace
 from gdb_uffd.model import UffdError
+from gdb_uffd.terminal import printable
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -28,7 +29,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             return cli_serve.connect(options)
         return cli_serve.serve(options)
     except UffdError as error:
-        print(f"gdb-uffd: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"gdb-uffd: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ngdb-uffd: interrupted; nothing is left half done", file=sys.stderr)

@@ -16,6 +16,7 @@ from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.framing import frame
 from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.packets import RegisterLayout, layout_of
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.source import Snapshot
 
 _MAX_LOG_LINES = 200  # a client that provokes errors must not fill a disk or block a pipe
@@ -126,6 +127,7 @@ class Session:
     libraries: Optional[bytes] = None  # the list that the client has; None: it read its own
     lists_read: int = 0  # how often
     lists_checked: int = 0  # how often it was when it was last known to be right
+    held: bool = False  # the end of a call's output is its report's, where it is not whole
     discards: bool = False  # what is under way will be undone, and its report says how it ended
     _framed_registers: Dict[int, bytes] = field(default_factory=dict)
     _logged: int = 0
@@ -251,6 +253,6 @@ class Session:
         if self._logged > _MAX_LOG_LINES:
             return
         try:
-            print(f"gdb_uffd.server: {text}", file=sys.stderr, flush=True)
+            print(f"gdb_uffd.server: {printable(text)}", file=sys.stderr, flush=True)
         except OSError:
             self._logged = _MAX_LOG_LINES  # nobody reads it any more

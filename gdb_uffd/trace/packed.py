@@ -12,9 +12,9 @@ from contextlib import closing
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from gdb_uffd.model import UffdError
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.compressed import MAX_UNPACKED, Sink, Told, compression, package, unpack
-from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.page_file import PAGES, SUMS
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.source import INDEX

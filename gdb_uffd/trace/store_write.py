@@ -20,8 +20,9 @@ from typing import Dict, List, Optional, Sequence, Set, Tuple
 from typing import Mapping as Dictionary
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, ThreadState, UffdError, page_ceil
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import store_format as form
-from gdb_uffd.trace.files import FileCache, FileProblem, FileRef, printable, unchanged
+from gdb_uffd.trace.files import FileCache, FileProblem, FileRef, unchanged
 from gdb_uffd.trace.page_file import PAGES, SUMS, PageFile, header_page
 from gdb_uffd.trace.page_table import Delta, PageTable, zeros
 from gdb_uffd.trace.scratch import Scratch

@@ -32,7 +32,7 @@ def ask(session, number: int, *arguments: object) -> None:
 SETTINGS = {
     "syscalls": ("safe", "none"), "files": ("read", "none"), "clock": ("recorded", "real"),
     "threads": ("freeze", "ignore-locks"), "call-timeout": ("unlimited", "5"),
-    "memory-limit": ("1024", "7"),
+    "memory-limit": ("1024", "7"), "control-sequences": ("auto", "raw"),
 }  # fmt: skip
 
 
