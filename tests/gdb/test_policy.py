@@ -112,6 +112,19 @@ def test_a_wait_names_lock_and_holder(session, expression):
     assert session.value("counter") == "41"
 
 
+def test_a_lock_of_a_thread_that_is_gone(session):
+    """A thread that ended without unlocking leaves its TID in the lock."""
+    session.run("set var queue.lock.__data.__owner = 4194304")
+    text = session.run("uffd call lock_queue()").strip().splitlines()[-1]
+    held = "pthread_mutex_lock(&q->lock), held by LWP 4194304, none of the recorded threads; "
+    assert held in text
+    owner = session.call("lock_queue()")["blocked"]["owner"]
+    assert owner == {"tid": 4194304, "thread": None, "name": None, "function": None}
+    session.run("set var queue.lock.__data.__owner = 4194305")  # more than a TID can be
+    text = session.run("uffd call lock_queue()").strip().splitlines()[-1]
+    assert "pthread_mutex_lock(&q->lock), which is held, and no other thread runs; " in text
+
+
 STD_WAITS = {
     "lock_guarded()": r"would block: pthread_mutex_lock\(&?guard[^()]*\), held by thread 2 "
     r"\(keeper, in std::condition_variable::wait\)",
