@@ -13,6 +13,7 @@ from gdb_uffd.cli_trace import warn
 from gdb_uffd.model import ENGINE_AUTO, ENGINES
 from gdb_uffd.replay.interface import Check
 from gdb_uffd.server import searching
+from gdb_uffd.terminal import printable, printable_lines
 
 if TYPE_CHECKING:
     from gdb_uffd.trace.files_doctor import FileState, Verdict
@@ -64,7 +65,7 @@ def of_core(options: argparse.Namespace) -> int:
     else:
         warn(problems)
         for line in render_files(verdict):
-            print(line)
+            print(printable(line))
     return 0 if verdict.whole else 1
 
 
@@ -110,7 +111,7 @@ def of_machine(as_json: bool, engine: str = ENGINE_AUTO) -> int:
         print(json.dumps([asdict(check) for check in checks]))
     else:
         for check in checks:
-            print(render(check))
+            print(printable_lines(render(check)))
     return 1 if any(check.required and not check.ok for check in checks) else 0
 
 

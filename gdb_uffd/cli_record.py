@@ -18,6 +18,7 @@ from gdb_uffd.client.launch import PACKAGE_DIR
 from gdb_uffd.client.record_options import parse_at, parse_interval
 from gdb_uffd.model import UffdError
 from gdb_uffd.recorder.program import VARIABLE
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.store_format import trace_path
 
 AT_USAGE = "--at 'LOCATION [if CONDITION] [every N] [max M]'"
@@ -79,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         signals = _check_words(options)
     except UffdError as error:
-        print(f"gdb-uffd: {error}", file=sys.stderr)
+        print(f"gdb-uffd: {printable(str(error))}", file=sys.stderr)
         return 2
     program = find_program(options.program)
     path = os.path.abspath(trace_path(options.output))
@@ -221,7 +222,7 @@ class _Run:
             facts = json.loads(line)
             self.pid = facts.pop("pid", self.pid)
             if "note" in facts:
-                print(f"gdb-uffd: {facts.pop('note')}", file=sys.stderr)
+                print(f"gdb-uffd: {printable(str(facts.pop('note')))}", file=sys.stderr)
             self.ends.update(facts)
             if "exit" in facts or "signal" in facts:
                 self.pid = 0
@@ -236,7 +237,7 @@ class _Run:
         if "snapshots" not in self.ends:
             raise UffdError(f"{self.gdb} ended with status {status}: {_last_line(noise)}")
         for line in self.ends["ended"]:
-            print(f"gdb-uffd: {line}", file=sys.stderr)
+            print(f"gdb-uffd: {printable(line)}", file=sys.stderr)
         if "signal" in self.ends:
             return 128 + int(self.ends["signal"])
         return int(self.ends.get("exit", 1))

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.server import searching
+from gdb_uffd.terminal import printable
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -88,7 +89,7 @@ def _add_export(commands: Any) -> None:
 def warn(lines: List[str]) -> None:
     """Lines for the user, on standard error."""
     for line in lines:
-        print(f"warning: {line}", file=sys.stderr)
+        print(f"warning: {printable(line)}", file=sys.stderr)
 
 
 def import_(options: argparse.Namespace) -> int:
@@ -106,7 +107,7 @@ def import_(options: argparse.Namespace) -> int:
         warn(search.problems())
     warn(done.warnings)
     count = counted(done.snapshots, "snapshot")
-    print(f"{done.path}: {count}, {done.pages_stored:,} pages stored")
+    print(f"{printable(done.path)}: {count}, {done.pages_stored:,} pages stored")
     return 0
 
 
@@ -126,7 +127,7 @@ def info_(options: argparse.Namespace) -> int:
     for key, value in facts.items():
         if value not in ("", None, []):
             for number, line in enumerate(value if isinstance(value, list) else [_text(value)]):
-                print(f"{key.replace('_', ' ') if not number else '':{width}}  {line}")
+                print(f"{key.replace('_', ' ') if not number else '':{width}}  {printable(line)}")
     return 0
 
 
@@ -167,20 +168,20 @@ def _print_verdict(path: str, verdict: Any) -> None:
     from gdb_uffd.trace.store_verify import ranges_text
 
     for line in verdict.problems:
-        print(line)
+        print(printable(line))
     for bad in verdict.bad:
-        print(f"slot {bad.slot}: {bad.reason.split(' (gdb-uffd')[0]}")
+        print(printable(f"slot {bad.slot}: {bad.reason.split(' (gdb-uffd')[0]}"))
         for address, snapshots in sorted(bad.places.items()):
             print(f"  {address:#x} in snapshots {ranges_text(snapshots)}")
         for name in bad.files:
-            print(f"  part of {name}")
+            print(printable(f"  part of {name}"))
         if not bad.places and not bad.files:
             print("  belongs to no snapshot")
     what = f"{counted(verdict.snapshots, 'snapshot')}, {counted(verdict.pages, 'page')}"
     state = "all whole" if verdict.whole else counted(len(verdict.bad), "bad page")
     if verdict.problems:
         state += ", " + counted(len(verdict.problems), "other problem")
-    print(f"{path}: {what}: {state}")
+    print(printable(f"{path}: {what}: {state}"))
 
 
 def _verdict_json(verdict: Any) -> Dict[str, Any]:

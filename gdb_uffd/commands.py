@@ -24,7 +24,14 @@ from gdb_uffd.client import (
     gdb_views,
 )
 from gdb_uffd.client.gdb_command import Command
-from gdb_uffd.client.gdb_util import flush_caches, pop_dummy_frames, quiet, say, user_errors
+from gdb_uffd.client.gdb_util import (
+    flush_caches,
+    pop_dummy_frames,
+    quiet,
+    say,
+    say_quoted,
+    user_errors,
+)
 from gdb_uffd.client.options import Parsed, split_files
 from gdb_uffd.model import UffdError
 
@@ -204,7 +211,7 @@ class Reset(Command):
             gdb_libraries.update()
         gdb_signals.restore(session.signal, session.first_thread)
         say("reset: everything is as recorded")
-        gdb.write(quiet("frame"))
+        say_quoted(quiet("frame"))
 
 
 class Kill(Command):

@@ -15,6 +15,7 @@ import gdb
 from gdb_uffd.client import (
     gdb_blocked,
     gdb_interrupts,
+    gdb_output,
     gdb_places,
     gdb_saved,
     gdb_session,
@@ -27,6 +28,7 @@ from gdb_uffd.client.render import is_amiss, summary_line
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
 from gdb_uffd.client.wire import Summary, parse_summary
 from gdb_uffd.model import UffdError
+from gdb_uffd.terminal import printable_lines
 
 _REPORTING = ("print", "call")
 _SILENT = ("output", "printf")  # they compose a line of the user's own, which may go on
@@ -81,6 +83,8 @@ def _begins(
     arguments: Dict[str, Any] = {"address": hex(address), "malloc": is_malloc, "serial": serial}
     if _is_watched():
         arguments["progress"] = True
+    with contextlib.suppress(UffdError):
+        gdb_output.tell(session)
     _tell(session, "call-begin", arguments)
 
 
@@ -166,7 +170,7 @@ def see_server() -> None:
             raise UffdError(gdb_session.bury(session))
         gdb_session.keep_step(session)
     except UffdError as error:
-        raise gdb.GdbError(f"uffd: {error}") from None
+        raise gdb.GdbError(f"uffd: {printable_lines(str(error))}") from None
 
 
 def _on_memory_changed(_event: object) -> None:
@@ -352,6 +356,7 @@ def install() -> None:
     gdb.events.before_prompt.connect(_before_prompt)
     gdb.events.connection_removed.connect(gdb_session.on_connection_removed)
     gdb_session.forgetful.append(forget_symbols)
+    gdb_session.greetings.append(gdb_output.greet)
     gdb.events.new_objfile.connect(forget_symbols)
     gdb.events.clear_objfiles.connect(forget_symbols)
     gdb.events.gdb_exiting.connect(_end_all)

@@ -8,6 +8,7 @@ from typing import Callable, Dict, List, Tuple, Union
 import gdb
 
 from gdb_uffd.model import ENGINE_AUTO, ENGINES, UffdError
+from gdb_uffd.terminal import printable_lines
 
 
 class Setting(gdb.Parameter):
@@ -96,7 +97,7 @@ class Engine(Setting):
             said = [apply(wanted) for apply in self.listeners]
         except UffdError as error:
             self.value = self._applied
-            raise gdb.GdbError(str(error)) from None
+            raise gdb.GdbError(printable_lines(str(error))) from None
         self._applied = wanted
         return "\n".join(filter(None, said))
 
@@ -132,7 +133,8 @@ class FilesFrom(Setting):
         missing = [path for path in paths if not os.path.exists(path)]
         if missing:
             self.value = self._kept
-            raise gdb.GdbError(f"{missing[0]}: no such file or folder; files-from is unchanged")
+            shown = printable_lines(missing[0])
+            raise gdb.GdbError(f"{shown}: no such file or folder; files-from is unchanged")
         self.value = self._kept = ":".join(paths)
         return ""
 

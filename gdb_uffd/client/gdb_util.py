@@ -15,6 +15,7 @@ import gdb
 from gdb_uffd.arch import X86_64, Architecture, of_gdb
 from gdb_uffd.client.text import Look, can_show
 from gdb_uffd.model import UffdError
+from gdb_uffd.terminal import Output, printable_lines
 
 R = TypeVar("R")
 
@@ -45,14 +46,14 @@ def user_errors(function: Callable[..., R]) -> Callable[..., R]:
         except gdb.GdbError:
             raise
         except (UffdError, gdb.error) as error:
-            raise gdb.GdbError(str(error)) from None
+            raise gdb.GdbError(printable_lines(str(error))) from None
         except OSError as error:
-            raise gdb.GdbError(f"uffd: {error}") from None
+            raise gdb.GdbError(f"uffd: {printable_lines(str(error))}") from None
         except Exception as error:
             if gdb.parameter("python print-stack") == "full":
                 raise
             raise gdb.GdbError(
-                f"uffd: internal error ({type(error).__name__}: {error}); "
+                f"uffd: internal error ({type(error).__name__}: {printable_lines(str(error))}); "
                 "`set python print-stack full` shows where"
             ) from None
 
@@ -68,10 +69,11 @@ def look() -> Look:
         and os.environ.get("TERM", "dumb") != "dumb"
         and os.isatty(1)
     )
-    return Look(colour, can_show(_charset()), int(width) if width else 0)
+    return Look(colour, can_show(charset()), int(width) if width else 0)
 
 
-def _charset() -> str:
+def charset() -> str:
+    """gdb's host-charset, an iconv name."""
     try:
         return str(gdb.host_charset())
     except AttributeError:  # not in every build of gdb 12
@@ -79,14 +81,26 @@ def _charset() -> str:
 
 
 def say(*lines: str) -> None:
-    """Print lines through gdb's pager; what the host's charset lacks becomes "?"."""
-    charset = _charset()
+    """Print lines through gdb's pager; of what steers the terminal only colours, which are ours.
+    What the host's charset lacks becomes "?"."""
     for line in lines:
-        try:
-            line.encode(charset)
-        except (LookupError, UnicodeEncodeError):
-            line = line.encode("ascii", "replace").decode("ascii")
-        gdb.write(line + "\n")
+        clean = Output()
+        shown = clean.feed(line.encode("utf-8", "surrogateescape")) + clean.rest()
+        write(shown.decode("utf-8", "replace") + "\n")
+
+
+def write(text: str) -> None:
+    """`text` as it is, but for what the host's charset lacks."""
+    try:
+        text.encode(charset())
+    except (LookupError, UnicodeEncodeError):
+        text = text.encode("ascii", "replace").decode("ascii")
+    gdb.write(text)
+
+
+def say_quoted(text: str) -> None:
+    """Print lines that a gdb command gave: names in them come from files, colours too."""
+    say(*printable_lines(text).splitlines())
 
 
 def say_json(value: object) -> None:

@@ -35,6 +35,7 @@ from gdb_uffd.client.wire import (
     parse_summary,
 )
 from gdb_uffd.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, UffdError, page_floor
+from gdb_uffd.terminal import printable
 
 DOCTOR_TIMEOUT_S = 60.0
 """The doctor tries userfaultfd and ptrace for real, which takes milliseconds."""
@@ -249,7 +250,7 @@ def doctor(as_json: bool, files: Sequence[str] = ()) -> None:
         return
     looks = look()
     say(*(looks.plain(line) for line in said if files))
-    say(*(looks.plain(text.printable(line)) for line in output.rstrip().splitlines()))
+    say(*(looks.plain(printable(line)) for line in output.rstrip().splitlines()))
     if files:
         return
     say(f"gdb {facts['version']} with Python {facts['python']}; the server runs on {interpreter}")

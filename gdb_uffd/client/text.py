@@ -71,13 +71,6 @@ def size(value: int) -> str:
     return f"{amount:.1f} {units[0]}"
 
 
-def printable(text: str) -> str:
-    """`text` with what could steer a terminal replaced: names come from files."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
 def without_parameters(name: str) -> str:
     """A C++ function's name without its parameter list: "ns::f(int) const" is "ns::f".
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.client.render import Writer
-from gdb_uffd.client.text import Look, milliseconds, number, plural, printable
+from gdb_uffd.client.text import Look, milliseconds, number, plural
 from gdb_uffd.model import FirstWrite, UffdError
+from gdb_uffd.terminal import printable
 
 MAX_ROWS_SHOWN = 200
 """Lines of a text; `-full` and -json are for the rest."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Sequence, Tuple
 
-from gdb_uffd.client.text import Look, milliseconds, number, plural, printable
+from gdb_uffd.client.text import Look, milliseconds, number, plural
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import SCHEMA_VERSION
+from gdb_uffd.terminal import printable
 
 MAX_PARTS_SHOWN = 4
 """Parts of an object that a line of text names for one write."""
