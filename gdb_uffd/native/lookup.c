@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "answer.h"
-#include "compat.h"
 #include "user_memory.h"
 
 /* File systems that answer for the kernel or for a process (<linux/magic.h>): reading there can consume
