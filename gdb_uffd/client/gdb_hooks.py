@@ -22,7 +22,7 @@ from gdb_uffd.client import (
     gdb_types,
     gdb_unwind,
 )
-from gdb_uffd.client.gdb_util import look, machine_interface, quiet, say
+from gdb_uffd.client.gdb_util import look, machine_interface, quiet, say, user_error
 from gdb_uffd.client.render import is_amiss, summary_line
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
 from gdb_uffd.client.wire import Summary, parse_summary
@@ -33,7 +33,8 @@ _SILENT = ("output", "printf")  # they compose a line of the user's own, which m
 """Commands that evaluate expressions: in scripts and with -batch no prompt follows them."""
 
 _MODULE = "gdb_uffd.client.gdb_hooks"
-_CHECK = "maintenance uffd-check"
+_CHECK = "maintenance check-recorded"
+"""Nothing to type: `apropos uffd` shall not list it."""
 
 _ASSIGNS = re.compile(r"=|\+\+|--")
 """An expression without any of these assigns nothing (gdb manual, "Assignment")."""
@@ -166,7 +167,7 @@ def see_server() -> None:
             raise UffdError(gdb_session.bury(session))
         gdb_session.keep_step(session)
     except UffdError as error:
-        raise gdb.GdbError(f"uffd: {error}") from None
+        raise user_error(f"uffd: {error}") from None
 
 
 def _on_memory_changed(_event: object) -> None:
@@ -318,7 +319,7 @@ def define_hooks() -> None:
 
 
 class _Check(gdb.Command):
-    """Part of gdb_uffd: see whether the server of this inferior still answers."""
+    """See whether what serves this inferior's core still answers."""
 
     # A command: from `python` an error would come with a traceback (gdb 13).
 
@@ -342,7 +343,7 @@ def _define(name: str, body: str) -> None:
         quiet(f"show user {name}")
         return  # it is the user's
     quiet(f"define {name}\n{body}\nend")
-    quiet(f"document {name}\nPart of gdb_uffd.\nend")
+    quiet(f"document {name}\nFor recorded processes: `show user {name}` tells more.\nend")
 
 
 def install() -> None:

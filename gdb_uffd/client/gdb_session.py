@@ -9,14 +9,13 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_engine, gdb_search, gdb_settings, gdb_signals, text
+from gdb_uffd.client import gdb_engine, gdb_search, gdb_settings, gdb_signals, gdb_util, text
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_shapes import Shapes
 from gdb_uffd.client.gdb_util import (
     check_architecture,
     decoded,
-    look,
     quiet,
     quote_file,
     say,
@@ -139,6 +138,7 @@ def selected() -> Optional[Session]:
 
 def spawn(core: str, executable: str) -> None:
     """Open `core`, or a trace, in the selected inferior and show where it stands."""
+    began = time.perf_counter()
     settle()
     check_recording(core)
     if executable:
@@ -161,7 +161,7 @@ def spawn(core: str, executable: str) -> None:
         server.stop(0.0)
         borrowed.give_back_if(not _sessions)
         raise
-    show(session)
+    show(session, began)
 
 
 def _connect(session: Session) -> None:
@@ -255,8 +255,9 @@ def load_executable(path: str) -> None:
         say(*worth_telling(quiet(f"file {quote_file(path)}")))
 
 
-def show(session: Session) -> None:
-    """What gdb shows for a core: the signal, the frame; then a summary."""
+def show(session: Session, began: float) -> None:
+    """What gdb shows for a core: the signal, the frame; then a summary.  `began`: when the command
+    did, by time.perf_counter."""
     ready = session.ready
     where = f"snapshot {ready.snapshot} of 0-{ready.snapshots - 1}"
     what = "core: " if ready.snapshots == 1 else f"trace: {where}, "
@@ -268,13 +269,12 @@ def show(session: Session) -> None:
         if ready.snapshots == 1:
             gdb.set_convenience_variable("_exitsignal", ready.signal)  # as corelow.c does
     with contextlib.suppress(gdb.error):
-        gdb.write(quiet("frame"))
+        gdb_util.show("frame")
     pages = f"{text.plural(ready.total_pages, 'page')} ({text.size(ready.total_pages * PAGE_SIZE)})"
+    took = text.milliseconds((time.perf_counter() - began) * 1000)
     say(
-        look().plain(
-            f"{what}{text.plural(ready.threads, 'thread')}, {pages} · opened in "
-            f"{text.milliseconds(ready.open_ms)}; nothing runs until you call something"
-        )
+        f"{what}{text.plural(ready.threads, 'thread')}, {pages} · "
+        f"opened in {took}; nothing runs until you call something"
     )
 
 

@@ -13,7 +13,8 @@ from typing import Callable, Iterator, List, Optional, TypeVar
 import gdb
 
 from gdb_uffd.arch import X86_64, Architecture, of_gdb
-from gdb_uffd.client.text import Look, can_show
+from gdb_uffd.client.gdb_terminal import gdb_styles, is_typed
+from gdb_uffd.client.text import STYLES, Look, can_show
 from gdb_uffd.model import UffdError
 
 R = TypeVar("R")
@@ -45,13 +46,13 @@ def user_errors(function: Callable[..., R]) -> Callable[..., R]:
         except gdb.GdbError:
             raise
         except (UffdError, gdb.error) as error:
-            raise gdb.GdbError(str(error)) from None
+            raise user_error(str(error)) from None
         except OSError as error:
-            raise gdb.GdbError(f"uffd: {error}") from None
+            raise user_error(f"uffd: {error}") from None
         except Exception as error:
             if gdb.parameter("python print-stack") == "full":
                 raise
-            raise gdb.GdbError(
+            raise user_error(
                 f"uffd: internal error ({type(error).__name__}: {error}); "
                 "`set python print-stack full` shows where"
             ) from None
@@ -59,16 +60,30 @@ def user_errors(function: Callable[..., R]) -> Callable[..., R]:
     return wrapper
 
 
+def user_error(text: str) -> gdb.GdbError:
+    """An error that gdb shows as it is: one line, broken between words only where a person reads
+    it."""
+    return gdb.GdbError("\n".join(look().wrapped(text)) if is_typed() else text)
+
+
 def look() -> Look:
     """What the terminal allows now, by gdb's own settings."""
-    width = gdb.parameter("width")
+    width = None if machine_interface() else gdb.parameter("width")  # front ends have their own
     # gdb styles nothing on a dumb terminal or into a pipe (gdb manual, "Output Styling").
     colour = (
         bool(gdb.parameter("style enabled"))
         and os.environ.get("TERM", "dumb") != "dumb"
+        and (version() >= _FIRST_WITH_NO_COLOR or not os.environ.get("NO_COLOR"))
         and os.isatty(1)
+        and not machine_interface()
+        and is_typed()
     )
-    return Look(colour, can_show(_charset()), int(width) if width else 0)
+    styles = {**STYLES, **gdb_styles()} if colour else STYLES
+    return Look(colour, can_show(_charset()), int(width) if width else 0, styles)
+
+
+_FIRST_WITH_NO_COLOR = 17
+"""gdb's version from which NO_COLOR turns `style enabled` off by itself."""
 
 
 def _charset() -> str:
@@ -78,15 +93,34 @@ def _charset() -> str:
         return locale.getpreferredencoding(False)
 
 
-def say(*lines: str) -> None:
-    """Print lines through gdb's pager; what the host's charset lacks becomes "?"."""
-    charset = _charset()
+def say(*lines: str, indent: int = -1) -> None:
+    """Print lines through gdb's pager, each broken between words where it is too wide
+    (Look.wrapped); what the host's charset lacks becomes "?"."""
+    looks = look()
     for line in lines:
-        try:
-            line.encode(charset)
-        except (LookupError, UnicodeEncodeError):
-            line = line.encode("ascii", "replace").decode("ascii")
-        gdb.write(line + "\n")
+        for part in looks.wrapped(line, indent):
+            say_as_it_is(part)
+
+
+def say_as_it_is(text: str) -> None:
+    """Print a text that is not ours, line ends included."""
+    try:
+        text.encode(_charset())
+    except (LookupError, UnicodeEncodeError):
+        text = text.encode("ascii", "replace").decode("ascii")
+    gdb.write(text + "\n")
+
+
+def show(command: str) -> None:
+    """Let gdb print what a command of its own says, with its line breaks and colours.
+
+    Not where it shows windows: what Python executes goes past them (gdb 13 to 18.1 print it by the
+    console's own stream, execute_gdb_command in python.c).  Nor past a front end.
+    """
+    if machine_interface() or tui_is_active():
+        say(*quiet(command).splitlines())
+    else:
+        gdb.execute(command)
 
 
 def say_json(value: object) -> None:
@@ -246,16 +280,6 @@ def setting(name: str, value: str) -> Iterator[None]:
         gdb.execute(f"set {name} {parameter_text(old)}", to_string=True)
 
 
-@contextlib.contextmanager
-def untraced() -> Iterator[None]:
-    """`set trace-commands on` shows the user's commands, not those that we read the output of."""
-    if not gdb.parameter("trace-commands"):
-        yield
-        return
-    with setting("trace-commands", "off"):
-        yield
-
-
 def parameter_text(value: object) -> str:
     """A gdb.parameter() value as `set` takes it; None is gdb's "unlimited"."""
     if value is None:
@@ -359,28 +383,6 @@ def code_address(frame: gdb.Frame) -> int:
         newer = newer.newer()
     called = newer is not None and newer.type() in _CALLERS and frame.type() in _CALLERS
     return max(0, int(frame.pc()) - called)
-
-
-def frame_text(frame: gdb.Frame) -> str:
-    """ "walk () at sample.c:12", or "0x7f… in memcpy ()"."""
-    name = frame.name()
-    where = frame.find_sal()
-    if where.symtab is not None and where.line:
-        return f"{name or '??'} () at {os.path.basename(file_of(where.symtab))}:{where.line}"
-    return f"{frame.pc():#x} in {name or '??'} ()"
-
-
-def short_backtrace(limit: int = 8) -> List[str]:
-    """The innermost frames of the selected thread, up to gdb's dummy frame."""
-    lines: List[str] = []
-    frame: Optional[gdb.Frame] = gdb.newest_frame()
-    while frame is not None and frame.type() != gdb.DUMMY_FRAME:
-        if len(lines) == limit:
-            lines.append("...")
-            break
-        lines.append(frame_text(frame))
-        frame = frame.older()
-    return lines
 
 
 def worth_telling(noise: str) -> List[str]:
