@@ -130,7 +130,7 @@ def info(as_json: bool) -> None:
     recorded = {"recording": recording} if recording is not None else {}
     if session is None:
         if as_json:
-            say_json({"session": False, **recorded})
+            say_json({"schema": SCHEMA_VERSION, "session": False, **recorded})
         elif recording is not None:
             gdb_record_view.show()
         else:
@@ -250,8 +250,9 @@ def doctor(as_json: bool, files: Sequence[str] = ()) -> None:
             checks = json.loads(output)
         except ValueError:
             raise UffdError(f"{interpreter}: the doctor's answer is not JSON") from None
-        server = checks if isinstance(checks, dict) else {"checks": checks}
-        say_json({**server, "gdb": {**facts, "interpreter": interpreter}})
+        if not isinstance(checks, dict):
+            raise UffdError(f"{interpreter}: the doctor's answer is no object")
+        say_json({**checks, "gdb": {**facts, "interpreter": interpreter}})
         return
     say(*(said if files else ()))
     say(*output.rstrip().splitlines(), indent=6)

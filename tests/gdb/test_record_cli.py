@@ -26,6 +26,7 @@ def run(gdb_path, tmp_path) -> Callable[..., "subprocess.CompletedProcess[str]"]
     """Runs `gdb-uffd record -o tmp_path/t OPTIONS -- COMMAND`."""
 
     def begin(options: List[str], command: List[str], **keywords: object):
+        options = options or ["--on-signal", "SIGSEGV"]
         env = {**os.environ, "GDB_UFFD_GDB": gdb_path, "LC_ALL": "C.UTF-8"}
         return subprocess.run(
             [*CLI, "record", "-o", str(tmp_path / "t"), *options, "--", *command],
@@ -209,9 +210,18 @@ def test_a_location_that_never_was(run, built, tmp_path):
     assert "no_such_function" in done.stderr
 
 
+def test_without_anything_that_takes_a_snapshot(tmp_path):
+    command = [*CLI, "record", "-o", str(tmp_path / "t"), "--", "/bin/true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    for option in ("--at", "--every", "--on-signal"):
+        assert option in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_gdb(built, tmp_path):
     done = subprocess.run(
-        [*CLI, "record", "-o", str(tmp_path / "t"), "--", str(built / "pulse")],
+        [*CLI, "record", "-o", str(tmp_path / "t"), "--every", "9ms", "--", str(built / "pulse")],
         env={**os.environ, "GDB_UFFD_GDB": "/nowhere/gdb"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
