@@ -1,4 +1,4 @@
-# `make` builds .venv; `make demo` shows a session; `make test`, `lint`, `bench`; `matrix`, `foreign`, `dejagnu`, `peers`, `differential`.
+# `make` builds .venv; `make demo` shows a session; `make test`, `lint`, `bench`; `matrix`, `foreign`, `dejagnu`, `peers`, `differential`, `torture`.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check
 NATIVE := $(wildcard gdb_uffd/native/*.c gdb_uffd/native/*.h gdb_uffd/native/*.S \
 	gdb_uffd/native/*.cdef gdb_uffd/native/build.py)
 
-.PHONY: all demo test test-unprivileged lint bench matrix foreign dejagnu peers differential clean dev gdb test-extras
+.PHONY: all demo test test-unprivileged lint bench matrix foreign dejagnu peers differential torture clean dev gdb test-extras
 .DELETE_ON_ERROR:
 
 all: $(VENV)/.native
@@ -92,6 +92,11 @@ differential: dev gdb
 foreign: dev gdb
 	$(PY) tools/foreign .cache/foreign
 	GDB_UFFD_FOREIGN=all $(PY) -m pytest -rs tests/gdb/test_foreign_roots.py $(PYTEST_ARGS)
+
+# Kills at random instants, and damaged inputs under ASan and UBSan: TORTURE_ARGS="--minutes 60".
+torture: dev gdb
+	tools/with-python-headers $(PY) $(PY) tests/torture/sanitized.py
+	$(PY) tests/torture/run.py $(TORTURE_ARGS)
 
 clean:
 	rm -rf .venv .venv-gdb .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""How `gdb-uffd` prints: on a terminal, lines broken between words; else as they are."""
+"""How `gdb-uffd` prints: nothing that steers a terminal; on one, lines broken between words."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def show(*lines: str, indent: int = -1, file: Optional[TextIO] = None) -> None:
     """Print lines to `file` (standard output); `indent` as in Look.wrapped."""
     stream = file if file is not None else sys.stdout
     look = Look(width=_width(stream))
-    for line in lines:
-        for part in look.wrapped(line, indent) if look.width else [line]:
+    for line in [part for text in lines for part in text.split("\n")]:
+        for part in look.wrapped(line, indent):
             print(part, file=stream)
 
 

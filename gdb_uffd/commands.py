@@ -27,8 +27,9 @@ from gdb_uffd.client.gdb_command import Command, list_commands
 from gdb_uffd.client.gdb_util import (
     flush_caches,
     pop_dummy_frames,
+    quiet,
     say,
-    show,
+    say_quoted,
     user_error,
     user_errors,
 )
@@ -211,7 +212,7 @@ class Reset(Command):
             gdb_libraries.update()
         gdb_signals.restore(session.signal, session.first_thread)
         say("reset: everything is as recorded")
-        show("frame")
+        say_quoted(quiet("frame"))
 
 
 class Kill(Command):

@@ -110,6 +110,10 @@ class Cores:
         """The program of ends, watchpoints and system calls, aborted."""
         return self._kernel("stops", [str(self.built / "stops")])
 
+    def prints(self) -> Path:
+        """The program that prints control sequences, aborted."""
+        return self._kernel("prints", [str(self.built / "prints")])
+
     def moves(self) -> Path:
         """Memory that moves, aborted."""
         return self._kernel("moves", [str(self.built / "moves")])

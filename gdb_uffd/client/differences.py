@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from gdb_uffd.client import snapshots as naming
 from gdb_uffd.client.render import Change
 from gdb_uffd.client.render_table import aligned, under
-from gdb_uffd.client.text import Look, number, plural, printable, size
+from gdb_uffd.client.text import Look, number, plural, size
 from gdb_uffd.model import (
     PAGE_SIZE,
     SCHEMA_VERSION,
@@ -20,6 +20,7 @@ from gdb_uffd.model import (
 )
 from gdb_uffd.model_json import report_from_json as _report_from_json
 from gdb_uffd.model_json import to_json
+from gdb_uffd.terminal import printable
 
 MAX_LINES = 40
 """Groups, and variables, that the text shows without -full."""

@@ -14,6 +14,7 @@ from gdb_uffd.client import (
     gdb_interrupts,
     gdb_last,
     gdb_libraries,
+    gdb_output,
     gdb_places,
     render,
     render_json,
@@ -32,10 +33,9 @@ from gdb_uffd.client.gdb_util import (
     one_cpu,
     quiet,
     say,
-    say_as_it_is,
     say_json,
+    say_quoted,
     setting,
-    show,
     silent_stdout,
     version,
 )
@@ -43,6 +43,7 @@ from gdb_uffd.client.options import split_format
 from gdb_uffd.client.text import Look
 from gdb_uffd.client.wire import one_line, parse_report
 from gdb_uffd.model import CallReport, UffdError, page_floor
+from gdb_uffd.terminal import printable
 
 _PLAIN_CODES = (gdb.TYPE_CODE_INT, gdb.TYPE_CODE_FLT, gdb.TYPE_CODE_BOOL, gdb.TYPE_CODE_ENUM)
 """Types before whose values `print` puts nothing; "(char *) " stands before a pointer."""
@@ -65,7 +66,7 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
         if as_json:
             say_json(call_object(session, report, outcome, expression))
         else:
-            print_rest_of_output(report)
+            gdb_output.print_rest(report)
             _print_text(session, report, outcome)
     finally:
         outcome.waited_ms()
@@ -273,20 +274,10 @@ def _describe(event: Optional[gdb.StopEvent]) -> Stop:
     return Stop(reason, where, backtrace, at_breakpoint)
 
 
-def print_rest_of_output(report: CallReport) -> None:
-    """What gdb has not shown yet: text that the program still held in its stdio buffers."""
-    output = report.output.encode("utf-8", "surrogateescape")
-    text = output[max(0, report.streamed) :].decode("utf-8", "replace")
-    if report.output and not report.output.endswith("\n"):
-        text += "\n"
-    if text:
-        say_as_it_is(text[:-1])
-
-
 def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
     looks = look()
     if not outcome.error:
-        say(*f"${outcome.number} = {outcome.value}".split("\n"))
+        say_value(outcome)
     if report.untold:
         raise UffdError(f"what the call did is not known: {report.untold}")
     failure = failure_line(session, report, outcome, looks)
@@ -294,11 +285,16 @@ def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
         say(*render.report_lines(report, Symbols(session, report), looks, outcome.waited_ms))
     if failure and outcome.stop is not None:
         if outcome.stop.breakpoint:
-            show("frame")
+            say_quoted(quiet("frame"))
         else:
-            say(*(f"  #{level} {text}" for level, text in enumerate(outcome.stop.backtrace)))
+            say(*(printable(f"  #{n} {text}") for n, text in enumerate(outcome.stop.backtrace)))
     if failure:
         raise UffdError(failure)
+
+
+def say_value(outcome: Outcome) -> None:
+    """As `print` does; what a printer of the user's own gives is the program's text."""
+    say_quoted(f"${outcome.number} = {outcome.value}")
 
 
 def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: Look) -> str:
@@ -329,7 +325,7 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
     else:
         why = one_line(outcome.error)
     end = "kept; `uffd reset` forgets it" if report.kept else "discarded"
-    return looks.plain(f"{what} did not return: {why}; {end}")
+    return looks.plain(printable(f"{what} did not return: {why}; {end}"))
 
 
 def _ended_for(session: Session, report: CallReport) -> str:

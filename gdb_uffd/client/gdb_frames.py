@@ -10,7 +10,8 @@ from typing import Any, Dict, List, Optional, Tuple
 import gdb
 
 from gdb_uffd.client.gdb_util import code_address, decoded, file_of
-from gdb_uffd.client.text import printable, without_parameters
+from gdb_uffd.client.text import without_parameters
+from gdb_uffd.terminal import printable
 
 MAX_FRAMES = 64
 """Frames of one backtrace."""

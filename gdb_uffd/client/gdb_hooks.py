@@ -15,6 +15,7 @@ import gdb
 from gdb_uffd.client import (
     gdb_blocked,
     gdb_interrupts,
+    gdb_output,
     gdb_places,
     gdb_saved,
     gdb_session,
@@ -82,6 +83,8 @@ def _begins(
     arguments: Dict[str, Any] = {"address": hex(address), "malloc": is_malloc, "serial": serial}
     if _is_watched():
         arguments["progress"] = True
+    with contextlib.suppress(UffdError):
+        gdb_output.tell(session)
     _tell(session, "call-begin", arguments)
 
 
@@ -353,6 +356,7 @@ def install() -> None:
     gdb.events.before_prompt.connect(_before_prompt)
     gdb.events.connection_removed.connect(gdb_session.on_connection_removed)
     gdb_session.forgetful.append(forget_symbols)
+    gdb_session.greetings.append(gdb_output.greet)
     gdb.events.new_objfile.connect(forget_symbols)
     gdb.events.clear_objfiles.connect(forget_symbols)
     gdb.events.gdb_exiting.connect(_end_all)

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 import gdb
 
-from gdb_uffd.client import gdb_session
+from gdb_uffd.client import gdb_output, gdb_session
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_settings import Setting, Settings, value
 from gdb_uffd.client.gdb_util import say
@@ -140,7 +140,30 @@ class MemoryLimit(_Policy):
         self.value = MEMORY_LIMIT_MIB
 
 
+class ControlSequences(_Policy):
+    """What becomes of control sequences that a called function prints.
+
+    auto   shown where a person reads them: on a terminal, or in a file; raw where gdb's standard
+           output is a pipe or a socket, with `set logging redirect on`, and in the machine
+           interface (the default)
+    shown  ^[ for an escape, \\233 for a byte; colours stay, line ends and tabs too
+    raw    as they are: a terminal does what they say
+
+    What gdb_uffd itself prints, names from a core among it, is always shown."""
+
+    set_doc = "Set what becomes of control sequences that called functions print."
+    show_doc = "Show what becomes of control sequences that called functions print."
+    sentence = 'Control sequences that called functions print: "{}".'
+
+    def __init__(self) -> None:
+        super().__init__(
+            "uffd control-sequences", gdb.COMMAND_SUPPORT, gdb.PARAM_ENUM, gdb_output.CHOICES
+        )
+        self.value = gdb_output.AUTO
+
+
 SETTINGS: Settings = (
+    ("control-sequences", ControlSequences),
     ("syscalls", Syscalls),
     ("files", Files),
     ("clock", Clock),
@@ -164,6 +187,7 @@ def _wanted() -> Dict[str, Any]:
 
 def sync(session: Session) -> None:
     """Tell the server of `session` what holds now, unless it knows."""
+    gdb_output.tell(session)
     wanted = _wanted()
     if _sent.get(session) != wanted:
         session.request("policy", wanted)

@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_engine, gdb_search, gdb_settings, gdb_signals, gdb_util, text
+from gdb_uffd.client import gdb_engine, gdb_search, gdb_settings, gdb_signals, text
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_shapes import Shapes
@@ -19,6 +19,7 @@ from gdb_uffd.client.gdb_util import (
     quiet,
     quote_file,
     say,
+    say_quoted,
     setting,
     silent_stdout,
     worth_telling,
@@ -106,6 +107,9 @@ its next connection, past whatever captures its output (infrun.c, stopped_by_ran
 
 forgetful: List[Callable[[], None]] = []
 """Called when a process is opened: who remembers addresses of files' symbols has to forget them."""
+
+greetings: List[Callable[[Session], None]] = []
+"""Called with a session whose server has another connection."""
 
 _sessions: Dict[int, Session] = {}
 _leaving: List[Session] = []
@@ -199,6 +203,8 @@ def connect(session: Session, executable: str, socket: str) -> None:
     for forget in forgetful:  # addresses of the process before: files that stay may lie elsewhere
         forget()
     session.request("hello")
+    for tell in greetings:
+        tell(session)
     if gdb_settings.engine() != ENGINE_AUTO:
         gdb_engine.begin(session.request, gdb_settings.engine())
     note_threads(session)
@@ -269,7 +275,7 @@ def show(session: Session, began: float) -> None:
         if ready.snapshots == 1:
             gdb.set_convenience_variable("_exitsignal", ready.signal)  # as corelow.c does
     with contextlib.suppress(gdb.error):
-        gdb_util.show("frame")
+        say_quoted(quiet("frame"))
     pages = f"{text.plural(ready.total_pages, 'page')} ({text.size(ready.total_pages * PAGE_SIZE)})"
     took = text.milliseconds((time.perf_counter() - began) * 1000)
     say(

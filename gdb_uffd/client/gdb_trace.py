@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import Any, Dict, List, Tuple
 
-from gdb_uffd.client import gdb_call, gdb_libraries, gdb_places, trace
+from gdb_uffd.client import gdb_call, gdb_libraries, gdb_output, gdb_places, trace
 from gdb_uffd.client.gdb_outcome import Outcome
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
@@ -41,9 +41,9 @@ def _tell(session: Session, expression: str, traced: Traced, as_json: bool, full
     if as_json:
         say_json(_object(session, touches, missed, report, outcome, expression, names))
         return
-    gdb_call.print_rest_of_output(report)
+    gdb_output.print_rest(report)
     if not outcome.error:
-        say(*f"${outcome.number} = {outcome.value}".split("\n"))
+        gdb_call.say_value(outcome)
     total = session.ready.total_pages
     say(*trace.lines(touches, missed, total, outcome.waited_ms, names, look(), full))
     failure = gdb_call.failure_line(session, report, outcome, look())
@@ -103,7 +103,7 @@ def _object(
     return {
         **data,
         "total_pages": session.ready.total_pages,
-        "output": report.output,
+        "output": report.output_text(),
         "touched": touched,
         "not_listed": missed,
     }

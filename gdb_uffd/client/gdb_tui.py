@@ -14,8 +14,9 @@ from gdb_uffd.client import gdb_last, gdb_session, render
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import look, quiet
 from gdb_uffd.client.scroll import Scroller
-from gdb_uffd.client.text import Look, printable
+from gdb_uffd.client.text import Look
 from gdb_uffd.model import CallReport, UffdError
+from gdb_uffd.terminal import printable
 
 NAME = "uffd"
 """Of the window, and of the layout that has it."""

@@ -16,6 +16,7 @@ from gdb_uffd.arch import X86_64, Architecture, of_gdb
 from gdb_uffd.client.gdb_terminal import gdb_styles, is_typed
 from gdb_uffd.client.text import STYLES, Look, can_show
 from gdb_uffd.model import UffdError
+from gdb_uffd.terminal import printable_lines
 
 R = TypeVar("R")
 
@@ -63,7 +64,11 @@ def user_errors(function: Callable[..., R]) -> Callable[..., R]:
 def user_error(text: str) -> gdb.GdbError:
     """An error that gdb shows as it is: one line, broken between words only where a person reads
     it."""
-    return gdb.GdbError("\n".join(look().wrapped(text)) if is_typed() else text)
+    lines = printable_lines(text).split("\n")
+    if is_typed():
+        looks = look()
+        lines = [part for line in lines for part in looks.wrapped(line)]
+    return gdb.GdbError("\n".join(lines))
 
 
 def look() -> Look:
@@ -79,14 +84,15 @@ def look() -> Look:
         and is_typed()
     )
     styles = {**STYLES, **gdb_styles()} if colour else STYLES
-    return Look(colour, can_show(_charset()), int(width) if width else 0, styles)
+    return Look(colour, can_show(charset()), int(width) if width else 0, styles)
 
 
 _FIRST_WITH_NO_COLOR = 17
 """gdb's version from which NO_COLOR turns `style enabled` off by itself."""
 
 
-def _charset() -> str:
+def charset() -> str:
+    """gdb's host-charset, an iconv name."""
     try:
         return str(gdb.host_charset())
     except AttributeError:  # not in every build of gdb 12
@@ -95,32 +101,26 @@ def _charset() -> str:
 
 def say(*lines: str, indent: int = -1) -> None:
     """Print lines through gdb's pager, each broken between words where it is too wide
-    (Look.wrapped); what the host's charset lacks becomes "?"."""
+    (Look.wrapped); of what steers the terminal only colours of ours.  What the host's charset lacks
+    becomes "?"."""
     looks = look()
-    for line in lines:
+    for line in [part for text in lines for part in text.split("\n")]:
         for part in looks.wrapped(line, indent):
-            say_as_it_is(part)
+            write(part + "\n")
 
 
-def say_as_it_is(text: str) -> None:
-    """Print a text that is not ours, line ends included."""
+def write(text: str) -> None:
+    """`text` as it is, but for what the host's charset lacks."""
     try:
-        text.encode(_charset())
+        text.encode(charset())
     except (LookupError, UnicodeEncodeError):
         text = text.encode("ascii", "replace").decode("ascii")
-    gdb.write(text + "\n")
+    gdb.write(text)
 
 
-def show(command: str) -> None:
-    """Let gdb print what a command of its own says, with its line breaks and colours.
-
-    Not where it shows windows: what Python executes goes past them (gdb 13 to 18.1 print it by the
-    console's own stream, execute_gdb_command in python.c).  Nor past a front end.
-    """
-    if machine_interface() or tui_is_active():
-        say(*quiet(command).splitlines())
-    else:
-        gdb.execute(command)
+def say_quoted(text: str) -> None:
+    """Print lines that a gdb command gave: names in them come from files, colours too."""
+    say(*printable_lines(text).splitlines())
 
 
 def say_json(value: object) -> None:

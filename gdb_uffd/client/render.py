@@ -12,16 +12,10 @@ from typing import Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 from gdb_uffd.client import verdict
 from gdb_uffd.client.render_aside import PROGRAM, aside_text, gdb_text, whose
 from gdb_uffd.client.render_table import Row, table
-from gdb_uffd.client.text import (
-    Look,
-    milliseconds,
-    number,
-    plural,
-    printable,
-    shortened,
-)
+from gdb_uffd.client.text import Look, milliseconds, number, plural, shortened
 from gdb_uffd.client.wire import Summary, one_line
 from gdb_uffd.model import PAGE_SIZE, CallReport, DirtyPage, FirstWrite
+from gdb_uffd.terminal import printable
 
 MAX_CHANGES_SHOWN = 4
 """Named changes a text line shows; -json has them all (up to the Namer's own cap)."""

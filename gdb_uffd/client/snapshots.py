@@ -8,9 +8,10 @@ import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.client.render_table import aligned, under
-from gdb_uffd.client.text import Look, number, printable
+from gdb_uffd.client.text import Look, number
 from gdb_uffd.model import SCHEMA_VERSION, SnapshotInfo, UffdError
 from gdb_uffd.model_json import to_json
+from gdb_uffd.terminal import printable
 
 MAX_ROWS = 48
 """Snapshots that a table shows without -full."""

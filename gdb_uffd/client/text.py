@@ -7,6 +7,8 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Dict, List, Sequence
 
+from gdb_uffd.terminal import printable
+
 STYLES = {
     # Parameters of SGR (ECMA-48 8.3.117) as gdb's own defaults have them: `show style function`.
     "function": "33",
@@ -64,9 +66,9 @@ class Look:
         out, at = "", 0
         for match in _SGR.finditer(text):
             ours = self.colour and (not match[1] or match[1] in self.styles.values())
-            out += _visible(text[at : match.start()]) + (match[0] if ours else _visible(match[0]))
+            out += _shown(text[at : match.start()]) + (match[0] if ours else _shown(match[0]))
             at = match.end()
-        return out + _visible(text[at:])
+        return out + _shown(text[at:])
 
     def columns(self, text: str) -> int:
         """Columns of the terminal that `text` takes; colours take none."""
@@ -156,8 +158,8 @@ def _style_after(style: str, text: str) -> str:
     return f"\x1b[{found[-1]}m" if found[-1] else ""
 
 
-def _visible(text: str) -> str:
-    return "\t".join(map(printable, text.split("\t")))
+def _shown(text: str) -> str:
+    return printable(text, "\t")
 
 
 def _wide(char: str) -> int:
@@ -191,13 +193,6 @@ def size(value: int) -> str:
         amount /= 1024
         units.pop(0)
     return f"{amount:.1f} {units[0]}"
-
-
-def printable(text: str) -> str:
-    """`text` with what could steer a terminal replaced: names come from files."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def without_parameters(name: str) -> str:

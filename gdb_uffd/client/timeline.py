@@ -8,9 +8,10 @@ from typing import Any, Dict, List, Optional, Sequence
 from gdb_uffd.client import snapshots as naming
 from gdb_uffd.client.render_table import aligned, under
 from gdb_uffd.client.sparkline import sparkline
-from gdb_uffd.client.text import Look, printable
+from gdb_uffd.client.text import Look
 from gdb_uffd.client.text import number as grouped
 from gdb_uffd.model import SCHEMA_VERSION, SnapshotInfo
+from gdb_uffd.terminal import printable
 
 MAX_LINES = 60
 """Rows of a table without -full, equal neighbours being one; beyond that the middle goes."""

@@ -10,7 +10,7 @@ import weakref
 from typing import List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import MemoryUnavailable
-from gdb_uffd.trace import debug_files, symbols
+from gdb_uffd.trace import automount, debug_files, symbols
 from gdb_uffd.trace.files import Module, without_mark
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.search import Search
@@ -51,11 +51,15 @@ class Elsewhere:
         """Give all modules that have their file the names by which gdb looks for them (the path
         that was mapped, and that of the dynamic linker's list), if a file is not where gdb would
         look, or another build of it is (gdb takes what it finds for the one that was mapped, and
-        would show its names at the old addresses), or its debug file is where gdb does not look."""
+        would show its names at the old addresses), or its debug file is where gdb does not look.
+        Also where gdb, by a name of the core's choosing, could make an automounter ask."""
         search = search or Search()
         names = _names(modules, main, read)
         debug = self._debug_links(modules, search)
-        if not debug and all(_as_gdb_would(p, m, m is main, search.sysroot) for p, m in names):
+        asks = not search.sysroot.strip("/") and automount.is_here()
+        if not (debug or asks) and all(
+            _as_gdb_would(p, m, m is main, search.sysroot) for p, m in names
+        ):
             return
         self._make()
         for path, module in names:
@@ -131,7 +135,7 @@ def _as_gdb_would(path: str, module: Module, is_main: bool, sysroot: str) -> boo
     there = sysroot.rstrip("/") + without_mark(path)
     try:
         if module.file is None:  # the executable is not looked for: the server names it
-            return is_main or not os.path.isfile(there)
-        return os.path.samefile(there, module.file.path)
+            return is_main or (automount.may_look(there) and not os.path.isfile(there))
+        return automount.may_look(there) and os.path.samefile(there, module.file.path)
     except (OSError, ValueError):
         return False

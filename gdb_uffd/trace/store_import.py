@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Sequence
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, UffdError
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core import CoreSnapshot
-from gdb_uffd.trace.files import FileRef, Module, printable
+from gdb_uffd.trace.files import FileRef, Module
 from gdb_uffd.trace.info import core_info
 from gdb_uffd.trace.layout import KEPT_OUT, TRUNCATED
 from gdb_uffd.trace.notes import USER_END

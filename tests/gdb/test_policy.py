@@ -32,7 +32,7 @@ def ask(session, number: int, *arguments: object) -> None:
 SETTINGS = {
     "syscalls": ("safe", "none"), "files": ("read", "none"), "clock": ("recorded", "real"),
     "threads": ("freeze", "ignore-locks"), "call-timeout": ("unlimited", "5"),
-    "memory-limit": ("1024", "7"),
+    "memory-limit": ("1024", "7"), "control-sequences": ("auto", "raw"),
 }  # fmt: skip
 
 
@@ -110,6 +110,19 @@ def test_a_wait_names_lock_and_holder(session, expression):
     assert re.search(wanted, data["error"])
     assert re.search(wanted, data["blocked"]["text"])
     assert session.value("counter") == "41"
+
+
+def test_a_lock_of_a_thread_that_is_gone(session):
+    """A thread that ended without unlocking leaves its TID in the lock."""
+    session.run("set var queue.lock.__data.__owner = 4194304")
+    text = session.run("uffd call lock_queue()").strip().splitlines()[-1]
+    held = "pthread_mutex_lock(&q->lock), held by LWP 4194304, none of the recorded threads; "
+    assert held in text
+    owner = session.call("lock_queue()")["blocked"]["owner"]
+    assert owner == {"tid": 4194304, "thread": None, "name": None, "function": None}
+    session.run("set var queue.lock.__data.__owner = 4194305")  # more than a TID can be
+    text = session.run("uffd call lock_queue()").strip().splitlines()[-1]
+    assert "pthread_mutex_lock(&q->lock), which is held, and no other thread runs; " in text
 
 
 STD_WAITS = {

@@ -109,10 +109,10 @@ def test_colours_take_no_room_and_end_with_the_line():
 
 def test_only_our_colours_reach_the_terminal():
     look = Look(colour=True)
-    assert look.tidy("a\x1b[8mb\x1b]0;title\x07c\nd") == "a?[8mb?]0;title?c?d"
+    assert look.tidy("a\x1b[8mb\x1b]0;title\x07c\nd") == "a^[[8mb^[]0;title^Gc^Jd"
     painted = look.paint("added", "\x1b[8mx")
-    assert painted == "\x1b[32m?[8mx\x1b[m" and look.tidy(painted) == painted
-    assert Look().tidy("\x1b[32mx\x1b[m") == "?[32mx?[m"
+    assert painted == "\x1b[32m^[[8mx\x1b[m" and look.tidy(painted) == painted
+    assert Look().tidy("\x1b[32mx\x1b[m") == "^[[32mx^[[m"
 
 
 def test_wide_characters_take_two_columns():
@@ -244,7 +244,7 @@ def test_ready_line():
 
 
 def test_text_from_outside_becomes_one_line():
-    assert wire.one_line("a\nb\x1b[31mc\t d") == "a b [31mc d"
+    assert wire.one_line("a\nb\x1b[31mc\t d") == "a b^[[31mc d"
 
 
 @pytest.mark.parametrize(
