@@ -142,6 +142,7 @@ def report_lines(
     """The verdict, the counts, a line a page (neighbours folded), what else there is to know."""
     program, gdb_pages = split_pages(report)
     lines = _verdict_lines(report, namer, look)
+    lines += [f"    {one_line(text)}" for text in report.heap_notes]
     lines.append(count_line(report, len(program), wall_ms))
     most = 1 << 30 if all_lines else MAX_CHANGES_SHOWN
     rows = [_row(group, namer, most) for group in fold(program, namer)]
