@@ -64,6 +64,8 @@ class Session:
         self.last_call = 0  # address of the function gdb called last
         self.assigned = False  # gdb wrote memory as a command said, and that is not committed
         self.thread_numbers: Dict[int, int] = {}  # TID -> gdb's number, of the present snapshot
+        # Since which snapshots the heap is damaged, by the present one and how (gdb_heap.since).
+        self.heap_since: Dict[Tuple[object, ...], Tuple[Optional[int], Optional[int], bool]] = {}
         self.tls_addresses: Dict[Tuple[int, str, str], int] = {}  # see gdb_symbols
 
     def request(self, verb: str, arguments: Optional[Dict[str, Any]] = None) -> Any:
