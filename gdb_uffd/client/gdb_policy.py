@@ -151,8 +151,8 @@ class ControlSequences(_Policy):
 
     What gdb_uffd itself prints, names from a core among it, is always shown."""
 
-    set_doc = "Set what becomes of control sequences that called functions print."
-    show_doc = "Show what becomes of control sequences that called functions print."
+    set_doc = "Set what becomes of printed control sequences."
+    show_doc = "Show what becomes of printed control sequences."
     sentence = 'Control sequences that called functions print: "{}".'
 
     def __init__(self) -> None:
