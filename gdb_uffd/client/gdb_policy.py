@@ -143,16 +143,16 @@ class MemoryLimit(_Policy):
 class ControlSequences(_Policy):
     """What becomes of control sequences that a called function prints.
 
-    auto   shown where a person reads them: on a terminal, or in a file; raw where gdb's standard
-           output is a pipe or a socket, with `set logging redirect on`, and in the machine
-           interface (the default)
+    auto   shown where a person reads them: on a terminal, or in a file; raw where
+           gdb's standard output is a pipe or a socket, with `set logging redirect
+           on`, and in the machine interface (the default)
     shown  ^[ for an escape, \\233 for a byte; colours stay, line ends and tabs too
     raw    as they are: a terminal does what they say
 
     What gdb_uffd itself prints, names from a core among it, is always shown."""
 
-    set_doc = "Set what becomes of control sequences that called functions print."
-    show_doc = "Show what becomes of control sequences that called functions print."
+    set_doc = "Set what becomes of printed control sequences."
+    show_doc = "Show what becomes of printed control sequences."
     sentence = 'Control sequences that called functions print: "{}".'
 
     def __init__(self) -> None:

@@ -34,8 +34,8 @@ class Report(Setting):
     inferior, when that dirtied a page.  Use `uffd dirty` to see the pages at any
     time."""
 
-    set_doc = "Set whether a line tells what a command's calls dirtied."
-    show_doc = "Show whether a line tells what a command's calls dirtied."
+    set_doc = "Set whether a line tells what calls dirtied."
+    show_doc = "Show whether a line tells what calls dirtied."
     sentence = "The line after a command that called a function is {}."
 
     def __init__(self) -> None:
