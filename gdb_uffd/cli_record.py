@@ -6,7 +6,7 @@ import argparse
 import ctypes
 import json
 import os
-import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -201,7 +201,7 @@ class _Run:
             return self._finish(status, noise)
 
     def _gdb_command(self, plan: int) -> List[str]:
-        wrapper = f"{_quoted(sys.executable)} -I -m gdb_uffd.recorder.program"
+        wrapper = f"{shlex.quote(sys.executable)} -I -m gdb_uffd.recorder.program"
         setup = [
             *("set confirm off", "set pagination off", "set width 0"),
             *("set debuginfod enabled off", "set disable-randomization off"),
@@ -295,12 +295,6 @@ def _set_apart() -> None:
     killed, so is gdb, and with it (PTRACE_O_EXITKILL) the program."""
     os.setpgid(0, 0)
     _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-
-
-def _quoted(path: str) -> str:
-    if re.search(r"[\s\\'\"$`]", path):
-        raise UffdError(f"{path}: the interpreter's path holds signs that a shell would change")
-    return path
 
 
 def _last_line(file: IO[bytes]) -> str:

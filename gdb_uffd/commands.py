@@ -6,7 +6,7 @@ from typing import List, Optional, Tuple, Type
 
 import gdb
 
-from gdb_uffd import commands_calls, commands_record, commands_travel
+from gdb_uffd import commands_calls, commands_heap, commands_record, commands_travel
 from gdb_uffd.client import (
     gdb_blocked,
     gdb_call,
@@ -293,6 +293,7 @@ class Mappings(Command):
 COMMANDS: Tuple[Type[Command], ...] = (
     *(Spawn, Connect, Call, Dirty, Diff),
     *commands_calls.COMMANDS,
+    *commands_heap.COMMANDS,
     *(Reset, Kill, Info, Mappings, Doctor),
     *commands_record.COMMANDS,
     *commands_travel.COMMANDS,

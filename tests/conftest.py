@@ -89,7 +89,7 @@ class Cores:
 
     def shapes(self) -> Path:
         """The C++ program, aborted."""
-        return self._kernel("shapes", [str(self.built / "shapes"), "abort"])
+        return self._kernel("shapes", [programs.find(self.built, "shapes"), "abort"])
 
     def writes(self) -> Path:
         """The program that notes its own writes, aborted."""
@@ -120,7 +120,7 @@ class Cores:
 
     def containers(self) -> Path:
         """C++ containers of all kinds, aborted."""
-        return self._kernel("containers", [str(self.built / "containers")])
+        return self._kernel("containers", [programs.find(self.built, "containers")])
 
     def vector(self, kind: str) -> Path:
         """Known vector registers; `kind` is "avx" or "avx512"; skipped where the CPU has none."""
@@ -226,7 +226,7 @@ class Oracle:
         session = gdbs.Gdb(
             str(gdbs.PYPI_GDB),
             self.folder / "home",
-            [str(self.built / self.program)],
+            [programs.find(self.built, self.program)],
             init=None,
         )
         session.run(f"break {self.where}")

@@ -63,6 +63,7 @@ def _learn(session: Session, address: str) -> None:
     server = remote.Remote(ready, not remote.is_near(str(data.get("host", "")), ready))
     session.server, session.ready = server, ready
     session.signal, session.snapshot = ready.signal, ready.snapshot
+    gdb_session.note_brought(session, ready.brought)
     if not server.far:
         # Here are the files themselves.
         gdb_search.take_debug_folder(ready.sysroot)

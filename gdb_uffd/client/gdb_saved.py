@@ -51,7 +51,8 @@ class Borrowed:
         behind, which acts as the default does outside of a replay (gdb manual, "All-Stop
         Mode"); it is tried again when such a target is there.
         """
-        for name, value in list(self._old.items()):
+        # What keeps scripts out goes last: another `sysroot` has gdb read libraries again.
+        for name, value in sorted(self._old.items(), key=lambda each: "auto-load" in each[0]):
             if only and name != only:
                 continue
             self._note_users(name, parameter_text(gdb.parameter(name)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -64,6 +65,8 @@ class Session:
         self.last_call = 0  # address of the function gdb called last
         self.assigned = False  # gdb wrote memory as a command said, and that is not committed
         self.thread_numbers: Dict[int, int] = {}  # TID -> gdb's number, of the present snapshot
+        # Since which snapshots the heap is damaged, by the present one and how (gdb_heap.since).
+        self.heap_since: Dict[Tuple[object, ...], Tuple[Optional[int], Optional[int], bool]] = {}
         self.tls_addresses: Dict[Tuple[int, str, str], int] = {}  # see gdb_symbols
 
     def request(self, verb: str, arguments: Optional[Dict[str, Any]] = None) -> Any:
@@ -178,6 +181,7 @@ def _connect(session: Session) -> None:
 def connect(session: Session, executable: str, socket: str) -> None:
     """Make `session` the target of the selected inferior, silently but for gdb's warnings."""
     check_architecture(session.ready.architecture)
+    note_brought(session, session.ready.brought)
     gdb_search.take_debug_folder("" if session.server.far else session.ready.sysroot)
     if executable:
         load_executable(executable)
@@ -210,6 +214,13 @@ def connect(session: Session, executable: str, socket: str) -> None:
     note_threads(session)
     _sessions[session.number] = session
     borrow()
+
+
+def note_brought(session: Session, brought: bool) -> None:
+    """Whether files of it came with its trace: see to gdb's scripts, before gdb reads them."""
+    session.ready = dataclasses.replace(session.ready, brought=brought)
+    everyone = [session, *_sessions.values()]
+    gdb_search.keep_scripts_out(any(each.ready.brought for each in everyone))
 
 
 def note_threads(session: Session) -> None:

@@ -69,6 +69,7 @@ def goto(session: Session, name: str) -> None:
     if move["forgotten"]:
         pages = plural(int(move["forgotten"]), "changed page")
         say(f"[uffd: {pages} of snapshot {session.snapshot} forgotten]")
+    gdb_session.note_brought(session, bool(move["brought"]))
     if move["reconnect"]:
         _reconnect(session)
         follow(session)
@@ -152,6 +153,7 @@ def _arrived(session: Session, where: Dict[str, Any]) -> None:
     session.explained = ""
     session.tls_addresses.clear()
     session.where = where
+    gdb_session.note_brought(session, bool(where["brought"]))
     gdb_search.take_sysroot(str(where["sysroot"]), session.server.far)
     show_conveniences()
 
@@ -281,6 +283,7 @@ def jump(session: Session, number: int) -> None:
 
 def _follow_quietly(session: Session, move: Dict[str, Any]) -> None:
     old = session.libraries
+    gdb_session.note_brought(session, bool(move["brought"]))
     if move["reconnect"]:
         _reconnect(session)
         _arrived(session, session.request("where"))

@@ -161,7 +161,9 @@ def report_lines(
         lines.append(gdb_text(gdb_pages))
     lines += notes(report)
     waited = waited_ms() if waited_ms is not None else None
-    head = [verdict.text(report, namer.thread), count_line(report, len(program), waited)]
+    head = [verdict.text(report, namer.thread)]
+    head += [f"    {one_line(text)}" for text in report.heap_notes]
+    head.append(count_line(report, len(program), waited))
     return [part for line in [*head, *lines] for part in look.wrapped(line)]
 
 

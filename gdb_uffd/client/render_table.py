@@ -51,6 +51,11 @@ def _packed(head: str, items: Sequence[str], look: Look) -> List[str]:
     return parts
 
 
+def listed(head: str, items: Sequence[str], look: Look) -> List[str]:
+    """`head`, and the items behind it joined by "; ", all under one column."""
+    return under(head, _packed(head, items, look), look)
+
+
 def aligned(rows: Sequence[Sequence[str]], look: Look, gap: str = "  ") -> List[str]:
     """Each row's cells, padded to columns, and a gap behind the last."""
     if not rows:

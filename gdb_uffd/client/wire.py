@@ -80,6 +80,7 @@ class Ready:
     snapshots: int = 1
     snapshot: int = 0
     sysroot: str = ""
+    brought: bool = False  # files there came with the trace
     architecture: str = ""
     arguments: str = ""
     unasked: Sequence[str] = ()  # missing files that no debuginfod server was asked for
@@ -137,6 +138,7 @@ def _facts(data: Any) -> Ready:
         snapshots=int(data.get("snapshots", 1)),
         snapshot=int(data.get("snapshot", 0)),
         sysroot=str(data.get("sysroot", "")),
+        brought=bool(data.get("brought", False)),
         architecture=str(data.get("architecture", "")),
         arguments=one_line(str(data.get("arguments", ""))),
         unasked=[one_line(str(name)) for name in data.get("unasked", ())],

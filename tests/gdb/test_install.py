@@ -101,9 +101,21 @@ def test_init_file_of_the_checkout(gdb_path, tmp_path):
 
 
 @pytest.mark.slow
-def test_demo(gdb_path, tmp_path):
+def test_recording_from_a_path_with_spaces(installed, gdb_path, tmp_path, built):
+    env = {**gdbs.environment(tmp_path / "home"), "GDB_UFFD_GDB": gdb_path}
+    trace = tmp_path / "a trace"
+    done = subprocess.run(
+        [installed / "gdb-uffd", "record", "-o", trace, "--at", "push", "--", built / "sample"],
+        capture_output=True, text=True, env=env, check=False,
+    )  # fmt: skip
+    assert "8 snapshots in" in done.stderr and trace.with_suffix(".uffd").is_dir(), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_demo(gdb_path, tmp_path, locale):
     """The demo's session; with each gdb, and failing when a step does."""
-    env = {**gdbs.environment(tmp_path / "home"), "GDB": gdb_path}
+    env = {**gdbs.environment(tmp_path / "home"), "GDB": gdb_path, "LC_ALL": locale}
     done = subprocess.run(
         [str(ROOT / "tools" / "demo")],
         capture_output=True,

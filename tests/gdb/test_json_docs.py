@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Tuple
 import pytest
 from harness import ROOT
 from harness.asking import policy_core
+from harness.cores import kernel_core
 
 Fields = Dict[str, str]
 """Names with their types, as the page has them."""
@@ -81,7 +82,8 @@ def check(data: Dict[str, Any], about: str, without: Tuple[str, ...] = ()) -> Li
         elif not is_of(kind.removesuffix(", only then"), data[name]):
             wrong.append(f"{about}.{name} is no {kind}: {data[name]!r}")
     for name in data:
-        if name in NESTED or (name, about) == ("changes", "dirty"):
+        counted = isinstance(data[name], int)  # how many, where others list them
+        if (name in NESTED and not counted) or (name, about) == ("changes", "dirty"):
             items = data[name] if isinstance(data[name], list) else [data[name]]
             wrong += [text for item in items for text in check(item, name)]
     return wrong
@@ -91,6 +93,7 @@ def test_the_page_has_its_tables():
     assert set(DOCS) == {
         *("call", "why", "trace", "dirty", "gdb_dirty", "blocks", "changes", "verdict", "blocked"),
         *("writes", "touched", "doctor", "checks", "files", "gdb"),
+        *("heap", "allocator", "arenas", "lists", "damage", "heap_block"),
     }
     assert all(DOCS.values())
 
@@ -140,3 +143,21 @@ def test_the_doctor(gdb, all_cores):
             assert told < set(data)
         assert set(inside) - set(shell) == {"gdb"}
         assert not set(shell) & ({"checks"} if words else {"files", "core"})
+
+
+def test_heap(gdb, built, tmp_path):
+    core = kernel_core([str(built / "blocks"), "overflow"], tmp_path)
+    gdb.run(f"uffd spawn {core}")
+    data = gdb.json("uffd heap -json")
+    assert check(data, "heap") == [] and data["schema"] == 1
+    parts = ("arenas", "lists", "damage")
+    assert all(data[part] for part in parts)
+    assert [wrong for part in parts for each in data[part] for wrong in check(each, part)] == []
+    assert check(data["allocator"], "allocator") == []
+    for name in ("used", "stale", "mapped", "&cache"):
+        data = gdb.json(f"uffd heap -json {name}")
+        assert check(data, "heap_block") == [] and data["schema"] == 1
+    data = gdb.call("calloc(1, 5000)")
+    assert check(data, "call") == []
+    without = ("text", "notes")
+    assert check(data["verdict"]["heap_damage"], "damage", without) == []

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from harness import programs
 from harness.asking import policy_core
 from harness.cores import kernel_core
 
@@ -135,7 +136,7 @@ STD_WAITS = {
 
 @pytest.mark.parametrize("expression", STD_WAITS)
 def test_a_wait_of_the_cxx_library(gdb, built, tmp_path, expression):
-    gdb.run(f"uffd spawn {kernel_core([str(built / 'stdwaits')], tmp_path)}")
+    gdb.run(f"uffd spawn {kernel_core([programs.find(built, 'stdwaits')], tmp_path)}")
     last = gdb.run(f"uffd call {expression}").strip().splitlines()[-1]
     assert re.search(STD_WAITS[expression], last), last
     assert len(last) < 200

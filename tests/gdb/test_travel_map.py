@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import gdbs, survivors, traces
+from harness import gdbs, programs, survivors, traces
 
 COUNTERS = [1, 2, 3, 4, 5, 6, 6]
 SUMS = [0, 10, 30, 60, 100, 150, 150]
@@ -377,7 +377,7 @@ def ledger_trip(built: Path, tmp_path_factory: pytest.TempPathFactory) -> traces
     asked = ["history_sum()", 'balance("account 01")', "risky(1)", "risky(100000)"]
     asked += ["visits", "now", "joined().size()", "done._M_i"]
     return traces.of_live(
-        tmp_path_factory.mktemp("ledger"), [str(built / "ledger"), "4"], "settled",
+        tmp_path_factory.mktemp("ledger"), [programs.find(built, "ledger"), "4"], "settled",
         ["r0", "r1", "r2", "r3"], [f"print {e}" for e in asked],
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
+from harness import gdbs
 
 from gdb_uffd.trace import elf
 
@@ -250,7 +251,7 @@ def kernel_told(
 
 def gcore_told(folder: Path, *flags: str) -> Told:
     """The same, stopped in checkpoint(), written by gdb's gcore."""
-    gdb = shutil.which("gdb")
+    gdb = next(iter(gdbs.present()), None)
     if gdb is None:
         pytest.skip("no gdb for gcore")
     program = _compile(TELLTALE, folder / "telltale", *flags)
