@@ -27,9 +27,8 @@ from gdb_uffd.client.gdb_command import Command, list_commands
 from gdb_uffd.client.gdb_util import (
     flush_caches,
     pop_dummy_frames,
-    quiet,
     say,
-    say_quoted,
+    show_command,
     user_error,
     user_errors,
 )
@@ -212,7 +211,7 @@ class Reset(Command):
             gdb_libraries.update()
         gdb_signals.restore(session.signal, session.first_thread)
         say("reset: everything is as recorded")
-        say_quoted(quiet("frame"))
+        show_command("frame")
 
 
 class Kill(Command):

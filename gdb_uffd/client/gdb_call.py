@@ -21,6 +21,7 @@ from gdb_uffd.client import (
 )
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_outcome import Outcome, Stop
+from gdb_uffd.client.gdb_saved import no_breakpoint_commands
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import (
@@ -29,13 +30,13 @@ from gdb_uffd.client.gdb_util import (
     flush_memory,
     look,
     machine_interface,
-    no_breakpoint_commands,
     one_cpu,
     quiet,
     say,
     say_json,
     say_quoted,
     setting,
+    show_command,
     silent_stdout,
     version,
 )
@@ -285,7 +286,7 @@ def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
         say(*render.report_lines(report, Symbols(session, report), looks, outcome.waited_ms))
     if failure and outcome.stop is not None:
         if outcome.stop.breakpoint:
-            say_quoted(quiet("frame"))
+            show_command("frame")
         else:
             say(*(printable(f"  #{n} {text}") for n, text in enumerate(outcome.stop.backtrace)))
     if failure:

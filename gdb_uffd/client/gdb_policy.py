@@ -98,8 +98,8 @@ class Threads(_Policy):
 
     freeze        a call that needs a lock which one of them holds stops there, and
                   the lock and its owner are named (the default)
-    ignore-locks  it goes through such locks; what it then does proves nothing about the
-                  program, and the report says so"""
+    ignore-locks  it goes through such locks; what it then does proves nothing
+                  about the program, and the report says so"""
 
     set_doc = "Set what locks of recorded threads mean to calls."
     show_doc = "Show what locks of recorded threads mean to calls."
@@ -113,9 +113,10 @@ class Threads(_Policy):
 
 
 class CallTimeout(_Policy):
-    """How many seconds a called function may run; 0 or "unlimited" (the default): any time.
+    """How many seconds a called function may run.
 
-    One that takes longer stops where it is then.  Ctrl-C does the same at any time."""
+    0 or "unlimited" (the default): any time.  One that takes longer stops where it
+    is then.  Ctrl-C does the same at any time."""
 
     set_doc = "Set how many seconds a called function may run."
     show_doc = "Show how many seconds a called function may run."
@@ -143,9 +144,9 @@ class MemoryLimit(_Policy):
 class ControlSequences(_Policy):
     """What becomes of control sequences that a called function prints.
 
-    auto   shown where a person reads them: on a terminal, or in a file; raw where gdb's standard
-           output is a pipe or a socket, with `set logging redirect on`, and in the machine
-           interface (the default)
+    auto   shown where a person reads them: on a terminal, or in a file; raw where
+           gdb's standard output is a pipe or a socket, with `set logging redirect
+           on`, and in the machine interface (the default)
     shown  ^[ for an escape, \\233 for a byte; colours stay, line ends and tabs too
     raw    as they are: a terminal does what they say
 

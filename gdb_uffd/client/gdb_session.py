@@ -20,8 +20,8 @@ from gdb_uffd.client.gdb_util import (
     quiet,
     quote_file,
     say,
-    say_quoted,
     setting,
+    show_command,
     silent_stdout,
     worth_telling,
 )
@@ -286,7 +286,7 @@ def show(session: Session, began: float) -> None:
         if ready.snapshots == 1:
             gdb.set_convenience_variable("_exitsignal", ready.signal)  # as corelow.c does
     with contextlib.suppress(gdb.error):
-        say_quoted(quiet("frame"))
+        show_command("frame")
     pages = f"{text.plural(ready.total_pages, 'page')} ({text.size(ready.total_pages * PAGE_SIZE)})"
     took = text.milliseconds((time.perf_counter() - began) * 1000)
     say(

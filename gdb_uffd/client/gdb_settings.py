@@ -34,8 +34,8 @@ class Report(Setting):
     inferior, when that dirtied a page.  Use `uffd dirty` to see the pages at any
     time."""
 
-    set_doc = "Set whether a line tells what a command's calls dirtied."
-    show_doc = "Show whether a line tells what a command's calls dirtied."
+    set_doc = "Set whether a line tells what calls dirtied."
+    show_doc = "Show whether a line tells what calls dirtied."
     sentence = "The line after a command that called a function is {}."
 
     def __init__(self) -> None:
@@ -83,8 +83,8 @@ class Engine(Setting):
     soft-dirty: the kernel's soft-dirty bits; slow, for comparison.
     compare: the bytes themselves; needs least of the kernel.
 
-    Applies to the next process: at once when nothing is kept, else after `uffd reset`.
-    `uffd doctor` shows which of them work here."""
+    Applies to the next process: at once when nothing is kept, else after `uffd
+    reset`.  `uffd doctor` shows which of them work here."""
 
     set_doc = "Set how the pages that a call writes are found."
     show_doc = "Show how the pages that a call writes are found."
@@ -115,8 +115,8 @@ class FilesFrom(Setting):
     machine has at the same path, for what runs and for gdb's symbols:
     - a folder with the files under their paths: a root file system, a container's
       /proc/PID/root;
-    - a folder with unpacked packages beside each other, or with libraries and debug
-      files in a heap, which are found by name and build-id;
+    - a folder with unpacked packages beside each other, or with libraries and
+      debug files in a heap, which are found by name and build-id;
     - an archive that `docker save` wrote, an OCI image, or a tar of a root file
       system, compressed or not.
     Takes effect at the next `uffd spawn`; `uffd doctor CORE` shows what is found."""

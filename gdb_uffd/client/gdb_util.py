@@ -64,11 +64,17 @@ def user_errors(function: Callable[..., R]) -> Callable[..., R]:
 def user_error(text: str) -> gdb.GdbError:
     """An error that gdb shows as it is: one line, broken between words only where a person reads
     it."""
-    lines = printable_lines(text).split("\n")
+    text = printable_lines(text)
     if is_typed():
-        looks = look()
-        lines = [part for line in lines for part in looks.wrapped(line)]
-    return gdb.GdbError("\n".join(lines))
+        looks, prefix = look(), " " * (_PREFIX if version() >= _FIRST_WITH_PREFIX else 0)
+        lines = (prefix + text).split("\n")
+        text = "\n".join(part for line in lines for part in looks.wrapped(line, 2))[len(prefix) :]
+    return gdb.GdbError(text)
+
+
+_PREFIX, _FIRST_WITH_PREFIX = 3, 17
+"""Columns of the emoji and blank that gdb puts before an error (gdb manual, "Output Styling",
+`set style error-prefix`), and its first version that does."""
 
 
 def look() -> Look:
@@ -119,8 +125,16 @@ def write(text: str) -> None:
 
 
 def say_quoted(text: str) -> None:
-    """Print lines that a gdb command gave: names in them come from files, colours too."""
+    """Print lines that are not ours: names in them come from files, colours too."""
     say(*printable_lines(text).splitlines())
+
+
+def show_command(command: str) -> None:
+    """Run a gdb command, and print what it says; without gdb's colours, which its source lines have
+    although they are captured (gdb caches them so)."""
+    with setting("style enabled", "off"):
+        text = quiet(command)
+    say_quoted(text)
 
 
 def say_json(value: object) -> None:
@@ -245,24 +259,6 @@ def version() -> int:
 def quote_file(path: str) -> str:
     """`path` as one argument of a gdb command (libiberty's buildargv rules)."""
     return "".join("\\" + c if c in " \t\n\\'\"" else c for c in path)
-
-
-@contextlib.contextmanager
-def no_breakpoint_commands() -> Iterator[None]:
-    """gdb carries out what `commands` says with the next `gdb.execute`, which would be one of ours;
-    where `print` runs into a breakpoint it does not."""
-    held = []
-    for point in gdb.breakpoints():
-        commands = None if point.type == getattr(gdb, "BP_DPRINTF", -1) else point.commands
-        if commands:
-            held.append((point, commands))
-            point.commands = ""
-    try:
-        yield
-    finally:
-        for point, commands in held:
-            if point.is_valid():
-                point.commands = commands
 
 
 @contextlib.contextmanager

@@ -65,7 +65,8 @@ def aligned(rows: Sequence[Sequence[str]], look: Look, gap: str = "  ") -> List[
 
 
 def under(head: str, parts: Sequence[str], look: Look) -> List[str]:
-    """`head`, and the parts behind it, a line each, or several; all under one column."""
+    """`head`, and the parts behind it, a line each, or several; all under one column, what goes on
+    of one among others a bit further."""
     column = look.columns(head)
     lines: List[str] = []
     if look.width - column < MIN_COLUMN and not all(look.fits(head + part) for part in parts):
@@ -73,7 +74,7 @@ def under(head: str, parts: Sequence[str], look: Look) -> List[str]:
         head = " " * column
     narrow = replace(look, width=max(1, look.width - column) if look.width else 0)
     for part in parts:
-        for text in narrow.wrapped(part, 0):
+        for text in narrow.wrapped(part, 2 if len(parts) > 1 else 0):
             lines.append((look.tidy(head) + text).rstrip())
             head = " " * column
     return lines

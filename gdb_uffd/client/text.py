@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"[(]?\d[\d.,]*(?<!,)$")
 _JOINTS = "/,;>)="
 """Behind these a word breaks that is wider than its column."""
 
-MIN_COLUMN = 24
+MIN_COLUMN = 32
 """Columns that a text is broken into; where fewer are left it begins at FAR_LEFT."""
 
 FAR_LEFT = 6

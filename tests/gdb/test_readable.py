@@ -140,6 +140,16 @@ def test_colours_are_gdbs_own(terminal, all_cores):
     assert "\x1b" not in gdb.run("uffd dirty")
 
 
+def test_source_lines_that_gdb_has_coloured(terminal, all_cores):
+    gdb = terminal()
+    gdb.run(f"uffd spawn {all_cores.sample()}")
+    assert "lookup" in gdb.run("list lookup")
+    for command in ("uffd reset", f"uffd spawn {all_cores.sample()}"):
+        shown = gdb.run(command)
+        assert "while (n->value != value)" in shown and "^[" not in shown, shown
+    assert "\x1b" in gdb.run("frame")
+
+
 @pytest.mark.parametrize("env", [{"TERM": "dumb"}, {"NO_COLOR": "1"}], ids=str)
 def test_no_colours_where_none_are_wanted(terminal, all_cores, env):
     gdb = terminal(**env)

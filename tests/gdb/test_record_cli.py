@@ -258,7 +258,8 @@ def test_terminal_and_ctrl_c_are_the_programs(gdb_path, tmp_path):
 
 
 def test_ctrl_c_kills_what_does_not_handle_it(gdb_path, built, tmp_path):
-    child = in_terminal(gdb_path, tmp_path, [str(built / "pulse"), "100000", "0", "10"], [])
+    command = [str(built / "pulse"), "100000", "0", "10"]
+    child = in_terminal(gdb_path, tmp_path, command, ["--on-signal", "SIGSEGV"])
     survivors.until(lambda: (tmp_path / "t.uffd").exists())
     survivors.until(lambda: any(_runs(p, "pulse") for p in survivors._descendants(child.pid)))
     child.sendintr()
@@ -286,6 +287,8 @@ def test_a_termination_is_passed_on(gdb_path, built, tmp_path):
         "record",
         "-o",
         str(tmp_path / "t"),
+        "--on-signal",
+        "SIGSEGV",
         "--",
         str(built / "pulse"),
         "99999",
