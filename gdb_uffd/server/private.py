@@ -94,6 +94,7 @@ def summary(report: CallReport) -> Dict[str, Any]:
         "unknown": [report.unknown_zeros, report.unknown_file],
         "refused": report.refused,
         "unsound": report.unsound,
+        "files_read": report.files_read,
     }
 
 
