@@ -29,6 +29,7 @@ class Symbols:
         self._all = which_all
         self._context = session.context if context is None else context
         self._changes: Optional[Dict[int, List[Change]]] = None
+        gdb_places.follow_skips()
 
     def section(self, page: DirtyPage) -> str:
         """The section of the page's first change, the program's own if there is one: by its symbol
