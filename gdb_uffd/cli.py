@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 from typing import Optional, Sequence
 
-from gdb_uffd import __version__, cli_doctor, cli_pack, cli_record, cli_serve, cli_trace
+from gdb_uffd import __version__, cli_doctor, cli_pack, cli_record, cli_serve, cli_show, cli_trace
 from gdb_uffd.model import UffdError
-from gdb_uffd.terminal import printable
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -29,7 +28,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             return cli_serve.connect(options)
         return cli_serve.serve(options)
     except UffdError as error:
-        print(f"gdb-uffd: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        cli_show.show(f"gdb-uffd: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ngdb-uffd: interrupted; nothing is left half done", file=sys.stderr)

@@ -132,6 +132,8 @@ def _reachable(address: str) -> Tuple[str, bool]:
 def _announce(facts: Facts, token: str, asked: bool) -> None:
     for warning in facts.warnings:
         print(f"warning: {printable(warning)}", file=sys.stderr)
+    if facts.brought:
+        print("set auto-load off")  # files that came with the trace may hold scripts
     if facts.sysroot:
         print(f"set sysroot {facts.sysroot}")
     if not asked:

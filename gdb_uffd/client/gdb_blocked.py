@@ -11,9 +11,10 @@ from weakref import WeakKeyDictionary
 import gdb
 
 from gdb_uffd.client import gdb_interrupts, gdb_session
+from gdb_uffd.client.gdb_frames import frame_text
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_threads import in_thread
-from gdb_uffd.client.gdb_util import code_address, decoded, file_of, frame_text, quiet
+from gdb_uffd.client.gdb_util import code_address, decoded, file_of, quiet
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import UffdError
 

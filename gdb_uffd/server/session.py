@@ -67,6 +67,7 @@ class Facts:
     snapshots: int = 1
     snapshot: int = 0  # the number of the one that is shown
     sysroot: str = ""  # where the recorded files lie that this machine has not, if anywhere
+    brought: bool = False  # files there came with the trace: gdb runs no scripts beside them
     architecture: str = ""  # gdb's name of it
     arguments: str = ""  # the command line
     unasked: Sequence[str] = ()  # names of missing files that no debuginfod server was asked for

@@ -36,6 +36,7 @@ def facts_now(session: Session) -> Facts:
         inferior_pid=snapshot.pid,
         signal=snapshot.threads[0].signal,
         snapshot=session.journey.place.number,
+        brought=session.journey.brought,
     )
 
 
@@ -60,6 +61,7 @@ def _place(session: Session) -> Dict[str, Any]:
         "tid": first.tid,
         "signal": first.signal,
         "sysroot": journey.sysroot,
+        "brought": journey.brought,
         "libraries": _libraries(snapshot.mappings),
     }
 

@@ -19,10 +19,10 @@ from gdb_uffd.trace.source import ReadMemory
 
 class Elsewhere:
     """`path` is "" while there is no need for the directory; `close` removes it, or the end of the
-    process does."""
+    process does.  `brought`: whether what is in it came with the trace, see Search.brought."""
 
     def __init__(self) -> None:
-        self.path = ""
+        self.path, self.brought = "", False
         self._finalizer: Optional[weakref.finalize[..., Elsewhere]] = None
 
     def place(self, path: str) -> str:
@@ -69,6 +69,7 @@ class Elsewhere:
                 target = self.place(path)
                 if not os.path.lexists(target):
                     os.symlink(module.file.path, target)
+                self._note(target, search)
             except (OSError, ValueError):
                 continue  # gdb then says which library it misses
 
@@ -81,18 +82,23 @@ class Elsewhere:
             found = debug_files.find(module.file, search)
             if found is not None:
                 made = True
-                self._debug_link(module.file.build_id, found)
+                self._debug_link(module.file.build_id, found, search)
                 more = debug_files.find_alternative(found, search)
                 if more is not None:
-                    self._debug_link(debug_files.build_id_at(more), more)
+                    self._debug_link(debug_files.build_id_at(more), more, search)
         return made
 
-    def _debug_link(self, build_id: bytes, found: str) -> None:
+    def _debug_link(self, build_id: bytes, found: str, search: Search) -> None:
         name = build_id.hex()
         with contextlib.suppress(OSError, ValueError):
             target = self.place(f"/{debug_files.FOLDER}/.build-id/{name[:2]}/{name[2:]}.debug")
             if not os.path.lexists(target):
                 os.symlink(found, target)
+            self._note(target, search)
+
+    def _note(self, target: str, search: Search) -> None:
+        own = os.path.realpath(self.path) + "/"  # what a trace holds itself is unpacked into it
+        self.brought |= os.path.realpath(target).startswith(own) or search.brought(target)
 
     def close(self) -> None:
         """Remove the directory.  Idempotent."""

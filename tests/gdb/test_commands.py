@@ -11,6 +11,7 @@ import pytest
 from harness import ROOT, gdbs, survivors
 
 COMMANDS = ["spawn", "call", "dirty", "diff", "reset", "kill", "info", "doctor", "mappings"]
+COMMANDS += ["heap"]
 
 
 def test_help_of_each_command(gdb):

@@ -50,16 +50,20 @@ def test_what_functions_print_is_not_shown(trip_gdb):
 
 
 def test_map_as_a_table_with_a_sparkline(trip_gdb):
-    text = trip_gdb.run("uffd map counter").splitlines()
+    text = trip_gdb.run("uffd map -full counter").splitlines()
     assert [line.split()[-1] for line in text[:7]] == [str(n) for n in COUNTERS]
     assert re.fullmatch(r'0 +"begin" +1', text[0]) and '"plugin"' in text[3], text
     assert text[7] == "▁▂▄▅▇██  1 … 6", text
+    folded = trip_gdb.run("uffd map counter").splitlines()
+    assert [row.split() for row in folded[:5]] == [row.split() for row in text[:5]]
+    assert folded[6:] == text[7:]
+    assert re.fullmatch(r'5-6 .*"late" … "crash" +6', folded[5]), folded
 
 
 def test_map_where_the_charset_has_no_blocks(start_gdb, trip):
     gdb = start_gdb(env={"LC_ALL": "C"})
     gdb.run(f"uffd spawn {trip.path}")
-    text = gdb.run("uffd map counter").splitlines()
+    text = gdb.run("uffd map -full counter").splitlines()
     assert text[7].isascii() and text[7].startswith("_.:-+##"), text
 
 

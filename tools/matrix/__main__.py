@@ -156,8 +156,8 @@ def _read_status(path: Path) -> int:
 def _doctor(out: Path) -> Result:
     """What `gdb-uffd doctor` said: every lack that it names counts as one."""
     try:
-        found = json.loads((out / "doctor.json").read_text())
-    except (OSError, ValueError):
+        found = json.loads((out / "doctor.json").read_text())["checks"]
+    except (OSError, ValueError, KeyError, TypeError):
         return Result(FAIL, note="the doctor did not answer")
     failed = [c["name"] for c in found if not c["ok"] and c["required"]]
     lacking = {f"{c['name']}: {c['found']}": 1 for c in found if not c["ok"] and not c["required"]}

@@ -47,6 +47,9 @@ def _recipes(out: Path) -> List[List[str]]:
         ["cc", "-O0", "-w", "-s", "-pthread", "-o", target("names-stripped"), source("names.c")],
         [*C, "-static", "-o", target("heaps-static"), source("heaps.c")],
         [*C, "-o", target("heaps"), source("heaps.c")],
+        ["cc", "-g", "-O0", "-w", "-pthread", "-o", target("blocks"), source("blocks.c")],
+        ["cc", "-g", "-O0", "-w", "-pthread", "-static", "-o", target("blocks-static")]
+        + [source("blocks.c")],
         ["cc", "-g", "-O0", "-w", "-pthread", "-o", target("heirs"), source("heirs.c")],
         ["cc", "-g", "-O0", "-w", "-o", target("moves"), source("moves.c")],
         [*C, "-fPIC", "-shared", "-o", target("namesplugin.so"), source("namesplugin.c")],
@@ -54,6 +57,8 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("firsts"), source("firsts.c"), "-ldl"],
         [*CXX, "-o", target("containers"), source("containers.cpp")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
+        [*CXX, "-o", target("through"), source("through.cpp")],
+        [*CXX, "-O2", "-o", target("through-o2"), source("through.cpp")],
         [*C, "-o", target("rounds"), source("rounds.c")],
         [*C, "-O1", "-o", target("steps"), source("steps.c")],
         [*C, "-o", target("puppet"), source("puppet.c")],
