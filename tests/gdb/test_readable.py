@@ -22,6 +22,7 @@ LISTINGS = [
     *("uffd why counter", "uffd trace members()", "uffd call drops()", "uffd call nosuch()"),
     *("uffd goto nosuch", "uffd call -frobnicate f(1)", "uffd record snapshot", "print members()"),
     *("uffd call by_kernel()", "uffd snapshots", "uffd map counter", "uffd frobnicate"),
+    *("uffd heap", "uffd heap -blocks", "uffd heap &counter", "uffd heap 16"),
 ]
 OF_TRACES = [
     *("uffd snapshots", "uffd snapshots -full", "uffd map counter", "uffd map *head", "uffd info"),
