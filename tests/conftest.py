@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Callable, Iterator, List, Tuple
 
 import pytest
-from harness import cores, gdbs, programs, survivors
+from harness import SLOWNESS, cores, gdbs, programs, survivors
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads it
 def pytest_configure(config: pytest.Config) -> None:
+    limit = config.option.timeout
+    limit = config.getini("timeout") if limit is None else limit
+    config.option.timeout = round(SLOWNESS * float(limit))
     # A shell without job control starts what runs behind `&` with these ignored (POSIX,
     # "Asynchronous Lists"), and programs inherit that: Ctrl-C would be nobody's.
     for number in (signal.SIGINT, signal.SIGQUIT):
@@ -28,6 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
     """Leave the files of the other parts out.  The same files are chosen whoever chooses."""
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        if limit is not None:
+            item.add_marker(pytest.mark.timeout(round(SLOWNESS * limit.args[0])), append=False)
     wanted = config.getoption("part")
     if not wanted:
         return
@@ -113,6 +121,10 @@ class Cores:
     def prints(self) -> Path:
         """The program that prints control sequences, aborted."""
         return self._kernel("prints", [str(self.built / "prints")])
+
+    def through(self, program: str) -> Path:
+        """Writes through libraries and headers (through, through-o2), aborted."""
+        return self._kernel(program, [str(self.built / program)])
 
     def moves(self) -> Path:
         """Memory that moves, aborted."""

@@ -38,7 +38,6 @@ def installed(tmp_path_factory) -> Path:
         text=True,
         check=False,
         cwd=folder,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     shutil.rmtree(source)  # what is installed must not need it
@@ -54,7 +53,6 @@ def command(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str
         env=env,
         cwd="/",
         check=False,
-        timeout=60,
     )
 
 
@@ -95,7 +93,6 @@ def test_init_file_of_the_checkout(gdb_path, tmp_path):
         cwd=ROOT,
         env=gdbs.environment(tmp_path / "home"),
         check=False,
-        timeout=60,
     )
     assert done.returncode == 0 and "uffd call" in done.stdout, done.stderr
 
@@ -123,7 +120,6 @@ def test_demo(gdb_path, tmp_path, locale):
         env=env,
         cwd=ROOT,
         check=False,
-        timeout=120,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert "gdb> uffd call push(7)" in done.stdout
@@ -140,6 +136,5 @@ def test_demo_fails_when_a_step_does(gdb_path, tmp_path):
         env=env,
         cwd=ROOT,
         check=False,
-        timeout=120,
     )
     assert done.returncode != 0

@@ -346,7 +346,7 @@ def test_a_script_that_ends_with_the_program_ends_well(gdb_path, built, tmp_path
     done = subprocess.run(
         [gdb_path, "-nx", "-batch", "-iex", "set debuginfod enabled off"]
         + ["-x", str(ROOT / "gdbinit.example"), "-x", str(script), str(built / "rounds")],
-        capture_output=True, text=True, timeout=60, env=gdbs.environment(tmp_path / "home"),
+        capture_output=True, text=True, env=gdbs.environment(tmp_path / "home"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "recording ended: the program exited with code 0; 7 snapshots" in done.stdout

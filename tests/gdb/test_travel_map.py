@@ -315,7 +315,7 @@ def test_export(trip_gdb, gdb_path, built, tmp_path):
         + [arg for e in ("counter", "*head", "mine") for arg in ("-ex", f"print {e}")]
         + ["-ex", "bt", "-ex", "info threads", "-ex", "info sharedlibrary"]
         + [str(built / "trip"), str(core)],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True,
     ).stdout  # fmt: skip
     assert "$1 = 6" in shown and "{value = 80" in shown and "= 106" in shown, shown
     assert "nested (step=3)" in shown and shown.count("LWP") >= 4, shown
@@ -356,7 +356,7 @@ def test_through_the_machine_interface(gdb_path, trip, tmp_path):
         input=f"uffd spawn {trip.path}\nuffd goto 4\n-stack-list-frames\n-thread-info\n"
         "-exec-continue --reverse\n-data-evaluate-expression counter\n"
         "uffd map -json counter\n-gdb-exit\n",
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True,
         env=gdbs.environment(tmp_path / "home"),
     ).stdout  # fmt: skip
     stops = [line for line in done.splitlines() if line.startswith("*stopped")]

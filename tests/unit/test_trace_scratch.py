@@ -54,7 +54,7 @@ def test_what_a_killed_process_left_is_removed(place: Path) -> None:
         )
         made.close()
         made.close()
-        alive.communicate("\n", timeout=30)
+        alive.communicate("\n")
     assert names(place) == ["gdb-uffd-abcd", "gdb-uffd-link+x"]
 
 

@@ -123,7 +123,7 @@ def test_stock_gdb_shows_the_same(
         done = subprocess.run(
             [gdb, "-nx", "-q", "-batch", "-iex", "set debuginfod enabled off", *arguments,
              str(told.program), str(file)],
-            capture_output=True, timeout=60, env=gdbs.environment(tmp_path), text=True,
+            capture_output=True, env=gdbs.environment(tmp_path), text=True,
         )  # fmt: skip
         complaints = [x for x in done.stderr.splitlines() if "No such file" not in x and x]
         assert not complaints or file == told.core, complaints
@@ -148,7 +148,7 @@ def test_vector_registers_reach_stock_gdb(all_cores: Any, tmp_path: Path, kind: 
         out = subprocess.run(
             [gdb, "-nx", "-batch", "-iex", "set debuginfod enabled off", "-ex",
              f"info registers {asked}", str(all_cores.built / "vector"), str(path)],
-            capture_output=True, timeout=60, text=True,
+            capture_output=True, text=True,
         )  # fmt: skip
         shown = [line for line in out.stdout.splitlines() if line.startswith(tuple(asked.split()))]
         assert len(shown) == len(asked.split()), out.stdout + out.stderr

@@ -6,7 +6,8 @@
 
 Each variant is a copy of the root with the packages that README.md names, in namespaces of its own
 (unshare(1)), with a clean clone of this checkout's commit.  What cannot be had is skipped with its
-reason.  A root may be given: GDB_UFFD_FRESH_ROOTS="ubuntu-22.04=/srv/jammy:fedora=/srv/fedora".
+reason.  NAME/VARIANT and NAME/VARIANT/USER are parts of it.  A root may be given:
+GDB_UFFD_FRESH_ROOTS="ubuntu-22.04=/srv/jammy:fedora=/srv/fedora".
 Needs root.
 """
 
@@ -109,11 +110,14 @@ def tried(root: Path, place: str, user: str, log: Path) -> List[str]:
     return cells
 
 
-def rows(cache: Path, name: str, given: Dict[str, str]) -> Iterator[List[str]]:
-    """One row for each variant and user of a distribution.  Lacking."""
+def rows(cache: Path, asked: str, given: Dict[str, str]) -> Iterator[List[str]]:
+    """One row for each variant and user of what is asked for.  Lacking."""
+    name, *parts = asked.split("/")
     base = base_root(cache, name, given)
     copy = cache / name / "copy"
     for label, variant in VARIANTS.items():
+        if parts[:1] not in ([], [label]):
+            continue
         shutil.rmtree(copy, ignore_errors=True)
         copy.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["cp", "-a", "--reflink=auto", str(base), str(copy)], check=True)
@@ -128,9 +132,10 @@ def rows(cache: Path, name: str, given: Dict[str, str]) -> Iterator[List[str]]:
                 yield [name, label, "root", f"FAILS: apt-get install: {last_word(log)}"]
                 continue
             for user, place in variant.places.items():
+                if parts[1:] not in ([], [user]):
+                    continue
                 log = cache / name / f"{label}-{user}.log"
                 log.write_bytes(b"")
-                print(f"fresh: {name}, {label}, {user}: see {log}", file=sys.stderr, flush=True)
                 yield [name, label, user, *tried(copy, place, user, log)]
         finally:
             shutil.rmtree(copy, ignore_errors=True)
@@ -163,6 +168,7 @@ def main() -> int:
         try:
             for row in rows(cache, name, given):
                 table.append(row)
+                print(f"fresh: {', '.join(row)}", file=sys.stderr, flush=True)
         except (Lacking, OSError, subprocess.SubprocessError) as why:
             table.append([name, "", "", f"skipped: {why}"])
     print(shown(table))

@@ -13,9 +13,6 @@ from typing import Dict, List, Sequence
 import packages
 from packages import Lacking
 
-KEYRINGS = {"jammy": ("ubuntu-archive-keyring.gpg", "ubuntu-keyring")}
-"""Suites that are not Debian's: the keys that debootstrap wants, and a package with them."""
-
 PASSED = re.compile(r"PIP_|SSL_CERT_|REQUESTS_CA_BUNDLE$|CURL_CA_BUNDLE$|(?i:[a-z]+_proxy$)")
 """Environment variables that say how this machine reaches package indices."""
 
@@ -42,34 +39,28 @@ exec chroot --userspec="$user:$user" --groups= "$root" sh -c "$command"
 
 
 def bootstrap(cache: Path, suite: str, target: Path) -> None:
-    """debootstrap(8)'s minbase of a suite, from this machine's mirror or debootstrap's; Lacking."""
+    """debootstrap(8)'s minbase of a suite whose signature can be checked here; Lacking.
+
+    A Debian suite comes from this machine's mirror, another from debootstrap's own.
+    """
     if os.geteuid():
         raise Lacking("debootstrap and chroot(2) need root")
-    apt = packages.own(cache)
     tool = cache / "debootstrap"
     if not tool.exists():
-        apt.unpack(["debootstrap"], tool)
-    command = [str(tool / "usr/sbin/debootstrap"), "--variant=minbase"]
-    mirror = []
-    if suite in KEYRINGS:
-        file, package = KEYRINGS[suite]
-        keyring = cache / package
-        if not keyring.exists():
-            apt.unpack([package], keyring)
-        command += [f"--keyring={keyring}/usr/share/keyrings/{file}"]
-    else:
+        packages.own(cache).unpack(["debootstrap"], tool)
+    scripts = tool / "usr/share/debootstrap"
+    command = [str(tool / "usr/sbin/debootstrap"), "--variant=minbase", "--force-check-gpg"]
+    command += [suite, str(target)]
+    if suite in packages.SUITES:
         uris = [source.uri.rstrip("/") for source in packages.machine_sources()]
-        mirror = [uri for uri in uris if uri.endswith("/debian")]
-        if not mirror:
-            raise Lacking("apt's sources here name no Debian mirror")
-    env = {**os.environ, "DEBOOTSTRAP_DIR": str(tool / "usr/share/debootstrap")}
-    command += [suite, str(target), *mirror[:1]]
+        command += [uri for uri in uris if uri.endswith("/debian")][:1]
     done = subprocess.run(
-        command, env=env, capture_output=True, text=True, errors="replace", check=False
-    )
+        command, env={**os.environ, "DEBOOTSTRAP_DIR": str(scripts)},
+        capture_output=True, text=True, errors="replace", check=False,
+    )  # fmt: skip
     if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines() or ["it said nothing"]
-        raise Lacking(f"debootstrap {suite}: {said[-1]}")
+        said = (done.stdout + done.stderr).strip().splitlines()
+        raise Lacking(f"debootstrap {suite}: {' '.join(said[-2:])}")
 
 
 def pip_settings() -> Dict[str, str]:

@@ -137,7 +137,7 @@ def _script(parts: List[Tuple[str, Tuple[Check, ...], int]], out: str, travelled
         f"PYTHONPATH=tests/lib {PYTHON} -m harness.travel {out}/cores >{out}/travel.log 2>&1",
     ]
     for name, columns, seconds in parts:
-        command = shlex.join([*COMMAND, "-o", "timeout=400", f"--junitxml={out}/{name}.xml"])
+        command = shlex.join([*COMMAND, "-o", "timeout=40", f"--junitxml={out}/{name}.xml"])
         lines.append(
             f"timeout --signal=INT --kill-after=60 {seconds} {command} "
             f"{shlex.join(checks.arguments(columns))} >{out}/{name}.log 2>&1; "
