@@ -14,7 +14,7 @@ from typing import List
 from gdb_uffd.client.launch import PACKAGE_DIR
 from gdb_uffd.model import UffdError
 from gdb_uffd.server import searching
-from gdb_uffd.trace.files import printable
+from gdb_uffd.terminal import printable
 
 
 def export(options: argparse.Namespace) -> int:
@@ -35,7 +35,7 @@ def _as_recorded(options: argparse.Namespace) -> int:
         warn(search.problems())
     if done.unavailable_pages:
         warn([f"{done.unavailable_pages:,} pages are unavailable and not in the core"])
-    print(f"{options.output}: {done.size / 2**20:,.1f} MiB")
+    print(f"{printable(options.output)}: {done.size / 2**20:,.1f} MiB")
     return 0
 
 
@@ -66,10 +66,10 @@ def _after(options: argparse.Namespace) -> int:
     shown = _run(find_gdb(), lines, number)
     for line in shown:
         if line.startswith("$"):
-            print(line)
+            print(printable(line))
     if not os.path.exists(options.output):
         raise UffdError(f"gdb wrote no core: {_last(shown)}")
-    print(f"{options.output}: {os.path.getsize(options.output) / 2**20:,.1f} MiB")
+    print(f"{printable(options.output)}: {os.path.getsize(options.output) / 2**20:,.1f} MiB")
     return 0
 
 

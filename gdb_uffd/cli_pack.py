@@ -9,7 +9,7 @@ from typing import Any, List
 from gdb_uffd.cli_trace import clear_progress, counted, progress, warn
 from gdb_uffd.model import UffdError
 from gdb_uffd.server import searching
-from gdb_uffd.trace.files import printable
+from gdb_uffd.terminal import printable
 
 
 def add_commands(commands: Any) -> None:
@@ -107,7 +107,7 @@ def _trace(options: argparse.Namespace) -> int:
         trace.close()
         clear_progress()
     warn([f"{line}; it is not in the packed trace" for line in done.missing])
-    print(f"{done.path}: {done.size / 2**20:,.1f} MiB")
+    print(f"{printable(done.path)}: {done.size / 2**20:,.1f} MiB")
     return 0
 
 
@@ -120,9 +120,9 @@ def unpack_(options: argparse.Namespace) -> int:
         from gdb_uffd.trace.core_packed import unpack_core
 
         base = options.trace[: -len(SUFFIX)] if options.trace.endswith(SUFFIX) else options.trace
-        print(unpack_core(options.trace, options.output or base + ".unpacked"))
+        print(printable(unpack_core(options.trace, options.output or base + ".unpacked")))
         return 0
     from gdb_uffd.trace.store_pack import default_unpack_name, unpack
 
-    print(unpack(options.trace, options.output or default_unpack_name(options.trace)))
+    print(printable(unpack(options.trace, options.output or default_unpack_name(options.trace))))
     return 0

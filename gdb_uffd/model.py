@@ -359,7 +359,7 @@ class CallReport:
     fed_pages: int
     total_pages: int
     fault_us: float  # time the vessel waited for pages
-    output: str
+    output: str  # bytes that are no UTF-8 as surrogates (PEP 383)
     pages: List[DirtyPage]  # of more than can be listed those of the program's data first
     rest: List[PageRange] = field(default_factory=list)  # the others, as far as they fit
     rest_pages: int = 0  # how many the others are, those of `rest` included
@@ -369,7 +369,7 @@ class CallReport:
     unavailable: str = ""  # the unavailable page it touched, with the reason
     layout_changed: bool = False
     notes: List[str] = field(default_factory=list)  # what else the user must know, a line each
-    streamed: int = 0  # bytes of `output` (UTF-8) that the client was shown while it ran
+    streamed: int = 0  # bytes of `output` that the client was shown while it ran
     engine: str = ""  # of ENGINES: the one that found the pages; "" where nothing ran
     asked: List[str] = field(default_factory=list)  # system calls that it was granted, "brk"
     blocked: Optional[Dict[str, Any]] = None  # the wait it ended at: replay/waiting.py, describe
@@ -389,3 +389,7 @@ class CallReport:
     heap_notes: List[str] = field(default_factory=list)  # the client's: of `heap_trouble`, by name
     untold: str = ""  # the client's: why there is no report of a call that has a value
     called: bool = True  # the client's: False where an expression failed before anything ran
+
+    def output_text(self) -> str:
+        """`output` with U+FFFD for bytes that are no UTF-8."""
+        return self.output.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

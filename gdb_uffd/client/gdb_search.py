@@ -10,10 +10,16 @@ import gdb
 
 from gdb_uffd.client import gdb_settings, launch
 from gdb_uffd.client.gdb_saved import borrowed
-from gdb_uffd.client.gdb_util import machine_interface, parameter_text, tui_is_active
+from gdb_uffd.client.gdb_util import machine_interface, parameter_text, say, tui_is_active
+from gdb_uffd.terminal import printable
 
 _REMOTE = ("target:", "remote:")
 """Prefixes of `sysroot` that mean the remote side's files (gdb manual, "Files")."""
+
+_SCRIPTS = tuple(
+    f"auto-load {kind}"
+    for kind in ("python-scripts", "gdb-scripts", "guile-scripts", "libthread-db")
+)
 
 _FEW = 3
 """Names of files that a question tells."""
@@ -80,9 +86,8 @@ def _asks_to_fetch(names: Sequence[str]) -> bool:
         return False
     few = ", ".join(names[:_FEW]) + (", …" if len(names) > _FEW else "")
     servers = "".join(f"  <{url}>\n" for url in _text("debuginfod urls").split())
-    gdb.write(
-        f"{len(names)} of the files are not here ({few}). Debuginfod may have them:\n{servers}"
-    )
+    say(f"{len(names)} of the files are not here ({few}). Debuginfod may have them:")
+    gdb.write(servers)
     answer = ""
     while answer[:1] not in ("y", "n"):
         gdb.write("Enable debuginfod for this session? (y or [n]) ")
@@ -112,11 +117,11 @@ class Progress:
         """`line` now; "" when it is over."""
         width = int(gdb.parameter("width") or 80)
         if self._terminal and (line or self._said):
-            gdb.write(f"\r\x1b[K{line[: max(20, width - 1)]}")
+            gdb.write(f"\r\x1b[K{printable(line)[: max(20, width - 1)]}")
             gdb.flush()
         what = line.partition(": ")[0]
         if line and not self._terminal and what != self._said and line.startswith("downloading"):
-            gdb.write(f"{what}\n")
+            say(what)
         self._said = what
 
 
@@ -137,6 +142,18 @@ def take_sysroot(elsewhere: str, far: bool) -> None:
         borrowed.take("solib-search-path", "")
     elif borrowed.holds("solib-search-path"):
         borrowed.take("solib-search-path", borrowed.users("solib-search-path"))
+
+
+def keep_scripts_out(brought: bool) -> None:
+    """Before gdb reads files that came with the trace (`brought`), or any below a sysroot: it runs
+    no script that lies beside them or in them (gdb manual, "Auto-loading"), whatever its safe path
+    says.  Else, where that was not known before: as the user has it."""
+    needed = brought or bool(_local(borrowed.users("sysroot")))
+    for name in _SCRIPTS:
+        if needed and _text(name):
+            borrowed.take(name, "off")
+        elif borrowed.holds(name):
+            borrowed.give_back(name)
 
 
 def take_debug_folder(elsewhere: str) -> None:

@@ -8,7 +8,8 @@ from typing import List, Optional, Protocol, Sequence
 
 from gdb_uffd.client import heap_words
 from gdb_uffd.client.heap_words import Thread
-from gdb_uffd.client.text import Look, number, printable, wrap_items
+from gdb_uffd.client.render_table import listed
+from gdb_uffd.client.text import Look, number
 from gdb_uffd.model import HeapBlock
 from gdb_uffd.model_heap import BlockReport
 
@@ -45,7 +46,7 @@ class Text:
 def lines(text: Text, thread: Thread, look: Look) -> List[str]:
     """The whole text."""
     told = _lines(text, thread, look)
-    return [part for line in told for part in heap_words.folded(look, printable(line))]
+    return [part for line in told for part in look.wrapped(line)]
 
 
 def _lines(text: Text, thread: Thread, look: Look) -> List[str]:
@@ -122,7 +123,7 @@ def _pointers(text: Text, even_one: bool, look: Look) -> List[str]:
     if count > len(shown):
         shown.append(f"… {number(count - len(shown))} more")
     head = "still pointed to by " if free else "pointed to by "
-    return wrap_items(look, f"  {head}", shown, "")
+    return listed(f"  {head}", shown, look)
 
 
 def _nowhere(text: Text, look: Look) -> List[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.client.text import Look, number, plural, size, wrap_items
+from gdb_uffd.client.render_table import listed
+from gdb_uffd.client.text import Look, number, plural, size
 from gdb_uffd.model import Damage, FreeList, HeapBlock
 from gdb_uffd.model_heap import Arena, HeapReport
 
@@ -139,20 +139,7 @@ def overview(heap: HeapReport, notes: Sequence[List[str]], thread: Thread, look:
     if heap.mapped or heap.mapped_said > 0:
         lines.append(f"  {'mapped':<12} {_mapped(heap)}")
     lines += damage_lines(heap.damage, heap.damage_count, notes, thread)
-    return [part for line in lines for part in folded(look, line)]
-
-
-def folded(look: Look, line: str) -> List[str]:
-    """A line as it fits, broken between words; what follows stands a little further in."""
-    plain = look.plain(line)
-    if look.fits(plain) or not look.width:
-        return [plain]
-    indent = " " * (len(plain) - len(plain.lstrip()) + 4)
-    width = max(look.width - 1, 20)
-    return textwrap.wrap(
-        plain, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
-        drop_whitespace=True,
-    )  # fmt: skip
+    return [part for line in lines for part in look.wrapped(line)]
 
 
 def _more(count: int, what: str) -> List[str]:
@@ -203,7 +190,7 @@ def _caches(heap: HeapReport, thread: Thread, look: Look) -> List[str]:
     for tid, lists in list(by_thread.items())[:LISTS_SHOWN]:
         whose = f"of thread {thread(tid)}: " if tid else "of a thread: "
         head = f"  {'tcache':<12} {whose}"
-        lines += wrap_items(look, head, [_sized(each) for each in lists], "")
+        lines += listed(head, [_sized(each) for each in lists], look)
     lines += _more(len(by_thread) - LISTS_SHOWN, "thread with a cache")
     if heap.caches_missing and by_thread:
         missing = ", ".join(thread(tid) for tid in heap.caches_missing[:8])
@@ -227,7 +214,7 @@ def _bins(heap: HeapReport, look: Look) -> List[str]:
                 if each.kind == kind
             ]
             if items:
-                lines += wrap_items(look, f"  {name:<12} {whose}", items, "")
+                lines += listed(f"  {name:<12} {whose}", items, look)
     return lines
 
 

@@ -13,6 +13,7 @@ from gdb_uffd.model import (
     UffdError,
 )
 from gdb_uffd.model_json import report_from_json
+from gdb_uffd.terminal import printable
 
 SERVER_GONE = b"E.the server is gone"
 """What whoever holds its connection says then (server/holder.py)."""
@@ -79,6 +80,7 @@ class Ready:
     snapshots: int = 1
     snapshot: int = 0
     sysroot: str = ""
+    brought: bool = False  # files there came with the trace
     architecture: str = ""
     arguments: str = ""
     unasked: Sequence[str] = ()  # missing files that no debuginfod server was asked for
@@ -136,6 +138,7 @@ def _facts(data: Any) -> Ready:
         snapshots=int(data.get("snapshots", 1)),
         snapshot=int(data.get("snapshot", 0)),
         sysroot=str(data.get("sysroot", "")),
+        brought=bool(data.get("brought", False)),
         architecture=str(data.get("architecture", "")),
         arguments=one_line(str(data.get("arguments", ""))),
         unasked=[one_line(str(name)) for name in data.get("unasked", ())],
@@ -235,4 +238,4 @@ def parse_mappings(data: Any) -> List[Mapping]:
 
 def one_line(text: str) -> str:
     """`text` as a single printable line: it may hold a core's or a program's own bytes."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return printable(" ".join(text.split()))

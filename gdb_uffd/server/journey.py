@@ -79,6 +79,11 @@ class Journey:
         or were found elsewhere; else ""."""
         return str(getattr(self.trace, "sysroot", ""))
 
+    @property
+    def brought(self) -> bool:
+        """Whether files in it came with the trace or for it, and are no files of this machine."""
+        return bool(getattr(self.trace, "brought", False))
+
     def _first_whole(self, number: int) -> int:
         for candidate in range(number, len(self.trace.snapshots) - 1):
             try:

@@ -11,8 +11,9 @@ import os
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Optional, Tuple
 
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import debuginfod
-from gdb_uffd.trace.files import printable, without_mark
+from gdb_uffd.trace.files import without_mark
 from gdb_uffd.trace.files_from import Place, open_place
 
 DEBUG_DIRECTORIES = ("/usr/lib/debug", "/usr/lib")
@@ -68,6 +69,14 @@ class Search:
             if path.startswith(folder + "/"):
                 return printable(f"{name}:{path[len(folder) :]}")
         return printable(path)
+
+    def brought(self, path: str) -> bool:
+        """Whether the file `path` came with the trace, or for it: from an archive or a folder that
+        the user names for it, or a download; and is no file of this machine's own."""
+        real = os.path.realpath(path)
+        copies = [p.copies for p in self._places] + [folder for folder, _ in self.names]
+        folders = [*copies, *self.files_from, self.sysroot, debuginfod.cache_folder()]
+        return any(real.startswith(os.path.realpath(f).rstrip("/") + "/") for f in folders if f)
 
     def by_path(self, path: str) -> Iterator[str]:
         """Where a file with that path may be, the likeliest first."""

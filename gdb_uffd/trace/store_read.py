@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, SnapshotInfo, ThreadState, UffdError
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.compare import changed_pages, find_snapshot
 from gdb_uffd.trace.elsewhere import Elsewhere
 from gdb_uffd.trace.executable import Found, Identity, file_warnings, find_modules
 from gdb_uffd.trace.facts import ProcessFacts, decode_facts
-from gdb_uffd.trace.files import FileCache, MappedFile, Module, printable
+from gdb_uffd.trace.files import FileCache, MappedFile, Module
 from gdb_uffd.trace.notes import Notes
 from gdb_uffd.trace.page_file import PAGES, SUMS, read_header
 from gdb_uffd.trace.page_read import PageData
@@ -288,6 +289,11 @@ class StoreTrace:
         """A directory with the files of the snapshots opened so far under their own paths, when
         one of them is not where gdb would look for it; else ""."""
         return self._elsewhere.path
+
+    @property
+    def brought(self) -> bool:
+        """Whether files below `sysroot` came with the trace or for it (Search.brought)."""
+        return self._elsewhere.brought
 
     def check_records(self, number: int, known: Set[bytes]) -> None:
         """Read every record of a snapshot that is not in `known`; UffdError, FormatError's line."""

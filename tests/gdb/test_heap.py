@@ -164,7 +164,7 @@ def test_arenas_of_threads(opened):
     data = gdb.json("uffd heap -json")
     assert len(data["arenas"]) == 6 and data["damage_count"] == 0
     text = gdb.run("uffd heap")
-    assert text.count(" · 22 in use, 1 free · ") == 5
+    assert " ".join(text.split()).count(" · 22 in use, 1 free · ") == 5
     for number in range(2, 7):
         assert f"tcache       of thread {number}: 0x50: 1" in text
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from typing import Any, Dict, List, Tuple
 
 import pytest
@@ -50,6 +53,7 @@ for _field in DOCS["touched"]:
     DOCS["touched"][_field] = DOCS["touched"][_field] or DOCS["dirty"][_field]
 
 NESTED = ("dirty", "gdb_dirty", "blocks", "verdict", "writes", "touched", "blocked")
+NESTED += ("checks", "files", "gdb")
 
 
 def is_of(kind: str, value: Any) -> bool:
@@ -88,7 +92,8 @@ def check(data: Dict[str, Any], about: str, without: Tuple[str, ...] = ()) -> Li
 def test_the_page_has_its_tables():
     assert set(DOCS) == {
         *("call", "why", "trace", "dirty", "gdb_dirty", "blocks", "changes", "verdict", "blocked"),
-        *("writes", "touched", "heap", "allocator", "arenas", "lists", "damage", "heap_block"),
+        *("writes", "touched", "doctor", "checks", "files", "gdb"),
+        *("heap", "allocator", "arenas", "lists", "damage", "heap_block"),
     }
     assert all(DOCS.values())
 
@@ -124,6 +129,20 @@ def test_a_wait(gdb, tmp_path):
     assert data["stopped"]["reason"] == data["blocked"]["text"]
     owner = data["blocked"]["owner"]
     assert set(owner) == {"thread", "tid", "name", "function"}
+
+
+def test_the_doctor(gdb, all_cores):
+    code = "import sys; from gdb_uffd.cli import main; sys.exit(main())"
+    core = str(all_cores.writes())
+    for words, told in (([], {"checks"}), ([core], {"core", "whole", "files", "advice"})):
+        command = [sys.executable, "-I", "-c", code, "doctor", "--json", *words]
+        shell = json.loads(subprocess.run(command, capture_output=True, check=False).stdout)
+        inside = gdb.json(" ".join(["uffd doctor -json", *words]))
+        for data in (shell, inside):
+            assert check(data, "doctor") == [] and data["schema"] == 1
+            assert told < set(data)
+        assert set(inside) - set(shell) == {"gdb"}
+        assert not set(shell) & ({"checks"} if words else {"files", "core"})
 
 
 def test_heap(gdb, built, tmp_path):
