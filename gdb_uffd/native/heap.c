@@ -198,41 +198,36 @@ void heap_compare(const struct chunks *was, const struct chunks *is, struct heap
 	}
 }
 
-static size_t list(struct view *view, uint64_t head, uint64_t skip, uint64_t *out, size_t room,
-		   uint64_t *broken)
+static size_t list(struct view *view, uint64_t head, uint64_t skip, bool mangled, uint64_t *out,
+		   size_t room, uint64_t stop[2])
 {
-	uint64_t at = head, stored, other;
+	uint64_t at = head, before = 0, stored;
 	size_t count = 0;
 
 	while (at) {
 		if (count == room || at % ALIGNMENT || view_word(view, at + skip, &stored) < 0) {
-			*broken = at;
+			if (!stop[0] && !stop[1]) {
+				stop[0] = before;
+				stop[1] = at;
+			}
 			break;
 		}
-		out[count++] = at;
-		uint64_t plain = stored ^ (at + skip) >> 12;
-		/* Before 2.32 the link is stored as it is; a mangled one is hardly ever aligned and mapped. */
-		bool as_it_is = stored % ALIGNMENT == 0 && (!stored || view_word(view, stored, &other) == 0);
-		bool mangled = plain % ALIGNMENT == 0 && (!plain || view_word(view, plain, &other) == 0);
-		if (!mangled && !as_it_is) {
-			*broken = at;
-			break;
-		}
-		at = mangled ? plain : stored;
+		out[count++] = before = at;
+		at = mangled ? stored ^ (at + skip) >> 12 : stored;
 	}
 	return count;
 }
 
-size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
-		  size_t room, uint64_t *broken)
+size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, bool mangled,
+		  uint64_t *out, size_t room, uint64_t stop[2])
 {
 	size_t found = 0;
 	uint64_t head;
 
-	*broken = 0;
+	stop[0] = stop[1] = 0;
 	for (size_t i = 0; i < count; i++)
 		if (view_word(view, heads + 8 * i, &head) == 0)
-			found += list(view, head, skip, out + found, room - found, broken);
+			found += list(view, head, skip, mangled, out + found, room - found, stop);
 	return found;
 }
 

@@ -58,10 +58,11 @@ struct heap_totals {
 void heap_compare(const struct chunks *was, const struct chunks *is, struct heap_totals *totals);
 
 /* Lists of free chunks, whose `count` heads stand in a row, one after the other; the link is at
- * `skip` behind each entry; the entries as they are linked.  Links are mangled since glibc 2.32
- * (PROTECT_PTR).  `broken` out: the entry at which a list cannot go on, or is too long; else 0. */
-size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
-		  size_t room, uint64_t *broken);
+ * `skip` behind each entry; the entries as they are linked.  `mangled`: links are protected
+ * (PROTECT_PTR, since glibc 2.32).  `stop` out: of the first list that cannot go on, or is too long,
+ * the last entry (0: its head) and what the link there leads to; else 0. */
+size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, bool mangled,
+		  uint64_t *out, size_t room, uint64_t stop[2]);
 
 /* Chunk boundaries of one heap, one for each page that has any; grown on demand. */
 struct heap_index {
