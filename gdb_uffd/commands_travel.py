@@ -6,7 +6,14 @@ from typing import Optional, Sequence, Tuple, Type
 
 import gdb
 
-from gdb_uffd.client import gdb_session, gdb_travel, gdb_travel_changes, gdb_travel_map, snapshots
+from gdb_uffd.client import (
+    gdb_session,
+    gdb_travel,
+    gdb_travel_changes,
+    gdb_travel_map,
+    snapshots,
+    verdict,
+)
 from gdb_uffd.client.gdb_command import Command, Completion
 from gdb_uffd.client.gdb_util import look, say, say_json
 from gdb_uffd.client.options import Parsed, split_files
@@ -204,7 +211,8 @@ class Export(Command):
         session.calls_pending = False
         lost = int(done["unavailable_pages"])
         left_out = f"; {plural(lost, 'page')} could not be had" if lost else ""
-        say(f"{path}: {size(int(done['size']))}{left_out}")
+        read = verdict.may_hold([str(name) for name in done["files_read"]])
+        say(f"{path}: {size(int(done['size']))}{left_out}{read}")
 
 
 COMMANDS: Tuple[Type[Command], ...] = (Snapshots, Goto, Map, When, Changes, Export)

@@ -372,6 +372,7 @@ class CallReport:
     streamed: int = 0  # bytes of `output` that the client was shown while it ran
     engine: str = ""  # of ENGINES: the one that found the pages; "" where nothing ran
     asked: List[str] = field(default_factory=list)  # system calls that it was granted, "brk"
+    files_read: List[str] = field(default_factory=list)  # whose contents came into its memory
     blocked: Optional[Dict[str, Any]] = None  # the wait it ended at: replay/waiting.py, describe
     unsound: List[str] = field(default_factory=list)  # why it proves nothing (`ignore-locks`)
     blocks: List[Block] = field(default_factory=list)  # sorted by start

@@ -122,6 +122,10 @@ class Cores:
         """The program that prints control sequences, aborted."""
         return self._kernel("prints", [str(self.built / "prints")])
 
+    def through(self, program: str) -> Path:
+        """Writes through libraries and headers (through, through-o2), aborted."""
+        return self._kernel(program, [str(self.built / program)])
+
     def moves(self) -> Path:
         """Memory that moves, aborted."""
         return self._kernel("moves", [str(self.built / "moves")])

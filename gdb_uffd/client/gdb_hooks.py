@@ -22,11 +22,12 @@ from gdb_uffd.client import (
     gdb_settings,
     gdb_types,
     gdb_unwind,
+    verdict,
 )
 from gdb_uffd.client.gdb_util import look, machine_interface, quiet, say, user_error
 from gdb_uffd.client.render import is_amiss, summary_line
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
-from gdb_uffd.client.wire import Summary, parse_summary
+from gdb_uffd.client.wire import Summary, parse_report, parse_summary
 from gdb_uffd.model import UffdError
 
 _REPORTING = ("print", "call")
@@ -219,6 +220,18 @@ def _after_command() -> None:
         say(summary_line(summary, look()))
 
 
+def after_core() -> None:
+    """gdb has written a core of its own: what kept calls read may be in it, as in one of ours."""
+    session = gdb_session.selected()
+    if session is not None:
+        session.evaluating = False
+        with contextlib.suppress(UffdError):
+            report = parse_report(session.request("report", {"all": True}))
+            read = verdict.may_hold(report.files_read if report is not None else ())
+            if read:
+                say(f"[uffd: the core {read.lstrip('; ')}]")
+
+
 def after_silent_command() -> None:
     """Close the transaction; `uffd dirty` tells what it did."""
     session = gdb_session.selected()
@@ -308,6 +321,7 @@ def define_hooks() -> None:
     _Check()
     for command in (*_REPORTING, *_SILENT, "generate-core-file"):
         _define(f"hook-{command}", _CHECK)
+    _define("hookpost-generate-core-file", _python("after_core"))
     for command in _REPORTING:
         _define(f"hookpost-{command}", _python("after_command"))
     for command in _SILENT:

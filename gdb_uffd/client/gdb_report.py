@@ -23,10 +23,12 @@ from gdb_uffd.model import CallReport, UffdError
 def write(session: Session, text: str, usage: str) -> None:
     """`uffd report`."""
     path = _path(text, usage)
-    page = html_page.document(collect(session))
+    content = collect(session)
+    page = html_page.document(content)
     data = page.encode("utf-8", "replace")
     _replace(path, data)
-    say(f"{path} ({size(len(data))}) shows the last call")
+    read = verdict.may_hold(content.data["files_read"])
+    say(f"{path} ({size(len(data))}) shows the last call{read}")
 
 
 def _path(text: str, usage: str) -> str:

@@ -31,6 +31,7 @@ class Symbols:
         self._changes: Optional[Dict[int, List[Change]]] = None
         if report is not None and report.heap_trouble is not None:
             gdb_heap_damage.tell(session, report)
+        gdb_places.follow_skips()
 
     def section(self, page: DirtyPage) -> str:
         """The section of the page's first change, the program's own if there is one: by its symbol

@@ -230,13 +230,20 @@ def count_line(report: CallReport, pages: int, wall_ms: Optional[float]) -> str:
 
 def is_amiss(summary: Summary) -> bool:
     """Whether it went otherwise than on the live process."""
-    told = summary.refused or summary.ended or summary.unavailable or summary.unsound
+    told = (
+        summary.files_read
+        or summary.refused
+        or summary.ended
+        or summary.unavailable
+        or summary.unsound
+    )
     return bool(told or any(summary.unknown))
 
 
 def summary_line(summary: Summary, look: Look, whose: str = "") -> str:
     """The line after a plain `print f()`; `whose`: of an earlier command, that is."""
     parts = [f"{plural(summary.pages, 'page')} dirtied, kept"] if summary.pages else []
+    parts += verdict.files_read(summary.files_read)
     parts += [f"refused {one_line(text)}" for text in summary.refused[:2]]
     if len(summary.refused) > 2:
         parts.append(f"{len(summary.refused) - 2} more refused")

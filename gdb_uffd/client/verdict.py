@@ -115,6 +115,7 @@ def _is_pure(report: CallReport, things: List[Wrote]) -> bool:
             or report.layout_changed
             or report.output
             or report.asked
+            or report.files_read
             or report.refused
             or report.unsound
             or report.ended
@@ -151,6 +152,7 @@ def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrot
             parts.append(f"{what} {size(count)}")
     if report.output:
         parts.append(f"printed {number(printed_bytes(report))} B")
+    parts += files_read(report.files_read)
     # What it printed is told in bytes.
     asked = [c for c in report.asked if not (report.output and _name(c) in ("write", "writev"))]
     for what, calls in (("asked the kernel for", asked), ("was refused", report.refused)):
@@ -159,6 +161,22 @@ def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrot
     if report.unsound:
         parts.append("unsound")
     return parts + unknown(report.unknown_zeros, report.unknown_file)
+
+
+def files_read(paths: Sequence[str]) -> List[str]:
+    """Whose contents came into the program's memory: a phrase, or none."""
+    if not paths:
+        return []
+    shown = _few([one_line(path) for path in paths])
+    return [f"read the file {shown}" if len(paths) == 1 else
+            f"read {plural(len(paths), 'file')}: {shown}"]  # fmt: skip
+
+
+def may_hold(paths: Sequence[str]) -> str:
+    """What a file that is written tells of them; "" for none."""
+    if not paths:
+        return ""
+    return f"; may hold bytes of what calls read: {_few([one_line(path) for path in paths])}"
 
 
 def unknown(zeros: int, as_in_file: int) -> List[str]:
@@ -254,6 +272,7 @@ def as_json(report: CallReport, thread: Callable[[int], str]) -> Dict[str, Any]:
         "unmapped_bytes": report.unmapped_bytes,
         "printed_bytes": printed_bytes(report),
         "asked": report.asked,
+        "files_read": report.files_read,
         "refused": report.refused,
         "unknown": {"zeros": report.unknown_zeros, "file": report.unknown_file},
     }

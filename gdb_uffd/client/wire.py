@@ -160,6 +160,7 @@ class Summary:
     unknown: Tuple[int, int] = (0, 0)  # pages that the recording does not hold: zeros, as in files
     refused: List[str] = field(default_factory=list)
     unsound: List[str] = field(default_factory=list)
+    files_read: List[str] = field(default_factory=list)
 
 
 def parse_summary(data: Any) -> Optional[Summary]:
@@ -179,6 +180,7 @@ def parse_summary(data: Any) -> Optional[Summary]:
             unknown=(int(data["unknown"][0]), int(data["unknown"][1])),
             refused=[str(r) for r in data["refused"]],
             unsound=[str(r) for r in data["unsound"]],
+            files_read=[str(r) for r in data["files_read"]],
         )
     except (ValueError, LookupError, TypeError) as error:
         raise UffdError(f"the server sent an incomplete summary ({error!r})") from None

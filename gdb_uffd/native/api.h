@@ -147,6 +147,7 @@ struct system_call { uint64_t nr; uint64_t args[6]; uint64_t pc; int table; ...;
 struct captured { uint8_t argument; bool cut; uint16_t len; uint8_t bytes[...]; ...; };
 struct refused { struct system_call call; int error; uint32_t times, others; struct captured memory[2]; ...; };
 struct opened_name { uint16_t nr, len; bool cut; uint8_t bytes[...]; ...; };
+struct names { char *text; size_t len; uint32_t count, more; ...; };
 struct adopted { int number, kind; ...; };
 struct passed { uint64_t address; uint32_t value; int32_t owner; uint32_t times; ...; };
 struct identity {
@@ -191,6 +192,7 @@ struct vessel {
 	uint32_t granted_count;
 	struct opened_name opened[...];
 	uint32_t opened_count;
+	struct names read;
 	struct adopted adopted[...];
 	uint32_t adopted_count;
 	const int32_t *tids;

@@ -137,8 +137,10 @@ int layout_mmap(struct vessel *vessel, struct registers *regs)
 			return policy_skip(vessel, regs, rc);
 		}
 	}
-	if (fd >= 0)
+	if (fd >= 0) {
+		vessel_note_read(vessel, fd);
 		close(fd);
+	}
 	if (rc == 0)
 		rc = make_mapping(vessel, regs, !native, &result);
 	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)

@@ -399,6 +399,7 @@ class Diversion:
         self._open = None
         self._disturbed = self._kernel_kept = False
         self._unfinished.forget()
+        self.accounts.files_kept.clear()
 
     def reset(self) -> None:
         self._forget_everything()

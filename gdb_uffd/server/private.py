@@ -96,6 +96,7 @@ def summary(report: CallReport) -> Dict[str, Any]:
         "unknown": [report.unknown_zeros, report.unknown_file],
         "refused": report.refused,
         "unsound": report.unsound,
+        "files_read": report.files_read,
     }
 
 

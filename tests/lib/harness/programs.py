@@ -57,6 +57,8 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("firsts"), source("firsts.c"), "-ldl"],
         [*CXX, "-o", target("containers"), source("containers.cpp")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
+        [*CXX, "-o", target("through"), source("through.cpp")],
+        [*CXX, "-O2", "-o", target("through-o2"), source("through.cpp")],
         [*C, "-o", target("rounds"), source("rounds.c")],
         [*C, "-O1", "-o", target("steps"), source("steps.c")],
         [*C, "-o", target("puppet"), source("puppet.c")],
