@@ -24,7 +24,9 @@ OURS = ("glibc", "")
 
 
 def image_of(diversion: Diversion) -> HeapImage:
-    """The heap as it is now.  UffdError of a 32-bit program."""
+    """The heap as it is now.  UffdError of a 32-bit program, or where nothing can run."""
+    if not isinstance(diversion, Diversion):
+        raise UffdError("this target has no heap to look at")
     snapshot = diversion.snapshot
     if snapshot.arch in LOOKED_AT:
         raise UffdError(
