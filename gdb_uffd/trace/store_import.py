@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-import shutil
 from bisect import bisect_right
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Sequence
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, UffdError
+from gdb_uffd.outputs import whole_folder
 from gdb_uffd.trace.core import CoreSnapshot
-from gdb_uffd.trace.files import FileRef, Module
+from gdb_uffd.trace.files import FileRef, Module, printable
 from gdb_uffd.trace.info import core_info
 from gdb_uffd.trace.layout import KEPT_OUT, TRUNCATED
 from gdb_uffd.trace.notes import USER_END
 from gdb_uffd.trace.opening import open_trace
 from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment
+from gdb_uffd.trace.store_format import trace_path
 from gdb_uffd.trace.store_pending import Pending
 from gdb_uffd.trace.store_write import Writer
 
@@ -47,31 +49,41 @@ def import_cores(
     them is no core; the trace is then not made.
     """
     warnings: Dict[str, None] = {}
-    with Writer.create(path, self_contained=self_contained) as writer:
-        try:
+    target = trace_path(path)
+    if os.path.lexists(target):
+        raise UffdError(f"{printable(target)}: exists already; remove it or choose another name")
+    try:
+        with (
+            whole_folder(target) as made,
+            Writer.create(made, self_contained=self_contained) as writer,
+        ):
             for number, core in enumerate(cores):
-                trace = open_trace(core, executable, search)
-                snapshot = trace.snapshot(0)
-                try:
-                    if not isinstance(snapshot, CoreSnapshot):
-                        raise UffdError(f"{core}: is a trace already; give cores")
-                    if not snapshot.arch.records:
-                        raise UffdError(
-                            f"{core}: a core of {snapshot.arch.spoken}; traces hold x86-64 only. "
-                            "Open the core itself: uffd spawn CORE"
-                        )
-                    warnings.update(dict.fromkeys(snapshot.warnings))
-                    add_core(writer, snapshot, os.path.basename(core))
-                finally:
-                    snapshot.close()
-                    trace.close()
+                warnings.update(dict.fromkeys(_import(writer, core, executable, search)))
                 if progress is not None:
                     progress(number, core)
-        except BaseException:
-            writer.close()
-            shutil.rmtree(writer.path, ignore_errors=True)
-            raise
-        return Imported(writer.path, writer.snapshots, writer.pages_stored, list(warnings))
+    except OSError as error:
+        raise UffdError(
+            f"{printable(target)}: the trace cannot be made ({os.strerror(error.errno or 0)})"
+        ) from error
+    done = os.path.abspath(target)
+    return Imported(done, writer.snapshots, writer.pages_stored, list(warnings))
+
+
+def _import(
+    writer: Writer, core: str, executable: Optional[str], search: Optional[Search]
+) -> List[str]:
+    """Append one core; its warnings."""
+    trace = open_trace(core, executable, search)
+    with closing(trace), closing(trace.snapshot(0)) as snapshot:
+        if not isinstance(snapshot, CoreSnapshot):
+            raise UffdError(f"{core}: is a trace already; give cores")
+        if not snapshot.arch.records:
+            raise UffdError(
+                f"{core}: a core of {snapshot.arch.spoken}; traces hold x86-64 only. "
+                "Open the core itself: uffd spawn CORE"
+            )
+        add_core(writer, snapshot, os.path.basename(core))
+        return snapshot.warnings
 
 
 def add_core(writer: Writer, snapshot: CoreSnapshot, label: str) -> int:

@@ -12,15 +12,14 @@ import errno
 import fcntl
 import os
 import secrets
-import shutil
 import sqlite3
-import tempfile
 import time
 from array import array
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 from typing import Mapping as Dictionary
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, ThreadState, UffdError, page_ceil
+from gdb_uffd.outputs import whole_folder
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.files import FileCache, FileProblem, FileRef, printable, unchanged
 from gdb_uffd.trace.page_file import PAGES, SUMS, PageFile, header_page
@@ -54,14 +53,11 @@ class Writer:
         if os.path.lexists(path):
             raise UffdError(f"{shown}: exists already; remove it or choose another name")
         trace_id = secrets.token_bytes(16)
-        made: Optional[str] = None
         try:
-            made = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
-            _make_files(made, trace_id, self_contained)
-            os.rename(made, path)
+            with whole_folder(path) as made:
+                os.mkdir(made, 0o700)
+                _make_files(made, trace_id, self_contained)
         except (OSError, sqlite3.Error) as error:
-            if made is not None:
-                shutil.rmtree(made, ignore_errors=True)
             raise UffdError(f"{shown}: the trace cannot be made ({_reason(error)})") from error
         return cls(path, self_contained)
 
