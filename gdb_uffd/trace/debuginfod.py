@@ -113,6 +113,8 @@ class Client:
             with contextlib.suppress(_Empty), whole_file(target, replace=True) as fd:
                 with os.fdopen(os.dup(fd), "wb") as file:
                     for piece in self._pieces(answer, silence, total, f"{name} from {url}"):
+                        if not file.tell() and not b"\x7fELF".startswith(piece[:4]):
+                            raise ValueError("sent no ELF file")
                         file.write(piece)
                 if not os.fstat(fd).st_size:
                     raise _Empty
