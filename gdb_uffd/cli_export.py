@@ -15,7 +15,7 @@ from gdb_uffd.client import verdict
 from gdb_uffd.client.launch import PACKAGE_DIR
 from gdb_uffd.model import UffdError
 from gdb_uffd.server import searching
-from gdb_uffd.trace.files import printable
+from gdb_uffd.terminal import printable
 
 
 def export(options: argparse.Namespace) -> int:
@@ -37,7 +37,7 @@ def _as_recorded(options: argparse.Namespace) -> int:
     if done.unavailable_pages:
         warn([f"{done.unavailable_pages:,} pages are unavailable and not in the core"])
     read = verdict.may_hold(snapshot.files_read)
-    print(f"{options.output}: {done.size / 2**20:,.1f} MiB{read}")
+    print(printable(f"{options.output}: {done.size / 2**20:,.1f} MiB{read}"))
     return 0
 
 
@@ -68,10 +68,10 @@ def _after(options: argparse.Namespace) -> int:
     shown = _run(find_gdb(), lines, number)
     for line in shown:
         if line.startswith("$"):
-            print(line)
+            print(printable(line))
     if not os.path.exists(options.output):
         raise UffdError(f"gdb wrote no core: {_last(shown)}")
-    print(shown[-1])  # what `uffd export` said of it
+    print(printable(shown[-1]))  # what `uffd export` said of it
     return 0
 
 

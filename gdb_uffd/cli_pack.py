@@ -10,7 +10,7 @@ from gdb_uffd.cli_trace import clear_progress, counted, progress, warn
 from gdb_uffd.client import verdict
 from gdb_uffd.model import UffdError
 from gdb_uffd.server import searching
-from gdb_uffd.trace.files import printable
+from gdb_uffd.terminal import printable
 
 
 def add_commands(commands: Any) -> None:
@@ -110,7 +110,7 @@ def _trace(options: argparse.Namespace) -> int:
         trace.close()
         clear_progress()
     warn([f"{line}; it is not in the packed trace" for line in done.missing])
-    print(f"{done.path}: {done.size / 2**20:,.1f} MiB")
+    print(f"{printable(done.path)}: {done.size / 2**20:,.1f} MiB")
     return 0
 
 
@@ -124,9 +124,10 @@ def unpack_(options: argparse.Namespace) -> int:
         from gdb_uffd.trace.core_packed import unpack_core
 
         base = options.trace[: -len(SUFFIX)] if options.trace.endswith(SUFFIX) else options.trace
-        print(unpack_core(options.trace, options.output or base + ".unpacked", limit))
+        print(printable(unpack_core(options.trace, options.output or base + ".unpacked", limit)))
         return 0
     from gdb_uffd.trace.store_pack import default_unpack_name, unpack
 
-    print(unpack(options.trace, options.output or default_unpack_name(options.trace), limit))
+    target = options.output or default_unpack_name(options.trace)
+    print(printable(unpack(options.trace, target, limit)))
     return 0

@@ -15,6 +15,7 @@ from typing import Any, Optional, Tuple, Union
 from gdb_uffd.model import UffdError
 from gdb_uffd.server import listen, searching
 from gdb_uffd.server.session import Facts
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core import USAGE
 
 INTERRUPTED = 130
@@ -75,7 +76,7 @@ def _token(path: Optional[str]) -> str:
     except OSError as error:
         raise UffdError(f"{path}: {error.strerror}") from error
     if open_to_others:
-        print(f"warning: {path}: others may read it: chmod 600", file=sys.stderr)
+        print(f"warning: {printable(path)}: others may read it: chmod 600", file=sys.stderr)
     return listen.check_token(text.decode("ascii", "replace").strip())
 
 
@@ -99,7 +100,7 @@ def serve(options: argparse.Namespace) -> int:
         option = "--expose" if options.expose else "--token-file"
         raise UffdError(f"{option} is for a port: give --listen HOST:PORT")
     for option in searching.missing(options):
-        print(f"warning: {option}: no such directory", file=sys.stderr)
+        print(f"warning: {printable(option)}: no such directory", file=sys.stderr)
 
     def announce(facts: Facts) -> None:
         _announce(facts, "" if options.token_file else token, bool(token))
@@ -130,7 +131,7 @@ def _reachable(address: str) -> Tuple[str, bool]:
 
 def _announce(facts: Facts, token: str, asked: bool) -> None:
     for warning in facts.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable(warning)}", file=sys.stderr)
     if facts.brought:
         print("set auto-load off")  # files that came with the trace may hold scripts
     if facts.sysroot:

@@ -1,5 +1,5 @@
-"""Files and folders that are written for the user: whole, or not there at all, also where the
-process is killed half way."""
+"""Files that are written for the user: whole, or not there at all, also where the process is
+killed half way.  Folders: trace/scratch.py."""
 
 from __future__ import annotations
 
@@ -39,30 +39,6 @@ def whole_file(path: str, replace: bool = False) -> Iterator[int]:
         os.close(fd)
         if name:
             os.unlink(name)
-
-
-@contextlib.contextmanager
-def whole_folder(path: str) -> Iterator[str]:
-    """A folder, 0700, in which `path` is made under its own name; it has its place when the block
-    ends.  What is left of one that was killed goes as of whole_file.  OSError."""
-    path = os.path.abspath(path)
-    folder, name = os.path.split(path)
-    if os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-    _remove_left_behind(folder, name)
-    made = tempfile.mkdtemp(prefix=_prefix(name), suffix=_END, dir=folder)
-    lock = -1
-    try:
-        lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        _lock(lock)
-        yield os.path.join(made, name)
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-        os.rename(os.path.join(made, name), path)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-        if lock >= 0:
-            os.close(lock)
 
 
 def _begin(folder: str, name: str) -> Tuple[int, str]:
@@ -135,12 +111,8 @@ def _remove(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)
-        if status.st_uid != os.geteuid():
-            return
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: it is being written
-        if stat.S_ISDIR(status.st_mode):
-            shutil.rmtree(path, ignore_errors=True)
-        elif stat.S_ISREG(status.st_mode):
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: it is being written
             os.unlink(path)
     finally:
         os.close(fd)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Tuple
 
 import gdb
 
+from gdb_uffd.client.gdb_skips import functions_around
 from gdb_uffd.client.gdb_util import code_address, decoded, file_of
-from gdb_uffd.client.text import printable, without_parameters
+from gdb_uffd.client.text import without_parameters
+from gdb_uffd.terminal import printable
 
 MAX_FRAMES = 64
 """Frames of one backtrace."""
@@ -89,13 +92,17 @@ def backtrace(pc: int, sp: int, floor: int) -> Tuple[List[FrameInfo], bool]:
     frames = _from_the_writer(frames, pc)
     frames, inlined = _inlined(frames, pc)
     own = [_info(frame, 0 if inlined or index else pc) for index, frame in enumerate(frames)]
+    places = functions_around(pc)[len(inlined) :]
+    for index, (frame, place) in enumerate(zip(frames, places)):
+        if inlined and place.line and _block(frame) == place[:2]:  # not where it stands now
+            own[index] = replace(own[index], file=place.file(), line=place.line)
     return inlined + own, more
 
 
 def _inlined(frames: List[gdb.Frame], pc: int) -> Tuple[List[gdb.Frame], List[FrameInfo]]:
     """The frames without inlined functions that begin only behind `pc`; and those that end there,
     of which gdb, standing behind it, has no frame."""
-    blocks = _function_blocks(pc)
+    blocks = functions_around(pc)
     outermost = blocks.pop() if blocks else None
     own: List[gdb.Frame] = []
     rest = list(frames)
@@ -106,21 +113,8 @@ def _inlined(frames: List[gdb.Frame], pc: int) -> Tuple[List[gdb.Frame], List[Fr
     kept = [frame for frame in own if _block(frame) in [block[:2] for block in blocks]]
     missing = [block for block in blocks if block[:2] not in [_block(frame) for frame in kept]]
     return [*kept, *rest], [
-        FrameInfo(pc, without_parameters(name), (), *(_line(pc) if not index else ("", 0)))
-        for index, (_, _, name) in enumerate(missing)
+        FrameInfo(pc, without_parameters(each.name), (), each.file(), each.line) for each in missing
     ]
-
-
-def _function_blocks(pc: int) -> List[Tuple[int, int, str]]:
-    """(start, end, name) of the functions inlined at `pc`, innermost first, and of the function."""
-    found: List[Tuple[int, int, str]] = []
-    with contextlib.suppress(gdb.error, RuntimeError):
-        block: Optional[gdb.Block] = gdb.block_for_pc(pc)
-        while block is not None and not block.is_global and not block.is_static:
-            if block.function is not None:
-                found.append((block.start, block.end, block.function.print_name))
-            block = block.superblock
-    return found
 
 
 def _block(frame: gdb.Frame) -> Tuple[int, int]:
@@ -132,15 +126,6 @@ def _block(frame: gdb.Frame) -> Tuple[int, int]:
         if block is not None:
             return block.start, block.end
     return 0, 0
-
-
-def _line(pc: int) -> Tuple[str, int]:
-    """File and line, "" and 0 where there are none."""
-    with contextlib.suppress(gdb.error, RuntimeError):
-        where = gdb.find_pc_line(pc)
-        if where.symtab is not None and where.line:
-            return decoded(where.symtab.fullname) or file_of(where.symtab), where.line
-    return "", 0
 
 
 def _from_the_writer(frames: List[gdb.Frame], pc: int) -> List[gdb.Frame]:
@@ -207,3 +192,25 @@ def _value(frame: gdb.Frame, symbol: gdb.Symbol) -> str:
     except (gdb.error, UnicodeDecodeError) as error:
         return f"<{type(error).__name__}>"
     return text if len(text) <= MAX_ARGUMENT else text[: MAX_ARGUMENT - 1] + "…"
+
+
+def frame_text(frame: gdb.Frame) -> str:
+    """ "walk () at sample.c:12", or "0x7f… in memcpy ()"."""
+    name = frame.name()
+    where = frame.find_sal()
+    if where.symtab is not None and where.line:
+        return f"{name or '??'} () at {os.path.basename(file_of(where.symtab))}:{where.line}"
+    return f"{frame.pc():#x} in {name or '??'} ()"
+
+
+def short_backtrace(limit: int = 8) -> List[str]:
+    """The innermost frames of the selected thread, up to gdb's dummy frame."""
+    lines: List[str] = []
+    frame: Optional[gdb.Frame] = gdb.newest_frame()
+    while frame is not None and frame.type() != gdb.DUMMY_FRAME:
+        if len(lines) == limit:
+            lines.append("...")
+            break
+        lines.append(frame_text(frame))
+        frame = frame.older()
+    return lines

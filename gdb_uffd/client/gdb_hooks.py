@@ -15,6 +15,7 @@ import gdb
 from gdb_uffd.client import (
     gdb_blocked,
     gdb_interrupts,
+    gdb_output,
     gdb_places,
     gdb_saved,
     gdb_session,
@@ -23,7 +24,7 @@ from gdb_uffd.client import (
     gdb_unwind,
     verdict,
 )
-from gdb_uffd.client.gdb_util import look, machine_interface, quiet, say
+from gdb_uffd.client.gdb_util import look, machine_interface, quiet, say, user_error
 from gdb_uffd.client.render import is_amiss, summary_line
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
 from gdb_uffd.client.wire import Summary, parse_report, parse_summary
@@ -34,7 +35,8 @@ _SILENT = ("output", "printf")  # they compose a line of the user's own, which m
 """Commands that evaluate expressions: in scripts and with -batch no prompt follows them."""
 
 _MODULE = "gdb_uffd.client.gdb_hooks"
-_CHECK = "maintenance uffd-check"
+_CHECK = "maintenance check-recorded"
+"""Nothing to type: `apropos uffd` shall not list it."""
 
 _ASSIGNS = re.compile(r"=|\+\+|--")
 """An expression without any of these assigns nothing (gdb manual, "Assignment")."""
@@ -82,6 +84,8 @@ def _begins(
     arguments: Dict[str, Any] = {"address": hex(address), "malloc": is_malloc, "serial": serial}
     if _is_watched():
         arguments["progress"] = True
+    with contextlib.suppress(UffdError):
+        gdb_output.tell(session)
     _tell(session, "call-begin", arguments)
 
 
@@ -167,7 +171,7 @@ def see_server() -> None:
             raise UffdError(gdb_session.bury(session))
         gdb_session.keep_step(session)
     except UffdError as error:
-        raise gdb.GdbError(f"uffd: {error}") from None
+        raise user_error(f"uffd: {error}") from None
 
 
 def _on_memory_changed(_event: object) -> None:
@@ -332,7 +336,7 @@ def define_hooks() -> None:
 
 
 class _Check(gdb.Command):
-    """Part of gdb_uffd: see whether the server of this inferior still answers."""
+    """See whether what serves this inferior's core still answers."""
 
     # A command: from `python` an error would come with a traceback (gdb 13).
 
@@ -356,7 +360,7 @@ def _define(name: str, body: str) -> None:
         quiet(f"show user {name}")
         return  # it is the user's
     quiet(f"define {name}\n{body}\nend")
-    quiet(f"document {name}\nPart of gdb_uffd.\nend")
+    quiet(f"document {name}\nFor recorded processes: `show user {name}` tells more.\nend")
 
 
 def install() -> None:
@@ -366,6 +370,7 @@ def install() -> None:
     gdb.events.before_prompt.connect(_before_prompt)
     gdb.events.connection_removed.connect(gdb_session.on_connection_removed)
     gdb_session.forgetful.append(forget_symbols)
+    gdb_session.greetings.append(gdb_output.greet)
     gdb.events.new_objfile.connect(forget_symbols)
     gdb.events.clear_objfiles.connect(forget_symbols)
     gdb.events.gdb_exiting.connect(_end_all)

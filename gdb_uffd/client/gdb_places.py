@@ -13,7 +13,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_variables
+from gdb_uffd.client import gdb_skips, gdb_variables
 from gdb_uffd.client.gdb_util import decoded, file_of, quiet
 from gdb_uffd.client.gdb_variables import Variable, address_of_name, evaluate_name
 from gdb_uffd.client.render import Writer
@@ -74,8 +74,9 @@ def forget(_event: object = None) -> None:
     """Object files came or went."""
     global _cache
     _cache = _Cache()
-    _real_path.cache_clear()
+    _same_file.cache_clear()
     gdb_variables.forget()
+    gdb_skips.forget()
 
 
 def _place(address: int) -> _Place:
@@ -214,29 +215,27 @@ def _with_line(pc: int) -> Optional[Writer]:
 
 
 def writer(first: FirstWrite) -> Writer:
-    """Function and line of a first write, and the program's own caller where that helps."""
+    """Function and line of a first write, and the program's own caller where it is none of its."""
     key = (first.pc, first.callers)
     if key not in _cache.writers:
         _cache.writers[key] = _writer(first)
     return _cache.writers[key]
 
 
+def follow_skips() -> None:
+    """The user may skip other functions and files than before."""
+    if gdb_skips.changed():
+        _cache.writers.clear()
+
+
 def _writer(first: FirstWrite) -> Writer:
-    here = _with_line(first.pc) or Writer(function(first.pc))
-    if here.line and _in_program(first.pc):
-        return here
     # A return address may be the first of the next line: the call lies one byte before it.
-    callers = [address - 1 for address in first.callers[:MAX_CALLERS] if address]
-    # In a library with line information it is still the program's own line that one looks for.
-    candidates = [pc for pc in callers if _in_program(pc)] + ([] if here.line else callers)
-    found = (_with_line(pc) for pc in candidates)
-    return dataclasses.replace(here, caller=next((c for c in found if c is not None), None))
-
-
-def _in_program(pc: int) -> bool:
-    """Whether `pc` lies in the executable itself, not in a library."""
-    symtab = gdb.find_pc_line(pc).symtab
-    return symtab is not None and _of_program(symtab)
+    pcs = [first.pc, *(address - 1 for address in first.callers[:MAX_CALLERS] if address)]
+    here = _with_line(first.pc) or Writer(function(first.pc))
+    own = next(filter(None, map(gdb_skips.own_frame, pcs)), None)
+    if own is None and not here.line:
+        own = next(filter(None, map(_with_line, pcs[1:])), None)
+    return here if own == here else dataclasses.replace(here, caller=own)
 
 
 def _of_program(symtab: gdb.Symtab) -> bool:
@@ -245,15 +244,10 @@ def _of_program(symtab: gdb.Symtab) -> bool:
     if space is None:
         return False
     program = decoded(lambda: space.filename)
-    return bool(program) and _real_path(decoded(lambda: symtab.objfile.filename)) == _real_path(
-        program
-    )
+    return bool(program) and _same_file(decoded(lambda: symtab.objfile.filename), program)
 
 
-@functools.lru_cache(maxsize=256)
-def _real_path(name: str) -> bytes:
-    # As bytes: Python's own encoding of names may be ASCII inside gdb (LC_ALL=C, gdb 12).
-    return os.path.realpath(name.encode("utf-8", "surrogateescape"))
+_same_file = functools.lru_cache(maxsize=256)(gdb_skips.same_file)
 
 
 def likely(function: int) -> Optional[FirstWrite]:

@@ -81,9 +81,10 @@ def collect(session: Session) -> html_page.Content:
 
 def _verdict(report: CallReport, session: Session) -> Sequence[str]:
     program, _ = render.split_pages(report)
+    waited_ms = gdb_last.waited_ms(session, report)
     return [
         verdict.text(report, Symbols(session, report).thread),
-        render.count_line(report, len(program), gdb_last.wall_ms(session, report)),
+        render.count_line(report, len(program), waited_ms() if waited_ms is not None else None),
     ]
 
 

@@ -10,7 +10,8 @@ import gdb
 
 from gdb_uffd.client import gdb_settings, launch
 from gdb_uffd.client.gdb_saved import borrowed
-from gdb_uffd.client.gdb_util import machine_interface, parameter_text, tui_is_active
+from gdb_uffd.client.gdb_util import machine_interface, parameter_text, say, tui_is_active
+from gdb_uffd.terminal import printable
 
 _REMOTE = ("target:", "remote:")
 """Prefixes of `sysroot` that mean the remote side's files (gdb manual, "Files")."""
@@ -87,9 +88,8 @@ def _asks_to_fetch(names: Sequence[str]) -> bool:
         return False
     few = ", ".join(names[:_FEW]) + (", …" if len(names) > _FEW else "")
     servers = "".join(f"  <{url}>\n" for url in _text("debuginfod urls").split())
-    gdb.write(
-        f"{len(names)} of the files are not here ({few}). Debuginfod may have them:\n{servers}"
-    )
+    say(f"{len(names)} of the files are not here ({few}). Debuginfod may have them:")
+    gdb.write(servers)
     answer = ""
     while answer[:1] not in ("y", "n"):
         gdb.write("Enable debuginfod for this session? (y or [n]) ")
@@ -119,11 +119,11 @@ class Progress:
         """`line` now; "" when it is over."""
         width = int(gdb.parameter("width") or 80)
         if self._terminal and (line or self._said):
-            gdb.write(f"\r\x1b[K{line[: max(20, width - 1)]}")
+            gdb.write(f"\r\x1b[K{printable(line)[: max(20, width - 1)]}")
             gdb.flush()
         what = line.partition(": ")[0]
         if line and not self._terminal and what != self._said and line.startswith("downloading"):
-            gdb.write(f"{what}\n")
+            say(what)
         self._said = what
 
 

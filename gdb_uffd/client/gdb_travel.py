@@ -34,6 +34,7 @@ from gdb_uffd.client.gdb_util import (
     quiet,
     say,
     setting,
+    show_command,
     silent_stdout,
     tui_is_active,
 )
@@ -77,8 +78,8 @@ def goto(session: Session, name: str) -> None:
     else:
         flush_caches()
         follow(session)
-    gdb.write(quiet("frame"))
-    gdb.write(quiet("display"))
+    show_command("frame")
+    show_command("display")
 
 
 def _resume_backward(session: Session) -> None:
@@ -138,7 +139,7 @@ def follow(session: Session) -> None:
         gdb_libraries.update()
         _show_inlined()
         if _frame_name() != before and not session.going:
-            gdb.write(quiet("frame"))  # gdb had shown another one
+            show_command("frame")  # gdb had shown another one
     session.libraries = int(where["libraries"])
     gdb_session.note_threads(session)
     if session.signal not in snapshots.DEBUGGER_SIGNALS and session.moves:

@@ -14,8 +14,9 @@ from gdb_uffd.client import gdb_last, gdb_session, render
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import look, quiet
 from gdb_uffd.client.scroll import Scroller
-from gdb_uffd.client.text import Look, printable
+from gdb_uffd.client.text import Look
 from gdb_uffd.model import CallReport, UffdError
+from gdb_uffd.terminal import printable
 
 NAME = "uffd"
 """Of the window, and of the layout that has it."""
@@ -92,9 +93,9 @@ class PagesWindow:
         looks = Look(False, look().unicode, width)
         names = Symbols(session, self._report)
         last = gdb_last.find(session, self._report)
-        wall_ms = gdb_last.wall_ms(session, self._report)
+        waited_ms = gdb_last.waited_ms(session, self._report)
         try:
-            lines = render.report_lines(self._report, names, looks, wall_ms, True)
+            lines = render.report_lines(self._report, names, looks, waited_ms, True)
         except (UffdError, gdb.error) as error:
             return [str(error)]
         return [*([last.expression] if last is not None else []), *lines]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import Iterable, Optional, Sequence
 
-from gdb_uffd.client.text import printable
+from gdb_uffd.terminal import printable
 
 MAX_TEXT = 4000
 """Characters of one text; names and values come from files and programs."""

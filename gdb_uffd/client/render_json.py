@@ -76,7 +76,7 @@ def report_json(report: CallReport, namer: Namer) -> Dict[str, Any]:
         "engine": report.engine or None,
         "page_size": PAGE_SIZE,
         "fault_us": round(report.fault_us, 1),
-        "output": report.output,
+        "output": report.output_text(),
         "dirty": [page_json(page, namer) for page in program],
         "gdb_dirty": [
             {

@@ -10,9 +10,11 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from gdb_uffd.client.heap_words import damage_text
 from gdb_uffd.client.text import number, plural, size
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import CallReport, DirtyPage, Run
+from gdb_uffd.model_heap import to_json
 
 PURE = "pure: nothing but its own stack"
 
@@ -141,7 +143,7 @@ def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrot
         return ["nothing was called"]
     if _is_pure(report, things):
         return [PURE]
-    parts = [_wrote_text(things, report, thread), *_heap_text(report, things)]
+    parts = [_wrote_text(things, report, thread), *_heap_text(report, things, thread)]
     whole = replace(report, returned=True, ended="", unavailable="")  # the end is told by others
     if not report.returned and _is_pure(whole, things):
         return ["wrote nothing but its own stack, and did not return"]
@@ -227,11 +229,12 @@ def _wrote_text(things: List[Wrote], report: CallReport, thread: Callable[[int],
     return "wrote " + ", ".join(names)
 
 
-def _heap_text(report: CallReport, things: List[Wrote]) -> List[str]:
+def _heap_text(report: CallReport, things: List[Wrote], thread: Callable[[int], str]) -> List[str]:
     heap, parts = report.heap, []
     if heap is None:
         touched = any(w.what in ("heap", "malloc") for w in things)
-        why = f" ({report.heap_trouble})" if report.heap_trouble else ""
+        trouble = report.heap_trouble
+        why = f" ({damage_text(trouble, thread)})" if trouble is not None else ""
         return [f"malloc's heap cannot be read{why}"] if touched else []
     if heap.allocated or heap.allocated_bytes:
         parts.append(f"allocated {_blocks(heap.allocated, heap.allocated_bytes)}")
@@ -258,7 +261,11 @@ def as_json(report: CallReport, thread: Callable[[int], str]) -> Dict[str, Any]:
         if heap is None
         else {"blocks": heap.allocated, "bytes": heap.allocated_bytes},
         "freed": None if heap is None else {"blocks": heap.freed, "bytes": heap.freed_bytes},
-        "heap_trouble": report.heap_trouble or None,
+        "heap_trouble": None
+        if report.heap_trouble is None
+        else damage_text(report.heap_trouble, thread),
+        "heap_damage": None if report.heap_trouble is None else to_json(report.heap_trouble),
+        "heap_notes": report.heap_notes,
         "net_bytes": None if heap is None else heap.allocated_bytes - heap.freed_bytes,
         "registers": report.registers,
         "mapped_bytes": report.mapped_bytes,

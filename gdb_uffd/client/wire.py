@@ -13,6 +13,7 @@ from gdb_uffd.model import (
     UffdError,
 )
 from gdb_uffd.model_json import report_from_json
+from gdb_uffd.terminal import printable
 
 SERVER_GONE = b"E.the server is gone"
 """What whoever holds its connection says then (server/holder.py)."""
@@ -239,4 +240,4 @@ def parse_mappings(data: Any) -> List[Mapping]:
 
 def one_line(text: str) -> str:
     """`text` as a single printable line: it may hold a core's or a program's own bytes."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return printable(" ".join(text.split()))

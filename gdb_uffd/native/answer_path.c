@@ -8,10 +8,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "answer.h"
+#include "compat.h"
 #include "lookup.h"
 #include "user_memory.h"
 

@@ -13,8 +13,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+
+#include "compat.h"
 
 #define AUTOFS_MAGIC 0x187 /* <linux/magic.h> */
 #define PROC_MAGIC 0x9fa0

@@ -94,7 +94,7 @@ class Accounts:
         """The report of a transaction whose vessel was killed from outside."""
         return CallReport(
             open_.kind, False, 0, self.total_pages, 0.0,
-            bytes(self.runner.output).decode("utf-8", "replace"), [], ended=open_.ended,
+            bytes(self.runner.output).decode("utf-8", "surrogateescape"), [], ended=open_.ended,
             streamed=len(self.runner.output), returned=False, serial=next(_serials),
         )  # fmt: skip
 
@@ -126,7 +126,7 @@ class Accounts:
             fed_pages=pager.fed - open_.fed,
             total_pages=self.total_pages,
             fault_us=(pager.fault_ns - open_.fault_ns) / 1000,
-            output=output.decode("utf-8", "replace"),
+            output=output.decode("utf-8", "surrogateescape"),
             pages=[],
             refused=refused_lines(self.machine.vessel, self._descriptors),
             asked=granted_lines(self.machine.vessel),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right, insort
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, PROT_WRITE, MemoryUnavailable
 from gdb_uffd.native import ffi, lib
@@ -68,6 +68,14 @@ class Known:
     words: Optional[List[Tuple[int, int]]] = None  # ranges of malloc's own variables
 
 
+class HasAreas(Protocol):
+    """Knows which addresses are a heap's."""
+
+    def area(self, address: int) -> Optional[object]:
+        """The heap around `address`, None for none."""
+        ...
+
+
 def plausible(view: View, at: int, limit: int, count: int = 4) -> bool:
     """Whether `count` chunks follow one another from `at`, or fewer that end at `limit`."""
     for _ in range(count):
@@ -107,7 +115,7 @@ class Heaps:
     def _main(self, low: int, was: int, now: int) -> Optional[Area]:
         # A heap that the call made begins in the state after it.
         view, end = (self.before, was) if was > low else (self.after, now)
-        first = self._known.firsts.get(low) or _first_chunk(view, low, end)
+        first = self._known.firsts.get(low) or first_chunk(view, low, end)
         if not first:
             return None
         if view is self.before:
@@ -115,7 +123,7 @@ class Heaps:
         return Area(first, was if was > first else 0, now)
 
     def _secondary(self, base: int) -> Optional[Area]:
-        ends = [_secondary_end(view, base) for view in (self.before, self.after)]
+        ends = [secondary_end(view, base) for view in (self.before, self.after)]
         view = self.before if ends[0] else self.after
         if not any(ends):
             return None
@@ -135,7 +143,7 @@ class Heaps:
         return index
 
 
-def _first_chunk(view: View, low: int, end: int) -> int:
+def first_chunk(view: View, low: int, end: int) -> int:
     """The first chunk of the brk heap, 0 when there is none."""
     if plausible(view, low, end):
         return low
@@ -151,7 +159,7 @@ def _first_chunk(view: View, low: int, end: int) -> int:
     return 0
 
 
-def _secondary_end(view: View, base: int) -> int:
+def secondary_end(view: View, base: int) -> int:
     """Where the heap at `base` ends by its struct heap_info; 0 when there is none."""
     try:
         arena, previous, size, usable = struct.unpack("<4Q", view.read(base, 32))
@@ -327,7 +335,7 @@ def library_data(snapshot: Snapshot) -> Iterator[Tuple[int, int]]:
 
 
 def cache_pointer(
-    view: View, places: Sequence[Tuple[int, int]], heaps: Heaps
+    view: View, places: Sequence[Tuple[int, int]], heaps: HasAreas
 ) -> Optional[Tuple[int, int]]:
     """(address of a thread's variable `tcache`, what it points to); None.  `places`: where it may
     lie, half-open."""
@@ -341,13 +349,16 @@ def cache_pointer(
             for offset, value in enumerate(struct.unpack(f"<{len(raw) // 8}Q", raw)):
                 if value % 16 or not value or heaps.area(value) is None:
                     continue
-                size = view.word(value - 8)
-                if size is not None and (size & ~FLAGS) in CACHES and _is_cache(view, value, size):
+                if is_cache(view, value):
                     return at + 8 * offset, value
     return None
 
 
-def _is_cache(view: View, at: int, size: int) -> bool:
+def is_cache(view: View, at: int) -> bool:
+    """Whether a thread's cache may lie there: by its chunk's size, and for its entries."""
+    size = view.word(at - 8)
+    if size is None or (size & ~FLAGS) not in CACHES:
+        return False
     return all(e % 16 == 0 and (e == 0 or e > PAGE_SIZE) for e in _entries(view, at, size))
 
 

@@ -15,6 +15,7 @@ from gdb_uffd.model import PROTOCOL_VERSION, UffdError
 from gdb_uffd.server import searching, serve
 from gdb_uffd.server.endpoint import ACCEPT_SECONDS
 from gdb_uffd.server.session import Facts
+from gdb_uffd.terminal import printable
 
 _FAILED = 2
 
@@ -86,7 +87,7 @@ def main(argv: Optional[List[str]] = None) -> int:
             text = f"internal error: {type(error).__name__}: {error}"
         text = " ".join(text.split())
         if announced:
-            print(f"gdb_uffd.server: {text}", file=sys.stderr)
+            print(f"gdb_uffd.server: {printable(text)}", file=sys.stderr)
             return 1
         _say({"ready": False, "error": text})
         return _FAILED

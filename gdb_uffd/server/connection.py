@@ -13,6 +13,7 @@ from typing import Optional
 from gdb_uffd.replay.interface import Disconnected
 from gdb_uffd.server.framing import Decoder, Event, frame
 from gdb_uffd.server.holder import Pending
+from gdb_uffd.terminal import Output, printable
 
 SPIN_NS = 300_000
 """How long to look for the next packet before sleeping.  An inferior call is some 25 packets,
@@ -58,6 +59,8 @@ class Connection:
         self.muted = self.away = False
         """The inferior's output is not for the terminal: the client shows it in its own way, or
         not, since what runs is not where the user stands."""
+        self.terminal: Optional[Output] = Output()
+        """What shows the terminal no more than it should see; None where a program reads."""
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
         self.tells_of_long = False
@@ -133,7 +136,7 @@ class Connection:
         if self._asked >= _ASKED_MAX and not self._acknowledge and not self._dropped:
             # The reply before crossed the client's last "-": it would be taken for this one's.
             text = "the client had given up on an answer that it got after all"
-            print(f"gdb_uffd.server: {text}", file=sys.stderr, flush=True)
+            print(f"gdb_uffd.server: {printable(text)}", file=sys.stderr, flush=True)
             raise Disconnected(text)
         self._asked, self._dropped = 0, False
         self._received = time.perf_counter_ns()
@@ -240,7 +243,30 @@ class Connection:
         """The inferior's output, as O packets (gdb manual, "Stop Reply Packets")."""
         if self.muted or self.away:
             return
-        self.mid_line = bool(data) and not data.endswith(b"\n")
+        if self.terminal is not None:
+            data = self.terminal.feed(data)
+        self._send_output(data)
+
+    def output_stops(self, goes_on: bool) -> None:
+        """The client prints next: its text has its own colours.  `goes_on`: what is not whole yet
+        is kept for more of it, or for `take_held`."""
+        if self.terminal is not None and not (self.muted or self.away):
+            self._send_output(b"" if goes_on else self.terminal.rest())
+            mid_line = self.mid_line
+            self._send_output(self.terminal.plain())
+            self.mid_line = mid_line
+
+    def take_held(self) -> int:
+        """How many bytes of the output were not shown; the client does that."""
+        if self.terminal is None:
+            return 0
+        held = self.terminal.held_bytes
+        self.terminal.drop()
+        return held
+
+    def _send_output(self, data: bytes) -> None:
+        if data:
+            self.mid_line = not data.endswith(b"\n")
         for start in range(0, len(data), _OUTPUT_BYTES):
             self._reply(frame(b"O" + data[start : start + _OUTPUT_BYTES].hex().encode("ascii")))
 
@@ -252,6 +278,6 @@ class Connection:
 
 def message(connection: Connection, text: str) -> None:
     """One line of our own for the user, while the client waits for a stop reply."""
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     start = "\n" if connection.mid_line else ""
     connection.output(f"{start}uffd: {line}\n".encode("utf-8", "replace"))

@@ -140,6 +140,7 @@ def _run(session: Session, action: Resume) -> bytes:
         session.log(f"resume: {type(error).__name__}: {error}")
         message(connection, f"internal error while running: {type(error).__name__}: {error}")
         stop = Stop(action.tid, 0)
+    connection.output_stops(session.held)
     if connection.taken and action.kind != "c" and stop.signal == _SIGTRAP:
         # The step was complete as the interrupt came: gdb goes on with the next one.
         connection.keep_interrupt()
@@ -212,8 +213,7 @@ def _arrive(session: Session) -> Stop:
     else:
         journey.cancel()
         raise UffdError("the selected thread does not exist there: select another one")
-    journey.arrive()
-    session.arrive()
+    session.move()
     return Stop(tid, 0)
 
 

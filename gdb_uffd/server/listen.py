@@ -23,6 +23,7 @@ from typing import Dict, List, Optional, Protocol, Tuple, Union
 from gdb_uffd.model import UffdError
 from gdb_uffd.server.endpoint import Endpoint
 from gdb_uffd.server.framing import checksum, frame
+from gdb_uffd.terminal import printable
 
 TOKEN_VERB = b"quffd.token:"
 TOKEN_SECONDS = 10.0
@@ -205,7 +206,7 @@ def _let_in(client: socket.socket) -> socket.socket:
 
 def _refuse(client: socket.socket, peer: Tuple[str, int], reason: str) -> None:
     client.close()
-    print(f"gdb_uffd.server: refused {peer[0]}:{peer[1]}: {reason}", file=sys.stderr)
+    print(f"gdb_uffd.server: refused {peer[0]}:{peer[1]}: {printable(reason)}", file=sys.stderr)
 
 
 def _resolve(where: Port) -> Tuple[socket.AddressFamily, Tuple[str, int]]:

@@ -14,6 +14,7 @@ from gdb_uffd.model_json import to_json
 from gdb_uffd.server import (
     libraries,
     private_calls,
+    private_heap,
     private_names,
     private_policy,
     shorten,
@@ -22,6 +23,7 @@ from gdb_uffd.server import (
 from gdb_uffd.server.arguments import Arguments, address, boolean, string
 from gdb_uffd.server.framing import escape
 from gdb_uffd.server.session import Session
+from gdb_uffd.terminal import Output
 
 Verb = Callable[[Session, Arguments], Any]
 
@@ -161,6 +163,7 @@ def _begin(session: Session, arguments: Arguments) -> Any:
     session.diversion.begin()
     session.lists_checked = session.lists_read
     session.discards = boolean(arguments, "discards")
+    session.held = True
     session.connection.muted = boolean(arguments, "quiet")
     cpu = arguments.get("cpu")
     if isinstance(cpu, int):
@@ -171,12 +174,20 @@ def _begin(session: Session, arguments: Arguments) -> Any:
 def _end(session: Session, arguments: Arguments) -> Any:
     session.forget_registers()
     session.calls = 0
-    session.discards = session.connection.muted = False
+    session.discards = session.held = session.connection.muted = False
+    held = session.connection.take_held()
     session.connection.forget_interrupt()
     session.connection.share_cpu(None)
     report = session.diversion.end(boolean(arguments, "keep"))
+    report.streamed -= min(held, report.streamed)
     session.diversion.refine(report)
     return {**to_json(report), **libraries.stale_if_read(session)}
+
+
+def _output(session: Session, arguments: Arguments) -> Any:
+    wanted = arguments.get("charset")
+    session.connection.terminal = None if wanted is None else Output(string(arguments, "charset"))
+    return {}
 
 
 def _commit(session: Session, _arguments: Arguments) -> Any:
@@ -234,12 +245,14 @@ _VERBS: Dict[str, Verb] = {
     **private_calls.VERBS,
     "begin": _begin,
     "end": _end,
+    "output": _output,
     "commit": _commit,
     "report": _report,
     "image": _image,
     "engine": _engine,
     "mappings": _mappings,
     "reset": _reset,
+    **private_heap.VERBS,
     **private_names.VERBS,
     **private_policy.VERBS,
     **travel.VERBS,

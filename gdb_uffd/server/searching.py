@@ -8,9 +8,9 @@ import shutil
 import sys
 from typing import List, Optional, Tuple
 
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import debuginfod
 from gdb_uffd.trace.compressed import UNLIMITED
-from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.files_from import split
 from gdb_uffd.trace.search import DEBUG_DIRECTORIES, Search
 

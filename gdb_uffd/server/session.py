@@ -16,6 +16,7 @@ from gdb_uffd.server.connection import Connection
 from gdb_uffd.server.framing import frame
 from gdb_uffd.server.journey import Journey
 from gdb_uffd.server.packets import RegisterLayout, layout_of
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.source import Snapshot
 
 _MAX_LOG_LINES = 200  # a client that provokes errors must not fill a disk or block a pipe
@@ -73,6 +74,14 @@ class Facts:
 
 
 @dataclass
+class Aside:
+    """What answers instead of the session's own diversion, for a while."""
+
+    real: Diversion
+    work: Any  # Retrace or Tracing
+
+
+@dataclass
 class Session:
     """State between packets.  Threads are named by their recorded TID.
 
@@ -92,7 +101,7 @@ class Session:
     no_ack_agreed: bool = False
     listed: int = 0  # threads that qfThreadInfo has given so far
     shown: Tuple[int, Any] = (0, None)  # the last report that was peeked at, and its number
-    aside: Any = None  # private_calls.Aside while another diversion answers for this one
+    aside: Optional[Aside] = None  # while another diversion answers for the place's own
     files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
     layout: RegisterLayout = field(init=False)
     described: bool = False  # the client has read the target description
@@ -119,6 +128,7 @@ class Session:
     libraries: Optional[bytes] = None  # the list that the client has; None: it read its own
     lists_read: int = 0  # how often
     lists_checked: int = 0  # how often it was when it was last known to be right
+    held: bool = False  # the end of a call's output is its report's, where it is not whole
     discards: bool = False  # what is under way will be undone, and its report says how it ended
     _framed_registers: Dict[int, bytes] = field(default_factory=dict)
     _logged: int = 0
@@ -149,6 +159,21 @@ class Session:
                 self.diversion.insert_breakpoint(kind, address, length, orders)
         self.diversion.catch_calls(self.caught)
         self.diversion.pass_signals(self.passed)
+
+    def move(self) -> None:
+        """Make the prepared move.  What answers for the present place's diversion ends before."""
+        self.step_back()
+        self.journey.arrive()
+        self.arrive()
+
+    def step_back(self) -> None:
+        """The place's own diversion answers again; the other process ends.  Idempotent."""
+        aside, self.aside = self.aside, None
+        if aside is not None:
+            self.diversion = aside.real
+            self.connection.share_cpu(None)
+            self.forget_registers()
+            aside.work.close()
 
     def forget_unmapped(self) -> None:
         """The program may have unmapped what breakpoints were in."""
@@ -229,6 +254,6 @@ class Session:
         if self._logged > _MAX_LOG_LINES:
             return
         try:
-            print(f"gdb_uffd.server: {text}", file=sys.stderr, flush=True)
+            print(f"gdb_uffd.server: {printable(text)}", file=sys.stderr, flush=True)
         except OSError:
             self._logged = _MAX_LOG_LINES  # nobody reads it any more

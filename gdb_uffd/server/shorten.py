@@ -22,15 +22,14 @@ def shorten(value: Any) -> bool:
 
 def _shorten_output(report: Dict[str, Any]) -> bool:
     """Out of its middle: how it begins, and what the client has not shown yet."""
-    raw = report["output"].encode("utf-8", "replace")
+    raw = report["output"].encode("utf-8", "surrogateescape")
     if len(raw) <= OUTPUT_KEPT:
         return False
     streamed = min(report["streamed"], len(raw))
     head = raw[: min(streamed, OUTPUT_KEPT // 2)]
     tail = raw[max(len(head), streamed, len(raw) - OUTPUT_KEPT // 2) :]
-    shown = head.decode("utf-8", "ignore")
-    report["output"] = shown + tail.decode("utf-8", "ignore")
-    report["streamed"] = len(shown.encode("utf-8"))
+    report["output"] = (head + tail).decode("utf-8", "surrogateescape")
+    report["streamed"] = len(head)
     left = len(raw) - len(head) - len(tail)
     report["notes"].append(f"{left} bytes of its output are left out here: it was too long")
     report["output_left_out"] += left

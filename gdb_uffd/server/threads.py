@@ -13,6 +13,7 @@ from typing import List, Optional
 from gdb_uffd.arch import X86_64
 from gdb_uffd.model import ThreadState
 from gdb_uffd.server.session import PacketError, Session, parse_hex
+from gdb_uffd.terminal import printable
 
 _IDS_A_PACKET = 2000  # an id is at most 34 characters: well below the packet size
 
@@ -105,7 +106,7 @@ def thread_list_xml(session: Session, annex: bytes) -> Optional[bytes]:
     threads = {t.tid: t for t in session.journey.threads_aside}
     threads.update((t.tid, t) for t in session.diversion.snapshot.threads)
     for thread in threads.values():
-        name = "".join(c if c.isprintable() else "?" for c in thread.name)
+        name = printable(thread.name)
         named = f' name="{html.escape(name)}"' if name else ""
         handle = _handle(thread)
         named += f' handle="{handle}"' if handle else ""

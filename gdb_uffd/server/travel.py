@@ -76,8 +76,7 @@ def _moved(session: Session, move: Move, now: bool) -> Any:
     """Make the prepared move if it can be made at once; what it changes either way."""
     stale: Dict[str, bool] = {}
     if now and not move.reconnect:
-        session.journey.arrive()
-        session.arrive()
+        session.move()
         stale = libraries.stale_if_read(session)
     return {**asdict(move), **_place(session), "number": move.number, **stale}
 

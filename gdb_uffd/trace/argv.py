@@ -11,6 +11,7 @@ import struct
 from typing import Callable, List, Optional, Sequence
 
 from gdb_uffd.model import PAGE_SIZE, MemoryUnavailable
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.facts import auxv_values
 from gdb_uffd.trace.snapshot import AT_RANDOM
 
@@ -94,6 +95,6 @@ def _strings(pointers: List[int], read: Read) -> List[bytes]:
 
 def in_a_line(words: Sequence[bytes], most: int) -> str:
     """The arguments as one text, cut after `most` characters."""
-    text = b" ".join(words).decode("utf-8", "backslashreplace")
-    shown = "".join(c if c.isprintable() else "?" for c in text)
+    text = b" ".join(words).decode("utf-8", "surrogateescape")
+    shown = printable(text)
     return shown if len(shown) <= most else shown[: most - 3] + "..."

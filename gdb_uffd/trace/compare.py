@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, SnapshotInfo, UffdError
-from gdb_uffd.trace.files import printable
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.source import FILE, PAGES, SLOT_ZERO, UNAVAILABLE, ZERO, Segment
 
 MAX_CHANGED = 1 << 24

@@ -12,7 +12,7 @@ import zlib
 from typing import Any, Callable, Iterator, Optional, Protocol
 
 from gdb_uffd.model import UffdError
-from gdb_uffd.trace.files import printable
+from gdb_uffd.terminal import printable
 
 MAGICS = (
     (b"\x28\xb5\x2f\xfd", "zstd"),  # RFC 8878, 3.1.1

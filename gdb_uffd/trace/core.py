@@ -20,10 +20,11 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from gdb_uffd.arch import KNOWN, X86_64, of_machine
 from gdb_uffd.arch.others import spoken
 from gdb_uffd.model import PROT_WRITE, Mapping, UffdError
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import elf, executable, objects, places, sanitizers, thread_base
 from gdb_uffd.trace.compressed import compression, unpacked
 from gdb_uffd.trace.elf import ElfError
-from gdb_uffd.trace.files import FileCache, Module, close_map, printable
+from gdb_uffd.trace.files import FileCache, Module, close_map
 from gdb_uffd.trace.layout import NO_FILE_NOTE, Plan, build
 from gdb_uffd.trace.loads import Dumped, Load, make_loads
 from gdb_uffd.trace.notes import Notes, read_notes

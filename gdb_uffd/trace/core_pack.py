@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import UffdError
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import debug_files
 from gdb_uffd.trace.core import CoreSnapshot
 from gdb_uffd.trace.core_packed import CORE, ROOT, VERSION
 from gdb_uffd.trace.elf import Buffer
-from gdb_uffd.trace.files import FileProblem, Module, map_file, printable, without_mark
+from gdb_uffd.trace.files import FileProblem, Module, map_file, without_mark
 from gdb_uffd.trace.opening import CoreTrace
 from gdb_uffd.trace.packed import BLOCK, CORE_MARK, Progress, write
 from gdb_uffd.trace.search import Search

@@ -18,9 +18,9 @@ from dataclasses import replace
 from typing import Callable, Optional, Tuple
 
 from gdb_uffd.model import UffdError
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.compressed import Told
 from gdb_uffd.trace.core import CoreSnapshot
-from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.files_archive import MAX_DEPTH
 from gdb_uffd.trace.files_tar import MAX_PATH, path_parts
 from gdb_uffd.trace.opening import CoreTrace

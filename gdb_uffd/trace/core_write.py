@@ -25,9 +25,9 @@ from gdb_uffd.model import (
     page_ceil,
 )
 from gdb_uffd.outputs import whole_file
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import elf
 from gdb_uffd.trace.core_notes import make_notes
-from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.source import ZERO, ReadMemory, Segment
 
 PIECE = 1 << 20

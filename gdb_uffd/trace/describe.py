@@ -8,7 +8,7 @@ import os
 from typing import Any, Dict, List
 
 from gdb_uffd.model import UffdError
-from gdb_uffd.trace.files import printable
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.source import Trace
 from gdb_uffd.trace.store_read import StoreTrace
 from gdb_uffd.trace.store_verify import trace_size

@@ -8,6 +8,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Protocol, Sequence
 
 from gdb_uffd.arch import Architecture
 from gdb_uffd.model import PAGE_SIZE, UffdError, page_ceil, page_floor
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.evidence import DEBUG_FILE, Pages
 from gdb_uffd.trace.files import (
     FileCache,
@@ -20,7 +21,6 @@ from gdb_uffd.trace.files import (
     evidence,
     group,
     mismatch,
-    printable,
     resolve,
 )
 from gdb_uffd.trace.notes import FileRange, Notes

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Protocol, Sequence
 
 from gdb_uffd.model import page_ceil, page_floor
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import automount
 from gdb_uffd.trace.elf import ElfError, Image
 from gdb_uffd.trace.evidence import Pages, contradiction, recorded_pages
@@ -27,16 +28,6 @@ from gdb_uffd.trace.notes import FileRange
 
 DELETED = " (deleted)"
 """What d_path() appends to the name of an unlinked file (proc(5), /proc/pid/maps)."""
-
-
-def printable(text: str) -> str:
-    """`text` on one line, fit for a terminal: names in a core may hold anything but NUL."""
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in text
-    )
 
 
 _NO_FILE = "no such file"

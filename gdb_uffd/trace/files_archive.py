@@ -8,9 +8,9 @@ import weakref
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from gdb_uffd.model import UffdError
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.compressed import Limit, Sink
 from gdb_uffd.trace.elf import Buffer
-from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.files_folder import DEBUG, Index, links, twins
 from gdb_uffd.trace.files_image import Archive, Leaf, find, walk
 from gdb_uffd.trace.scratch import Scratch

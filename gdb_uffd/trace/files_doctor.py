@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Sequence
 
 from gdb_uffd.model import PAGE_SIZE
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import debug_files
 from gdb_uffd.trace.elf import PT_NOTE, ElfError, Image, iter_notes
-from gdb_uffd.trace.files import FileProblem, Module, close_map, map_file, printable
+from gdb_uffd.trace.files import FileProblem, Module, close_map, map_file
 from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import UNAVAILABLE, Snapshot
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from gdb_uffd.model import UffdError
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.automount import is_file
 from gdb_uffd.trace.compressed import (
     Limit,
@@ -26,7 +27,7 @@ from gdb_uffd.trace.compressed import (
     temporary_file,
     unpack,
 )
-from gdb_uffd.trace.files import FileProblem, close_map, map_file, printable
+from gdb_uffd.trace.files import FileProblem, close_map, map_file
 from gdb_uffd.trace.files_tar import (
     BLOCK,
     FILE,

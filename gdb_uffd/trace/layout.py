@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, PROT_READ, PROT_WRITE, Mapping, page_ceil, page_floor
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.elf import PF_W, PT_DYNAMIC
-from gdb_uffd.trace.files import Module, printable
+from gdb_uffd.trace.files import Module
 from gdb_uffd.trace.loads import Dumped, Load, prot_of
 from gdb_uffd.trace.notes import FileRange
 from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment

@@ -7,11 +7,11 @@ import stat
 from typing import List, Optional, Sequence
 
 from gdb_uffd.model import SnapshotInfo, UffdError
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.compare import find_snapshot
 from gdb_uffd.trace.compressed import compression
 from gdb_uffd.trace.core import CoreSnapshot, open_core
 from gdb_uffd.trace.elsewhere import Elsewhere
-from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.info import core_info
 from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import INDEX, SUFFIX, Trace

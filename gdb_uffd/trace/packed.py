@@ -12,11 +12,12 @@ from contextlib import closing
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from gdb_uffd.model import UffdError
-from gdb_uffd.outputs import whole_file, whole_folder
+from gdb_uffd.outputs import whole_file
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.compressed import Limit, Sink, Told, compression, package, unpack
-from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.page_file import PAGES, SUMS
+from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store_index import check_version, open_regular
 
@@ -214,9 +215,9 @@ def unpack_as(target: str, fill: Callable[[str], None]) -> str:
     if os.path.lexists(target):
         raise UffdError(f"{shown}: exists already; remove it or choose another name")
     try:
-        with whole_folder(target) as made:
-            os.mkdir(made, 0o700)
-            fill(made)
+        with closing(Scratch("unpack", beside=target)) as scratch:
+            fill(scratch.path)
+            scratch.become(target)
     except OSError as error:
         raise UffdError(
             f"{shown}: cannot be written ({os.strerror(error.errno or 0)}); nothing is left of it"

@@ -9,7 +9,7 @@ from array import array
 from typing import List, Sequence
 
 from gdb_uffd.model import PAGE_SIZE
-from gdb_uffd.trace.files import printable
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.page_file import SUMS, ZERO_PAGE
 from gdb_uffd.trace.source import SLOT_UNAVAILABLE, SLOT_ZERO, bad_page
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 from gdb_uffd.model import PROT_WRITE, Mapping, MemoryUnavailable, ThreadState, page_ceil
-from gdb_uffd.trace.files import Module, printable
+from gdb_uffd.terminal import printable
+from gdb_uffd.trace.files import Module
 from gdb_uffd.trace.source import Place, ReadMemory
 from gdb_uffd.trace.symbols import read_word
 

@@ -11,8 +11,9 @@ import os
 from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Optional, Tuple
 
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import debuginfod
-from gdb_uffd.trace.files import printable, without_mark
+from gdb_uffd.trace.files import without_mark
 from gdb_uffd.trace.files_from import Place, open_place
 
 DEBUG_DIRECTORIES = ("/usr/lib/debug", "/usr/lib")

@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Sequence
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, UffdError
-from gdb_uffd.outputs import whole_folder
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core import CoreSnapshot
-from gdb_uffd.trace.files import FileRef, Module, printable
+from gdb_uffd.trace.files import FileRef, Module
 from gdb_uffd.trace.info import core_info
 from gdb_uffd.trace.layout import KEPT_OUT, TRUNCATED
 from gdb_uffd.trace.notes import USER_END
 from gdb_uffd.trace.opening import open_trace
+from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.search import Search
-from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment
+from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment, Snapshot
 from gdb_uffd.trace.store_format import trace_path
 from gdb_uffd.trace.store_pending import Pending
 from gdb_uffd.trace.store_write import Writer
@@ -46,44 +47,84 @@ def import_cores(
 
     Each snapshot has the core's file name as its label and the time of its last change.
     `progress` is called with each number and core when it is in the trace.  UffdError when one of
-    them is no core; the trace is then not made.
+    them is no core, or of another program than the first; the trace is then not made.
     """
     warnings: Dict[str, None] = {}
-    target = trace_path(path)
+    target = os.path.abspath(trace_path(path))
+    shown = printable(target)
     if os.path.lexists(target):
-        raise UffdError(f"{printable(target)}: exists already; remove it or choose another name")
+        raise UffdError(f"{shown}: exists already; remove it or choose another name")
+    first: Optional[_Program] = None
     try:
-        with (
-            whole_folder(target) as made,
-            Writer.create(made, self_contained=self_contained) as writer,
-        ):
-            for number, core in enumerate(cores):
-                warnings.update(dict.fromkeys(_import(writer, core, executable, search)))
-                if progress is not None:
-                    progress(number, core)
+        with closing(Scratch("import", beside=target)) as scratch:
+            made = os.path.join(scratch.path, os.path.basename(target))
+            with Writer.create(made, self_contained=self_contained) as writer:
+                for number, core in enumerate(cores):
+                    trace = open_trace(core, executable, search)
+                    with closing(trace), closing(trace.snapshot(0)) as snapshot:
+                        first = _import(writer, core, snapshot, first)
+                        warnings.update(dict.fromkeys(snapshot.warnings))
+                    if progress is not None:
+                        progress(number, core)
+            os.rename(made, target)
     except OSError as error:
         raise UffdError(
-            f"{printable(target)}: the trace cannot be made ({os.strerror(error.errno or 0)})"
+            f"{shown}: the trace cannot be made ({os.strerror(error.errno or 0)})"
         ) from error
-    done = os.path.abspath(target)
-    return Imported(done, writer.snapshots, writer.pages_stored, list(warnings))
+    return Imported(target, writer.snapshots, writer.pages_stored, list(warnings))
 
 
 def _import(
-    writer: Writer, core: str, executable: Optional[str], search: Optional[Search]
-) -> List[str]:
-    """Append one core; its warnings."""
-    trace = open_trace(core, executable, search)
-    with closing(trace), closing(trace.snapshot(0)) as snapshot:
-        if not isinstance(snapshot, CoreSnapshot):
-            raise UffdError(f"{core}: is a trace already; give cores")
-        if not snapshot.arch.records:
-            raise UffdError(
-                f"{core}: a core of {snapshot.arch.spoken}; traces hold x86-64 only. "
-                "Open the core itself: uffd spawn CORE"
-            )
-        add_core(writer, snapshot, os.path.basename(core))
-        return snapshot.warnings
+    writer: Writer, core: str, snapshot: Snapshot, first: "Optional[_Program]"
+) -> "_Program":
+    """Append one core of the program `first` (None: of any); that program.  UffdError."""
+    if not isinstance(snapshot, CoreSnapshot):
+        raise UffdError(f"{core}: is a trace already; give cores")
+    if not snapshot.arch.records:
+        raise UffdError(
+            f"{core}: a core of {snapshot.arch.spoken}; traces hold x86-64 only. "
+            "Open the core itself: uffd spawn CORE"
+        )
+    program = _program(core, snapshot)
+    _check_same(first or program, program)
+    add_core(writer, snapshot, os.path.basename(core))
+    return first or program
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What a core is of.  `name`: the executable's, else the kernel's of the process; `build_id` in
+    hex, "" where there is none."""
+
+    core: str
+    name: str
+    build_id: str
+
+    def __str__(self) -> str:
+        name = printable(self.name) or "an unknown program"
+        return f"{name} (build-id {self.build_id})" if self.build_id else name
+
+
+def _program(core: str, snapshot: CoreSnapshot) -> _Program:
+    main = snapshot.main
+    if main is None:
+        return _Program(core, snapshot.facts.name, "")
+    return _Program(core, os.path.basename(main.path), main.recorded_id.hex())
+
+
+def _check_same(first: _Program, other: _Program) -> None:
+    """UffdError unless both are of one program, of whatever process: gdb has the symbols of one
+    executable for all snapshots of a trace."""
+    if first.build_id and other.build_id:
+        same = first.build_id == other.build_id
+    else:
+        same = first.name == other.name or not (first.name and other.name)
+    if not same:
+        what = "another build" if first.name == other.name else "another program"
+        raise UffdError(
+            f"{other.core}: is of {what} than {first.core}: of {other}, not of {first}; "
+            "make a trace of each"
+        )
 
 
 def add_core(writer: Writer, snapshot: CoreSnapshot, label: str) -> int:

@@ -16,9 +16,9 @@ from contextlib import closing
 from typing import Any, Dict, List, Optional, Tuple
 
 from gdb_uffd.model import UffdError
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.automount import NOT_ASKED, may_look
-from gdb_uffd.trace.files import printable
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.source import INDEX
 

@@ -8,9 +8,10 @@ from array import array
 from typing import Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, PROT_WRITE, Mapping, page_ceil, page_floor
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.elf import ElfError
 from gdb_uffd.trace.executable import Found
-from gdb_uffd.trace.files import Module, printable
+from gdb_uffd.trace.files import Module
 from gdb_uffd.trace.layout import NO_VVAR, file_segments, past_the_end
 from gdb_uffd.trace.notes import FileRange
 from gdb_uffd.trace.page_read import BadPage, PageData

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Dict, List, Optional
 
 from gdb_uffd.model import PAGE_SIZE, UffdError
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import store_format as form
-from gdb_uffd.trace.files import FileCache, FileProblem, MappedFile, printable, unchanged
+from gdb_uffd.trace.files import FileCache, FileProblem, MappedFile, unchanged
 from gdb_uffd.trace.packed import SUFFIX, Progress, archive, unpack_as, unpack_into, write
 from gdb_uffd.trace.page_file import PAGES, SUMS, ZERO_PAGE
 from gdb_uffd.trace.scratch import Scratch

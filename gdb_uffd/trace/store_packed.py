@@ -7,7 +7,7 @@ import tempfile
 from typing import Optional
 
 from gdb_uffd.model import UffdError
-from gdb_uffd.trace.files import printable
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.packed import unpack_into
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.search import Search

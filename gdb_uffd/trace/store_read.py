@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, SnapshotInfo, ThreadState, UffdError
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.compare import changed_pages, find_snapshot
 from gdb_uffd.trace.elsewhere import Elsewhere
 from gdb_uffd.trace.executable import Found, Identity, file_warnings, find_modules
 from gdb_uffd.trace.facts import ProcessFacts, decode_facts
-from gdb_uffd.trace.files import FileCache, MappedFile, Module, printable
+from gdb_uffd.trace.files import FileCache, MappedFile, Module
 from gdb_uffd.trace.notes import Notes
 from gdb_uffd.trace.page_file import PAGES, SUMS, read_header
 from gdb_uffd.trace.page_read import PageData

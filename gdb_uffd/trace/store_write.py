@@ -15,15 +15,17 @@ import secrets
 import sqlite3
 import time
 from array import array
+from contextlib import closing
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 from typing import Mapping as Dictionary
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, ThreadState, UffdError, page_ceil
-from gdb_uffd.outputs import whole_folder
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace import store_format as form
-from gdb_uffd.trace.files import FileCache, FileProblem, FileRef, printable, unchanged
+from gdb_uffd.trace.files import FileCache, FileProblem, FileRef, unchanged
 from gdb_uffd.trace.page_file import PAGES, SUMS, PageFile, header_page
 from gdb_uffd.trace.page_table import Delta, PageTable, zeros
+from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store_pending import Pending
 
@@ -54,9 +56,9 @@ class Writer:
             raise UffdError(f"{shown}: exists already; remove it or choose another name")
         trace_id = secrets.token_bytes(16)
         try:
-            with whole_folder(path) as made:
-                os.mkdir(made, 0o700)
-                _make_files(made, trace_id, self_contained)
+            with closing(Scratch("new", beside=path)) as scratch:
+                _make_files(scratch.path, trace_id, self_contained)
+                scratch.become(path)
         except (OSError, sqlite3.Error) as error:
             raise UffdError(f"{shown}: the trace cannot be made ({_reason(error)})") from error
         return cls(path, self_contained)

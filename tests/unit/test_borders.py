@@ -84,6 +84,9 @@ def test_the_model_and_the_architectures_import_neither():
         for module in imports(path):
             standard = module.split(".")[0] in ("__future__", "dataclasses", "os", "typing")
             assert standard or module.startswith("gdb_uffd.arch"), path
+    assert {m.split(".")[0] for m in imports(PACKAGE / "terminal.py")} <= {
+        "__future__", "codecs", "re"
+    }  # fmt: skip
     for module in imports(PACKAGE / "model_json.py"):
         standard = module.split(".")[0] in ("__future__", "dataclasses", "typing")
         assert standard or module.startswith("gdb_uffd.model"), module

@@ -35,7 +35,9 @@ def test_imports(path: Path):
                 "gdb_uffd",
                 "gdb_uffd.arch",
                 "gdb_uffd.model",
+                "gdb_uffd.model_heap",
                 "gdb_uffd.model_json",
+                "gdb_uffd.terminal",
                 "gdb_uffd.recorder.wire",
             )
             assert name in shared or name.startswith(ours), name

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import List
 
@@ -15,6 +16,7 @@ from harness import ROOT
 from trace_cores import PAGE, Load, auxv, prpsinfo, simple
 
 from gdb_uffd import outputs
+from gdb_uffd.trace.scratch import Scratch
 
 BEGIN = """
 import os, sys
@@ -63,7 +65,7 @@ class Answer(BytesIO):
     def read1(self, size):
         if self.tell(): half_way()
         return super().read(2)
-debuginfod._opened = lambda *_: Answer(b"some bytes")
+debuginfod._opened = lambda *_: Answer(b"\x7fELF, some bytes")
 os.environ["XDG_CACHE_HOME"] = folder
 debuginfod.Client(["http://127.0.0.1:9"]).get(b"abcd")
 """,
@@ -115,8 +117,8 @@ def test_what_must_have_a_name_goes_with_the_next(folder, writer, monkeypatch):
         assert left(folder) == ["file"] and (folder / "file").read_bytes() == b"whole"
         return
     name = "file.uffd" if writer == "import" else "file"
-    with outputs.whole_folder(str(folder / name)) as made:
-        os.mkdir(made)
+    with closing(Scratch(writer, str(folder / name))) as made:
+        made.become(str(folder / name))
     assert left(folder) == [] and (folder / name).is_dir()
     assert os.listdir(folder / name) == [] and len(os.listdir(folder)) == 2
 
@@ -144,19 +146,10 @@ def test_what_is_there_is_kept(kind, tmp_path):
     with pytest.raises(FileExistsError), outputs.whole_file(str(path)):
         path.write_text("another's")
     assert path.read_text() == "another's" and os.listdir(tmp_path) == ["file"]
-    with pytest.raises(FileExistsError), outputs.whole_folder(str(path)):
-        pass
-    with pytest.raises(FileExistsError), outputs.whole_folder(str(tmp_path / "folder")) as made:
-        os.mkdir(made)
-        (tmp_path / "folder").mkdir()
-    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
 def test_what_fails_leaves_nothing(kind, tmp_path):
     with contextlib.suppress(ZeroDivisionError), outputs.whole_file(str(tmp_path / "f")):
-        raise ZeroDivisionError
-    with contextlib.suppress(ZeroDivisionError), outputs.whole_folder(str(tmp_path / "f")) as made:
-        os.mkdir(made)
         raise ZeroDivisionError
     assert os.listdir(tmp_path) == []
     with pytest.raises(FileNotFoundError), outputs.whole_file(str(tmp_path / "none/f")):

@@ -273,7 +273,7 @@ def test_first_page_tells_data_files_apart(tmp_path: Path) -> None:
         ("/proc/self/maps", "empty file"),
         ("relative/path", "not a file"),
         ("", "not a file"),
-        ("/no/su\nch\x1b[31m", r"/no/su\\nch\\x1b\[31m: no such file"),
+        ("/no/su\nch\x1b[31m", r"/no/su\^Jch\^\[\[31m: no such file"),
     ],
 )
 def test_files_that_cannot_serve(tmp_path: Path, path: str, reason: str) -> None:

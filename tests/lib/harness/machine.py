@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Tuple
 from harness import ROOT, gdbs
 
 _ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\", "e": "\x1b", "r": "\r"}
+_ESCAPES.update(a="\a", b="\b")
 
 
 def parse(text: str) -> Tuple[str, Dict[str, Any]]:
