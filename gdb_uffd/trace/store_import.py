@@ -26,12 +26,14 @@ from gdb_uffd.trace.store_write import Writer
 
 @dataclass
 class Imported:
-    """What became of it.  `warnings`: the cores', each once."""
+    """What became of it.  `warnings`: the cores', each once; `files_read`: files whose bytes calls
+    brought into them before they were exported."""
 
     path: str
     snapshots: int
     pages_stored: int
     warnings: List[str]
+    files_read: List[str]
 
 
 def import_cores(
@@ -55,6 +57,7 @@ def import_cores(
     if os.path.lexists(target):
         raise UffdError(f"{shown}: exists already; remove it or choose another name")
     first: Optional[_Program] = None
+    read: Dict[str, None] = {}
     try:
         with closing(Scratch("import", beside=target)) as scratch:
             made = os.path.join(scratch.path, os.path.basename(target))
@@ -64,6 +67,7 @@ def import_cores(
                     with closing(trace), closing(trace.snapshot(0)) as snapshot:
                         first = _import(writer, core, snapshot, first)
                         warnings.update(dict.fromkeys(snapshot.warnings))
+                        read.update(dict.fromkeys(snapshot.files_read))
                     if progress is not None:
                         progress(number, core)
             os.rename(made, target)
@@ -71,7 +75,7 @@ def import_cores(
         raise UffdError(
             f"{shown}: the trace cannot be made ({os.strerror(error.errno or 0)})"
         ) from error
-    return Imported(target, writer.snapshots, writer.pages_stored, list(warnings))
+    return Imported(target, writer.snapshots, writer.pages_stored, list(warnings), list(read))
 
 
 def _import(
