@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import Any, List
 
+from gdb_uffd.cli_show import show
 from gdb_uffd.cli_trace import clear_progress, counted, progress, warn
 from gdb_uffd.client import verdict
 from gdb_uffd.model import UffdError
@@ -81,7 +82,7 @@ def _core(options: argparse.Namespace) -> int:
     line = f"{printable(done.path)}: {done.size / 2**20:,.1f} MiB: {', '.join(parts)}"
     line += _named("missing", [name for name, _ in done.missing])
     line += _named("without debug file", done.bare)
-    print(line + verdict.may_hold(done.files_read))
+    show(line + verdict.may_hold(done.files_read))
     return 0
 
 

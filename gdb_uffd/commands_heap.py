@@ -22,9 +22,10 @@ class Heap(Command):
       -full     do not cut a long list
       -json     print one line, one JSON object
 
-    Alone: arenas, blocks and bytes in use and free, the lists of free blocks, and what is
-    damaged.  With a pointer: the block that it points into, its neighbours, who holds it,
-    and what in it points to freed memory; of a freed block, who still points to it.
+    Alone: arenas, blocks and bytes in use and free, the lists of free blocks, and
+    what is damaged.  With a pointer: the block that it points into, its
+    neighbours, who holds it, and what in it points to freed memory; of a freed
+    block, who still points to it.
 
     Example:
         uffd heap
