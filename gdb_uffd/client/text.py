@@ -146,6 +146,21 @@ class Look:
         return word[: joint or max(1, end)]
 
 
+def clipped(text: str, left: int, width: int) -> str:
+    """`width` columns of `text` from column `left` on, in the colours that they have there."""
+    out, at, end = "", 0, 0
+    for match in [*_SGR.finditer(text), None]:
+        start = match.start() if match is not None else len(text)
+        for char in text[end:start]:
+            step = _wide(char)
+            if left <= at and at + step <= left + width:
+                out += char
+            at += step
+        if match is not None:
+            out, end = out + match[0], match.end()
+    return out
+
+
 def _closed(line: str, style: str) -> str:
     """A colour does not reach the next line's indentation."""
     return line + "\x1b[m" if style else line
