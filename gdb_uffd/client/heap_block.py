@@ -52,7 +52,7 @@ def lines(text: Text, thread: Thread, look: Look) -> List[str]:
 def _lines(text: Text, thread: Thread, look: Look) -> List[str]:
     report, block = text.report, text.report.block
     if block is None:
-        return _nowhere(report)
+        return _nowhere(text, look)
     offset = report.address - block.start
     out = [_head(report, block, thread)]
     if offset:
@@ -62,7 +62,7 @@ def _lines(text: Text, thread: Thread, look: Look) -> List[str]:
         out += _row("held by", text.named.full() or _nobody(report))
     out += _row("before", _neighbour(report.before, text.before, thread))
     out += _row("after", _neighbour(report.after, text.after, thread))
-    out += _pointers(text, block, look)
+    out += _pointers(text, block.state == "free", look)
     for word, ref in zip(text.freed[:WORDS_SHOWN], report.freed):
         if ref.block is not None:
             where = heap_words.list_text(ref.block.list, thread)
@@ -111,13 +111,13 @@ def _neighbour(block: Optional[HeapBlock], named: Name, thread: Thread) -> str:
     return f"{start}  {size}, {state}" + (f": {name}" if name else "")
 
 
-def _pointers(text: Text, block: HeapBlock, look: Look) -> List[str]:
+def _pointers(text: Text, even_one: bool, look: Look) -> List[str]:
     """Who points to it: of a block that is in use only where there are several."""
     report = text.report
     names = list(dict.fromkeys(word.full() for word in text.words))
     count = len(names) + report.more_references
-    free = block.state == "free"
-    if not names or (not free and count < 2):
+    free = report.block is not None and report.block.state == "free"
+    if not names or (not even_one and count < 2):
         return [] if not free or report.complete else ["  not all memory could be searched"]
     shown = names[:WORDS_SHOWN]
     if count > len(shown):
@@ -126,8 +126,8 @@ def _pointers(text: Text, block: HeapBlock, look: Look) -> List[str]:
     return listed(f"  {head}", shown, look)
 
 
-def _nowhere(report: BlockReport) -> List[str]:
-    allocator = report.allocator
+def _nowhere(text: Text, look: Look) -> List[str]:
+    report, allocator = text.report, text.report.allocator
     where = {"data": "data", "tls": "thread-locals", "stack": "a stack"}.get(report.kind, "")
     if not report.is_mapped:
         return [f"{report.address:#x} is not mapped"]
@@ -136,8 +136,9 @@ def _nowhere(report: BlockReport) -> List[str]:
         return [f"{report.address:#x} is in {where}{name}, in no block of the heap"]
     if allocator is not None and allocator.name not in ("glibc", ""):
         return [
-            f"{report.address:#x}: {allocator.name} allocates here, whose blocks are not read",
-            f"  what it says itself: `uffd call malloc_usable_size({report.address:#x})`",
+            f"{report.address:#x}: {allocator.name}'s blocks are not read",
+            *_pointers(text, True, look),
+            f"  its size, asked of it: `uffd call (long) malloc_usable_size({report.address:#x})`",
         ]
     if report.damage:
         return [

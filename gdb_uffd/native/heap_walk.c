@@ -8,6 +8,8 @@
 #define ALIGNMENT 16ul /* MALLOC_ALIGNMENT on 64-bit */
 #define MIN_CHUNK 32ul /* MINSIZE */
 #define FENCE_SIZE 16ul
+#define HEADER 16ul /* CHUNK_HDR_SZ */
+#define ALIGNMENT_MAX (64ul << 20) /* of mapped chunks that are looked for */
 
 static void tell(struct heap_faults *faults, enum heap_flaw flaw, uint64_t at, uint64_t value,
 		 uint64_t other, uint32_t list)
@@ -156,53 +158,59 @@ void heap_walk_count(const struct chunks *chunks, struct heap_count *count)
 	}
 }
 
-/* The size of a chunk with a mapping of its own that begins at `at`; 0 where none does. */
-static uint64_t mapped_size(struct view *view, uint64_t at, uint64_t high)
+/* Whether a chunk with a mapping of its own, which begins at `start`, is at `at`: its prev_size is
+ * the room between (_int_memalign), and the mapping ends with it.  Since 2.43 the size that stands
+ * there is less by the header's.  What it takes of the mapping, or 0. */
+static uint64_t mapped_size(struct view *view, uint64_t start, uint64_t at, uint64_t high)
 {
 	uint64_t before, word;
 
+	if (view_word(view, at, &before) < 0 || before != at - start)
+		return 0;
 	if (view_word(view, at + 8, &word) < 0 || (word & FLAGS) != CHUNK_MMAPPED)
 		return 0;
-	if (view_word(view, at, &before) < 0 || before)
-		return 0;
 	uint64_t size = word & ~FLAGS;
-	return size >= PAGE_BYTES && size % PAGE_BYTES == 0 && size <= high - at ? size : 0;
+	if ((before + size) % PAGE_BYTES)
+		size += HEADER;
+	if (size < MIN_CHUNK || size > high - at || (before + size) % PAGE_BYTES)
+		return 0;
+	return size;
 }
 
-/* An aligned one begins further on, and leaves the header before it as it was: its prev_size is the
- * room between (_int_memalign).  Where it begins; `at` for one that is not aligned. */
-static uint64_t aligned_within(struct view *view, uint64_t at, uint64_t size)
+/* The chunk of the mapping at `start`, to which an aligned one leaves an older header: of those that
+ * end at one place the last.  `far`: alignments beyond a page are looked for, too. */
+static struct chunk mapped_chunk(struct view *view, uint64_t start, uint64_t high, bool far)
 {
-	uint64_t before, word;
+	uint64_t most = far ? ALIGNMENT_MAX : PAGE_BYTES, size = mapped_size(view, start, start, high);
+	struct chunk found = {start, size, CHUNK_USED, 0};
 
-	for (uint64_t alignment = 2 * ALIGNMENT; alignment && alignment < size; alignment *= 2) {
-		uint64_t begin = ((at + 2 * ALIGNMENT - 1) & -alignment) + alignment - ALIGNMENT;
-		for (int i = 0; i < 2; i++, begin += alignment) {
-			uint64_t room = begin - at;
-			if (begin <= at || room >= size)
+	for (uint64_t alignment = 2 * ALIGNMENT; alignment <= most; alignment *= 2) {
+		uint64_t at = ((start + 2 * ALIGNMENT - 1) & -alignment) + alignment - HEADER;
+		for (int i = 0; i < 2 && at < high; i++, at += alignment) {
+			if (at <= found.at || (found.size && at >= found.at + found.size))
 				continue;
-			if (view_word(view, begin, &before) < 0 || before != room)
-				continue;
-			if (view_word(view, begin + 8, &word) == 0 && word == ((size - room) | CHUNK_MMAPPED))
-				return begin;
+			size = mapped_size(view, start, at, high);
+			if (size && (!found.size || at + size == found.at + found.size))
+				found = (struct chunk){at, size, CHUNK_USED, 0};
 		}
 	}
-	return at;
+	return found;
 }
 
 int heap_walk_mapped(struct view *view, uint64_t low, uint64_t high, struct chunks *chunks)
 {
-	uint64_t size;
+	bool follows = true; /* the mapping begins here, or a chunk ended */
 
-	for (uint64_t at = low; at < high; at += size ? size : PAGE_BYTES) {
-		size = mapped_size(view, at, high);
-		if (!size)
+	for (uint64_t at = low; at < high;) {
+		struct chunk found = mapped_chunk(view, at, high, follows);
+		follows = found.size > 0;
+		at = follows ? found.at + found.size : at + PAGE_BYTES;
+		if (!follows)
 			continue;
 		struct chunk *chunk = chunks->count < WALK_CHUNKS_MAX ? chunks_append(chunks) : NULL;
 		if (!chunk)
 			return -ENOMEM;
-		uint64_t begin = aligned_within(view, at, size);
-		*chunk = (struct chunk){begin, size - (begin - at), CHUNK_USED, 0};
+		*chunk = found;
 	}
 	return 0;
 }

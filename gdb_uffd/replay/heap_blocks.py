@@ -10,7 +10,8 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from gdb_uffd.model import PAGE_SIZE, Block, CallReport, Damage, DirtyPage, HeapTotals, Run
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import malloc
-from gdb_uffd.replay.attribute import damage
+from gdb_uffd.replay.attribute import damage, layouts
+from gdb_uffd.replay.attribute.layouts import State
 from gdb_uffd.replay.malloc import Area, Heaps, Known
 from gdb_uffd.replay.owners import Owners, part
 from gdb_uffd.replay.views import View
@@ -81,7 +82,7 @@ class HeapWork:
         for room in self.rooms:
             word = self.after.word(room - 8) or 0
             if word & malloc.FLAGS == malloc.MMAPPED and any(s <= room < e for s, e in self.born):
-                self.rooms_bytes += word & ~malloc.FLAGS
+                self.rooms_bytes += malloc.mapped_bytes(word)
         for size in self.gone_blocks:
             self._count("freed", size)
         report.blocks = sorted(self.blocks.values(), key=lambda b: b.start)[:BLOCKS_MAX]
@@ -208,11 +209,13 @@ class HeapWork:
 
     def _listed(self, view: View, area: Area) -> Any:
         """Chunks that look used and are free, sorted, as a C array."""
-        arena = area.arena or self._main_arena()
+        main = self._main_arena()
+        arena = area.arena or (main.address if main is not None else 0)
         lists = [malloc.cached(view, cache) for cache in self.caches]
-        if arena:
-            lists.append(malloc.in_fastbins(view, arena))
-        else:
+        if arena and main is not None and main.layout.fastbins:
+            at = arena + main.layout.fastbins
+            lists.append(malloc.linked(view, at, layouts.FASTBINS, layouts.LINK_AT))
+        elif main is None:
             self._cannot(Damage("no-arena", 0))
         for listed in lists:
             if listed.broken:
@@ -220,22 +223,25 @@ class HeapWork:
         found = {at for listed in lists for at in listed.chunks}
         return ffi.new("uint64_t[]", sorted(found))
 
-    def _main_arena(self) -> int:
-        words = self.malloc_words()
-        return words[0][0] if words and words[0][1] - words[0][0] == malloc.STATE_BYTES else 0
+    def _main_arena(self) -> Optional[State]:
+        self.malloc_words()
+        main: Optional[State] = self.known.main
+        return main
 
     def own_words(self) -> Set[int]:
         """Addresses of malloc's thread-locals, and what these point to."""
-        return {*self.caches, self.known.caches.get(self.fs_base, 0), self._main_arena()} - {0}
+        main = self._main_arena()
+        arena = main.address if main is not None else 0
+        return {*self.caches, self.known.caches.get(self.fs_base, 0), arena} - {0}
 
     def malloc_words(self) -> List[Range]:
-        """Ranges of malloc's own variables in libraries' data; main_arena is the first."""
+        """Ranges of malloc's own variables in libraries' data."""
         if self.known.words is None:
             self.known.words = []
             for view, brk in zip((self.before, self.after), self.brk):
                 if brk[1] > brk[0] and not self.known.words:
-                    first = self.known.firsts.get(brk[0], 0)
-                    self.known.words = self.owners.malloc_words(view, brk, first)
+                    self.known.main = layouts.find_main(self.owners.snapshot, view)
+                    self.known.words = self.owners.malloc_words(view, brk, self.known.main)
         return self.known.words
 
     def _split(

@@ -10,6 +10,8 @@ from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, DirtyPage, Mapping, Run, UffdError
 from gdb_uffd.replay import malloc
+from gdb_uffd.replay.attribute import layouts
+from gdb_uffd.replay.attribute.layouts import State
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.views import View
 from gdb_uffd.trace.elf import ElfError, Image
@@ -91,13 +93,14 @@ class Owners:
 
     # -- malloc's variables and the linker's slots --------------------------------------------
 
-    def malloc_words(self, view: View, brk: Range, first: int) -> List[Range]:
-        """main_arena first (if it is found), mp_, the break.  `first`: the heap's first chunk."""
-        found = [malloc.main_arena(self.snapshot, view, brk)]
-        found.append(malloc.parameters(self.snapshot, view, (brk[0], first)))
+    def malloc_words(self, view: View, brk: Range, main: Optional[State]) -> List[Range]:
+        """main_arena, mp_, the break: those that are found."""
+        found = [(main.address, main.address + main.layout.size)] if main is not None else []
+        parameters = layouts.find_parameters(self.snapshot, view, brk)
+        if parameters is not None:
+            found.append((parameters.start, parameters.end))
         at = self.snapshot.symbol("__curbrk")
-        found.append((at, at + 8) if at else None)
-        return [place for place in found if place is not None]
+        return [*found, (at, at + 8)] if at else found
 
     def data_runs(
         self, runs: List[Run], mapping: str, words: Callable[[], List[Range]]

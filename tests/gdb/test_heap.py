@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
 from harness.cores import NoKernelCore, kernel_core
+from harness.extras import extra
 
 from gdb_uffd.trace.store_import import import_cores
 
@@ -188,3 +190,22 @@ def test_completion(opened):
     assert "uffd heap -blocks" in gdb.run("complete uffd heap -b")
     assert "uffd heap cache" in gdb.run("complete uffd heap cach")
     assert json.loads(gdb.run("uffd heap -json").strip())["schema"] == 1
+
+
+@pytest.mark.parametrize("name", ["jemalloc", "mimalloc", "tcmalloc"])
+def test_other_allocators_are_told(gdb, built, tmp_path, name):
+    (library,) = {p.resolve() for p in extra("allocators").glob(f"usr/lib/*/lib{name}*.so.?")
+                  if "debug" not in p.name}  # fmt: skip
+    env = {**os.environ, "LD_PRELOAD": str(library)}
+    gdb.run(f"uffd spawn {kernel_core([str(built / 'blocks'), 'plain'], tmp_path, env)}")
+    told = lines(gdb.run("uffd heap"))
+    assert told[0] == f"malloc is {name}'s, in {library}"
+    assert re.match(r"\d+ anonymous mappings? \(", told[1]) and len(told) == 3
+    data = gdb.json("uffd heap -json")
+    assert data["allocator"]["name"] == name and not data["arenas"] + data["damage"]
+    told = lines(gdb.run("uffd heap used"))
+    assert told[0].endswith(f": {name}'s blocks are not read")
+    assert told[1].startswith("pointed to by used")  # its own words may, too
+    size = re.search(r"`(uffd call .*)`", told[-1])
+    assert size is not None
+    assert int(re.search(r"\$\d+ = (\d+)", gdb.run(size[1]))[1]) >= 123

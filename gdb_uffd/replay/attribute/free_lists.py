@@ -53,6 +53,7 @@ class _Head:
     skip: int = 0
     back: int = HEADER
     double: bool = False
+    cache: int = 0  # the thread's cache that it is in
 
 
 class FreeLists:
@@ -136,12 +137,12 @@ class FreeLists:
             link = int.from_bytes(raw[skip + 8 * index : skip + 8 * index + 8], "little")
             low, high = layouts.cache_sizes(index)
             told = FreeList("tcache", index, low, high, 0, cache.tid, count=counts[index])
-            found.append(_Head(told, link))
+            found.append(_Head(told, link, cache=cache.address))
         return found
 
     def _fastbins(self, arena: State) -> List[_Head]:
         found = []
-        for index in range(layouts.FASTBINS):
+        for index in range(layouts.FASTBINS if arena.layout.fastbins else 0):
             link = self._view.word(arena.address + arena.layout.fastbins + 8 * index) or 0
             size = 32 + 16 * index
             told = FreeList("fastbin", index, size, size + 16, arena.address)
@@ -201,12 +202,15 @@ class FreeLists:
         return int(to.link)
 
     def _check_keys(self, entries: Sequence[Tuple[int, int]]) -> None:
-        """Each entry of a cache holds the same key (since 2.34 a number drawn at the start; 2.29 to
-        2.33 the cache's own address): another one was written over it after the block was freed."""
+        """Each entry of a cache holds a key: the cache's own address from 2.29 to 2.33, since 2.34
+        a number drawn at the start.  Another was written over it after the block was freed."""
         keys = {at: self._view.word(at + KEY_AT) or 0 for _, at in entries}
-        usual = Counter(keys.values()).most_common(1)
-        if not usual or usual[0][1] < 2 or len(keys) < 2 * len(set(keys.values())) - 1:
-            return
+        own = {at: self._heads[number - 1].cache for number, at in entries}
+        if sum(keys[at] == own[at] for at in keys) * 2 <= len(keys):
+            (usual, times), *_ = Counter(keys.values()).most_common(1) or [(0, 0)]
+            if times < 2 or times * 2 <= len(keys):
+                return  # before 2.29 there was none
+            own = dict.fromkeys(keys, usual)
         for number, at in entries:
-            if keys[at] != usual[0][0]:
-                self._damage.append((Damage("tcache-key", at, keys[at], usual[0][0]), number))
+            if keys[at] != own[at]:
+                self._damage.append((Damage("tcache-key", at, keys[at], own[at]), number))

@@ -37,7 +37,6 @@ FLAWS = {
 _EXPECTS = (lib.FLAW_BEYOND, lib.FLAW_PREV_SIZE, lib.FLAW_TOP)
 """Flaws that a limit, or the other size, goes with."""
 
-ARENAS_MAX = 4096
 BREAKS_MAX = 64
 """Places in one heap behind which the walk begins anew."""
 
@@ -121,7 +120,7 @@ class HeapImage:
         for base, end, arena in layouts.secondary_heaps(self.snapshot, self.view):
             if arena not in by_address:
                 state = layouts.read_state(self.view, arena, layout)
-                if state is None or len(self.states) >= ARENAS_MAX:
+                if state is None or len(self.states) >= layouts.ARENAS_MAX:
                     continue
                 by_address[arena] = len(self.states)
                 self.states.append(state)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import List, Optional, Set
+from typing import Any, Dict, List, Optional, Set
 
 from gdb_uffd.model import Damage, HeapBlock
 from gdb_uffd.model_heap import BlockReport, HeapReport, Reference
 from gdb_uffd.replay.attribute.allocators import recognise
 from gdb_uffd.replay.attribute.heap_image import HeapImage
-from gdb_uffd.replay.attribute.holders import Holders
+from gdb_uffd.replay.attribute.holders import Holders, NoBlocks
 from gdb_uffd.replay.diversion import Diversion
 
 SECONDS = 5.0
@@ -68,7 +68,7 @@ def block(diversion: Diversion, address: int) -> BlockReport:
         is_mapped=diversion.machine.is_mapped(address),
     )  # fmt: skip
     if allocator.name not in OURS:
-        return nothing
+        return dataclasses.replace(nothing, **_pointers(diversion, address))
     image = image_of(diversion)
     found = image.block_around(address)
     if found is None:
@@ -101,6 +101,20 @@ def block(diversion: Diversion, address: int) -> BlockReport:
         place.kind,
         place.mapping,
     )
+
+
+def _pointers(diversion: Diversion, address: int) -> Dict[str, Any]:
+    """Who points to an address, where no block around it is known; fields of a BlockReport."""
+    owners = diversion.accounts.detail.owners
+    bare = NoBlocks(diversion.view(True, True), owners)
+    deadline = time.monotonic() + SECONDS
+    holders = Holders(diversion.machine, bare, diversion.registers, deadline)
+    found = holders.of(HeapBlock(address, 1, "unknown")).roots
+    return {
+        "references": found[:REFERENCES_TOLD],
+        "more_references": len(found[REFERENCES_TOLD:]),
+        "complete": holders.complete,
+    }
 
 
 def _chain(holders: Holders, block: Optional[HeapBlock]) -> List[Reference]:

@@ -4,23 +4,36 @@ blocks of the heap back to such a root.  No types are known here: any word may b
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
+from dataclasses import dataclass, field
+from typing import (
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+)
 
 from gdb_uffd.model import PROT_WRITE, HeapBlock, Registers
 from gdb_uffd.model_heap import Reference
 from gdb_uffd.native import ffi, lib
-from gdb_uffd.replay.attribute.heap_image import HeapImage
+from gdb_uffd.replay.attribute.free_lists import Cache
+from gdb_uffd.replay.attribute.layouts import State
 from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.owners import Owners
+from gdb_uffd.replay.views import View
 
 REFERENCES_MAX = 4096
 """Words that point into one block which are remembered."""
 
 LEVELS_MAX = 8
-"""Blocks between a root and the one that is asked for."""
+"""KnownBlocks between a root and the one that is asked for."""
 
 FRONTIER_MAX = 512
-"""Blocks whose holders are looked for at once."""
+"""KnownBlocks whose holders are looked for at once."""
 
 STEP_BYTES = 32 << 20
 """Memory that is searched between two looks at the clock."""
@@ -36,6 +49,32 @@ FREED_MAX = 64
 
 _ORDER = ("data", "tls", "register", "stack", "anonymous")
 """Roots, the one that a name is most likely to be had for first."""
+
+
+class KnownBlocks(Protocol):
+    """What is known of the blocks in memory (heap_image.HeapImage)."""
+
+    view: View
+    owners: Owners
+    states: List[State]
+    caches: List[Cache]
+
+    def block_around(self, address: int) -> Optional[HeapBlock]:
+        """The block that holds `address`."""
+
+
+@dataclass
+class NoBlocks:
+    """Of an allocator whose blocks are not read."""
+
+    view: View
+    owners: Owners
+    states: List[State] = field(default_factory=list)
+    caches: List[Cache] = field(default_factory=list)
+
+    def block_around(self, address: int) -> Optional[HeapBlock]:
+        """None is known."""
+        return None
 
 
 @dataclass
@@ -54,7 +93,7 @@ class Holders:
     def __init__(
         self,
         machine: Machine,
-        image: HeapImage,
+        image: KnownBlocks,
         registers: Callable[[int], Registers],
         deadline: float,
     ) -> None:
@@ -179,13 +218,13 @@ class Holders:
                 found.inner.append(Reference(at, value, "heap", "[heap]", block=inside))
             return
         place = self._snapshot.classify(at)
-        if place.kind == "heap":
+        if place.kind == "heap" and self._own:
             return  # a heap's own header, or what could not be read of it
         tid = place.thread or 0
         if place.kind == "stack" and at < self._floors.get(tid, 0):
             return  # nobody's any more
         name = self._owners.thread_local(tid, at, self._image.view.read) if tid else ""
-        kind = "tls" if name else place.kind
+        kind = "tls" if name else place.kind if place.kind in _ORDER else "anonymous"
         found.roots.append(Reference(at, value, kind, place.mapping, tid, name))
 
     def _in_registers(self, wanted: Sequence[HeapBlock]) -> None:

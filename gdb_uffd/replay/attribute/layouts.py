@@ -22,6 +22,7 @@ Range = Tuple[int, int]
 SIZES_OF_BINS = 127  # NBINS - 1
 FASTBINS = 10
 LINK_AT = 16  # offsetof(struct malloc_chunk, fd)
+ARENAS_MAX = 4096
 OWN_BINS = 4  # of them that are empty: there are always some, each of another size
 TCACHE_SMALL_BINS = 64
 TCACHE_LARGEST = 4 << 20
@@ -29,7 +30,7 @@ TCACHE_LARGEST = 4 << 20
 
 @dataclass(frozen=True)
 class StateLayout:
-    """Offsets in struct malloc_state."""
+    """Offsets in struct malloc_state; `fastbins` 0 where there are none."""
 
     fastbins: int
     top: int
@@ -41,6 +42,7 @@ class StateLayout:
 
 
 LAYOUTS = (
+    StateLayout(0, 8, 24, 2072, 2088, 2096, 2112),  # since 2.43: without fastbins
     StateLayout(16, 96, 112, 2160, 2176, 2184, 2200),  # since 2.27: have_fastchunks is in it
     StateLayout(8, 88, 104, 2152, 2168, 2176, 2192),  # 2.23 to 2.26
 )
@@ -91,7 +93,7 @@ def find_main(snapshot: Snapshot, view: View) -> Optional[State]:
         for at in _starts(own):
             for layout in LAYOUTS:
                 state = read_state(view, start + 8 * at - layout.bins, layout)
-                if state is not None and _is_main(state, own, at):
+                if state is not None and _is_main(view, state, own, at):
                     return state
     return None
 
@@ -107,12 +109,27 @@ def _starts(own: Sequence[int]) -> Iterator[int]:
                 yield at
 
 
-def _is_main(state: State, own: Sequence[int], first: int) -> bool:
+def _is_main(view: View, state: State, own: Sequence[int], first: int) -> bool:
     empty = sum(1 for i in own if first <= i < first + 2 * SIZES_OF_BINS and not (i - first) % 2)
-    is_next = state.next == state.address or _is_secondary(state.next)
     unused = state.top in (0, state.first_bin) and not state.system
     top = unused or (state.top >= PAGE_SIZE and state.top % 16 == 0 and state.system > 0)
-    return empty >= OWN_BINS and is_next and top and 0 < state.attached < 1 << 22
+    if empty < OWN_BINS or not top or state.attached >= 1 << 22:
+        return False
+    return _is_ring(view, state)
+
+
+def _is_ring(view: View, main: State) -> bool:
+    """Whether the list of arenas leads through others back to that one: the layouts differ in how
+    far an arena begins before its bins, and only the right one does."""
+    at = main.next
+    for _ in range(ARENAS_MAX):
+        if at == main.address:
+            return True
+        following = view.word(at + main.layout.next) if _is_secondary(at) else None
+        if following is None:
+            return False
+        at = following
+    return False
 
 
 def _is_secondary(address: int) -> bool:
@@ -132,9 +149,12 @@ def _words(view: View, start: int, end: int) -> Sequence[int]:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Of struct malloc_par: how many mapped blocks there are and their bytes (mappings, whole);
-    where the heap begins; how many blocks a list of a thread's cache takes (0: has none)."""
+    """Of struct malloc_par, at [start, end): how many mapped blocks there are and their bytes
+    (mappings, whole); where the heap begins; how many blocks a list of a thread's cache takes (0:
+    has none)."""
 
+    start: int
+    end: int
     mapped: int
     mapped_bytes: int
     base: int
@@ -149,8 +169,8 @@ def find_parameters(snapshot: Snapshot, view: View, heap: Range) -> Optional[Par
         for index, value in enumerate(words):
             if not heap[0] <= value < min(heap[1], heap[0] + malloc.FIRST_CHUNK_WITHIN):
                 continue
-            # Since 2.35 three more words; until 2.23 one more.
-            for back, mapped_at in ((12, 60), (9, 40), (10, 40)):
+            # Since 2.35 three more words, since 2.43 four; until 2.23 one.
+            for back, mapped_at in ((12, 60), (13, 68), (9, 40), (10, 40)):
                 first = index - back
                 if first < 0 or words[first + 3] != malloc.ARENA_TEST:
                     continue
@@ -161,7 +181,9 @@ def find_parameters(snapshot: Snapshot, view: View, heap: Range) -> Optional[Par
                 bytes_at = index - 2 if back != 10 else index - 3
                 cache = words[index + 3] if index + 3 < len(words) else 0
                 count = int.from_bytes(raw, "little", signed=True)
-                return Parameters(count, words[bytes_at], value, cache if cache < 1 << 16 else 0)
+                cache = cache if cache < 1 << 16 else 0
+                end = start + 8 * (index + 5)
+                return Parameters(at, end, count, words[bytes_at], value, cache)
     return None
 
 
