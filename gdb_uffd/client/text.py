@@ -73,7 +73,7 @@ class Look:
     def columns(self, text: str) -> int:
         """Columns of the terminal that `text` takes; colours take none."""
         text = _SGR.sub("", self.plain(text))
-        return len(text) if text.isascii() else sum(map(_wide, text))
+        return len(text) if text.isascii() and "\t" not in text else sum(map(_wide, text))
 
     def fits(self, text: str) -> bool:
         """Whether `text` stays on one line; gdb counts a line that fills the width as two."""
@@ -179,6 +179,8 @@ def _shown(text: str) -> str:
 
 def _wide(char: str) -> int:
     """Columns of a character: Unicode's East Asian Width (UAX #11); marks take none."""
+    if char == "\t":
+        return 8  # at most
     if unicodedata.combining(char):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
