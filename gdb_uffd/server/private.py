@@ -20,7 +20,7 @@ from gdb_uffd.server import (
     shorten,
     travel,
 )
-from gdb_uffd.server.arguments import Arguments, address, boolean, string
+from gdb_uffd.server.arguments import Arguments, address, boolean, integer, string
 from gdb_uffd.server.framing import escape
 from gdb_uffd.server.session import Session
 from gdb_uffd.terminal import Output
@@ -186,6 +186,7 @@ def _end(session: Session, arguments: Arguments) -> Any:
 
 def _output(session: Session, arguments: Arguments) -> Any:
     wanted = arguments.get("charset")
+    session.connection.columns = integer(arguments, "columns")
     session.connection.terminal = None if wanted is None else Output(string(arguments, "charset"))
     return {}
 
