@@ -137,7 +137,7 @@ class _Walk:
             array = shape.arrays[-1 - index]
             self._note(array.container, place, here)
             self._number = array.element
-            self.place = apply(place, array.accessors)
+            self.place, self.vector = apply(place, array.accessors), True
             return
         pointer = shape.pointers[index]
         container = pointer.container

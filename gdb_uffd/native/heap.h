@@ -49,6 +49,10 @@ void heap_mark_listed(struct chunks *chunks, const uint64_t *listed, size_t coun
 /* Index of the chunk that holds `address`, or -1. */
 long heap_find(const struct chunks *chunks, uint64_t address);
 
+/* Where a heap goes on behind fenceposts that end at `at`, as it does where somebody else had moved
+ * the break; 0 where it does not. */
+uint64_t heap_behind_fence(struct view *view, uint64_t at, uint64_t limit);
+
 struct heap_totals {
 	uint64_t allocated, allocated_bytes, freed, freed_bytes;
 };
@@ -71,6 +75,7 @@ struct heap_index {
 	uint16_t *first;  /* of each page from start's: offset / 16 + 1 of its first boundary, or 0 */
 	size_t pages, room;
 	bool broken;      /* the header at `next` cannot be */
+	bool fenced;      /* the chunk before it is a fencepost */
 };
 
 #define HEAP_INDEX_MAX (1ul << 30) /* bytes of a heap that are looked through */
