@@ -311,6 +311,7 @@ class CallReport:
     engine: str = ""  # of ENGINES: the one that found the pages; "" where nothing ran
     asked: List[str] = field(default_factory=list)  # system calls that it was granted, "brk"
     blocked: Optional[Dict[str, Any]] = None  # the wait it ended at: replay/waiting.py, describe
+    uncaught: Optional[Dict[str, Any]] = None  # the exception: replay/uncaught.py, describe
     unsound: List[str] = field(default_factory=list)  # why it proves nothing (`ignore-locks`)
     blocks: List[Block] = field(default_factory=list)  # sorted by start
     heap: Optional[HeapTotals] = None  # None where malloc's heap cannot be understood,

@@ -210,7 +210,7 @@ def count_line(report: CallReport, pages: int, wall_ms: Optional[float]) -> str:
 def is_amiss(summary: Summary) -> bool:
     """Whether it went otherwise than on the live process."""
     told = summary.refused or summary.ended or summary.unavailable or summary.unsound
-    return bool(told or any(summary.unknown))
+    return bool(told or summary.uncaught or any(summary.unknown))
 
 
 def summary_line(summary: Summary, look: Look, whose: str = "") -> str:
@@ -223,6 +223,7 @@ def summary_line(summary: Summary, look: Look, whose: str = "") -> str:
     if summary.unavailable:
         parts.append(f"touched a page not recorded: {one_line(summary.unavailable)}")
     parts += [one_line(summary.ended)] if summary.ended else []
+    parts += [summary.uncaught["text"]] if summary.uncaught else []
     parts += verdict.unknown(*summary.unknown)
     if summary.pages:
         parts.append("uffd dirty shows them, uffd reset forgets them")

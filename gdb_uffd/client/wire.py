@@ -158,6 +158,7 @@ class Summary:
     unknown: Tuple[int, int] = (0, 0)  # pages that the recording does not hold: zeros, as in files
     refused: List[str] = field(default_factory=list)
     unsound: List[str] = field(default_factory=list)
+    uncaught: Optional[Dict[str, Any]] = None  # as of CallReport
 
 
 def parse_summary(data: Any) -> Optional[Summary]:
@@ -177,6 +178,7 @@ def parse_summary(data: Any) -> Optional[Summary]:
             unknown=(int(data["unknown"][0]), int(data["unknown"][1])),
             refused=[str(r) for r in data["refused"]],
             unsound=[str(r) for r in data["unsound"]],
+            uncaught=data.get("uncaught"),
         )
     except (ValueError, LookupError, TypeError) as error:
         raise UffdError(f"the server sent an incomplete summary ({error!r})") from None

@@ -44,6 +44,7 @@ class Transaction:
     tid: int = 0
     ended: str = ""
     blocked: Optional[Dict[str, Any]] = None
+    uncaught: Optional[Dict[str, Any]] = None
     unavailable: str = ""
     tape: Tape = field(default_factory=Tape)
     fed_from: int = 0  # in the pager's list of fed pages
@@ -130,6 +131,7 @@ class Accounts:
             refused=refused_lines(self.machine.vessel, self._descriptors),
             asked=granted_lines(self.machine.vessel),
             blocked=open_.blocked,
+            uncaught=open_.uncaught,
             unsound=self._unsound(),
             ended=open_.ended,
             unavailable=open_.unavailable,

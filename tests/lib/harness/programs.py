@@ -53,6 +53,10 @@ def _recipes(out: Path) -> List[List[str]]:
         [*CXX, "-o", target("containers"), source("containers.cpp")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
         [*CXX, "-o", target("through"), source("through.cpp")],
+        [*CXX, "-o", target("throws"), source("throws.cpp")],
+        ["c++", "-O2", "-std=c++17", "-s", "-o", target("throws-bare"), source("throws.cpp")]
+        + ["-Wl,--export-dynamic"],
+        [*CXX, "-O1", "-static", "-o", target("throws-static"), source("throws.cpp")],
         [*CXX, "-O2", "-o", target("through-o2"), source("through.cpp")],
         [*C, "-o", target("rounds"), source("rounds.c")],
         [*C, "-O1", "-o", target("steps"), source("steps.c")],
