@@ -231,6 +231,7 @@ class Path:
     at: int
     type: int
     after: bool = True  # found in the memory after the call, else in that before
+    count: int = 1  # how many of them lie there, as what holds the pointer tells
 
 
 @dataclass

@@ -63,6 +63,7 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("puppet"), source("puppet.c")],
         [*C, "-o", target("pulse"), source("pulse.c")],
         [*C, "-o", target("waits"), source("waits.c")],
+        [*C, "-o", target("arrays"), source("arrays.c")],
         [*C, "-o", target("prints"), source("prints.c")],
         [*C, "-o", target("turns"), source("turns.c")],
         [*C, "-o", target("fibers"), source("fibers.c")],
