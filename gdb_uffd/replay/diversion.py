@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from gdb_uffd.model import CallReport, Mapping, MemoryUnavailable, Registers, UffdError, page_floor
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import ownfiles
+from gdb_uffd.replay import ownfiles, uncaught
 from gdb_uffd.replay.account import Accounts, Transaction
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.calls import Unfinished
@@ -204,6 +204,7 @@ class Diversion:
         seconds = time.perf_counter() - started
         interrupted = bool(self.runner.run.interrupted)
         open_.tape.ran(action, self.breakpoints, stop, after, seconds, interrupted)
+        open_.uncaught = uncaught.describe(self, stop, after.sp) or open_.uncaught
         return stop
 
     def interrupted(self, action: Resume) -> None:
