@@ -114,6 +114,7 @@ def test_a_call(client: RawClient) -> None:
         "unknown": [0, 0],
         "refused": [],
         "unsound": [],
+        "files_read": [],
     }
     assert ask(client, "end", keep=True) == "E.no call is open"
 
