@@ -75,6 +75,7 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("spins"), source("spins.c")],
         [*C, "-o", target("stops"), source("stops.c")],
         [*C, "-o", target("uring"), source("uring.c")],
+        [*C, "-o", target("target"), source("target.c")],
         [*C, "-o", target("desk"), source("desk.c")],
         [*C, "-o", target("trip"), source("trip.c"), "-ldl"],
         [*C, "-O1", "-o", target("inlined"), source("inlined.c")],
