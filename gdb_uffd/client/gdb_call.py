@@ -332,7 +332,7 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
     return looks.plain(printable(f"{what} did not return: {why}; {end}"))
 
 
-def _reason_is(stop: Optional[_Stop], reason: str) -> bool:
+def _reason_is(stop: Optional[Stop], reason: str) -> bool:
     return stop is not None and stop.reason == reason
 
 

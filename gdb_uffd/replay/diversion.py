@@ -196,8 +196,7 @@ class Diversion:
             return stop
         after = self.threads.get(stop.tid)  # whoever reports the stop needs them as well
         open_.calls.stopped(after)
-        left = self.runner.left(after.sp) if not stop.breakpoint else ""
-        if left:
+        if not stop.breakpoint and (left := self.runner.left(after.sp)):
             what, separator, advice = stop.message.partition(";")
             open_.ended = f"{what} ({left}){separator}{advice}" if what else left
             stop = replace(stop, message=open_.ended)
