@@ -231,6 +231,7 @@ def is_amiss(summary: Summary) -> bool:
         or summary.ended
         or summary.unavailable
         or summary.unsound
+        or summary.uncaught
     )
     return bool(told or any(summary.unknown))
 
@@ -246,6 +247,7 @@ def summary_line(summary: Summary, look: Look, whose: str = "") -> str:
     if summary.unavailable:
         parts.append(f"touched a page not recorded: {one_line(summary.unavailable)}")
     parts += [one_line(summary.ended)] if summary.ended else []
+    parts += [summary.uncaught["text"]] if summary.uncaught else []
     parts += verdict.unknown(*summary.unknown)
     if summary.pages:
         parts.append("uffd dirty shows them, uffd reset forgets them")

@@ -92,6 +92,7 @@ def summary(report: CallReport) -> Dict[str, Any]:
         "bytes_changed": sum(p.bytes_changed for p in program) + report.rest_bytes,
         "fed_pages": report.fed_pages,
         "ended": report.ended,
+        "uncaught": report.uncaught,
         "unavailable": report.unavailable,
         "unknown": [report.unknown_zeros, report.unknown_file],
         "refused": report.refused,

@@ -28,6 +28,8 @@ class Fault(Exception):
 
 def spoken(text: str) -> None:
     """Errors are told in lines of ours or gdb's."""
+    # Of a Ctrl-C that came as gdb was about to call Python, which nobody can catch.
+    text = text.replace("Python Exception <class 'KeyboardInterrupt'>: ", "")
     if text.rstrip().endswith("KeyboardInterrupt") and "in main" not in text.partition("cli.py")[2]:
         return  # Ctrl-C while Python itself was starting
     for word in ("Traceback", "Python Exception", "nternal error", "internal-error", "Assertion"):

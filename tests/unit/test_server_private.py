@@ -117,6 +117,7 @@ def test_a_call(client: RawClient) -> None:
         "refused": [],
         "unsound": [],
         "files_read": [],
+        "uncaught": None,
     }
     assert ask(client, "end", keep=True) == "E.no call is open"
 
