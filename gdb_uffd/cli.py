@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Optional, Sequence
 
-from gdb_uffd import __version__, cli_doctor, cli_pack, cli_record, cli_serve, cli_trace
+from gdb_uffd import __version__, cli_doctor, cli_pack, cli_record, cli_serve, cli_show, cli_trace
 from gdb_uffd.model import UffdError
-from gdb_uffd.terminal import printable
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one subcommand.  Returns the exit code: 0, 1 when it failed, 2 for wrong usage."""
     options = _parser().parse_args(argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _end)
     try:
         if hasattr(options, "run"):
             return int(options.run(options))
@@ -25,7 +28,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             return cli_serve.connect(options)
         return cli_serve.serve(options)
     except UffdError as error:
-        print(f"gdb-uffd: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        cli_show.show(f"gdb-uffd: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ngdb-uffd: interrupted; nothing is left half done", file=sys.stderr)
@@ -34,6 +37,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         # The reader, such as `head`, has seen enough; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _end(number: int, _frame: object) -> None:
+    """End as by Ctrl-C, cleaning up; the status is what a shell shows of a signal's death."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:

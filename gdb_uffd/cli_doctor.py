@@ -7,13 +7,13 @@ import contextlib
 import json
 from contextlib import closing
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, List
+from typing import TYPE_CHECKING, Any, Dict, List
 
+from gdb_uffd.cli_show import show
 from gdb_uffd.cli_trace import warn
-from gdb_uffd.model import ENGINE_AUTO, ENGINES
+from gdb_uffd.model import ENGINE_AUTO, ENGINES, SCHEMA_VERSION
 from gdb_uffd.replay.interface import Check
 from gdb_uffd.server import searching
-from gdb_uffd.terminal import printable, printable_lines
 
 if TYPE_CHECKING:
     from gdb_uffd.trace.files_doctor import FileState, Verdict
@@ -60,12 +60,12 @@ def of_core(options: argparse.Namespace) -> int:
         problems = found_in.problems()
     if options.json:
         files = [asdict(f) for f in verdict.files]
-        told = {"core": verdict.core, "whole": verdict.whole, "files": files}
+        told: Dict[str, Any] = {"schema": SCHEMA_VERSION, "core": verdict.core}
+        told.update(whole=verdict.whole, files=files)
         print(json.dumps({**told, "advice": verdict.advice, "warnings": problems}))
     else:
         warn(problems)
-        for line in render_files(verdict):
-            print(printable(line))
+        show(*render_files(verdict), indent=6)
     return 0 if verdict.whole else 1
 
 
@@ -108,10 +108,10 @@ def of_machine(as_json: bool, engine: str = ENGINE_AUTO) -> int:
     """Print what this machine can do; 1 if anything that is required is lacking."""
     checks = _examine(engine)
     if as_json:
-        print(json.dumps([asdict(check) for check in checks]))
+        told = {"schema": SCHEMA_VERSION, "checks": [asdict(check) for check in checks]}
+        print(json.dumps(told))
     else:
-        for check in checks:
-            print(printable_lines(render(check)))
+        show(*map(render, checks), indent=6)
     return 1 if any(check.required and not check.ok for check in checks) else 0
 
 

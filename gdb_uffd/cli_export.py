@@ -11,6 +11,7 @@ import tempfile
 from contextlib import closing
 from typing import List
 
+from gdb_uffd.client import verdict
 from gdb_uffd.client.launch import PACKAGE_DIR
 from gdb_uffd.model import UffdError
 from gdb_uffd.server import searching
@@ -35,7 +36,8 @@ def _as_recorded(options: argparse.Namespace) -> int:
         warn(search.problems())
     if done.unavailable_pages:
         warn([f"{done.unavailable_pages:,} pages are unavailable and not in the core"])
-    print(f"{printable(options.output)}: {done.size / 2**20:,.1f} MiB")
+    read = verdict.may_hold(snapshot.files_read)
+    print(printable(f"{options.output}: {done.size / 2**20:,.1f} MiB{read}"))
     return 0
 
 
@@ -69,7 +71,7 @@ def _after(options: argparse.Namespace) -> int:
             print(printable(line))
     if not os.path.exists(options.output):
         raise UffdError(f"gdb wrote no core: {_last(shown)}")
-    print(f"{printable(options.output)}: {os.path.getsize(options.output) / 2**20:,.1f} MiB")
+    print(printable(shown[-1]))  # what `uffd export` said of it
     return 0
 
 

@@ -6,7 +6,9 @@ import argparse
 import os
 from typing import Any, List
 
+from gdb_uffd.cli_show import show
 from gdb_uffd.cli_trace import clear_progress, counted, progress, warn
+from gdb_uffd.client import verdict
 from gdb_uffd.model import UffdError
 from gdb_uffd.server import searching
 from gdb_uffd.terminal import printable
@@ -78,7 +80,8 @@ def _core(options: argparse.Namespace) -> int:
         parts.append(counted(done.debug, "debug file"))
     line = f"{printable(done.path)}: {done.size / 2**20:,.1f} MiB: {', '.join(parts)}"
     line += _named("missing", [name for name, _ in done.missing])
-    print(line + _named("without debug file", done.bare))
+    line += _named("without debug file", done.bare)
+    show(line + verdict.may_hold(done.files_read))
     return 0
 
 

@@ -6,7 +6,7 @@ import argparse
 import ctypes
 import json
 import os
-import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,11 +14,11 @@ import sys
 import tempfile
 from typing import IO, Any, Dict, List, Optional, Sequence
 
+from gdb_uffd.cli_show import show
 from gdb_uffd.client.launch import PACKAGE_DIR
 from gdb_uffd.client.record_options import parse_at, parse_interval
 from gdb_uffd.model import UffdError
 from gdb_uffd.recorder.program import VARIABLE
-from gdb_uffd.terminal import printable
 from gdb_uffd.trace.store_format import trace_path
 
 AT_USAGE = "--at 'LOCATION [if CONDITION] [every N] [max M]'"
@@ -34,9 +34,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "record",
         help="run a program and record a trace of it",
         description="Run PROGRAM under a gdb without a terminal and record snapshots of it into "
-        "FILE.uffd.  Input, output and exit status are the program's; a last line on standard "
-        "error tells how many snapshots were taken.  One is always taken when a signal is about "
-        "to kill the program.",
+        "FILE.uffd.  One of --at, --every and --on-signal must be there: they take the snapshots, "
+        "and one is always taken when a signal is about to kill the program.  Input, output and "
+        "exit status are the program's; a last line on standard error tells how many snapshots "
+        "were taken.",
         epilog="example: gdb-uffd record -o t --at 'push if n > 3 max 100' -- ./server --port 80",
     )
     parser.add_argument(
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         signals = _check_words(options)
     except UffdError as error:
-        print(f"gdb-uffd: {printable(str(error))}", file=sys.stderr)
+        show(f"gdb-uffd: {error}", file=sys.stderr)
         return 2
     program = find_program(options.program)
     path = os.path.abspath(trace_path(options.output))
@@ -103,6 +104,11 @@ def _check_words(options: argparse.Namespace) -> List[str]:
     """The names of the signals to record at; UffdError when an option makes no sense."""
     if os.path.basename(options.output.rstrip("/")) in ("", ".", ".."):
         raise UffdError(f"-o {options.output!r}: that is no name of a file")
+    if not (options.at or options.every or options.on_signal):
+        raise UffdError(
+            "nothing would take a snapshot: give --at LOCATION, --every INTERVAL or --on-signal "
+            "SIGNAL (--on-signal SIGSEGV for a crash alone)"
+        )
     for words in options.at:
         parse_at(words, AT_USAGE)
     if options.every:
@@ -195,7 +201,7 @@ class _Run:
             return self._finish(status, noise)
 
     def _gdb_command(self, plan: int) -> List[str]:
-        wrapper = f"{_quoted(sys.executable)} -I -m gdb_uffd.recorder.program"
+        wrapper = f"{shlex.quote(sys.executable)} -I -m gdb_uffd.recorder.program"
         setup = [
             *("set confirm off", "set pagination off", "set width 0"),
             *("set debuginfod enabled off", "set disable-randomization off"),
@@ -222,7 +228,7 @@ class _Run:
             facts = json.loads(line)
             self.pid = facts.pop("pid", self.pid)
             if "note" in facts:
-                print(f"gdb-uffd: {printable(str(facts.pop('note')))}", file=sys.stderr)
+                show(f"gdb-uffd: {facts.pop('note')}", file=sys.stderr)
             self.ends.update(facts)
             if "exit" in facts or "signal" in facts:
                 self.pid = 0
@@ -237,7 +243,7 @@ class _Run:
         if "snapshots" not in self.ends:
             raise UffdError(f"{self.gdb} ended with status {status}: {_last_line(noise)}")
         for line in self.ends["ended"]:
-            print(f"gdb-uffd: {printable(line)}", file=sys.stderr)
+            show(f"gdb-uffd: {line}", file=sys.stderr)
         if "signal" in self.ends:
             return 128 + int(self.ends["signal"])
         return int(self.ends.get("exit", 1))
@@ -289,12 +295,6 @@ def _set_apart() -> None:
     killed, so is gdb, and with it (PTRACE_O_EXITKILL) the program."""
     os.setpgid(0, 0)
     _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-
-
-def _quoted(path: str) -> str:
-    if re.search(r"[\s\\'\"$`]", path):
-        raise UffdError(f"{path}: the interpreter's path holds signs that a shell would change")
-    return path
 
 
 def _last_line(file: IO[bytes]) -> str:

@@ -12,10 +12,10 @@ import sys
 import tempfile
 from typing import Any, Optional, Tuple, Union
 
+from gdb_uffd.cli_trace import warn
 from gdb_uffd.model import UffdError
 from gdb_uffd.server import listen, searching
 from gdb_uffd.server.session import Facts
-from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core import USAGE
 
 INTERRUPTED = 130
@@ -76,7 +76,7 @@ def _token(path: Optional[str]) -> str:
     except OSError as error:
         raise UffdError(f"{path}: {error.strerror}") from error
     if open_to_others:
-        print(f"warning: {printable(path)}: others may read it: chmod 600", file=sys.stderr)
+        warn([f"{path}: others may read it: chmod 600"])
     return listen.check_token(text.decode("ascii", "replace").strip())
 
 
@@ -100,7 +100,7 @@ def serve(options: argparse.Namespace) -> int:
         option = "--expose" if options.expose else "--token-file"
         raise UffdError(f"{option} is for a port: give --listen HOST:PORT")
     for option in searching.missing(options):
-        print(f"warning: {printable(option)}: no such directory", file=sys.stderr)
+        warn([f"{option}: no such directory"])
 
     def announce(facts: Facts) -> None:
         _announce(facts, "" if options.token_file else token, bool(token))
@@ -131,7 +131,9 @@ def _reachable(address: str) -> Tuple[str, bool]:
 
 def _announce(facts: Facts, token: str, asked: bool) -> None:
     for warning in facts.warnings:
-        print(f"warning: {printable(warning)}", file=sys.stderr)
+        warn([warning])
+    if facts.brought:
+        print("set auto-load off")  # files that came with the trace may hold scripts
     if facts.sysroot:
         print(f"set sysroot {facts.sysroot}")
     if not asked:
@@ -139,10 +141,11 @@ def _announce(facts: Facts, token: str, asked: bool) -> None:
         return
     where, far = _reachable(facts.socket)
     if far:
-        print(
-            "warning: this port can be reached from other machines; whoever has the token can run "
-            "code as you, and nothing is encrypted",
-            file=sys.stderr,
+        warn(
+            [
+                "this port can be reached from other machines; whoever has the token can run code "
+                "as you, and nothing is encrypted"
+            ]
         )
     print(f"target remote | gdb-uffd connect {where}")
     if token:

@@ -10,9 +10,9 @@ from contextlib import closing
 from dataclasses import asdict
 from typing import Any, Callable, Dict, List
 
+from gdb_uffd.cli_show import show
 from gdb_uffd.model import UffdError
 from gdb_uffd.server import searching
-from gdb_uffd.terminal import printable
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -88,8 +88,7 @@ def _add_export(commands: Any) -> None:
 
 def warn(lines: List[str]) -> None:
     """Lines for the user, on standard error."""
-    for line in lines:
-        print(f"warning: {printable(line)}", file=sys.stderr)
+    show(*(f"warning: {line}" for line in lines), file=sys.stderr)
 
 
 def import_(options: argparse.Namespace) -> int:
@@ -107,7 +106,7 @@ def import_(options: argparse.Namespace) -> int:
         warn(search.problems())
     warn(done.warnings)
     count = counted(done.snapshots, "snapshot")
-    print(f"{printable(done.path)}: {count}, {done.pages_stored:,} pages stored")
+    show(f"{done.path}: {count}, {done.pages_stored:,} pages stored")
     return 0
 
 
@@ -127,7 +126,8 @@ def info_(options: argparse.Namespace) -> int:
     for key, value in facts.items():
         if value not in ("", None, []):
             for number, line in enumerate(value if isinstance(value, list) else [_text(value)]):
-                print(f"{key.replace('_', ' ') if not number else '':{width}}  {printable(line)}")
+                name = key.replace("_", " ") if not number else ""
+                show(f"{name:{width}}  {line}", indent=width + 2)
     return 0
 
 
@@ -167,21 +167,19 @@ def counted(number: int, thing: str) -> str:
 def _print_verdict(path: str, verdict: Any) -> None:
     from gdb_uffd.trace.store_verify import ranges_text
 
-    for line in verdict.problems:
-        print(printable(line))
+    show(*verdict.problems)
     for bad in verdict.bad:
-        print(printable(f"slot {bad.slot}: {bad.reason.split(' (gdb-uffd')[0]}"))
+        show(f"slot {bad.slot}: {bad.reason.split(' (gdb-uffd')[0]}")
         for address, snapshots in sorted(bad.places.items()):
-            print(f"  {address:#x} in snapshots {ranges_text(snapshots)}")
-        for name in bad.files:
-            print(printable(f"  part of {name}"))
+            show(f"  {address:#x} in snapshots {ranges_text(snapshots)}")
+        show(*(f"  part of {name}" for name in bad.files))
         if not bad.places and not bad.files:
-            print("  belongs to no snapshot")
+            show("  belongs to no snapshot")
     what = f"{counted(verdict.snapshots, 'snapshot')}, {counted(verdict.pages, 'page')}"
     state = "all whole" if verdict.whole else counted(len(verdict.bad), "bad page")
     if verdict.problems:
         state += ", " + counted(len(verdict.problems), "other problem")
-    print(printable(f"{path}: {what}: {state}"))
+    show(f"{path}: {what}: {state}")
 
 
 def _verdict_json(verdict: Any) -> Dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import List, Optional, Tuple, Type
 
 import gdb
 
-from gdb_uffd import commands_calls, commands_record, commands_travel
+from gdb_uffd import commands_calls, commands_heap, commands_record, commands_travel
 from gdb_uffd.client import (
     gdb_blocked,
     gdb_call,
@@ -23,13 +23,13 @@ from gdb_uffd.client import (
     gdb_unwind,
     gdb_views,
 )
-from gdb_uffd.client.gdb_command import Command
+from gdb_uffd.client.gdb_command import Command, list_commands
 from gdb_uffd.client.gdb_util import (
     flush_caches,
     pop_dummy_frames,
-    quiet,
     say,
-    say_quoted,
+    show_command,
+    user_error,
     user_errors,
 )
 from gdb_uffd.client.options import Parsed, split_files
@@ -39,9 +39,9 @@ from gdb_uffd.model import UffdError
 class Uffd(gdb.Command):
     """Call functions in a core dump, and see what they dirty.
 
-    `uffd spawn CORE` opens a core file.  gdb then works as on a live process: what runs,
-    runs in a process that is rebuilt page by page while it is needed, and every page it
-    writes is known.  `uffd reset` goes back to the recorded state.
+    `uffd spawn CORE` opens a core file.  gdb then works as on a live process: what
+    runs, runs in a process that is rebuilt page by page while it is needed, and
+    every page it writes is known.  `uffd reset` goes back to the recorded state.
 
     Usage: uffd SUBCOMMAND
 
@@ -57,19 +57,18 @@ class Uffd(gdb.Command):
         """A bare `uffd`: one line a subcommand."""
         if argument.strip():
             raise UffdError(f'Undefined uffd command: "{argument.split()[0]}".  Try "help uffd".')
-        for command in COMMANDS:
-            first = (command.__doc__ or "").split("\n", 1)[0]
-            say(f"uffd {command.name:<9} {first}")
+        list_commands([command for command in COMMANDS if " " not in command.name])
 
 
 class Spawn(Command):
-    """Open a core file or a trace; nothing runs until you call something.
+    """Open a core file or a trace; nothing runs yet.
 
     Usage: uffd spawn FILE [EXECUTABLE]
 
-    FILE is a core, written by the kernel or by gdb's gcore, or a trace of many snapshots,
-    NAME.uffd.  The executable and the libraries are found from it unless EXECUTABLE is
-    given.  What this inferior already has open is closed first.
+    FILE is a core, written by the kernel or by gdb's gcore, or a trace of many
+    snapshots, NAME.uffd.  The executable and the libraries are found from it
+    unless EXECUTABLE is given.  What this inferior already has open is closed
+    first.
 
     Example:
         uffd spawn core.4711
@@ -87,13 +86,14 @@ class Spawn(Command):
 
 
 class Connect(Command):
-    """Open what a `gdb-uffd serve` serves, here or on another machine.
+    """Open what `gdb-uffd serve` serves, here or on another machine.
 
     Usage: uffd connect ADDRESS [TOKEN-FILE]
 
-    ADDRESS is what it printed: unix:PATH, HOST:PORT or [IPv6]:PORT.  Where it asks for a
-    token, that is in TOKEN-FILE or in the environment variable GDB_UFFD_TOKEN.  From then on
-    all is as after `uffd spawn`; gdb gets the files of another machine from the server.
+    ADDRESS is what it printed: unix:PATH, HOST:PORT or [IPv6]:PORT.  Where it asks
+    for a token, that is in TOKEN-FILE or in the environment variable
+    GDB_UFFD_TOKEN.  From then on all is as after `uffd spawn`; gdb gets the files
+    of another machine from the server.
 
     Example:
         uffd connect 127.0.0.1:4711"""
@@ -117,9 +117,9 @@ class Call(Command):
       -keep   keep the effects, as a plain `print` does
       -json   print one line, one JSON object
 
-    First comes what the called functions print, then the value as `print` shows it (it
-    enters the value history), then the pages that were written: what they hold, the
-    variables that changed, and who wrote first.
+    First comes what the called functions print, then the value as `print` shows it
+    (it enters the value history), then the pages that were written: what they
+    hold, the variables that changed, and who wrote first.
 
     Example:
         uffd call push(7)
@@ -162,14 +162,14 @@ class Dirty(Command):
 
 
 class Diff(Command):
-    """Show bytes before and after the last call: the lines that differ.
+    """Show the bytes that the last call changed, before and after.
 
     Usage: uffd diff [-all] [--] [ADDRESS|NAME]
 
       -all    against the snapshot instead of the state before the last call
 
-    NAME, a variable or any other lvalue, restricts it to the variable's bytes; ADDRESS to
-    the page that holds it.
+    NAME, a variable or any other lvalue, restricts it to the variable's bytes;
+    ADDRESS to the page that holds it.
 
     Example:
         uffd diff
@@ -185,12 +185,12 @@ class Diff(Command):
 
 
 class Reset(Command):
-    """Go back to the recorded state: forget what ran and what was set.
+    """Go back to the recorded state: forget what ran and was set.
 
     Usage: uffd reset
 
-    The process that ran ends; memory, registers and mappings are those of the core again, or
-    of the present snapshot of a trace.
+    The process that ran ends; memory, registers and mappings are those of the core
+    again, or of the present snapshot of a trace.
 
     Example:
         print push(7)
@@ -211,7 +211,7 @@ class Reset(Command):
             gdb_libraries.update()
         gdb_signals.restore(session.signal, session.first_thread)
         say("reset: everything is as recorded")
-        say_quoted(quiet("frame"))
+        show_command("frame")
 
 
 class Kill(Command):
@@ -235,7 +235,7 @@ class Kill(Command):
 
 
 class Info(Command):
-    """Show what is open: core or snapshot, process, pages fed and dirtied, server.
+    """Show what is open: core or snapshot, process, pages, server.
 
     Usage: uffd info [-json]
 
@@ -252,13 +252,14 @@ class Info(Command):
 
 
 class Doctor(Command):
-    """Show what this machine can do for gdb_uffd, or which files of a core are here.
+    """Show what works on this machine, or which files a core lacks.
 
     Usage: uffd doctor [-json] [CORE [EXECUTABLE]]
 
-    Without CORE: what works here, and the remedy for each lack.  With CORE (or a trace):
-    where each file that it needs is, which are missing or other builds, and how to get
-    them; nothing is opened or fetched.  `gdb-uffd doctor` in a shell does the same.
+    Without CORE: what works here, and the remedy for each lack.  With CORE (or a
+    trace): where each file that it needs is, which are missing or other builds,
+    and how to get them; nothing is opened or fetched.  `gdb-uffd doctor` in a
+    shell does the same.
 
     Example:
         uffd doctor
@@ -274,7 +275,7 @@ class Doctor(Command):
 
 
 class Mappings(Command):
-    """List the memory mappings as they are now, like `info proc mappings`.
+    """List the memory mappings as they are now.
 
     Usage: uffd mappings
 
@@ -292,6 +293,7 @@ class Mappings(Command):
 COMMANDS: Tuple[Type[Command], ...] = (
     *(Spawn, Connect, Call, Dirty, Diff),
     *commands_calls.COMMANDS,
+    *commands_heap.COMMANDS,
     *(Reset, Kill, Info, Mappings, Doctor),
     *commands_record.COMMANDS,
     *commands_travel.COMMANDS,
@@ -312,8 +314,7 @@ class _SettingsPrefix(gdb.Command):
         """Without a setting's name: show them all."""
         if argument.strip():
             raise UffdError(f'no setting "{argument.split()[0]}"; try "help {self._verb} uffd"')
-        for name in gdb_settings.names():
-            gdb.execute(f"show uffd {name}")
+        gdb_settings.show_all()
 
 
 _registered: List[Optional[gdb.Command]] = []
@@ -324,7 +325,7 @@ def register() -> None:
     if _registered:
         return
     if not hasattr(gdb, "RemoteTargetConnection"):
-        raise gdb.GdbError(
+        raise user_error(
             f"gdb_uffd needs gdb 12 or later; this is {gdb.VERSION}, which cannot send packets"
         )
     _registered.extend([Uffd(), _SettingsPrefix("set"), _SettingsPrefix("show")])

@@ -21,10 +21,10 @@ class Why(Command):
       -json    print one line, one JSON object
       -full    list all writes, not only the first 1,000
 
-    NAME is a variable or any other lvalue: a field, an element.  At an ADDRESS it is what the
-    call changed there.  Each write is shown old -> new, with its backtrace.  The call runs in
-    another process, from the state before it: nothing of the session changes, and what the
-    program prints is not shown again.
+    NAME is a variable or any other lvalue: a field, an element.  At an ADDRESS it
+    is what the call changed there.  Each write is shown old -> new, with its
+    backtrace.  The call runs in another process, from the state before it: nothing
+    of the session changes, and what the program prints is not shown again.
 
     Example:
         uffd call push(7)
@@ -44,16 +44,17 @@ class Why(Command):
 
 
 class Trace(Command):
-    """Evaluate an expression; show the first touch of each page, and forget it.
+    """Evaluate an expression, show the first touch of each page.
 
     Usage: uffd trace [-json] [-full] [--] [/FMT] EXPRESSION
 
       -json    print one line, one JSON object
       -full    do not leave out lines of a long list
 
-    What the call looked at, not only what it changed: every page in the order of its first
-    read, write or instruction fetch, with the function and line.  It runs in another
-    process, in which no page is there yet.
+    What the call looked at, not only what it changed: every page in the order of
+    its first read, write or instruction fetch ("run"; "read+w": read, and written
+    later), with the function and line.  It runs in another process, in which no
+    page is there yet, and what it did is forgotten.
 
     Example:
         uffd trace sum()"""
@@ -74,9 +75,10 @@ class Report(Command):
 
     Usage: uffd report FILE.html
 
-    The page needs nothing else: no network, no scripts.  It shows the call and its value, a
-    map of the address space with the pages fed and dirtied, the variables that changed, each
-    page's bytes before and after, what was refused and what was printed.
+    The page needs nothing else: no network, no scripts.  It shows the call and its
+    value, a map of the address space with the pages fed and dirtied, the variables
+    that changed, each page's bytes before and after, what was refused and what was
+    printed.
 
     Example:
         uffd call push(7)

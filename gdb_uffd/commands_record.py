@@ -9,8 +9,8 @@ from typing import Tuple, Type
 import gdb
 
 from gdb_uffd.client import gdb_record, gdb_record_triggers, gdb_record_view
-from gdb_uffd.client.gdb_command import Command
-from gdb_uffd.client.gdb_util import say, user_errors
+from gdb_uffd.client.gdb_command import Command, list_commands
+from gdb_uffd.client.gdb_util import user_errors
 from gdb_uffd.client.options import Parsed
 from gdb_uffd.model import UffdError
 
@@ -18,9 +18,10 @@ from gdb_uffd.model import UffdError
 class Record(Command):
     """Record a live process: a trace of many snapshots.
 
-    Each snapshot holds registers and memory; only pages that were written since the one before
-    are copied, while the program stands still for a moment.  `uffd spawn FILE` opens the
-    trace, `uffd goto` moves in it, and calls work at each snapshot.
+    Each snapshot holds registers and memory; only pages that were written since
+    the one before are copied, while the program stands still for a moment.  `uffd
+    spawn FILE` opens the trace, `uffd goto` moves in it, and calls work at each
+    snapshot.
 
     Usage: uffd record start|snapshot|at|every|stop
 
@@ -43,9 +44,7 @@ class Record(Command):
             word = argument.split()[0]
             raise UffdError(f'Undefined uffd record command: "{word}".  Try "help uffd record".')
         if not gdb_record_view.show():
-            for command in COMMANDS[1:]:
-                first = (command.__doc__ or "").split("\n", 1)[0]
-                say(f"uffd {command.name:<16} {first}")
+            list_commands(COMMANDS[1:])
 
 
 class Start(Command):
@@ -55,8 +54,8 @@ class Start(Command):
 
       -self-contained   also store the program's file and its libraries
 
-    FILE.uffd is made; it must not exist.  It holds the program's memory, so only you can read it.
-    The program must be stopped.  No snapshot is taken yet.
+    FILE.uffd is made; it must not exist.  It holds the program's memory, so only
+    you can read it.  The program must be stopped.  No snapshot is taken yet.
 
     Example:
         uffd record start t"""
@@ -93,7 +92,7 @@ class Snapshot(Command):
 
 
 class At(Command):
-    """Take a snapshot at each hit of a location; the program goes on by itself.
+    """Take a snapshot at each hit of a location.
 
     Usage: uffd record at LOCATION [if CONDITION] [every N] [max M]
 
@@ -101,8 +100,9 @@ class At(Command):
       every N        only at each Nth of these hits
       max M          at most M snapshots
 
-    It is a breakpoint that `info breakpoints` lists and that `disable` and `delete` know.
-    Breakpoints of yours at the same place stop as ever.
+    The program goes on by itself.  It is a breakpoint that `info breakpoints`
+    lists and that `disable` and `delete` know.  Breakpoints of yours at the same
+    place stop as ever.
 
     Example:
         uffd record at push
@@ -122,8 +122,9 @@ class Every(Command):
 
     Usage: uffd record every INTERVAL
 
-    INTERVAL is a number and its unit: us, ms or s; at least 1ms.  It replaces the interval that
-    was set before.  While you look at the stopped program no snapshot is taken.
+    INTERVAL is a number and its unit: us, ms or s; at least 1ms.  It replaces the
+    interval that was set before.  While you look at the stopped program no
+    snapshot is taken.
 
     Example:
         uffd record every 10ms"""

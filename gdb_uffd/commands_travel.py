@@ -6,7 +6,14 @@ from typing import Optional, Sequence, Tuple, Type
 
 import gdb
 
-from gdb_uffd.client import gdb_session, gdb_travel, gdb_travel_changes, gdb_travel_map, snapshots
+from gdb_uffd.client import (
+    gdb_session,
+    gdb_travel,
+    gdb_travel_changes,
+    gdb_travel_map,
+    snapshots,
+    verdict,
+)
 from gdb_uffd.client.gdb_command import Command, Completion
 from gdb_uffd.client.gdb_util import look, say, say_json
 from gdb_uffd.client.options import Parsed, split_files
@@ -22,8 +29,8 @@ class Snapshots(Command):
       -json   print one line, one JSON object
       -full   do not leave out the middle of a long list
 
-    Number, time, time since the first, thread and function that were current, pages that
-    changed since the one before, and the label.
+    Number, time, time since the first, thread and function that were current,
+    pages that changed since the one before, and the label.
 
     Example:
         uffd snapshots
@@ -59,11 +66,12 @@ class Goto(Command):
 
     Usage: uffd goto N|LABEL|+N|-N|start|end
 
-    Threads, frames, registers and memory are then those of that instant, and what calls
-    changed at the old one is forgotten.  `reverse-continue` goes to the snapshot before;
-    `continue` lets the program run on from the present one.
+    Threads, frames, registers and memory are then those of that instant, and what
+    calls changed at the old one is forgotten.  `reverse-continue` goes to the
+    snapshot before; `continue` lets the program run on from the present one.
 
-    $_uffd_snapshot, $_uffd_time (seconds since 1970) and $_uffd_label tell where that is.
+    $_uffd_snapshot, $_uffd_time (seconds since 1970) and $_uffd_label tell where
+    that is.
 
     Example:
         uffd goto 3
@@ -89,17 +97,17 @@ class Goto(Command):
 
 
 class Map(Command):
-    """Evaluate an expression at every snapshot, and show how it changes.
+    """Evaluate an expression at every snapshot.
 
     Usage: uffd map [-json] [-full] [/FMT] EXPRESSION [in RANGE]
 
       -json   print one line, one JSON object
       -full   do not fold or leave out rows of a long table
 
-    RANGE is A..B or A-B (both included), A.. or ..B, or one snapshot; A and B are numbers,
-    labels, start or end.  Functions may be called; what they do is undone each time, and
-    breakpoints do not stop them.  At each snapshot the thread that was current there is
-    the selected one.  Ctrl-C ends it with what there is.
+    RANGE is A..B or A-B (both included), A.. or ..B, or one snapshot; A and B are
+    numbers, labels, start or end.  Functions may be called; what they do is undone
+    each time, and breakpoints do not stop them.  At each snapshot the thread that
+    was current there is the selected one.  Ctrl-C ends it with what there is.
 
     Example:
         uffd map counter
@@ -124,8 +132,8 @@ class When(Command):
       -monotonic   once true it stays true: search by halving
       -json        print one line, one JSON object
 
-    RANGE as in `uffd map`.  Functions may be called; what they do is undone.  gdb stays
-    where it is: `uffd goto N` goes to the snapshot found.
+    RANGE as in `uffd map`.  Functions may be called; what they do is undone.  gdb
+    stays where it is: `uffd goto N` goes to the snapshot found.
 
     Example:
         uffd when counter > 100
@@ -143,15 +151,16 @@ class When(Command):
 
 
 class Changes(Command):
-    """Tell what differs between two snapshots: pages, and the variables with both values.
+    """Tell what differs between two snapshots: pages and variables.
 
     Usage: uffd changes [-json] [-full] A [B]
 
       -json   print one line, one JSON object
       -full   do not leave out lines of a long list
 
-    A and B are numbers, labels, +N, -N, start or end; without B it is the present snapshot.
-    Variables are those in memory of their own: global ones and static ones.
+    A and B are numbers, labels, +N, -N, start or end; without B it is the present
+    snapshot.  Variables are those in memory of their own: global ones and static
+    ones.
 
     Example:
         uffd changes 3 5
@@ -177,12 +186,12 @@ class Changes(Command):
 
 
 class Export(Command):
-    """Write the process as it is now as a core file, which any gdb opens.
+    """Write the process as it is now as a core file for any gdb.
 
     Usage: uffd export FILE
 
-    Also what calls changed and was kept is in it.  FILE must not exist; it is for you alone
-    to read (mode 0600).
+    Also what calls changed and was kept is in it.  FILE must not exist; it is for
+    you alone to read (mode 0600).
 
     Example:
         uffd goto 3
@@ -202,7 +211,8 @@ class Export(Command):
         session.calls_pending = False
         lost = int(done["unavailable_pages"])
         left_out = f"; {plural(lost, 'page')} could not be had" if lost else ""
-        say(f"{path}: {size(int(done['size']))}{left_out}")
+        read = verdict.may_hold([str(name) for name in done["files_read"]])
+        say(f"{path}: {size(int(done['size']))}{left_out}{read}")
 
 
 COMMANDS: Tuple[Type[Command], ...] = (Snapshots, Goto, Map, When, Changes, Export)

@@ -8,9 +8,12 @@ docs/protocol.md for the messages built from these.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Annotated, Any, Dict, List, Optional, Tuple
 
 from gdb_uffd.arch import X86_64, Architecture
+
+Address = Annotated[int, "hex"]
+"""A number that is shown, and sent, in hex."""
 
 PAGE_SIZE = 4096
 """Bytes a page of x86-64 (psABI 3.3.1), and the unit everywhere; pages of an AArch64 kernel may be
@@ -289,6 +292,65 @@ class HeapTotals:
     freed_bytes: int = 0
 
 
+FLAWS = (
+    "unreadable", "size-unaligned", "size-small", "size-beyond", "size-mmapped", "prev-size", "top",
+    "list-not-a-block", "list-in-use", "list-size", "list-twice", "unlisted", "link-unaligned",
+    "link-unreadable", "link-loop", "link-back", "list-long", "tcache-count", "tcache-key",
+    "no-heap", "no-arena", "no-thread-locals", "too-many",
+)  # fmt: skip
+"""What can be wrong with a heap; see Damage."""
+
+
+@dataclass(frozen=True)
+class FreeList:
+    """A list of free blocks: `kind` "tcache" (of the thread `tid`, 0 where it is not known, with
+    its `index`), "fastbin", "unsorted", "small" or "large" (of the arena `arena`).  `low`, `high`:
+    the chunk sizes that belong there, half-open; `high` 0: no limit.  `blocks` and `bytes` (of the
+    chunks) are what was found; `count` is what a cache's own counter says, else -1.  `damaged`: it
+    leads no further."""
+
+    kind: str
+    index: int
+    low: int
+    high: int
+    arena: Address = 0
+    tid: int = 0
+    blocks: int = 0
+    bytes: int = 0
+    count: int = -1
+    damaged: bool = False
+    first: List[Address] = field(default_factory=list)  # blocks as they are linked, the first few
+
+
+@dataclass(frozen=True)
+class HeapBlock:
+    """One block.  `state`: "used", "free" (of which list: `list`), "top", "fence" (what ends a heap
+    that does not go on), "mapped" (it has a mapping of its own) or "unknown"."""
+
+    start: Address
+    size: int
+    state: str
+    list: Optional[FreeList] = None
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is wrong.  `what` is one of FLAWS; `block` the block (or entry) that it is
+    wrong about, 0 for none; `value` what stands there (the size word with its flags; the link; the
+    count), `expected` what it should be or may be at most; None where that means nothing.
+    `list`: in which; `before`: the block in front, which may have been written beyond its end;
+    `state`: whether it is so "before" the last call too, or only "after" it; "" where there is one
+    state only."""
+
+    what: str
+    block: Address
+    value: Optional[Address] = None
+    expected: Optional[Address] = None
+    list: Optional[FreeList] = None
+    before: Optional[HeapBlock] = None
+    state: str = ""
+
+
 @dataclass
 class CallReport:
     """What one call, or one stretch of running, did."""
@@ -311,12 +373,13 @@ class CallReport:
     streamed: int = 0  # bytes of `output` that the client was shown while it ran
     engine: str = ""  # of ENGINES: the one that found the pages; "" where nothing ran
     asked: List[str] = field(default_factory=list)  # system calls that it was granted, "brk"
+    files_read: List[str] = field(default_factory=list)  # whose contents came into its memory
     blocked: Optional[Dict[str, Any]] = None  # the wait it ended at: replay/waiting.py, describe
     uncaught: Optional[Dict[str, Any]] = None  # the exception: replay/uncaught.py, describe
     unsound: List[str] = field(default_factory=list)  # why it proves nothing (`ignore-locks`)
     blocks: List[Block] = field(default_factory=list)  # sorted by start
     heap: Optional[HeapTotals] = None  # None where malloc's heap cannot be understood,
-    heap_trouble: str = ""  # and why, with the address
+    heap_trouble: Optional[Damage] = None  # and why
     mapped_bytes: int = 0
     unmapped_bytes: int = 0
     tid: int = 0  # the recorded thread that ran
@@ -326,6 +389,7 @@ class CallReport:
     registers: List[str] = field(default_factory=list)  # general ones that it leaves otherwise
     serial: int = 0  # tells it from others of one server; 0 for kind "all"
     output_left_out: int = 0  # bytes, from the middle of an output too long to be sent
+    heap_notes: List[str] = field(default_factory=list)  # the client's: of `heap_trouble`, by name
     untold: str = ""  # the client's: why there is no report of a call that has a value
     called: bool = True  # the client's: False where an expression failed before anything ran
 

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from gdb_uffd.model import (
     Block,
     CallReport,
+    Damage,
     DirtyPage,
     FirstWrite,
     HeapTotals,
@@ -15,6 +16,8 @@ from gdb_uffd.model import (
     Path,
     Run,
 )
+from gdb_uffd.model_heap import from_json as heap_from_json
+from gdb_uffd.model_heap import to_json as heap_to_json
 
 
 def to_json(value: Any) -> Any:
@@ -29,6 +32,8 @@ def to_json(value: Any) -> Any:
             if getattr(value, name):
                 run[name] = getattr(value, name)
         return run
+    if isinstance(value, Damage):
+        return heap_to_json(value)
     if isinstance(value, (str, int, float, bool)) or value is None:
         return value
     if isinstance(value, (list, tuple)):
@@ -132,5 +137,7 @@ def report_from_json(data: Dict[str, Any]) -> CallReport:
         for each in data["rest"]
     ]
     made["heap"] = None if data["heap"] is None else HeapTotals(**data["heap"])
+    trouble = data["heap_trouble"]
+    made["heap_trouble"] = None if trouble is None else heap_from_json(Damage, trouble)
     names = [f.name for f in dataclasses.fields(CallReport) if f.name not in made]
     return CallReport(**made, **{name: data[name] for name in names})

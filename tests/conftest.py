@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Callable, Iterator, List, Tuple
 
 import pytest
-from harness import cores, gdbs, programs, survivors
+from harness import SLOWNESS, cores, gdbs, programs, survivors
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads it
 def pytest_configure(config: pytest.Config) -> None:
+    limit = config.option.timeout
+    limit = config.getini("timeout") if limit is None else limit
+    config.option.timeout = round(SLOWNESS * float(limit))
     # A shell without job control starts what runs behind `&` with these ignored (POSIX,
     # "Asynchronous Lists"), and programs inherit that: Ctrl-C would be nobody's.
     for number in (signal.SIGINT, signal.SIGQUIT):
@@ -28,6 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
     """Leave the files of the other parts out.  The same files are chosen whoever chooses."""
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        if limit is not None:
+            item.add_marker(pytest.mark.timeout(round(SLOWNESS * limit.args[0])), append=False)
     wanted = config.getoption("part")
     if not wanted:
         return
@@ -89,7 +97,7 @@ class Cores:
 
     def shapes(self) -> Path:
         """The C++ program, aborted."""
-        return self._kernel("shapes", [str(self.built / "shapes"), "abort"])
+        return self._kernel("shapes", [programs.find(self.built, "shapes"), "abort"])
 
     def writes(self) -> Path:
         """The program that notes its own writes, aborted."""
@@ -132,7 +140,7 @@ class Cores:
 
     def containers(self) -> Path:
         """C++ containers of all kinds, aborted."""
-        return self._kernel("containers", [str(self.built / "containers")])
+        return self._kernel("containers", [programs.find(self.built, "containers")])
 
     def vector(self, kind: str) -> Path:
         """Known vector registers; `kind` is "avx" or "avx512"; skipped where the CPU has none."""
@@ -238,7 +246,7 @@ class Oracle:
         session = gdbs.Gdb(
             str(gdbs.PYPI_GDB),
             self.folder / "home",
-            [str(self.built / self.program)],
+            [programs.find(self.built, self.program)],
             init=None,
         )
         session.run(f"break {self.where}")

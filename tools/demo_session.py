@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from typing import List, Tuple
 
 import gdb
 
-CORE = os.environ["DEMO_CORE"]
-TRACE = os.environ["DEMO_TRACE"]
+CORE = shlex.quote(os.environ["DEMO_CORE"])
+TRACE = shlex.quote(os.environ["DEMO_TRACE"])
+TO = "(?:→|->)"
+"""Where gdb's host character set has no arrow (LC_ALL=C), the second is shown."""
 
 STEPS: List[Tuple[str, str, str]] = [
     # What we say, what we type, what must be in the answer (a regular expression).
@@ -36,7 +39,7 @@ STEPS: List[Tuple[str, str, str]] = [
     ("The bytes before and after.", "uffd diff counter", r"11 04(.|\n)*12 04"),
     ("The same for programs.", "uffd call -json push(7)", r'^\{.*"value": ?"1042".*\}$'),
     ("On another thread.", "thread 2", r""),
-    ("", "uffd call push(8)", r"tls_hits 42 → 43"),
+    ("", "uffd call push(8)", rf"tls_hits 42 {TO} 43"),
     ("Breakpoints and stepping, too.", "break sum", r"Breakpoint 1 at"),
     # gdb reports a call that a breakpoint interrupts as an error.
     ("", "print sum()", r"stopped while in a function called from GDB"),
@@ -50,7 +53,7 @@ STEPS: List[Tuple[str, str, str]] = [
     ("", "bt", r"#0 .*push \(value=6\)(.|\n)*#1 .* main \(\)"),
     ("A function of the program, called at every snapshot.", "uffd map sum()", r"^7\s.*\b21$"),
     ("", "uffd when counter >= 1037", r"snapshot 3\b"),
-    ("What differs between two instants?", "uffd changes 0 1", r"counter +1034 → 1035"),
+    ("What differs between two instants?", "uffd changes 0 1", rf"counter +1034 {TO} 1035"),
     ("Nothing is left running.", "uffd kill", r"."),
 ]
 

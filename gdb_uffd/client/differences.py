@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.client import snapshots as naming
 from gdb_uffd.client.render import Change
+from gdb_uffd.client.render_table import aligned, under
 from gdb_uffd.client.text import Look, number, plural, size
 from gdb_uffd.model import (
     PAGE_SIZE,
@@ -86,21 +87,22 @@ def lines(
     out = [f"{plural(found.pages, 'page')} ({size(found.pages * PAGE_SIZE)}) differ {between}"]
     if found.pages == 1:
         out = [f"1 page differs {between}"]
-    out += _groups(found.groups if full else found.groups[:MAX_LINES], thread)
+    out += _groups(found.groups if full else found.groups[:MAX_LINES], thread, look)
     out += _more(len(found.groups), "range", full)
     shown = list(variables) if full else list(variables[:MAX_LINES])
-    width = min(max((len(c.name) for c in shown if c.before or c.after), default=0), 40)
-    for change in shown:
-        if change.before or change.after:
-            both = " → ".join(text or "nothing" for text in (change.before, change.after))
-            text = f"{change.name:<{width}}  {both}"
-        else:
-            text = f"{plural(change.size, 'byte')} in {change.name}"
-        out.append(f"  {printable(text)}")
+    for head, change in zip(aligned([_names(c, look) for c in shown], look), shown):
+        before, after = (text or "nothing" for text in (change.before, change.after))
+        both = f"{look.paint('removed', before)} → {look.paint('added', after)}"
+        told = both if change.before or change.after else f"{plural(change.size, 'byte')} differ"
+        out += under(head, [told], look)
     out += _more(len(variables), "variable", full)
     if not found.same_process:
         out.append("  (another process: what has the same address need not be the same thing)")
-    return [look.plain(line) for line in out]
+    return [part for line in out for part in look.wrapped(line)]
+
+
+def _names(change: Change, look: Look) -> List[str]:
+    return ["  " + look.paint("variable", change.name)]
 
 
 def _more(count: int, what: str, full: bool) -> List[str]:
@@ -114,19 +116,17 @@ def _name(info: SnapshotInfo) -> str:
     return f'{info.number} "{printable(info.label)}"' if info.label else str(info.number)
 
 
-def _groups(groups: Sequence[Group], thread: Callable[[int], str]) -> List[str]:
-    rows = [(_what(g, thread), plural(g.pages, "page"), _bytes(g)) for g in groups]
-    widths = [max(len(row[c]) for row in rows) for c in range(2)]
-    return [
-        f"  {what:<{widths[0]}}  {pages:>{widths[1]}}  {rest}".rstrip()
-        for what, pages, rest in rows
-    ]
+def _groups(groups: Sequence[Group], thread: Callable[[int], str], look: Look) -> List[str]:
+    pages = [plural(group.pages, "page") for group in groups]
+    width = max(map(len, pages))
+    cells = [["  " + _what(g, thread, look), p.rjust(width)] for g, p in zip(groups, pages)]
+    return [f"{head}{_bytes(g)}".rstrip() for head, g in zip(aligned(cells, look), groups)]
 
 
-def _what(group: Group, thread: Callable[[int], str]) -> str:
+def _what(group: Group, thread: Callable[[int], str], look: Look) -> str:
     mapping = group.mapping
     if group.kind == "data":
-        return printable(f"data  {os.path.basename(mapping)}")
+        return f"data  {look.paint('filename', os.path.basename(mapping))}"
     if group.thread is not None:
         kind = "TLS" if group.kind == "tls" else group.kind
         return f"{kind:<5} thread {thread(group.thread)}"

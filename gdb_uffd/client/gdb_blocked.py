@@ -11,9 +11,10 @@ from weakref import WeakKeyDictionary
 import gdb
 
 from gdb_uffd.client import gdb_interrupts, gdb_session
+from gdb_uffd.client.gdb_frames import frame_text
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_threads import in_thread
-from gdb_uffd.client.gdb_util import code_address, decoded, file_of, frame_text, quiet
+from gdb_uffd.client.gdb_util import code_address, decoded, file_of, quiet
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import UffdError
 
@@ -116,7 +117,9 @@ def passed(session: Session, line: str) -> str:
 
 
 def _holder(owner: Dict[str, Any]) -> str:
-    """ "thread 3 (worker, in pause)"."""
+    """ "thread 3 (worker, in pause)"; a thread that had ended keeps what it held locked."""
+    if owner["thread"] is None:
+        return f"LWP {owner['tid']}, none of the recorded threads"
     known = [owner["name"] or "", f"in {owner['function']}" if owner["function"] else ""]
     inside = ", ".join(part for part in known if part)
     return f"thread {owner['thread']}" + (f" ({inside})" if inside else "")
@@ -129,7 +132,7 @@ def _named(session: Session, found: Dict[str, Any]) -> Dict[str, Any]:
         return _spinning(frames, found)
     call, argument = _library_call(frames, address if found["kind"] == "lock" else 0)
     call = call or str(found["call"])
-    owner = int(found["owner"])
+    owner = int(found["owner"] or (call.startswith("pthread_mutex_") and found["stranger"]))
     out: Dict[str, Any] = {
         "call": call,
         "system_call": str(found["call"]),
@@ -355,6 +358,8 @@ def _thread(session: Session, tid: int) -> Dict[str, Any]:
     out: Dict[str, Any] = {
         "tid": tid, "thread": session.thread_numbers.get(tid), "name": None, "function": None,
     }  # fmt: skip
+    if out["thread"] is None:
+        return out
     with contextlib.suppress(gdb.error), in_thread(tid):
         thread = gdb.selected_thread()
         frames = _frames()

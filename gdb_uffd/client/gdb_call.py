@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
-from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
 from gdb_uffd.client import (
     gdb_blocked,
+    gdb_frames,
     gdb_interrupts,
     gdb_last,
     gdb_libraries,
@@ -22,23 +21,23 @@ from gdb_uffd.client import (
     render_json,
 )
 from gdb_uffd.client.context import Context
+from gdb_uffd.client.gdb_outcome import Outcome, Stop
+from gdb_uffd.client.gdb_saved import no_breakpoint_commands
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import (
     Selection,
     flush_caches,
     flush_memory,
-    frame_text,
     look,
     machine_interface,
-    no_breakpoint_commands,
     one_cpu,
     quiet,
     say,
     say_json,
     say_quoted,
     setting,
-    short_backtrace,
+    show_command,
     silent_stdout,
     version,
 )
@@ -47,30 +46,6 @@ from gdb_uffd.client.text import Look
 from gdb_uffd.client.wire import one_line, parse_report
 from gdb_uffd.model import CallReport, UffdError, page_floor
 from gdb_uffd.terminal import printable
-
-
-@dataclass
-class _Stop:
-    """Where the called function stopped instead of returning."""
-
-    reason: str  # "SIGSEGV", "breakpoint 2"
-    where: str
-    backtrace: List[str]
-    breakpoint: bool = False
-
-
-@dataclass
-class Outcome:
-    """What the evaluation came to."""
-
-    value: str = ""  # what `print` shows after "$N = "
-    number: int = 0  # N
-    type: str = ""
-    error: str = ""  # gdb's own words, when there is no value
-    stop: Optional[_Stop] = None
-    wall_ms: float = 0.0
-    functions: List[int] = field(default_factory=list)  # addresses gdb called
-
 
 _PLAIN_CODES = (gdb.TYPE_CODE_INT, gdb.TYPE_CODE_FLT, gdb.TYPE_CODE_BOOL, gdb.TYPE_CODE_ENUM)
 """Types before whose values `print` puts nothing; "(char *) " stands before a pointer."""
@@ -96,6 +71,7 @@ def call(session: Session, text: str, keep: bool, as_json: bool) -> None:
             gdb_output.print_rest(report)
             _print_text(session, report, outcome)
     finally:
+        outcome.waited_ms()
         gdb_last.tell(session, last)
         gdb_libraries.follow(session)
 
@@ -105,6 +81,7 @@ def run_call(
 ) -> Tuple[CallReport, Outcome]:
     """The transaction: begin, evaluate, end, and gdb's caches as they must be then; its libraries
     are those of the call, whose symbols name what it did, until gdb_libraries.follow."""
+    outcome = Outcome()
     try:
         about = {} if cpu is None else {"cpu": cpu}
         # Of -json the one line is all; a front end has a stream for what the program prints.
@@ -117,7 +94,6 @@ def run_call(
     selection = Selection()
     session.calls_pending = False
     session.in_call, session.expression, session.call_depth = True, expression, 0
-    outcome = Outcome()
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(no_breakpoint_commands())
@@ -194,7 +170,6 @@ def evaluate_job() -> None:
 
 
 def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str) -> None:
-    started = time.perf_counter()
     session.last_call = 0
     session.context = Context(expression)
     with watch_stops(outcome):
@@ -219,7 +194,6 @@ def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str)
         except KeyboardInterrupt:
             outcome.error = "interrupted"
             _select_innermost()
-    outcome.wall_ms = (time.perf_counter() - started) * 1000
     if session.last_call:
         outcome.functions.append(session.last_call)
 
@@ -289,7 +263,7 @@ def watch_stops(outcome: Outcome) -> Iterator[None]:
             gdb.events.inferior_call.disconnect(on_call_end)
 
 
-def _describe(event: Optional[gdb.StopEvent]) -> _Stop:
+def _describe(event: Optional[gdb.StopEvent]) -> Stop:
     reason, at_breakpoint = "", False
     if isinstance(event, gdb.SignalEvent):
         reason = str(event.stop_signal)
@@ -297,9 +271,9 @@ def _describe(event: Optional[gdb.StopEvent]) -> _Stop:
         reason, at_breakpoint = f"breakpoint {event.breakpoints[0].number}", True
     where, backtrace = "", []
     with contextlib.suppress(gdb.error):
-        where = frame_text(gdb.newest_frame())
-        backtrace = short_backtrace()
-    return _Stop(reason, where, backtrace, at_breakpoint)
+        where = gdb_frames.frame_text(gdb.newest_frame())
+        backtrace = gdb_frames.short_backtrace()
+    return Stop(reason, where, backtrace, at_breakpoint)
 
 
 def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
@@ -310,12 +284,12 @@ def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
         raise UffdError(f"what the call did is not known: {report.untold}")
     failure = failure_line(session, report, outcome, looks)
     if not failure or (report.called and report.pages):
-        say(*render.report_lines(report, Symbols(session, report), looks, outcome.wall_ms))
+        say(*render.report_lines(report, Symbols(session, report), looks, outcome.waited_ms))
     if report.uncaught and not failure:  # in a pretty printer
         say(f"  {gdb_uncaught.of(report)}")
     if failure and outcome.stop is not None:
         if outcome.stop.breakpoint:
-            say_quoted(quiet("frame"))
+            show_command("frame")
         else:
             say(*(printable(f"  #{n} {text}") for n, text in enumerate(outcome.stop.backtrace)))
     if failure:
@@ -358,7 +332,7 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
     return looks.plain(printable(f"{what} did not return: {why}; {end}"))
 
 
-def _reason_is(stop: Optional[_Stop], reason: str) -> bool:
+def _reason_is(stop: Optional[Stop], reason: str) -> bool:
     return stop is not None and stop.reason == reason
 
 
@@ -391,7 +365,7 @@ def call_object(
         "expression": expression,
         "value": None if failed else outcome.value,
         "type": None if failed else outcome.type,
-        "wall_ms": round(outcome.wall_ms, 3),
+        "wall_ms": round(outcome.waited_ms(), 3),
     }
     if failed:
         head["error"] = failure_line(session, report, outcome, Look(width=0))

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Optional, Sequence, Union
+import contextlib
+from typing import Iterator, Optional, Sequence, Type, Union
 
 import gdb
 
-from gdb_uffd.client.gdb_util import untraced, user_errors
+from gdb_uffd.client.gdb_util import look, say, setting, user_errors
 from gdb_uffd.client.options import Parsed, complete_options, parse_options
+from gdb_uffd.client.render_table import aligned, under
 from gdb_uffd.model import UffdError
 
 Completion = Union[int, Sequence[str], None]
+
+
+@contextlib.contextmanager
+def _untraced() -> Iterator[None]:
+    """`set trace-commands on` shows the user's commands, not those that we read the output of."""
+    if not gdb.parameter("trace-commands"):
+        yield
+        return
+    with setting("trace-commands", "off"):
+        yield
+
+
+def list_commands(commands: "Sequence[Type[Command]]") -> None:
+    """A line a command: its name, and the first line of its help."""
+    looks = look()
+    heads = aligned([[f"uffd {command.name}"] for command in commands], looks)
+    for head, command in zip(heads, commands):
+        say(*under(head, [(command.__doc__ or "").split("\n", 1)[0]], looks))
 
 
 class Command(gdb.Command):
@@ -31,7 +51,7 @@ class Command(gdb.Command):
         dashes = self.dashes or self.completer == gdb.COMPLETE_EXPRESSION
         self.dont_repeat()
         parsed = parse_options(argument, self.options, self.usage, dashes)
-        with untraced():
+        with _untraced():
             self.run(parsed)
 
     def run(self, parsed: Parsed) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import Tuple
 
 import gdb
@@ -27,6 +28,7 @@ def split_address(text: str, usage: str) -> Tuple[str, str]:
 
 def connect(address: str, token_file: str) -> None:
     """Take the server at `address` for the selected inferior and show where it stands."""
+    began = time.perf_counter()
     gdb_session.settle()
     where = remote.target(address)
     if token_file or os.environ.get(remote.TOKEN_VARIABLE):
@@ -47,7 +49,7 @@ def connect(address: str, token_file: str) -> None:
             hint = f"does the server want a token? Name its file, or set {remote.TOKEN_VARIABLE}"
             raise UffdError(f"{error}; {hint}") from None
         raise
-    gdb_session.show(session)
+    gdb_session.show(session, began)
 
 
 def _was_closed(text: str) -> bool:
@@ -61,6 +63,7 @@ def _learn(session: Session, address: str) -> None:
     server = remote.Remote(ready, not remote.is_near(str(data.get("host", "")), ready))
     session.server, session.ready = server, ready
     session.signal, session.snapshot = ready.signal, ready.snapshot
+    gdb_session.note_brought(session, ready.brought)
     if not server.far:
         # Here are the files themselves.
         gdb_search.take_debug_folder(ready.sysroot)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -191,3 +192,25 @@ def _value(frame: gdb.Frame, symbol: gdb.Symbol) -> str:
     except (gdb.error, UnicodeDecodeError) as error:
         return f"<{type(error).__name__}>"
     return text if len(text) <= MAX_ARGUMENT else text[: MAX_ARGUMENT - 1] + "…"
+
+
+def frame_text(frame: gdb.Frame) -> str:
+    """ "walk () at sample.c:12", or "0x7f… in memcpy ()"."""
+    name = frame.name()
+    where = frame.find_sal()
+    if where.symtab is not None and where.line:
+        return f"{name or '??'} () at {os.path.basename(file_of(where.symtab))}:{where.line}"
+    return f"{frame.pc():#x} in {name or '??'} ()"
+
+
+def short_backtrace(limit: int = 8) -> List[str]:
+    """The innermost frames of the selected thread, up to gdb's dummy frame."""
+    lines: List[str] = []
+    frame: Optional[gdb.Frame] = gdb.newest_frame()
+    while frame is not None and frame.type() != gdb.DUMMY_FRAME:
+        if len(lines) == limit:
+            lines.append("...")
+            break
+        lines.append(frame_text(frame))
+        frame = frame.older()
+    return lines

@@ -23,20 +23,21 @@ from gdb_uffd.client import (
     gdb_types,
     gdb_uncaught,
     gdb_unwind,
+    verdict,
 )
-from gdb_uffd.client.gdb_util import look, machine_interface, quiet, say
+from gdb_uffd.client.gdb_util import look, machine_interface, quiet, say, user_error
 from gdb_uffd.client.render import is_amiss, summary_line
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
-from gdb_uffd.client.wire import Summary, parse_summary
+from gdb_uffd.client.wire import Summary, parse_report, parse_summary
 from gdb_uffd.model import UffdError
-from gdb_uffd.terminal import printable_lines
 
 _REPORTING = ("print", "call")
 _SILENT = ("output", "printf")  # they compose a line of the user's own, which may go on
 """Commands that evaluate expressions: in scripts and with -batch no prompt follows them."""
 
 _MODULE = "gdb_uffd.client.gdb_hooks"
-_CHECK = "maintenance uffd-check"
+_CHECK = "maintenance check-recorded"
+"""Nothing to type: `apropos uffd` shall not list it."""
 
 _ASSIGNS = re.compile(r"=|\+\+|--")
 """An expression without any of these assigns nothing (gdb manual, "Assignment")."""
@@ -171,7 +172,7 @@ def see_server() -> None:
             raise UffdError(gdb_session.bury(session))
         gdb_session.keep_step(session)
     except UffdError as error:
-        raise gdb.GdbError(f"uffd: {printable_lines(str(error))}") from None
+        raise user_error(f"uffd: {error}") from None
 
 
 def _on_memory_changed(_event: object) -> None:
@@ -221,6 +222,18 @@ def _after_command() -> None:
     summary = _commit(session)
     if summary is not None and gdb_settings.report() and (summary.pages or is_amiss(summary)):
         say(summary_line(summary, look()))
+
+
+def after_core() -> None:
+    """gdb has written a core of its own: what kept calls read may be in it, as in one of ours."""
+    session = gdb_session.selected()
+    if session is not None:
+        session.evaluating = False
+        with contextlib.suppress(UffdError):
+            report = parse_report(session.request("report", {"all": True}))
+            read = verdict.may_hold(report.files_read if report is not None else ())
+            if read:
+                say(f"[uffd: the core {read.lstrip('; ')}]")
 
 
 def after_silent_command() -> None:
@@ -312,6 +325,7 @@ def define_hooks() -> None:
     _Check()
     for command in (*_REPORTING, *_SILENT, "generate-core-file"):
         _define(f"hook-{command}", _CHECK)
+    _define("hookpost-generate-core-file", _python("after_core"))
     for command in _REPORTING:
         _define(f"hookpost-{command}", _python("after_command"))
     for command in _SILENT:
@@ -326,7 +340,7 @@ def define_hooks() -> None:
 
 
 class _Check(gdb.Command):
-    """Part of gdb_uffd: see whether the server of this inferior still answers."""
+    """See whether what serves this inferior's core still answers."""
 
     # A command: from `python` an error would come with a traceback (gdb 13).
 
@@ -350,7 +364,7 @@ def _define(name: str, body: str) -> None:
         quiet(f"show user {name}")
         return  # it is the user's
     quiet(f"define {name}\n{body}\nend")
-    quiet(f"document {name}\nPart of gdb_uffd.\nend")
+    quiet(f"document {name}\nFor recorded processes: `show user {name}` tells more.\nend")
 
 
 def install() -> None:

@@ -42,10 +42,10 @@ def find(session: Session, report: Optional[CallReport]) -> Optional[Last]:
     return last
 
 
-def wall_ms(session: Session, report: Optional[CallReport]) -> Optional[float]:
-    """How long the `uffd call` of that report took, for whoever waited."""
+def waited_ms(session: Session, report: Optional[CallReport]) -> Optional[Callable[[], float]]:
+    """Tells how long the user waited for the `uffd call` of that report."""
     last = find(session, report)
-    return None if last is None else float(last.outcome.wall_ms)
+    return None if last is None else last.outcome.waited_ms
 
 
 def peek(session: Session, known: int) -> Tuple[int, Optional[CallReport], bool]:

@@ -87,6 +87,7 @@ def _summary(report: CallReport, last: Optional[gdb_last.Last]) -> Dict[str, Any
         "bytes_changed": sum(page.bytes_changed for page in program) + report.rest_bytes,
         "fed_pages": report.fed_pages,
         "refused": report.refused,
+        "files_read": report.files_read,
         "ended": report.ended or None,
         "unavailable": report.unavailable or None,
     }

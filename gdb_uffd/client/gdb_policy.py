@@ -32,11 +32,12 @@ class _Policy(Setting):
 class Syscalls(_Policy):
     """Which system calls a called function can make.
 
-    safe  only what changes nothing outside of the process: its own memory, signals to itself,
-          files read, output shown by gdb; the rest is refused, by name (the default)
+    safe  only what changes nothing outside of the process: its own memory, signals
+          to itself, files read, output shown by gdb; the rest is refused, by name
+          (the default)
     none  nothing but what returning needs
-    all   nearly everything, with your rights on this machine; fork, exec, ptrace and signals to
-          other processes stay refused
+    all   nearly everything, with your rights on this machine; fork, exec, ptrace
+          and signals to other processes stay refused
 
     A core dump is not to be trusted more than the program that it came from."""
 
@@ -78,8 +79,9 @@ class Files(_Policy):
 class Clock(_Policy):
     """What time it is for called functions.
 
-    recorded  it goes on from the snapshot: a microsecond a reading, and a sleep is over at
-              once (the default); a call that is repeated sees the same times
+    recorded  it goes on from the snapshot: a microsecond a reading, and a sleep is
+              over at once (the default); a call that is repeated sees the same
+              times
     real      this machine's time; a sleep takes as long as it says"""
 
     set_doc = "Set what time it is for called functions."
@@ -94,13 +96,13 @@ class Clock(_Policy):
 class Threads(_Policy):
     """What the recorded threads, which do not run, mean to a called function.
 
-    freeze        a call that needs a lock which one of them holds stops there, and the lock
-                  and its owner are named (the default)
-    ignore-locks  it goes through such locks; what it then does proves nothing about the
-                  program, and the report says so"""
+    freeze        a call that needs a lock which one of them holds stops there, and
+                  the lock and its owner are named (the default)
+    ignore-locks  it goes through such locks; what it then does proves nothing
+                  about the program, and the report says so"""
 
-    set_doc = "Set what locks of recorded threads mean to called functions."
-    show_doc = "Show what locks of recorded threads mean to called functions."
+    set_doc = "Set what locks of recorded threads mean to calls."
+    show_doc = "Show what locks of recorded threads mean to calls."
     sentence = 'Locks that recorded threads hold: "{}".'
 
     def __init__(self) -> None:
@@ -111,9 +113,10 @@ class Threads(_Policy):
 
 
 class CallTimeout(_Policy):
-    """How many seconds a called function may run; 0 or "unlimited" (the default): any time.
+    """How many seconds a called function may run.
 
-    One that takes longer stops where it is then.  Ctrl-C does the same at any time."""
+    0 or "unlimited" (the default): any time.  One that takes longer stops where it
+    is then.  Ctrl-C does the same at any time."""
 
     set_doc = "Set how many seconds a called function may run."
     show_doc = "Show how many seconds a called function may run."
@@ -129,8 +132,8 @@ class MemoryLimit(_Policy):
 
     0 or "unlimited": any amount.  A call that needs more stops there."""
 
-    set_doc = "Set how many MiB of new memory called functions may touch."
-    show_doc = "Show how many MiB of new memory called functions may touch."
+    set_doc = "Set how many MiB of new memory calls may touch."
+    show_doc = "Show how many MiB of new memory calls may touch."
     sentence = "MiB of new memory that called functions may touch: {}."
 
     def __init__(self) -> None:
@@ -141,16 +144,16 @@ class MemoryLimit(_Policy):
 class ControlSequences(_Policy):
     """What becomes of control sequences that a called function prints.
 
-    auto   shown where a person reads them: on a terminal, or in a file; raw where gdb's standard
-           output is a pipe or a socket, with `set logging redirect on`, and in the machine
-           interface (the default)
+    auto   shown where a person reads them: on a terminal, or in a file; raw where
+           gdb's standard output is a pipe or a socket, with `set logging redirect
+           on`, and in the machine interface (the default)
     shown  ^[ for an escape, \\233 for a byte; colours stay, line ends and tabs too
     raw    as they are: a terminal does what they say
 
     What gdb_uffd itself prints, names from a core among it, is always shown."""
 
-    set_doc = "Set what becomes of control sequences that called functions print."
-    show_doc = "Show what becomes of control sequences that called functions print."
+    set_doc = "Set what becomes of printed control sequences."
+    show_doc = "Show what becomes of printed control sequences."
     sentence = 'Control sequences that called functions print: "{}".'
 
     def __init__(self) -> None:

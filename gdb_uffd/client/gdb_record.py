@@ -16,7 +16,8 @@ from gdb_uffd.client.gdb_freeze import NotStill, watch_breakpoints
 from gdb_uffd.client.gdb_record_local import LocalProcess, is_traced
 from gdb_uffd.client.gdb_record_names import Where, ended, function_at, here, trapped
 from gdb_uffd.client.gdb_record_remote import RemoteProcess
-from gdb_uffd.client.gdb_util import look, machine, say
+from gdb_uffd.client.gdb_util import machine, say
+from gdb_uffd.client.record_options import HOW
 from gdb_uffd.client.recorder import Committed, Recorder, RecorderFailed, Source
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import UffdError
@@ -256,7 +257,7 @@ def snapshot(label: str) -> None:
         check_failure()
     last = recording.recorder.last
     if last is not None:
-        say(look().plain(line(last)))
+        say(line(last))
 
 
 def signal_snapshot(name: str, always: bool) -> None:
@@ -326,7 +327,9 @@ def _end(reason: str, at_prompt: bool = False) -> str:
     _connect(False)
     if recording is None:
         return ""
-    line = look().plain(recording.end(reason, at_prompt))
+    line = recording.end(reason, at_prompt)
+    if not recording.snapshots and _tell is _say:
+        line += f": {HOW}"
     _snapshots = recording.snapshots
     return line
 

@@ -16,7 +16,7 @@ from gdb_uffd.client import gdb_record, text, tracer
 from gdb_uffd.client.gdb_freeze import NotStill
 from gdb_uffd.client.gdb_record import Recording
 from gdb_uffd.client.gdb_record_names import Where, here
-from gdb_uffd.client.gdb_util import look, quiet, say
+from gdb_uffd.client.gdb_util import quiet, say
 from gdb_uffd.client.record_options import parse_at, parse_interval
 from gdb_uffd.model import UffdError
 
@@ -134,7 +134,7 @@ class At(gdb.Breakpoint):
         if self.is_valid():
             self.enabled = False
         counted = text.plural(self.taken, "snapshot")
-        say(look().plain(f"[uffd: {counted} at {self.where}, as many as were asked for]"))
+        say(f"[uffd: {counted} at {self.where}, as many as were asked for]")
 
 
 def unhit() -> List[str]:
@@ -204,7 +204,7 @@ def _tell(recording: Recording) -> None:
     _progress = now
     pause = text.milliseconds(recorder.last.pause_us / 1000)
     counted = text.plural(recording.snapshots, "snapshot")
-    say(look().plain(f"[uffd: {counted}, the last one paused the program for {pause}]"))
+    say(f"[uffd: {counted}, the last one paused the program for {pause}]")
 
 
 _batch: Optional[bool] = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Dict, Optional
 
 from gdb_uffd.client import gdb_record, text
-from gdb_uffd.client.gdb_util import look, say
+from gdb_uffd.client.gdb_util import say
+from gdb_uffd.client.record_options import HOW
 from gdb_uffd.client.wire import one_line
 
 
@@ -19,15 +20,16 @@ def show() -> bool:
     if recording.remote is not None:
         how = "through cores that gdb writes"
     parts = [text.plural(recording.snapshots, "snapshot")]
+    if not recording.snapshots:
+        parts = [f"no snapshot yet: {HOW}"]
     if last is not None:
         parts.append(f"{text.plural(last.pages_stored, 'page')} stored")
         parts.append(f"last pause {text.milliseconds(last.pause_us / 1000)}")
-    looks = look()
-    for name, value in (
-        ("recording", f"{one_line(recorder.path)} (pid {recording.pid}, {how})"),
-        ("recorded", " · ".join(parts)),
-    ):
-        say(looks.plain(f"{name:<12} {value}"))
+    say(
+        f"{'recording':<12} {one_line(recorder.path)} (pid {recording.pid}, {how})",
+        f"{'recorded':<12} {' · '.join(parts)}",
+        indent=13,
+    )
     return True
 
 

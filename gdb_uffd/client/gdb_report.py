@@ -23,10 +23,12 @@ from gdb_uffd.model import CallReport, UffdError
 def write(session: Session, text: str, usage: str) -> None:
     """`uffd report`."""
     path = _path(text, usage)
-    page = html_page.document(collect(session))
+    content = collect(session)
+    page = html_page.document(content)
     data = page.encode("utf-8", "replace")
     _replace(path, data)
-    say(f"{path} ({size(len(data))}) shows the last call")
+    read = verdict.may_hold(content.data["files_read"])
+    say(f"{path} ({size(len(data))}) shows the last call{read}")
 
 
 def _path(text: str, usage: str) -> str:
@@ -91,9 +93,10 @@ def collect(session: Session) -> html_page.Content:
 
 def _verdict(report: CallReport, session: Session) -> Sequence[str]:
     program, _ = render.split_pages(report)
+    waited_ms = gdb_last.waited_ms(session, report)
     return [
         verdict.text(report, Symbols(session, report).thread),
-        render.count_line(report, len(program), gdb_last.wall_ms(session, report)),
+        render.count_line(report, len(program), waited_ms() if waited_ms is not None else None),
     ]
 
 

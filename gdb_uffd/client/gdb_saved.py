@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Dict, List
+from typing import Dict, Iterator, List
 
 import gdb
 
@@ -51,7 +51,8 @@ class Borrowed:
         behind, which acts as the default does outside of a replay (gdb manual, "All-Stop
         Mode"); it is tried again when such a target is there.
         """
-        for name, value in list(self._old.items()):
+        # What keeps scripts out goes last: another `sysroot` has gdb read libraries again.
+        for name, value in sorted(self._old.items(), key=lambda each: "auto-load" in each[0]):
             if only and name != only:
                 continue
             self._note_users(name, parameter_text(gdb.parameter(name)))
@@ -87,3 +88,21 @@ def relock() -> None:
     while _unlocked:
         with contextlib.suppress(gdb.error):  # the target went
             quiet(f"set scheduler-locking {_unlocked.pop()}")
+
+
+@contextlib.contextmanager
+def no_breakpoint_commands() -> Iterator[None]:
+    """gdb carries out what `commands` says with the next `gdb.execute`, which would be one of ours;
+    where `print` runs into a breakpoint it does not."""
+    held = []
+    for point in gdb.breakpoints():
+        commands = None if point.type == getattr(gdb, "BP_DPRINTF", -1) else point.commands
+        if commands:
+            held.append((point, commands))
+            point.commands = ""
+    try:
+        yield
+    finally:
+        for point, commands in held:
+            if point.is_valid():
+                point.commands = commands

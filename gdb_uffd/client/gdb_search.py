@@ -16,6 +16,11 @@ from gdb_uffd.terminal import printable
 _REMOTE = ("target:", "remote:")
 """Prefixes of `sysroot` that mean the remote side's files (gdb manual, "Files")."""
 
+_SCRIPTS = tuple(
+    f"auto-load {kind}"
+    for kind in ("python-scripts", "gdb-scripts", "guile-scripts", "libthread-db")
+)
+
 _FEW = 3
 """Names of files that a question tells."""
 
@@ -137,6 +142,18 @@ def take_sysroot(elsewhere: str, far: bool) -> None:
         borrowed.take("solib-search-path", "")
     elif borrowed.holds("solib-search-path"):
         borrowed.take("solib-search-path", borrowed.users("solib-search-path"))
+
+
+def keep_scripts_out(brought: bool) -> None:
+    """Before gdb reads files that came with the trace (`brought`), or any below a sysroot: it runs
+    no script that lies beside them or in them (gdb manual, "Auto-loading"), whatever its safe path
+    says.  Else, where that was not known before: as the user has it."""
+    needed = brought or bool(_local(borrowed.users("sysroot")))
+    for name in _SCRIPTS:
+        if needed and _text(name):
+            borrowed.take(name, "off")
+        elif borrowed.holds(name):
+            borrowed.give_back(name)
 
 
 def take_debug_folder(elsewhere: str) -> None:

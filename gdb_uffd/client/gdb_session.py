@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -16,12 +17,11 @@ from gdb_uffd.client.gdb_shapes import Shapes
 from gdb_uffd.client.gdb_util import (
     check_architecture,
     decoded,
-    look,
     quiet,
     quote_file,
     say,
-    say_quoted,
     setting,
+    show_command,
     silent_stdout,
     worth_telling,
 )
@@ -65,6 +65,8 @@ class Session:
         self.last_call = 0  # address of the function gdb called last
         self.assigned = False  # gdb wrote memory as a command said, and that is not committed
         self.thread_numbers: Dict[int, int] = {}  # TID -> gdb's number, of the present snapshot
+        # Since which snapshots the heap is damaged, by the present one and how (gdb_heap.since).
+        self.heap_since: Dict[Tuple[object, ...], Tuple[Optional[int], Optional[int], bool]] = {}
         self.tls_addresses: Dict[Tuple[int, str, str], int] = {}  # see gdb_symbols
 
     def request(self, verb: str, arguments: Optional[Dict[str, Any]] = None) -> Any:
@@ -143,6 +145,7 @@ def selected() -> Optional[Session]:
 
 def spawn(core: str, executable: str) -> None:
     """Open `core`, or a trace, in the selected inferior and show where it stands."""
+    began = time.perf_counter()
     settle()
     check_recording(core)
     if executable:
@@ -165,7 +168,7 @@ def spawn(core: str, executable: str) -> None:
         server.stop(0.0)
         borrowed.give_back_if(not _sessions)
         raise
-    show(session)
+    show(session, began)
 
 
 def _connect(session: Session) -> None:
@@ -178,6 +181,7 @@ def _connect(session: Session) -> None:
 def connect(session: Session, executable: str, socket: str) -> None:
     """Make `session` the target of the selected inferior, silently but for gdb's warnings."""
     check_architecture(session.ready.architecture)
+    note_brought(session, session.ready.brought)
     gdb_search.take_debug_folder("" if session.server.far else session.ready.sysroot)
     if executable:
         load_executable(executable)
@@ -210,6 +214,13 @@ def connect(session: Session, executable: str, socket: str) -> None:
     note_threads(session)
     _sessions[session.number] = session
     borrow()
+
+
+def note_brought(session: Session, brought: bool) -> None:
+    """Whether files of it came with its trace: see to gdb's scripts, before gdb reads them."""
+    session.ready = dataclasses.replace(session.ready, brought=brought)
+    everyone = [session, *_sessions.values()]
+    gdb_search.keep_scripts_out(any(each.ready.brought for each in everyone))
 
 
 def note_threads(session: Session) -> None:
@@ -261,8 +272,9 @@ def load_executable(path: str) -> None:
         say(*worth_telling(quiet(f"file {quote_file(path)}")))
 
 
-def show(session: Session) -> None:
-    """What gdb shows for a core: the signal, the frame; then a summary."""
+def show(session: Session, began: float) -> None:
+    """What gdb shows for a core: the signal, the frame; then a summary.  `began`: when the command
+    did, by time.perf_counter."""
     ready = session.ready
     where = f"snapshot {ready.snapshot} of 0-{ready.snapshots - 1}"
     what = "core: " if ready.snapshots == 1 else f"trace: {where}, "
@@ -274,13 +286,12 @@ def show(session: Session) -> None:
         if ready.snapshots == 1:
             gdb.set_convenience_variable("_exitsignal", ready.signal)  # as corelow.c does
     with contextlib.suppress(gdb.error):
-        say_quoted(quiet("frame"))
+        show_command("frame")
     pages = f"{text.plural(ready.total_pages, 'page')} ({text.size(ready.total_pages * PAGE_SIZE)})"
+    took = text.milliseconds((time.perf_counter() - began) * 1000)
     say(
-        look().plain(
-            f"{what}{text.plural(ready.threads, 'thread')}, {pages} · opened in "
-            f"{text.milliseconds(ready.open_ms)}; nothing runs until you call something"
-        )
+        f"{what}{text.plural(ready.threads, 'thread')}, {pages} · "
+        f"opened in {took}; nothing runs until you call something"
     )
 
 

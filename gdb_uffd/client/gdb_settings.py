@@ -7,14 +7,16 @@ from typing import Callable, Dict, List, Tuple, Union
 
 import gdb
 
+from gdb_uffd.client.gdb_util import look, parameter_text, say, user_error
+from gdb_uffd.client.render_table import aligned, under
 from gdb_uffd.model import ENGINE_AUTO, ENGINES, UffdError
-from gdb_uffd.terminal import printable_lines
 
 
 class Setting(gdb.Parameter):
     """A parameter whose `show` line is one sentence, on every gdb from 12."""
 
     sentence = "{}"
+    set_doc = ""
 
     def get_set_string(self) -> str:
         """Nothing to say after a `set`."""
@@ -26,13 +28,14 @@ class Setting(gdb.Parameter):
 
 
 class Report(Setting):
-    """Whether `print f ()` and its like are followed by a line that says what they dirtied.
+    """Whether a line after `print f ()` and its like says what they dirtied.
 
-    The line is printed after each gdb command that called a function of a uffd inferior,
-    when that dirtied a page.  Use `uffd dirty` to see the pages at any time."""
+    The line is printed after each gdb command that called a function of a uffd
+    inferior, when that dirtied a page.  Use `uffd dirty` to see the pages at any
+    time."""
 
-    set_doc = "Set whether a line after each command tells what its calls dirtied."
-    show_doc = "Show whether a line after each command tells what its calls dirtied."
+    set_doc = "Set whether a line tells what calls dirtied."
+    show_doc = "Show whether a line tells what calls dirtied."
     sentence = "The line after a command that called a function is {}."
 
     def __init__(self) -> None:
@@ -58,10 +61,11 @@ class Python(Setting):
 class DiffContext(Setting):
     """How many equal lines `uffd diff` shows around each line that differs.
 
-    A line is 16 bytes; 0 (the default) shows only what differs."""
+    A line is 16 bytes, 8 on a narrow terminal; 0 (the default) shows only what
+    differs."""
 
-    set_doc = "Set how many equal lines uffd diff shows around a different one."
-    show_doc = "Show how many equal lines uffd diff shows around a different one."
+    set_doc = "Set how many equal lines `uffd diff` shows."
+    show_doc = "Show how many equal lines `uffd diff` shows."
     sentence = "The number of equal lines around a different one is {}."
 
     def __init__(self) -> None:
@@ -72,15 +76,15 @@ class DiffContext(Setting):
 class Engine(Setting):
     """How the pages that a call writes are found (docs/engines.md).
 
-    auto (the default): the best that works on this kernel, tried out: wp-sync for calls that
-    you look at, wp-async where a call is made many times.
+    auto (the default): the best that works on this kernel, tried out: wp-sync for
+    calls that you look at, wp-async where a call is made many times.
     wp-sync: write-protected pages; each first write is seen, and who made it.
-    wp-async: the kernel notes the writes itself; cheapest, does not tell who wrote.
+    wp-async: the kernel notes the writes itself; cheapest; no writer is known.
     soft-dirty: the kernel's soft-dirty bits; slow, for comparison.
     compare: the bytes themselves; needs least of the kernel.
 
-    Applies to the next process: at once when nothing is kept, else after `uffd reset`.
-    `uffd doctor` shows which of them work here."""
+    Applies to the next process: at once when nothing is kept, else after `uffd
+    reset`.  `uffd doctor` shows which of them work here."""
 
     set_doc = "Set how the pages that a call writes are found."
     show_doc = "Show how the pages that a call writes are found."
@@ -97,7 +101,7 @@ class Engine(Setting):
             said = [apply(wanted) for apply in self.listeners]
         except UffdError as error:
             self.value = self._applied
-            raise gdb.GdbError(printable_lines(str(error))) from None
+            raise user_error(str(error)) from None
         self._applied = wanted
         return "\n".join(filter(None, said))
 
@@ -107,18 +111,18 @@ class Engine(Setting):
 class FilesFrom(Setting):
     """Where the files of the machine are that the core comes from.
 
-    One or several of these, joined by ":"; what they hold is used before what this machine has
-    at the same path, for what runs and for gdb's symbols:
+    One or several of these, joined by ":"; what they hold is used before what this
+    machine has at the same path, for what runs and for gdb's symbols:
     - a folder with the files under their paths: a root file system, a container's
       /proc/PID/root;
-    - a folder with unpacked packages beside each other, or with libraries and debug files
-      in a heap, which are found by name and build-id;
-    - an archive that `docker save` wrote, an OCI image, or a tar of a root file system,
-      compressed or not.
+    - a folder with unpacked packages beside each other, or with libraries and
+      debug files in a heap, which are found by name and build-id;
+    - an archive that `docker save` wrote, an OCI image, or a tar of a root file
+      system, compressed or not.
     Takes effect at the next `uffd spawn`; `uffd doctor CORE` shows what is found."""
 
-    set_doc = "Set the folders and archives that hold the recorded machine's files."
-    show_doc = "Show the folders and archives that hold the recorded machine's files."
+    set_doc = "Set where the recorded machine's files are."
+    show_doc = "Show where the recorded machine's files are."
     sentence = 'The recorded machine\'s files come from "{}".'
 
     def __init__(self) -> None:
@@ -133,8 +137,7 @@ class FilesFrom(Setting):
         missing = [path for path in paths if not os.path.exists(path)]
         if missing:
             self.value = self._kept
-            shown = printable_lines(missing[0])
-            raise gdb.GdbError(f"{shown}: no such file or folder; files-from is unchanged")
+            raise user_error(f"{missing[0]}: no such file or folder; files-from is unchanged")
         self.value = self._kept = ":".join(paths)
         return ""
 
@@ -160,9 +163,12 @@ def register(more: Settings = ()) -> None:
         _all[name] = kind()
 
 
-def names() -> "list[str]":
-    """The parameters' names, without the prefix."""
-    return list(_all)
+def show_all() -> None:
+    """A line a setting: its name, its value, and what it is about."""
+    looks = look()
+    rows = [[name, parameter_text(gdb.parameter(f"uffd {name}")) or '""'] for name in _all]
+    for head, setting in zip(aligned(rows, looks), _all.values()):
+        say(*under(head, [setting.set_doc.partition(" ")[2].rstrip(".")], looks))
 
 
 def value(name: str) -> Union[bool, int, str, None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Dict, List, Optional
 
-from gdb_uffd.client import gdb_places
+from gdb_uffd.client import gdb_heap_damage, gdb_places
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.gdb_naming import Naming
 from gdb_uffd.client.gdb_session import Session
@@ -29,6 +29,8 @@ class Symbols:
         self._all = which_all
         self._context = session.context if context is None else context
         self._changes: Optional[Dict[int, List[Change]]] = None
+        if report is not None and report.heap_trouble is not None:
+            gdb_heap_damage.tell(session, report)
         gdb_places.follow_skips()
 
     def section(self, page: DirtyPage) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any, Dict, List, Tuple
 
 from gdb_uffd.client import gdb_call, gdb_libraries, gdb_output, gdb_places, trace
+from gdb_uffd.client.gdb_outcome import Outcome
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import (
@@ -20,7 +22,7 @@ from gdb_uffd.client.gdb_util import (
 from gdb_uffd.client.options import split_format
 from gdb_uffd.model import SCHEMA_VERSION, CallReport, UffdError
 
-Traced = Tuple[List[trace.Touch], int, CallReport, gdb_call.Outcome]
+Traced = Tuple[List[trace.Touch], int, CallReport, Outcome]
 
 
 def show(session: Session, text: str, as_json: bool, full: bool) -> None:
@@ -43,7 +45,7 @@ def _tell(session: Session, expression: str, traced: Traced, as_json: bool, full
     if not outcome.error:
         gdb_call.say_value(outcome)
     total = session.ready.total_pages
-    say(*trace.lines(touches, missed, total, outcome.wall_ms, names, look(), full))
+    say(*trace.lines(touches, missed, total, outcome.waited_ms, names, look(), full))
     failure = gdb_call.failure_line(session, report, outcome, look())
     if failure:
         raise UffdError(failure)
@@ -51,6 +53,7 @@ def _tell(session: Session, expression: str, traced: Traced, as_json: bool, full
 
 def _traced(session: Session, letters: str, expression: str, as_json: bool) -> Traced:
     """Evaluate in a process of its own, in which nothing is there yet."""
+    began = time.perf_counter()
     selection = Selection()
     context = session.context
     session.calls_pending = False
@@ -58,6 +61,7 @@ def _traced(session: Session, letters: str, expression: str, as_json: bool) -> T
     try:
         with one_cpu() as cpu:
             report, outcome = gdb_call.run_call(session, letters, expression, False, as_json, cpu)
+        outcome.began = began
         if outcome.stop is not None and outcome.stop.breakpoint:
             report.kept = False  # the process that stands there goes
             pop_dummy_frames()
@@ -81,17 +85,18 @@ def _object(
     touches: List[trace.Touch],
     missed: int,
     report: CallReport,
-    outcome: gdb_call.Outcome,
+    outcome: Outcome,
     expression: str,
     names: trace.Names,
 ) -> Dict[str, Any]:
     """The object of `uffd trace -json` (docs/json.md)."""
+    touched = [trace.touch_json(touch, order, names) for order, touch in enumerate(touches, 1)]
     data: Dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "expression": expression,
         "value": None if outcome.error else outcome.value,
         "type": None if outcome.error else outcome.type,
-        "wall_ms": round(outcome.wall_ms, 3),
+        "wall_ms": round(outcome.waited_ms(), 3),
     }
     if outcome.error:
         data["error"] = gdb_call.failure_line(session, report, outcome, look())
@@ -99,8 +104,6 @@ def _object(
         **data,
         "total_pages": session.ready.total_pages,
         "output": report.output_text(),
-        "touched": [
-            trace.touch_json(touch, order, names) for order, touch in enumerate(touches, 1)
-        ],
+        "touched": touched,
         "not_listed": missed,
     }

@@ -33,8 +33,8 @@ from gdb_uffd.client.gdb_util import (
     pop_dummy_frames,
     quiet,
     say,
-    say_quoted,
     setting,
+    show_command,
     silent_stdout,
     tui_is_active,
 )
@@ -69,6 +69,7 @@ def goto(session: Session, name: str) -> None:
     if move["forgotten"]:
         pages = plural(int(move["forgotten"]), "changed page")
         say(f"[uffd: {pages} of snapshot {session.snapshot} forgotten]")
+    gdb_session.note_brought(session, bool(move["brought"]))
     if move["reconnect"]:
         _reconnect(session)
         follow(session)
@@ -77,8 +78,8 @@ def goto(session: Session, name: str) -> None:
     else:
         flush_caches()
         follow(session)
-    say_quoted(quiet("frame"))
-    say_quoted(quiet("display"))
+    show_command("frame")
+    show_command("display")
 
 
 def _resume_backward(session: Session) -> None:
@@ -138,7 +139,7 @@ def follow(session: Session) -> None:
         gdb_libraries.update()
         _show_inlined()
         if _frame_name() != before and not session.going:
-            say_quoted(quiet("frame"))  # gdb had shown another one
+            show_command("frame")  # gdb had shown another one
     session.libraries = int(where["libraries"])
     gdb_session.note_threads(session)
     if session.signal not in snapshots.DEBUGGER_SIGNALS and session.moves:
@@ -152,6 +153,7 @@ def _arrived(session: Session, where: Dict[str, Any]) -> None:
     session.explained = ""
     session.tls_addresses.clear()
     session.where = where
+    gdb_session.note_brought(session, bool(where["brought"]))
     gdb_search.take_sysroot(str(where["sysroot"]), session.server.far)
     show_conveniences()
 
@@ -281,6 +283,7 @@ def jump(session: Session, number: int) -> None:
 
 def _follow_quietly(session: Session, move: Dict[str, Any]) -> None:
     old = session.libraries
+    gdb_session.note_brought(session, bool(move["brought"]))
     if move["reconnect"]:
         _reconnect(session)
         _arrived(session, session.request("where"))

@@ -8,6 +8,7 @@ from typing import Callable, List, Match, Optional, Tuple, TypeVar
 import gdb
 
 from gdb_uffd.client import gdb_call, gdb_travel, snapshots, timeline
+from gdb_uffd.client.gdb_outcome import Outcome
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_util import look, pop_dummy_frames, say, say_json
 from gdb_uffd.client.options import split_format
@@ -91,7 +92,7 @@ def _evaluate(session: Session, number: int, expression: str, use: Callable[[gdb
         if session.server.ended() is not None:
             raise
         raise _NoValue(one_line(str(error))) from None
-    outcome = gdb_call.Outcome()
+    outcome = Outcome()
     session.last_call = 0
     with gdb_call.watch_stops(outcome):
         try:
@@ -108,7 +109,7 @@ def _evaluate(session: Session, number: int, expression: str, use: Callable[[gdb
     raise _NoValue(_why(session, text, outcome if called else None))
 
 
-def _why(session: Session, text: str, outcome: Optional[gdb_call.Outcome]) -> str:
+def _why(session: Session, text: str, outcome: Optional[Outcome]) -> str:
     """Why there is no value: the server's words where gdb's say little.  `outcome`: of a call."""
     if outcome is not None:
         ran = parse_summary(session.request("commit"))

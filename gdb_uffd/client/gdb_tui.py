@@ -93,9 +93,9 @@ class PagesWindow:
         looks = Look(False, look().unicode, width)
         names = Symbols(session, self._report)
         last = gdb_last.find(session, self._report)
-        wall_ms = gdb_last.wall_ms(session, self._report)
+        waited_ms = gdb_last.waited_ms(session, self._report)
         try:
-            lines = render.report_lines(self._report, names, looks, wall_ms, True)
+            lines = render.report_lines(self._report, names, looks, waited_ms, True)
         except (UffdError, gdb.error) as error:
             return [str(error)]
         return [*([last.expression] if last is not None else []), *lines]

@@ -13,9 +13,10 @@ from typing import Callable, Iterator, List, Optional, TypeVar
 import gdb
 
 from gdb_uffd.arch import X86_64, Architecture, of_gdb
-from gdb_uffd.client.text import Look, can_show
+from gdb_uffd.client.gdb_terminal import gdb_styles, is_typed
+from gdb_uffd.client.text import STYLES, Look, can_show
 from gdb_uffd.model import UffdError
-from gdb_uffd.terminal import Output, printable_lines
+from gdb_uffd.terminal import printable_lines
 
 R = TypeVar("R")
 
@@ -46,30 +47,54 @@ def user_errors(function: Callable[..., R]) -> Callable[..., R]:
         except gdb.GdbError:
             raise
         except (UffdError, gdb.error) as error:
-            raise gdb.GdbError(printable_lines(str(error))) from None
+            raise user_error(str(error)) from None
         except OSError as error:
-            raise gdb.GdbError(f"uffd: {printable_lines(str(error))}") from None
+            raise user_error(f"uffd: {error}") from None
         except Exception as error:
             if gdb.parameter("python print-stack") == "full":
                 raise
-            raise gdb.GdbError(
-                f"uffd: internal error ({type(error).__name__}: {printable_lines(str(error))}); "
+            raise user_error(
+                f"uffd: internal error ({type(error).__name__}: {error}); "
                 "`set python print-stack full` shows where"
             ) from None
 
     return wrapper
 
 
+def user_error(text: str) -> gdb.GdbError:
+    """An error that gdb shows as it is: one line, broken between words only where a person reads
+    it."""
+    text = printable_lines(text)
+    if is_typed():
+        looks, prefix = look(), " " * (_PREFIX if version() >= _FIRST_WITH_PREFIX else 0)
+        lines = (prefix + text).split("\n")
+        text = "\n".join(part for line in lines for part in looks.wrapped(line, 2))[len(prefix) :]
+    return gdb.GdbError(text)
+
+
+_PREFIX, _FIRST_WITH_PREFIX = 3, 17
+"""Columns of the emoji and blank that gdb puts before an error (gdb manual, "Output Styling",
+`set style error-prefix`), and its first version that does."""
+
+
 def look() -> Look:
     """What the terminal allows now, by gdb's own settings."""
-    width = gdb.parameter("width")
+    width = None if machine_interface() else gdb.parameter("width")  # front ends have their own
     # gdb styles nothing on a dumb terminal or into a pipe (gdb manual, "Output Styling").
     colour = (
         bool(gdb.parameter("style enabled"))
         and os.environ.get("TERM", "dumb") != "dumb"
+        and (version() >= _FIRST_WITH_NO_COLOR or not os.environ.get("NO_COLOR"))
         and os.isatty(1)
+        and not machine_interface()
+        and is_typed()
     )
-    return Look(colour, can_show(charset()), int(width) if width else 0)
+    styles = {**STYLES, **gdb_styles()} if colour else STYLES
+    return Look(colour, can_show(charset()), int(width) if width else 0, styles)
+
+
+_FIRST_WITH_NO_COLOR = 17
+"""gdb's version from which NO_COLOR turns `style enabled` off by itself."""
 
 
 def charset() -> str:
@@ -80,13 +105,14 @@ def charset() -> str:
         return locale.getpreferredencoding(False)
 
 
-def say(*lines: str) -> None:
-    """Print lines through gdb's pager; of what steers the terminal only colours, which are ours.
-    What the host's charset lacks becomes "?"."""
-    for line in lines:
-        clean = Output()
-        shown = clean.feed(line.encode("utf-8", "surrogateescape")) + clean.rest()
-        write(shown.decode("utf-8", "replace") + "\n")
+def say(*lines: str, indent: int = -1) -> None:
+    """Print lines through gdb's pager, each broken between words where it is too wide
+    (Look.wrapped); of what steers the terminal only colours of ours.  What the host's charset lacks
+    becomes "?"."""
+    looks = look()
+    for line in [part for text in lines for part in text.split("\n")]:
+        for part in looks.wrapped(line, indent):
+            write(part + "\n")
 
 
 def write(text: str) -> None:
@@ -99,8 +125,16 @@ def write(text: str) -> None:
 
 
 def say_quoted(text: str) -> None:
-    """Print lines that a gdb command gave: names in them come from files, colours too."""
+    """Print lines that are not ours: names in them come from files, colours too."""
     say(*printable_lines(text).splitlines())
+
+
+def show_command(command: str) -> None:
+    """Run a gdb command, and print what it says; without gdb's colours, which its source lines have
+    although they are captured (gdb caches them so)."""
+    with setting("style enabled", "off"):
+        text = quiet(command)
+    say_quoted(text)
 
 
 def say_json(value: object) -> None:
@@ -228,24 +262,6 @@ def quote_file(path: str) -> str:
 
 
 @contextlib.contextmanager
-def no_breakpoint_commands() -> Iterator[None]:
-    """gdb carries out what `commands` says with the next `gdb.execute`, which would be one of ours;
-    where `print` runs into a breakpoint it does not."""
-    held = []
-    for point in gdb.breakpoints():
-        commands = None if point.type == getattr(gdb, "BP_DPRINTF", -1) else point.commands
-        if commands:
-            held.append((point, commands))
-            point.commands = ""
-    try:
-        yield
-    finally:
-        for point, commands in held:
-            if point.is_valid():
-                point.commands = commands
-
-
-@contextlib.contextmanager
 def setting(name: str, value: str) -> Iterator[None]:
     """`set NAME VALUE` for a while; a gdb that lacks the setting goes without."""
     try:
@@ -258,16 +274,6 @@ def setting(name: str, value: str) -> Iterator[None]:
         yield
     finally:
         gdb.execute(f"set {name} {parameter_text(old)}", to_string=True)
-
-
-@contextlib.contextmanager
-def untraced() -> Iterator[None]:
-    """`set trace-commands on` shows the user's commands, not those that we read the output of."""
-    if not gdb.parameter("trace-commands"):
-        yield
-        return
-    with setting("trace-commands", "off"):
-        yield
 
 
 def parameter_text(value: object) -> str:
@@ -373,28 +379,6 @@ def code_address(frame: gdb.Frame) -> int:
         newer = newer.newer()
     called = newer is not None and newer.type() in _CALLERS and frame.type() in _CALLERS
     return max(0, int(frame.pc()) - called)
-
-
-def frame_text(frame: gdb.Frame) -> str:
-    """ "walk () at sample.c:12", or "0x7f… in memcpy ()"."""
-    name = frame.name()
-    where = frame.find_sal()
-    if where.symtab is not None and where.line:
-        return f"{name or '??'} () at {os.path.basename(file_of(where.symtab))}:{where.line}"
-    return f"{frame.pc():#x} in {name or '??'} ()"
-
-
-def short_backtrace(limit: int = 8) -> List[str]:
-    """The innermost frames of the selected thread, up to gdb's dummy frame."""
-    lines: List[str] = []
-    frame: Optional[gdb.Frame] = gdb.newest_frame()
-    while frame is not None and frame.type() != gdb.DUMMY_FRAME:
-        if len(lines) == limit:
-            lines.append("...")
-            break
-        lines.append(frame_text(frame))
-        frame = frame.older()
-    return lines
 
 
 def worth_telling(noise: str) -> List[str]:

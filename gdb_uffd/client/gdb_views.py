@@ -27,6 +27,7 @@ from gdb_uffd.client.gdb_session import Session, selected
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import look, say, say_json
 from gdb_uffd.client.hexdiff import diff_lines
+from gdb_uffd.client.render_table import aligned, under
 from gdb_uffd.client.wire import (
     one_line,
     parse_image,
@@ -35,7 +36,6 @@ from gdb_uffd.client.wire import (
     parse_summary,
 )
 from gdb_uffd.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, UffdError, page_floor
-from gdb_uffd.terminal import printable
 
 DOCTOR_TIMEOUT_S = 60.0
 """The doctor tries userfaultfd and ptrace for real, which takes milliseconds."""
@@ -60,9 +60,9 @@ def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) ->
     if report is None:
         say("no pages dirtied: nothing has run yet")
         return
-    wall_ms = gdb_last.wall_ms(session, report)
+    waited_ms = gdb_last.waited_ms(session, report)
     names = Symbols(session, report, which_all)
-    say(*render.report_lines(report, names, look(), wall_ms, every_line))
+    say(*render.report_lines(report, names, look(), waited_ms, every_line))
 
 
 def dirty_object(session: Session, which_all: bool) -> Dict[str, Any]:
@@ -96,9 +96,9 @@ def diff(session: Session, which_all: bool, expression: str) -> None:
         arguments = {"address": hex(start), "all": which_all}
         image = parse_image(session.request("image", arguments))
         if image is not None:
-            for line in diff_lines(image, looks, limits, context):
-                say(line)
-                shown = True
+            lines = list(diff_lines(image, looks, limits, context))
+            say(*lines)
+            shown = shown or bool(lines)
         elif limits is None:
             lost += 1
     if limits is None and report is not None and not which_all:
@@ -130,7 +130,7 @@ def info(as_json: bool) -> None:
     recorded = {"recording": recording} if recording is not None else {}
     if session is None:
         if as_json:
-            say_json({"session": False, **recorded})
+            say_json({"schema": SCHEMA_VERSION, "session": False, **recorded})
         elif recording is not None:
             gdb_record_view.show()
         else:
@@ -145,14 +145,14 @@ def info(as_json: bool) -> None:
         return
     ready = session.ready
     total = int(data.get("total_pages") or 0)
-    pages = f"{text.plural(total, 'page')} ({text.size(total * PAGE_SIZE)})"
+    pages = f"{text.plural(total, 'page')} of {text.size(total * PAGE_SIZE)}"
     holds = f"{text.plural(int(data.get('threads') or 0), 'thread')}, {pages}"
     if ready.snapshots > 1:
         every = gdb_travel.all_snapshots(session)
         here = snapshots.headline(every, session.snapshot, look()).partition(" ")[2]
-        rows = [("trace", ready.core), ("snapshot", f"{here} ({holds})")]
+        rows = [("trace", ready.core), ("snapshot", f"{here} · {holds}")]
     else:
-        rows = [("core", f"{ready.core} ({holds})")]
+        rows = [("core", f"{ready.core} · {holds}")]
     rows += [
         ("executable", str(data.get("executable") or "not found")),
         ("process", _process(data)),
@@ -164,8 +164,7 @@ def info(as_json: bool) -> None:
     if last is not None:
         state = "kept" if last.kept else "discarded"
         rows.append(("last report", f"{text.plural(last.pages, 'page')} dirtied · {state}"))
-    looks = look()
-    say(*(looks.plain(f"{name:<12} {one_line(value)}") for name, value in rows))
+    say(*(f"{name:<12} {one_line(value)}" for name, value in rows), indent=13)
     gdb_record_view.show()
 
 
@@ -201,14 +200,20 @@ def _interpreter() -> str:
 
 def mappings(session: Session) -> None:
     """A table like that of `info proc mappings`, as the process is now."""
-    rows = parse_mappings(session.request("mappings"))
-    say(f"{'Start Addr':>18} {'End Addr':>18} {'Size':>10} {'Offset':>10} Perms File")
-    for m in rows:
+    looks = look()
+    rows = [["Start Addr", "End Addr", "Size", "Offset", "Perm"]]
+    files = ["File"]
+    for m in parse_mappings(session.request("mappings")):
+        size, offset = hex(m.end - m.start), hex(m.offset)
+        rows.append([hex(m.start), hex(m.end), size, offset, m.prot_text()])
         why = f" ({one_line(m.unavailable)})" if m.unavailable else ""
-        say(
-            f"{m.start:#18x} {m.end:#18x} {m.end - m.start:#10x} {m.offset:#10x} "
-            f"{m.prot_text()}   {one_line(m.name)}{why}".rstrip()
-        )
+        files.append(looks.paint("filename", m.name) + why)
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        row[:4] = [cell.rjust(width) for cell, width in zip(row[:4], widths)]
+    painted = [rows[0], *([looks.paint("address", c) for c in r[:2]] + r[2:] for r in rows[1:])]
+    for head, file in zip(aligned(painted, looks, " "), files):
+        say(*under(head, [file], looks))
 
 
 def doctor(as_json: bool, files: Sequence[str] = ()) -> None:
@@ -245,12 +250,12 @@ def doctor(as_json: bool, files: Sequence[str] = ()) -> None:
             checks = json.loads(output)
         except ValueError:
             raise UffdError(f"{interpreter}: the doctor's answer is not JSON") from None
-        server = checks if isinstance(checks, dict) else {"checks": checks}
-        say_json({**server, "gdb": {**facts, "interpreter": interpreter}})
+        if not isinstance(checks, dict):
+            raise UffdError(f"{interpreter}: the doctor's answer is no object")
+        say_json({**checks, "gdb": {**facts, "interpreter": interpreter}})
         return
-    looks = look()
-    say(*(looks.plain(line) for line in said if files))
-    say(*(looks.plain(printable(line)) for line in output.rstrip().splitlines()))
+    say(*(said if files else ()))
+    say(*output.rstrip().splitlines(), indent=6)
     if files:
         return
     say(f"gdb {facts['version']} with Python {facts['python']}; the server runs on {interpreter}")

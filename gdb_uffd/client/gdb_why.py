@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import time
 from typing import Callable, List, Optional, Tuple
 
 import gdb
@@ -31,7 +32,9 @@ _DEREFERENCES = re.compile(r"->|\*|\[")
 
 def show(session: Session, text: str, first: bool, as_json: bool, full: bool) -> None:
     """`uffd why`."""
+    began = time.perf_counter()
     result = explain(session, text, first, SHOWN_FULL if full else SHOWN)
+    result.wall_ms = (time.perf_counter() - began) * 1000
     if as_json:
         say_json(why.as_json(result))
     else:

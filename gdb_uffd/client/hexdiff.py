@@ -8,6 +8,7 @@ from gdb_uffd.client.text import Look
 from gdb_uffd.client.wire import Image
 
 LINE_BYTES = 16
+"""Bytes of a line; half of them where that is too wide for the terminal."""
 
 # A 64-bit address below 2**47 has 12 digits (x86-64 user space, psABI 3.3.1).
 _ADDRESS_DIGITS = 12
@@ -16,13 +17,15 @@ _ADDRESS_DIGITS = 12
 def diff_lines(
     image: Image, look: Look, limits: Optional[Tuple[int, int]] = None, context: int = 0
 ) -> Iterator[str]:
-    """Lines of a dump of `image`: "-" before, "+" after, only lines of 16 bytes that differ.
+    """Lines of a dump of `image`: "-" before, "+" after, only lines that differ.
 
     `limits`: only bytes in the half-open range `[start, end)` count.  `context`: equal lines
     shown around a different one.
     """
-    starts = range(0, len(image.before), LINE_BYTES)
-    different = [index for index, at in enumerate(starts) if _differs(image, at, limits)]
+    widest = _line(image.start, bytes(LINE_BYTES), bytes(LINE_BYTES), look, "")
+    size = LINE_BYTES if look.fits("- " + widest) else LINE_BYTES // 2
+    starts = range(0, len(image.before), size)
+    different = [index for index, at in enumerate(starts) if _differs(image, at, size, limits)]
     wanted = sorted(
         {
             near
@@ -36,10 +39,10 @@ def diff_lines(
         if context and previous is not None and index != previous + 1:
             yield "  --"
         previous = index
-        at = index * LINE_BYTES
+        at = index * size
         address = image.start + at
-        before = image.before[at : at + LINE_BYTES]
-        after = image.after[at : at + LINE_BYTES]
+        before = image.before[at : at + size]
+        after = image.after[at : at + size]
         if index not in changed:
             yield f"  {_line(address, before, before, look, '')}"
             continue
@@ -47,8 +50,8 @@ def diff_lines(
         yield f"+ {_line(address, after, before, look, 'added')}"
 
 
-def _differs(image: Image, at: int, limits: Optional[Tuple[int, int]]) -> bool:
-    lo, hi = at, min(at + LINE_BYTES, len(image.before))
+def _differs(image: Image, at: int, size: int, limits: Optional[Tuple[int, int]]) -> bool:
+    lo, hi = at, min(at + size, len(image.before))
     if limits is not None:
         lo = max(lo, limits[0] - image.start)
         hi = min(hi, limits[1] - image.start)
@@ -64,4 +67,5 @@ def _line(address: int, data: bytes, other: bytes, look: Look, style: str) -> st
             text, char = look.paint(style, text), look.paint(style, char)
         digits.append((" " if index == LINE_BYTES // 2 else "") + text)
         chars.append(char)
-    return f"{address:#0{_ADDRESS_DIGITS + 2}x}  {' '.join(digits)}  |{''.join(chars)}|"
+    shown = look.paint("address", f"{address:#0{_ADDRESS_DIGITS + 2}x}")
+    return f"{shown}  {' '.join(digits)}  |{''.join(chars)}|"

@@ -173,9 +173,16 @@ def _variable(page: Dict[str, Any], change: Dict[str, Any]) -> List[str]:
     ]
 
 
+_CALLS = (
+    ("refused", "refused"),
+    ("asked of the kernel", "asked"),
+    ("files that it read, whose bytes this page may hold", "files_read"),
+)
+
+
 def _calls(data: Dict[str, Any]) -> str:
     out = ""
-    for title, key in (("refused", "refused"), ("asked of the kernel", "asked")):
+    for title, key in _CALLS:
         lines = [str(line) for line in data.get(key) or []]
         if lines:
             items = "".join(tag("li", tag("code", esc(line))) for line in lines[:1000])

@@ -11,6 +11,12 @@ _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 SHORTEST_S = 1e-3
 """A shorter interval could not be kept, and gdb would do nothing else."""
 
+HOW = (
+    "`uffd record snapshot` takes one, `uffd record at` and `uffd record every` while the program "
+    "runs"
+)
+"""What takes snapshots."""
+
 _WORD = re.compile(r"\s+(every|max)\s+(\S+)\s*$")
 _IF = re.compile(r"\s+if\b\s*")
 

@@ -61,7 +61,7 @@ class Remote:
 AnyServer = Union[Server, Remote]
 
 
-UNKNOWN = Ready("", 0, "", "", "", [], 0, 0, 0, 0, 0.0)
+UNKNOWN = Ready("", 0, "", "", "", [], 0, 0, 0, 0, 0.0, brought=True)
 """What is known of a server before it is asked."""
 
 

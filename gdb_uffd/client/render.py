@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Dict, List, Optional, Protocol, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 
 from gdb_uffd.client import verdict
+from gdb_uffd.client.render_aside import PROGRAM, aside_text, gdb_text, whose
 from gdb_uffd.client.render_table import Row, table
 from gdb_uffd.client.text import Look, milliseconds, number, plural, shortened
 from gdb_uffd.client.wire import Summary, one_line
@@ -38,6 +39,8 @@ MAX_RANGES_SHOWN = 8
 MAX_PAGES_SHOWN = 64
 """Lines of a text report; `uffd dirty -full` and -json are for the rest."""
 
+PLAIN = Look()
+
 
 @dataclass(frozen=True)
 class Change:
@@ -65,18 +68,19 @@ class Change:
     other: bool = False
     note: str = ""
 
-    def text(self) -> str:
+    def text(self, look: Look) -> str:
         """ "counter 1041 → 1042", or "16 B in table"."""
-        name = self.name
+        name = look.paint("variable", self.name)
         if self.note and self.note != NEW:
-            name += f" ({self.note})"
+            name += f" ({printable(self.note)})"
         if self.frame is not None:
-            name += f" of #{self.frame[0]} {self.frame[1]} ()"
+            name += f" of #{self.frame[0]} {look.paint('function', self.frame[1])} ()"
         if (not self.before and not self.after) or (self.raw and self.size > MAX_RAW_SHOWN):
             return f"{number(self.size)} B in {name}"
+        after = look.paint("added", self.after or "nothing")
         if self.note == NEW:
-            return f"new {name} = {self.after}"
-        return f"{name} {self.before or 'nothing'} → {self.after or 'nothing'}"
+            return f"new {name} = {after}"
+        return f"{name} {look.paint('removed', self.before or 'nothing')} → {after}"
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,16 @@ class Writer:
     line: int = 0
     caller: Optional["Writer"] = None
 
-    def text(self) -> str:
+    def text(self, look: Look = PLAIN) -> str:
         """ "push () at sample.c:7"; "_int_malloc () … push () at sample.c:7"."""
-        name = f"{shortened(self.function)} ()" if self.function else "?"
+        name = "?"
+        if self.function:
+            name = f"{look.paint('function', shortened(self.function))} ()"
         if self.caller:
-            return f"{name} … {self.caller.text()}"
-        return f"{name} at {os.path.basename(self.file)}:{self.line}" if self.file else name
+            return f"{name} … {self.caller.text(look)}"
+        if not self.file:
+            return name
+        return f"{name} at {look.paint('filename', os.path.basename(self.file))}:{self.line}"
 
 
 class Namer(Protocol):
@@ -130,27 +138,51 @@ def report_lines(
     report: CallReport,
     namer: Namer,
     look: Look,
-    wall_ms: Optional[float] = None,
+    waited_ms: Optional[Callable[[], float]] = None,
     all_lines: bool = False,
 ) -> List[str]:
-    """The verdict, the counts, a line a page (neighbours folded), what else there is to know."""
+    """The verdict, the counts, a line a page (neighbours folded), what else there is to know.
+
+    `waited_ms` is asked when the rows are made: names take time.
+    """
     program, gdb_pages = split_pages(report)
-    lines = _verdict_lines(report, namer, look)
-    lines.append(count_line(report, len(program), wall_ms))
-    most = 1 << 30 if all_lines else MAX_CHANGES_SHOWN
-    rows = [_row(group, namer, most) for group in fold(program, namer)]
+    lines: List[str] = []
+    ranked = sorted(((_rank(group), group) for group in fold(program, namer)), key=lambda r: r[0])
+    rows = [_row(g, namer, look, all_lines) for rank, g in ranked if all_lines or rank != _ASIDE]
     shown = rows if all_lines else rows[:MAX_PAGES_SHOWN]
     lines += table(shown, look)
     if len(rows) > len(shown):
-        lines.append(f"  … {plural(len(rows) - len(shown), 'more range')}: `uffd dirty -full`")
-    lines += _rest_lines(report, namer, all_lines)
+        lines.append(f"  … {plural(len(rows) - len(shown), 'more range')}: {_advice(report)}")
+    aside = [page for rank, group in ranked if rank == _ASIDE for page in group]
+    if aside and not all_lines:
+        lines.append(f"  … and {aside_text(aside)}: {_advice(report)}")
+    lines += _rest_lines(report, namer, look, all_lines)
     if gdb_pages:
-        lines.append(_gdb_line(gdb_pages))
+        lines.append(gdb_text(gdb_pages))
     lines += notes(report)
-    return [look.plain(line) for line in lines]
+    waited = waited_ms() if waited_ms is not None else None
+    head = [verdict.text(report, namer.thread)]
+    head += [f"    {one_line(text)}" for text in report.heap_notes]
+    head.append(count_line(report, len(program), waited))
+    return [part for line in [*head, *lines] for part in look.wrapped(line)]
 
 
-def _rest_lines(report: CallReport, namer: Namer, all_lines: bool) -> List[str]:
+def _advice(report: CallReport) -> str:
+    """How to see what is left out."""
+    return "`uffd dirty -all -full`" if report.kind == "all" else "`uffd dirty -full`"
+
+
+_ASIDE = 2
+
+
+def _rank(group: Sequence[DirtyPage]) -> int:
+    """The program's changes first, then scratch, then what is aside."""
+    if all(whose(page) != PROGRAM for page in group):
+        return _ASIDE
+    return int(is_scratch(group[0]))
+
+
+def _rest_lines(report: CallReport, namer: Namer, look: Look, all_lines: bool) -> List[str]:
     """The pages that are not listed one by one: how many, and where they lie."""
     if not report.rest_pages:
         return []
@@ -160,24 +192,13 @@ def _rest_lines(report: CallReport, namer: Namer, all_lines: bool) -> List[str]:
     for rest in shown:
         like = DirtyPage(rest.start, rest.end, rest.kind, rest.mapping, 0, rest.thread)
         pages = plural((rest.end - rest.start) // PAGE_SIZE, "page")
-        what = f"{rest.start:#x}-{rest.end:#x}  {printable(_what(like, namer))}"
+        address = look.paint("address", f"{rest.start:#x}-{rest.end:#x}")
+        what = f"{address}  {_what(like, namer, look)}"
         lines.append(f"  {what}  {number(rest.bytes_changed)} B in {pages}")
     told = sum(rest.end - rest.start for rest in shown) // PAGE_SIZE
     if told < report.rest_pages:
-        advice = "" if all_lines else ": `uffd dirty -full`"
+        advice = "" if all_lines else f": {_advice(report)}"
         lines.append(f"  … {plural(report.rest_pages - told, 'more page')} elsewhere{advice}")
-    return lines
-
-
-def _verdict_lines(report: CallReport, namer: Namer, look: Look) -> List[str]:
-    """The verdict, broken between its phrases where the terminal is narrow."""
-    lines: List[str] = []
-    for phrase in verdict.phrases(report, namer.thread):
-        joined = f"{lines[-1]} · {printable(phrase)}" if lines else printable(phrase)
-        if lines and not look.fits(joined):
-            lines.append(f"  {printable(phrase)}")
-        else:
-            lines[-1:] = [joined]
     return lines
 
 
@@ -209,13 +230,20 @@ def count_line(report: CallReport, pages: int, wall_ms: Optional[float]) -> str:
 
 def is_amiss(summary: Summary) -> bool:
     """Whether it went otherwise than on the live process."""
-    told = summary.refused or summary.ended or summary.unavailable or summary.unsound
+    told = (
+        summary.files_read
+        or summary.refused
+        or summary.ended
+        or summary.unavailable
+        or summary.unsound
+    )
     return bool(told or summary.uncaught or any(summary.unknown))
 
 
 def summary_line(summary: Summary, look: Look, whose: str = "") -> str:
     """The line after a plain `print f()`; `whose`: of an earlier command, that is."""
     parts = [f"{plural(summary.pages, 'page')} dirtied, kept"] if summary.pages else []
+    parts += verdict.files_read(summary.files_read)
     parts += [f"refused {one_line(text)}" for text in summary.refused[:2]]
     if len(summary.refused) > 2:
         parts.append(f"{len(summary.refused) - 2} more refused")
@@ -253,7 +281,7 @@ def fold(pages: Sequence[DirtyPage], namer: Namer) -> List[List[DirtyPage]]:
             scratch[page.thread].append(page)
             last = ()
             continue
-        key = (page.kind, page.mapping, page.thread, writer(page.first_write))
+        key = (page.kind, page.mapping, page.thread, whose(page), writer(page.first_write))
         if groups and groups[-1][-1].end == page.start and key == last:
             groups[-1].append(page)
         else:
@@ -267,15 +295,14 @@ def is_scratch(page: DirtyPage) -> bool:
     return page.kind == "stack" and not page.bytes_above
 
 
-def _row(group: List[DirtyPage], namer: Namer, most: int) -> Row:
+def _row(group: List[DirtyPage], namer: Namer, look: Look, all_lines: bool) -> Row:
     head = group[0]
     address = hex(head.start)
     if len(group) > 1:
         address += f"-{group[-1].end:#x}"
-    items = [] if is_scratch(head) else _items(group, namer, most)
-    writer = namer.writer(head.first_write).text() if head.first_write else ""
-    items = [printable(item) for item in items] or [_bytes_text(group)]
-    return Row(address, printable(_what(head, namer)), items, printable(writer))
+    items = [] if is_scratch(head) else _items(group, namer, look, all_lines)
+    writer = namer.writer(head.first_write).text(look) if head.first_write else ""
+    return Row(address, _what(head, namer, look), items or [_bytes_text(group)], writer)
 
 
 def _joined(changes: List[Change]) -> List[Change]:
@@ -293,12 +320,14 @@ def _joined(changes: List[Change]) -> List[Change]:
     return out
 
 
-def _items(group: List[DirtyPage], namer: Namer, most: int) -> List[str]:
-    """The changes of a row: the program's by name, at most `most`, malloc's own after them."""
+def _items(group: List[DirtyPage], namer: Namer, look: Look, all_lines: bool) -> List[str]:
+    """The changes of a row: the program's by name, the first ones unless `all_lines`; then malloc's
+    own and the linker's, if so, or if there are no others."""
+    most = 1 << 30 if all_lines else MAX_CHANGES_SHOWN
     changes = [change for page in group for change in namer.changes(page)]
     told = _joined([c for c in changes if not c.role and not c.other and c.note != INNER])
     shown = told[:most]
-    items = [change.text() for change in shown]
+    items = [change.text(look) for change in shown]
     hidden = [change for change in told[most:] if change.note != REST]
     if hidden:
         items.append(f"… {plural(len(hidden), 'more change')}")
@@ -314,29 +343,30 @@ def _items(group: List[DirtyPage], namer: Namer, most: int) -> List[str]:
         items.append(f"{number(freed)} B in freed memory")
     for role, words in (("linker", "the linker's"), ("malloc", "malloc's own")):
         own = [c for c in changes if c.role == role]
-        if own:
-            items.append(_others_text(words, own))
+        if own and (all_lines or not items):
+            items.append(_others_text(words, own, look))
     below = sum(page.bytes_changed - page.bytes_above for page in group)
     if items and group[0].kind == "stack" and below > 0:
         items.append(f"{number(below)} B below the frame")
     return items
 
 
-def _others_text(words: str, changes: List[Change]) -> str:
+def _others_text(words: str, changes: List[Change], look: Look) -> str:
     """Changes that are not to the program's data: the first by name, if it has one."""
     named = next((c for c in changes if not c.raw or "@" in c.name), None)
     if named is None:
         return f"{words} words"
+    name = look.paint("variable", shortened(named.name))
     if len(changes) == 1:
-        return f"{words} {shortened(named.name) if named.raw else named.text()}"
-    return f"{words} {shortened(named.name)} and {number(len(changes) - 1)} more"
+        return f"{words} {name if named.raw else named.text(look)}"
+    return f"{words} {name} and {number(len(changes) - 1)} more"
 
 
-def _what(page: DirtyPage, namer: Namer) -> str:
+def _what(page: DirtyPage, namer: Namer, look: Look) -> str:
     thread = f"thread {namer.thread(page.thread)}" if page.thread is not None else ""
     if page.kind == "data":
         section = namer.section(page) or "data"
-        return f"{section:<5}  {os.path.basename(page.mapping)}".rstrip()
+        return f"{section:<5}  {look.paint('filename', os.path.basename(page.mapping))}".rstrip()
     if page.kind in ("stack", "tls"):
         return f"{'TLS' if page.kind == 'tls' else 'stack':<5} {thread}".rstrip()
     if page.kind == "heap":
@@ -372,17 +402,3 @@ def _stack_text(group: List[DirtyPage], total: int) -> str:
     if below:
         texts.append(f"{number(below)} B below the frame")
     return ", ".join(texts)
-
-
-def _gdb_line(pages: List[DirtyPage]) -> str:
-    why = {
-        "pushed frames": any(page.kind == "stack" for page in pages),
-        "string arguments": any("malloc" in page.writers for page in pages),
-        "assignments": any(
-            page.bytes_changed and page.kind != "stack" and "malloc" not in page.writers
-            for page in pages
-        ),
-        "breakpoints": any(not page.bytes_changed and page.kind == "data" for page in pages),
-    }
-    named = ", ".join(name for name, holds in why.items() if holds) or "breakpoints"
-    return f"  and {plural(len(pages), 'page')} only gdb wrote ({named})"

@@ -109,6 +109,7 @@ def report_json(report: CallReport, namer: Namer) -> Dict[str, Any]:
         ],
         "refused": report.refused,
         "asked": report.asked,
+        "files_read": report.files_read,
         "unsound": report.unsound,
         "notes": report.notes,
         "ended": report.ended or None,

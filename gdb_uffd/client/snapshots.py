@@ -7,6 +7,7 @@ import signal
 import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from gdb_uffd.client.render_table import aligned, under
 from gdb_uffd.client.text import Look, number
 from gdb_uffd.model import SCHEMA_VERSION, SnapshotInfo, UffdError
 from gdb_uffd.model_json import to_json
@@ -219,26 +220,24 @@ def table(
     rows = [_row(snapshots, info, current) for info in snapshots]
     shown = list(range(len(rows))) if all_rows else elide(len(rows), current)
     head = ("", "Num", "Time", "After", "Thread", "Function", "Changed", "Label")
-    columns = [head, *(rows[n] for n in shown)]
-    widths = [min(max(len(row[c]) for row in columns), 32) for c in range(len(head))]
-    widths = [
-        width if n == 0 or any(row[n] for row in columns[1:]) else 0
-        for n, width in enumerate(widths)
-    ]
-    right = {1, 3, 6}
+    columns = [list(row) for row in [head, *(rows[n] for n in shown)]]
+    for c in range(1, len(head)):
+        width = max(len(row[c]) for row in columns) if any(row[c] for row in columns[1:]) else 0
+        for row in columns:
+            row[c] = row[c].rjust(width) if c in _RIGHT else row[c] if width else ""
     lines = [day(snapshots[0].time_ns)] if snapshots[0].time_ns else []
     before = -1
-    for n, row in zip([-1, *shown], columns):
+    heads = aligned([row[:-1] for row in columns], look)
+    for n, start, row in zip([-1, *shown], heads, columns):
         if n > before + 1:
             lines.append(f"     … {number(n - before - 1)} more: `uffd snapshots -full`")
         before = max(before, n)
-        cells = [
-            text.rjust(width) if c in right else text.ljust(width)
-            for c, (text, width) in enumerate(zip(row, widths))
-            if width
-        ]
-        lines.append("  ".join(cells).rstrip())
+        lines += under(start, [row[-1]], look)
     return [look.plain(line) for line in lines]
+
+
+_RIGHT = (1, 3, 6)
+"""Columns of numbers."""
 
 
 def _row(snapshots: Sequence[SnapshotInfo], info: SnapshotInfo, current: int) -> Tuple[str, ...]:

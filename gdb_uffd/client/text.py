@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Iterable, List
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from typing import Dict, List, Sequence
 
-_ANSI = {
-    # SGR codes (ECMA-48 8.3.117) as gdb's own defaults have them: `show style function` ...
+from gdb_uffd.terminal import printable
+
+STYLES = {
+    # Parameters of SGR (ECMA-48 8.3.117) as gdb's own defaults have them: `show style function`.
     "function": "33",
     "filename": "32",
+    "variable": "36",
     "address": "34",
+    # Not gdb's: as diff(1) has them.
     "removed": "31",
     "added": "32",
-    "title": "1",
 }
 
 _PLAIN = str.maketrans({"→": "->", "·": ".", "…": "..."})
 
+_SGR = re.compile("\x1b\\[([0-9;]*)m")
+_WORD = re.compile(r"[ \t]*[^ \t]+")
+_ENDS_NO_LINE = ("→", "->", "at")
+_BEGINS_NO_LINE = ("·", ".", "()")
+_NUMBER = re.compile(r"[(]?\d[\d.,]*(?<!,)$")
+"""Nor does a number end a line: its unit or its noun follows."""
+_JOINTS = "/,;>)="
+"""Behind these a word breaks that is wider than its column."""
+
+MIN_COLUMN = 32
+"""Columns that a text is broken into; where fewer are left it begins at FAR_LEFT."""
+
+FAR_LEFT = 6
+
 
 @dataclass(frozen=True)
 class Look:
-    """What the terminal allows.  `width` is in columns, 0 for no limit."""
+    """What the terminal allows.  `width` is in columns, 0 for no limit.  `styles`: the parameters
+    of SGR that a style's text is shown with."""
 
     colour: bool = False
     unicode: bool = True
     width: int = 0
+    styles: Dict[str, str] = field(default_factory=lambda: STYLES)
 
     def paint(self, style: str, text: str) -> str:
-        """`text` in the colour of `style`, when colours are on."""
-        return f"\x1b[{_ANSI[style]}m{text}\x1b[m" if self.colour and text else text
+        """`text`, made printable, in the colour of `style` when colours are on."""
+        text, code = printable(text), self.styles.get(style, "")
+        return f"\x1b[{code}m{text}\x1b[m" if self.colour and text and code else text
 
     def plain(self, text: str) -> str:
         """`text` with our signs (→ · …) replaced where the host's charset lacks them."""
@@ -36,13 +58,115 @@ class Look:
             return text
         return text.translate(_PLAIN).encode("ascii", "replace").decode("ascii")
 
+    def tidy(self, text: str) -> str:
+        """`text` as `plain` has it, with nothing that steers the terminal but our colours."""
+        text = self.plain(text)
+        if text.isprintable():
+            return text
+        out, at = "", 0
+        for match in _SGR.finditer(text):
+            ours = self.colour and (not match[1] or match[1] in self.styles.values())
+            out += _shown(text[at : match.start()]) + (match[0] if ours else _shown(match[0]))
+            at = match.end()
+        return out + _shown(text[at:])
+
     def columns(self, text: str) -> int:
-        """Columns that gdb counts for `text`: it counts bytes, not characters."""
-        return len(self.plain(text).encode("utf-8", "replace"))
+        """Columns of the terminal that `text` takes; colours take none."""
+        text = _SGR.sub("", self.plain(text))
+        return len(text) if text.isascii() else sum(map(_wide, text))
 
     def fits(self, text: str) -> bool:
-        """Whether `text` stays on one line; gdb breaks a line that fills the width."""
+        """Whether `text` stays on one line; gdb counts a line that fills the width as two."""
         return not self.width or self.columns(text) < self.width
+
+    def pad(self, text: str, columns: int) -> str:
+        """`text` with blanks behind it, as wide as `columns`."""
+        return text + " " * max(0, columns - self.columns(text))
+
+    def wrapped(self, text: str, indent: int = -1) -> List[str]:
+        """`text` as lines that fit, broken between words; those after the first are indented by so
+        many columns (-1: by two more than the first).  A word that is wider than a line is broken
+        too: behind a slash or the like where it has one.  A line rather ends behind a "·"."""
+        text = self.tidy(text)
+        if self.fits(text):
+            return [text]
+        if indent < 0:
+            indent = len(text) - len(text.lstrip(" ")) + 2
+        if self.width - indent < MIN_COLUMN:
+            indent = min(indent, FAR_LEFT, self.width // 2)
+        lines, line, style, phrase = [], "", "", 0
+        for word in self._words(text):
+            if line.strip() and not self.fits(line + word):
+                end = phrase if phrase > self.width // 2 else len(line)
+                rest = line[end:] + word
+                lines.append(_closed(line[:end].rstrip(), style))
+                line, word, phrase = " " * indent + style, rest.lstrip(" "), 0
+            while not self.fits(line + word):
+                room = max(1, self.width - 1 - self.columns(line))
+                part = self._cut(word, room)
+                lines.append(_closed(line + part, _style_after(style, part)))
+                style = _style_after(style, part)
+                line, word = " " * indent + style, word[len(part) :]
+            line += word
+            style = _style_after(style, word)
+            if word.endswith(" ·") and "\x1b" not in line:
+                phrase = len(line)
+        return [*lines, line.rstrip()]
+
+    def _words(self, text: str) -> List[str]:
+        """Each with the blanks before it; what must not be torn apart is one."""
+        words: List[str] = []
+        last = ""
+        for word in _WORD.findall(text):
+            bare = _SGR.sub("", word).strip()
+            if words and (bare in _BEGINS_NO_LINE or last in _ENDS_NO_LINE or _NUMBER.match(last)):
+                words[-1] += word
+            else:
+                words.append(word)
+            last = bare
+        return [w for word in words for w in self._narrow(word)]
+
+    def _narrow(self, word: str) -> Sequence[str]:
+        """What is kept together, or its words where even a line of their own is too short."""
+        half = self.width - FAR_LEFT
+        return [word] if self.columns(word) < half else _WORD.findall(word)
+
+    def _cut(self, word: str, room: int) -> str:
+        """The first part of `word` that takes at most `room` columns; a colour is not cut."""
+        end, used, joint = 0, 0, 0
+        while end < len(word):
+            colour = _SGR.match(word, end)
+            step = 0 if colour else _wide(word[end])
+            if used + step > room:
+                break
+            used += step
+            end = colour.end() if colour else end + 1
+            if not colour and word[end - 1] in _JOINTS and used > room // 3:
+                joint = end
+        return word[: joint or max(1, end)]
+
+
+def _closed(line: str, style: str) -> str:
+    """A colour does not reach the next line's indentation."""
+    return line + "\x1b[m" if style else line
+
+
+def _style_after(style: str, text: str) -> str:
+    found = _SGR.findall(text)
+    if not found:
+        return style
+    return f"\x1b[{found[-1]}m" if found[-1] else ""
+
+
+def _shown(text: str) -> str:
+    return printable(text, "\t")
+
+
+def _wide(char: str) -> int:
+    """Columns of a character: Unicode's East Asian Width (UAX #11); marks take none."""
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def can_show(charset: str) -> bool:
@@ -113,31 +237,3 @@ def milliseconds(value: float) -> str:
     if value >= 1000:
         return f"{value / 1000:.1f} s"
     return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms"
-
-
-def wrap_items(look: Look, head: str, items: Iterable[str], tail: str) -> List[str]:
-    """`head`, then the items joined by "; ", then `tail`: one line, or several that fit.
-
-    Later lines begin under the items.  Painted text must come in afterwards: widths count here.
-    """
-    joined = "; ".join(items)
-    line = f"{head}{joined}{'   ' if joined and tail else ''}{tail}".rstrip()
-    if look.fits(line):
-        return [line]
-    indent = " " * (len(head) if look.width >= 2 * len(head) else 6)
-    lines, current = [], head
-    for item in [*items, *([tail] if tail else [])]:
-        if current.strip() and current not in (head, indent):
-            candidate = f"{current}; {item}"
-            if item is not tail and look.fits(candidate):
-                current = candidate
-                continue
-            lines.append(current.rstrip())
-            current = indent + item
-        elif not look.fits(current + item) and current == head and len(indent) < len(head):
-            lines.append(current.rstrip())
-            current = indent + item
-        else:
-            current += item
-    lines.append(current.rstrip())
-    return lines

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence
 
 from gdb_uffd.client import snapshots as naming
+from gdb_uffd.client.render_table import aligned, under
 from gdb_uffd.client.sparkline import sparkline
 from gdb_uffd.client.text import Look
 from gdb_uffd.client.text import number as grouped
@@ -13,7 +14,7 @@ from gdb_uffd.model import SCHEMA_VERSION, SnapshotInfo
 from gdb_uffd.terminal import printable
 
 MAX_LINES = 60
-"""Rows of a table without -full; beyond that, equal neighbours share one, then the middle goes."""
+"""Rows of a table without -full, equal neighbours being one; beyond that the middle goes."""
 
 _ENDS = 20
 
@@ -56,20 +57,30 @@ def lines(
 ) -> List[str]:
     """The table, and the sparkline where there are numbers."""
     rows = [_Row(point, point) for point in timeline.points]
-    if not all_rows and len(rows) > MAX_LINES:
+    if not all_rows:
         rows = _folded(rows)
-    cells = [_cells(row, every) for row in rows]
-    widths = [max((len(cell[c]) for cell in cells), default=0) for c in range(3)]
     out: List[str] = []
+    before = ""
     cut = range(_ENDS, len(rows) - _ENDS) if not all_rows and len(rows) > MAX_LINES else range(0)
-    for n, cell in enumerate(cells):
+    for n, head in enumerate(aligned([_cells(row, every) for row in rows], look)):
+        text = rows[n].first.text()
         if n in cut:
             if n == cut.start:
                 out.append(f"  … {grouped(len(cut))} more: `uffd map -full`")
-            continue
-        head = "  ".join(text.ljust(width) for text, width in zip(cell, widths) if width)
-        out.append(look.plain(f"{head}  {rows[n].first.text()}".rstrip()))
-    return out + _spark(timeline, look)
+        else:
+            out += under(head, [_marked(text, before, look) if n else text], look)
+        before = text
+    return [look.tidy(line) for line in out] + _spark(timeline, look)
+
+
+def _marked(text: str, before: str, look: Look) -> str:
+    """What of a value is another than before, in colour: its words, where they are as many."""
+    if text == before:
+        return text
+    words, old = text.split(" "), before.split(" ")
+    if len(words) != len(old):
+        return look.paint("added", text)
+    return " ".join(w if w == o else look.paint("added", w) for w, o in zip(words, old))
 
 
 def _folded(rows: Sequence[_Row]) -> List[_Row]:
@@ -84,24 +95,27 @@ def _folded(rows: Sequence[_Row]) -> List[_Row]:
 
 
 def _cells(row: _Row, every: Sequence[SnapshotInfo]) -> List[str]:
-    """Number, time, label."""
-    first, last = every[row.first.snapshot], row.last.snapshot
-    number = str(first.number) if first.number == last else f"{first.number}-{last}"
-    label = f'"{printable(first.label)}"' if first.label else ""
-    if len(label) > 26:
-        label = label[:24] + "…" + '"'
-    return [number, naming.after(every[0], first) if first.number else "", label]
+    """Numbers, time of the first, labels of both ends."""
+    first, last = every[row.first.snapshot], every[row.last.snapshot]
+    number, label = str(first.number), _label(first)
+    if first is not last:
+        number += f"-{last.number}"
+        label += f" … {_label(last)}" if last.label else ""
+    return [number, naming.after(every[0], first) if first.number else "", label.strip()]
+
+
+def _label(info: SnapshotInfo) -> str:
+    label = f'"{printable(info.label)}"' if info.label else ""
+    return label if len(label) <= 26 else label[:24] + "…" + '"'
 
 
 def _spark(timeline: Timeline, look: Look) -> List[str]:
     numbers = [point.number for point in timeline.points]
     known = [n for n in numbers if n is not None]
-    if len(known) < 2:
+    if len(known) < 2 or min(known) == max(known):
         return []
     ends = f"  {_short(min(known))} … {_short(max(known))}"
     width = max(8, (look.width or 120) - len(ends) - 1)
-    if look.unicode and look.width:  # gdb counts bytes, three of them a block
-        width = max(8, (look.width - len(ends) - 4) // 3)
     return [sparkline(numbers, width, look.unicode) + look.plain(ends)]
 
 

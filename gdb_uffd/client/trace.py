@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.client.render import Writer
+from gdb_uffd.client.render_table import aligned, under
 from gdb_uffd.client.text import Look, milliseconds, number, plural
 from gdb_uffd.model import FirstWrite, UffdError
-from gdb_uffd.terminal import printable
 
 MAX_ROWS_SHOWN = 200
 """Lines of a text; `-full` and -json are for the rest."""
-
-MAX_WHAT = 40  # columns
 
 
 @dataclass(frozen=True)
@@ -75,28 +73,35 @@ def lines(
     touches: Sequence[Touch],
     missed: int,
     total_pages: int,
-    wall_ms: float,
+    waited_ms: Callable[[], float],
     names: Names,
     look: Look,
     full: bool,
 ) -> List[str]:
-    """The count line, and a line for each touch; neighbours that agree are one."""
-    rows = _rows(touches, names)
+    """The count line, and a line for each touch; neighbours that agree are one.  `waited_ms` is
+    asked when the rows are made: names take time."""
+    rows = _rows(touches, names, look)
     shown = rows if full else rows[:MAX_ROWS_SHOWN]
-    addresses = max((len(row.address) for row in shown), default=0)
-    kinds = min(max((len(row.kind) for row in shown), default=0), MAX_WHAT)
-    whats = min(max((len(row.what) for row in shown), default=0), MAX_WHAT)
     orders = max((len(row.order) for row in shown), default=0)
-    out = [count_line(touches, missed, total_pages, wall_ms)]
-    for row in shown:
-        line = f"  {row.order:>{orders}}  {row.access:<6} {row.address:<{addresses}}  "
-        line += f"{row.kind:<{kinds}} {row.what:<{whats}}  {row.where}"
-        out.append(line.rstrip())
+    cells = [
+        [
+            f"  {row.order:>{orders}}",
+            row.access,
+            look.paint("address", row.address),
+            look.paint("", row.kind),
+            look.paint("filename" if row.is_file else "", row.what),
+        ]
+        for row in shown
+    ]
+    out: List[str] = []
+    for head, row in zip(aligned(cells, look, " "), shown):
+        out += under(head, [row.where], look)
+    out = look.wrapped(count_line(touches, missed, total_pages, waited_ms())) + out
     if len(rows) > len(shown):
         out.append(f"  … {plural(len(rows) - len(shown), 'more line')}: `uffd trace -full`")
     if missed:
         out.append(f"  … {plural(missed, 'more page')} not listed")
-    return [look.plain(printable(line)) for line in out]
+    return [look.tidy(line) for line in out]
 
 
 def count_line(touches: Sequence[Touch], missed: int, total_pages: int, wall_ms: float) -> str:
@@ -123,10 +128,11 @@ class _Row:
     address: str
     kind: str
     what: str
+    is_file: bool
     where: str
 
 
-def _rows(touches: Sequence[Touch], names: Names) -> List[_Row]:
+def _rows(touches: Sequence[Touch], names: Names, look: Look) -> List[_Row]:
     groups: List[List[Touch]] = []
     last: Tuple[object, ...] = ()
     for touch in touches:
@@ -142,12 +148,12 @@ def _rows(touches: Sequence[Touch], names: Names) -> List[_Row]:
         last = key
     rows, order = [], 1
     for group in groups:
-        rows.append(_row(group, order, names))
+        rows.append(_row(group, order, names, look))
         order += len(group)
     return rows
 
 
-def _row(group: Sequence[Touch], order: int, names: Names) -> _Row:
+def _row(group: Sequence[Touch], order: int, names: Names, look: Look) -> _Row:
     head = group[0]
     address = hex(head.start)
     number_text = str(order)
@@ -155,12 +161,13 @@ def _row(group: Sequence[Touch], order: int, names: Names) -> _Row:
         address += f"-{group[-1].end:#x}"
         number_text += f"-{order + len(group) - 1}"
     access = head.access + ("+w" if head.written and head.access == "read" else "")
-    where = names.writer(head.who).text()
+    where = names.writer(head.who).text(look)
     if head.system_call:
-        where = f"in {head.system_call} (), {where}"
+        where = f"in {look.paint('function', head.system_call)} (), {where}"
     if not head.fed:
         where += "   (new memory)"
-    return _Row(number_text, access, address, *_what(head, names), where)
+    kind, what = _what(head, names)
+    return _Row(number_text, access, address, kind, what, head.mapping.startswith("/"), where)
 
 
 def _what(touch: Touch, names: Names) -> Tuple[str, str]:

@@ -10,9 +10,11 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from gdb_uffd.client.heap_words import damage_text
 from gdb_uffd.client.text import number, plural, size
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import CallReport, DirtyPage, Run
+from gdb_uffd.model_heap import to_json
 
 PURE = "pure: nothing but its own stack"
 
@@ -113,6 +115,7 @@ def _is_pure(report: CallReport, things: List[Wrote]) -> bool:
             or report.layout_changed
             or report.output
             or report.asked
+            or report.files_read
             or report.refused
             or report.unsound
             or report.ended
@@ -140,7 +143,7 @@ def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrot
         return ["nothing was called"]
     if _is_pure(report, things):
         return [PURE]
-    parts = [_wrote_text(things, report, thread), *_heap_text(report, things)]
+    parts = [_wrote_text(things, report, thread), *_heap_text(report, things, thread)]
     whole = replace(report, returned=True, ended="", unavailable="")  # the end is told by others
     if not report.returned and _is_pure(whole, things):
         return ["wrote nothing but its own stack, and did not return"]
@@ -149,6 +152,7 @@ def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrot
             parts.append(f"{what} {size(count)}")
     if report.output:
         parts.append(f"printed {number(printed_bytes(report))} B")
+    parts += files_read(report.files_read)
     # What it printed is told in bytes.
     asked = [c for c in report.asked if not (report.output and _name(c) in ("write", "writev"))]
     for what, calls in (("asked the kernel for", asked), ("was refused", report.refused)):
@@ -157,6 +161,22 @@ def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrot
     if report.unsound:
         parts.append("unsound")
     return parts + unknown(report.unknown_zeros, report.unknown_file)
+
+
+def files_read(paths: Sequence[str]) -> List[str]:
+    """Whose contents came into the program's memory: a phrase, or none."""
+    if not paths:
+        return []
+    shown = _few([one_line(path) for path in paths])
+    return [f"read the file {shown}" if len(paths) == 1 else
+            f"read {plural(len(paths), 'file')}: {shown}"]  # fmt: skip
+
+
+def may_hold(paths: Sequence[str]) -> str:
+    """What a file that is written tells of them; "" for none."""
+    if not paths:
+        return ""
+    return f"; may hold bytes of what calls read: {_few([one_line(path) for path in paths])}"
 
 
 def unknown(zeros: int, as_in_file: int) -> List[str]:
@@ -209,11 +229,12 @@ def _wrote_text(things: List[Wrote], report: CallReport, thread: Callable[[int],
     return "wrote " + ", ".join(names)
 
 
-def _heap_text(report: CallReport, things: List[Wrote]) -> List[str]:
+def _heap_text(report: CallReport, things: List[Wrote], thread: Callable[[int], str]) -> List[str]:
     heap, parts = report.heap, []
     if heap is None:
         touched = any(w.what in ("heap", "malloc") for w in things)
-        why = f" ({report.heap_trouble})" if report.heap_trouble else ""
+        trouble = report.heap_trouble
+        why = f" ({damage_text(trouble, thread)})" if trouble is not None else ""
         return [f"malloc's heap cannot be read{why}"] if touched else []
     if heap.allocated or heap.allocated_bytes:
         parts.append(f"allocated {_blocks(heap.allocated, heap.allocated_bytes)}")
@@ -240,13 +261,18 @@ def as_json(report: CallReport, thread: Callable[[int], str]) -> Dict[str, Any]:
         if heap is None
         else {"blocks": heap.allocated, "bytes": heap.allocated_bytes},
         "freed": None if heap is None else {"blocks": heap.freed, "bytes": heap.freed_bytes},
-        "heap_trouble": report.heap_trouble or None,
+        "heap_trouble": None
+        if report.heap_trouble is None
+        else damage_text(report.heap_trouble, thread),
+        "heap_damage": None if report.heap_trouble is None else to_json(report.heap_trouble),
+        "heap_notes": report.heap_notes,
         "net_bytes": None if heap is None else heap.allocated_bytes - heap.freed_bytes,
         "registers": report.registers,
         "mapped_bytes": report.mapped_bytes,
         "unmapped_bytes": report.unmapped_bytes,
         "printed_bytes": printed_bytes(report),
         "asked": report.asked,
+        "files_read": report.files_read,
         "refused": report.refused,
         "unknown": {"zeros": report.unknown_zeros, "file": report.unknown_file},
     }

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Sequence, Tuple
 
+from gdb_uffd.client.render_table import under
 from gdb_uffd.client.text import Look, milliseconds, number, plural
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import SCHEMA_VERSION
-from gdb_uffd.terminal import printable
 
 MAX_PARTS_SHOWN = 4
 """Parts of an object that a line of text names for one write."""
@@ -57,6 +57,7 @@ class WhyResult:
     total: int = 0
     more: bool = False  # than `total`, which are not counted
     seconds: float = 0.0
+    wall_ms: float = 0.0  # that the user waited
     differs: str = ""
     compared: bool = True
     not_compared: str = ""
@@ -68,21 +69,20 @@ class WhyResult:
 
 def lines(result: WhyResult, look: Look) -> List[str]:
     """The text of `uffd why`."""
-    out = [_head(result)]
+    out = look.wrapped(_head(result))
     digits = len(str(len(result.writes)))
     for index, write in enumerate(result.writes, 1):
-        out.append(f"{index:>{digits}}  {_write_text(write)}")
-        out += [
-            f"{'':>{digits}}    #{level} {text}" for level, (text, _) in enumerate(write.frames)
-        ]
+        out += under(f"{index:>{digits}}  ", [_write_text(write, look)], look)
+        for level, (text, _) in enumerate(write.frames):
+            out += under(f"{'':>{digits}}    #{level} ", [text], look)
         if write.more_frames:
             out.append(f"{'':>{digits}}    … more frames")
     more = result.total - len(result.writes)
     if more > 0:
         least = "at least " if result.more else ""
         out.append(f"… {least}{plural(more, 'more write')}: `uffd why -full`")
-    out += [f"  {note}" for note in _notes(result)]
-    return [look.plain(printable(line)) for line in out]
+    out += [line for note in _notes(result) for line in look.wrapped(f"  {note}")]
+    return [look.tidy(line) for line in out]
 
 
 def _head(result: WhyResult) -> str:
@@ -95,12 +95,12 @@ def _head(result: WhyResult) -> str:
     if result.interrupted:
         count += " until it was interrupted"
     where = f"{what} at {result.address:#x} ({plural(result.length, 'byte')})"
-    time = milliseconds(result.seconds * 1000)
+    time = milliseconds(result.wall_ms)
     return one_line(f"{where}: {count} in {result.ran} · run again in {time}")
 
 
-def _write_text(write: WriteInfo) -> str:
-    shown = [_change_text(change) for change in write.changes[:MAX_PARTS_SHOWN]]
+def _write_text(write: WriteInfo, look: Look) -> str:
+    shown = [_change_text(change, look) for change in write.changes[:MAX_PARTS_SHOWN]]
     if len(write.changes) > MAX_PARTS_SHOWN:
         shown.append(f"… {number(len(write.changes) - MAX_PARTS_SHOWN)} more")
     text = "; ".join(shown)
@@ -117,10 +117,11 @@ def _write_text(write: WriteInfo) -> str:
     return text
 
 
-def _change_text(change: Change) -> str:
+def _change_text(change: Change, look: Look) -> str:
+    name = look.paint("variable", change.name)
     if change.before == change.after:
-        return f"{change.name} {change.before} (the same)"
-    return f"{change.name} {change.before} → {change.after}"
+        return f"{name} {change.before} (the same)"
+    return f"{name} {look.paint('removed', change.before)} → {look.paint('added', change.after)}"
 
 
 def _notes(result: WhyResult) -> List[str]:
@@ -153,6 +154,7 @@ def as_json(result: WhyResult) -> Dict[str, Any]:
         "differs": result.differs or None if result.compared else None,
         "compared": result.compared,
         "run_ms": round(result.seconds * 1000, 3),
+        "wall_ms": round(result.wall_ms, 3),
         "notes": list(result.notes),
         "writes": [
             {

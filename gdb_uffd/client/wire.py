@@ -80,6 +80,7 @@ class Ready:
     snapshots: int = 1
     snapshot: int = 0
     sysroot: str = ""
+    brought: bool = False  # files there came with the trace
     architecture: str = ""
     arguments: str = ""
     unasked: Sequence[str] = ()  # missing files that no debuginfod server was asked for
@@ -137,6 +138,7 @@ def _facts(data: Any) -> Ready:
         snapshots=int(data.get("snapshots", 1)),
         snapshot=int(data.get("snapshot", 0)),
         sysroot=str(data.get("sysroot", "")),
+        brought=bool(data.get("brought", False)),
         architecture=str(data.get("architecture", "")),
         arguments=one_line(str(data.get("arguments", ""))),
         unasked=[one_line(str(name)) for name in data.get("unasked", ())],
@@ -159,6 +161,7 @@ class Summary:
     refused: List[str] = field(default_factory=list)
     unsound: List[str] = field(default_factory=list)
     uncaught: Optional[Dict[str, Any]] = None  # as of CallReport
+    files_read: List[str] = field(default_factory=list)
 
 
 def parse_summary(data: Any) -> Optional[Summary]:
@@ -179,6 +182,7 @@ def parse_summary(data: Any) -> Optional[Summary]:
             refused=[str(r) for r in data["refused"]],
             unsound=[str(r) for r in data["unsound"]],
             uncaught=data.get("uncaught"),
+            files_read=[str(r) for r in data["files_read"]],
         )
     except (ValueError, LookupError, TypeError) as error:
         raise UffdError(f"the server sent an incomplete summary ({error!r})") from None

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,6 +20,8 @@ static void forget_account(struct vessel *vessel)
 {
 	vessel->refused_count = vessel->refused_more = vessel->opened_count = vessel->passed_count = 0;
 	vessel->adopted_count = 0;
+	vessel->read.len = vessel->read.count = vessel->read.more = 0;
+	vessel->turn++;
 	for (uint32_t i = 0; i < vessel->granted_count; i++) {
 		uint16_t nr = vessel->granted_order[i];
 		vessel->granted[nr] = vessel->withdrawn[nr] = 0;
@@ -107,12 +110,53 @@ void vessel_note_opened(struct vessel *vessel, const struct system_call *call, u
 	memcpy(name->bytes, text, name->len);
 }
 
+static int make_room(struct names *names, size_t len)
+{
+	size_t room = names->room ? names->room * 2 : 4096;
+
+	if (names->len + len <= names->room)
+		return 0;
+	while (room < names->len + len)
+		room *= 2;
+	char *larger = realloc(names->text, room);
+	if (!larger)
+		return -ENOMEM;
+	names->text = larger;
+	names->room = room;
+	return 0;
+}
+
+void vessel_note_read(struct vessel *vessel, int fd)
+{
+	struct names *names = &vessel->read;
+	char link[64], path[4096];
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t len = readlink(link, path, sizeof(path) - 1);
+	if (len <= 0 || !strncmp(path, "/memfd:", 7)) /* ours, for one of /proc/self */
+		return;
+	path[len++] = 0;
+	for (size_t at = 0; at < names->len; at += strlen(names->text + at) + 1) {
+		if (!strcmp(names->text + at, path))
+			return;
+	}
+	if (names->count >= NAMES_MAX || make_room(names, (size_t)len) < 0) {
+		names->more++;
+		return;
+	}
+	memcpy(names->text + names->len, path, (size_t)len);
+	names->len += (size_t)len;
+	names->count++;
+}
+
 void vessel_deinit(struct vessel *vessel)
 {
 	vessel_end(vessel, false);
 	desk_close(&vessel->desk, NULL);
 	desk_close(&vessel->past, NULL);
 	notify_forget_timer(vessel);
+	free(vessel->read.text);
+	vessel->read = (struct names){0};
 	free(vessel->out);
 	vessel->out = NULL;
 	vessel->out_len = vessel->out_room = 0;

@@ -3,17 +3,16 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include "answer.h"
+#include "compat.h"
 #include "user_memory.h"
 #include "vessel.h"
 
@@ -157,6 +156,7 @@ static int64_t getdents_(struct vessel *vessel, const struct system_call *call, 
 	if (user_store(vessel->pager, call->args[1], entries, (size_t)got) < 0)
 		return -EFAULT;
 	file->offset = lseek(file->fd, 0, SEEK_CUR);
+	vessel_note_read(vessel, file->fd);
 	return got;
 }
 

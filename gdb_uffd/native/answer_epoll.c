@@ -6,15 +6,12 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/syscall.h>
 
 #include "answer.h"
+#include "compat.h"
 #include "user_memory.h"
 #include "vessel.h"
 
-#ifndef SYS_epoll_pwait2
-#define SYS_epoll_pwait2 441
-#endif
 #define DEPTH_MAX 5 /* EP_MAX_NESTS */
 
 struct entry {

@@ -8,10 +8,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "answer.h"
+#include "compat.h"
 #include "lookup.h"
 #include "user_memory.h"
 
@@ -193,6 +193,8 @@ static int64_t readlink_(struct vessel *vessel, const struct system_call *call, 
 		len = found.fd >= 0 ? readlinkat(found.fd, "", text, sizeof(text)) : -1;
 		if (len < 0)
 			len = found.fd >= 0 && !found.own ? -errno : -EINVAL;
+		else
+			vessel_note_read(vessel, found.fd);
 		lookup_release(&found);
 	}
 	if (len < 0)

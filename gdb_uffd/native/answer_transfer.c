@@ -73,11 +73,20 @@ static int64_t fetch(struct vessel *vessel, const struct opened *file, uint64_t 
 	return (int64_t)done;
 }
 
+static void note(struct vessel *vessel, struct opened *file)
+{
+	if (file->told != vessel->turn)
+		vessel_note_read(vessel, file->fd);
+	file->told = vessel->turn;
+}
+
 static int64_t read_part(struct vessel *vessel, const struct system_call *call, struct opened *file, uint64_t to, uint64_t len, int64_t offset)
 {
 	switch (file->kind) {
 	case OPENED_FILE: {
 		int64_t got = fetch(vessel, file, to, len, offset == HERE ? file->offset : offset);
+		if (got > 0)
+			note(vessel, file);
 		if (offset == HERE && got > 0)
 			file->offset += got;
 		return got;

@@ -147,6 +147,7 @@ struct system_call { uint64_t nr; uint64_t args[6]; uint64_t pc; int table; ...;
 struct captured { uint8_t argument; bool cut; uint16_t len; uint8_t bytes[...]; ...; };
 struct refused { struct system_call call; int error; uint32_t times, others; struct captured memory[2]; ...; };
 struct opened_name { uint16_t nr, len; bool cut; uint8_t bytes[...]; ...; };
+struct names { char *text; size_t len; uint32_t count, more; ...; };
 struct adopted { int number, kind; ...; };
 struct passed { uint64_t address; uint32_t value; int32_t owner; uint32_t times; ...; };
 struct identity {
@@ -191,6 +192,7 @@ struct vessel {
 	uint32_t granted_count;
 	struct opened_name opened[...];
 	uint32_t opened_count;
+	struct names read;
 	struct adopted adopted[...];
 	uint32_t adopted_count;
 	const int32_t *tids;
@@ -301,7 +303,7 @@ void view_deinit(struct view *view);
 void view_set(struct view *view, struct pager *pager, const struct changes *changes, int kind);
 int view_read(struct view *view, uint64_t address, uint8_t *to, size_t len, size_t *done);
 
-struct chunk { uint64_t at, size; uint32_t state; ...; };
+struct chunk { uint64_t at, size; uint32_t state, list; ...; };
 #define CHUNKS_MAX ...
 struct chunks { struct chunk *at; size_t count; bool broken; uint64_t broken_at; ...; };
 void chunks_deinit(struct chunks *chunks);
@@ -318,6 +320,58 @@ void heap_index_init(struct heap_index *index, uint64_t start);
 void heap_index_deinit(struct heap_index *index);
 uint64_t heap_index_find(struct heap_index *index, struct view *view, uint64_t address, uint64_t limit);
 void heap_index_forget(struct heap_index *index, uint64_t address);
+
+#define FLAW_UNREADABLE ...
+#define FLAW_ALIGNMENT ...
+#define FLAW_SMALL ...
+#define FLAW_BEYOND ...
+#define FLAW_MMAPPED ...
+#define FLAW_PREV_SIZE ...
+#define FLAW_TOP ...
+#define FLAW_NOT_A_BLOCK ...
+#define FLAW_IN_USE ...
+#define FLAW_LIST_SIZE ...
+#define FLAW_TWICE ...
+#define FLAW_UNLISTED ...
+#define FAULTS_MAX ...
+#define WALK_WHOLE ...
+#define WALK_BROKEN ...
+#define WALK_FENCED ...
+#define WALK_FULL ...
+#define LIST_WHOLE ...
+#define LIST_UNALIGNED ...
+#define LIST_UNREADABLE ...
+#define LIST_LOOP ...
+#define LIST_BACK ...
+#define LIST_FULL ...
+struct heap_list {
+	uint64_t low, high;
+	bool single;
+	uint32_t end;
+	uint64_t end_at, link, entries, blocks, bytes;
+	...;
+};
+struct heap_entry { uint64_t at; uint32_t list; bool met; ...; };
+struct heap_entries { struct heap_entry *at; size_t count; ...; };
+void heap_list_deinit(struct heap_entries *entries);
+void heap_list_sort(struct heap_entries *entries);
+int heap_list_single(struct view *view, uint64_t head, uint64_t skip, uint64_t back, bool mangled,
+		     struct heap_entries *entries, struct heap_list *list, uint32_t number);
+int heap_list_double(struct view *view, uint64_t bin, struct heap_entries *entries,
+		     struct heap_list *list, uint32_t number);
+struct heap_fault { uint64_t at, value, other; uint32_t flaw, list; ...; };
+struct heap_faults { struct heap_fault at[...]; size_t count; ...; };
+struct heap_count { uint64_t blocks[8], bytes[8], largest; ...; };
+int heap_walk(struct view *view, uint64_t start, uint64_t limit, uint64_t top, struct chunks *chunks,
+	      struct heap_faults *faults);
+void heap_walk_mark(struct view *view, struct chunks *chunks, struct heap_entries *entries,
+		    struct heap_list *lists, size_t list_count, struct heap_faults *faults);
+void heap_walk_count(const struct chunks *chunks, struct heap_count *count);
+int heap_walk_mapped(struct view *view, uint64_t low, uint64_t high, struct chunks *chunks);
+struct heap_ref { uint64_t at, value; uint32_t wanted; ...; };
+size_t heap_refs_find(struct view *view, uint64_t start, uint64_t end, const uint64_t *starts,
+		      const uint64_t *ends, size_t count, struct heap_ref *out, size_t room,
+		      uint64_t *next, uint64_t *lost);
 
 struct record_map { uint64_t start, end; uint32_t how, state; bool code; ...; };
 struct ranges { struct page_range *at; size_t count; ...; };

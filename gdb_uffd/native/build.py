@@ -31,6 +31,8 @@ ffibuilder.set_source(
     #include "cpu.h"
     #include "engine_trial.h"
     #include "heap.h"
+    #include "heap_refs.h"
+    #include "heap_walk.h"
     #include "notify.h"
     #include "pagemap.h"
     #include "record.h"

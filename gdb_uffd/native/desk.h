@@ -46,6 +46,7 @@ struct opened {
 	uint16_t refs; /* descriptors, and the working directory */
 	int16_t peer;  /* the other end's index, plus one; 0: closed, or there is none */
 	uint32_t flags; /* O_* as F_GETFL gives them */
+	uint32_t told;  /* vessel->turn when it was noted as read */
 	uint32_t turns; /* how often something came to be read here */
 	int64_t offset; /* an eventfd's counter, a signalfd's set, the number of a timer */
 	struct held *held; /* what waits to be read; an epoll's entries; NULL: nothing */

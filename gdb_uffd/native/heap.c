@@ -17,7 +17,7 @@ void chunks_deinit(struct chunks *chunks)
 	*chunks = (struct chunks){0};
 }
 
-static struct chunk *append(struct chunks *chunks)
+struct chunk *chunks_append(struct chunks *chunks)
 {
 	if (chunks->count == chunks->room) {
 		size_t room = chunks->room ? chunks->room * 2 : 256;
@@ -57,21 +57,24 @@ static int step(struct walk *walk)
 	uint64_t word = walk->at < walk->limit ? size_word(walk->view, walk->at, walk->limit) : 0;
 	struct chunk *last = chunks->count ? &chunks->at[chunks->count - 1] : NULL;
 
+	bool fenced = !word && last && last->state == CHUNK_FENCE; /* what follows is nobody's */
+	if (fenced)
+		walk->limit = walk->at;
 	if (!word) {
 		walk->done = true;
 		chunks->broken = walk->at < walk->limit;
 		chunks->broken_at = chunks->broken ? walk->at : 0;
-		if (last)
+		if (last && !fenced)
 			last->state = chunks->broken ? CHUNK_UNKNOWN : CHUNK_TOP;
 		return 0;
 	}
 	if (last && last->state != CHUNK_FENCE)
 		last->state = word & CHUNK_PREV_INUSE ? CHUNK_USED : CHUNK_FREE;
-	struct chunk *chunk = append(chunks);
+	struct chunk *chunk = chunks_append(chunks);
 	if (!chunk)
 		return -ENOMEM;
 	uint64_t size = word & ~FLAGS;
-	*chunk = (struct chunk){walk->at, size, size == FENCE_SIZE ? CHUNK_FENCE : CHUNK_UNKNOWN};
+	*chunk = (struct chunk){walk->at, size, size == FENCE_SIZE ? CHUNK_FENCE : CHUNK_UNKNOWN, 0};
 	walk->at += size;
 	return 0;
 }

@@ -24,6 +24,7 @@ enum chunk_state {
 struct chunk {
 	uint64_t at, size; /* without the flags */
 	uint32_t state;
+	uint32_t list; /* the free list that it is in, by its number; 0: none is known */
 };
 
 struct chunks {
@@ -36,6 +37,8 @@ struct chunks {
 #define CHUNKS_MAX (1u << 20) /* of one span: 24 MiB */
 
 void chunks_deinit(struct chunks *chunks);
+/* Room for one more at the end; NULL: there is no memory. */
+struct chunk *chunks_append(struct chunks *chunks);
 
 /* The chunks before and after, from `start` (a boundary in both) until both agree again at or
  * behind `until`.  `limit_*`: where the heap ends.  0; 1: more than CHUNKS_MAX; -ENOMEM. */

@@ -1,6 +1,6 @@
 /* lookup.c - the server looks a path up itself and holds what it found by an O_PATH descriptor: whatever
  * happens to the name afterwards, it is that very thing that is looked at and opened.  No magic link is
- * followed, and nothing of /proc that belongs to a process is found. */
+ * followed, no automounter asked (walk.c), and nothing of /proc that belongs to a process is found. */
 #define _GNU_SOURCE
 #include "lookup.h"
 
@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "answer.h"
@@ -97,10 +96,9 @@ static int directory(struct vessel *vessel)
 	struct desk *desk = &vessel->desk;
 
 	if (desk->directory < 0) {
-		struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS};
-		int fd = (int)syscall(SYS_openat2, AT_FDCWD, desk->cwd, &how, sizeof(how));
+		int fd = walk(AT_FDCWD, desk->cwd, O_DIRECTORY, 0);
 		if (fd < 0)
-			return -errno;
+			return fd;
 		if (is_closed(fd)) { /* the recording named it, and may be made up */
 			close(fd);
 			return -EACCES;
@@ -118,7 +116,6 @@ static int directory(struct vessel *vessel)
 static int look_up(struct vessel *vessel, const struct system_call *call, int64_t base, const char *path,
 		   uint64_t flags, uint64_t resolve)
 {
-	struct open_how how = {.flags = O_PATH | O_CLOEXEC | flags, .resolve = resolve | RESOLVE_NO_MAGICLINKS};
 	bool relative = path[0] != '/' || (resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT));
 	int from = AT_FDCWD;
 
@@ -134,8 +131,7 @@ static int look_up(struct vessel *vessel, const struct system_call *call, int64_
 			return -ENOTDIR;
 		from = file->fd;
 	}
-	int fd = (int)syscall(SYS_openat2, from, path, &how, sizeof(how));
-	return fd >= 0 ? fd : -errno;
+	return walk(from, path, flags, resolve);
 }
 
 int lookup(struct vessel *vessel, const struct system_call *call, int64_t base, uint64_t address, uint64_t flags,
@@ -164,8 +160,10 @@ int lookup(struct vessel *vessel, const struct system_call *call, int64_t base, 
 		found->fd = -EACCES;
 		own = path;
 	}
-	if (found->fd == -ELOOP && !strncmp(path, "/proc/", 6)) /* a magic link */
+	if (found->fd == -EREMOTE) {
 		found->fd = -EACCES;
+		own = path;
+	}
 	if (found->fd == -EACCES && (own || !strncmp(path, "/proc/", 6)))
 		policy_note_refusal(vessel, call, EACCES);
 	return found->fd < 0 ? found->fd : 0;

@@ -7,8 +7,8 @@
 #include <sys/stat.h>
 
 #include "vessel.h"
+#include "walk.h"
 
-#define PATH_BYTES 4096
 #define RESOLVE_KNOWN (RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH | RESOLVE_IN_ROOT)
 
 struct found {

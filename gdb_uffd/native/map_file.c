@@ -94,7 +94,7 @@ static int make_mapping(struct vessel *vessel, struct registers *regs, bool anon
 
 	/* Populated pages would be there without our having fed them; huge ones could not be fed. */
 	ARGUMENT(regs, 3) &= ~(unsigned long)(MAP_POPULATE | MAP_LOCKED | MAP_GROWSDOWN | MAP_HUGETLB |
-				      MAP_HUGE_MASK << MAP_HUGE_SHIFT);
+				      (unsigned long)MAP_HUGE_MASK << MAP_HUGE_SHIFT);
 	if (anonymous) {
 		/* Nobody shares it: fork is refused.  And pages of shared memory cannot be protected before
 		 * Linux 5.19. */
@@ -137,8 +137,10 @@ int layout_mmap(struct vessel *vessel, struct registers *regs)
 			return policy_skip(vessel, regs, rc);
 		}
 	}
-	if (fd >= 0)
+	if (fd >= 0) {
+		vessel_note_read(vessel, fd);
 		close(fd);
+	}
 	if (rc == 0)
 		rc = make_mapping(vessel, regs, !native, &result);
 	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -16,25 +15,21 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "compat.h"
 #include "gate.h"
 #include "uffd.h"
+#include "walk.h"
 
-#ifndef SYS_close_range
-#define SYS_close_range 436
-#endif
 #ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 #define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
 #endif
-#ifndef CLOSE_RANGE_CLOEXEC
-#define CLOSE_RANGE_CLOEXEC 4
-#endif
+
 /* Runs in the parent's memory (vfork): system calls only. */
-static void __attribute__((noreturn)) child(int image, int null_fd, int out_fd, const char *cwd)
+static void __attribute__((noreturn)) child(int image, int null_fd, int out_fd, int cwd_fd)
 {
 	static char *const argv[] = {(char *)"vessel", NULL}, *const envp[] = {NULL};
 	struct rlimit none = {0, 0};
@@ -50,7 +45,7 @@ static void __attribute__((noreturn)) child(int image, int null_fd, int out_fd, 
 	if (out_fd >= 0) {
 		if (dup2(null_fd, 0) < 0 || dup2(out_fd, 1) < 0 || dup2(out_fd, 2) < 0)
 			_exit(126);
-		if (chdir(cwd) < 0 && chdir("/") < 0)
+		if (fchdir(cwd_fd) < 0 && chdir("/") < 0)
 			_exit(126);
 	} else {
 		/* It has no descriptor at all: those of the program lie in the server. */
@@ -101,16 +96,19 @@ static int spawn(struct vessel *vessel, int image)
 		close(null_fd);
 		return -EMFILE;
 	}
+	const int cwd_fd = pipes[1] < 0 ? -1 : walk(AT_FDCWD, vessel->record.cwd, O_DIRECTORY, 0);
 	/* The child must not run the parent's handlers in the parent's memory; and what it blocks
 	 * at exec it inherits, so it unblocks nothing here: the recorded mask is set later. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
 	pid_t pid = vfork();
 	if (pid == 0)
-		child(image, null_fd, pipes[1], vessel->record.cwd);
+		child(image, null_fd, pipes[1], cwd_fd);
 	int failed = errno;
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	close(null_fd);
+	if (cwd_fd >= 0)
+		close(cwd_fd);
 	if (pipes[1] >= 0)
 		close(pipes[1]);
 	if (pid < 0) {

@@ -41,6 +41,15 @@ struct opened_name {
 	uint8_t bytes[REFUSED_BYTES];
 };
 
+#define NAMES_MAX 4096
+
+/* Paths, each once, a NUL behind each. */
+struct names {
+	char *text;
+	size_t len, room;
+	uint32_t count, more; /* more: beyond NAMES_MAX, or for want of memory */
+};
+
 #define SIGNALS 64
 #define ADOPTED_MAX 32
 
@@ -108,6 +117,7 @@ struct vessel {
 	struct desk desk, saved; /* `saved`: as at the transaction's beginning */
 	struct desk past; /* as before the last run, with descriptors of its own */
 	bool in_transaction;
+	uint32_t turn; /* of the transactions: which one this is */
 	uint64_t brk_start, brk_now; /* the recorded heap; 0: none known */
 
 	/* What the transaction's report tells. */
@@ -119,6 +129,7 @@ struct vessel {
 	uint32_t granted_count;
 	struct opened_name opened[OPENED_NAMES_MAX];
 	uint32_t opened_count; /* may exceed OPENED_NAMES_MAX */
+	struct names read; /* files whose contents came into its memory, whatever the kernel did alone left out */
 	struct adopted adopted[ADOPTED_MAX];
 	uint32_t adopted_count;
 	int epoll_depth; /* epolls that ask each other */
@@ -234,5 +245,7 @@ static inline bool vessel_has_thread(const struct vessel *vessel, int32_t tid)
 }
 void vessel_note_granted(struct vessel *vessel, uint64_t nr);
 void vessel_note_opened(struct vessel *vessel, const struct system_call *call, uint64_t path);
+/* Contents of the file (directory, link) behind our descriptor `fd` came into the program's memory. */
+void vessel_note_read(struct vessel *vessel, int fd);
 
 #endif

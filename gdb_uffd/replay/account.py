@@ -16,7 +16,7 @@ from gdb_uffd.replay.engines import LACKS
 from gdb_uffd.replay.execution import Runner
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.record import facts_of
-from gdb_uffd.replay.refused import granted_lines, refused_lines
+from gdb_uffd.replay.refused import files_read, granted_lines, refused_lines
 from gdb_uffd.replay.report import Builder, page_images
 from gdb_uffd.replay.state import SavedThreads, Threads
 from gdb_uffd.replay.tape import Tape
@@ -73,6 +73,7 @@ class Accounts:
         self._changes = ffi.new("struct changes *")
         self.detail = Detail(machine, self._changes)
         self.recorded_brk = machine.save_brk()
+        self.files_kept: Dict[str, None] = {}  # that kept calls read
         self.total_pages = (
             sum(s.end - s.start for s in self.snapshot.segments if s.kind != UNAVAILABLE)
             // PAGE_SIZE
@@ -130,6 +131,7 @@ class Accounts:
             pages=[],
             refused=refused_lines(self.machine.vessel, self._descriptors),
             asked=granted_lines(self.machine.vessel),
+            files_read=files_read(self.machine.vessel, self.snapshot.modules),
             blocked=open_.blocked,
             uncaught=open_.uncaught,
             unsound=self._unsound(),
@@ -147,6 +149,8 @@ class Accounts:
         builder.fill(made, self._changes)
         stack = functools.partial(self.stack, open_)
         self.detail.note(made, open_.tid, stack, open_.brk_at_call, open_.calls.late)
+        if keep:
+            self.files_kept.update(dict.fromkeys(made.files_read))
         return made
 
     def _own_stacks(self) -> List[str]:
@@ -223,7 +227,7 @@ class Accounts:
             "all", True, pager.fed, self.total_pages, pager.fault_ns / 1000, "", [],
             layout_changed=any(r.flags & lib.REGION_BORN for r in self.machine.regions()),
             engine=self.machine.engine.choice.name,
-            tid=tid,
+            files_read=list(self.files_kept), tid=tid,
         )  # fmt: skip
         changes = ffi.new("struct changes *")
         check(lib.transaction_collect_all(pager, changes), doing="collecting the dirty pages")

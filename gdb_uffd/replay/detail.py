@@ -102,6 +102,11 @@ class Detail:
         """Free the views.  Idempotent."""
         self.views.close()
 
+    @property
+    def owners(self) -> Owners:
+        """Whose memory is which, in this diversion."""
+        return self._tool().owners
+
     def _tool(self) -> Refiner:
         if self._refiner is None:
             self._refiner = Refiner(Owners(self.machine), self.views)

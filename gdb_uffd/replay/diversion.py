@@ -201,9 +201,8 @@ class Diversion:
             what, separator, advice = stop.message.partition(";")
             open_.ended = f"{what} ({left}){separator}{advice}" if what else left
             stop = replace(stop, message=open_.ended)
-        seconds = time.perf_counter() - started
-        interrupted = bool(self.runner.run.interrupted)
-        open_.tape.ran(action, self.breakpoints, stop, after, seconds, interrupted)
+        seconds, cut = time.perf_counter() - started, bool(self.runner.run.interrupted)
+        open_.tape.ran(action, self.breakpoints, stop, after, seconds, cut)
         open_.uncaught = uncaught.describe(self, stop, after.sp) or open_.uncaught
         return stop
 
@@ -400,6 +399,7 @@ class Diversion:
         self._open = None
         self._disturbed = self._kernel_kept = False
         self._unfinished.forget()
+        self.accounts.files_kept.clear()
 
     def reset(self) -> None:
         self._forget_everything()

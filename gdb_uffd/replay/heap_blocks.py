@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, Block, CallReport, DirtyPage, HeapTotals, Run
+from gdb_uffd.model import PAGE_SIZE, Block, CallReport, Damage, DirtyPage, HeapTotals, Run
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import malloc
+from gdb_uffd.replay.attribute import damage, layouts
+from gdb_uffd.replay.attribute.layouts import State
 from gdb_uffd.replay.malloc import Area, Heaps, Known
 from gdb_uffd.replay.owners import Owners, part
 from gdb_uffd.replay.views import View
@@ -52,7 +55,7 @@ class HeapWork:
     totals: List[int] = field(default_factory=lambda: [0, 0, 0, 0])
     blocks: Dict[int, Block] = field(default_factory=dict)
     rooms_bytes: int = 0  # mappings of their own that such rooms have
-    trouble: str = ""  # why not all of the heap could be read
+    trouble: Optional[Damage] = None  # why not all of the heap could be read
 
     def __post_init__(self) -> None:
         self._mapped = [malloc.MappedChunks(view) for view in (self.before, self.after)]
@@ -67,7 +70,7 @@ class HeapWork:
             if page.kind == "heap" and page.bytes_changed:
                 area = self._area_of(heaps, page)
                 if area is None:
-                    self._cannot(f"no heap of malloc's is recognised at {page.start:#x}")
+                    self._cannot(Damage("no-heap", page.start))
                     continue
                 by_area.setdefault(area.start, (area, []))[1].append(page)
             elif page.kind == "anonymous" and page.bytes_changed:
@@ -79,14 +82,14 @@ class HeapWork:
         for room in self.rooms:
             word = self.after.word(room - 8) or 0
             if word & malloc.FLAGS == malloc.MMAPPED and any(s <= room < e for s, e in self.born):
-                self.rooms_bytes += word & ~malloc.FLAGS
+                self.rooms_bytes += malloc.mapped_bytes(word)
         for size in self.gone_blocks:
             self._count("freed", size)
         report.blocks = sorted(self.blocks.values(), key=lambda b: b.start)[:BLOCKS_MAX]
         report.heap = None if self.trouble else HeapTotals(*self.totals)
         report.heap_trouble = self.trouble
 
-    def _cannot(self, why: str) -> None:
+    def _cannot(self, why: Damage) -> None:
         self.trouble = self.trouble or why
 
     @staticmethod
@@ -100,7 +103,7 @@ class HeapWork:
         base = self.fs_base
         places = self.owners.cache_places(self.tid, self.after.read)
         if not places:
-            self._cannot("the C library's thread-locals are not found")
+            self._cannot(Damage("no-thread-locals", 0))
         at = self.known.caches.get(base)
         for view in (self.before, self.after):
             value = view.word(at) if at else None
@@ -128,7 +131,10 @@ class HeapWork:
                 anchor = lib.heap_index_find(index, self.before.native, end, area.end_before)
             anchor = max(anchor, reached) if anchor else reached
             if not anchor:
-                self._cannot(f"the header at {index.next:#x} is damaged")
+                at, limit = int(index.next), area.end_before
+                self._cannot(
+                    damage.at_header(self.before, at, limit, self._before_header(area, at))
+                )
                 return
             span = _Span(ffi.new("struct chunks *"), ffi.new("struct chunks *"))
             try:
@@ -155,10 +161,8 @@ class HeapWork:
         for chunks, free in zip((span.was, span.is_), listed):
             lib.heap_mark_listed(chunks, free, len(free))
         if rc == 1:
-            self._cannot(f"there are more than {lib.CHUNKS_MAX:,} chunks from {anchor:#x} on")
-        for chunks in (span.was, span.is_):
-            if chunks.broken:
-                self._cannot(f"the header at {chunks.broken_at:#x} is damaged")
+            self._cannot(Damage("too-many", anchor, lib.CHUNKS_MAX))
+        self._damaged(area, span)
         if rc == 0:
             totals = ffi.new("struct heap_totals *")
             with self._without_rooms(span.is_):
@@ -171,6 +175,25 @@ class HeapWork:
             if page.end > anchor and page.start < end:
                 page.runs = list(self._split(page.runs, span, area, anchor, end))
         return int(end)
+
+    def _damaged(self, area: Area, span: _Span) -> None:
+        """Note the header at which a walk ended, the state before first."""
+        states = (
+            (span.was, self.before, area.end_before, "before"),
+            (span.is_, self.after, area.end_after, "after"),
+        )
+        for chunks, view, limit, state in states:
+            if chunks.broken:
+                last = chunks.at[chunks.count - 1] if chunks.count else None
+                before = (int(last.at), int(last.size)) if last is not None else None
+                found = damage.at_header(view, int(chunks.broken_at), limit, before)
+                self._cannot(dataclasses.replace(found, state=state))
+
+    def _before_header(self, area: Area, at: int) -> Optional[Tuple[int, int]]:
+        """(start, size) of the chunk in front of the header at `at`, in the state before."""
+        index = self.known.indexes[area.start]
+        anchor = lib.heap_index_find(index, self.before.native, at - 16, area.end_before)
+        return damage.chunk_before(self.before, int(anchor), at)
 
     @contextlib.contextmanager
     def _without_rooms(self, chunks: Any) -> Iterator[None]:
@@ -186,34 +209,39 @@ class HeapWork:
 
     def _listed(self, view: View, area: Area) -> Any:
         """Chunks that look used and are free, sorted, as a C array."""
-        arena = area.arena or self._main_arena()
+        main = self._main_arena()
+        arena = area.arena or (main.address if main is not None else 0)
         lists = [malloc.cached(view, cache) for cache in self.caches]
-        if arena:
-            lists.append(malloc.in_fastbins(view, arena))
-        else:
-            self._cannot("malloc's main arena is not found")
+        if arena and main is not None and main.layout.fastbins:
+            at = arena + main.layout.fastbins
+            lists.append(malloc.linked(view, at, layouts.FASTBINS, layouts.LINK_AT))
+        elif main is None:
+            self._cannot(Damage("no-arena", 0))
         for listed in lists:
             if listed.broken:
-                self._cannot(f"the list of free blocks that leads to {listed.broken:#x} is damaged")
+                self._cannot(damage.at_link(view, listed.broken))
         found = {at for listed in lists for at in listed.chunks}
         return ffi.new("uint64_t[]", sorted(found))
 
-    def _main_arena(self) -> int:
-        words = self.malloc_words()
-        return words[0][0] if words and words[0][1] - words[0][0] == malloc.STATE_BYTES else 0
+    def _main_arena(self) -> Optional[State]:
+        self.malloc_words()
+        main: Optional[State] = self.known.main
+        return main
 
     def own_words(self) -> Set[int]:
         """Addresses of malloc's thread-locals, and what these point to."""
-        return {*self.caches, self.known.caches.get(self.fs_base, 0), self._main_arena()} - {0}
+        main = self._main_arena()
+        arena = main.address if main is not None else 0
+        return {*self.caches, self.known.caches.get(self.fs_base, 0), arena} - {0}
 
     def malloc_words(self) -> List[Range]:
-        """Ranges of malloc's own variables in libraries' data; main_arena is the first."""
+        """Ranges of malloc's own variables in libraries' data."""
         if self.known.words is None:
             self.known.words = []
             for view, brk in zip((self.before, self.after), self.brk):
                 if brk[1] > brk[0] and not self.known.words:
-                    first = self.known.firsts.get(brk[0], 0)
-                    self.known.words = self.owners.malloc_words(view, brk, first)
+                    self.known.main = layouts.find_main(self.owners.snapshot, view)
+                    self.known.words = self.owners.malloc_words(view, brk, self.known.main)
         return self.known.words
 
     def _split(

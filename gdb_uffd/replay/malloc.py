@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right, insort
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, PROT_WRITE, MemoryUnavailable
 from gdb_uffd.native import ffi, lib
@@ -20,18 +20,13 @@ from gdb_uffd.trace.source import Snapshot
 
 FLAGS = 7
 MMAPPED = lib.CHUNK_MMAPPED
-STATE_SIZES = (2200, 2192, 2184)
-"""sizeof(struct malloc_state) since 2.27, in 2.26, and before; other ones are tried too."""
+STATE_SIZES = (2200, 2192, 2112, 2184)
+"""sizeof(struct malloc_state) of 2.27 to 2.42, in 2.26, since 2.43, and before; other ones are
+tried too."""
 
 HEAP_INFO_SIZES = (48, 32)
 """sizeof(heap_info) since 2.35, before."""
 
-TOP_AT, BINS_AT, NEXT_AT, STATE_BYTES = 96, 112, 2160, 2200
-"""Offsets in struct malloc_state since 2.27: `top`; `bins`; `next`, behind which stand `next_free`,
-`attached_threads`, `system_mem` and `max_system_mem`; its size."""
-
-BINS = 127
-OWN_BINS = 4  # of them that are empty: there are always some, each of another size
 ARENA_TEST = 8  # its default, on 64-bit
 CACHES = {0x290: (128, 64), 0x250: (64, 64), 0x300: (152, 76)}
 """Size of the chunk of a tcache_perthread_struct -> (offset of `entries`, how many): since 2.30,
@@ -66,6 +61,15 @@ class Known:
     firsts: Dict[int, int] = field(default_factory=dict)  # heap's base -> its first chunk
     caches: Dict[int, int] = field(default_factory=dict)  # fs_base -> address of its `tcache`
     words: Optional[List[Tuple[int, int]]] = None  # ranges of malloc's own variables
+    main: Any = None  # of them main_arena (attribute/layouts.State), where it is found
+
+
+class HasAreas(Protocol):
+    """Knows which addresses are a heap's."""
+
+    def area(self, address: int) -> Optional[object]:
+        """The heap around `address`, None for none."""
+        ...
 
 
 def plausible(view: View, at: int, limit: int, count: int = 4) -> bool:
@@ -107,7 +111,7 @@ class Heaps:
     def _main(self, low: int, was: int, now: int) -> Optional[Area]:
         # A heap that the call made begins in the state after it.
         view, end = (self.before, was) if was > low else (self.after, now)
-        first = self._known.firsts.get(low) or _first_chunk(view, low, end)
+        first = self._known.firsts.get(low) or first_chunk(view, low, end)
         if not first:
             return None
         if view is self.before:
@@ -115,7 +119,7 @@ class Heaps:
         return Area(first, was if was > first else 0, now)
 
     def _secondary(self, base: int) -> Optional[Area]:
-        ends = [_secondary_end(view, base) for view in (self.before, self.after)]
+        ends = [secondary_end(view, base) for view in (self.before, self.after)]
         view = self.before if ends[0] else self.after
         if not any(ends):
             return None
@@ -135,7 +139,7 @@ class Heaps:
         return index
 
 
-def _first_chunk(view: View, low: int, end: int) -> int:
+def first_chunk(view: View, low: int, end: int) -> int:
     """The first chunk of the brk heap, 0 when there is none."""
     if plausible(view, low, end):
         return low
@@ -151,7 +155,7 @@ def _first_chunk(view: View, low: int, end: int) -> int:
     return 0
 
 
-def _secondary_end(view: View, base: int) -> int:
+def secondary_end(view: View, base: int) -> int:
     """Where the heap at `base` ends by its struct heap_info; 0 when there is none."""
     try:
         arena, previous, size, usable = struct.unpack("<4Q", view.read(base, 32))
@@ -239,74 +243,21 @@ class MappedChunks:
             at += size
 
 
+def mapped_bytes(word: int) -> int:
+    """What a chunk with a mapping of its own takes of it, by its size word: since 2.43 that is less
+    by the header's 16 bytes."""
+    size = word & ~FLAGS
+    return size + 16 if size % PAGE_SIZE == PAGE_SIZE - 16 else size
+
+
 def _mapped_size(view: View, at: int, high: int) -> int:
     word = view.word(at + 8)
     if word is None or word & FLAGS != MMAPPED:
         return 0
-    size = word & ~FLAGS
+    size = mapped_bytes(word)
     # prev_size is the room before an aligned chunk: nothing but 0 at a mapping's start.
     good = size >= PAGE_SIZE and size % PAGE_SIZE == 0 and at + size <= high and not view.word(at)
     return size if good else 0
-
-
-def main_arena(snapshot: Snapshot, view: View, heap: Tuple[int, int]) -> Optional[Tuple[int, int]]:
-    """The range of main_arena in a C library's data (or a static program's); None.
-
-    It is where `top` points into the brk heap and empty bins to themselves.  (That the chunk there
-    reaches to the heap's end need not hold: what is written one byte too far changes its size.)
-    """
-    for start, end in library_data(snapshot):
-        words = _words(view, start, end)
-        for index in range(TOP_AT // 8, len(words) - 2 * BINS - 2):
-            value = words[index]
-            if not heap[0] <= value < heap[1] or value % 16:
-                continue
-            top = start + 8 * index
-            bins = (BINS_AT - TOP_AT) // 8 + index
-            own = sum(
-                words[bins + 2 * k] == words[bins + 2 * k + 1] == top + 16 * k
-                for k in range(BINS)
-                if bins + 2 * k + 1 < len(words)
-            )
-            if own >= OWN_BINS and _is_arena(words[index - TOP_AT // 8 :], top - TOP_AT, heap):
-                return top - TOP_AT, top - TOP_AT + STATE_BYTES
-    return None
-
-
-def _is_arena(words: Sequence[int], at: int, heap: Tuple[int, int]) -> bool:
-    """Whether `words` may be main_arena at `at`: what stands behind its bins, for these look alike
-    from sixteen bytes further on."""
-    if len(words) < STATE_BYTES // 8:
-        return False
-    following, _, threads, memory, most = words[NEXT_AT // 8 : STATE_BYTES // 8]
-    is_next = following == at or (following and following % 16 == 0 and following & ARENA - 1 < 256)
-    inside = PAGE_SIZE <= memory <= most and memory <= heap[1] - heap[0] + ARENA
-    return bool(is_next) and 0 < threads < 1 << 32 and inside
-
-
-def parameters(snapshot: Snapshot, view: View, starts: Sequence[int]) -> Optional[Tuple[int, int]]:
-    """The range of mp_ (struct malloc_par): `sbrk_base` is where the heap starts, one of
-    `starts`, and some words before it stand the defaults of top_pad, 128 KiB, and arena_test."""
-    for start, end in library_data(snapshot):
-        words = _words(view, start, end)
-        for index, value in enumerate(words):
-            if not value or value not in starts:
-                continue
-            for back in range(9, 14):
-                first = index - back
-                if first >= 0 and words[first + 1] == 1 << 17 and words[first + 3] == ARENA_TEST:
-                    return start + 8 * first, start + 8 * (index + 5)
-    return None
-
-
-def _words(view: View, start: int, end: int) -> Sequence[int]:
-    out = bytearray()
-    for page in range(start, end, PAGE_SIZE):
-        try:
-            out += view.read(page, min(PAGE_SIZE, end - page))
-        except MemoryUnavailable:
-            out += bytes(min(PAGE_SIZE, end - page))
-    return struct.unpack(f"<{len(out) // 8}Q", out[: len(out) & ~7])
 
 
 def is_library(path: str) -> bool:
@@ -327,7 +278,7 @@ def library_data(snapshot: Snapshot) -> Iterator[Tuple[int, int]]:
 
 
 def cache_pointer(
-    view: View, places: Sequence[Tuple[int, int]], heaps: Heaps
+    view: View, places: Sequence[Tuple[int, int]], heaps: HasAreas
 ) -> Optional[Tuple[int, int]]:
     """(address of a thread's variable `tcache`, what it points to); None.  `places`: where it may
     lie, half-open."""
@@ -341,13 +292,16 @@ def cache_pointer(
             for offset, value in enumerate(struct.unpack(f"<{len(raw) // 8}Q", raw)):
                 if value % 16 or not value or heaps.area(value) is None:
                     continue
-                size = view.word(value - 8)
-                if size is not None and (size & ~FLAGS) in CACHES and _is_cache(view, value, size):
+                if is_cache(view, value):
                     return at + 8 * offset, value
     return None
 
 
-def _is_cache(view: View, at: int, size: int) -> bool:
+def is_cache(view: View, at: int) -> bool:
+    """Whether a thread's cache may lie there: by its chunk's size, and for its entries."""
+    size = view.word(at - 8)
+    if size is None or (size & ~FLAGS) not in CACHES:
+        return False
     return all(e % 16 == 0 and (e == 0 or e > PAGE_SIZE) for e in _entries(view, at, size))
 
 
@@ -366,11 +320,6 @@ def cached(view: View, cache: int) -> "Listed":
         return Listed([], 0)
     found = linked(view, cache + skip, count, 0)
     return Listed([at - 16 for at in found.chunks], found.broken)
-
-
-def in_fastbins(view: View, arena: int) -> "Listed":
-    """The chunks in an arena's fastbins (fastbinsY at offset 16 since 2.27)."""
-    return linked(view, arena + 16, 10, 16)
 
 
 class Listed(NamedTuple):

@@ -10,6 +10,8 @@ from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from gdb_uffd.model import PAGE_SIZE, DirtyPage, Mapping, Run, UffdError
 from gdb_uffd.replay import malloc
+from gdb_uffd.replay.attribute import layouts
+from gdb_uffd.replay.attribute.layouts import State
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.views import View
 from gdb_uffd.trace.elf import ElfError, Image
@@ -91,13 +93,14 @@ class Owners:
 
     # -- malloc's variables and the linker's slots --------------------------------------------
 
-    def malloc_words(self, view: View, brk: Range, first: int) -> List[Range]:
-        """main_arena first (if it is found), mp_, the break.  `first`: the heap's first chunk."""
-        found = [malloc.main_arena(self.snapshot, view, brk)]
-        found.append(malloc.parameters(self.snapshot, view, (brk[0], first)))
+    def malloc_words(self, view: View, brk: Range, main: Optional[State]) -> List[Range]:
+        """main_arena, mp_, the break: those that are found."""
+        found = [(main.address, main.address + main.layout.size)] if main is not None else []
+        parameters = layouts.find_parameters(self.snapshot, view, brk)
+        if parameters is not None:
+            found.append((parameters.start, parameters.end))
         at = self.snapshot.symbol("__curbrk")
-        found.append((at, at + 8) if at else None)
-        return [place for place in found if place is not None]
+        return [*found, (at, at + 8)] if at else found
 
     def data_runs(
         self, runs: List[Run], mapping: str, words: Callable[[], List[Range]]
@@ -133,6 +136,13 @@ class Owners:
     def cache_places(self, tid: int, read: ReadMemory) -> List[Range]:
         """Where a thread's variable `tcache` lies: by its symbol, else the C library's
         thread-locals, else (a static program) the executable's."""
+        return self._places_of("tcache", tid, read)
+
+    def arena_places(self, tid: int, read: ReadMemory) -> List[Range]:
+        """The same for `thread_arena`, which points to the arena that the thread allocates from."""
+        return self._places_of("thread_arena", tid, read)
+
+    def _places_of(self, variable: str, tid: int, read: ReadMemory) -> List[Range]:
         blocks = self.tls_blocks(tid, read)
         for library in (True, False):
             mine = [b for b in blocks if b.path and malloc.is_library(b.path) == library]
@@ -140,7 +150,7 @@ class Owners:
                 (block.start + at, block.start + at + size)
                 for block in mine
                 for at, size, name in block.symbols
-                if name == "tcache" and size == 8
+                if name == variable and size == 8
             ]
             if named or mine:
                 return named or [(block.start, block.end) for block in mine]
@@ -189,6 +199,17 @@ class Owners:
         if blocks is None:
             blocks = self._present[tid] = self._find_blocks(tid, read)[0]
         return blocks
+
+    def thread_local(self, tid: int, address: int, read: ReadMemory) -> str:
+        """The thread-local at `address` by its name in the ELF file, "+0x8" behind it; ""."""
+        for block in self.tls_blocks(tid, read):
+            if block.start <= address < block.end:
+                index = bisect_right(block.symbols, (address - block.start, 1 << 65, "")) - 1
+                if index >= 0:
+                    start, size, name = block.symbols[index]
+                    at = address - block.start - start
+                    return f"{name}+{at:#x}" if name and at < size else ""
+        return ""
 
     def look(self, tid: int, before: ReadMemory, which_all: bool) -> None:
         """A report of that thread begins.  Blocks that were there before it stay where they are;

@@ -55,7 +55,7 @@ class Refiner:
     """Of one diversion; knows what stays true from report to report."""
 
     def __init__(self, owners: Owners, views: Views) -> None:
-        self._owners = owners
+        self.owners = owners
         self._views = views
         self._known = Known()
         self._recorded = Known()
@@ -63,12 +63,12 @@ class Refiner:
     def forget(self) -> None:
         """The memory is another one, after a reset."""
         self._known = Known()
-        self._owners.forget()
+        self.owners.forget()
 
     def kept(self, pages: Sequence[DirtyPage]) -> None:
         """What these pages hold now is the state before the next report."""
         _forget_above([page.start for page in pages if page.bytes_changed], self._known)
-        self._owners.forget()
+        self.owners.forget()
 
     @staticmethod
     def _forget_split(pages: Sequence[DirtyPage], known: Known) -> None:
@@ -84,7 +84,7 @@ class Refiner:
         heap = HeapWork(
             before,
             after,
-            self._owners,
+            self.owners,
             known,
             facts.tid,
             facts.fs_base,
@@ -95,11 +95,11 @@ class Refiner:
             facts.early,
         )
         self._forget_split(report.pages, known)
-        self._owners.look(facts.tid, before.read, which_all)
+        self.owners.look(facts.tid, before.read, which_all)
         self._stacks(report, facts, before, after)
         heap.tell(report)
-        zone = self._owners.snapshot.arch.red_zone
-        inner_stack.settle(report, self._owners.modules, self._floor(facts, facts.tid), zone)
+        zone = self.owners.snapshot.arch.red_zone
+        inner_stack.settle(report, self.owners.modules, self._floor(facts, facts.tid), zone)
         self._data(report, facts, heap)
         self._forget_split(report.pages, known)
         report.mapped_bytes = sum(end - start for start, end in facts.born) - heap.rooms_bytes
@@ -109,13 +109,13 @@ class Refiner:
 
     def _floor(self, facts: Facts, thread: int) -> int:
         """What lies below it on a thread's stack is nobody's."""
-        return facts.stack(thread) - self._owners.snapshot.arch.red_zone
+        return facts.stack(thread) - self.owners.snapshot.arch.red_zone
 
     def _stacks(self, report: CallReport, facts: Facts, before: View, after: View) -> None:
         """Of a stack's page, the changed bytes of live frames; the rest is scratch."""
         mapped = [*facts.born, *facts.early]
         for page in report.pages:
-            page.mapping_start = self._owners.mapping_start(page.start, page.mapping, mapped)
+            page.mapping_start = self.owners.mapping_start(page.start, page.mapping, mapped)
             if page.kind != "stack" or not page.bytes_changed or page.thread is None:
                 continue
             floor = self._floor(facts, page.thread)
@@ -130,10 +130,10 @@ class Refiner:
         own = heap.own_words()
         for page in report.pages[:DATA_PAGES_MAX]:
             if page.kind == "data" and page.runs:
-                page.runs = self._owners.data_runs(page.runs, page.mapping, heap.malloc_words)
+                page.runs = self.owners.data_runs(page.runs, page.mapping, heap.malloc_words)
             elif page.kind in ("tls", "heap", "anonymous") and page.runs:
-                page.runs = self._owners.linker_runs(page.runs, facts.fs_base, read)
-                page.runs = self._owners.tls_runs(page, facts.tid, read, own)
+                page.runs = self.owners.linker_runs(page.runs, facts.fs_base, read)
+                page.runs = self.owners.tls_runs(page, facts.tid, read, own)
                 if page.kind == "tls":
                     page.runs = [self._on_tls_page(run, facts) for run in page.runs]
 
@@ -141,7 +141,7 @@ class Refiner:
         """A thread's stack may end on the page where its thread-locals begin."""
         if run.kind:
             return run
-        place = self._owners.snapshot.classify(run.address)
+        place = self.owners.snapshot.classify(run.address)
         if place.kind != "stack" or place.thread is None:
             return run
         floor = self._floor(facts, place.thread)

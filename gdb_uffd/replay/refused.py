@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay import syscalls
+from gdb_uffd.trace.files import MappedFile, Module
 
 AT_FDCWD = -100
 SHOWN_BYTES = 64
@@ -201,6 +202,29 @@ def address(data: bytes) -> str:
     if family == socket.AF_NETLINK and len(data) >= 12:
         return "netlink:{}".format(*struct.unpack_from("<I", data, 4))
     return f"address family {family}"
+
+
+def files_read(vessel: Any, known: Sequence[Module]) -> List[str]:
+    """Paths of the files (and directories, and links) whose contents came into the program's
+    memory, in that order; those that it had mapped already, as they were, are left out."""
+    names = vessel.read
+    if not names.count:
+        return []
+    raw = bytes(ffi.buffer(names.text, names.len)).split(b"\0")[:-1]
+    mapped = {os.path.realpath(m.file.path) for m in known if m.file is not None and _is(m.file)}
+    out = [path for path in map(os.fsdecode, raw) if path not in mapped]
+    if names.more:
+        out.append(f"and {names.more:,} more")
+    return out
+
+
+def _is(file: MappedFile) -> bool:
+    """Whether it still lies at its path."""
+    try:
+        now = os.stat(file.path)
+    except OSError:
+        return False
+    return (now.st_size, now.st_mtime_ns) == (len(file.data), file.mtime_ns)
 
 
 def granted_lines(vessel: Any) -> List[str]:

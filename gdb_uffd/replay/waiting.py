@@ -23,18 +23,23 @@ WRITER_WORDS = (4, 3)
 
 FUTEX_TID_MASK = 0x3FFFFFFF
 
+PID_MAX_LIMIT = 4 << 20
+"""No TID is larger (include/linux/threads.h)."""
+
 
 def describe(machine: Machine, run: Any, self_tid: int) -> Dict[str, Any]:
     """The wait that the vessel stands before, as plain JSON types.
 
     `call`: the system call's name; `kind`: "lock", "join" or "wait"; `address`: the futex, ""
     where it is none; `owner`: TID of the recorded thread that holds the lock or that is waited
-    for, 0 when nothing tells; `self`: whether that is the waiting thread itself.
+    for, 0 when nothing tells; `self`: whether that is the waiting thread itself; `stranger`: what
+    stands where a pthread_mutex_t has the TID of its owner, if it may be one and no recorded thread
+    has it, else 0.
     """
     call = syscalls.table().get(int(run.call))
     name = call.name if call is not None else f"system call {run.call}"
     out: Dict[str, Any] = {
-        "call": name, "kind": "wait", "address": "", "owner": 0, "self": False,
+        "call": name, "kind": "wait", "address": "", "owner": 0, "self": False, "stranger": 0,
     }  # fmt: skip
     if name != "futex":
         return out
@@ -60,8 +65,9 @@ def _holder(machine: Machine, address: int, self_tid: int) -> Dict[str, Any]:
         for writer in (words[index] for index in WRITER_WORDS):
             if writer in tids:
                 return {"kind": "lock", "owner": writer, "self": writer == self_tid}
-    # A low-level lock (lowlevellock.h): its owner is not written down.
-    return {"kind": "lock"} if value == 2 else {}
+    # A low-level lock (lowlevellock.h) has no owner written down.
+    stranger = owner if owner <= PID_MAX_LIMIT else 0
+    return {"kind": "lock", "stranger": stranger} if value == 2 else {}
 
 
 def _word(machine: Machine, address: int) -> int:

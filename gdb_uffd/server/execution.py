@@ -213,8 +213,7 @@ def _arrive(session: Session) -> Stop:
     else:
         journey.cancel()
         raise UffdError("the selected thread does not exist there: select another one")
-    journey.arrive()
-    session.arrive()
+    session.move()
     return Stop(tid, 0)
 
 

@@ -30,6 +30,7 @@ def export(session: Session, path: str) -> Dict[str, Any]:
         for thread in snapshot.threads
     ]
     threads.sort(key=lambda thread: thread.tid != session.general)
+    read = dict.fromkeys([*snapshot.files_read, *diversion.report_all().files_read])
     done = write_core(
         path,
         snapshot.pid,
@@ -40,8 +41,14 @@ def export(session: Session, path: str) -> Dict[str, Any]:
         zeros=() if diversion.alive else zero_ranges(snapshot.segments),
         from_file=_Files(snapshot, dirty).have,
         name=snapshot.executable,
+        files_read=list(read),
     )
-    return {"path": path, "size": done.size, "unavailable_pages": done.unavailable_pages}
+    return {
+        "path": path,
+        "size": done.size,
+        "unavailable_pages": done.unavailable_pages,
+        "files_read": list(read),
+    }
 
 
 class _Files:

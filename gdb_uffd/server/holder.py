@@ -18,6 +18,7 @@ import socket
 from typing import List, Optional
 
 from gdb_uffd.server.framing import PACKET_SIZE, Decoder, escape, frame
+from gdb_uffd.trace.scratch import remove_left_behind
 
 TITLE = b"gdb_uffd: holds the connection"
 _HEAD = 64
@@ -27,6 +28,9 @@ _UNREAD = b"?"
 _IDLE = b"\0"
 _SOON_S = 2.0
 """A client that has its answer asks the next thing sooner, or is left by its user."""
+
+_OVER = b"over"
+"""What the server says last; one that was killed does not."""
 
 GONE = b"E.the server is gone"
 _FAILED = b"E01"
@@ -155,6 +159,7 @@ class Holder:
 
     def close(self) -> None:
         """Serving is over.  It goes now, or as soon as there is no client any more."""
+        self._tell(_OVER, [])
         self._control.close()
         self.pending.close()
         if self._pid > 0 and not self._holds:
@@ -173,7 +178,7 @@ def _hold(control: socket.socket, pending: Pending) -> None:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
     client: Optional[socket.socket] = None
-    pid = 0
+    pid, over = 0, False
     while True:
         poll = select.poll()
         poll.register(control, select.POLLIN)
@@ -186,6 +191,9 @@ def _hold(control: socket.socket, pending: Pending) -> None:
         if control.fileno() not in ready:
             continue
         text, descriptors, _, _ = socket.recv_fds(control, 64, 1)
+        if text == _OVER:
+            over = True
+            continue
         if not text:
             break
         if client is not None:
@@ -195,6 +203,10 @@ def _hold(control: socket.socket, pending: Pending) -> None:
     if client is not None:
         with contextlib.suppress(OSError):
             _answer_all(client, pid, pending)
+    if not over:
+        import tempfile
+
+        remove_left_behind(tempfile.gettempdir())  # what it had unpacked for itself and for gdb
 
 
 def _answer_all(client: socket.socket, pid: int, pending: Pending) -> None:

@@ -7,8 +7,9 @@ place aside, kept effects and all, and comes back to it.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import Callable, FrozenSet, Optional, Sequence, Tuple
+from typing import Callable, FrozenSet, Iterator, Optional, Sequence, Tuple
 
 from gdb_uffd.model import ENGINE_AUTO, DirtyPage, SnapshotInfo, ThreadState, UffdError
 from gdb_uffd.replay.interface import Choice, Diversion
@@ -78,6 +79,11 @@ class Journey:
         or were found elsewhere; else ""."""
         return str(getattr(self.trace, "sysroot", ""))
 
+    @property
+    def brought(self) -> bool:
+        """Whether files in it came with the trace or for it, and are no files of this machine."""
+        return bool(getattr(self.trace, "brought", False))
+
     def _first_whole(self, number: int) -> int:
         for candidate in range(number, len(self.trace.snapshots) - 1):
             try:
@@ -102,6 +108,15 @@ class Journey:
         except BaseException:
             snapshot.close()
             raise
+
+    @contextlib.contextmanager
+    def visit(self, number: int) -> Iterator[Place]:
+        """Snapshot `number`, opened for a look; the session stays where it is.  UffdError."""
+        place = self._open(number)
+        try:
+            yield place
+        finally:
+            place.close()
 
     # -- moving -------------------------------------------------------------------------------
 

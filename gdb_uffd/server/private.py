@@ -14,6 +14,7 @@ from gdb_uffd.model_json import to_json
 from gdb_uffd.server import (
     libraries,
     private_calls,
+    private_heap,
     private_names,
     private_policy,
     shorten,
@@ -96,6 +97,7 @@ def summary(report: CallReport) -> Dict[str, Any]:
         "unknown": [report.unknown_zeros, report.unknown_file],
         "refused": report.refused,
         "unsound": report.unsound,
+        "files_read": report.files_read,
     }
 
 
@@ -251,6 +253,7 @@ _VERBS: Dict[str, Verb] = {
     "engine": _engine,
     "mappings": _mappings,
     "reset": _reset,
+    **private_heap.VERBS,
     **private_names.VERBS,
     **private_policy.VERBS,
     **travel.VERBS,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, Callable, Dict, Union, cast
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.model_json import to_json
 from gdb_uffd.replay.interface import Diversion
-from gdb_uffd.server.session import Session
+from gdb_uffd.server.session import Aside, Session
 
 Arguments = Dict[str, Any]
 
@@ -30,19 +29,11 @@ class _Standing:
         return getattr(self._retrace.diversion, name)
 
 
-@dataclass
-class Aside:
-    """What answers instead of the session's own diversion, for a while."""
-
-    real: Diversion
-    work: Any  # Retrace or Tracing
-
-
 def _real(session: Session) -> Any:
     """The session's diversion, if it is one that can be copied."""
     from gdb_uffd.replay.diversion import Diversion as Real
 
-    step_back(session)  # a client that went away in the middle, say
+    session.step_back()  # a client that went away in the middle, say
     if not isinstance(session.diversion, Real):
         raise UffdError("this target cannot run a call again")
     return session.diversion
@@ -52,16 +43,6 @@ def _step_aside(session: Session, work: Any, seen: Union[Diversion, _Standing]) 
     session.aside = Aside(session.diversion, work)
     session.diversion = cast(Diversion, seen)
     session.forget_registers()
-
-
-def step_back(session: Session) -> None:
-    """The session's own diversion answers again; the other process ends.  Idempotent."""
-    aside, session.aside = session.aside, None
-    if aside is not None:
-        session.diversion = aside.real
-        session.connection.share_cpu(None)
-        session.forget_registers()
-        aside.work.close()
 
 
 def _number(arguments: Arguments, name: str, most: int) -> int:
@@ -162,7 +143,7 @@ def system_call_name(number: int) -> str:
 
 
 def _end(session: Session, _arguments: Arguments) -> Any:
-    step_back(session)
+    session.step_back()
     return {}
 
 
@@ -182,7 +163,7 @@ def _trace_end(session: Session, _arguments: Arguments) -> Any:
     if not isinstance(work, Tracing):
         raise UffdError("nothing is being traced")
     touched, missed = work.touched, work.missed
-    step_back(session)
+    session.step_back()
     return {
         "touched": [
             {

@@ -108,6 +108,7 @@ def facts(
         snapshots=len(journey.trace.snapshots),
         snapshot=journey.place.number,
         sysroot=journey.sysroot,
+        brought=journey.brought,
         architecture=snapshot.arch.gdb,
         arguments=in_a_line(arguments(snapshot.auxv, snapshot.read), ARGUMENTS_MAX),
         unasked=search.unasked()[:WARNINGS_MAX] if search is not None else (),

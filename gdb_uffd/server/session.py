@@ -67,9 +67,18 @@ class Facts:
     snapshots: int = 1
     snapshot: int = 0  # the number of the one that is shown
     sysroot: str = ""  # where the recorded files lie that this machine has not, if anywhere
+    brought: bool = False  # files there came with the trace: gdb runs no scripts beside them
     architecture: str = ""  # gdb's name of it
     arguments: str = ""  # the command line
     unasked: Sequence[str] = ()  # names of missing files that no debuginfod server was asked for
+
+
+@dataclass
+class Aside:
+    """What answers instead of the session's own diversion, for a while."""
+
+    real: Diversion
+    work: Any  # Retrace or Tracing
 
 
 @dataclass
@@ -92,7 +101,7 @@ class Session:
     no_ack_agreed: bool = False
     listed: int = 0  # threads that qfThreadInfo has given so far
     shown: Tuple[int, Any] = (0, None)  # the last report that was peeked at, and its number
-    aside: Any = None  # private_calls.Aside while another diversion answers for this one
+    aside: Optional[Aside] = None  # while another diversion answers for the place's own
     files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
     layout: RegisterLayout = field(init=False)
     described: bool = False  # the client has read the target description
@@ -150,6 +159,21 @@ class Session:
                 self.diversion.insert_breakpoint(kind, address, length, orders)
         self.diversion.catch_calls(self.caught)
         self.diversion.pass_signals(self.passed)
+
+    def move(self) -> None:
+        """Make the prepared move.  What answers for the present place's diversion ends before."""
+        self.step_back()
+        self.journey.arrive()
+        self.arrive()
+
+    def step_back(self) -> None:
+        """The place's own diversion answers again; the other process ends.  Idempotent."""
+        aside, self.aside = self.aside, None
+        if aside is not None:
+            self.diversion = aside.real
+            self.connection.share_cpu(None)
+            self.forget_registers()
+            aside.work.close()
 
     def forget_unmapped(self) -> None:
         """The program may have unmapped what breakpoints were in."""

@@ -119,6 +119,7 @@ def serve(session: Session) -> None:
                 connection.stop_acknowledging()
                 session.no_ack_agreed = False
     except Ended as ended:
+        session.step_back()
         session.journey.leave()
         left = True
         if ended.reply:
@@ -130,6 +131,7 @@ def serve(session: Session) -> None:
         pass
     finally:
         if not left:
+            session.step_back()
             session.journey.leave()
 
 

@@ -36,6 +36,7 @@ def facts_now(session: Session) -> Facts:
         inferior_pid=snapshot.pid,
         signal=snapshot.threads[0].signal,
         snapshot=session.journey.place.number,
+        brought=session.journey.brought,
     )
 
 
@@ -60,6 +61,7 @@ def _place(session: Session) -> Dict[str, Any]:
         "tid": first.tid,
         "signal": first.signal,
         "sysroot": journey.sysroot,
+        "brought": journey.brought,
         "libraries": _libraries(snapshot.mappings),
     }
 
@@ -74,8 +76,7 @@ def _moved(session: Session, move: Move, now: bool) -> Any:
     """Make the prepared move if it can be made at once; what it changes either way."""
     stale: Dict[str, bool] = {}
     if now and not move.reconnect:
-        session.journey.arrive()
-        session.arrive()
+        session.move()
         stale = libraries.stale_if_read(session)
     return {**asdict(move), **_place(session), "number": move.number, **stale}
 

@@ -16,6 +16,7 @@ from typing import Callable, Dict, Optional, Tuple, Union
 from gdb_uffd.server.framing import PACKET_SIZE, escape
 from gdb_uffd.server.session import PacketError, Session, parse_hex
 from gdb_uffd.trace.argv import arguments
+from gdb_uffd.trace.automount import may_look
 from gdb_uffd.trace.notes import own_auxv
 
 MAX_OPEN = 256
@@ -102,6 +103,8 @@ def _open(session: Session, parameters: bytes) -> bytes:
 
 def _open_regular(name: str) -> int:
     # Looked at first, since opening a device or a pipe may already do something.
+    if not may_look(name):
+        raise _error(errno.EACCES)
     if not stat.S_ISREG(os.stat(name).st_mode):
         raise _error(errno.EACCES)
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -160,6 +163,8 @@ def _stat(session: Session, parameters: bytes) -> bytes:
     recorded = _recorded(session, name)
     if recorded is not None:
         return _success(_recorded_stat(len(recorded)))
+    if not may_look(name):
+        raise _error(errno.EACCES)
     return _success(_pack_stat(os.stat(name)))
 
 
@@ -185,6 +190,8 @@ def _readlink(session: Session, parameters: bytes) -> bytes:
             raise _error(errno.ENOENT)
         return _success(os.fsencode(executable))
     _recorded(session, name)
+    if not may_look(os.path.dirname(name)):
+        raise _error(errno.EACCES)
     return _success(os.fsencode(os.readlink(name)))
 
 
@@ -225,7 +232,7 @@ def _recorded(session: Session, name: str) -> Optional[bytes]:
         if maker is None:
             raise _error(errno.ENOENT)
         return maker(session)
-    real = os.path.realpath(normal)
+    real = os.path.realpath(normal) if may_look(normal) else normal
     if any(p == "/proc" or p.startswith("/proc/") for p in (normal, real)):
         raise _error(errno.ENOENT)
     return None
@@ -250,8 +257,10 @@ def _device_and_inode(name: str, otherwise: int) -> str:
     if not name.startswith("/"):
         return "00:00 0"
     try:
-        status = os.stat(name)
+        status = os.stat(name) if may_look(name) else None
     except (OSError, ValueError):
+        status = None
+    if status is None:
         return f"00:00 {otherwise}"
     return f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x} {status.st_ino}"
 

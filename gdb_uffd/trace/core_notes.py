@@ -36,6 +36,7 @@ def make_notes(
     auxv: bytes,
     mappings: Sequence[Mapping],
     name: str = "",
+    files_read: Sequence[str] = (),
 ) -> bytes:
     """All notes of a core, the first thread's first."""
     out: List[bytes] = []
@@ -53,6 +54,9 @@ def make_notes(
     layout = _layout(first.xfeatures) if first.arch is X86_64 else b""
     if layout:
         out.append(note(b"LINUX", read.NT_X86_XSAVE_LAYOUT, layout))
+    if files_read:
+        names = b"".join(os.fsencode(path) + b"\0" for path in files_read)
+        out.append(note(read.OWN, read.NT_FILES_READ, names))
     return b"".join(out)
 
 

@@ -7,7 +7,7 @@ import os
 import tarfile
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.terminal import printable
@@ -29,7 +29,8 @@ _PIECE = 1 << 20
 class Packed:
     """`path`: the file made; `size`: its bytes; `files`, `debug`: how many of each are in it.
     `missing`: (name, why) of each file that the core needs and that is not in it; `bare`: names of
-    those whose debug file was wanted and not found."""
+    those whose debug file was wanted and not found; `files_read`: files whose bytes calls brought
+    into the core before it was exported."""
 
     path: str
     size: int = 0
@@ -37,6 +38,7 @@ class Packed:
     debug: int = 0
     missing: List[Tuple[str, str]] = field(default_factory=list)
     bare: List[str] = field(default_factory=list)
+    files_read: Sequence[str] = ()
 
 
 def default_name(core: str) -> str:
@@ -67,6 +69,7 @@ def pack_core(
     with contextlib.ExitStack() as stack:
         trace = stack.enter_context(closing(CoreTrace(core, executable, search)))
         opened = stack.enter_context(closing(trace.snapshot(0)))
+        done.files_read = opened.files_read
         content = _content(opened, search, debug, done)
         try:
             total = sum(len(data) for data, _ in content.values())

@@ -68,13 +68,15 @@ def write_core(
     zeros: Sequence[Range] = (),
     from_file: Callable[[Mapping], bool] = by_reference,
     name: str = "",
+    files_read: Sequence[str] = (),
 ) -> Written:
     """Write the core file `path`, which must not exist; it appears when it is complete, 0600.
 
     `threads`: the current one first.  `mappings`: sorted.  `read` is called for at most PIECE
     bytes within one mapping.  `zeros`: ranges, sorted, that are known to be zeros and need not be
     read.  `from_file`: mappings of which only the first page is written.  `name`: what the program
-    was called.  UffdError, one line; nothing is left behind then.
+    was called.  `files_read`: paths of files whose bytes calls have brought into the memory.
+    UffdError, one line; nothing is left behind then.
     """
     shown = printable(path)
     if os.path.lexists(path):
@@ -83,7 +85,7 @@ def write_core(
     if arch.word != 8:
         raise UffdError(f"{shown}: cores of {arch.spoken}'s programs can be read, and not written")
     machine = arch.machine
-    notes = make_notes(pid, threads, auxv, mappings, name)
+    notes = make_notes(pid, threads, auxv, mappings, name, files_read)
     directory = os.path.dirname(os.path.abspath(path))
     temporary: Optional[str] = None
     try:

@@ -8,6 +8,7 @@ import os
 import zlib
 from typing import Callable, Dict, Iterator, Optional, Sequence, Tuple
 
+from gdb_uffd.trace.automount import is_file
 from gdb_uffd.trace.elf import Buffer, ElfError, Image, slice_exact
 from gdb_uffd.trace.files import FileProblem, MappedFile, close_map, map_file
 from gdb_uffd.trace.files_folder import build_id_of
@@ -85,7 +86,7 @@ def find(file: MappedFile, search: Search, fetch: bool = False) -> Optional[str]
                 return path
     name, crc = debug_link(file.image)
     for path in _beside(file.path, name, search.debug_directories) if name else ():
-        if os.path.isfile(path) and _matches(path, file.build_id, crc):
+        if is_file(path) and _matches(path, file.build_id, crc):
             return path
     return None
 

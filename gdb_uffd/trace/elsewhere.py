@@ -10,7 +10,7 @@ import weakref
 from typing import List, Optional, Sequence, Tuple
 
 from gdb_uffd.model import MemoryUnavailable
-from gdb_uffd.trace import debug_files, symbols
+from gdb_uffd.trace import automount, debug_files, symbols
 from gdb_uffd.trace.files import Module, without_mark
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.search import Search
@@ -19,10 +19,10 @@ from gdb_uffd.trace.source import ReadMemory
 
 class Elsewhere:
     """`path` is "" while there is no need for the directory; `close` removes it, or the end of the
-    process does."""
+    process does.  `brought`: whether what is in it came with the trace, see Search.brought."""
 
     def __init__(self) -> None:
-        self.path = ""
+        self.path, self.brought = "", False
         self._finalizer: Optional[weakref.finalize[..., Elsewhere]] = None
 
     def place(self, path: str) -> str:
@@ -51,11 +51,15 @@ class Elsewhere:
         """Give all modules that have their file the names by which gdb looks for them (the path
         that was mapped, and that of the dynamic linker's list), if a file is not where gdb would
         look, or another build of it is (gdb takes what it finds for the one that was mapped, and
-        would show its names at the old addresses), or its debug file is where gdb does not look."""
+        would show its names at the old addresses), or its debug file is where gdb does not look.
+        Also where gdb, by a name of the core's choosing, could make an automounter ask."""
         search = search or Search()
         names = _names(modules, main, read)
         debug = self._debug_links(modules, search)
-        if not debug and all(_as_gdb_would(p, m, m is main, search.sysroot) for p, m in names):
+        asks = not search.sysroot.strip("/") and automount.is_here()
+        if not (debug or asks) and all(
+            _as_gdb_would(p, m, m is main, search.sysroot) for p, m in names
+        ):
             return
         self._make()
         for path, module in names:
@@ -65,6 +69,7 @@ class Elsewhere:
                 target = self.place(path)
                 if not os.path.lexists(target):
                     os.symlink(module.file.path, target)
+                self._note(target, search)
             except (OSError, ValueError):
                 continue  # gdb then says which library it misses
 
@@ -77,18 +82,23 @@ class Elsewhere:
             found = debug_files.find(module.file, search)
             if found is not None:
                 made = True
-                self._debug_link(module.file.build_id, found)
+                self._debug_link(module.file.build_id, found, search)
                 more = debug_files.find_alternative(found, search)
                 if more is not None:
-                    self._debug_link(debug_files.build_id_at(more), more)
+                    self._debug_link(debug_files.build_id_at(more), more, search)
         return made
 
-    def _debug_link(self, build_id: bytes, found: str) -> None:
+    def _debug_link(self, build_id: bytes, found: str, search: Search) -> None:
         name = build_id.hex()
         with contextlib.suppress(OSError, ValueError):
             target = self.place(f"/{debug_files.FOLDER}/.build-id/{name[:2]}/{name[2:]}.debug")
             if not os.path.lexists(target):
                 os.symlink(found, target)
+            self._note(target, search)
+
+    def _note(self, target: str, search: Search) -> None:
+        own = os.path.realpath(self.path) + "/"  # what a trace holds itself is unpacked into it
+        self.brought |= os.path.realpath(target).startswith(own) or search.brought(target)
 
     def close(self) -> None:
         """Remove the directory.  Idempotent."""
@@ -131,7 +141,7 @@ def _as_gdb_would(path: str, module: Module, is_main: bool, sysroot: str) -> boo
     there = sysroot.rstrip("/") + without_mark(path)
     try:
         if module.file is None:  # the executable is not looked for: the server names it
-            return is_main or not os.path.isfile(there)
-        return os.path.samefile(there, module.file.path)
+            return is_main or (automount.may_look(there) and not os.path.isfile(there))
+        return automount.may_look(there) and os.path.samefile(there, module.file.path)
     except (OSError, ValueError):
         return False

@@ -26,6 +26,7 @@ def export_snapshot(snapshot: Snapshot, path: str) -> Written:
         zeros=zero_ranges(snapshot.segments),
         from_file=from_file,
         name=next((t.name for t in snapshot.threads if t.tid == snapshot.pid), ""),
+        files_read=snapshot.files_read,
     )
 
 

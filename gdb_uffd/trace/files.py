@@ -21,6 +21,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, Optional, Protocol,
 
 from gdb_uffd.model import page_ceil, page_floor
 from gdb_uffd.terminal import printable
+from gdb_uffd.trace import automount
 from gdb_uffd.trace.elf import ElfError, Image
 from gdb_uffd.trace.evidence import Pages, contradiction, recorded_pages
 from gdb_uffd.trace.notes import FileRange
@@ -121,6 +122,8 @@ def map_file(path: str) -> MappedFile:
     """
     if not path.startswith("/"):
         raise FileProblem("not a file of the file system")
+    if not automount.may_look(path):
+        raise FileProblem(automount.NOT_ASKED)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise FileProblem("not a regular file")
@@ -196,7 +199,7 @@ class FileCache:
 
 def unchanged(cache: FileCache, path: str, ref: FileRef) -> MappedFile:
     """The file `path` as it was when `ref` was taken of it; FileProblem when it is another now."""
-    if path.endswith(DELETED) and not os.path.lexists(path):
+    if path.endswith(DELETED) and not automount.is_there(path):
         path = without_mark(path)
     opened = cache.open(path)
     now = opened.ref()
@@ -352,7 +355,7 @@ def _try(
     module: Module, cache: FileCache, pages: Pages, core_mtime_ns: int, path: str, named: bool
 ) -> str:
     """Take the file at `path` for `module`; why it cannot serve, or ""."""
-    deleted = not named and path.endswith(DELETED) and not os.path.lexists(path)
+    deleted = not named and path.endswith(DELETED) and not automount.is_there(path)
     if deleted:
         path = without_mark(path)
     if deleted and module.is_memory:

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from typing import Callable, Deque, Dict, Iterator, List, Optional, Set, Tuple
 
+from gdb_uffd.trace.automount import is_file, is_folder, is_there, may_look
 from gdb_uffd.trace.elf import NT_GNU_BUILD_ID, Buffer, ElfError, Image, iter_notes, slice_exact
 
 MAX_PACKAGES = 4096
@@ -89,6 +90,8 @@ def below(root: str, path: str) -> Optional[str]:
             continue
         place = "/".join([root, *here, part])
         try:
+            if not may_look(place):
+                return None
             link = os.readlink(place) if os.path.islink(place) else None
         except (OSError, ValueError):
             return None
@@ -102,7 +105,7 @@ def below(root: str, path: str) -> Optional[str]:
             here = []
         waiting += [p for p in reversed(link.split("/")) if p not in ("", ".")]
     place = "/".join([root, *here])
-    return place if os.path.lexists(place) else None
+    return place if is_there(place) else None
 
 
 class Folder:
@@ -113,7 +116,7 @@ class Folder:
     def __init__(self, name: str) -> None:
         self.name = name
         self._root = name.rstrip("/")
-        self._is_root = any(os.path.isdir(f"{self._root}/{each}") for each in ("usr", "lib"))
+        self._is_root = any(is_folder(f"{self._root}/{each}") for each in ("usr", "lib"))
         self._packages: Optional[List[str]] = None
         self._index: Optional[Index] = None
 
@@ -137,7 +140,7 @@ class Folder:
         for path in links(build_id, end):
             yield from self._at(self._root, path)
         # A root file system has its debug files where the links above lead.
-        if end != DEBUG or not os.path.isdir(self._root + "/usr/lib"):
+        if end != DEBUG or not is_folder(self._root + "/usr/lib"):
             yield from self._indexed().identified(build_id, end)
             self._note_cut()
 
@@ -146,7 +149,7 @@ class Folder:
         found = below(root, path)
         if found is None and not self._is_root and root == self._root and ".." not in path:
             found = root + path
-        if found is not None and os.path.isfile(found):
+        if found is not None and is_file(found):
             yield found
 
     def _beside(self) -> List[str]:
@@ -229,7 +232,7 @@ def _unlikely(path: str) -> int:
 def _start_of(path: str, length: int) -> Optional[bytes]:
     """`length` bytes of a regular file, all for -1 up to a bound; None where it cannot be read."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if not may_look(path) or not stat.S_ISREG(os.stat(path).st_mode):
             return None
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
@@ -255,7 +258,10 @@ def _files(root: str, links: bool) -> Iterator[str]:
                     if entry.is_dir(follow_symlinks=False):
                         if entry.stat(follow_symlinks=False).st_dev == device:
                             (late if entry.name in LATE else waiting).append(entry.path)
-                    elif entry.is_file(follow_symlinks=links):
+                    elif entry.is_symlink():
+                        if links and is_file(entry.path):
+                            yield entry.path
+                    elif entry.is_file():
                         yield entry.path
         except OSError:
             continue  # not ours to read

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Callable, Iterable, List, Optional, Protocol, Sequence, Tuple
 
+from gdb_uffd.trace.automount import is_file
 from gdb_uffd.trace.files_folder import Folder
 
 
@@ -78,7 +79,7 @@ def open_place(name: str, tell: Optional[Callable[[str], None]] = None) -> Place
     far unpacking is."""
     # What only archives need is imported for them only: a core opens as fast as ever.
     if os.path.isdir(name):
-        if not os.path.isfile(os.path.join(name, "oci-layout")):
+        if not is_file(os.path.join(name, "oci-layout")):
             return Folder(name)
     elif not os.path.isfile(name):
         there = os.path.lexists(name)

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.terminal import printable
+from gdb_uffd.trace.automount import is_file
 from gdb_uffd.trace.compressed import Sink, Told, compression, temporary_file, unpack
 from gdb_uffd.trace.files import FileProblem, close_map, map_file
 from gdb_uffd.trace.files_tar import FILE, FOLDER, HARDLINK, MAX_PATH, SYMLINK, Member, members
@@ -193,7 +194,7 @@ class Archive:
         if self._folder:
             parts = [p for p in name.split("/") if p not in ("", ".", "..")]
             path = os.path.join(self._folder, *parts)
-            return self._map(path) if os.path.isfile(path) else None
+            return self._map(path) if is_file(path) else None
         found = find(self._outer, name)
         return found.content() if isinstance(found, Leaf) else None
 

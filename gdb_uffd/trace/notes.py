@@ -21,11 +21,15 @@ from gdb_uffd.trace.elf import Buffer, ProgramHeader, iter_notes
 NT_PRSTATUS, NT_FPREGSET, NT_PRPSINFO, NT_AUXV = 1, 2, 3, 6
 NT_X86_XSTATE, NT_X86_XSAVE_LAYOUT = 0x202, 0x205
 NT_PRXFPREG = 0x46E62B7F  # i386's FXSAVE image
+OWN, NT_FILES_READ = b"GDB_UFFD", 0x44414552
+"""Of cores that we write: paths of files whose bytes calls brought into the memory, a NUL behind
+each.  Readers of cores go by the type alone (bfd/elf.c, elfcore_grok_note): no other has it."""
 NT_SIGINFO, NT_FILE = 0x53494749, 0x46494C45
 
 MAX_NOTES_BYTES = 256 << 20
 """Bytes of notes that are read: room for 65,536 threads with AVX-512 state (3.5 kB each)."""
 MAX_THREADS = 1 << 18
+MAX_FILES_READ = 32 << 20  # bytes of their paths
 MAX_OTHER = 1024  # bytes of a note of vectors that are looked at
 MAX_AUXV = 4096  # bytes; the kernel's vector has about 22 entries of 16
 USER_END = X86_64.user_end
@@ -62,6 +66,7 @@ class Notes:
     sid: int = 0
     uid: int = -1
     gid: int = -1
+    files_read: List[str] = field(default_factory=list)  # by calls that were kept, before it
     cpu_ns: int = 0  # user and system time of all threads
     auxv: bytes = b""
     files: Optional[List[FileRange]] = None
@@ -116,6 +121,9 @@ def read_notes(
             end = segment.offset + budget
         budget -= max(0, end - segment.offset)
         for owner, kind, at, length in iter_notes(data, segment.offset, end):
+            if owner == OWN and kind == NT_FILES_READ and length <= MAX_FILES_READ:
+                names = bytes(data[at : at + length]).split(b"\0")[:-1]
+                notes.files_read = [os.fsdecode(name) for name in names]
             if owner not in (b"CORE", b"LINUX"):
                 continue
             if kind == NT_PRSTATUS:

@@ -52,6 +52,11 @@ class CoreTrace:
         "" while there are none."""
         return self._elsewhere.path
 
+    @property
+    def brought(self) -> bool:
+        """Whether files below `sysroot` came with the trace or for it (Search.brought)."""
+        return self._elsewhere.brought
+
     def find(self, name: str) -> int:
         """0 for "0", "start" and "end"; UffdError."""
         return find_snapshot(self.snapshots, name)

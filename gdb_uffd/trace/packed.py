@@ -7,9 +7,7 @@ decimal), `index.sqlite`, `sums`, `pages`.  Any tar reads it; nothing else is re
 from __future__ import annotations
 
 import os
-import shutil
 import tarfile
-import tempfile
 from contextlib import closing
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -18,8 +16,10 @@ from gdb_uffd.terminal import printable
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.compressed import MAX_UNPACKED, Sink, Told, compression, package, unpack
 from gdb_uffd.trace.page_file import PAGES, SUMS
+from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store_index import check_version, open_regular
+from gdb_uffd.trace.whole import Whole
 
 VERSION_NAME = "gdb_uffd-trace"
 CORE_MARK = "gdb_uffd-core"
@@ -193,26 +193,18 @@ def write(
     OSError."""
     zstandard = package("zstandard", "zstd")
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, threads=-1)
-    fd, temporary = tempfile.mkstemp(
-        prefix=f".{os.path.basename(path)[:100]}.", dir=os.path.dirname(os.path.abspath(path))
-    )
-    try:
-        with os.fdopen(fd, "wb") as file:
-            done = 0
-            with compressor.stream_writer(file, closefd=False) as writer:
-                for piece in pieces:
-                    writer.write(piece)
-                    done += len(piece)
-                    if progress is not None:
-                        progress(done, total)
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        os.rename(temporary, path)
+    with closing(Whole(path)) as whole, os.fdopen(os.dup(whole.fd), "wb") as file:
+        done = 0
+        with compressor.stream_writer(file, closefd=False) as writer:
+            for piece in pieces:
+                writer.write(piece)
+                done += len(piece)
+                if progress is not None:
+                    progress(done, total)
+        file.flush()
+        size = file.tell()
+        whole.appear()
         return size
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def unpack_as(target: str, fill: Callable[[str], None]) -> str:
@@ -222,17 +214,12 @@ def unpack_as(target: str, fill: Callable[[str], None]) -> str:
     shown = printable(target)
     if os.path.lexists(target):
         raise UffdError(f"{shown}: exists already; remove it or choose another name")
-    made: Optional[str] = None
     try:
-        made = tempfile.mkdtemp(prefix=f".{os.path.basename(target)}.", dir=os.path.dirname(target))
-        fill(made)
-        os.rename(made, target)
-        made = None
+        with closing(Scratch("unpack", beside=target)) as scratch:
+            fill(scratch.path)
+            scratch.become(target)
     except OSError as error:
         raise UffdError(
             f"{shown}: cannot be written ({os.strerror(error.errno or 0)}); nothing is left of it"
         ) from error
-    finally:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
     return target

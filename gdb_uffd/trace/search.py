@@ -70,6 +70,14 @@ class Search:
                 return printable(f"{name}:{path[len(folder) :]}")
         return printable(path)
 
+    def brought(self, path: str) -> bool:
+        """Whether the file `path` came with the trace, or for it: from an archive or a folder that
+        the user names for it, or a download; and is no file of this machine's own."""
+        real = os.path.realpath(path)
+        copies = [p.copies for p in self._places] + [folder for folder, _ in self.names]
+        folders = [*copies, *self.files_from, self.sysroot, debuginfod.cache_folder()]
+        return any(real.startswith(os.path.realpath(f).rstrip("/") + "/") for f in folders if f)
+
     def by_path(self, path: str) -> Iterator[str]:
         """Where a file with that path may be, the likeliest first."""
         if path[:1] == "/":

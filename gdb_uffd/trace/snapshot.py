@@ -90,6 +90,11 @@ class RecordedSnapshot:
         self._patch_vdso(notes.auxv_value(AT_SYSINFO_EHDR) or 0)
 
     @property
+    def files_read(self) -> Sequence[str]:
+        """Files whose bytes kept calls had brought into the memory when it was exported."""
+        return self._notes.files_read
+
+    @property
     def modules(self) -> Sequence[Module]:
         """The files that were mapped, in order of address."""
         return self._found.modules

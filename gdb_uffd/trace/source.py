@@ -110,6 +110,11 @@ class Snapshot(Protocol):
         ...
 
     @property
+    def files_read(self) -> Sequence[str]:
+        """Files whose bytes kept calls had brought into the memory when it was exported."""
+        ...
+
+    @property
     def modules(self) -> Sequence[Module]:
         """The files that were mapped, in order of address."""
         ...

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Sequence
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, UffdError
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core import CoreSnapshot
 from gdb_uffd.trace.files import FileRef, Module
 from gdb_uffd.trace.info import core_info
@@ -44,9 +45,10 @@ def import_cores(
 
     Each snapshot has the core's file name as its label and the time of its last change.
     `progress` is called with each number and core when it is in the trace.  UffdError when one of
-    them is no core; the trace is then not made.
+    them is no core, or of another program than the first; the trace is then not made.
     """
     warnings: Dict[str, None] = {}
+    first: Optional[_Program] = None
     with Writer.create(path, self_contained=self_contained) as writer:
         try:
             for number, core in enumerate(cores):
@@ -60,6 +62,9 @@ def import_cores(
                             f"{core}: a core of {snapshot.arch.spoken}; traces hold x86-64 only. "
                             "Open the core itself: uffd spawn CORE"
                         )
+                    program = _program(core, snapshot)
+                    first = first or program
+                    _check_same(first, program)
                     warnings.update(dict.fromkeys(snapshot.warnings))
                     add_core(writer, snapshot, os.path.basename(core))
                 finally:
@@ -72,6 +77,42 @@ def import_cores(
             shutil.rmtree(writer.path, ignore_errors=True)
             raise
         return Imported(writer.path, writer.snapshots, writer.pages_stored, list(warnings))
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What a core is of.  `name`: the executable's, else the kernel's of the process; `build_id` in
+    hex, "" where there is none."""
+
+    core: str
+    name: str
+    build_id: str
+
+    def __str__(self) -> str:
+        name = printable(self.name) or "an unknown program"
+        return f"{name} (build-id {self.build_id})" if self.build_id else name
+
+
+def _program(core: str, snapshot: CoreSnapshot) -> _Program:
+    main = snapshot.main
+    if main is None:
+        return _Program(core, snapshot.facts.name, "")
+    return _Program(core, os.path.basename(main.path), main.recorded_id.hex())
+
+
+def _check_same(first: _Program, other: _Program) -> None:
+    """UffdError unless both are of one program, of whatever process: gdb has the symbols of one
+    executable for all snapshots of a trace."""
+    if first.build_id and other.build_id:
+        same = first.build_id == other.build_id
+    else:
+        same = first.name == other.name or not (first.name and other.name)
+    if not same:
+        what = "another build" if first.name == other.name else "another program"
+        raise UffdError(
+            f"{other.core}: is of {what} than {first.core}: of {other}, not of {first}; "
+            "make a trace of each"
+        )
 
 
 def add_core(writer: Writer, snapshot: CoreSnapshot, label: str) -> int:

@@ -18,6 +18,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from gdb_uffd.model import UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace import store_format as form
+from gdb_uffd.trace.automount import NOT_ASKED, may_look
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.source import INDEX
 
@@ -35,6 +36,8 @@ def check_regular(path: str) -> int:
     """Size of the regular file `path`; UffdError for anything else.  Nothing is opened."""
     shown = printable(path)
     try:
+        if not may_look(path):
+            raise UffdError(f"{shown}: {NOT_ASKED}")
         status = os.stat(path)
     except OSError as error:
         if error.errno == errno.ENOENT:

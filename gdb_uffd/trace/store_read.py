@@ -290,6 +290,11 @@ class StoreTrace:
         one of them is not where gdb would look for it; else ""."""
         return self._elsewhere.path
 
+    @property
+    def brought(self) -> bool:
+        """Whether files below `sysroot` came with the trace or for it (Search.brought)."""
+        return self._elsewhere.brought
+
     def check_records(self, number: int, known: Set[bytes]) -> None:
         """Read every record of a snapshot that is not in `known`; UffdError, FormatError's line."""
         row = self.row(number)

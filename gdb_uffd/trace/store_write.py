@@ -12,11 +12,10 @@ import errno
 import fcntl
 import os
 import secrets
-import shutil
 import sqlite3
-import tempfile
 import time
 from array import array
+from contextlib import closing
 from typing import Dict, List, Optional, Sequence, Set, Tuple
 from typing import Mapping as Dictionary
 
@@ -26,6 +25,7 @@ from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.files import FileCache, FileProblem, FileRef, unchanged
 from gdb_uffd.trace.page_file import PAGES, SUMS, PageFile, header_page
 from gdb_uffd.trace.page_table import Delta, PageTable, zeros
+from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store_pending import Pending
 
@@ -55,14 +55,11 @@ class Writer:
         if os.path.lexists(path):
             raise UffdError(f"{shown}: exists already; remove it or choose another name")
         trace_id = secrets.token_bytes(16)
-        made: Optional[str] = None
         try:
-            made = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
-            _make_files(made, trace_id, self_contained)
-            os.rename(made, path)
+            with closing(Scratch("new", beside=path)) as scratch:
+                _make_files(scratch.path, trace_id, self_contained)
+                scratch.become(path)
         except (OSError, sqlite3.Error) as error:
-            if made is not None:
-                shutil.rmtree(made, ignore_errors=True)
             raise UffdError(f"{shown}: the trace cannot be made ({_reason(error)})") from error
         return cls(path, self_contained)
 

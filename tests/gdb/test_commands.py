@@ -11,6 +11,7 @@ import pytest
 from harness import ROOT, gdbs, survivors
 
 COMMANDS = ["spawn", "call", "dirty", "diff", "reset", "kill", "info", "doctor", "mappings"]
+COMMANDS += ["heap"]
 
 
 def test_help_of_each_command(gdb):
@@ -221,7 +222,6 @@ def test_batch_mode(gdb_path, tmp_path, all_cores):
         capture_output=True,
         text=True,
         env=gdbs.environment(tmp_path / "home"),
-        timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -240,7 +240,7 @@ def test_machine_interface(gdb_path, all_cores, tmp_path):
         [gdb_path, "-nx", "-q", "-i=mi", "-iex", "set debuginfod enabled off", "-x",
          str(ROOT / "gdbinit.example")],
         input="\n".join(commands) + "\n", env=gdbs.environment(tmp_path), capture_output=True,
-        text=True, timeout=60, check=False,
+        text=True, check=False,
     )  # fmt: skip
     assert "counter 1041 " in done.stdout and '~\\"' not in done.stdout, done.stdout
 
@@ -255,7 +255,7 @@ def test_names_that_the_locale_lacks(gdb_path, all_cores, built, tmp_path):
          str(ROOT / "gdbinit.example"), "-ex", f"uffd spawn {all_cores.sample()} sample",
          "-ex", "uffd call push(7)", "-ex", "uffd dirty"],
         env={**gdbs.environment(tmp_path), "LC_ALL": "C"}, cwd=folder, capture_output=True,
-        timeout=60, check=False,
+        check=False,
     )  # fmt: skip
     assert b"pages dirtied" in done.stdout, done.stderr
     assert b"internal error" not in done.stderr and b"Traceback" not in done.stderr

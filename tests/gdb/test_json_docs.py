@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from typing import Any, Dict, List, Tuple
 
 import pytest
 from harness import ROOT
 from harness.asking import policy_core
+from harness.cores import kernel_core
 
 Fields = Dict[str, str]
 """Names with their types, as the page has them."""
@@ -49,6 +53,7 @@ for _field in DOCS["touched"]:
     DOCS["touched"][_field] = DOCS["touched"][_field] or DOCS["dirty"][_field]
 
 NESTED = ("dirty", "gdb_dirty", "blocks", "verdict", "writes", "touched", "blocked")
+NESTED += ("checks", "files", "gdb")
 
 
 def is_of(kind: str, value: Any) -> bool:
@@ -77,7 +82,8 @@ def check(data: Dict[str, Any], about: str, without: Tuple[str, ...] = ()) -> Li
         elif not is_of(kind.removesuffix(", only then"), data[name]):
             wrong.append(f"{about}.{name} is no {kind}: {data[name]!r}")
     for name in data:
-        if name in NESTED or (name, about) == ("changes", "dirty"):
+        counted = isinstance(data[name], int)  # how many, where others list them
+        if (name in NESTED and not counted) or (name, about) == ("changes", "dirty"):
             items = data[name] if isinstance(data[name], list) else [data[name]]
             wrong += [text for item in items for text in check(item, name)]
     return wrong
@@ -86,7 +92,8 @@ def check(data: Dict[str, Any], about: str, without: Tuple[str, ...] = ()) -> Li
 def test_the_page_has_its_tables():
     assert set(DOCS) == {
         *("call", "why", "trace", "dirty", "gdb_dirty", "blocks", "changes", "verdict", "blocked"),
-        *("writes", "touched"),
+        *("writes", "touched", "doctor", "checks", "files", "gdb"),
+        *("heap", "allocator", "arenas", "lists", "damage", "heap_block"),
     }
     assert all(DOCS.values())
 
@@ -122,3 +129,35 @@ def test_a_wait(gdb, tmp_path):
     assert data["stopped"]["reason"] == data["blocked"]["text"]
     owner = data["blocked"]["owner"]
     assert set(owner) == {"thread", "tid", "name", "function"}
+
+
+def test_the_doctor(gdb, all_cores):
+    code = "import sys; from gdb_uffd.cli import main; sys.exit(main())"
+    core = str(all_cores.writes())
+    for words, told in (([], {"checks"}), ([core], {"core", "whole", "files", "advice"})):
+        command = [sys.executable, "-I", "-c", code, "doctor", "--json", *words]
+        shell = json.loads(subprocess.run(command, capture_output=True, check=False).stdout)
+        inside = gdb.json(" ".join(["uffd doctor -json", *words]))
+        for data in (shell, inside):
+            assert check(data, "doctor") == [] and data["schema"] == 1
+            assert told < set(data)
+        assert set(inside) - set(shell) == {"gdb"}
+        assert not set(shell) & ({"checks"} if words else {"files", "core"})
+
+
+def test_heap(gdb, built, tmp_path):
+    core = kernel_core([str(built / "blocks"), "overflow"], tmp_path)
+    gdb.run(f"uffd spawn {core}")
+    data = gdb.json("uffd heap -json")
+    assert check(data, "heap") == [] and data["schema"] == 1
+    parts = ("arenas", "lists", "damage")
+    assert all(data[part] for part in parts)
+    assert [wrong for part in parts for each in data[part] for wrong in check(each, part)] == []
+    assert check(data["allocator"], "allocator") == []
+    for name in ("used", "stale", "mapped", "&cache"):
+        data = gdb.json(f"uffd heap -json {name}")
+        assert check(data, "heap_block") == [] and data["schema"] == 1
+    data = gdb.call("calloc(1, 5000)")
+    assert check(data, "call") == []
+    without = ("text", "notes")
+    assert check(data["verdict"]["heap_damage"], "damage", without) == []

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from harness import programs
 from harness.asking import policy_core
 from harness.cores import kernel_core
 
@@ -112,6 +113,19 @@ def test_a_wait_names_lock_and_holder(session, expression):
     assert session.value("counter") == "41"
 
 
+def test_a_lock_of_a_thread_that_is_gone(session):
+    """A thread that ended without unlocking leaves its TID in the lock."""
+    session.run("set var queue.lock.__data.__owner = 4194304")
+    text = session.run("uffd call lock_queue()").strip().splitlines()[-1]
+    held = "pthread_mutex_lock(&q->lock), held by LWP 4194304, none of the recorded threads; "
+    assert held in text
+    owner = session.call("lock_queue()")["blocked"]["owner"]
+    assert owner == {"tid": 4194304, "thread": None, "name": None, "function": None}
+    session.run("set var queue.lock.__data.__owner = 4194305")  # more than a TID can be
+    text = session.run("uffd call lock_queue()").strip().splitlines()[-1]
+    assert "pthread_mutex_lock(&q->lock), which is held, and no other thread runs; " in text
+
+
 STD_WAITS = {
     "lock_guarded()": r"would block: pthread_mutex_lock\(&?guard[^()]*\), held by thread 2 "
     r"\(keeper, in std::condition_variable::wait\)",
@@ -122,7 +136,7 @@ STD_WAITS = {
 
 @pytest.mark.parametrize("expression", STD_WAITS)
 def test_a_wait_of_the_cxx_library(gdb, built, tmp_path, expression):
-    gdb.run(f"uffd spawn {kernel_core([str(built / 'stdwaits')], tmp_path)}")
+    gdb.run(f"uffd spawn {kernel_core([programs.find(built, 'stdwaits')], tmp_path)}")
     last = gdb.run(f"uffd call {expression}").strip().splitlines()[-1]
     assert re.search(STD_WAITS[expression], last), last
     assert len(last) < 200

@@ -26,13 +26,13 @@ def run(gdb_path, tmp_path) -> Callable[..., "subprocess.CompletedProcess[str]"]
     """Runs `gdb-uffd record -o tmp_path/t OPTIONS -- COMMAND`."""
 
     def begin(options: List[str], command: List[str], **keywords: object):
+        options = options or ["--on-signal", "SIGSEGV"]
         env = {**os.environ, "GDB_UFFD_GDB": gdb_path, "LC_ALL": "C.UTF-8"}
         return subprocess.run(
             [*CLI, "record", "-o", str(tmp_path / "t"), *options, "--", *command],
             capture_output=True,
             text=True,
             env={**env, **keywords.pop("env", {})},  # type: ignore[dict-item]
-            timeout=60,
             check=False,
             cwd=tmp_path,
             **keywords,  # type: ignore[call-overload]
@@ -209,9 +209,18 @@ def test_a_location_that_never_was(run, built, tmp_path):
     assert "no_such_function" in done.stderr
 
 
+def test_without_anything_that_takes_a_snapshot(tmp_path):
+    command = [*CLI, "record", "-o", str(tmp_path / "t"), "--", "/bin/true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    for option in ("--at", "--every", "--on-signal"):
+        assert option in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_gdb(built, tmp_path):
     done = subprocess.run(
-        [*CLI, "record", "-o", str(tmp_path / "t"), "--", str(built / "pulse")],
+        [*CLI, "record", "-o", str(tmp_path / "t"), "--every", "9ms", "--", str(built / "pulse")],
         env={**os.environ, "GDB_UFFD_GDB": "/nowhere/gdb"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -248,7 +257,8 @@ def test_terminal_and_ctrl_c_are_the_programs(gdb_path, tmp_path):
 
 
 def test_ctrl_c_kills_what_does_not_handle_it(gdb_path, built, tmp_path):
-    child = in_terminal(gdb_path, tmp_path, [str(built / "pulse"), "100000", "0", "10"], [])
+    command = [str(built / "pulse"), "100000", "0", "10"]
+    child = in_terminal(gdb_path, tmp_path, command, ["--on-signal", "SIGSEGV"])
     survivors.until(lambda: (tmp_path / "t.uffd").exists())
     survivors.until(lambda: any(_runs(p, "pulse") for p in survivors._descendants(child.pid)))
     child.sendintr()
@@ -276,6 +286,8 @@ def test_a_termination_is_passed_on(gdb_path, built, tmp_path):
         "record",
         "-o",
         str(tmp_path / "t"),
+        "--on-signal",
+        "SIGSEGV",
         "--",
         str(built / "pulse"),
         "99999",
@@ -286,7 +298,7 @@ def test_a_termination_is_passed_on(gdb_path, built, tmp_path):
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
         survivors.until(lambda: any(_runs(p, "pulse") for p in survivors._descendants(process.pid)))
         process.terminate()
-        assert "killed by SIGTERM" in process.communicate(timeout=30)[1]
+        assert "killed by SIGTERM" in process.communicate()[1]
         assert process.returncode == 128 + signal.SIGTERM
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Dict, List, Sequence
 
 import pytest
-from harness import gdbs
+from harness import gdbs, programs
 from harness.extras import extra
 
 
@@ -119,7 +119,7 @@ def rounds(built, tmp_path_factory):
 @pytest.fixture(scope="session")
 def ledger(built, tmp_path_factory):
     program = Program(
-        [str(built / "ledger"), "10"], "settled", 10, (0, 5, 9),
+        [programs.find(built, "ledger"), "10"], "settled", 10, (0, 5, 9),
         ["history_sum()", 'balance("account 01")', 'deposit("account 01", 5)', "risky(1)",
          "risky(100000)", 'deposit("new", 1)', "joined().size()", "visits"],
     )  # fmt: skip
@@ -193,7 +193,7 @@ def test_packed_trace_answers_alike(gdb, rounds, tmp_path):
     packed = tmp_path / "rounds.uffdz"
     done = subprocess.run(
         [str(Path(sys.executable).parent / "gdb-uffd"), "pack", str(made.trace), "-o", str(packed)],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     check(gdb, program, dataclasses.replace(made, trace=packed))

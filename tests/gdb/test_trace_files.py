@@ -105,7 +105,7 @@ def shell(gdb_path, *arguments):
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         env={**os.environ, "GDB_UFFD_GDB": gdb_path},
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True,
     )  # fmt: skip
 
 

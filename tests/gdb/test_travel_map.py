@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import gdbs, survivors, traces
+from harness import gdbs, programs, survivors, traces
 
 COUNTERS = [1, 2, 3, 4, 5, 6, 6]
 SUMS = [0, 10, 30, 60, 100, 150, 150]
@@ -50,16 +50,20 @@ def test_what_functions_print_is_not_shown(trip_gdb):
 
 
 def test_map_as_a_table_with_a_sparkline(trip_gdb):
-    text = trip_gdb.run("uffd map counter").splitlines()
+    text = trip_gdb.run("uffd map -full counter").splitlines()
     assert [line.split()[-1] for line in text[:7]] == [str(n) for n in COUNTERS]
     assert re.fullmatch(r'0 +"begin" +1', text[0]) and '"plugin"' in text[3], text
     assert text[7] == "▁▂▄▅▇██  1 … 6", text
+    folded = trip_gdb.run("uffd map counter").splitlines()
+    assert [row.split() for row in folded[:5]] == [row.split() for row in text[:5]]
+    assert folded[6:] == text[7:]
+    assert re.fullmatch(r'5-6 .*"late" … "crash" +6', folded[5]), folded
 
 
 def test_map_where_the_charset_has_no_blocks(start_gdb, trip):
     gdb = start_gdb(env={"LC_ALL": "C"})
     gdb.run(f"uffd spawn {trip.path}")
-    text = gdb.run("uffd map counter").splitlines()
+    text = gdb.run("uffd map -full counter").splitlines()
     assert text[7].isascii() and text[7].startswith("_.:-+##"), text
 
 
@@ -311,7 +315,7 @@ def test_export(trip_gdb, gdb_path, built, tmp_path):
         + [arg for e in ("counter", "*head", "mine") for arg in ("-ex", f"print {e}")]
         + ["-ex", "bt", "-ex", "info threads", "-ex", "info sharedlibrary"]
         + [str(built / "trip"), str(core)],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True,
     ).stdout  # fmt: skip
     assert "$1 = 6" in shown and "{value = 80" in shown and "= 106" in shown, shown
     assert "nested (step=3)" in shown and shown.count("LWP") >= 4, shown
@@ -352,7 +356,7 @@ def test_through_the_machine_interface(gdb_path, trip, tmp_path):
         input=f"uffd spawn {trip.path}\nuffd goto 4\n-stack-list-frames\n-thread-info\n"
         "-exec-continue --reverse\n-data-evaluate-expression counter\n"
         "uffd map -json counter\n-gdb-exit\n",
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True,
         env=gdbs.environment(tmp_path / "home"),
     ).stdout  # fmt: skip
     stops = [line for line in done.splitlines() if line.startswith("*stopped")]
@@ -373,7 +377,7 @@ def ledger_trip(built: Path, tmp_path_factory: pytest.TempPathFactory) -> traces
     asked = ["history_sum()", 'balance("account 01")', "risky(1)", "risky(100000)"]
     asked += ["visits", "now", "joined().size()", "done._M_i"]
     return traces.of_live(
-        tmp_path_factory.mktemp("ledger"), [str(built / "ledger"), "4"], "settled",
+        tmp_path_factory.mktemp("ledger"), [programs.find(built, "ledger"), "4"], "settled",
         ["r0", "r1", "r2", "r3"], [f"print {e}" for e in asked],
     )  # fmt: skip
 

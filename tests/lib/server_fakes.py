@@ -58,6 +58,7 @@ class FakeSnapshot:
     arch: Architecture = X86_64
     pid: int = PID
     executable: str = "/usr/bin/fake"
+    files_read: Sequence[str] = ()
     auxv: bytes = bytes(range(32))
     main: Optional[Module] = None
     threads: Sequence[ThreadState] = ()

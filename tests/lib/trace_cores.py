@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
+from harness import gdbs
 
 from gdb_uffd.trace import elf
 
@@ -240,7 +241,7 @@ def kernel_told(
     program = _compile(TELLTALE, folder / "telltale", *flags)
     plugin = build_library(folder, 1, *library_flags) if library else None
     command = [str(program)] + ([str(plugin)] if plugin else [])
-    done = subprocess.run(command, cwd=folder, preexec_fn=_limit, capture_output=True, timeout=60)
+    done = subprocess.run(command, cwd=folder, preexec_fn=_limit, capture_output=True)
     cores = sorted(folder.glob("core*"))
     if not cores:
         pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()
@@ -250,7 +251,7 @@ def kernel_told(
 
 def gcore_told(folder: Path, *flags: str) -> Told:
     """The same, stopped in checkpoint(), written by gdb's gcore."""
-    gdb = shutil.which("gdb")
+    gdb = next(iter(gdbs.present()), None)
     if gdb is None:
         pytest.skip("no gdb for gcore")
     program = _compile(TELLTALE, folder / "telltale", *flags)
@@ -268,7 +269,7 @@ def gcore_told(folder: Path, *flags: str) -> Told:
         commands += ["-ex", line]
     done = subprocess.run(
         [gdb, "-nx", "-q", "-batch", *commands, str(program)],
-        cwd=folder, capture_output=True, timeout=120, stdin=subprocess.DEVNULL,
+        cwd=folder, capture_output=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     if not target.exists():
         pytest.skip(f"gcore wrote nothing: {done.stdout!r} {done.stderr!r}")

@@ -23,6 +23,18 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+/* Younger than Debian 11's headers. */
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440
+#endif
+#ifndef PR_SET_SYSCALL_USER_DISPATCH
+#define PR_SET_SYSCALL_USER_DISPATCH 59
+#define PR_SYS_DISPATCH_ON 1
+#endif
+
 long secret = 0x1122334455667788;
 char work[65536] __attribute__((aligned(4096))) = "recorded";
 

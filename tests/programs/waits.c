@@ -73,7 +73,7 @@ int main(int argc, char **argv)
 	double took = now() - began;
 	for (int fd = 3; fd < 64; fd++)
 		fds += fcntl(fd, F_GETFD) >= 0;
-	printf("%s: %ld %s, %s, %d descriptors\n", argv[1], result, failed ? strerrorname_np(failed) : "",
+	printf("%s: %ld errno %d, %s, %d descriptors\n", argv[1], result, failed,
 	       took < seconds ? "early" : "in time", fds);
 	return 0;
 }

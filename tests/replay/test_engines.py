@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Dict, List, Tuple
 
 import pytest
-from harness import SLOWNESS
+from harness import EMULATED
 from harness.calls import Caller
 from harness.cores import NoKernelCore, kernel_core
 from harness.steps import ARENA, ARENA_PAGES, PAGE, Cell, Seen, Step, World, encode
@@ -186,7 +186,7 @@ def play_turn(players: List[Player], pages: List[int], world: World, turn: Turn)
 
 
 @settings(
-    max_examples=max(10, int(120 / SLOWNESS)),
+    max_examples=max(10, int(120 / EMULATED)),
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
     suppress_health_check=list(HealthCheck),

@@ -68,7 +68,7 @@ def run(folder, what: str) -> list:
         "FAIL_FROM": str(switch),
     }  # fmt: skip
     command = [sys.executable, "-c", SCRIPT, str(core), str(switch)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

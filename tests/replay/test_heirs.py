@@ -67,10 +67,15 @@ def test_a_torn_header_is_named(core: Callable[[str], Path]) -> None:
         )
         report = told(caller, "give", 3)
         assert report.heap is None
-        assert report.heap_trouble == f"the header at {block - 16 + 1008:#x} is damaged"
+        trouble = report.heap_trouble
+        assert trouble is not None and trouble.block == block + 1008
+        assert trouble.what.startswith("size-") and trouble.value is not None
+        assert trouble.before is not None and trouble.before.start == block
+        assert trouble.state in ("", "before")
 
 
 def test_a_torn_list_is_named(core: Callable[[str], Path]) -> None:
     with closing(Caller(core("list"))) as caller:
         report = told(caller, "drop", 1)
-        assert report.heap is None and "list of free blocks" in report.heap_trouble
+        assert report.heap is None and report.heap_trouble is not None
+        assert report.heap_trouble.what in ("link-unaligned", "link-unreadable")

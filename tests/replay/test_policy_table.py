@@ -67,7 +67,7 @@ class Outside:
     def close(self) -> None:
         self.listener.close()
         self.named.close()
-        self.process.communicate(b"\n", timeout=30)
+        self.process.communicate(b"\n")
 
 
 class Row(NamedTuple):

@@ -35,6 +35,7 @@ def test_imports(path: Path):
                 "gdb_uffd",
                 "gdb_uffd.arch",
                 "gdb_uffd.model",
+                "gdb_uffd.model_heap",
                 "gdb_uffd.model_json",
                 "gdb_uffd.terminal",
                 "gdb_uffd.recorder.wire",

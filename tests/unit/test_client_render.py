@@ -84,7 +84,7 @@ def sample() -> CallReport:
 
 
 def test_the_sample_of_the_design():
-    assert render.report_lines(sample(), Names(), Look(), 0.93) == [
+    assert render.report_lines(sample(), Names(), Look(), lambda: 0.93) == [
         "wrote globals of sample, heap, TLS of thread 1 · malloc's heap cannot be read",
         "4 pages dirtied · 15 fed of 2,490 · 0.9 ms · discarded",
         "  0x55bdbec10000  .data  sample   counter 1041 → 1042; head 0x55bdf8d37260 → "
@@ -99,14 +99,14 @@ def test_the_sample_of_the_design():
 
 def test_narrow_terminal():
     look = Look(width=80)
-    lines = render.report_lines(sample(), Names(), look, 0.93)
+    lines = render.report_lines(sample(), Names(), look, lambda: 0.93)
     assert all(look.fits(line) for line in lines)
     assert any("counter 1041 → 1042" in line for line in lines)
     assert sum("push () at sample.c:7" in line for line in lines) == 3
 
 
 def test_ascii_host():
-    lines = render.report_lines(sample(), Names(), Look(unicode=False), 0.93)
+    lines = render.report_lines(sample(), Names(), Look(unicode=False), lambda: 0.93)
     assert all(line.isascii() for line in lines)
     assert lines[1] == "4 pages dirtied . 15 fed of 2,490 . 0.9 ms . discarded"
     assert "counter 1041 -> 1042" in lines[2]
@@ -131,6 +131,41 @@ def test_long_lists_are_cut_with_a_way_to_see_the_rest():
     assert len(render.report_lines(report(*pages), Names(), Look(), all_lines=True)) == 201
 
 
+def changed(role, at=0x10):
+    """A byte that changed, of that role, at an offset of a page."""
+    return Run(at, b"\0", b"\1", role=role)
+
+
+def test_what_is_not_the_programs_is_one_line_behind_what_is():
+    pages = [
+        page(0x1000, "data", bytes_changed=1, runs=[changed("malloc")]),
+        page(0x2000, "data", bytes_changed=8, runs=[changed("linker")]),
+        page(0x3000, "stack", bytes_changed=9, first_write=None),
+        page(0x4000, "heap", bytes_changed=0),
+        page(0x5000, "heap", bytes_changed=3, runs=[changed("malloc"), changed("", 0x20)]),
+    ]
+    lines = render.report_lines(report(*pages), Names(), Look())
+    assert lines[1].startswith("5 pages dirtied")
+    assert [line.split()[0] for line in lines[2:4]] == ["0x5000", "0x3000"]
+    assert lines[4:] == [
+        "  … and 3 pages: 1 of malloc's own (1 B), 1 of the dynamic linker's (8 B), "
+        "1 written, nothing changed: `uffd dirty -full`"
+    ]
+    full = render.report_lines(report(*pages), Names(), Look(), all_lines=True)
+    order = ["0x5000", "0x3000", "0x1000", "0x2000", "0x4000"]
+    assert [line.split()[0] for line in full[2:]] == order
+    one = render.report_lines(report(pages[1], kind="all"), Names(), Look())
+    assert one[2:] == ["  … and 1 page of the dynamic linker's (8 B): `uffd dirty -all -full`"]
+    assert len(render_json.report_json(report(*pages), Names())["dirty"]) == 5
+
+
+def test_a_page_whose_other_changes_are_not_listed_is_shown():
+    many = page(0x1000, "heap", bytes_changed=99, runs=[changed("malloc")], more_runs=True)
+    bare = page(0x3000, "heap", bytes_changed=9, runs=[])
+    lines = render.report_lines(report(many, bare), Names(), Look())
+    assert [line.split()[0] for line in lines[2:]] == ["0x1000", "0x3000"]
+
+
 def test_pages_of_gdb_are_a_last_line():
     pages = [page(0x1000, "stack", writers=["gdb"]), page(0x2000, "heap", writers=["malloc"])]
     lines = render.report_lines(report(*pages), Names(), Look())
@@ -144,7 +179,7 @@ def test_pages_of_gdb_are_a_last_line():
 
 
 def test_nothing_dirtied():
-    assert render.report_lines(report(fed_pages=0), Names(), Look(), 0.1) == [
+    assert render.report_lines(report(fed_pages=0), Names(), Look(), lambda: 0.1) == [
         "pure: nothing but its own stack",
         "no pages dirtied · 0.1 ms · discarded",
     ]
@@ -239,6 +274,9 @@ def test_hex_dump_shows_only_lines_that_differ():
     assert list(diff_lines(image, Look(), (0x7F0000001021, 0x7F0000001022))) == lines[:2]
     assert list(diff_lines(image, Look(), (0x7F0000001023, 0x7F0000001030))) == []
     assert len(list(diff_lines(image, Look(), context=1))) == 9
+    narrow = list(diff_lines(image, Look(width=80)))
+    assert narrow[0] == "- 0x7f0000001020  00 00 00 00 00 00 00 00  |........|"
+    assert all(Look(width=80).fits(line) for line in narrow)
     coloured = list(diff_lines(image, Look(colour=True)))
     assert "\x1b[31m00\x1b[m" in coloured[0] and "\x1b[32m41\x1b[m" in coloured[1]
 

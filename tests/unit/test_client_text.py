@@ -46,14 +46,78 @@ def test_colours_only_when_asked_for():
     assert Look(colour=True).paint("added", "x") == "\x1b[32mx\x1b[m"
 
 
-def test_wrapped_lines_fit_and_keep_every_item():
-    look = Look(width=60)
-    lines = text.wrap_items(look, "  0x1000  .data  ", ["alpha 1 → 2", "b" * 30], "f () at x.c:7")
-    assert all(look.fits(line) for line in lines)
-    joined = " ".join(lines)
-    assert "alpha 1 → 2" in joined and "b" * 30 in joined and joined.endswith("f () at x.c:7")
-    assert text.wrap_items(Look(), "h ", ["a", "b"], "t") == ["h a; b   t"]
-    assert text.wrap_items(Look(width=20), "h ", [], "") == ["h"]
+SENTENCES = [
+    "core: 3 threads, 4,711 pages (18.4 MiB) · opened in 24 ms; nothing runs until you call it",
+    "  counter 1041 → 1042; head 0x55bdf8d37260 → 0x55bdf8d37280; tls_hits 1007 → 1008",
+    "ok    libc: debug file /usr/lib/debug/.build-id/93/ac61ec5a8eb1396f9fbd350e3169a558528a.debug",
+    "x" * 200,
+    "名前 " * 40,
+    "",
+]
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 20, 40, 79, 80, 200])
+@pytest.mark.parametrize("sentence", SENTENCES)
+@pytest.mark.parametrize("unicode", [True, False])
+def test_broken_lines_fit_and_lose_nothing(sentence, width, unicode):
+    look = Look(width=width, unicode=unicode)
+    lines = look.wrapped(sentence)
+    if width > 6:
+        assert all(look.fits(line) for line in lines), lines
+    assert "".join("".join(lines).split()) == "".join(look.plain(sentence).split())
+
+
+def test_lines_break_between_words_and_under_the_first():
+    look = Look(width=40)
+    assert look.wrapped("  and 2 pages only gdb wrote (pushed frames)") == [
+        "  and 2 pages only gdb wrote (pushed",
+        "    frames)",
+    ]
+    assert look.wrapped("engine  " + "word " * 9, 8)[1] == "        word word word"
+    assert Look(width=0).wrapped("word " * 90) == ["word " * 90]
+
+
+def test_what_belongs_together_is_not_torn_apart():
+    for width in range(20, 60):
+        look = Look(width=width)
+        for line in look.wrapped("head 0x1 → 0x2 or 12 pages: push () at sample.c:7 · kept", 2):
+            assert not line.startswith("  ()") and not line.startswith("  ·")
+            assert not line.endswith((" →", " 12", " at"))
+
+
+def test_a_line_rather_ends_behind_a_phrase():
+    assert Look(width=30).wrapped("1 write in push () · run again in 17 ms") == [
+        "1 write in push () ·",
+        "  run again in 17 ms",
+    ]
+
+
+def test_a_path_breaks_behind_a_slash():
+    assert Look(width=30).wrapped("/usr/lib/x86_64-linux-gnu/libc.so.6", 0) == [
+        "/usr/lib/x86_64-linux-gnu/",
+        "libc.so.6",
+    ]
+
+
+def test_colours_take_no_room_and_end_with_the_line():
+    look = Look(colour=True, width=30)
+    lines = look.wrapped("it is " + look.paint("added", "a value of several words here"))
+    assert len(lines) == 2 and all(look.fits(line) for line in lines)
+    assert lines[0].endswith("\x1b[m") and lines[1].startswith("  \x1b[32m")
+    assert look.columns(look.paint("added", "x")) == 1
+
+
+def test_only_our_colours_reach_the_terminal():
+    look = Look(colour=True)
+    assert look.tidy("a\x1b[8mb\x1b]0;title\x07c\nd") == "a^[[8mb^[]0;title^Gc^Jd"
+    painted = look.paint("added", "\x1b[8mx")
+    assert painted == "\x1b[32m^[[8mx\x1b[m" and look.tidy(painted) == painted
+    assert Look().tidy("\x1b[32mx\x1b[m") == "^[[32mx^[[m"
+
+
+def test_wide_characters_take_two_columns():
+    assert Look().columns("名前") == 4 and Look().columns("e\u0301") == 1
+    assert Look().columns("a → b · c…") == 10 and Look(unicode=False).columns("a → b") == 6
 
 
 @pytest.mark.parametrize(

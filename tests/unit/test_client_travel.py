@@ -228,6 +228,21 @@ def test_timeline_of_one_number_has_no_sparkline() -> None:
     assert len(timeline.lines(Timeline("x", points(["1"])), made(), Look())) == 1
 
 
+def test_equal_neighbours_are_one_row_with_the_labels_of_both() -> None:
+    every = made()
+    line = Timeline("x", points(["1", "1", "1"]))
+    (row,) = timeline.lines(line, every, Look())
+    assert row == '0-2  "begin" … "after insert"  1'
+    assert len(timeline.lines(line, every, Look(), True)) == 3
+
+
+def test_what_changed_in_a_value_is_in_colour() -> None:
+    line = Timeline("x", points(["{a = 1, b = 2}", "{a = 1, b = 3}", "4"]))
+    text = timeline.lines(line, made(), Look(colour=True))
+    assert "\x1b" not in text[0] and text[1].endswith("{a = 1, b = \x1b[32m3}\x1b[m")
+    assert text[2].endswith("\x1b[32m4\x1b[m")
+
+
 def test_timeline_of_many_folds_what_stays() -> None:
     every = made([""] * 1000)
     line = Timeline("x", points(["1"] * 400 + ["2"] * 599 + ["3"]))
@@ -275,7 +290,7 @@ def test_differences() -> None:
         "  data  x              2 pages  9 B",
         "  stack thread TID 42  2 pages  1 new",
         "  counter  1 → 2",
-        "  17 bytes in blob",
+        "  blob     17 bytes differ",
     ]
     data = differences.as_json(differing(), (every[0], every[2]), changes)
     assert data["variables"][0] == {"name": "counter", "type": "int", "before": "1", "after": "2"}

@@ -28,7 +28,7 @@ def run(program: str, folder: Path, *arguments: object) -> "subprocess.Completed
     path.write_text(program, encoding="utf-8")
     return subprocess.run(
         [sys.executable, str(path), *map(str, arguments)],
-        capture_output=True, text=True, timeout=60, cwd=folder,
+        capture_output=True, text=True, cwd=folder,
     )  # fmt: skip
 
 

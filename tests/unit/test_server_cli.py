@@ -57,7 +57,7 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert cli.main(["doctor"]) == 1
     assert "FAIL  userfaultfd: forbidden  -> sysctl vm" in capsys.readouterr().out
     assert cli.main(["doctor", "-json"]) == 1
-    checks = json.loads(capsys.readouterr().out)
+    checks = json.loads(capsys.readouterr().out)["checks"]
     assert [c["ok"] for c in checks] == [True, False]
     assert checks[1]["remedy"].startswith("sysctl")
 

@@ -42,7 +42,6 @@ def session(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
     thread.join(30)

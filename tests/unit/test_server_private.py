@@ -115,6 +115,7 @@ def test_a_call(client: RawClient) -> None:
         "refused": [],
         "unsound": [],
         "uncaught": None,
+        "files_read": [],
     }
     assert ask(client, "end", keep=True) == "E.no call is open"
 

@@ -71,7 +71,7 @@ class Server:
 
     def ended(self) -> int:
         """Wait for its end; the exit code.  Its log must be empty and its socket gone."""
-        out, err = self.process.communicate(timeout=20)
+        out, err = self.process.communicate()
         assert not self.path.exists()
         assert err == b""
         assert b"closed" in out
@@ -196,7 +196,6 @@ def start(arguments: List[str]) -> "subprocess.CompletedProcess[str]":
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
         stdin=subprocess.DEVNULL,
         check=False,
     )
@@ -235,7 +234,6 @@ def test_nobody_reads_the_ready_line(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
         stdout=writer,
         stderr=subprocess.PIPE,
-        timeout=60,
         check=False,
     )
     os.close(writer)

@@ -12,13 +12,12 @@ from typing import List
 import pytest
 
 from gdb_uffd.trace import scratch
-from gdb_uffd.trace.scratch import Scratch
+from gdb_uffd.trace.scratch import Scratch, remove_left_behind
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(scratch, "_FRESH", -1)
     return tmp_path
 
 
@@ -55,13 +54,48 @@ def test_what_a_killed_process_left_is_removed(place: Path) -> None:
         )
         made.close()
         made.close()
-        alive.communicate("\n", timeout=30)
+        alive.communicate("\n")
     assert names(place) == ["gdb-uffd-abcd", "gdb-uffd-link+x"]
 
 
-def test_a_fresh_one_is_left_alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be about to be locked."""
-    monkeypatch.setattr(scratch, "_FRESH", 60)
-    (place / "gdb-uffd-root+new").mkdir()
-    Scratch("root").close()
-    assert names(place) == ["gdb-uffd-root+new"]
+def test_it_is_locked_before_it_has_its_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that nobody takes one that is being made for one that was left behind."""
+    seen = []
+    rename = os.rename
+
+    def noting(old: str, new: str) -> None:
+        remove_left_behind(str(place))
+        rename(old, new)
+        remove_left_behind(str(place))
+        seen.append(new)
+
+    monkeypatch.setattr(os, "rename", noting)
+    made = Scratch("root")
+    assert seen == [made.path] and os.path.isdir(made.path)
+    made.close()
+    assert names(place) == []
+
+
+def test_one_that_was_never_used_goes_when_it_is_old(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "gdb-uffd-root~new").mkdir()
+    remove_left_behind(str(place))
+    assert names(place) == ["gdb-uffd-root~new"]
+    monkeypatch.setattr(scratch, "_FRESH", -1)
+    remove_left_behind(str(place))
+    assert names(place) == []
+
+
+def test_beside_what_is_made(place: Path) -> None:
+    """What a killed process had unpacked there goes when it is done again."""
+    target = place / "t.uffd"
+    left = place / ".t.uffd.unpack+dead"
+    left.mkdir()
+    (left / "pages").touch()
+    (place / ".other.unpack+dead").mkdir()
+    made = Scratch("unpack", beside=str(target))
+    assert not left.exists() and os.path.dirname(made.path) == str(place)
+    made.become(str(target))
+    made.close()
+    assert names(place) == [".other.unpack+dead", "t.uffd"]

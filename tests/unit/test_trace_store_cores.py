@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any, Iterator, List
@@ -122,7 +123,7 @@ def test_stock_gdb_shows_the_same(
         done = subprocess.run(
             [gdb, "-nx", "-q", "-batch", "-iex", "set debuginfod enabled off", *arguments,
              str(told.program), str(file)],
-            capture_output=True, timeout=60, env=gdbs.environment(tmp_path), text=True,
+            capture_output=True, env=gdbs.environment(tmp_path), text=True,
         )  # fmt: skip
         complaints = [x for x in done.stderr.splitlines() if "No such file" not in x and x]
         assert not complaints or file == told.core, complaints
@@ -147,7 +148,7 @@ def test_vector_registers_reach_stock_gdb(all_cores: Any, tmp_path: Path, kind: 
         out = subprocess.run(
             [gdb, "-nx", "-batch", "-iex", "set debuginfod enabled off", "-ex",
              f"info registers {asked}", str(all_cores.built / "vector"), str(path)],
-            capture_output=True, timeout=60, text=True,
+            capture_output=True, text=True,
         )  # fmt: skip
         shown = [line for line in out.stdout.splitlines() if line.startswith(tuple(asked.split()))]
         assert len(shown) == len(asked.split()), out.stdout + out.stderr
@@ -209,6 +210,46 @@ def test_a_bad_core_leaves_no_trace(tmp_path: Path) -> None:
     with pytest.raises(UffdError, match="bad: not an ELF file"):
         import_cores([good, str(bad)], str(tmp_path / "t"))
     assert sorted(os.listdir(tmp_path)) == ["bad", "good"]
+
+
+def exe(build_id: bytes) -> bytes:
+    """A page of an ELF file: its headers, and the note with its build-id (<elf.h>)."""
+    told = struct.pack("<III", 4, len(build_id), 3) + b"GNU\0" + build_id if build_id else b""
+    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    header = struct.pack("<16sHHIQQQIHHHHHH", ident, 3, 62, 1, 0x200, 64, 0, 0, 64, 56, 2, 64, 0, 0)
+    loaded = struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, PAGE, PAGE, PAGE)
+    noted = struct.pack("<IIQQQQQQ", 4, 4, 0x100, 0x100, 0x100, len(told), len(told), 4)
+    return ((header + loaded + noted).ljust(0x100, b"\0") + told).ljust(PAGE, b"\0")
+
+
+def of_program(folder: Path, name: str, program: str, build_id: bytes, at: int) -> str:
+    """A core whose executable `program`, mapped at `at`, has that build-id ("" for none)."""
+    elf = exe(build_id)
+    path = folder / "bin" / program
+    path.parent.mkdir(exist_ok=True)
+    load = Load(at, elf)
+    notes = prstatus(77, signal=6) + auxv((9, at + 0x200), (3, at + 64), (5, 2))
+    notes += nt_file([(at, at + PAGE, 0, str(path))])
+    out = folder / name
+    out.write_bytes(core(notes, [load]))
+    return str(out)
+
+
+def test_cores_of_two_programs_are_no_trace(tmp_path: Path) -> None:
+    a = of_program(tmp_path, "a", "server", b"A" * 20, 0x400000)
+    again = of_program(tmp_path, "again", "server", b"A" * 20, 0x7F0000400000)
+    build = of_program(tmp_path, "build", "server", b"B" * 20, 0x400000)
+    other = of_program(tmp_path, "other", "client", b"C" * 20, 0x400000)
+    assert import_cores([a, again], str(tmp_path / "t")).snapshots == 2
+    for path, what in ((build, "another build"), (other, "another program")):
+        with pytest.raises(UffdError) as error:
+            import_cores([a, again, path], str(tmp_path / "u"))
+        text = str(error.value)
+        assert f"{path}: is of {what} than {a}" in text and "4141" in text, text
+        assert "\n" not in text and not (tmp_path / "u.uffd").exists()
+    bare = [of_program(tmp_path, n, n, b"", 0x400000) for n in ("client2", "server2")]
+    with pytest.raises(UffdError, match="another program"):
+        import_cores(bare, str(tmp_path / "u"))
 
 
 def test_missing_libraries_are_looked_for_again(tmp_path: Path) -> None:

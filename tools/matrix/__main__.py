@@ -137,7 +137,7 @@ def _script(parts: List[Tuple[str, Tuple[Check, ...], int]], out: str, travelled
         f"PYTHONPATH=tests/lib {PYTHON} -m harness.travel {out}/cores >{out}/travel.log 2>&1",
     ]
     for name, columns, seconds in parts:
-        command = shlex.join([*COMMAND, "-o", "timeout=400", f"--junitxml={out}/{name}.xml"])
+        command = shlex.join([*COMMAND, "-o", "timeout=40", f"--junitxml={out}/{name}.xml"])
         lines.append(
             f"timeout --signal=INT --kill-after=60 {seconds} {command} "
             f"{shlex.join(checks.arguments(columns))} >{out}/{name}.log 2>&1; "
@@ -156,8 +156,8 @@ def _read_status(path: Path) -> int:
 def _doctor(out: Path) -> Result:
     """What `gdb-uffd doctor` said: every lack that it names counts as one."""
     try:
-        found = json.loads((out / "doctor.json").read_text())
-    except (OSError, ValueError):
+        found = json.loads((out / "doctor.json").read_text())["checks"]
+    except (OSError, ValueError, KeyError, TypeError):
         return Result(FAIL, note="the doctor did not answer")
     failed = [c["name"] for c in found if not c["ok"] and c["required"]]
     lacking = {f"{c['name']}: {c['found']}": 1 for c in found if not c["ok"] and not c["required"]}

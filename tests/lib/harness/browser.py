@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -17,17 +16,13 @@ from typing import Any, Dict, List, Optional
 
 from harness import CACHE
 
-UNPACKED = CACHE / "chromium" / "run"
-"""What tools/test-extras unpacks."""
-
-INSTALLED = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+CHROMIUM = CACHE / "chromium" / "run"
+"""The machine's, or what tools/test-extras unpacks."""
 
 
 def find() -> Optional[str]:
     """A Chromium to test with, or None."""
-    if UNPACKED.exists():
-        return str(UNPACKED)
-    return next((path for path in map(shutil.which, INSTALLED) if path), None)
+    return str(CHROMIUM) if CHROMIUM.exists() else None
 
 
 def why_not() -> str:

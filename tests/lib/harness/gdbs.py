@@ -23,6 +23,8 @@ REGISTERS = {
 }[os.uname().machine].split()
 """Some of each kind, but the program counter and the stack pointer."""
 THREAD_POINTER = {"x86_64": "$fs_base", "aarch64": "$tpidr"}[os.uname().machine]
+OLDEST = (12, 0)
+"""The first gdb that can load us (gdb NEWS, version 12: send_packet)."""
 PYPI_GDB = ROOT / ".venv-gdb" / "bin" / "gdb"
 """The real gdb 18.1 that PyPI's gdb-for-pwndbg wraps (`make gdb`)."""
 
@@ -49,7 +51,7 @@ def present() -> List[str]:
     chosen = os.environ.get("GDB_UFFD_TEST_GDBS")
     if chosen:
         return chosen.split(":")
-    found = [g for g in (shutil.which("gdb"),) if g]
+    found = [g for g in (shutil.which("gdb"),) if g and version(g) >= OLDEST]
     if PYPI_GDB.exists():
         found.append(str(PYPI_GDB))
     return found

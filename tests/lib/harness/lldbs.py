@@ -51,6 +51,10 @@ class Server:
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
+        self.told: List[str] = []  # what a client is to set before
+        while line.startswith("set "):
+            self.told.append(line.strip())
+            line = self.process.stdout.readline()
         assert line.startswith("target remote "), (line, self.stop())
         self.where = line.split(maxsplit=2)[2].strip()
 

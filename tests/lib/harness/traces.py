@@ -96,7 +96,7 @@ def recorded(
             begun = _note_begin(writer)
             first = replace(core_info(snapshot), label=label(0), monotonic_ns=STEP_NS)
             store_import.add_snapshot(writer, snapshot, first)
-            threads, auxv, mappings, files = begun[0]
+            threads, auxv, mappings, *more = begun[0]
             if room:
                 mappings = sorted([*mappings, Mapping(ROOM, ROOM + room, 3)], key=_start)
             for number in range(1, count):
@@ -106,7 +106,7 @@ def recorded(
                     monotonic_ns=STEP_NS * (number + 1),
                     label=label(number),
                 )
-                pending = writer.begin(info, threads, auxv, mappings, files)
+                pending = writer.begin(info, threads, auxv, mappings, *more)
                 for address, data in edit(number).items():
                     start = page_floor(address)
                     page = pages.get(start)

@@ -1,0 +1,36 @@
+"""What evaluating an expression came to."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import List, Optional
+
+
+@dataclass
+class Stop:
+    """Where the called function stopped instead of returning."""
+
+    reason: str  # "SIGSEGV", "breakpoint 2"
+    where: str
+    backtrace: List[str]
+    breakpoint: bool = False
+
+
+@dataclass
+class Outcome:
+    """What the evaluation came to."""
+
+    value: str = ""  # what `print` shows after "$N = "
+    number: int = 0  # N
+    type: str = ""
+    error: str = ""  # gdb's own words, when there is no value
+    stop: Optional[Stop] = None
+    functions: List[int] = field(default_factory=list)  # addresses gdb called
+    began: float = field(default_factory=time.perf_counter)
+    wall_ms: float = 0.0
+
+    def waited_ms(self) -> float:
+        """Milliseconds that the user waited: until what it did is told for the first time."""
+        self.wall_ms = self.wall_ms or (time.perf_counter() - self.began) * 1000
+        return self.wall_ms
