@@ -200,9 +200,8 @@ class Diversion:
             what, separator, advice = stop.message.partition(";")
             open_.ended = f"{what} ({left}){separator}{advice}" if what else left
             stop = replace(stop, message=open_.ended)
-        seconds = time.perf_counter() - started
-        interrupted = bool(self.runner.run.interrupted)
-        open_.tape.ran(action, self.breakpoints, stop, after, seconds, interrupted)
+        seconds, cut = time.perf_counter() - started, bool(self.runner.run.interrupted)
+        open_.tape.ran(action, self.breakpoints, stop, after, seconds, cut)
         open_.uncaught = uncaught.describe(self, stop, after.sp) or open_.uncaught
         return stop
 
