@@ -40,6 +40,8 @@ LEFT_S = 10.0
 """How long anything may outlive gdb."""
 POINTS = Path(__file__).with_name("points.py")
 PROMPT = "(gdb) "
+PROBE = re.compile(r"[a-z0-9_]{8}")
+"""What Python makes and removes at once to see whether a folder can be written (tempfile.py)."""
 
 
 @functools.cache
@@ -429,7 +431,7 @@ class Trial:
             if self.program is None:
                 raise Fault(f"the program runs on: {survivors.describe(pid)}")
         self.look_at_files()
-        scratch = sorted(path.name for path in self.tmp.iterdir())
+        scratch = [path.name for path in self.tmp.iterdir() if not PROBE.fullmatch(path.name)]
         if scratch:
             raise Fault(f"left in TMPDIR: {scratch}")
 

@@ -55,7 +55,7 @@ SAMPLE, ZOO, TRACE, PACKED = "{sample}", "{zoo}", "{trace}", "{packed}"
 SCENES: List[Scene] = [
     Scene(
         "look", "core",
-        _steps((f"uffd spawn {SAMPLE}", "sample"), ("bt", "lookup"), ("info threads", "worker"),
+        _steps((f"uffd spawn {SAMPLE}", "sample"), ("bt", "lookup"), ("info threads", "pause"),
                ("print *head", "value = 6"), ("x/4i $pc", "lookup"), ("uffd mappings", "sample")),
         victims=OPEN, points=PACKETS,
     ),
