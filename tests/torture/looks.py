@@ -106,6 +106,8 @@ def alive(program: "subprocess.Popen[str]", path: Path, *, may_end: bool) -> Non
     program.stdin.write("\n")
     program.stdin.flush()
     said = answer(program)
+    if not said:
+        raise Fault(f"the program ended by {program.wait(5)}")
     if said != "whole":
         raise Fault(f"the program is not as it was: {said!r} {_status(program.pid)}")
 
