@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import tempfile
 from contextlib import closing
-from typing import List
+from typing import List, Sequence
 
 from gdb_uffd.client import verdict
 from gdb_uffd.client.launch import PACKAGE_DIR
@@ -36,8 +36,7 @@ def _as_recorded(options: argparse.Namespace) -> int:
         warn(search.problems())
     if done.unavailable_pages:
         warn([f"{done.unavailable_pages:,} pages are unavailable and not in the core"])
-    read = verdict.may_hold(snapshot.files_read)
-    print(printable(f"{options.output}: {done.size / 2**20:,.1f} MiB{read}"))
+    _say(options.output, done.size, snapshot.files_read)
     return 0
 
 
@@ -71,8 +70,13 @@ def _after(options: argparse.Namespace) -> int:
             print(printable(line))
     if not os.path.exists(options.output):
         raise UffdError(f"gdb wrote no core: {_last(shown)}")
-    print(printable(shown[-1]))  # what `uffd export` said of it
+    with closing(traces.open(options.output)) as made, closing(made.snapshot(0)) as snapshot:
+        _say(options.output, os.path.getsize(options.output), snapshot.files_read)
     return 0
+
+
+def _say(path: str, size: int, files_read: Sequence[str]) -> None:
+    print(printable(f"{path}: {size / 2**20:,.1f} MiB{verdict.may_hold(files_read)}"))
 
 
 def _run(gdb: str, lines: List[str], number: int) -> List[str]:

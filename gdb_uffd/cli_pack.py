@@ -47,6 +47,7 @@ def add_commands(commands: Any) -> None:
     unpack.add_argument(
         "-o", "--output", metavar="NAME", help="else FILE without .zst (CORE.unpacked)"
     )
+    searching.add_limit(unpack)
     unpack.set_defaults(run=unpack_)
 
 
@@ -118,14 +119,16 @@ def unpack_(options: argparse.Namespace) -> int:
     """Make a directory of a packed core or trace."""
     from gdb_uffd.trace.packed import CORE_MARK, packed_kind
 
+    limit = searching.unpack_limit(options)
     if packed_kind(options.trace) == CORE_MARK:
         from gdb_uffd.trace.core_pack import SUFFIX
         from gdb_uffd.trace.core_packed import unpack_core
 
         base = options.trace[: -len(SUFFIX)] if options.trace.endswith(SUFFIX) else options.trace
-        print(printable(unpack_core(options.trace, options.output or base + ".unpacked")))
+        print(printable(unpack_core(options.trace, options.output or base + ".unpacked", limit)))
         return 0
     from gdb_uffd.trace.store_pack import default_unpack_name, unpack
 
-    print(printable(unpack(options.trace, options.output or default_unpack_name(options.trace))))
+    target = options.output or default_unpack_name(options.trace)
+    print(printable(unpack(options.trace, target, limit)))
     return 0

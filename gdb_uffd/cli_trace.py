@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any, Callable, Dict, List
 
 from gdb_uffd.cli_show import show
+from gdb_uffd.client import verdict
 from gdb_uffd.model import UffdError
 from gdb_uffd.server import searching
 
@@ -106,7 +107,8 @@ def import_(options: argparse.Namespace) -> int:
         warn(search.problems())
     warn(done.warnings)
     count = counted(done.snapshots, "snapshot")
-    show(f"{done.path}: {count}, {done.pages_stored:,} pages stored")
+    read = verdict.may_hold(done.files_read)
+    show(f"{done.path}: {count}, {done.pages_stored:,} pages stored{read}")
     return 0
 
 

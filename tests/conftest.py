@@ -132,6 +132,14 @@ class Cores:
         """Writes through libraries and headers (through, through-o2), aborted."""
         return self._kernel(program, [str(self.built / program)])
 
+    def throws(self, program: str) -> Path:
+        """Functions that let exceptions through (throws, throws-bare, throws-static), aborted."""
+        return self._kernel(program, [str(self.built / program)])
+
+    def arrays(self) -> Path:
+        """Objects in a row, and others, behind pointers; aborted."""
+        return self._kernel("arrays", [str(self.built / "arrays")])
+
     def moves(self) -> Path:
         """Memory that moves, aborted."""
         return self._kernel("moves", [str(self.built / "moves")])

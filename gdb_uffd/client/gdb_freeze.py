@@ -47,13 +47,18 @@ class Held:
 class Quarantine:
     """SIGSTOPs of ours that gdb will see: it is told to ignore them while there are any."""
 
-    def __init__(self) -> None:
-        self._saved = ""
+    _lasting: Optional["Quarantine"] = None  # of a recording that is over
+
+    def __init__(self, pid: int) -> None:
+        self._pid, self._saved, self._resumed = pid, "", False
 
     def begin(self) -> None:
         """From now on gdb passes over a SIGSTOP."""
         if not self._saved:
-            self._saved = _handling()
+            before = Quarantine._lasting
+            self._saved = _handling() if before is None else before._saved
+            if before is not None:
+                before._forget()
             quiet("handle SIGSTOP nostop noprint nopass")
 
     def end(self) -> None:
@@ -61,6 +66,28 @@ class Quarantine:
         if self._saved:
             saved, self._saved = self._saved, ""
             quiet(f"handle SIGSTOP {saved}")
+
+    def last(self) -> None:
+        """Until gdb has resumed the program, and so has seen them, or has let it go: what it holds
+        back for a thread that stands it would deliver when it lets go of it (get_detach_signal in
+        gdb's linux-nat.c)."""
+        if self._saved:
+            Quarantine._lasting, self._resumed = self, False
+            gdb.events.cont.connect(self._on_cont)
+            gdb.events.before_prompt.connect(self._on_prompt)
+
+    def _on_cont(self, _event: object) -> None:
+        self._resumed = True
+
+    def _on_prompt(self, _event: object = None) -> None:
+        if self._resumed or all(each.pid != self._pid for each in gdb.inferiors()):
+            self._forget()
+            self.end()
+
+    def _forget(self) -> None:
+        Quarantine._lasting = None
+        gdb.events.cont.disconnect(self._on_cont)
+        gdb.events.before_prompt.disconnect(self._on_prompt)
 
     @property
     def active(self) -> bool:
@@ -85,7 +112,7 @@ class Freezer:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.user_thread = 0  # TID that was selected when the user last resumed the program
-        self._quarantine = Quarantine()
+        self._quarantine = Quarantine(pid)
         self._strays: Set[int] = set()  # threads with a SIGSTOP of ours that gdb is to see
         self._held: List[Held] = []
 
@@ -184,9 +211,31 @@ class Freezer:
             self._quarantine.end()
 
     def release(self) -> None:
-        """No more freezing: give gdb's setting back."""
+        """No more freezing: give gdb's setting back, when no SIGSTOP of ours is left."""
+        for tid in self._strays:
+            self._take_back(tid)
+        if self._strays:
+            self._quarantine.last()
+        else:
+            self._quarantine.end()
         self._strays.clear()
-        self._quarantine.end()
+
+    def _take_back(self, tid: int) -> None:
+        """A SIGSTOP that waits in the kernel for a thread that stands: run into it, no instruction
+        is executed on the way (signals are delivered first, ptrace(2))."""
+        fields = [tracer.status_field(self.pid, tid, n) or "0" for n in ("SigPnd", "ShdPnd")]
+        blocked = int(tracer.status_field(self.pid, tid, "SigBlk") or "0", 16)
+        pending = (int(fields[0], 16) | int(fields[1], 16)) & ~blocked
+        if pending != 1 << (signal.SIGSTOP - 1) or tracer.state(self.pid, tid) != "t":
+            return
+        try:
+            if tracer.look(tid) is None:  # gdb has taken what it stopped by
+                tracer.resume(tid)
+                event = tracer.look(tid, block=True)
+                if event is not None and event.status == signal.SIGSTOP:
+                    tracer.take(tid)
+        except OSError:
+            pass  # it has ended
 
     def _doubtful(self, tids: List[int]) -> FrozenSet[int]:
         """Those that gdb may be stepping: resumed by us they would run on."""

@@ -112,7 +112,7 @@ class Recording:
             "function": where.function,
             "signal": self.signalled.get(where.tid, 0),
         }
-        with _uninterrupted():
+        with uninterrupted():
             if self.remote is not None:
                 self.remote.capture(self.recorder, info, began)
             elif self.local is not None:
@@ -131,7 +131,8 @@ class Recording:
         """Finish the trace; a line about it."""
         why = reason
         try:
-            self.recorder.close()
+            # In the middle of an event gdb may be about to end, and may not know all that we did.
+            self.recorder.close(leaving=not at_prompt)
         except RecorderFailed as error:
             why = str(error)
         self._let_go()
@@ -145,27 +146,28 @@ class Recording:
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """Ctrl-C waits until a snapshot is whole.
 
     gdb would raise KeyboardInterrupt in our Python (gdb manual, "Basic Python"), and what it does
     itself at a Ctrl-C, stop the program, would not happen: so it gets it when Python is done.
+    Likewise it would forget in the middle of our Python that it was told to end (SIGTERM).
+    May be nested.
     """
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:
-        pending = signal.SIGINT in signal.sigpending()
-        try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, old)
-        except KeyboardInterrupt:
-            pass
-        if pending:
-            with contextlib.suppress(KeyboardInterrupt):
-                _interrupt_later()
+        # Taken, not let through: gdb would get it twice, and spoil the next command by the second.
+        came = signal.SIGINT in signal.sigpending()
+        if came:
+            signal.sigwait({signal.SIGINT})
+            interrupt_later()
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
-def _interrupt_later() -> None:
+def interrupt_later() -> None:
+    """Ctrl-C once more, when gdb is back from Python."""
     timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
     timer.daemon = True
     timer.start()
@@ -308,7 +310,7 @@ def settled() -> Optional[Recording]:
     check()
     if _recording is not None:
         try:
-            with _uninterrupted():
+            with uninterrupted():
                 _recording.recorder.settle()
         except RecorderFailed as error:
             _tell(_end(str(error)))

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Tuple
 import gdb
 
 from gdb_uffd.client import tracer
-from gdb_uffd.client.gdb_freeze import Freezer, Held, program_counter
+from gdb_uffd.client.gdb_freeze import Freezer, Held, NotStill, program_counter
 from gdb_uffd.client.recorder import Recorder, Source
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import GPR, PAGE_SIZE, UffdError
@@ -116,6 +116,8 @@ class LocalProcess:
         signalled = int(info["signal"])
         held = self.freezer.freeze(gdb.selected_inferior())
         try:
+            if not held:
+                raise NotStill("the program has just ended")
             recorder.capture()
             held.sort(key=lambda h: h.tid != info["tid"])
             threads = [self._thread(h, signalled if i == 0 else 0) for i, h in enumerate(held)]

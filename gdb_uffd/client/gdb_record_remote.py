@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
@@ -20,11 +21,18 @@ class RemoteProcess:
     """A private directory for the core that is on its way."""
 
     def __init__(self) -> None:
-        self._directory = tempfile.mkdtemp(prefix="gdb-uffd-record-")
+        # As trace/scratch.py has it: what a gdb that is killed leaves, a later server removes.
+        self._directory = tempfile.mkdtemp(prefix="gdb-uffd-record+")
+        self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def close(self) -> None:
         """Remove it; idempotent."""
         shutil.rmtree(self._directory, ignore_errors=True)
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
     def capture(self, recorder: Recorder, info: Dict[str, Any], began: int) -> None:
         """Write a core of the stopped program and wait until the recorder has it."""

@@ -87,6 +87,20 @@ class At(gdb.Breakpoint):
 
     def stop(self) -> bool:
         """Whether gdb shall stop."""
+        try:
+            if not self._meant():
+                return False
+            with gdb_record.uninterrupted():
+                return self._stop()
+        except KeyboardInterrupt:
+            gdb_record.interrupt_later()
+            return False
+        except gdb.error as error:  # as gdb does it with a condition that it cannot evaluate
+            say(f"Error in testing the condition of `uffd record at {self.where}`: {error}")
+            return True
+
+    def _meant(self) -> bool:
+        """Whether the condition holds here, where snapshots may be taken; gdb.error."""
         if gdb_record.active() is not self.recording:
             return False
         if gdb.selected_inferior().num != self.recording.number:
@@ -94,12 +108,9 @@ class At(gdb.Breakpoint):
         if self.recording.full or (self.limit and self.taken >= self.limit):
             return False
         self.reached += 1
-        try:
-            if self.wanted and not gdb.parse_and_eval(self.wanted):
-                return False
-        except gdb.error as error:  # as gdb does it with a condition that it cannot evaluate
-            say(f"Error in testing the condition of `uffd record at {self.where}`: {error}")
-            return True
+        return not self.wanted or bool(gdb.parse_and_eval(self.wanted))
+
+    def _stop(self) -> bool:
         self.hits += 1
         if self.hits % self.every:
             return False
@@ -265,6 +276,10 @@ class Ticker:
                 gdb.post_event(self._tick)
 
     def _tick(self) -> None:
+        with gdb_record.uninterrupted():
+            self._take_one()
+
+    def _take_one(self) -> None:
         self._posted = False
         began = time.monotonic_ns()
         recording = self.recording

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
-import tempfile
 import time
 from typing import Dict, List, Sequence, Tuple
 
@@ -18,6 +16,7 @@ from gdb_uffd.client.gdb_views import last_report
 from gdb_uffd.client.text import size
 from gdb_uffd.client.wire import Image, parse_image, parse_mappings
 from gdb_uffd.model import CallReport, UffdError
+from gdb_uffd.outputs import whole_file
 
 
 def write(session: Session, text: str, usage: str) -> None:
@@ -50,22 +49,11 @@ def _path(text: str, usage: str) -> str:
 
 def _replace(path: str, data: bytes) -> None:
     """All of the file or nothing.  Only its owner may read it: it holds memory of the core's."""
-    folder = os.path.dirname(path)
     try:
-        # mkstemp(3) gives mode 0600.
-        descriptor, temporary = tempfile.mkstemp(prefix=".uffd-report-", dir=folder)
-    except OSError as error:
-        raise UffdError(f"{folder}: {(error.strerror or str(error)).lower()}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+        with whole_file(path, replace=True) as fd, os.fdopen(os.dup(fd), "wb") as file:
             file.write(data)
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        if isinstance(error, OSError):
-            raise UffdError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-        raise
+    except OSError as error:
+        raise UffdError(f"{path}: {(error.strerror or str(error)).lower()}") from None
 
 
 def collect(session: Session) -> html_page.Content:

@@ -42,6 +42,8 @@ def options() -> List[str]:
             found += ["--solib-search-path", directory]
     if gdb_settings.files_from():
         found += ["--files-from", gdb_settings.files_from()]
+    if gdb_settings.unpack_limit():
+        found += [f"--unpack-limit={gdb_settings.unpack_limit()}"]
     # "ask" is gdb's question to the user, which only gdb can put.
     if _text("debuginfod enabled") == "on" and _text("debuginfod urls"):
         found += ["--debuginfod", _text("debuginfod urls")]

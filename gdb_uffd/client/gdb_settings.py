@@ -142,6 +142,23 @@ class FilesFrom(Setting):
         return ""
 
 
+class UnpackLimit(Setting):
+    """How many MiB a compressed core, trace or archive (files-from) may unpack to.
+
+    0 (the default): what is plausible, up to 256 GiB, of which no more than 1,000
+    times the compressed file's size (and 64 MiB) is anything but zeros.  A number
+    allows that much of anything, "unlimited" any amount.  Takes effect at the next
+    `uffd spawn`."""
+
+    set_doc = "Set how many MiB a compressed file may unpack to."
+    show_doc = "Show how many MiB a compressed file may unpack to."
+    sentence = "MiB that a compressed file may unpack to (0: what is plausible): {}."
+
+    def __init__(self) -> None:
+        super().__init__("uffd unpack-limit", gdb.COMMAND_FILES, gdb.PARAM_ZUINTEGER_UNLIMITED)
+        self.value = 0
+
+
 _all: Dict[str, Setting] = {}
 
 
@@ -153,6 +170,7 @@ SETTINGS: Settings = (
     ("diff-context", DiffContext),
     ("engine", Engine),
     ("files-from", FilesFrom),
+    ("unpack-limit", UnpackLimit),
 )
 
 
@@ -200,6 +218,12 @@ def engine() -> str:
 def files_from() -> str:
     """`set uffd files-from`, "" when it is not set; relative paths from gdb's folder."""
     return str(value("files-from") or "")
+
+
+def unpack_limit() -> int:
+    """`set uffd unpack-limit` in MiB; 0: not set, -1: unlimited."""
+    found = value("unpack-limit")
+    return -1 if found is None else int(found)
 
 
 def on_engine(tell: Callable[[str], str]) -> None:

@@ -202,13 +202,20 @@ class Recorder:
             if self._receive(END_TIMEOUT_S) is None:
                 raise RecorderFailed("the recorder does not write any more")
 
-    def close(self) -> None:
-        """Finish the trace and end the process.  RecorderFailed when something is not in it."""
+    def close(self, leaving: bool = False) -> None:
+        """Finish the trace and end the process.  RecorderFailed when something is not in it.
+
+        `leaving`: gdb may be about to let the program go; the process stays for a while, to see
+        that no SIGSTOP by which it was frozen stops it then."""
         try:
-            self._send(Message("close", {}))
+            self._send(Message("close", {"leaving": leaving}))
             self._wait("closed", END_TIMEOUT_S)
         finally:
-            self.end()
+            if leaving:
+                self._socket.close()
+                self._stderr.close()
+            else:
+                self.end()
 
     def end(self, patience_s: float = 10.0) -> None:
         """Close the connection and see the process end: that finishes the trace.  Idempotent."""

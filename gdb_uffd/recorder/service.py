@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -23,6 +24,13 @@ from gdb_uffd.trace.store_write import Writer
 
 _INFO_FIELDS = {f.name: f.type for f in fields(SnapshotInfo)}
 
+_LETS_GO_S = 2.0
+"""In which a gdb that was killed lets go of the program."""
+_ENDS_S = 30.0
+"""In which a gdb ends that said so: some seconds are usual in the middle of something."""
+
+_DELIVERED_S = 1.0
+
 
 class Service:
     """Serves one tracer until it closes, or is gone; then the trace is finished."""
@@ -37,7 +45,7 @@ class Service:
         self._auxv = b""
         self._areas: List[Range] = []  # what the trace has recorded pages of
         self._fds: List[int] = []
-        self._told_to_close = False
+        self._patience_s = _LETS_GO_S  # how long it looks after the program when gdb has gone
 
     def run(self) -> None:
         """Until the other side closes."""
@@ -47,7 +55,7 @@ class Service:
                 if message is None:
                     break
                 if message.verb == "close":
-                    self._told_to_close = True
+                    self._told(message)
                     self._close()
                     self._send("closed", {"snapshots": self._snapshots()})
                     break
@@ -56,8 +64,12 @@ class Service:
             pass  # what was captured whole is written
         finally:
             self._close()
-        if not self._told_to_close and self._target is not None:
-            continue_orphan(self._target.pid)
+        if self._patience_s and self._target is not None:
+            continue_orphan(self._target.pid, self._patience_s)
+
+    def _told(self, close: Message) -> None:
+        """gdb's side ends the recording."""
+        self._patience_s = _ENDS_S if close.data.get("leaving") else 0.0
 
     def _snapshots(self) -> int:
         return self._sink.writer.snapshots if self._sink is not None else 0
@@ -173,6 +185,8 @@ class Service:
 
     def _expect(self, verb: str) -> Message:
         message = receive(self._connection)
+        if message is not None and message.verb == "close":  # in the middle of a snapshot
+            self._told(message)
         if message is None or message.verb != verb:
             raise WireError(f"no {verb}")
         return message
@@ -219,28 +233,39 @@ def _info(data: Dict[str, Any]) -> SnapshotInfo:
     return SnapshotInfo(**{"number": 0, **data})
 
 
-def continue_orphan(pid: int, patience_s: float = 2.0) -> None:
-    """gdb was killed.  A SIGSTOP by which it froze the program for a snapshot may still be under
-    way: without a tracer it stops the program for good, so the program is told to go on."""
+def continue_orphan(pid: int, patience_s: float) -> None:
+    """gdb is gone, or about to go.  A SIGSTOP by which it froze a thread of the program for a
+    snapshot may still be under way: without a tracer it stops the program for good, so the program
+    is told to go on (SIGCONT takes back those that are pending, too: signal(7))."""
     deadline = time.monotonic() + patience_s
     traced = True
     while time.monotonic() < deadline:
-        try:
-            with open(f"/proc/{pid}/status", "rb") as file:
-                status = file.read()
-        except OSError:
+        states = _states(pid)
+        if not states:
             return
-        stopped = b"\nState:\tT" in status
-        if b"\nTracerPid:\t0\n" not in status:
-            time.sleep(0.01)
-            continue
-        if traced:  # a signal that was held back for the tracer is delivered in a moment
-            traced, deadline = False, min(deadline, time.monotonic() + 0.3)
-        if stopped:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGCONT)
-            return
+        # gdb lets one thread go after the other.
+        if all(b"\nTracerPid:\t0\n" in state for state in states):
+            if traced:  # a signal that was held back for the tracer is delivered in a moment
+                traced, deadline = False, time.monotonic() + _DELIVERED_S
+            if any(b"\nState:\tT" in state or _stop_pends(state) for state in states):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGCONT)
         time.sleep(0.01)
+
+
+def _stop_pends(status: bytes) -> bool:
+    pending = re.findall(rb"^S[hi][dg]Pnd:\t([0-9a-f]+)$", status, re.M)
+    return any(int(mask, 16) >> (signal.SIGSTOP - 1) & 1 for mask in pending)
+
+
+def _states(pid: int) -> List[bytes]:
+    """/proc/PID/task/TID/status of all threads that there are; proc_pid_status(5)."""
+    found = []
+    with contextlib.suppress(OSError):
+        for tid in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{tid}/status", "rb") as file:
+                found.append(file.read())
+    return found
 
 
 def serve(descriptor: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -91,6 +92,10 @@ def main(argv: Optional[List[str]] = None) -> int:
             return 1
         _say({"ready": False, "error": text})
         return _FAILED
+    finally:
+        # gdb removes it as soon as it is connected, if it lives so long.
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(options.socket))
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import List, Optional, Tuple
 
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace import debuginfod
+from gdb_uffd.trace.compressed import UNLIMITED
 from gdb_uffd.trace.files_from import split
 from gdb_uffd.trace.search import DEBUG_DIRECTORIES, Search
 
@@ -35,12 +36,28 @@ def add_options(parser: argparse.ArgumentParser, shell: bool = True) -> None:
         help="folders and archives with files of the recorded machine, joined by ':': a root, "
         "unpacked packages, a container's /proc/PID/root, an image that `docker save` wrote",
     )  # fmt: skip
+    add_limit(parser)
     parser.add_argument(
         "--debuginfod", metavar="URLS",
         default=os.environ.get("DEBUGINFOD_URLS", "") if shell else "",
         help="ask these servers for missing files by build-id ('' for none; else what "
         "DEBUGINFOD_URLS says)",
     )  # fmt: skip
+
+
+def add_limit(parser: argparse.ArgumentParser) -> None:
+    """`--unpack-limit`."""
+    parser.add_argument(
+        "--unpack-limit", metavar="MIB", type=int, default=0,
+        help="how much a compressed core, trace or archive may unpack to; -1: any amount; 0, the "
+        "default: what is plausible for its size",
+    )  # fmt: skip
+
+
+def unpack_limit(options: argparse.Namespace) -> int:
+    """The same in bytes, as of compressed.Limit."""
+    chosen = int(options.unpack_limit)
+    return chosen << 20 if chosen > 0 else min(chosen, 0) and UNLIMITED
 
 
 def missing(options: argparse.Namespace) -> List[str]:
@@ -62,6 +79,7 @@ def as_settings(options: argparse.Namespace) -> List[str]:
         ("sysroot", os.path.abspath(options.sysroot) if options.sysroot else ""),
         ("solib-search-path", ":".join(map(os.path.abspath, options.solib_search_path))),
         ("uffd files-from", ":".join(files_from(options))),
+        ("uffd unpack-limit", _limit(options.unpack_limit)),
         ("debuginfod urls", options.debuginfod),
         ("debuginfod enabled", "on" if options.debuginfod else ""),
     ]
@@ -71,6 +89,10 @@ def as_settings(options: argparse.Namespace) -> List[str]:
     return [f"set {name} {value}" for name, value in wanted if value]
 
 
+def _limit(mib: int) -> str:
+    return str(mib) if mib > 0 else "unlimited" if mib else ""
+
+
 def chosen(options: argparse.Namespace, tell: Optional[debuginfod.Tell] = None) -> Search:
     """What the options say.  `tell`: is told of downloads; else a terminal shows them."""
     sysroot = os.path.abspath(options.sysroot) if options.sysroot else ""
@@ -78,8 +100,9 @@ def chosen(options: argparse.Namespace, tell: Optional[debuginfod.Tell] = None) 
     servers = debuginfod.servers(options.debuginfod)
     folders = [os.path.abspath(folder) for folder in options.solib_search_path]
     return Search(
-        sysroot, tuple(directories), servers, tuple(folders), files_from(options), tell or show
-    )
+        sysroot, tuple(directories), servers, tuple(folders), files_from(options), tell or show,
+        unpack_limit=unpack_limit(options),
+    )  # fmt: skip
 
 
 def show(line: str) -> None:

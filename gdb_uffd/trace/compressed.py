@@ -23,15 +23,23 @@ MAGICS = (
 
 MAX_UNPACKED = 1 << 38
 """Bytes (256 GiB) that one file may unpack to: what is larger is taken for an attack."""
+RATIO, SLACK = 1000, 64 << 20
+"""How many bytes that are not of holes a byte of the compressed file may come to, and what is let
+pass anyway: memory packs well, and holes cost nothing."""
+UNLIMITED = -1
 KEEP_FREE = 256 << 20
 """Bytes of the temporary directory's disk that are left to others."""
 
 TOLD_EVERY = 64 << 20
 """Bytes after which it is told how far unpacking is."""
 
+START = 512
+"""Bytes at the start that tell what a file is: an ELF header, a tar archive's first block."""
 _LONGEST_MAGIC = max(len(magic) for magic, _ in MAGICS)
 _INPUT = 4096
 """Compressed bytes at a time.  zstd gives what they hold at once: at most 32,768 times as much."""
+_FIRST = 256
+"""... of the start, by which it is seen what the file is."""
 _OUTPUT = 1 << 20
 _BLOCK = 1 << 16  # bytes; a hole is made of whole blocks of zeros
 _XZ_MEMORY = 1 << 30  # bytes; `xz -9` needs 65 MiB to unpack
@@ -129,7 +137,7 @@ def unpack(file: Input, kind: str, shown: str) -> Iterator[bytes]:
     """
     make = _maker(kind)
     current = make()
-    data = file.read(_INPUT)
+    data = file.read(_FIRST)
     while True:
         try:
             piece = current.decompress(data, _OUTPUT)
@@ -181,21 +189,56 @@ class Told:
             self._tell("")
 
 
-class Sink:
-    """Writes to a file of our own, zeros as holes, up to `limit` bytes."""
+class Limit:
+    """What may still come of a compressed file of `packed` bytes; `shown`: its name for the user.
 
-    def __init__(self, fd: int, shown: str, limit: int = MAX_UNPACKED) -> None:
-        self._fd, self._shown, self._limit = fd, shown, limit
+    `chosen`: bytes that the user allows; 0: what is plausible (MAX_UNPACKED, RATIO), UNLIMITED: no
+    limit.
+    """
+
+    def __init__(self, shown: str, packed: int, chosen: int = 0) -> None:
+        self._shown, self._fixed = shown, bool(chosen)
+        self.total = self.data = (1 << 63) if chosen == UNLIMITED else chosen or MAX_UNPACKED
+        self._most = self.total
+        if not chosen:
+            self.data = min(self.data, SLACK)
+            self.more(packed)
+
+    def more(self, packed: int) -> None:
+        """So many compressed bytes more."""
+        if not self._fixed:
+            self.data += RATIO * packed
+
+    def take(self, size: int) -> None:
+        """So many bytes come of it; UffdError."""
+        self.total -= size
+        if self.total < 0:
+            raise self._error(f"{self._most >> 20:,} MiB")
+
+    def write(self, size: int) -> None:
+        """So many of them are no holes; UffdError."""
+        self.data -= size
+        if self.data < 0 and not self._fixed:
+            raise self._error(f"{RATIO:,} times its size")
+
+    def _error(self, most: str) -> UffdError:
+        return UffdError(
+            f"{self._shown}: unpacks to more than {most}; if you trust it, `set uffd unpack-limit "
+            "MIB` (--unpack-limit) allows more"
+        )
+
+
+class Sink:
+    """Writes to a file of our own, zeros as holes, up to `limit`."""
+
+    def __init__(self, fd: int, limit: Limit) -> None:
+        self._fd, self._limit = fd, limit
         self.size = 0
         self._room = 0  # bytes that may be written until the disk is looked at again
 
     def write(self, data: bytes) -> None:
-        """Append; UffdError at the limit, or when the disk is nearly full."""
-        if self.size + len(data) > self._limit:
-            raise UffdError(
-                f"{self._shown}: unpacks to more than {self._limit >> 30} GiB; unpack it yourself "
-                "if you trust it"
-            )
+        """Append; UffdError at the limit, OSError when the disk is nearly full."""
+        self._limit.take(len(data))
         view = memoryview(data)
         at = 0
         while at < len(view):
@@ -203,6 +246,7 @@ class Sink:
             end = min(len(view), at + _BLOCK - (self.size + at) % _BLOCK)
             block = view[at:end]
             if bytes(block) != _ZEROS[: end - at]:
+                self._limit.write(len(block))
                 self._write(block, self.size + at)
             at = end
         self.size += len(data)
@@ -224,6 +268,22 @@ class Sink:
         os.ftruncate(self._fd, self.size)
 
 
+def begins_well(
+    pieces: Iterator[bytes], length: int, check: Callable[[bytes], None]
+) -> Iterator[bytes]:
+    """`pieces`, the first `length` bytes of which `check` has seen (fewer where there are not so
+    many) before the rest is unpacked; what it raises goes on."""
+    start = b""
+    for piece in pieces:
+        start += piece
+        if len(start) >= length:
+            break
+    check(start)
+    if start:
+        yield start
+    yield from pieces
+
+
 _ZEROS = bytes(_BLOCK)
 
 
@@ -242,16 +302,18 @@ def temporary_file() -> int:
     return fd
 
 
-def unpacked(path: str, kind: str, limit: int = MAX_UNPACKED) -> int:
-    """A descriptor of a nameless file with the content of the compressed file `path`.
-    UffdError."""
+def unpacked(
+    path: str, kind: str, chosen: int = 0, check: Callable[[bytes], None] = lambda _start: None
+) -> int:
+    """A descriptor of a nameless file with the content of the compressed file `path`.  `chosen`: as
+    of Limit; `check`: of its first START bytes, see begins_well.  UffdError."""
     shown = printable(path)
     fd: Optional[int] = None
     try:
         with open(path, "rb") as file:
             fd = temporary_file()
-            sink = Sink(fd, shown, limit)
-            for piece in unpack(file, kind, shown):
+            sink = Sink(fd, Limit(shown, os.fstat(file.fileno()).st_size, chosen))
+            for piece in begins_well(unpack(file, kind, shown), START, check):
                 sink.write(piece)
             sink.finish()
         return fd

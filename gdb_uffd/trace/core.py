@@ -92,7 +92,7 @@ def open_core(
     have the build-id that the core recorded.  UffdError: one line with what was wrong and
     what to do, for a path that is no usable x86-64 core or an executable that does not match.
     """
-    core, mtime_ns = _map_core(path)
+    core, mtime_ns = _map_core(path, search.unpack_limit if search is not None else 0)
     cache = FileCache(search)
     try:
         return _open(name or path, core, mtime_ns, cache, executable_path)
@@ -102,10 +102,14 @@ def open_core(
         raise
 
 
-def _map_core(path: str) -> Tuple[mmap.mmap, int]:
+def _map_core(path: str, limit: int) -> Tuple[mmap.mmap, int]:
     """The whole file mapped, unpacked when it is compressed, and its modification time in ns.
     Never opens a device or FIFO."""
     shown = printable(path)
+
+    def is_core(start: bytes) -> None:
+        _check_header(shown, start)
+
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
@@ -121,7 +125,7 @@ def _map_core(path: str) -> Tuple[mmap.mmap, int]:
                 )
             kind = compression(os.pread(fd, 8, 0))
             if kind:
-                fd = _replaced(fd, unpacked(path, kind))
+                fd = _replaced(fd, unpacked(path, kind, limit, is_core))
             return mmap.mmap(fd, 0, access=mmap.ACCESS_READ), status.st_mtime_ns
         finally:
             os.close(fd)
@@ -143,7 +147,7 @@ def _replaced(old: int, new: int) -> int:
     return new
 
 
-def _check_header(shown: str, core: mmap.mmap) -> elf.Header:
+def _check_header(shown: str, core: elf.Buffer) -> elf.Header:
     try:
         header = elf.read_header(core)
     except elf.ForeignElf as error:

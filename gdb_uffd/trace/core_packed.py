@@ -19,7 +19,7 @@ from typing import Callable, Optional, Tuple
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.terminal import printable
-from gdb_uffd.trace.compressed import MAX_UNPACKED, Told
+from gdb_uffd.trace.compressed import Told
 from gdb_uffd.trace.core import CoreSnapshot
 from gdb_uffd.trace.files_archive import MAX_DEPTH
 from gdb_uffd.trace.files_tar import MAX_PATH, path_parts
@@ -44,7 +44,7 @@ class PackedCore(CoreTrace):
             scratch = Scratch("core")
             self._remove = weakref.finalize(self, scratch.close)
             search = search or Search()
-            unpack_core_into(path, scratch.path, tell=search.tell)
+            unpack_core_into(path, scratch.path, search.unpack_limit, search.tell)
             root = os.path.join(scratch.path, ROOT)
             self.found_in = replace(
                 search, files_from=(root, *search.files_from), names=((root, path), *search.names)
@@ -76,14 +76,15 @@ class PackedCore(CoreTrace):
 def unpack_core_into(
     path: str,
     directory: str,
-    limit: int = MAX_UNPACKED,
+    chosen: int = 0,
     tell: Optional[Callable[[str], None]] = None,
 ) -> None:
-    """The members of the packed core `path` below `directory`; UffdError, one line."""
+    """The members of the packed core `path` below `directory`; `chosen`: as of
+    compressed.Limit.  UffdError, one line."""
     shown = printable(path)
     told = Told(shown, tell)
-    with closing(Stream(path)) as stream:
-        left, count, name = limit, 0, ""
+    with closing(Stream(path, chosen)) as stream:
+        count, name = 0, ""
         while True:
             block = stream.pieces.exact(BLOCK)
             try:
@@ -92,13 +93,9 @@ def unpack_core_into(
                 break
             except (tarfile.HeaderError, ValueError) as error:
                 raise UffdError(f"{shown}: damaged packed core ({error}); get it again") from error
-            left -= info.size
             count += 1
-            if left < 0 or info.size < 0 or count > MAX_FILES:
-                raise UffdError(
-                    f"{shown}: unpacks to more than {limit >> 30} GiB or {MAX_FILES:,} files; "
-                    "not opened"
-                )
+            if info.size < 0 or count > MAX_FILES:
+                raise UffdError(f"{shown}: more than {MAX_FILES:,} files in it; not opened")
             if info.type == tarfile.GNUTYPE_LONGNAME:
                 name = _long_name(stream.pieces, info.size, shown)
                 continue
@@ -106,7 +103,7 @@ def unpack_core_into(
                 _check_version(stream.pieces, info, shown)
                 continue
             target = _target(directory, name or info.name, info, shown)
-            extract(stream.pieces, target, info.size, shown, told)
+            extract(stream, target, info.size, shown, told)
             with contextlib.suppress(OverflowError):
                 os.utime(target, (info.mtime, info.mtime))
             name = ""
@@ -147,7 +144,7 @@ def _target(directory: str, name: str, info: tarfile.TarInfo, shown: str) -> str
     return target
 
 
-def unpack_core(path: str, target: str) -> str:
+def unpack_core(path: str, target: str, chosen: int = 0) -> str:
     """Make the directory `target` of the packed core `path`, with `core` and `root` in it; its
     path.  UffdError, and nothing is left, when that is no whole one."""
-    return unpack_as(target, lambda made: unpack_core_into(path, made))
+    return unpack_as(target, lambda made: unpack_core_into(path, made, chosen))

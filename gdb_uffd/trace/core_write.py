@@ -8,12 +8,10 @@ a written file has a PT_LOAD without bytes.
 
 from __future__ import annotations
 
-import errno
 import os
-import tempfile
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Callable, List, Sequence, Tuple
 
 from gdb_uffd.model import (
     PAGE_SIZE,
@@ -26,6 +24,7 @@ from gdb_uffd.model import (
     UffdError,
     page_ceil,
 )
+from gdb_uffd.outputs import whole_file
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace import elf
 from gdb_uffd.trace.core_notes import make_notes
@@ -86,41 +85,13 @@ def write_core(
         raise UffdError(f"{shown}: cores of {arch.spoken}'s programs can be read, and not written")
     machine = arch.machine
     notes = make_notes(pid, threads, auxv, mappings, name, files_read)
-    directory = os.path.dirname(os.path.abspath(path))
-    temporary: Optional[str] = None
     try:
-        fd, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)[:100]}.", dir=directory)
-        try:
+        with whole_file(path) as fd:
             writing = _Core(fd, notes, mappings, read, sorted(zeros), from_file, machine)
-            done = writing.write()
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        if _appear(temporary, path):
-            temporary = None
-        return done
+            return writing.write()
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise UffdError(f"{shown}: cannot be written ({reason}); nothing is left of it") from error
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)
-
-
-def _appear(temporary: str, path: str) -> bool:
-    """Give the file its name; True when the temporary one is gone.
-
-    link(2), other than rename(2), does not replace what somebody put there meanwhile; not every
-    file system has it.
-    """
-    try:
-        os.link(temporary, path)
-        return False
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-    os.rename(temporary, path)
-    return True
 
 
 @dataclass

@@ -14,10 +14,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import tempfile
 import threading
 import time
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+
+from gdb_uffd.outputs import whole_file
 
 SECONDS = 10.0
 """How long a server may be silent, before its answer and in it."""
@@ -51,6 +52,10 @@ def cache_folder() -> str:
 def _seconds(variable: str, otherwise: float) -> float:
     text = os.environ.get(variable, "")
     return float(text) if text.isdigit() and 0 < int(text) < 1 << 20 else otherwise
+
+
+class _Empty(Exception):
+    """Nothing was sent."""
 
 
 class Client:
@@ -105,19 +110,16 @@ class Client:
                 return False
             folder = os.path.dirname(target)
             os.makedirs(folder, exist_ok=True)
-            part, path = tempfile.mkstemp(dir=folder, prefix=f"{os.path.basename(target)}.")
-            try:
-                with os.fdopen(part, "wb") as file:
+            with contextlib.suppress(_Empty), whole_file(target, replace=True) as fd:
+                with os.fdopen(os.dup(fd), "wb") as file:
                     for piece in self._pieces(answer, silence, total, f"{name} from {url}"):
+                        if not file.tell() and not b"\x7fELF".startswith(piece[:4]):
+                            raise ValueError("sent no ELF file")
                         file.write(piece)
-                if not os.path.getsize(path):
-                    return False
-                os.chmod(path, 0o400)  # as elfutils' client leaves it
-                os.replace(path, target)
-                return True
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+                if not os.fstat(fd).st_size:
+                    raise _Empty
+                os.fchmod(fd, 0o400)  # as elfutils' client leaves it
+            return os.path.exists(target)
 
     def _pieces(self, answer: Any, silence: float, total: int, what: str) -> Iterator[bytes]:
         began = told = time.monotonic()

@@ -9,7 +9,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.terminal import printable
-from gdb_uffd.trace.compressed import Sink
+from gdb_uffd.trace.compressed import Limit, Sink
 from gdb_uffd.trace.elf import Buffer
 from gdb_uffd.trace.files_folder import DEBUG, Index, links, twins
 from gdb_uffd.trace.files_image import Archive, Leaf, find, walk
@@ -26,9 +26,11 @@ class ArchivePlace:
     """files_from.Place over an archive, or a folder with an OCI image in it.  It is read when the
     first file is looked for."""
 
-    def __init__(self, name: str, tell: Optional[Callable[[str], None]] = None) -> None:
+    def __init__(
+        self, name: str, tell: Optional[Callable[[str], None]] = None, limit: int = 0
+    ) -> None:
         self.name, self.problem = name, ""
-        self._tell = tell
+        self._tell, self._limit = tell, limit
         self._archive: Optional[Archive] = None
         self._indices: Dict[int, Index] = {}
         self._copied: Dict[Tuple[int, int], str] = {}  # by where the bytes lie
@@ -39,7 +41,7 @@ class ArchivePlace:
     def _trees(self) -> List[Tuple[int, Dict[str, object]]]:
         if self._archive is None and not self.problem:
             try:
-                self._archive = Archive(self.name, self._tell)
+                self._archive = Archive(self.name, self._tell, self._limit)
             except (UffdError, OSError) as error:
                 prefix = f"{printable(self.name)}: "
                 self.problem = (
@@ -97,7 +99,7 @@ class ArchivePlace:
                 target = self._target(number, found.member.parts)
                 fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 try:
-                    sink = Sink(fd, printable(self.name))
+                    sink = Sink(fd, Limit(printable(self.name), 0, len(content)))
                     sink.write(bytes(content))
                     sink.finish()
                 finally:

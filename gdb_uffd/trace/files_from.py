@@ -74,9 +74,9 @@ def split(text: str) -> Tuple[str, ...]:
     return tuple(found)
 
 
-def open_place(name: str, tell: Optional[Callable[[str], None]] = None) -> Place:
+def open_place(name: str, tell: Optional[Callable[[str], None]] = None, limit: int = 0) -> Place:
     """The place at `name`, an absolute path; never fails: its `problem` tells.  `tell` is told how
-    far unpacking is."""
+    far unpacking is; `limit`: as of compressed.Limit."""
     # What only archives need is imported for them only: a core opens as fast as ever.
     if os.path.isdir(name):
         if not is_file(os.path.join(name, "oci-layout")):
@@ -86,4 +86,4 @@ def open_place(name: str, tell: Optional[Callable[[str], None]] = None) -> Place
         return Nothing(name, "not a folder or archive" if there else "no such file or folder")
     from gdb_uffd.trace.files_archive import ArchivePlace
 
-    return ArchivePlace(name, tell)
+    return ArchivePlace(name, tell, limit)

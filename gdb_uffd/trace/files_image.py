@@ -11,21 +11,37 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import tarfile
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from gdb_uffd.model import UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.automount import is_file
-from gdb_uffd.trace.compressed import Sink, Told, compression, temporary_file, unpack
+from gdb_uffd.trace.compressed import (
+    Limit,
+    Sink,
+    Told,
+    begins_well,
+    compression,
+    temporary_file,
+    unpack,
+)
 from gdb_uffd.trace.files import FileProblem, close_map, map_file
-from gdb_uffd.trace.files_tar import FILE, FOLDER, HARDLINK, MAX_PATH, SYMLINK, Member, members
+from gdb_uffd.trace.files_tar import (
+    BLOCK,
+    FILE,
+    FOLDER,
+    HARDLINK,
+    MAX_PATH,
+    SYMLINK,
+    Member,
+    members,
+)
 
 MAX_IMAGES = 64
 MAX_LAYERS = 1024
 MAX_JSON = 16 << 20  # bytes of a manifest
-MAX_UNPACKED = 64 << 30
-"""Bytes that all layers of one archive may unpack to."""
 MAX_LINKS = 40  # path_resolution(7)
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 
@@ -135,11 +151,13 @@ def walk(tree: Tree) -> Iterator[Tuple[str, Leaf]]:
 class Archive:
     """The images of an archive, or of an OCI layout's folder; UffdError when it is none."""
 
-    def __init__(self, path: str, tell: Optional[Callable[[str], None]] = None) -> None:
+    def __init__(
+        self, path: str, tell: Optional[Callable[[str], None]] = None, limit: int = 0
+    ) -> None:
         self._shown = printable(path)
         self._told = Told(self._shown, tell)
         self._open: List[mmap.mmap] = []
-        self._left = MAX_UNPACKED
+        self._limit = Limit(self._shown, 0, limit)
         self._layers: Dict[str, memoryview] = {}
         self._folder = path if os.path.isdir(path) else ""
         self._outer: Tree = {}
@@ -166,7 +184,16 @@ class Archive:
     def _map(self, path: str) -> memoryview:
         data = map_file(path).data
         self._open.append(data)
+        self._limit.more(len(data))
         return memoryview(data)
+
+    def _check(self, start: bytes) -> None:
+        """UffdError where a compressed archive's, or layer's, first block is none of tar's."""
+        try:
+            if start.strip(b"\0"):
+                tarfile.TarInfo.frombuf(start[:BLOCK].ljust(BLOCK, b"\0"), "utf-8", "replace")
+        except tarfile.HeaderError as error:
+            raise UffdError(f"{self._shown}: unpacks to no tar archive ({error})") from error
 
     def _plain(self, data: memoryview) -> memoryview:
         """`data`, unpacked into a file without a name when it is compressed."""
@@ -175,12 +202,12 @@ class Archive:
             return data
         fd = temporary_file()
         try:
-            sink = Sink(fd, self._shown, self._left)
-            for piece in unpack(_Reader(data), kind, self._shown):
+            sink = Sink(fd, self._limit)
+            pieces = unpack(_Reader(data), kind, self._shown)
+            for piece in begins_well(pieces, BLOCK, self._check):
                 sink.write(piece)
                 self._told.add(len(piece))
             sink.finish()
-            self._left -= sink.size
             if not sink.size:
                 return memoryview(b"")
             unpacked = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)

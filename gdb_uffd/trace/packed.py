@@ -12,14 +12,14 @@ from contextlib import closing
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from gdb_uffd.model import UffdError
+from gdb_uffd.outputs import whole_file
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace import store_format as form
-from gdb_uffd.trace.compressed import MAX_UNPACKED, Sink, Told, compression, package, unpack
+from gdb_uffd.trace.compressed import Limit, Sink, Told, compression, package, unpack
 from gdb_uffd.trace.page_file import PAGES, SUMS
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store_index import check_version, open_regular
-from gdb_uffd.trace.whole import Whole
 
 VERSION_NAME = "gdb_uffd-trace"
 CORE_MARK = "gdb_uffd-core"
@@ -79,12 +79,14 @@ def is_packed(path: str) -> bool:
 
 
 class Stream:
-    """The unpacked bytes of a compressed file; `kind` is "" for one that is not compressed."""
+    """The unpacked bytes of a compressed file; `kind` is "" for one that is not compressed.
+    `limit`: what may come of it, `chosen` as of Limit."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, chosen: int = 0) -> None:
         self._file = os.fdopen(open_regular(path), "rb")
         self.kind = compression(self._file.read(8))
         self._file.seek(0)
+        self.limit = Limit(printable(path), os.fstat(self._file.fileno()).st_size, chosen)
         self.pieces = Pieces(
             unpack(self._file, self.kind, printable(path)) if self.kind else iter(())
         )
@@ -101,11 +103,11 @@ def _name(block: bytes) -> str:
         return ""
 
 
-def unpack_into(path: str, directory: str, limit: int = MAX_UNPACKED) -> None:
-    """The members of the packed trace `path` as files in `directory`; UffdError, one line."""
+def unpack_into(path: str, directory: str, chosen: int = 0) -> None:
+    """The members of the packed trace `path` as files in `directory`; `chosen`: as of Limit.
+    UffdError, one line."""
     shown = printable(path)
-    with closing(Stream(path)) as stream:
-        left = limit
+    with closing(Stream(path, chosen)) as stream:
         for expected in MEMBERS:
             block = stream.pieces.exact(BLOCK)
             if expected == VERSION_NAME and _name(block) != expected:
@@ -117,10 +119,7 @@ def unpack_into(path: str, directory: str, limit: int = MAX_UNPACKED) -> None:
                     raise UffdError(f"{shown}: damaged packed trace (no version); get it again")
                 check_version(shown, int(text))
                 continue
-            left -= size
-            if left < 0:
-                raise UffdError(f"{shown}: unpacks to more than {limit >> 30} GiB; not opened")
-            extract(stream.pieces, os.path.join(directory, expected), size, shown)
+            extract(stream, os.path.join(directory, expected), size, shown)
 
 
 def _member(block: bytes, expected: str, shown: str) -> int:
@@ -138,12 +137,15 @@ def _member(block: bytes, expected: str, shown: str) -> int:
 
 
 def extract(
-    pieces: Pieces, target: str, size: int, shown: str, told: Optional[Told] = None
+    stream: Stream, target: str, size: int, shown: str, told: Optional[Told] = None
 ) -> None:
     """The next `size` bytes as the new file `target`, and the padding after them."""
+    pieces = stream.pieces
+    if size > stream.limit.total:
+        stream.limit.take(size)  # its end is not waited for
     fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        sink = Sink(fd, shown)
+        sink = Sink(fd, stream.limit)
         left = size
         while left:
             part = pieces.some(left)
@@ -193,7 +195,7 @@ def write(
     OSError."""
     zstandard = package("zstandard", "zstd")
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, threads=-1)
-    with closing(Whole(path)) as whole, os.fdopen(os.dup(whole.fd), "wb") as file:
+    with whole_file(path) as fd, os.fdopen(os.dup(fd), "wb") as file:
         done = 0
         with compressor.stream_writer(file, closefd=False) as writer:
             for piece in pieces:
@@ -202,9 +204,7 @@ def write(
                 if progress is not None:
                     progress(done, total)
         file.flush()
-        size = file.tell()
-        whole.appear()
-        return size
+        return file.tell()
 
 
 def unpack_as(target: str, fill: Callable[[str], None]) -> str:

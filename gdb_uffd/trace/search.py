@@ -29,8 +29,8 @@ class Search:
     `sysroot`: a folder that holds the recorded machine's files under their paths, "" for none.
     `debug_directories`: as gdb's `debug-file-directory`.  `servers`: URLs of debuginfod servers
     that may be asked.  `files_from`: folders and archives (files_from.py), asked first.
-    `tell`: as debuginfod.Tell.  `names`: folders of ours, and what the user calls them.  `close`
-    ends it."""
+    `tell`: as debuginfod.Tell.  `names`: folders of ours, and what the user calls them.
+    `unpack_limit`: as of compressed.Limit.  `close` ends it."""
 
     sysroot: str = ""
     debug_directories: Tuple[str, ...] = DEBUG_DIRECTORIES
@@ -39,6 +39,7 @@ class Search:
     files_from: Tuple[str, ...] = ()
     tell: Optional[debuginfod.Tell] = field(default=None, compare=False, repr=False)
     names: Tuple[Tuple[str, str], ...] = ()
+    unpack_limit: int = 0
     _places: List[Place] = field(default_factory=list, init=False, compare=False, repr=False)
     _clients: List[debuginfod.Client] = field(
         default_factory=list, init=False, compare=False, repr=False
@@ -49,7 +50,8 @@ class Search:
         """`files_from`, opened once."""
         if len(self._places) < len(self.files_from):
             self._places[:] = [
-                open_place(os.path.abspath(name), self.tell) for name in self.files_from
+                open_place(os.path.abspath(name), self.tell, self.unpack_limit)
+                for name in self.files_from
             ]
         return self._places
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from bisect import bisect_right
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Sequence
 
@@ -16,20 +16,24 @@ from gdb_uffd.trace.info import core_info
 from gdb_uffd.trace.layout import KEPT_OUT, TRUNCATED
 from gdb_uffd.trace.notes import USER_END
 from gdb_uffd.trace.opening import open_trace
+from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.search import Search
-from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment
+from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment, Snapshot
+from gdb_uffd.trace.store_format import trace_path
 from gdb_uffd.trace.store_pending import Pending
 from gdb_uffd.trace.store_write import Writer
 
 
 @dataclass
 class Imported:
-    """What became of it.  `warnings`: the cores', each once."""
+    """What became of it.  `warnings`: the cores', each once; `files_read`: files whose bytes calls
+    brought into them before they were exported."""
 
     path: str
     snapshots: int
     pages_stored: int
     warnings: List[str]
+    files_read: List[str]
 
 
 def import_cores(
@@ -48,35 +52,47 @@ def import_cores(
     them is no core, or of another program than the first; the trace is then not made.
     """
     warnings: Dict[str, None] = {}
+    target = os.path.abspath(trace_path(path))
+    shown = printable(target)
+    if os.path.lexists(target):
+        raise UffdError(f"{shown}: exists already; remove it or choose another name")
     first: Optional[_Program] = None
-    with Writer.create(path, self_contained=self_contained) as writer:
-        try:
-            for number, core in enumerate(cores):
-                trace = open_trace(core, executable, search)
-                snapshot = trace.snapshot(0)
-                try:
-                    if not isinstance(snapshot, CoreSnapshot):
-                        raise UffdError(f"{core}: is a trace already; give cores")
-                    if not snapshot.arch.records:
-                        raise UffdError(
-                            f"{core}: a core of {snapshot.arch.spoken}; traces hold x86-64 only. "
-                            "Open the core itself: uffd spawn CORE"
-                        )
-                    program = _program(core, snapshot)
-                    first = first or program
-                    _check_same(first, program)
-                    warnings.update(dict.fromkeys(snapshot.warnings))
-                    add_core(writer, snapshot, os.path.basename(core))
-                finally:
-                    snapshot.close()
-                    trace.close()
-                if progress is not None:
-                    progress(number, core)
-        except BaseException:
-            writer.close()
-            shutil.rmtree(writer.path, ignore_errors=True)
-            raise
-        return Imported(writer.path, writer.snapshots, writer.pages_stored, list(warnings))
+    read: Dict[str, None] = {}
+    try:
+        with closing(Scratch("import", beside=target)) as scratch:
+            made = os.path.join(scratch.path, os.path.basename(target))
+            with Writer.create(made, self_contained=self_contained) as writer:
+                for number, core in enumerate(cores):
+                    trace = open_trace(core, executable, search)
+                    with closing(trace), closing(trace.snapshot(0)) as snapshot:
+                        first = _import(writer, core, snapshot, first)
+                        warnings.update(dict.fromkeys(snapshot.warnings))
+                        read.update(dict.fromkeys(snapshot.files_read))
+                    if progress is not None:
+                        progress(number, core)
+            os.rename(made, target)
+    except OSError as error:
+        raise UffdError(
+            f"{shown}: the trace cannot be made ({os.strerror(error.errno or 0)})"
+        ) from error
+    return Imported(target, writer.snapshots, writer.pages_stored, list(warnings), list(read))
+
+
+def _import(
+    writer: Writer, core: str, snapshot: Snapshot, first: "Optional[_Program]"
+) -> "_Program":
+    """Append one core of the program `first` (None: of any); that program.  UffdError."""
+    if not isinstance(snapshot, CoreSnapshot):
+        raise UffdError(f"{core}: is a trace already; give cores")
+    if not snapshot.arch.records:
+        raise UffdError(
+            f"{core}: a core of {snapshot.arch.spoken}; traces hold x86-64 only. "
+            "Open the core itself: uffd spawn CORE"
+        )
+    program = _program(core, snapshot)
+    _check_same(first or program, program)
+    add_core(writer, snapshot, os.path.basename(core))
+    return first or program
 
 
 @dataclass(frozen=True)

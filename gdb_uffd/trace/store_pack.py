@@ -164,14 +164,15 @@ class _Files:
         return self._object(db, form.FILE_PAGES, size.to_bytes(8, "little") + slots.tobytes())
 
 
-def unpack(path: str, target: str) -> str:
+def unpack(path: str, target: str, chosen: int = 0) -> str:
     """Make the directory `target` (its ending is added) of the packed trace `path`; its path.
+    `chosen`: as of compressed.Limit.
 
     UffdError, and nothing is left, when that is no whole packed trace.
     """
 
     def fill(made: str) -> None:
-        unpack_into(path, made)
+        unpack_into(path, made, chosen)
         StoreTrace(made, path=path).close()
 
     return unpack_as(form.trace_path(target), fill)

@@ -24,7 +24,7 @@ class PackedTrace(StoreTrace):
         try:
             self._scratch = Scratch("packed")
             try:
-                unpack_into(path, self._scratch.path)
+                unpack_into(path, self._scratch.path, search.unpack_limit if search else 0)
                 super().__init__(self._scratch.path, executable, path, search)
             except BaseException:
                 self._scratch.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shlex
 import shutil
@@ -356,3 +357,23 @@ def test_a_live_process_is_not_overrun(gdb, built, all_cores):
     assert "\n" not in text and text
     assert "main" in gdb.run("bt")
     gdb.run("kill")
+
+
+def test_a_compressed_core_may_be_too_much(gdb, all_cores, tmp_path):
+    core = all_cores.sample()
+    path = tmp_path / "core.gz"
+    path.write_bytes(gzip.compress(core.read_bytes(), 1))
+    gdb.run("set uffd unpack-limit 1")
+    assert "may unpack to (0: what is plausible): 1" in gdb.run("show uffd unpack-limit")
+    said = gdb.run(f"uffd spawn {path}")
+    assert "unpacks to more than 1 MiB" in said and "set uffd unpack-limit" in said, said
+    for chosen in ("unlimited", "4000", "0"):
+        gdb.run(f"set uffd unpack-limit {chosen}")
+        assert "lookup (value=99)" in gdb.run(f"uffd spawn {path}")
+
+
+def test_a_bomb_is_seen_by_its_first_block(gdb, tmp_path):
+    path = tmp_path / "core.gz"
+    path.write_bytes(gzip.compress(bytes(64 << 20)))
+    said = gdb.run(f"uffd spawn {path}")
+    assert "not an ELF file" in said, said

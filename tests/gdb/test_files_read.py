@@ -71,6 +71,7 @@ def test_a_kept_call_is_told_everywhere(slurp, private, tmp_path):
     assert held in _shell("pack", exported, "-o", tmp_path / "x.zst")
     assert held in _shell("export", exported, "-o", tmp_path / "y.core")
     assert held in _shell("export", tmp_path / "x.zst", "-o", tmp_path / "z.core")
+    assert held in _shell("import", exported, "-o", tmp_path / "i.uffd")
     slurp.run("uffd reset")
     assert "may hold" not in slurp.run(f"uffd export {tmp_path}/after.core")
 

@@ -106,6 +106,16 @@ def test_threads_stand_still_together(live, tmp_path):
             assert any(r - count in (0, 1) for r in registers), (info, counts, registers)
 
 
+def test_a_program_that_ends_as_it_is_frozen(live, tmp_path):
+    """It has no thread any more; that was an IndexError now and then."""
+    session = live("pulse", "beat", "20 0")
+    record(session, tmp_path / "t")
+    session.run("python from gdb_uffd.client.gdb_freeze import Freezer")
+    session.run("python Freezer.freeze = lambda self, inferior: []")
+    assert session.run("uffd record snapshot").strip() == "the program has just ended"
+    assert "0 snapshots in" in session.run("uffd record stop")
+
+
 def test_at_every_and_max(live, tmp_path):
     session = live("pulse", "beat", "20 0")
     record(session, tmp_path / "t")

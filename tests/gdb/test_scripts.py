@@ -97,7 +97,7 @@ def _settings(gdb: gdbs.Gdb) -> str:
     return gdb.run("show auto-load python-scripts") + gdb.run("show auto-load gdb-scripts")
 
 
-@pytest.mark.parametrize("way", ["packed", "files-from", "heap", "sysroot", "cache"])
+@pytest.mark.parametrize("way", ["packed", "files-from", "heap", "sysroot", "cache", "trace"])
 def test_what_came_with_a_core_runs_no_script(sent, start_gdb, tmp_path, way):
     trust = ["-iex", "set auto-load safe-path /"]
     cache = tmp_path / "cache"
@@ -107,6 +107,10 @@ def test_what_came_with_a_core_runs_no_script(sent, start_gdb, tmp_path, way):
     core, setting = sent.core, ""
     if way == "packed":
         core = _packed(sent, tmp_path)
+    elif way == "trace":
+        core = tmp_path / "t.uffd"
+        command = ["import", "--self-contained", str(sent.core), "-o", str(core)]
+        assert cli.main(command) == 0
     app = sent.away()
     if way == "files-from":
         setting = f"set uffd files-from {sent.root}"

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,32 @@ def test_what_is_mounted_there_is_read_as_ever(core, tmp_path, kind):
                 assert mount.asked == []
             finally:
                 asker.close()
+
+    in_own_namespace(run)
+
+
+def test_other_file_systems_are_walked_through(core, tmp_path):
+    """A container's root is an overlay, mostly; its links lead as in any."""
+
+    def run() -> None:
+        for name in ("lower/d", "upper", "work", "root"):
+            (tmp_path / name).mkdir(parents=True)
+        (tmp_path / "lower/d/file").write_text("lower")
+        (tmp_path / "lower/link").symlink_to("d/../d/file")
+        options = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+        mount = ["mount", "-t", "overlay", "none", "-o", options, str(tmp_path / "root")]
+        made = subprocess.run(mount, capture_output=True, text=True)
+        if made.returncode:
+            pytest.skip(f"no overlay can be mounted here: {made.stderr.strip()}")
+        asker = Asker(core)
+        try:
+            assert asker.ask("chdir", str(tmp_path / "root"), keep=True) == 0
+            for path in ("d/file", "link", "../root/link", f"{tmp_path}/root/./d/../link"):
+                assert asker.ask("open", path, os.O_RDONLY, 0, keep=True) == 3
+                assert asker.ask("read", 3, asker.room, 100, keep=True) == len("lower")
+                assert asker.ask("close", 3, keep=True) == 0
+        finally:
+            asker.close()
 
     in_own_namespace(run)
 

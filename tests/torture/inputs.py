@@ -105,3 +105,7 @@ def compress(data: bytes, path: Path) -> None:
 def _shell(*arguments: str) -> None:
     if cli.main(arguments):
         raise AssertionError(f"gdb-uffd {' '.join(arguments)} failed")
+
+
+if __name__ == "__main__":
+    make()

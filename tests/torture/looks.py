@@ -28,6 +28,8 @@ class Fault(Exception):
 
 def spoken(text: str) -> None:
     """Errors are told in lines of ours or gdb's."""
+    # Of a Ctrl-C that came as gdb was about to call Python, which nobody can catch.
+    text = text.replace("Python Exception <class 'KeyboardInterrupt'>: ", "")
     if text.rstrip().endswith("KeyboardInterrupt") and "in main" not in text.partition("cli.py")[2]:
         return  # Ctrl-C while Python itself was starting
     for word in ("Traceback", "Python Exception", "nternal error", "internal-error", "Assertion"):
@@ -104,6 +106,8 @@ def alive(program: "subprocess.Popen[str]", path: Path, *, may_end: bool) -> Non
     program.stdin.write("\n")
     program.stdin.flush()
     said = answer(program)
+    if not said:
+        raise Fault(f"the program ended by {program.wait(5)}")
     if said != "whole":
         raise Fault(f"the program is not as it was: {said!r} {_status(program.pid)}")
 

@@ -27,6 +27,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = sanitized.ROOT
 FAULTS = sanitized.CACHE / "faults"
 KILLS, FUZZED = "kills", ("cores", "traces", "packed", "packets")
+PATH = os.pathsep.join((str(ROOT), str(ROOT / "tests" / "lib")))
+KILLERS = 2
+"""Processes that make trials of kills, most of whose time is waiting."""
+LINE_S = 60.0
 SILENCE_S = 400
 """A worker bounds its trials; one that says nothing for so long has failed itself."""
 
@@ -39,10 +43,9 @@ class Worker:
         self._process = self._start()
 
     def _start(self) -> "subprocess.Popen[str]":
-        path = os.pathsep.join((str(ROOT), str(ROOT / "tests" / "lib")))
         return subprocess.Popen(
             [sys.executable, str(HERE / self._script)],
-            env={**self._env, "PYTHONPATH": path}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**self._env, "PYTHONPATH": PATH}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             text=True, start_new_session=True,
         )  # fmt: skip
 
@@ -86,8 +89,8 @@ class Count:
         kind, seed = told["kind"], told["seed"]
         with self.lock:
             self.done[kind] += 1
-            first = self.seeds.setdefault(kind, [seed, seed])
-            first[1] = max(seed, first[1])
+            seeds = self.seeds.setdefault(kind, [seed, seed])
+            seeds[:] = [min(seed, seeds[0]), max(seed, seeds[1])]
             if told.get("victim"):
                 self.struck[f"{told['victim']} {told['signal'][3:]}"] += 1
             if told["fault"]:
@@ -110,10 +113,13 @@ class Count:
         return f"{', '.join(kinds) or 'nothing yet'}; {struck:,} struck; {len(self.faults)} faults"
 
 
-def loop(worker: Worker, kinds: List[str], options: argparse.Namespace, count: Count) -> None:
-    """Trials of these kinds in turn, until it is time."""
+def loop(
+    worker: Worker, kinds: List[str], first: int, options: argparse.Namespace, count: Count
+) -> None:
+    """Trials of these kinds in turn, of every KILLERS-th seed, until it is time."""
     ends = time.monotonic() + 60 * options.minutes
-    for seed in range(options.seed, options.seed + (options.count or 1 << 62)):
+    step = KILLERS if KILLS in kinds else 1
+    for seed in range(options.seed + first, options.seed + (options.count or 1 << 62), step):
         for kind in kinds:
             if not options.count and time.monotonic() > ends:
                 return
@@ -133,21 +139,24 @@ def main() -> int:
     wanted = options.only or [KILLS, *FUZZED]
     print(f"torture: the first seed is {options.seed}", flush=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    inputs = [sys.executable, str(HERE / "inputs.py")]
+    subprocess.run(inputs, env={**os.environ, "PYTHONPATH": PATH}, check=True)
     began, count, threads = time.monotonic(), Count(), []
     workers: List[Worker] = []
-    for script, env, kinds in (
-        ("kills.py", dict(os.environ), [k for k in wanted if k == KILLS]),
-        ("fuzz.py", sanitized.environment(), [k for k in wanted if k != KILLS]),
-    ):
+    killers = min(KILLERS, options.count or KILLERS) if KILLS in wanted else 0
+    plans = [("kills.py", dict(os.environ), [KILLS], first) for first in range(killers)]
+    plans.append(("fuzz.py", sanitized.environment(), [k for k in wanted if k != KILLS], 0))
+    for script, env, kinds, first in plans:
         if kinds:
             workers.append(Worker(script, env))
-            arguments = (workers[-1], kinds, options, count)
+            arguments = (workers[-1], kinds, first, options, count)
             threads.append(threading.Thread(target=loop, args=arguments, daemon=True))
             threads[-1].start()
     try:
         while any(thread.is_alive() for thread in threads):
-            threads[0].join(60)
-            threads[-1].join(0.1)
+            next_line = time.monotonic() + LINE_S
+            for thread in threads:
+                thread.join(max(0.0, next_line - time.monotonic()))
             print(f"{(time.monotonic() - began) / 60:5.1f} min: {count.line()}", flush=True)
     except KeyboardInterrupt:
         print("interrupted")

@@ -11,6 +11,9 @@ KILL, TERM, INT, STOP = "SIGKILL", "SIGTERM", "SIGINT", "SIGSTOP"
 ALL = (KILL, KILL, KILL, TERM, INT, STOP)
 """SIGSTOP is followed by SIGCONT.  Most are SIGKILL."""
 
+ENDS = (KILL, TERM, INT)
+"""For a program that gdb traces: SIGCONT takes back gdb's own SIGSTOPs, for which it then waits."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -55,7 +58,7 @@ SAMPLE, ZOO, TRACE, PACKED = "{sample}", "{zoo}", "{trace}", "{packed}"
 SCENES: List[Scene] = [
     Scene(
         "look", "core",
-        _steps((f"uffd spawn {SAMPLE}", "sample"), ("bt", "lookup"), ("info threads", "worker"),
+        _steps((f"uffd spawn {SAMPLE}", "sample"), ("bt", "lookup"), ("info threads", "pause"),
                ("print *head", "value = 6"), ("x/4i $pc", "lookup"), ("uffd mappings", "sample")),
         victims=OPEN, points=PACKETS,
     ),
@@ -115,35 +118,35 @@ SCENES: List[Scene] = [
                ("uffd record snapshot one", "snapshot 0"), ("continue", "", 0.02),
                ("uffd record snapshot two", "snapshot 1"),
                ("uffd record stop", "2 snapshots"), ("detach", "")),
-        victims={"recorder": ALL, "gdb": ALL, "target": ALL}, points=RECORDS,
+        victims={"recorder": ALL, "gdb": ALL, "target": ENDS}, points=RECORDS,
     ),
     Scene(
         "record every", "attached",
         _steps(("attach {pid}", ""), ("uffd record start {out}", "recording to"),
                ("uffd record every 3ms", ""), ("continue", "", 0.25),
                ("uffd record stop", "snapshots"), ("detach", "")),
-        victims={"recorder": ALL, "gdb": ALL, "target": ALL}, points=RECORDS,
+        victims={"recorder": ALL, "gdb": ALL, "target": ENDS}, points=RECORDS,
     ),
     Scene(
         "record at", "attached",
         _steps(("attach {pid}", ""), ("uffd record start {out}", "recording to"),
                ("uffd record at work every 5", "Breakpoint"), ("continue", "", 0.25),
                ("uffd record stop", "snapshots"), ("detach", "")),
-        victims={"recorder": ALL, "gdb": ALL, "target": ALL}, points=RECORDS, breakpoints=True,
+        victims={"recorder": ALL, "gdb": ALL, "target": ENDS}, points=RECORDS, breakpoints=True,
     ),
     Scene(
         "record launched", "launched",
         _steps(("file {target}", ""), ("break main", ""), ("run 120 < /dev/null > {said}", "main"),
                ("delete", ""), ("uffd record start {out}", "recording to"),
                ("uffd record every 5ms", ""), ("continue", "exited with code 03")),
-        victims={"recorder": ALL, "gdb": ALL, "target": ALL}, points=RECORDS,
+        victims={"recorder": ALL, "gdb": ALL, "target": ENDS}, points=RECORDS,
     ),
     Scene(
         "gdb-uffd record", "shell",
         command=("record", "-o", "{out}", "--every", "5ms", "--at", "work every 20", "--",
                  "{target}", "120"),
         victims={"shell": (KILL, TERM, INT, STOP), "gdb": (KILL, TERM, STOP),
-                 "recorder": ALL, "target": (KILL, TERM, STOP)},
+                 "recorder": ALL, "target": (KILL, TERM)},
         points=RECORDS,
     ),
     *(

@@ -126,6 +126,17 @@ def test_after_the_connection_its_stdin_does_not_matter(server: Server) -> None:
     assert server.ended() == 0
 
 
+def test_the_folder_of_its_socket_goes_with_it(tmp_path: Path) -> None:
+    """Where gdb was killed before it could remove it."""
+    (tmp_path / "made").mkdir()
+    server = Server(tmp_path / "made")
+    assert server.process.stdin is not None
+    server.process.stdin.close()
+    server.process.stdin = None
+    assert server.ended() == 0
+    assert not (tmp_path / "made").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("when", ["waiting", "idle", "running"])
 def test_it_ends_by_a_signal(server: Server, number: int, when: str) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import shutil
 import subprocess
+import tarfile
 import tempfile
+from contextlib import closing
 from pathlib import Path
-from typing import Callable, Dict
+from typing import Any, Callable, Dict, Iterator
 
 import lz4.frame
 import pytest
@@ -20,9 +23,12 @@ from hypothesis import strategies as st
 from trace_cores import PAGE, Load, auxv, core, prpsinfo, prstatus
 
 import gdb_uffd.trace
+from gdb_uffd import cli
 from gdb_uffd.model import UffdError
-from gdb_uffd.trace import compressed
+from gdb_uffd.trace import compressed, files_image, packed
 from gdb_uffd.trace.compressed import compression, unpacked
+from gdb_uffd.trace.files_from import open_place
+from gdb_uffd.trace.search import Search
 
 ENDINGS = {"zstd": "zst", "gzip": "gz", "xz": "xz", "lz4": "lz4"}
 PACK: Dict[str, Callable[[bytes], bytes]] = {
@@ -99,8 +105,8 @@ def test_damage(tmp_path: Path, kind: str, data: st.DataObject) -> None:
 def test_bombs(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x"
     path.write_bytes(PACK[kind](bytes(64 << 20)))
-    with pytest.raises(UffdError, match="unpacks to more than 0 GiB"):
-        unpacked(str(path), kind, limit=1 << 20)
+    with pytest.raises(UffdError, match=r"unpacks to more than 1 MiB; .*unpack-limit"):
+        unpacked(str(path), kind, chosen=1 << 20)
     assert os.fstat(unpacked(str(path), kind)).st_blocks == 0
 
 
@@ -149,3 +155,105 @@ def test_what_is_compressed_but_no_core(tmp_path: Path) -> None:
     path.write_bytes(bz2.compress(made_core()))
     with pytest.raises(UffdError, match="not an ELF file"):
         gdb_uffd.trace.open(str(path))
+
+
+# -- what is no core, or too much -------------------------------------------------------------
+
+
+def opened(path: Path, **search: Any) -> None:
+    with closing(gdb_uffd.trace.open(str(path), None, Search(**search))):
+        pass
+
+
+class Counted:
+    """How many bytes were unpacked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.bytes = 0
+        whole = compressed.unpack
+
+        def counted(*arguments: Any) -> Iterator[bytes]:
+            for piece in whole(*arguments):
+                self.bytes += len(piece)
+                yield piece
+
+        for module in (compressed, packed, files_image):
+            monkeypatch.setattr(module, "unpack", counted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("start", [b"", b"\x7fELF", b"MZ", made_core()[:16] + b"\x02\0"])
+def test_what_is_no_core_is_not_unpacked(tmp_path, monkeypatch, kind, start):
+    """By its first block; what the tools make of 64 MiB of zeros is small."""
+    path = tmp_path / "x"
+    path.write_bytes(PACK[kind](start + bytes(64 << 20)))
+    counted = Counted(monkeypatch)
+    with pytest.raises(UffdError) as error:
+        opened(path)
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+    # The first round of the decompressor, once to look whether it is packed, once for this.
+    assert counted.bytes <= 2 * 256 * 32768
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_archive_begins_as_one(tmp_path, monkeypatch, kind):
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(PACK[kind](b"no archive" * 100 + bytes(64 << 20)))
+    core = tmp_path / "core"
+    core.write_bytes(made_core())
+    counted = Counted(monkeypatch)
+    place = open_place(str(archive))
+    assert list(place.by_path("/usr/lib/x")) == []
+    assert "unpacks to no tar archive" in place.problem
+    assert counted.bytes <= 256 * 32768
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_than_is_plausible(tmp_path, monkeypatch, kind):
+    """Memory of one byte over and over: what a core may be, and what an attack is."""
+    monkeypatch.setattr(compressed, "SLACK", 1 << 20)
+    monkeypatch.setattr(compressed, "RATIO", 10)
+    path = tmp_path / "x"
+    path.write_bytes(PACK[kind](made_core() + b"a" * (8 << 20)))
+    with pytest.raises(UffdError, match=r"more than 10 times its size; .*unpack-limit MIB"):
+        opened(path)
+    opened(path, unpack_limit=64 << 20)
+    opened(path, unpack_limit=compressed.UNLIMITED)
+    with pytest.raises(UffdError, match=r"more than 4 MiB; .*--unpack-limit"):
+        opened(path, unpack_limit=4 << 20)
+    path.write_bytes(PACK[kind](made_core() + bytes(8 << 20)))  # holes cost nothing
+    opened(path)
+
+
+def test_layers_in_layers_count_as_one_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(compressed, "SLACK", 1 << 20)
+    monkeypatch.setattr(compressed, "RATIO", 10)
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w") as tar:
+        info = tarfile.TarInfo("big")
+        info.size = 8 << 20
+        tar.addfile(info, io.BytesIO(b"a" * info.size))
+    outer = io.BytesIO()
+    with tarfile.open(fileobj=outer, mode="w") as tar:
+        files = {"layer": gzip.compress(inner.getvalue()),
+                 "manifest.json": b'[{"Layers": ["layer"]}]'}  # fmt: skip
+        for name, content_ in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content_)
+            tar.addfile(info, io.BytesIO(content_))
+    path = tmp_path / "image"
+    path.write_bytes(gzip.compress(outer.getvalue()))
+    place = open_place(str(path))
+    assert list(place.by_path("/big")) == [] and "times its size" in place.problem
+    place = open_place(str(path), None, 64 << 20)
+    assert len(list(place.by_path("/big"))) == 1
+    place.close()
+
+
+def test_the_setting_of_the_shell(tmp_path, capsys):
+    path = tmp_path / "x.gz"
+    path.write_bytes(gzip.compress(made_core() + bytes(8 << 20)))
+    assert cli.main(["info", "--unpack-limit", "2", str(path)]) != 0
+    assert "unpacks to more than 2 MiB" in capsys.readouterr().err
+    for limit in ("0", "64", "-1"):
+        assert cli.main(["info", f"--unpack-limit={limit}", str(path)]) == 0

@@ -257,4 +257,4 @@ def test_bombs(tmp_path: Path) -> None:
     path.write_bytes(packed([("core", bytes(1 << 20))]))
     (tmp_path / "to").mkdir()
     with pytest.raises(UffdError, match="unpacks to more than"):
-        core_packed.unpack_core_into(str(path), str(tmp_path / "to"), limit=1 << 19)
+        core_packed.unpack_core_into(str(path), str(tmp_path / "to"), chosen=1 << 19)

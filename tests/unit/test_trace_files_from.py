@@ -364,10 +364,9 @@ def test_a_header_that_claims_much(tmp_path: Path) -> None:
     assert [*place.by_path("/a")] == [] and "a header of" in place.problem
 
 
-def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files_image, "MAX_UNPACKED", 1 << 20)
+def test_bombs(tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar([("a", bytes(4 << 20))])))
-    place = open_place(str(tmp_path / "a.tar.gz"))
+    place = open_place(str(tmp_path / "a.tar.gz"), None, 1 << 20)
     assert [*place.by_path("/a")] == [] and "unpacks to more than" in place.problem
     place.close()
 

@@ -274,7 +274,7 @@ OK = b"HTTP/1.0 200 OK\r\n"
     [
         (b"", b"", "no answer|timed out"),
         (OK, b"X: y\r\n", "no answer|got more than"),
-        (OK + b"Content-Length: 90000\r\n\r\n", b"x", "sent .* bytes in"),
+        (OK + b"Content-Length: 90000\r\n\r\n\x7fELF", b"x", "sent .* bytes in"),
         (OK + b"Content-Length: 90000\r\n\r\n", b"", "timed out"),
         (b"HTTP/1.0 500 No\r\n\r\n", b"x", "HTTP error 500"),
         (b"no http", b"\r\n", "."),
@@ -321,7 +321,7 @@ def test_ctrl_c_ends_downloads_and_no_more(moved: Told, server: str) -> None:
 
 def test_progress_is_told(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
     monkeypatch.setattr(debuginfod, "_TOLD_EVERY", 0.0)
-    Files.offered["/buildid/aabb/executable"] = bytes(3 << 20)
+    Files.offered["/buildid/aabb/executable"] = b"\x7fELF" + bytes(3 << 20)
     told: List[str] = []
     assert debuginfod.Client((server,), told.append).get(b"\xaa\xbb", "libx.so")
     whole = f"downloading libx.so from {server}: 3.0 of 3.0 MiB"

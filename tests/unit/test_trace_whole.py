@@ -1,13 +1,11 @@
-"""A file is whole or not there, whatever ends its writer."""
+"""What a command writes is whole or not there, whatever ends it; files: test_outputs.py."""
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +14,6 @@ from trace_stores import record
 
 import gdb_uffd.trace
 from gdb_uffd.trace import packed, store_pack
-from gdb_uffd.trace.whole import Whole
-
-
-@pytest.fixture(params=["O_TMPFILE", "none"])
-def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """File systems that have nameless files, and those that have none."""
-    if request.param == "none":
-        real = os.open
-
-        def without(path: Any, flags: int, *rest: Any, **more: Any) -> int:
-            if flags & os.O_TMPFILE == os.O_TMPFILE:
-                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-            return real(path, flags, *rest, **more)
-
-        monkeypatch.setattr(os, "open", without)
-    return str(request.param)
-
-
-def test_it_appears_when_it_is_complete(tmp_path: Path, either: str) -> None:
-    path = tmp_path / "file"
-    with closing(Whole(str(path))) as whole:
-        os.write(whole.fd, b"content")
-        assert not path.exists()
-        assert len(os.listdir(tmp_path)) == (0 if either == "O_TMPFILE" else 1)
-        whole.appear()
-    assert path.read_bytes() == b"content" and os.listdir(tmp_path) == ["file"]
-    assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_it_replaces_nothing(tmp_path: Path, either: str) -> None:
-    path = tmp_path / "file"
-    with closing(Whole(str(path))) as whole:
-        path.write_bytes(b"another's")
-        with pytest.raises(FileExistsError):
-            whole.appear()
-    assert path.read_bytes() == b"another's" and os.listdir(tmp_path) == ["file"]
-
-
-def test_nothing_is_left_without_it(tmp_path: Path, either: str) -> None:
-    with closing(Whole(str(tmp_path / "file"))) as whole:
-        os.write(whole.fd, b"content")
-    assert os.listdir(tmp_path) == []
 
 
 def test_a_killed_pack_leaves_nothing(tmp_path: Path) -> None:

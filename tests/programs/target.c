@@ -56,10 +56,7 @@ static void *run(void *argument)
 
 	while (!done) {
 		rounds[thread] = work(thread, rounds[thread]);
-		if (thread)
-			rest(200000 * thread);
-		else
-			sched_yield();
+		rest(100000 * (1 + thread));
 	}
 	return NULL;
 }

@@ -1,0 +1,86 @@
+"""Signals to gdb while it takes snapshots by itself: nothing of them is left over, nobody is left
+standing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness import survivors
+
+
+@pytest.fixture
+def attached(start_gdb, built, tmp_path):
+    """gdb on a running tests/programs/target.c that it did not start, recorded at each call."""
+    program = subprocess.Popen([str(built / "target"), "1000000"])
+    session = start_gdb()
+    assert "attach" in session.run(f"attach {program.pid}").lower()
+    assert "recording to" in session.run(f"uffd record start {tmp_path / 't'}")
+    session.run("uffd record at work")
+    yield session, program
+    if session.child.isalive():
+        session.kill()  # first: whoever traces the program reaps it
+    program.kill()
+    program.wait()
+
+
+def snapshots(tmp_path: Path) -> int:
+    """Roughly how many there are, by the page file's size."""
+    return (tmp_path / "t.uffd" / "pages").stat().st_size
+
+
+def let_run(session, tmp_path: Path) -> None:
+    """Until another snapshot is written."""
+    before = snapshots(tmp_path)
+    session.send("continue")
+    survivors.until(lambda: snapshots(tmp_path) > before)
+
+
+def test_ctrl_c_comes_once(attached, tmp_path):
+    """It came again, as "Quit" in the middle of the next command."""
+    session, _ = attached
+    for _ in range(8):
+        let_run(session, tmp_path)
+        session.interrupt()
+        assert "Quit" not in session.run("info line work") + session.run("print 6 * 7")
+
+
+def states(pid: int) -> "list[str]":
+    """The tracer and the state of each thread (proc_pid_status(5))."""
+    found = []
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        lines = dict(
+            line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line
+        )
+        found.append(f"{lines['State'][0]} {lines['TracerPid']}")
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_a_gdb_that_is_ended_lets_the_program_run(attached, tmp_path, how):
+    """A SIGSTOP by which a thread was frozen was delivered when gdb had gone."""
+    session, program = attached
+    let_run(session, tmp_path)
+    pids = survivors.ours()
+    session.child.kill(how)
+    for pid in [session.child.pid, *pids]:
+        assert survivors.wait_gone(pid, 40), survivors.describe(pid)
+    survivors.until(lambda: not any(s[0] in "tT" for s in states(program.pid)))
+    if program.poll() != -signal.SIGTRAP:  # a breakpoint that was hit as gdb let go: gdb's own
+        assert {s.split()[1] for s in states(program.pid)} == {"0"}
+        assert program.poll() is None
+
+
+def test_detached_after_recording(attached, tmp_path):
+    """As above, by hand."""
+    session, program = attached
+    for _ in range(3):
+        let_run(session, tmp_path)
+        session.interrupt()
+    session.run("uffd record stop")
+    session.run("detach")
+    survivors.until(lambda: not any(s[0] in "tT" for s in states(program.pid)))
+    assert {s.split()[1] for s in states(program.pid)} == {"0"}
+    assert "Yes\tYes\tYes" in session.run("info signals SIGSTOP")
