@@ -290,6 +290,7 @@ class Injection:
 
     def restore(self) -> None:
         """Put everything back.  Idempotent."""
+        self._stop_by_sigstop()
         set_gprs(self._tid, self._regs)
         set_sigmask(self._tid, self._mask)
         if self._siginfo:
@@ -297,6 +298,17 @@ class Injection:
         if self._stops:
             self._stops = 0
             tgkill(self._pid, self._tid, signal.SIGSTOP)
+
+    def _stop_by_sigstop(self) -> None:
+        """What the thread stands by is delivered to it when its tracer is killed (ptrace_signal in
+        the kernel's signal.c): the step's SIGTRAP would end the program.  Other signals are blocked
+        still, and this one comes before any instruction."""
+        tgkill(self._pid, self._tid, signal.SIGSTOP)
+        resume(self._tid)
+        event = look(self._tid, block=True)
+        if event is None or not event.stopped:
+            raise Refused("the program ended")  # the event stays for gdb
+        take(self._tid)
 
 
 ReadMemory = Callable[[int, int], bytes]

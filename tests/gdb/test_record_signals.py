@@ -73,6 +73,17 @@ def test_a_gdb_that_is_ended_lets_the_program_run(attached, tmp_path, how):
         assert program.poll() is None
 
 
+def test_a_gdb_that_is_killed_at_its_prompt(attached):
+    """What the program stood by was delivered: the SIGTRAP of a step of ours ended it."""
+    session, program = attached
+    pids = survivors.ours()
+    session.kill()
+    for pid in pids:
+        assert survivors.wait_gone(pid, 40), survivors.describe(pid)
+    assert program.poll() is None
+    survivors.until(lambda: not any(s[0] in "tT" for s in states(program.pid)))
+
+
 def test_detached_after_recording(attached, tmp_path):
     """As above, by hand."""
     session, program = attached
