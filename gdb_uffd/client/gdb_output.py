@@ -34,7 +34,8 @@ def _raw() -> bool:
         mode = os.fstat(1).st_mode
     except OSError:
         return False
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+    # `gdb -batch` prints what a target does on its standard error.
+    return (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) and not os.isatty(2)
 
 
 def greet(session: Session) -> None:

@@ -157,8 +157,9 @@ class ControlSequences(_Policy):
     """What becomes of control sequences that a called function prints.
 
     auto   shown where a person reads them: on a terminal, or in a file; raw where
-           gdb's standard output is a pipe or a socket, with `set logging redirect
-           on`, and in the machine interface (the default)
+           gdb's standard output is a pipe or a socket and its standard error no
+           terminal, with `set logging redirect on`, and in the machine interface
+           (the default)
     shown  ^[ for an escape, \\233 for a byte; colours stay, line ends and tabs too
     raw    as they are: a terminal does what they say
 

@@ -176,7 +176,7 @@ def _variable(page: Dict[str, Any], change: Dict[str, Any]) -> List[str]:
 _CALLS = (
     ("refused", "refused"),
     ("asked of the kernel", "asked"),
-    ("files that it read, whose bytes this page may hold", "files_read"),
+    ("files that calls read, whose bytes this page may hold", "files_read"),
 )
 
 

@@ -15,6 +15,7 @@ from gdb_uffd.client.text import number, plural, size
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import CallReport, DirtyPage, Run
 from gdb_uffd.model_heap import to_json
+from gdb_uffd.terminal import printable
 
 PURE = "pure: nothing but its own stack"
 
@@ -167,7 +168,7 @@ def files_read(paths: Sequence[str]) -> List[str]:
     """Whose contents came into the program's memory: a phrase, or none."""
     if not paths:
         return []
-    shown = _few([one_line(path) for path in paths])
+    shown = _few([printable(path) for path in paths])
     return [f"read the file {shown}" if len(paths) == 1 else
             f"read {plural(len(paths), 'file')}: {shown}"]  # fmt: skip
 
@@ -176,7 +177,7 @@ def may_hold(paths: Sequence[str]) -> str:
     """What a file that is written tells of them; "" for none."""
     if not paths:
         return ""
-    return f"; may hold bytes of what calls read: {_few([one_line(path) for path in paths])}"
+    return f"; may hold bytes of what calls read: {_few([printable(path) for path in paths])}"
 
 
 def unknown(zeros: int, as_in_file: int) -> List[str]:

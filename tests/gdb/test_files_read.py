@@ -101,3 +101,18 @@ def test_names_fold_and_stay_on_their_line(slurp, tmp_path):
     assert len(whole) == 17 and whole[-1].endswith("a\x1b[31m\nb")
     shown = slurp.run(f'uffd call slurp("{tmp_path}/a\\033[31m\\nb")')
     assert "\x1b[31m" not in shown
+
+
+def test_a_report_names_what_kept_calls_read_before(slurp, private, tmp_path):
+    slurp.run(f'print slurp("{private}")')
+    slurp.run('uffd call slurp("/etc/hostname")')
+    said = slurp.run(f"uffd report {tmp_path}/r.html")
+    assert "VERY-PRIVATE" in (tmp_path / "r.html").read_text()
+    assert str(private) in said and "/etc/hostname" in said
+    assert str(private) in (tmp_path / "r.html").read_text()
+
+
+def test_a_name_with_a_line_end_is_no_other_name(slurp, tmp_path):
+    (tmp_path / "a\nb").write_text("x")
+    said = slurp.run(f'uffd call slurp("{tmp_path}/a\\nb")')
+    assert f"{tmp_path}/a^Jb" in said
