@@ -268,6 +268,30 @@ def test_server_killed_at_any_packet_of_a_call(start_gdb, all_cores, tmp_path):
     assert gdb.call("push(7)")["value"] == "1042"
 
 
+ONCE = """\
+import os, signal, sys
+from gdb_uffd.server import connection, __main__
+def receive(self, old=connection.Connection.receive):
+    packet = old(self)
+    if packet.startswith(b"quffd.hello") and not os.path.exists(sys.argv[-1]):
+        open(sys.argv[-1], "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return packet
+connection.Connection.receive = receive
+sys.exit(__main__.main(sys.argv[1:-1]))
+"""
+"""A server that is killed as gdb has just connected, the first time."""
+
+
+def test_server_killed_as_gdb_has_connected(start_gdb, all_cores, tmp_path):
+    """The inferior stayed in use: neither `uffd kill` nor `uffd spawn` helped."""
+    gdb = start_gdb(env=run_server(tmp_path, ONCE, str(tmp_path / "once")))
+    assert "the server ended by signal 9" in gdb.run(f"uffd spawn {all_cores.sample()}")
+    text = gdb.run(f"uffd spawn {all_cores.sample()}")
+    assert "opened in" in text, text
+    assert gdb.call("push(7)")["value"] == "1042"
+
+
 LATE = """\
 import sys
 from gdb_uffd.server import connection, __main__
