@@ -448,6 +448,8 @@ class Trial:
         if self.struck and self.plan is not None and self.plan.victim == "target":
             with contextlib.suppress(ProcessLookupError):
                 os.kill(program.pid, signal.SIGCONT)  # gdb passes SIGSTOP on when it detaches
+        if self.plan is not None and self.hit("gdb") and not (self.out / "made.uffd").exists():
+            return  # it was attaching: nothing of ours was there yet
         looks.alive(program, target(), may_end=bool(may_end))
 
     def look_at_files(self) -> None:
