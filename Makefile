@@ -25,6 +25,7 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml setup.py
 $(VENV)/.native: $(VENV)/.installed $(NATIVE)
 	@echo "building gdb_uffd.native._native"
 	@tools/with-python-headers $(PY) $(PY) setup.py --quiet build_ext --inplace --force
+	@$(PY) -c 'import gdb_uffd.native'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed pyproject.toml

@@ -7,13 +7,14 @@ import sys
 from typing import Optional, TextIO
 
 from gdb_uffd.client.text import Look
+from gdb_uffd.terminal import printable_lines
 
 
 def show(*lines: str, indent: int = -1, file: Optional[TextIO] = None) -> None:
     """Print lines to `file` (standard output); `indent` as in Look.wrapped."""
     stream = file if file is not None else sys.stdout
     look = Look(width=_width(stream))
-    for line in [part for text in lines for part in text.split("\n")]:
+    for line in [part for text in lines for part in printable_lines(text).split("\n")]:
         for part in look.wrapped(line, indent):
             print(part, file=stream)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import List, Optional, Tuple, Type
 
 import gdb
@@ -14,6 +15,7 @@ from gdb_uffd.client import (
     gdb_hooks,
     gdb_libraries,
     gdb_mi,
+    gdb_opened,
     gdb_policy,
     gdb_session,
     gdb_settings,
@@ -80,7 +82,9 @@ class Spawn(Command):
     def run(self, parsed: Parsed) -> None:
         """Start the server and connect."""
         gdb_hooks.define_hooks()
-        gdb_session.spawn(*split_files(parsed.rest, self.usage))
+        began = time.perf_counter()
+        session = gdb_session.spawn(*split_files(parsed.rest, self.usage))
+        gdb_opened.show(session, began)
         gdb_policy.sync(gdb_session.current())
         gdb_travel.follow(gdb_session.current())
 

@@ -234,6 +234,7 @@ class Path:
     at: int
     type: int
     after: bool = True  # found in the memory after the call, else in that before
+    count: int = 1  # how many of them lie there, as what holds the pointer tells
 
 
 @dataclass
@@ -374,6 +375,7 @@ class CallReport:
     asked: List[str] = field(default_factory=list)  # system calls that it was granted, "brk"
     files_read: List[str] = field(default_factory=list)  # whose contents came into its memory
     blocked: Optional[Dict[str, Any]] = None  # the wait it ended at: replay/waiting.py, describe
+    uncaught: Optional[Dict[str, Any]] = None  # the exception: replay/uncaught.py, describe
     unsound: List[str] = field(default_factory=list)  # why it proves nothing (`ignore-locks`)
     blocks: List[Block] = field(default_factory=list)  # sorted by start
     heap: Optional[HeapTotals] = None  # None where malloc's heap cannot be understood,

@@ -93,7 +93,8 @@ def path_from_json(data: Optional[Dict[str, Any]]) -> Optional[Path]:
     if data is None:
         return None
     steps = tuple((int(a, 16), int(b), int(c)) for a, b, c in data["steps"])
-    return Path(data["root"], steps, int(data["at"], 16), data["type"], data["after"])
+    at, count = int(data["at"], 16), int(data.get("count", 1))
+    return Path(data["root"], steps, at, data["type"], data["after"], count)
 
 
 def _block_from_json(data: Dict[str, Any]) -> Block:

@@ -9,6 +9,7 @@ from typing import Callable, Iterator, List, Tuple
 
 import pytest
 from harness import SLOWNESS, cores, gdbs, programs, survivors
+from hypothesis import HealthCheck, settings
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads it
@@ -16,6 +17,11 @@ def pytest_configure(config: pytest.Config) -> None:
     limit = config.option.timeout
     limit = config.getini("timeout") if limit is None else limit
     config.option.timeout = round(SLOWNESS * float(limit))
+    # hypothesis' own limits, at an example (200 ms) and at making the first ones.
+    settings.register_profile(
+        "here", deadline=200 * SLOWNESS, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("here")
     # A shell without job control starts what runs behind `&` with these ignored (POSIX,
     # "Asynchronous Lists"), and programs inherit that: Ctrl-C would be nobody's.
     for number in (signal.SIGINT, signal.SIGQUIT):
@@ -125,6 +131,14 @@ class Cores:
     def through(self, program: str) -> Path:
         """Writes through libraries and headers (through, through-o2), aborted."""
         return self._kernel(program, [str(self.built / program)])
+
+    def throws(self, program: str) -> Path:
+        """Functions that let exceptions through (throws, throws-bare, throws-static), aborted."""
+        return self._kernel(program, [str(self.built / program)])
+
+    def arrays(self) -> Path:
+        """Objects in a row, and others, behind pointers; aborted."""
+        return self._kernel("arrays", [str(self.built / "arrays")])
 
     def moves(self) -> Path:
         """Memory that moves, aborted."""

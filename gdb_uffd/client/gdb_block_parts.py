@@ -9,7 +9,7 @@ import gdb
 from gdb_uffd.client import gdb_types
 from gdb_uffd.client.expression import Expression
 from gdb_uffd.client.gdb_paths import Found
-from gdb_uffd.client.gdb_shapes import is_open_ended
+from gdb_uffd.client.gdb_shapes import ALWAYS, is_open_ended
 from gdb_uffd.model import Run
 
 
@@ -34,7 +34,7 @@ def reaches(found: Found, run: Run) -> bool:
     the one there, or the array that the mapping begins with."""
     size = found.type.sizeof if found.type is not None else 0
     first, last = run.address, run.address + len(run.before)
-    whole = found.spreads and found.address == found.block.start
+    whole = found.spreads == ALWAYS and found.address == found.block.start
     return size > 0 and found.address <= first and (whole or last <= found.address + size)
 
 

@@ -19,6 +19,7 @@ from gdb_uffd.client.gdb_images import Images
 from gdb_uffd.client.gdb_paths import Found, Paths, Root, element_of
 from gdb_uffd.client.gdb_printers import Difference
 from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_shapes import NEVER
 from gdb_uffd.client.gdb_view import memory
 from gdb_uffd.client.render import INNER, NEW
 from gdb_uffd.model import Block, CallReport, DirtyPage, Run
@@ -181,7 +182,7 @@ class Blocks:
             size = target.sizeof if target.strip_typedefs().code in _OBJECTS else 0
             if 0 < size <= block.size <= max(24, (size + 23 & ~15) - 8):
                 place = root.place.target()
-                found[block.start] = Found(block, place, target, block.start, False)
+                found[block.start] = Found(block, place, target, block.start, NEVER)
         return found
 
     def _beginnings(self) -> Iterator[List[Root]]:
@@ -227,14 +228,13 @@ class Blocks:
         self._see_class(found)
         about = gdb_types.info(found.type)
         changed = job.run.changed()
+        most = found.most
         inside: Dict[int, List[int]] = {}
         outside: List[int] = []
         for address in changed:
             offset = address - found.address
             index = offset // about.size if about.size else 0
-            whole = found.address == job.block.start  # else only the object itself is known
-            fits = offset >= 0 and about.size and (index == 0 or (found.spreads and whole))
-            if fits:
+            if about.size and 0 <= index < most:
                 inside.setdefault(index, []).append(address)
             else:
                 outside.append(address)
@@ -273,7 +273,7 @@ class Blocks:
             # gdb 13's dynamic_cast goes astray from a second base class; its plain cast does not.
             found.place = Expression(f"({gdb_types.bare_name(real)} *) {base}", True, False)
             found.address += offset_to_top(found.address)
-            found.type, found.spreads = real, False
+            found.type, found.spreads = real, NEVER
 
     def _beyond(self, job: _Job, found: Found, changed: List[int]) -> Draft:
         """Bytes that the pointer's type does not tell of: by their distance from it."""

@@ -16,6 +16,7 @@ from gdb_uffd.client import (
     gdb_libraries,
     gdb_output,
     gdb_places,
+    gdb_uncaught,
     render,
     render_json,
 )
@@ -284,6 +285,8 @@ def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
     failure = failure_line(session, report, outcome, looks)
     if not failure or (report.called and report.pages):
         say(*render.report_lines(report, Symbols(session, report), looks, outcome.waited_ms))
+    if report.uncaught and not failure:  # in a pretty printer
+        say(f"  {gdb_uncaught.of(report)}")
     if failure and outcome.stop is not None:
         if outcome.stop.breakpoint:
             show_command("frame")
@@ -317,9 +320,9 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
             why += f", in {stop.where}"
     elif report.blocked or report.ended:
         why = _ended_for(session, report)
-    elif "std::terminate" in outcome.error:
-        why = "a C++ exception left it uncaught"
-    elif stop is not None and stop.reason == "SIGINT":
+    elif "std::terminate" in outcome.error or (report.uncaught and _reason_is(stop, "SIGABRT")):
+        why = gdb_uncaught.of(report) or "a C++ exception left it uncaught"
+    elif stop is not None and _reason_is(stop, "SIGINT"):
         why = f"interrupted in {stop.where}"
     elif stop is not None:
         why = f"{stop.reason} in {stop.where}"
@@ -327,6 +330,10 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
         why = one_line(outcome.error)
     end = "kept; `uffd reset` forgets it" if report.kept else "discarded"
     return looks.plain(printable(f"{what} did not return: {why}; {end}"))
+
+
+def _reason_is(stop: Optional[Stop], reason: str) -> bool:
+    return stop is not None and stop.reason == reason
 
 
 def _ended_for(session: Session, report: CallReport) -> str:
@@ -371,6 +378,8 @@ def call_object(
             }
     elif report.untold:
         head["error"] = f"what the call did is not known: {report.untold}"
+    if report.uncaught:
+        head["uncaught"] = gdb_uncaught.described(report.uncaught)
     if report.blocked:
         head["blocked"] = gdb_blocked.described(session) or report.blocked
     return {**head, **data}

@@ -9,7 +9,7 @@ from typing import Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_search, gdb_session, gdb_settings, launch, remote
+from gdb_uffd.client import gdb_opened, gdb_search, gdb_session, gdb_settings, launch, remote
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_util import quiet, setting
@@ -49,7 +49,7 @@ def connect(address: str, token_file: str) -> None:
             hint = f"does the server want a token? Name its file, or set {remote.TOKEN_VARIABLE}"
             raise UffdError(f"{error}; {hint}") from None
         raise
-    gdb_session.show(session, began)
+    gdb_opened.show(session, began)
 
 
 def _was_closed(text: str) -> bool:

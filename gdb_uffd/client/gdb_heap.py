@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+import time
+from typing import Any, Dict, List
 
 import gdb
 
@@ -15,6 +16,9 @@ from gdb_uffd.client.gdb_util import look, say, say_json
 from gdb_uffd.model import SCHEMA_VERSION, UffdError
 from gdb_uffd.model_heap import BlockReport, HeapReport, Reference, to_json
 
+NOTES_SECONDS = 5.0
+"""How long names are looked for that go with faults."""
+
 BLOCKS_SHOWN, BLOCKS_FULL = 64, 100_000
 """Blocks that a list shows, and that -full and -json show."""
 
@@ -24,7 +28,10 @@ def heap(session: Session, blocks: bool, free: bool, full: bool, as_json: bool) 
     most = 0 if not (blocks or free) else BLOCKS_FULL if full or as_json else BLOCKS_SHOWN
     told = ask(session, HeapReport, "heap", {"blocks": most, "free": free})
     thread, looks = Symbols(session).thread, look()
-    notes = [damage_notes(session, each) for each in told.damage[: heap_words.DAMAGE_SHOWN]]
+    notes: List[List[str]] = []
+    deadline = time.monotonic() + NOTES_SECONDS
+    for each in told.damage[: heap_words.DAMAGE_SHOWN]:
+        notes.append(damage_notes(session, each) if time.monotonic() < deadline else [])
     if as_json:
         made = to_json(told)
         for each, data, more in zip(told.damage, made["damage"], [*notes, *[[]] * 64]):

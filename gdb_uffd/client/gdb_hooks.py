@@ -21,6 +21,7 @@ from gdb_uffd.client import (
     gdb_session,
     gdb_settings,
     gdb_types,
+    gdb_uncaught,
     gdb_unwind,
     verdict,
 )
@@ -195,6 +196,9 @@ def _commit(session: gdb_session.Session) -> Optional[Summary]:
     except UffdError as error:
         say(f"[uffd: {error}]")
         return None
+    if summary is not None and summary.uncaught:
+        told = gdb_uncaught.text(gdb_uncaught.described(summary.uncaught))
+        summary = dataclasses.replace(summary, uncaught={"text": told})
     if summary is not None and summary.ended:
         # The server told it when it stopped, but without symbols.
         ended = gdb_blocked.text(session) or gdb_blocked.symbolic(summary.ended)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Optional
+from typing import Optional, Tuple
 from weakref import WeakKeyDictionary
 
 import gdb
@@ -17,7 +17,7 @@ from gdb_uffd.terminal import Output
 
 AUTO, SHOWN, RAW = CHOICES = ("auto", "shown", "raw")
 
-_told: "WeakKeyDictionary[Session, Optional[str]]" = WeakKeyDictionary()
+_told: "WeakKeyDictionary[Session, Tuple[Optional[str], int]]" = WeakKeyDictionary()
 """What each server was told; one that was told nothing shows them, in UTF-8."""
 
 
@@ -45,9 +45,10 @@ def greet(session: Session) -> None:
 
 def tell(session: Session) -> None:
     """Tell the server of `session` what holds now, unless it knows.  UffdError."""
-    wanted = None if _raw() else charset()
-    if session not in _told or _told[session] != wanted:
-        session.request("output", {"charset": wanted})
+    columns = 0 if machine_interface() else int(gdb.parameter("width") or 0)
+    wanted = None if _raw() else charset(), columns
+    if _told.get(session) != wanted:
+        session.request("output", {"charset": wanted[0], "columns": columns})
         _told[session] = wanted
 
 

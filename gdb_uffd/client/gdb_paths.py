@@ -11,7 +11,7 @@ import gdb
 from gdb_uffd.client.expression import Expression, at_address, variable
 from gdb_uffd.client.gdb_places import expression_for
 from gdb_uffd.client.gdb_session import Session
-from gdb_uffd.client.gdb_shapes import SMART, VECTOR, VOID, Container, Shapes, apply
+from gdb_uffd.client.gdb_shapes import ALWAYS, NEVER, SMART, VECTOR, VOID, Container, Shapes, apply
 from gdb_uffd.model import Block, Path, UffdError
 from gdb_uffd.model_json import path_from_json
 
@@ -33,21 +33,40 @@ class Root:
         return Root(variable(name), self.type, self.address)
 
 
+ROUNDED = 24
+"""malloc makes what is asked for less than this larger (request2size, malloc/malloc.c)."""
+
+
 @dataclass
 class Found:
     """What a block is.  `place` is the object at `address` (not a pointer to it), of `type`
-    (None: void); `spreads`: more of them may lie behind it.  `holder`: the container, shown by a
-    pretty printer, that keeps the block for itself."""
+    (None: void); `spreads`, `count`: whether more of them may lie behind it, and how many there
+    are as far as that is told.  `holder`: the container, shown by a pretty printer, that keeps the
+    block for itself."""
 
     block: Block
     place: Expression
     type: Optional[gdb.Type]
     address: int
-    spreads: bool = True
+    spreads: int = ALWAYS
+    count: int = 1
     vector: bool = False
     holder: Optional[Root] = None
     after: bool = True
     smart: str = ""  # the pointer of the C++ library that keeps its counts in the block
+
+    @property
+    def most(self) -> int:
+        """How many of them the block can be said to hold."""
+        size = self.type.sizeof if self.type is not None else 0
+        if self.address != self.block.start or size <= 0 or self.spreads == NEVER:
+            return 1  # only the object itself is known
+        fit = self.block.size // size
+        if self.vector:
+            return fit
+        if self.spreads == ALWAYS and (size <= ROUNDED or self.block.size % size < ROUNDED):
+            return fit
+        return min(fit, self.count)
 
 
 @dataclass
@@ -98,7 +117,8 @@ class Paths:
             walk.place,
             shape.type if shape is not None else None,
             path.at,
-            shape is not None and shape.spreads,
+            shape.spreads if shape is not None else NEVER,
+            path.count,
             walk.vector,
             walk.holder,
             path.after,
@@ -112,7 +132,7 @@ class Paths:
         shape = self.shapes.all[path.type]
         name = str(shape.type.unqualified())
         place = at_address(name, path.at)
-        return Found(block, place, shape.type, path.at, shape.spreads, after=path.after)
+        return Found(block, place, shape.type, path.at, shape.spreads, path.count, after=path.after)
 
 
 class _Walk:
@@ -137,7 +157,7 @@ class _Walk:
             array = shape.arrays[-1 - index]
             self._note(array.container, place, here)
             self._number = array.element
-            self.place = apply(place, array.accessors)
+            self.place, self.vector = apply(place, array.accessors), True
             return
         pointer = shape.pointers[index]
         container = pointer.container

@@ -145,9 +145,10 @@ class FilesFrom(Setting):
 class UnpackLimit(Setting):
     """How many MiB a compressed core, trace or archive (files-from) may unpack to.
 
-    0 (the default): what is plausible, up to 256 GiB, of which no more than 1,000 times the
-    compressed file's size (and 64 MiB) is anything but zeros.  A number allows that much of
-    anything, "unlimited" any amount.  Takes effect at the next `uffd spawn`."""
+    0 (the default): what is plausible, up to 256 GiB, of which no more than 1,000
+    times the compressed file's size (and 64 MiB) is anything but zeros.  A number
+    allows that much of anything, "unlimited" any amount.  Takes effect at the next
+    `uffd spawn`."""
 
     set_doc = "Set how many MiB a compressed file may unpack to."
     show_doc = "Show how many MiB a compressed file may unpack to."

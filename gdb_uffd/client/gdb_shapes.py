@@ -23,6 +23,9 @@ MAX_DEPTH = 8
 
 VOID = -1
 
+NEVER, ALWAYS, COUNTED = 0, 1, 2
+"""As of quffd.reach (docs/protocol.md)."""
+
 _BASES = re.compile(r"^std::.*_base(_aux)?(<.*>)?$")
 """Nodes of libstdc++'s containers as their pointers see them: the object behind is larger."""
 
@@ -74,13 +77,13 @@ class Array:
 
 @dataclass
 class Shape:
-    """One type.  `spreads`: several may lie in a row behind a pointer to one."""
+    """One type.  `spreads`: whether several may lie in a row behind a pointer to one."""
 
     type: gdb.Type
     size: int
     pointers: List[Pointer]
     arrays: List[Array]
-    spreads: bool = True
+    spreads: int = ALWAYS
     polymorphic: bool = False
 
     def wire(self) -> List[Any]:
@@ -126,8 +129,12 @@ class Shapes:
         except gdb.error:
             pass  # what was found so far is true
         name = gdb_types.bare_name(shape.type)
-        open_ended = is_open_ended(gdb_types.info(shape.type))
-        shape.spreads = not (shape.polymorphic or open_ended or _BASES.match(name))
+        about = gdb_types.info(shape.type)
+        if shape.polymorphic or is_open_ended(about) or _BASES.match(name):
+            shape.spreads = NEVER
+        elif about.code in gdb_types.STRUCTS and (shape.pointers or shape.arrays):
+            # A pointer to a structure is one to one; what is larger begins with it, as often.
+            shape.spreads = COUNTED
 
     def _collect(
         self,

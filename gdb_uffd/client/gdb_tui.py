@@ -6,6 +6,7 @@ gdb manual, "TUI Windows In Python".  A gdb without the interface goes without t
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any, List, Optional, cast
 
 import gdb
@@ -14,7 +15,6 @@ from gdb_uffd.client import gdb_last, gdb_session, render
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import look, quiet
 from gdb_uffd.client.scroll import Scroller
-from gdb_uffd.client.text import Look
 from gdb_uffd.model import CallReport, UffdError
 from gdb_uffd.terminal import printable
 
@@ -78,7 +78,7 @@ class PagesWindow:
         try:
             serial, report, known = gdb_last.peek(session, self._serial)
         except (UffdError, gdb.error) as error:
-            return self._set([str(error)])
+            return self._set([printable(str(error))])
         if serial == self._serial and not again:
             return False
         self._serial = serial
@@ -90,22 +90,21 @@ class PagesWindow:
         if self._report is None:
             return ["nothing has run yet"]
         width = max(20, self._window.width)
-        looks = Look(False, look().unicode, width)
+        looks = replace(look(), width=width)
         names = Symbols(session, self._report)
         last = gdb_last.find(session, self._report)
         waited_ms = gdb_last.waited_ms(session, self._report)
         try:
             lines = render.report_lines(self._report, names, looks, waited_ms, True)
         except (UffdError, gdb.error) as error:
-            return [str(error)]
-        return [*([last.expression] if last is not None else []), *lines]
+            return [printable(str(error))]
+        return [*([printable(last.expression)] if last is not None else []), *lines]
 
     def _set(self, lines: List[str]) -> bool:
         self._width = self._window.width
-        plain = [printable(line) for line in lines]
-        if plain == list(self._scroller.lines):
+        if lines == list(self._scroller.lines):
             return False
-        self._scroller.set(plain)
+        self._scroller.set(lines)
         return True
 
     def _draw(self) -> None:

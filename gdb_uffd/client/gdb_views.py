@@ -145,7 +145,7 @@ def info(as_json: bool) -> None:
         return
     ready = session.ready
     total = int(data.get("total_pages") or 0)
-    pages = f"{text.plural(total, 'page')} of {text.size(total * PAGE_SIZE)}"
+    pages = f"{text.plural(total, 'page')} ({text.size(total * PAGE_SIZE)})"
     holds = f"{text.plural(int(data.get('threads') or 0), 'thread')}, {pages}"
     if ready.snapshots > 1:
         every = gdb_travel.all_snapshots(session)

@@ -178,7 +178,8 @@ def _sized(which: FreeList) -> str:
     """ "0x20: 7", by the chunk's size."""
     sizes = f"{which.low:#x}" if which.high == which.low + 16 else f"from {which.low:#x}"
     mark = " (damaged)" if which.damaged else ""
-    return f"{sizes}: {number(which.blocks)}{mark}"
+    said = f" of {number(which.count)}" if which.count not in (-1, which.blocks) else ""
+    return f"{sizes}: {number(which.blocks)}{said}{mark}"
 
 
 def _caches(heap: HeapReport, thread: Thread, look: Look) -> List[str]:

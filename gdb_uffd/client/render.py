@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 
 from gdb_uffd.client import verdict
-from gdb_uffd.client.render_aside import PROGRAM, aside_text, gdb_text, whose
+from gdb_uffd.client.render_aside import PROGRAM, advice, aside_text, gdb_text, whose
 from gdb_uffd.client.render_table import Row, table
 from gdb_uffd.client.text import Look, milliseconds, number, plural, shortened
 from gdb_uffd.client.wire import Summary, one_line
@@ -152,10 +152,10 @@ def report_lines(
     shown = rows if all_lines else rows[:MAX_PAGES_SHOWN]
     lines += table(shown, look)
     if len(rows) > len(shown):
-        lines.append(f"  … {plural(len(rows) - len(shown), 'more range')}: {_advice(report)}")
+        lines.append(f"  … {plural(len(rows) - len(shown), 'more range')}: {advice(report)}")
     aside = [page for rank, group in ranked if rank == _ASIDE for page in group]
     if aside and not all_lines:
-        lines.append(f"  … and {aside_text(aside)}: {_advice(report)}")
+        lines.append(f"  … and {aside_text(aside)}: {advice(report)}")
     lines += _rest_lines(report, namer, look, all_lines)
     if gdb_pages:
         lines.append(gdb_text(gdb_pages))
@@ -165,11 +165,6 @@ def report_lines(
     head += [f"    {one_line(text)}" for text in report.heap_notes]
     head.append(count_line(report, len(program), waited))
     return [part for line in [*head, *lines] for part in look.wrapped(line)]
-
-
-def _advice(report: CallReport) -> str:
-    """How to see what is left out."""
-    return "`uffd dirty -all -full`" if report.kind == "all" else "`uffd dirty -full`"
 
 
 _ASIDE = 2
@@ -197,8 +192,8 @@ def _rest_lines(report: CallReport, namer: Namer, look: Look, all_lines: bool) -
         lines.append(f"  {what}  {number(rest.bytes_changed)} B in {pages}")
     told = sum(rest.end - rest.start for rest in shown) // PAGE_SIZE
     if told < report.rest_pages:
-        advice = "" if all_lines else f": {_advice(report)}"
-        lines.append(f"  … {plural(report.rest_pages - told, 'more page')} elsewhere{advice}")
+        where = "elsewhere" if all_lines else f"elsewhere: {advice(report)}"
+        lines.append(f"  … {plural(report.rest_pages - told, 'more page')} {where}")
     return lines
 
 
@@ -236,6 +231,7 @@ def is_amiss(summary: Summary) -> bool:
         or summary.ended
         or summary.unavailable
         or summary.unsound
+        or summary.uncaught
     )
     return bool(told or any(summary.unknown))
 
@@ -251,6 +247,7 @@ def summary_line(summary: Summary, look: Look, whose: str = "") -> str:
     if summary.unavailable:
         parts.append(f"touched a page not recorded: {one_line(summary.unavailable)}")
     parts += [one_line(summary.ended)] if summary.ended else []
+    parts += [summary.uncaught["text"]] if summary.uncaught else []
     parts += verdict.unknown(*summary.unknown)
     if summary.pages:
         parts.append("uffd dirty shows them, uffd reset forgets them")

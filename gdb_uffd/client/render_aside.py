@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Sequence
 
 from gdb_uffd.client.text import number, plural
-from gdb_uffd.model import DirtyPage
+from gdb_uffd.model import CallReport, DirtyPage
 
 PROGRAM, UNCHANGED = "", "unchanged"
 
@@ -28,6 +28,11 @@ def whose(page: DirtyPage) -> str:
     if not roles or page.more_runs or not roles <= set(_WORDS):
         return PROGRAM
     return next(role for role in _WORDS if role in roles)
+
+
+def advice(report: CallReport) -> str:
+    """How to see what is left out."""
+    return "`uffd dirty -all -full`" if report.kind == "all" else "`uffd dirty -full`"
 
 
 def aside_text(pages: Sequence[DirtyPage]) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import List, Sequence
 
+from gdb_uffd.client.text import Look, clipped
+
+_LOOK = Look()
+
 
 class Scroller:
     """`top` and `left`: the first line and column in sight."""
@@ -24,7 +28,7 @@ class Scroller:
 
     def right(self, count: int, width: int) -> None:
         """Scroll by `count` columns, likewise."""
-        longest = max((len(line) for line in self.lines), default=0)
+        longest = max((_LOOK.columns(line) for line in self.lines), default=0)
         most = max(0, longest - max(1, width))
         self.left = min(max(0, self.left + count), most)
 
@@ -32,4 +36,4 @@ class Scroller:
         """At most `height` lines of at most `width` columns."""
         self.down(0, height)  # the window may have grown
         shown = self.lines[self.top : self.top + max(0, height)]
-        return [line[self.left : self.left + max(0, width)] for line in shown]
+        return [clipped(line, self.left, max(0, width)) for line in shown]

@@ -73,7 +73,7 @@ class Look:
     def columns(self, text: str) -> int:
         """Columns of the terminal that `text` takes; colours take none."""
         text = _SGR.sub("", self.plain(text))
-        return len(text) if text.isascii() else sum(map(_wide, text))
+        return len(text) if text.isascii() and "\t" not in text else sum(map(_wide, text))
 
     def fits(self, text: str) -> bool:
         """Whether `text` stays on one line; gdb counts a line that fills the width as two."""
@@ -146,6 +146,21 @@ class Look:
         return word[: joint or max(1, end)]
 
 
+def clipped(text: str, left: int, width: int) -> str:
+    """`width` columns of `text` from column `left` on, in the colours that they have there."""
+    out, at, end = "", 0, 0
+    for match in [*_SGR.finditer(text), None]:
+        start = match.start() if match is not None else len(text)
+        for char in text[end:start]:
+            step = _wide(char)
+            if left <= at and at + step <= left + width:
+                out += char
+            at += step
+        if match is not None:
+            out, end = out + match[0], match.end()
+    return out
+
+
 def _closed(line: str, style: str) -> str:
     """A colour does not reach the next line's indentation."""
     return line + "\x1b[m" if style else line
@@ -164,6 +179,8 @@ def _shown(text: str) -> str:
 
 def _wide(char: str) -> int:
     """Columns of a character: Unicode's East Asian Width (UAX #11); marks take none."""
+    if char == "\t":
+        return 8  # at most
     if unicodedata.combining(char):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1

@@ -161,6 +161,7 @@ class Summary:
     refused: List[str] = field(default_factory=list)
     unsound: List[str] = field(default_factory=list)
     files_read: List[str] = field(default_factory=list)
+    uncaught: Optional[Dict[str, Any]] = None  # as of CallReport
 
 
 def parse_summary(data: Any) -> Optional[Summary]:
@@ -181,6 +182,7 @@ def parse_summary(data: Any) -> Optional[Summary]:
             refused=[str(r) for r in data["refused"]],
             unsound=[str(r) for r in data["unsound"]],
             files_read=[str(r) for r in data["files_read"]],
+            uncaught=data.get("uncaught"),
         )
     except (ValueError, LookupError, TypeError) as error:
         raise UffdError(f"the server sent an incomplete summary ({error!r})") from None

@@ -126,7 +126,7 @@ static int make_room(struct names *names, size_t len)
 	return 0;
 }
 
-void vessel_note_read(struct vessel *vessel, int fd)
+void account_note_read(struct vessel *vessel, int fd)
 {
 	struct names *names = &vessel->read;
 	char link[64], path[4096];

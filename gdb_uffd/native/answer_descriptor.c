@@ -156,7 +156,7 @@ static int64_t getdents_(struct vessel *vessel, const struct system_call *call, 
 	if (user_store(vessel->pager, call->args[1], entries, (size_t)got) < 0)
 		return -EFAULT;
 	file->offset = lseek(file->fd, 0, SEEK_CUR);
-	vessel_note_read(vessel, file->fd);
+	account_note_read(vessel, file->fd);
 	return got;
 }
 

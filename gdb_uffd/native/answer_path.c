@@ -194,7 +194,7 @@ static int64_t readlink_(struct vessel *vessel, const struct system_call *call, 
 		if (len < 0)
 			len = found.fd >= 0 && !found.own ? -errno : -EINVAL;
 		else
-			vessel_note_read(vessel, found.fd);
+			account_note_read(vessel, found.fd);
 		lookup_release(&found);
 	}
 	if (len < 0)

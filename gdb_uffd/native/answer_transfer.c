@@ -76,7 +76,7 @@ static int64_t fetch(struct vessel *vessel, const struct opened *file, uint64_t 
 static void note(struct vessel *vessel, struct opened *file)
 {
 	if (file->told != vessel->turn)
-		vessel_note_read(vessel, file->fd);
+		account_note_read(vessel, file->fd);
 	file->told = vessel->turn;
 }
 

@@ -313,8 +313,8 @@ void heap_mark_listed(struct chunks *chunks, const uint64_t *listed, size_t coun
 long heap_find(const struct chunks *chunks, uint64_t address);
 struct heap_totals { uint64_t allocated, allocated_bytes, freed, freed_bytes; ...; };
 void heap_compare(const struct chunks *was, const struct chunks *is, struct heap_totals *totals);
-size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
-		  size_t room, uint64_t *broken);
+size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, bool mangled,
+		  uint64_t *out, size_t room, uint64_t stop[2]);
 struct heap_index { uint64_t start; uint64_t next; bool broken; ...; };
 void heap_index_init(struct heap_index *index, uint64_t start);
 void heap_index_deinit(struct heap_index *index);
@@ -355,6 +355,7 @@ struct heap_entry { uint64_t at; uint32_t list; bool met; ...; };
 struct heap_entries { struct heap_entry *at; size_t count; ...; };
 void heap_list_deinit(struct heap_entries *entries);
 void heap_list_sort(struct heap_entries *entries);
+size_t heap_list_unmet(const struct heap_entries *entries, size_t *indexes, size_t room);
 int heap_list_single(struct view *view, uint64_t head, uint64_t skip, uint64_t back, bool mangled,
 		     struct heap_entries *entries, struct heap_list *list, uint32_t number);
 int heap_list_double(struct view *view, uint64_t bin, struct heap_entries *entries,

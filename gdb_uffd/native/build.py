@@ -47,7 +47,8 @@ ffibuilder.set_source(
     sources=[os.path.join("gdb_uffd", "native", name) for name in SOURCES],
     include_dirs=[os.path.join("gdb_uffd", "native")],
     extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread"],
-    extra_link_args=["-pthread"],
+    # glibc before 2.34 has timer_create(2) in a library of its own; in others that is empty.
+    extra_link_args=["-pthread", "-lrt"],
 )
 
 if __name__ == "__main__":

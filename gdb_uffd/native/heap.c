@@ -10,6 +10,8 @@
 #define ALIGNMENT 16ul /* MALLOC_ALIGNMENT on x86-64 */
 #define MIN_CHUNK 32ul /* MINSIZE */
 #define FENCE_SIZE 16ul /* the chunks that close a heap (sysmalloc) */
+#define BEHIND_CHUNKS 16 /* that must follow one another where a heap is to go on */
+#define BEHIND_BYTES (1ul << 20) /* how far behind fenceposts that is looked for */
 
 void chunks_deinit(struct chunks *chunks)
 {
@@ -43,6 +45,32 @@ static uint64_t size_word(struct view *view, uint64_t at, uint64_t limit)
 	return size >= MIN_CHUNK || size == FENCE_SIZE ? word : 0;
 }
 
+/* Whether chunks follow one another from `at` for some way, or to fenceposts or the heap's end. */
+static bool goes_on(struct view *view, uint64_t at, uint64_t limit)
+{
+	for (int i = 0; i < BEHIND_CHUNKS; i++) {
+		if (at == limit)
+			return i > 0;
+		uint64_t word = size_word(view, at, limit);
+		if (!word || (!i && !(word & CHUNK_PREV_INUSE)))
+			return false;
+		if ((word & ~FLAGS) == FENCE_SIZE)
+			return i > 0;
+		at += word & ~FLAGS;
+	}
+	return true;
+}
+
+uint64_t heap_behind_fence(struct view *view, uint64_t at, uint64_t limit)
+{
+	uint64_t end = limit - at > BEHIND_BYTES ? at + BEHIND_BYTES : limit;
+
+	for (at = (at + ALIGNMENT - 1) & -ALIGNMENT; at < end; at += ALIGNMENT)
+		if (goes_on(view, at, limit))
+			return at;
+	return 0;
+}
+
 struct walk {
 	struct view *view;
 	struct chunks *chunks;
@@ -58,8 +86,16 @@ static int step(struct walk *walk)
 	struct chunk *last = chunks->count ? &chunks->at[chunks->count - 1] : NULL;
 
 	bool fenced = !word && last && last->state == CHUNK_FENCE; /* what follows is nobody's */
-	if (fenced)
+	if (fenced) {
+		uint64_t next = walk->at < walk->limit
+					? heap_behind_fence(walk->view, walk->at, walk->limit)
+					: 0;
+		if (next) {
+			walk->at = next;
+			return 0;
+		}
 		walk->limit = walk->at;
+	}
 	if (!word) {
 		walk->done = true;
 		chunks->broken = walk->at < walk->limit;
@@ -198,41 +234,36 @@ void heap_compare(const struct chunks *was, const struct chunks *is, struct heap
 	}
 }
 
-static size_t list(struct view *view, uint64_t head, uint64_t skip, uint64_t *out, size_t room,
-		   uint64_t *broken)
+static size_t list(struct view *view, uint64_t head, uint64_t skip, bool mangled, uint64_t *out,
+		   size_t room, uint64_t stop[2])
 {
-	uint64_t at = head, stored, other;
+	uint64_t at = head, before = 0, stored;
 	size_t count = 0;
 
 	while (at) {
 		if (count == room || at % ALIGNMENT || view_word(view, at + skip, &stored) < 0) {
-			*broken = at;
+			if (!stop[0] && !stop[1]) {
+				stop[0] = before;
+				stop[1] = at;
+			}
 			break;
 		}
-		out[count++] = at;
-		uint64_t plain = stored ^ (at + skip) >> 12;
-		/* Before 2.32 the link is stored as it is; a mangled one is hardly ever aligned and mapped. */
-		bool as_it_is = stored % ALIGNMENT == 0 && (!stored || view_word(view, stored, &other) == 0);
-		bool mangled = plain % ALIGNMENT == 0 && (!plain || view_word(view, plain, &other) == 0);
-		if (!mangled && !as_it_is) {
-			*broken = at;
-			break;
-		}
-		at = mangled ? plain : stored;
+		out[count++] = before = at;
+		at = mangled ? stored ^ (at + skip) >> 12 : stored;
 	}
 	return count;
 }
 
-size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
-		  size_t room, uint64_t *broken)
+size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, bool mangled,
+		  uint64_t *out, size_t room, uint64_t stop[2])
 {
 	size_t found = 0;
 	uint64_t head;
 
-	*broken = 0;
+	stop[0] = stop[1] = 0;
 	for (size_t i = 0; i < count; i++)
 		if (view_word(view, heads + 8 * i, &head) == 0)
-			found += list(view, head, skip, out + found, room - found, broken);
+			found += list(view, head, skip, mangled, out + found, room - found, stop);
 	return found;
 }
 
@@ -280,11 +311,18 @@ static void extend(struct heap_index *index, struct view *view, uint64_t until, 
 		limit = index->start + HEAP_INDEX_MAX;
 	while (!index->broken && index->next <= until && index->next < limit) {
 		uint64_t word = size_word(view, index->next, limit);
+		uint64_t behind = word || !index->fenced ? 0 : heap_behind_fence(view, index->next, limit);
+		if (behind) {
+			index->next = behind;
+			index->fenced = false;
+			continue;
+		}
 		if (!word || note_boundary(index, index->next) < 0) {
 			index->broken = true;
 			return;
 		}
 		index->next += word & ~FLAGS;
+		index->fenced = (word & ~FLAGS) == FENCE_SIZE;
 	}
 }
 
@@ -328,5 +366,5 @@ void heap_index_forget(struct heap_index *index, uint64_t address)
 		index->pages = page;
 	}
 	index->next = next;
-	index->broken = false;
+	index->broken = index->fenced = false;
 }

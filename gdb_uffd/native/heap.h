@@ -49,6 +49,10 @@ void heap_mark_listed(struct chunks *chunks, const uint64_t *listed, size_t coun
 /* Index of the chunk that holds `address`, or -1. */
 long heap_find(const struct chunks *chunks, uint64_t address);
 
+/* Where a heap goes on behind fenceposts that end at `at`, as it does where somebody else had moved
+ * the break; 0 where it does not. */
+uint64_t heap_behind_fence(struct view *view, uint64_t at, uint64_t limit);
+
 struct heap_totals {
 	uint64_t allocated, allocated_bytes, freed, freed_bytes;
 };
@@ -58,10 +62,11 @@ struct heap_totals {
 void heap_compare(const struct chunks *was, const struct chunks *is, struct heap_totals *totals);
 
 /* Lists of free chunks, whose `count` heads stand in a row, one after the other; the link is at
- * `skip` behind each entry; the entries as they are linked.  Links are mangled since glibc 2.32
- * (PROTECT_PTR).  `broken` out: the entry at which a list cannot go on, or is too long; else 0. */
-size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, uint64_t *out,
-		  size_t room, uint64_t *broken);
+ * `skip` behind each entry; the entries as they are linked.  `mangled`: links are protected
+ * (PROTECT_PTR, since glibc 2.32).  `stop` out: of the first list that cannot go on, or is too long,
+ * the last entry (0: its head) and what the link there leads to; else 0. */
+size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, bool mangled,
+		  uint64_t *out, size_t room, uint64_t stop[2]);
 
 /* Chunk boundaries of one heap, one for each page that has any; grown on demand. */
 struct heap_index {
@@ -70,6 +75,7 @@ struct heap_index {
 	uint16_t *first;  /* of each page from start's: offset / 16 + 1 of its first boundary, or 0 */
 	size_t pages, room;
 	bool broken;      /* the header at `next` cannot be */
+	bool fenced;      /* the chunk before it is a fencepost */
 };
 
 #define HEAP_INDEX_MAX (1ul << 30) /* bytes of a heap that are looked through */

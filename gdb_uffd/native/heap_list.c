@@ -30,6 +30,16 @@ void heap_list_sort(struct heap_entries *entries)
 		qsort(entries->at, entries->count, sizeof(*entries->at), by_address);
 }
 
+size_t heap_list_unmet(const struct heap_entries *entries, size_t *indexes, size_t room)
+{
+	size_t found = 0;
+
+	for (size_t i = 0; i < entries->count && found < room; i++)
+		if (!entries->at[i].met)
+			indexes[found++] = i;
+	return found;
+}
+
 /* 1: no more are taken. */
 static int append(struct heap_entries *entries, uint64_t at, uint32_t list)
 {

@@ -41,6 +41,8 @@ struct heap_entries {
 
 void heap_list_deinit(struct heap_entries *entries);
 void heap_list_sort(struct heap_entries *entries);
+/* The indexes of entries that lie in no heap, as many as have `room`; how many. */
+size_t heap_list_unmet(const struct heap_entries *entries, size_t *indexes, size_t room);
 /* A list linked one way, whose first link is `head`, the next at `skip` behind each; the chunk
  * begins at `back` before what a link leads to.  `mangled`: links are protected (PROTECT_PTR, since
  * glibc 2.32).  0 or -ENOMEM; what came of it is in `list`, whose number is `number`. */

@@ -70,8 +70,15 @@ int heap_walk(struct view *view, uint64_t start, uint64_t limit, uint64_t top, s
 			return broken(chunks, faults, FLAW_UNREADABLE, at, 0, end);
 		int flaw = flaw_of(word, at, end);
 		if (fenced && (flaw || at == limit - FENCE_SIZE)) {
-			chunks->broken_at = at;
-			return WALK_FENCED;
+			uint64_t next = heap_behind_fence(view, at, limit);
+			if (!next) {
+				chunks->broken_at = at;
+				return WALK_FENCED;
+			}
+			if (next > at) {
+				at = next;
+				continue;
+			}
 		}
 		if (at == top && flaw == FLAW_BEYOND) {
 			tell(faults, FLAW_TOP, at, word, limit, 0);

@@ -138,7 +138,7 @@ int layout_mmap(struct vessel *vessel, struct registers *regs)
 		}
 	}
 	if (fd >= 0) {
-		vessel_note_read(vessel, fd);
+		account_note_read(vessel, fd);
 		close(fd);
 	}
 	if (rc == 0)

@@ -246,6 +246,6 @@ static inline bool vessel_has_thread(const struct vessel *vessel, int32_t tid)
 void vessel_note_granted(struct vessel *vessel, uint64_t nr);
 void vessel_note_opened(struct vessel *vessel, const struct system_call *call, uint64_t path);
 /* Contents of the file (directory, link) behind our descriptor `fd` came into the program's memory. */
-void vessel_note_read(struct vessel *vessel, int fd);
+void account_note_read(struct vessel *vessel, int fd);
 
 #endif

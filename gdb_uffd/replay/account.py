@@ -44,6 +44,7 @@ class Transaction:
     tid: int = 0
     ended: str = ""
     blocked: Optional[Dict[str, Any]] = None
+    uncaught: Optional[Dict[str, Any]] = None
     unavailable: str = ""
     tape: Tape = field(default_factory=Tape)
     fed_from: int = 0  # in the pager's list of fed pages
@@ -132,6 +133,7 @@ class Accounts:
             asked=granted_lines(self.machine.vessel),
             files_read=files_read(self.machine.vessel, self.snapshot.modules),
             blocked=open_.blocked,
+            uncaught=open_.uncaught,
             unsound=self._unsound(),
             ended=open_.ended,
             unavailable=open_.unavailable,

@@ -37,6 +37,7 @@ class Detail:
         and break as they were when it began; `rooms`: see refine.Facts.
         Called while the vessel stands as it ended."""
         pager = self.machine.pager
+        tid = tid or self.machine.snapshot.threads[0].tid  # nothing ran: gdb assigned
         born: List[Range] = []
         gone: List[Range] = []
         early: List[Range] = []

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from gdb_uffd.model import CallReport, Mapping, MemoryUnavailable, Registers, UffdError, page_floor
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import ownfiles
+from gdb_uffd.replay import ownfiles, uncaught
 from gdb_uffd.replay.account import Accounts, Transaction
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.calls import Unfinished
@@ -196,14 +196,13 @@ class Diversion:
             return stop
         after = self.threads.get(stop.tid)  # whoever reports the stop needs them as well
         open_.calls.stopped(after)
-        left = self.runner.left(after.sp) if not stop.breakpoint else ""
-        if left:
+        if not stop.breakpoint and (left := self.runner.left(after.sp)):
             what, separator, advice = stop.message.partition(";")
             open_.ended = f"{what} ({left}){separator}{advice}" if what else left
             stop = replace(stop, message=open_.ended)
-        seconds = time.perf_counter() - started
-        interrupted = bool(self.runner.run.interrupted)
-        open_.tape.ran(action, self.breakpoints, stop, after, seconds, interrupted)
+        seconds, cut = time.perf_counter() - started, bool(self.runner.run.interrupted)
+        open_.tape.ran(action, self.breakpoints, stop, after, seconds, cut)
+        open_.uncaught = uncaught.describe(self, stop, after.sp) or open_.uncaught
         return stop
 
     def interrupted(self, action: Resume) -> None:

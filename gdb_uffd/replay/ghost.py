@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.state import SavedThreads
+
+if TYPE_CHECKING:  # it makes them
+    from gdb_uffd.replay.diversion import Diversion
 
 SLICE_MS = 200
 """How long it runs before whoever asks may think again: gdb sees Ctrl-C between two packets."""
@@ -46,11 +48,11 @@ class Unseen:
 
 
 def make_ghost(
-    real: Diversion, saved: SavedThreads, brk: Tuple[int, int], undo: Optional[Any]
-) -> Diversion:
+    real: "Diversion", saved: SavedThreads, brk: Tuple[int, int], undo: Optional[Any]
+) -> "Diversion":
     """Another diversion of `real`'s snapshot, with the memory that `undo` leads back to, and the
     descriptors and clock from before the last run; without `undo` as everything is now."""
-    ghost = Diversion(real.snapshot)
+    ghost = type(real)(real.snapshot)
     ghost.prefer_engine("wp-sync", False)  # the only one to stop at a write, or to tell of a touch
     try:
         check(

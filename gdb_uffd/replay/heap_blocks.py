@@ -211,17 +211,16 @@ class HeapWork:
         """Chunks that look used and are free, sorted, as a C array."""
         main = self._main_arena()
         arena = area.arena or (main.address if main is not None else 0)
-        lists = [malloc.cached(view, cache) for cache in self.caches]
+        rows = [malloc.cache_heads(view, cache) for cache in self.caches]
         if arena and main is not None and main.layout.fastbins:
             at = arena + main.layout.fastbins
-            lists.append(malloc.linked(view, at, layouts.FASTBINS, layouts.LINK_AT))
+            rows.append(malloc.Heads(at, layouts.FASTBINS, layouts.LINK_AT, 0))
         elif main is None:
             self._cannot(Damage("no-arena", 0))
-        for listed in lists:
-            if listed.broken:
-                self._cannot(damage.at_link(view, listed.broken))
-        found = {at for listed in lists for at in listed.chunks}
-        return ffi.new("uint64_t[]", sorted(found))
+        found = malloc.listed(view, rows, self.known)
+        if found.link:
+            self._cannot(damage.at_link(view, found.entry, found.link))
+        return ffi.new("uint64_t[]", sorted(set(found.chunks)))
 
     def _main_arena(self) -> Optional[State]:
         self.malloc_words()

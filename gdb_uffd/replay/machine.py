@@ -56,7 +56,7 @@ def _behind_the_program(snapshot: Snapshot) -> int:
     places it (fs/binfmt_elf.c, set_brk).  0 when the program's mappings are not known."""
     end = 0
     for mapping in snapshot.mappings:
-        program = bool(snapshot.executable) and mapping.name == snapshot.executable
+        program = snapshot.main is not None and snapshot.main.holds(mapping.start)
         bss = end == mapping.start and not mapping.name and mapping.prot & PROT_WRITE
         if program or bss:
             end = mapping.end

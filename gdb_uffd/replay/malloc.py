@@ -60,6 +60,7 @@ class Known:
     indexes: Dict[int, Any] = field(default_factory=dict)  # first chunk -> struct heap_index
     firsts: Dict[int, int] = field(default_factory=dict)  # heap's base -> its first chunk
     caches: Dict[int, int] = field(default_factory=dict)  # fs_base -> address of its `tcache`
+    mangled: Optional[bool] = None  # whether links of free lists are protected
     words: Optional[List[Tuple[int, int]]] = None  # ranges of malloc's own variables
     main: Any = None  # of them main_arena (attribute/layouts.State), where it is found
 
@@ -271,7 +272,8 @@ def library_data(snapshot: Snapshot) -> Iterator[Tuple[int, int]]:
     left = DATA_MAX
     for library in (True, False):
         for m in snapshot.mappings:
-            wanted = is_library(m.name) if library else m.name == snapshot.executable
+            program = snapshot.main is not None and snapshot.main.holds(m.start)
+            wanted = is_library(m.name) if library else program
             if m.prot & PROT_WRITE and m.name.startswith("/") and wanted and left > 0:
                 left -= m.end - m.start
                 yield m.start, min(m.end, m.start + DATA_MAX)
@@ -313,27 +315,54 @@ def _entries(view: View, at: int, size: int) -> Sequence[int]:
         return ()
 
 
-def cached(view: View, cache: int) -> "Listed":
-    """The chunks in a thread's cache."""
+class Heads(NamedTuple):
+    """A row of `number` heads of free lists at `at`; the link is at `skip` behind each entry, which
+    is `back` behind its chunk's start."""
+
+    at: int
+    number: int
+    skip: int
+    back: int
+
+
+def cache_heads(view: View, cache: int) -> Heads:
+    """Those of a thread's cache."""
     skip, count = CACHES.get((view.word(cache - 8) or 0) & ~FLAGS, (0, 0))
-    if not count:
-        return Listed([], 0)
-    found = linked(view, cache + skip, count, 0)
-    return Listed([at - 16 for at in found.chunks], found.broken)
+    return Heads(cache + skip, count, 0, 16)
 
 
 class Listed(NamedTuple):
-    """Free chunks, as far as their list leads; `broken`: the entry where it leads no further."""
+    """Free chunks, as far as their lists lead.  `link`: where a list leads no further, what a link
+    leads to, and `entry` the chunk that it stands in (0: the head); else 0."""
 
     chunks: List[int]
-    broken: int
+    entry: int
+    link: int
 
 
 _room = ffi.new("uint64_t[]", LISTED_MAX)
-_broken = ffi.new("uint64_t *")
+_stop = ffi.new("uint64_t[2]")
 
 
-def linked(view: View, heads: int, count: int, skip: int) -> Listed:
-    """The entries of `count` free lists, whose heads stand in a row."""
-    found = lib.heap_lists(view.native, heads, count, skip, _room, LISTED_MAX, _broken)
-    return Listed(list(_room[0:found]), int(_broken[0]))
+def listed(view: View, rows: Sequence[Heads], known: Known) -> Listed:
+    """The entries of all these lists.  Whether links are protected, a list that is not empty tells
+    by coming to its end."""
+    if known.mangled is not None:
+        return _listed(view, rows, known.mangled)
+    either = [_listed(view, rows, mangled) for mangled in (True, False)]
+    if either[0].chunks:
+        known.mangled = not either[0].link or bool(either[1].link)
+    return either[0 if known.mangled else 1]
+
+
+def _listed(view: View, rows: Sequence[Heads], mangled: bool) -> Listed:
+    chunks: List[int] = []
+    entry = link = 0
+    for row in rows:
+        found = lib.heap_lists(
+            view.native, row.at, row.number, row.skip, mangled, _room, LISTED_MAX, _stop
+        )
+        chunks += [at - row.back for at in _room[0:found]]
+        if _stop[1] and not link:
+            entry, link = max(0, int(_stop[0]) - row.back), int(_stop[1])
+    return Listed(chunks, entry, link)

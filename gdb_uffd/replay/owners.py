@@ -14,6 +14,7 @@ from gdb_uffd.replay.attribute import layouts
 from gdb_uffd.replay.attribute.layouts import State
 from gdb_uffd.replay.machine import Machine
 from gdb_uffd.replay.views import View
+from gdb_uffd.terminal import printable
 from gdb_uffd.trace.elf import ElfError, Image
 from gdb_uffd.trace.files import Module
 from gdb_uffd.trace.source import ReadMemory
@@ -91,6 +92,12 @@ class Owners:
             last += 1
         return mappings[first].start, mappings[last].end
 
+    def of_program(self, mapping: str) -> bool:
+        """Whether a page's mapping is the executable: by the path that was recorded, or by that of
+        the file which stands for it here."""
+        main = self.snapshot.main
+        return main is not None and mapping in (printable(main.path), self.snapshot.executable)
+
     # -- malloc's variables and the linker's slots --------------------------------------------
 
     def malloc_words(self, view: View, brk: Range, main: Optional[State]) -> List[Range]:
@@ -114,7 +121,7 @@ class Owners:
         low, high = runs[0].address, runs[-1].address + len(runs[-1].before)
         if index >= 0 and low < slots[index][1]:
             cuts.append((*slots[index], "linker"))
-        if "libc" in mapping or mapping == self.snapshot.executable:
+        if "libc" in mapping or self.of_program(mapping):
             cuts += [(s, e, "malloc") for s, e in words() if s < high and low < e]
         if not cuts:
             return runs
@@ -265,7 +272,7 @@ class Owners:
 
     def _link_maps(self, read: ReadMemory) -> List[Tuple[int, int]]:
         """(address of the link map, l_addr); the program alone where there is no linker."""
-        main = next((m for m in self.modules if m.path == self.snapshot.executable), None)
+        main = self.snapshot.main
         if main is None:
             return []
         found: List[Tuple[int, int]] = []

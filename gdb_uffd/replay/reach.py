@@ -27,8 +27,12 @@ AFTER_HIT_MAX = 256
 
 OBJECT_MAX = 1 << 16  # bytes of one object, or of an array, that are read
 ELEMENTS_MAX = 512  # of an array whose length only the heap tells
+HOLDER_MAX = 1 << 12  # of an object that is looked through for a number
 STEPS_MAX = 8
 """Pointers of the longest path that is told; beyond it only where the last one points."""
+
+NEVER, ALWAYS, COUNTED = 0, 1, 2
+"""COUNTED: where a number of them, or a pointer to their end, stands beside the pointer."""
 
 VOID = -1
 LOWEST = 1 << 16  # nothing is mapped below
@@ -54,7 +58,7 @@ class TypeShape:
     size: int
     pointers: Tuple[Tuple[int, int], ...]
     arrays: Tuple[Tuple[int, int, int], ...]
-    spreads: bool  # whether several may lie in a row behind a pointer
+    spreads: int  # whether several may lie in a row behind a pointer: NEVER, ALWAYS, COUNTED
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class Graph:
                         int(size),
                         tuple((int(o), int(t)) for o, t in pointers),
                         tuple((int(o), int(t), int(n)) for o, t, n in arrays),
-                        bool(spreads),
+                        int(spreads),
                     )
                 )
         except (TypeError, ValueError):
@@ -190,6 +194,8 @@ class Search:
         if not shape.pointers and not shape.arrays:
             return
         count = self._elements(value, shape) if shape.spreads else 1
+        if count > 1 and shape.spreads == COUNTED:
+            count = self._counted(node, step, value, shape.size, count)
         self._add(_Node(value, target, count, node.root, node.depth + 1, step, node))
 
     def _rank(self, start: int, size: int, value: int, target: int) -> int:
@@ -216,13 +222,45 @@ class Search:
             return 1
         return max(1, min((size - 8) // shape.size, ELEMENTS_MAX))
 
+    def _counted(self, node: _Node, step: Tuple[int, int], value: int, size: int, most: int) -> int:
+        """How many of `most` objects of `size` bytes behind the pointer `value` the object that it
+        stands in tells of: by a pointer behind the last, or a number that is at least half of them
+        (what grows by doubling is never emptier)."""
+        shape = self._shapes[node.type]
+        try:
+            raw = self._view.read(node.address + step[0] * shape.size, min(shape.size, HOLDER_MAX))
+        except MemoryUnavailable:
+            return 1
+        best, pointers = 1, {offset for offset, _ in shape.pointers}
+        for offset in range(0, len(raw) - 7, 8):
+            (word,) = struct.unpack_from("<Q", raw, offset)
+            behind, rest = divmod(word - value, size)
+            if not rest and 1 < behind <= most:
+                best = max(best, behind)
+        for offset in range(0, len(raw) - 3, 4):
+            (number,) = struct.unpack_from("<I", raw, offset)
+            if offset & -8 not in pointers and 1 < number <= most <= 2 * number:
+                best = max(best, number)
+        return best
+
+    def _count(self, hit: _Hit) -> int:
+        """`_counted` of what leads to a block, as far as the block reaches."""
+        index = bisect_right(self._starts, hit.value) - 1
+        if hit.step is None or hit.target < 0 or index < 0:
+            return 1
+        start, length = self._wanted[index]
+        size = self._shapes[hit.target].size
+        most = (start + length - hit.value) // size if size > 0 else 1
+        return self._counted(hit.node, hit.step, hit.value, size, most) if most > 1 else 1
+
     def _path(self, hit: _Hit) -> Path:
         node, steps = hit.node, []
+        count = self._count(hit)
         if node.depth >= STEPS_MAX:
-            return Path(-1, (), hit.value, hit.target, self._after)
+            return Path(-1, (), hit.value, hit.target, self._after, count)
         if hit.step is not None:
             steps.append((node.address, *hit.step))
         while node.parent is not None:
             steps.append((node.parent.address, *node.step))
             node = node.parent
-        return Path(node.root, tuple(reversed(steps)), hit.value, hit.target, self._after)
+        return Path(node.root, tuple(reversed(steps)), hit.value, hit.target, self._after, count)

@@ -125,7 +125,7 @@ class Builder:
                 change.first.pc,
                 change.first.sp,
                 self.tid,
-                find_callers(self.machine, change.stack),
+                find_callers(self.machine, change.stack, self._unwritten(change)),
                 change.first.address,
             )
         return DirtyPage(
@@ -142,6 +142,13 @@ class Builder:
             around=self._around(change, runs) if place.kind != "stack" else [],
             bytes_above=above,
         )
+
+    @staticmethod
+    def _unwritten(change: Any) -> int:
+        """How many words above the stack pointer lie in the very page: what stands there is left
+        over from earlier calls, for this call had not written the page before."""
+        sp = int(change.first.sp)
+        return (change.page + PAGE_SIZE - sp) // 8 if sp & -PAGE_SIZE == change.page else 0
 
     def _bytes_above(self, change: Any) -> int:
         """Changed bytes at or above the stack pointer as it was before the call's own frames."""
@@ -214,12 +221,14 @@ class Builder:
         return out
 
 
-def find_callers(machine: Machine, stack: Any) -> Tuple[int, ...]:
-    """Likely return addresses in the words saved above a stack pointer, innermost first."""
-    if stack == ffi.NULL:
+def find_callers(machine: Machine, stack: Any, skip: int = 0) -> Tuple[int, ...]:
+    """Likely return addresses in the words saved above a stack pointer but the first `skip`,
+    innermost first."""
+    words = lib.STACK_WORDS - skip
+    if stack == ffi.NULL or words <= 0:
         return ()
     found = ffi.new("uint64_t[]", CALLERS_MAX)
-    count = lib.callers_find(machine.pager, stack, lib.STACK_WORDS, found, CALLERS_MAX)
+    count = lib.callers_find(machine.pager, stack + skip, words, found, CALLERS_MAX)
     return tuple(found[0:count])
 
 

@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import sys
+import textwrap
 import time
 from typing import Optional
 
@@ -61,6 +62,8 @@ class Connection:
         not, since what runs is not where the user stands."""
         self.terminal: Optional[Output] = Output()
         """What shows the terminal no more than it should see; None where a program reads."""
+        self.columns = 0
+        """Of the client's terminal; 0 for no limit."""
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
         self.tells_of_long = False
@@ -278,6 +281,17 @@ class Connection:
 
 def message(connection: Connection, text: str) -> None:
     """One line of our own for the user, while the client waits for a stop reply."""
-    line = printable(" ".join(text.split()))
+    line = f"uffd: {printable(' '.join(text.split()))}"
+    if connection.columns > len(_INDENT) + 1:
+        line = "\n".join(
+            textwrap.wrap(
+                line, connection.columns - 1, subsequent_indent=_INDENT,
+                break_long_words=False, break_on_hyphens=False,
+            )
+        )  # fmt: skip
     start = "\n" if connection.mid_line else ""
-    connection.output(f"{start}uffd: {line}\n".encode("utf-8", "replace"))
+    connection.output(f"{start}{line}\n".encode("utf-8", "replace"))
+
+
+_INDENT = "  "
+"""Before what goes on of a line of ours, as the client has it."""

@@ -20,7 +20,7 @@ from gdb_uffd.server import (
     shorten,
     travel,
 )
-from gdb_uffd.server.arguments import Arguments, address, boolean, string
+from gdb_uffd.server.arguments import Arguments, address, boolean, integer, string
 from gdb_uffd.server.framing import escape
 from gdb_uffd.server.session import Session
 from gdb_uffd.terminal import Output
@@ -92,6 +92,7 @@ def summary(report: CallReport) -> Dict[str, Any]:
         "bytes_changed": sum(p.bytes_changed for p in program) + report.rest_bytes,
         "fed_pages": report.fed_pages,
         "ended": report.ended,
+        "uncaught": report.uncaught,
         "unavailable": report.unavailable,
         "unknown": [report.unknown_zeros, report.unknown_file],
         "refused": report.refused,
@@ -186,6 +187,7 @@ def _end(session: Session, arguments: Arguments) -> Any:
 
 def _output(session: Session, arguments: Arguments) -> Any:
     wanted = arguments.get("charset")
+    session.connection.columns = integer(arguments, "columns")
     session.connection.terminal = None if wanted is None else Output(string(arguments, "charset"))
     return {}
 

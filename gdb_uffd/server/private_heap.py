@@ -7,8 +7,6 @@ from typing import Any, Callable, Dict
 
 from gdb_uffd.model import FLAWS, UffdError
 from gdb_uffd.model_heap import to_json
-from gdb_uffd.replay.attribute import heap_report
-from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.server.arguments import Arguments, address, boolean, integer
 from gdb_uffd.server.session import Session
 
@@ -19,9 +17,13 @@ SECONDS = 3.0
 """How long earlier snapshots are looked through."""
 
 
-def _own(session: Session) -> Diversion:
-    if not isinstance(session.diversion, Diversion):
-        raise UffdError("this target has no heap to look at")
+def _reports() -> Any:
+    from gdb_uffd.replay.attribute import heap_report  # native code, which may lack, and takes time
+
+    return heap_report
+
+
+def _own(session: Session) -> Any:
     session.diversion.commit_pending()
     return session.diversion
 
@@ -30,11 +32,11 @@ def _heap(session: Session, arguments: Arguments) -> Any:
     blocks = integer(arguments, "blocks") if "blocks" in arguments else 0
     if not 0 <= blocks <= BLOCKS_MAX:
         raise UffdError(f"blocks is not a number from 0 to {BLOCKS_MAX:,}")
-    return to_json(heap_report.overview(_own(session), blocks, boolean(arguments, "free")))
+    return to_json(_reports().overview(_own(session), blocks, boolean(arguments, "free")))
 
 
 def _block(session: Session, arguments: Arguments) -> Any:
-    return to_json(heap_report.block(_own(session), address(arguments)))
+    return to_json(_reports().block(_own(session), address(arguments)))
 
 
 def _since(session: Session, arguments: Arguments) -> Any:
@@ -48,8 +50,7 @@ def _since(session: Session, arguments: Arguments) -> Any:
 
     def broken(number: int) -> bool:
         with journey.visit(number) as place:
-            assert isinstance(place.diversion, Diversion)
-            return bool(set(wanted) & heap_report.flaws(place.diversion))
+            return bool(set(wanted) & _reports().flaws(place.diversion))
 
     here, first = journey.place.number, 0
     if len(journey.trace.snapshots) < 2 or not broken(here):

@@ -119,18 +119,20 @@ def _listen(session: Session, arguments: Arguments) -> Any:
     return {}
 
 
-def _changes(session: Session, arguments: Arguments) -> Any:
+def _comparing() -> Any:
     from gdb_uffd.server import changes  # native code, which may lack
 
+    return changes
+
+
+def _changes(session: Session, arguments: Arguments) -> Any:
     trace = session.journey.trace
-    return changes.compare(trace, integer(arguments, "a"), integer(arguments, "b"))
+    return _comparing().compare(trace, integer(arguments, "a"), integer(arguments, "b"))
 
 
 def _changes_image(session: Session, arguments: Arguments) -> Any:
-    from gdb_uffd.server import changes
-
     a, b = integer(arguments, "a"), integer(arguments, "b")
-    return changes.image(session.journey.trace, a, b, page_floor(address(arguments)))
+    return _comparing().image(session.journey.trace, a, b, page_floor(address(arguments)))
 
 
 def _export(session: Session, arguments: Arguments) -> Any:

@@ -189,3 +189,23 @@ def test_its_python(gdb, name, tmp_path):
     alive = [re.sub(r"^#\d+ +(0x\w+ in )?", "", line) for line in said["backtrace"]]
     assert functions[1:] == alive[1:]
     assert [gdb.value(expression) for expression in said["asked"]] == said["values"]
+
+
+@pytest.mark.parametrize("name", chosen("debian-11", "debian-testing", "alpine-like"))
+def test_its_heap(gdb, name, tmp_path):
+    """Layouts of other releases of glibc; musl's is not read."""
+    program = "abroad" if name == "alpine-like" else "python"
+    told(name, program)
+    gdb.run(f"uffd spawn {core_of(name, program, 'files-from', gdb, tmp_path)}", timeout=60)
+    data = gdb.json("uffd heap -json")
+    if name == "alpine-like":
+        assert data["allocator"]["name"] == "musl" and data["arenas"] == []
+        return
+    assert data["allocator"]["name"] == "glibc" and data["allocator"]["version"]
+    assert data["damage_count"] == 0 and data["caches_missing"] == []
+    assert data["mapped"] == data["mapped_said"]
+    (arena,) = data["arenas"]
+    told_bytes = arena["used_bytes"] + arena["free_bytes"] + arena["top_bytes"]
+    assert told_bytes == arena["system_bytes"] and arena["used"] > 100
+    verdict = gdb.call("((void *(*)(long)) PyMem_RawMalloc)(1000)")["verdict"]
+    assert verdict["heap_trouble"] is None and verdict["allocated"]["blocks"] == 1, verdict

@@ -133,6 +133,14 @@ def test_a_report_says_what_is_damaged(opened):
     assert data["heap_notes"][0].startswith("before it: input->text, ")
 
 
+def test_an_assignment_leaves_the_heap_readable(opened):
+    """No thread ran, so that no thread's cache was looked for."""
+    gdb = opened("plain")
+    verdict = gdb.call("cache.items[0]->key = 77")["verdict"]
+    assert verdict["heap_trouble"] is None and verdict["text"] == "wrote heap"
+    assert "held by  cache.items[0]->name" in gdb.run("uffd heap cache.items[0]->name")
+
+
 def test_a_call_that_does_the_damage_is_told(opened):
     gdb = opened("plain")
     text = " ".join(gdb.run("uffd call spoil()").split())

@@ -10,6 +10,7 @@ from typing import Any, Dict, List
 
 import pytest
 from harness import ROOT, gdbs
+from harness.asking import policy_core
 
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 COLUMNS = 80
@@ -78,6 +79,18 @@ def test_every_listing_of_a_core_fits(terminal, all_cores):
 def test_every_listing_of_a_trace_fits(terminal, trip):
     gdb = terminal()
     check(gdb, [f"uffd spawn {trip.path}", *OF_TRACES])
+
+
+def test_what_the_server_says_fits(terminal, tmp_path):
+    gdb = terminal()
+    gdb.run(f"uffd spawn {policy_core(tmp_path)}")
+    told = gdb.run("print lock_queue()")
+    assert re.search(r"^uffd: would block: .*\n  .*`uffd call` shows where$", told, re.M), told
+    gdb.run("set width 0")
+    assert re.search(r"^uffd: would block: .*`uffd call` shows where$",
+                     gdb.run("print lock_queue()"), re.M)  # fmt: skip
+    gdb.run(f"set width {COLUMNS}")
+    check(gdb, ["uffd call lock_queue()", "uffd dirty"])
 
 
 def test_a_narrow_terminal_loses_no_word(terminal, all_cores):
@@ -181,7 +194,7 @@ def test_a_pipe_gets_whole_lines_without_colours(gdb_path, all_cores, tmp_path):
     done = subprocess.run(
         [*command, "-ex", "uffd call push(7)"],
         env={**gdbs.environment(tmp_path / "home"), "TERM": "xterm-256color"},
-        capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert "\x1b" not in done.stdout
     rows = [line for line in done.stdout.splitlines() if line.startswith("  0x")]

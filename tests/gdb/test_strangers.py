@@ -131,6 +131,9 @@ def test_musl(gdb, musl_core):
     """raise() has no frame information: the backtrace ends in a frame at 0, where names are
     looked for, too.  gdb 18 has its own way to thread-locals, which knows glibc's alone."""
     assert "SIGABRT" in gdb.run(f"uffd spawn {musl_core}")
+    text = gdb.run("uffd heap")
+    known = "malloc is musl's, in" in text
+    assert known or "main arena is not found" in text, text  # a static one does not say who it is
     data = gdb.call("push(7)")
     assert data["value"] == "6"
     changes = {c["name"]: (c["before"], c["after"]) for p in data["dirty"] for c in p["changes"]}

@@ -52,6 +52,7 @@ def test_it_is_redrawn_after_each_call(screen):
     screen.type("uffd call count(3)\n")
     screen.until(lambda _: any("counter 41 → 47" in line for line in window(screen)))
     assert window(screen)[0] == "count(3)"
+    assert screen.colour("41 → 47") == "red"
     screen.type("uffd call members()\n")
     screen.until(lambda _: window(screen)[0] == "members()")
     screen.until(lambda _: "members () at writes.c" in "\n".join(window(screen)))

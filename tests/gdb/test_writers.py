@@ -42,7 +42,7 @@ def test_it_is_the_line_that_the_frames_have(through, call):
     frames = [f for f in write["backtrace"] if (f["file"] or "").endswith("through.cpp")]
     assert found == (frames[0]["function"], "through.cpp", frames[0]["line"]), write["backtrace"]
     start = hex(int(through.value(f"(long) &{name}"), 0))
-    row = next(line for line in through.run("uffd dirty").splitlines() if f"{start}" in line)
+    row = next(line for line in through.run("uffd dirty -full").splitlines() if f"{start}" in line)
     assert row.rstrip().endswith(f"{found[0]} () at through.cpp:{found[2]}"), row
 
 

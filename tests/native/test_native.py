@@ -31,7 +31,7 @@ def built(name: str, kind: str) -> Path:
         return program
     program.parent.mkdir(parents=True, exist_ok=True)
     fresh = program.with_name(f"{program.name}.{os.getpid()}")
-    build = ["cc", *flags, "-o", str(fresh), *map(str, sources)]
+    build = ["cc", *flags, "-o", str(fresh), *map(str, sources), "-lrt"]
     done = subprocess.run(build, capture_output=True, text=True, check=False)
     if "cannot find" in done.stderr and "san" in done.stderr:
         pytest.skip("the compiler has no sanitizer library here")

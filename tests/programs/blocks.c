@@ -106,6 +106,38 @@ static void threads(long count)
 	pthread_barrier_wait(&barrier);
 }
 
+static void *grower(void *unused) // more than one heap of 64 MiB holds
+{
+	(void)unused;
+	for (long i = 0; i < many_count; i++)
+		many[i] = malloc(100000);
+	pthread_barrier_wait(&barrier);
+	pause();
+	return NULL;
+}
+
+static void grow(void)
+{
+	pthread_t thread;
+
+	many_count = 800;
+	many = calloc((size_t)many_count, sizeof(*many));
+	pthread_barrier_init(&barrier, NULL, 2);
+	pthread_create(&thread, NULL, grower, NULL);
+	pthread_barrier_wait(&barrier);
+}
+
+void move_break(void) // somebody else moves the break, and malloc goes on behind that
+{
+	many_count = 16;
+	many = calloc((size_t)many_count, sizeof(*many));
+	for (long i = 0; i < many_count; i++) {
+		if (i == 5 || i == 11)
+			sbrk(12344);
+		many[i] = malloc(60000);
+	}
+}
+
 static void fill(long count) // `count` blocks, each fourth of them free
 {
 	many = malloc((size_t)count * sizeof(*many));
@@ -188,6 +220,10 @@ int main(int argc, char **argv)
 	cache.items[4] = stale;
 	if (!strcmp(what, "threads"))
 		threads(argc > 2 ? atol(argv[2]) : 3);
+	if (!strcmp(what, "grow"))
+		grow();
+	if (!strcmp(what, "break"))
+		move_break();
 	if (!strcmp(what, "many"))
 		fill(argc > 2 ? atol(argv[2]) : 1000000);
 	else

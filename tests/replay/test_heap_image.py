@@ -124,6 +124,28 @@ def test_a_block_in_each_kind_of_list(opened):
     assert told.block is not None and told.block.size == word(caller, "usable_of_used")
 
 
+@pytest.mark.parametrize("how, heaps", [("grow", 2), ("break", 1)])
+def test_a_heap_that_does_not_go_on(opened, how, heaps):
+    """A thread's arena of several heaps, and a main heap with memory of others in between, end in
+    fenceposts."""
+    caller = opened(how)
+    heap, said = overview(caller), info(caller)
+    assert heap.damage == []
+    assert max(len(arena.ranges) for arena in heap.arenas) == heaps
+    assert sum(arena.system_bytes for arena in heap.arenas) == said["arena"]
+    many, count = word(caller, "many"), word(caller, "many_count")
+    image = heap_report.image_of(caller.diversion)
+    for index in range(count):
+        at = int.from_bytes(caller.diversion.read_memory(many + 8 * index, 8), "little")
+        found = image.block_around(at)
+        assert found is not None and found.start == at and found.state == "used", index
+    for _ in range(3):  # and a report goes over the ends
+        caller.call("move_break", keep=True)
+        caller.diversion.refine(caller.reports[-1])
+        report = caller.reports[-1]
+        assert report.heap is not None, report.heap_trouble
+
+
 def test_who_holds_a_block(opened):
     caller = opened("threads", "3")
     item = word(caller, "cache", 3)  # items[2]

@@ -152,3 +152,36 @@ def test_pointers_that_are_followed_are_counted(monkeypatch: pytest.MonkeyPatch)
     search = Search(graph, memory, [(0x10, 8)], True)
     assert search.run([(BASE, 0)]) == {}
     assert memory.bytes <= 6 * 8000
+
+
+def row(holder: List[int], nodes: int) -> Tuple[Dict[int, int], int]:
+    """A holder at BASE, {first, number, end} (type 0), and a block behind it with `nodes` nodes of
+    two words (type 1), whose second points to a block of its own (type 2)."""
+    first = BASE + 0x1010
+    words = {BASE: first}
+    words.update((BASE + 8 + 8 * i, word) for i, word in enumerate(holder))
+    words[first - 16], words[first - 8] = 0, 16 * nodes + 16 | 1
+    for index in range(nodes):
+        words[first + 16 * index], words[first + 16 * index + 8] = 7, BASE + 0x3010 + 32 * index
+    words[first + 16 * nodes], words[first + 16 * nodes + 8] = 0, 0x21
+    return words, first
+
+
+@pytest.mark.parametrize(
+    ("holder", "count"),
+    [
+        ([0, 0], 1), ([9, 0], 1), ([4, 0], 4), ([8, 0], 8), ([3, 0], 1), ([4 << 32 | 1, 0], 4),
+        ([0, BASE + 0x1010 + 16 * 5], 5), ([0, BASE + 0x1010 + 16 * 9], 1), ([0, BASE + 0x1018], 1),
+        ([0, BASE + 0x1010], 1), ([5, BASE + 0x1010 + 16 * 8], 8),
+    ],
+)  # fmt: skip
+def test_how_many_there_are_stands_beside_the_pointer(holder: List[int], count: int) -> None:
+    words, first = row(holder, 8)
+    graph = Graph()
+    graph.extend([[24, [[0, 1]], [], 1], [16, [[8, 2]], [], 2], [8, [], [], 1]])
+    last = BASE + 0x3010 + 32 * (count - 1)
+    wanted = [(first, 16 * 8), (last, 24), (BASE + 0x3010 + 32 * count, 24)]
+    found = Search(graph, Words(words), wanted, True).run([(BASE, 0)])
+    assert found[first].count == count
+    assert found[last].steps == ((BASE, 0, 0), (first, count - 1, 0))
+    assert wanted[2][0] not in found

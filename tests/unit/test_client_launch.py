@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import sys
 from pathlib import Path
@@ -21,7 +22,11 @@ READY = (
 
 def program(path: Path, body: str) -> str:
     """An executable script that stands in for the server's Python."""
-    path.write_text(f"#!{sys.executable}\nimport os, sys\n{body}\n", encoding="utf-8")
+    code = path.with_name(f"{path.name}.py")
+    code.write_text(f"import os, sys\n{body}\n", encoding="utf-8")
+    # By a shell, since the path of an interpreter may not have spaces (execve(2)).
+    command = shlex.join([sys.executable, str(code)])
+    path.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
     path.chmod(0o755)
     return str(path)
 

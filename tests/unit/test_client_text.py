@@ -116,7 +116,11 @@ def test_only_our_colours_reach_the_terminal():
 
 
 def test_wide_characters_take_two_columns():
-    assert Look().columns("名前") == 4 and Look().columns("e\u0301") == 1
+    assert (
+        Look().columns("\t1") == 9
+        and Look().columns("名前") == 4
+        and Look().columns("e\u0301") == 1
+    )
     assert Look().columns("a → b · c…") == 10 and Look(unicode=False).columns("a → b") == 6
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gdb_uffd.client import mi
 from gdb_uffd.client.scroll import Scroller
+from gdb_uffd.client.text import Look
 from gdb_uffd.model import UffdError
 
 
@@ -93,3 +94,17 @@ def test_options_of_the_machine_interface():
     assert mi.options([], ["keep"], "u") == ([], [])
     with pytest.raises(UffdError, match="-all is no option; usage: u"):
         mi.options(["-all"], ["keep"], "u")
+
+
+def test_scrolling_to_the_right_keeps_the_colours():
+    look = Look(colour=True)
+    scroller = Scroller()
+    scroller.set([f"ab{look.paint('added', 'cdef')}gh", "名前 x"])
+    assert [look.tidy(line) for line in scroller.visible(4, 2)] == [
+        "ab\x1b[32mcd\x1b[m",
+        "名前",
+    ]
+    scroller.right(3, 4)
+    assert scroller.visible(4, 1) == ["\x1b[32mdef\x1b[mg"]
+    scroller.right(99, 4)
+    assert scroller.left == 4

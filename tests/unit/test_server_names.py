@@ -74,6 +74,7 @@ def test_reach(client: RawClient) -> None:
         "roots": [[hex(CODE), 0]],
         "wanted": [[hex(there), 16], [hex(CODE + 0x999999), 16]],
         "after": True,
+        "count": 1,
     }
     found = ask(client, "reach", **arguments)
     assert found[1] is None
@@ -83,6 +84,7 @@ def test_reach(client: RawClient) -> None:
         "at": hex(there),
         "type": 1,
         "after": True,
+        "count": 1,
     }
     del arguments["types"], arguments["fresh"]
     assert ask(client, "reach", **arguments) == found  # the types are remembered

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any, Iterator, List
 
 import pytest
@@ -12,6 +13,7 @@ from server_fakes import DATA, FakeDiversion, FakeSnapshot, FakeTrace, RawClient
 
 from gdb_uffd.model_json import report_from_json
 from gdb_uffd.server import private
+from gdb_uffd.server.connection import message
 from gdb_uffd.server.journey import Journey
 
 
@@ -115,6 +117,7 @@ def test_a_call(client: RawClient) -> None:
         "refused": [],
         "unsound": [],
         "files_read": [],
+        "uncaught": None,
     }
     assert ask(client, "end", keep=True) == "E.no call is open"
 
@@ -160,3 +163,20 @@ def test_undoing_forgets_registers(client: RawClient) -> None:
 def test_bad_arguments(client: RawClient, packet: bytes) -> None:
     assert (client.ask(b"quffd." + packet) or b"").startswith(b"E.")
     assert ask(client, "hello")["protocol"] == 1
+
+
+@pytest.mark.parametrize("columns", [0, 2, 20, 40, 80])
+def test_our_own_lines_fit_the_terminal(columns):
+    said: List[bytes] = []
+    fake: Any = SimpleNamespace(mid_line=False, columns=columns, output=said.append)
+    text = "would block: futex(0x7ffe12345678), a lock held by thread 4711; `bt` shows where"
+    message(fake, text)
+    lines = b"".join(said).decode().splitlines()
+    assert " ".join(" ".join(lines).split()) == f"uffd: {text}"
+    assert len(lines) == 1 if columns in (0, 2) else len(lines) > 1
+    assert columns < 40 or all(len(line) < columns for line in lines)
+
+
+def test_the_terminal_is_told(client):
+    assert ask(client, "output", charset=None, columns=80) == {}
+    assert "columns is not a whole number" in ask(client, "output", charset=None)

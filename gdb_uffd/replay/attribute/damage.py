@@ -43,10 +43,11 @@ def chunk_before(view: View, anchor: int, at: int) -> Optional[Tuple[int, int]]:
     return None
 
 
-def at_link(view: View, entry: int) -> Damage:
-    """Of the list of free blocks that leads to `entry`, where it cannot go on."""
-    if entry % 16:
-        return Damage("link-unaligned", 0, entry)
-    if view.word(entry) is None:
-        return Damage("link-unreadable", 0, entry)
-    return Damage("link-unreadable", entry, view.word(entry))
+def at_link(view: View, entry: int, link: int) -> Damage:
+    """Of a list of free blocks that leads from the chunk at `entry` (0: its head) to `link`, and
+    cannot go on."""
+    block = entry + HEADER if entry else 0
+    if link % 16:
+        return Damage("link-unaligned", block, link)
+    known = view.word(link) is not None
+    return Damage("link-loop" if known else "link-unreadable", block, link)

@@ -34,6 +34,8 @@ FLAWS = {
     lib.FLAW_UNLISTED: "unlisted",
 }
 
+FREE = (lib.CHUNK_FREE, lib.CHUNK_LISTED)
+
 _EXPECTS = (lib.FLAW_BEYOND, lib.FLAW_PREV_SIZE, lib.FLAW_TOP)
 """Flaws that a limit, or the other size, goes with."""
 
@@ -231,11 +233,10 @@ class HeapImage:
     def _outside(self) -> None:
         """Entries of lists that lie in no heap."""
         assert self.lists is not None
-        entries, told = self.lists.entries, 0
-        for i in range(entries.count):
-            entry = entries.at[i]
-            if not entry.met and self.area(entry.at) is None and told < lib.FAULTS_MAX:
-                told += 1
+        entries, indexes = self.lists.entries, ffi.new("size_t[]", lib.FAULTS_MAX)
+        for index in indexes[0 : lib.heap_list_unmet(entries, indexes, lib.FAULTS_MAX)]:
+            entry = entries.at[index]
+            if self.area(entry.at) is None:
                 found = self.lists.told(entry.list)
                 self._tell(Damage("list-not-a-block", int(entry.at) + HEADER, list=found))
 
@@ -305,7 +306,6 @@ class HeapImage:
                 blocks = [a + b for a, b in zip(blocks, count.blocks)]
                 sizes = [a + b for a, b in zip(sizes, count.bytes)]
                 ranges.append(HeapRange(stretch.start, stretch.end, stretch.unread))
-        free, listed = lib.CHUNK_FREE, lib.CHUNK_LISTED
         top = state.top if state.top != state.first_bin else 0
         return Arena(
             state.address,
@@ -313,8 +313,8 @@ class HeapImage:
             ranges,
             blocks[lib.CHUNK_USED],
             sizes[lib.CHUNK_USED],
-            blocks[free] + blocks[listed],
-            sizes[free] + sizes[listed],
+            sum(blocks[each] for each in FREE),
+            sum(sizes[each] for each in FREE),
             top,
             sizes[lib.CHUNK_TOP],
             state.system,
@@ -334,18 +334,14 @@ class HeapImage:
     def blocks(self, free_only: bool, most: int) -> Tuple[List[HeapBlock], int]:
         """The first `most` blocks by address, and how many there are more."""
         out: List[HeapBlock] = []
-        more = 0
+        total, count = 0, ffi.new("struct heap_count *")
         every: Sequence[Any] = [*(s.chunks for s in self.stretches), self.mapped]
         for chunks in every:
+            lib.heap_walk_count(chunks, count)
+            total += sum(count.blocks[state] for state in FREE) if free_only else chunks.count
             for index in range(chunks.count):
-                state = chunks.at[index].state
-                if free_only and state not in (lib.CHUNK_FREE, lib.CHUNK_LISTED):
-                    continue
-                if len(out) < most:
-                    out.append(self.block(chunks, index))
-                elif free_only:
-                    more += 1
-                else:
-                    more += chunks.count - index
+                if len(out) >= most:
                     break
-        return out, more
+                if not free_only or chunks.at[index].state in FREE:
+                    out.append(self.block(chunks, index))
+        return out, total - len(out)

@@ -6,7 +6,8 @@ import dataclasses
 import time
 from typing import Any, Dict, List, Optional, Set
 
-from gdb_uffd.model import Damage, HeapBlock
+from gdb_uffd.arch import LOOKED_AT
+from gdb_uffd.model import Damage, HeapBlock, UffdError
 from gdb_uffd.model_heap import BlockReport, HeapReport, Reference
 from gdb_uffd.replay.attribute.allocators import recognise
 from gdb_uffd.replay.attribute.heap_image import HeapImage
@@ -23,7 +24,15 @@ OURS = ("glibc", "")
 
 
 def image_of(diversion: Diversion) -> HeapImage:
-    """The heap as it is now."""
+    """The heap as it is now.  UffdError of a 32-bit program, or where nothing can run."""
+    if not isinstance(diversion, Diversion):
+        raise UffdError("this target has no heap to look at")
+    snapshot = diversion.snapshot
+    if snapshot.arch in LOOKED_AT:
+        raise UffdError(
+            f"{snapshot.path}: of a 32-bit program ({snapshot.arch.spoken}): the heaps of 64-bit "
+            "programs only are read"
+        )
     detail = diversion.accounts.detail
     view = diversion.view(True, True)
     for thread in diversion.snapshot.threads:

@@ -147,7 +147,7 @@ class Holders:
         return []
 
     def _of_main(self, ref: Reference) -> bool:
-        return ref.mapping == self._snapshot.executable
+        return self._owners.of_program(ref.mapping)
 
     @staticmethod
     def _down(

@@ -22,6 +22,7 @@ Range = Tuple[int, int]
 SIZES_OF_BINS = 127  # NBINS - 1
 FASTBINS = 10
 LINK_AT = 16  # offsetof(struct malloc_chunk, fd)
+OWN_MAX = 4096  # of a hostile file's data may be full of what looks like one
 ARENAS_MAX = 4096
 OWN_BINS = 4  # of them that are empty: there are always some, each of another size
 TCACHE_SMALL_BINS = 64
@@ -90,7 +91,7 @@ def find_main(snapshot: Snapshot, view: View) -> Optional[State]:
             for i in range(len(words) - 1)
             if words[i] == words[i + 1] == start + 8 * i - LINK_AT and words[i]
         ]
-        for at in _starts(own):
+        for at in _starts(own[:OWN_MAX]):
             for layout in LAYOUTS:
                 state = read_state(view, start + 8 * at - layout.bins, layout)
                 if state is not None and _is_main(view, state, own, at):

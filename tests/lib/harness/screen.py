@@ -40,6 +40,12 @@ class Screen:
         """The screen as one text."""
         return "\n".join(self.lines())
 
+    def colour(self, words: str) -> str:
+        """The colour in which `words` begin, where they are first on the screen."""
+        row = next(n for n, line in enumerate(self.lines()) if words in line)
+        column = self._screen.display[row].index(words)
+        return str(self._screen.buffer[row][column].fg)
+
     def until(self, holds: Callable[[List[str]], bool], seconds: float = 30) -> List[str]:
         """Read until the screen is as it should be."""
         deadline = time.monotonic() + seconds

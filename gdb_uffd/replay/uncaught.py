@@ -1,0 +1,244 @@
+"""Which C++ exception a call ended with, uncaught: its type, and what it says.
+
+By the structures of the Itanium C++ ABI ("Exception Handling", 2.2.1 C++ Exception Objects; "C++
+ABI", 2.9.5 RTTI Layout), as libstdc++ (unwind-cxx.h) and libc++abi (cxa_exception.h) lay them out
+where a pointer has 64 bits.  What has to run for it runs in a process beside the one that stands:
+nothing of it is in a report, or stays.
+"""
+
+from __future__ import annotations
+
+import signal
+import struct
+from dataclasses import replace
+from mmap import PROT_EXEC
+from typing import Any, Dict, Iterator, Optional, Sequence
+
+from gdb_uffd.arch import AARCH64
+from gdb_uffd.model import Mapping, MemoryUnavailable, UffdError
+from gdb_uffd.replay.ghost import Unseen, make_ghost
+from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
+
+WHAT_SECONDS = 2
+"""How long what() may run, where `set uffd call-timeout` does not say less."""
+
+TEXT_MAX = 4096
+"""Bytes of a type's name, and of what it says."""
+
+OBJECT_MAX = 256
+"""Bytes of what was thrown."""
+
+DEPTH_MAX = 64
+"""Classes between a class and a base of it, and base classes of one."""
+
+_TERMINATE = "_ZSt9terminatev"
+_HANDLER = "_ZN9__gnu_cxx27__verbose_terminate_handlerEv"
+_HANDLER_BYTES = 1024
+_STACK_BYTES = 4096
+"""libstdc++'s own handler ends by abort(): of a noexcept function it is called without
+std::terminate.  How much of it, and of the stack, is looked through."""
+
+_UNWIND = 80  # from where exceptionType stands to unwindHeader
+_OBJECT = 112  # ... and to the object that was thrown
+_GNU, _CLANG = b"GNUCC++", b"CLNGC++"  # exception_class without its last byte
+_SHIFT = {_GNU: 0, _CLANG: 16}  # libc++abi has two words before exceptionType
+_NAME = 8  # type_info: vtable, name; classes then have their bases
+_BASES = 16
+_EXCEPTION = b"St9exception"
+_STRINGS = (b"PKc", b"Pc")
+_MESSAGES = ("_ZNKSt13runtime_error4whatEv", "_ZNKSt11logic_error4whatEv")
+"""Whose what() gives the pointer behind the vtable's, in both libraries."""
+
+
+def describe(real: Any, stop: Stop, sp: int) -> Optional[Dict[str, Any]]:
+    """What `real` (a Diversion), which came to `stop`, ended with; None where that is no uncaught
+    exception, or where it cannot be told.
+
+    `type`: the type's name in the ABI's form, "" for none: std::terminate was called without an
+    exception; `what`: text or None; `object`: its first bytes in hex; `foreign`: the class of an
+    exception of another language, "" for C++.
+    """
+    try:
+        if not _has_terminated(real, stop, sp):
+            return None
+        ghost = make_ghost(real, real.threads.save(), real.machine.save_brk(), None)
+        try:
+            seconds = real.policy.call_timeout or WHAT_SECONDS
+            ghost.policy = replace(ghost.policy, call_timeout=min(seconds, WHAT_SECONDS))
+            ghost.begin()
+            return _Looker(ghost, stop.tid).exception()
+        finally:
+            ghost.close()
+    except (UffdError, MemoryUnavailable, struct.error):
+        return None
+
+
+def _has_terminated(real: Any, stop: Stop, sp: int) -> bool:
+    if stop.breakpoint == "swbreak":
+        pc = real.registers(stop.tid).pc
+        if sp <= pc < sp + _STACK_BYTES:
+            return False  # gdb's dummy frame: it returned
+        return bool(pc == real.snapshot.symbol(_TERMINATE))
+    return stop.signal == signal.SIGABRT and _was_aborted_by_handler(real, sp)
+
+
+def _was_aborted_by_handler(real: Any, sp: int) -> bool:
+    """Whether what called abort() is the library of std::terminate: on the stack that is the first
+    address of code that is none of the C library's."""
+    symbol = real.snapshot.symbol
+    terminate, abort = symbol(_TERMINATE), symbol("abort")
+    if not terminate or not abort:
+        return False
+    code = [m for m in real.mappings() if m.prot & PROT_EXEC]
+    module, libc = _holder(code, terminate), _holder(code, abort)
+    if module == libc:  # linked statically
+        starts = [start for start in map(symbol, (_HANDLER, _HANDLER + ".cold")) if start]
+        near = [range(start, start + _HANDLER_BYTES) for start in starts]
+        return any(word in each for word in _stack(real, sp) for each in near)
+    for word in _stack(real, sp):
+        where = _holder(code, word)
+        if where is not None and where != libc:
+            return where == module
+    return False
+
+
+def _holder(mappings: Sequence[Mapping], address: int) -> Optional[Mapping]:
+    return next((m for m in mappings if m.start <= address < m.end), None)
+
+
+def _stack(real: Any, sp: int) -> Iterator[int]:
+    for depth in range(0, _STACK_BYTES, 512):
+        yield from struct.unpack("<64Q", real.read_memory(sp + depth, 512))
+
+
+class _Looker:
+    """Reads and calls in a process of its own."""
+
+    def __init__(self, ghost: Any, tid: int) -> None:
+        self._ghost, self._tid = ghost, tid
+
+    def _word(self, address: int) -> int:
+        return int.from_bytes(self._ghost.read_memory(address, 8), "little")
+
+    def _text(self, address: int) -> bytes:
+        """Up to its NUL, at most TEXT_MAX bytes."""
+        out = b""
+        while b"\0" not in out and len(out) < TEXT_MAX:
+            at = address + len(out)
+            out += self._ghost.read_memory(at, min(256, 4096 - at % 4096))
+        return out.split(b"\0")[0][:TEXT_MAX]
+
+    def _symbol(self, name: str) -> int:
+        return int(self._ghost.snapshot.symbol(name) or 0)
+
+    def exception(self) -> Optional[Dict[str, Any]]:
+        get = self._symbol("__cxa_get_globals")
+        if not get:
+            return None
+        header = self._word(self._call(get, 0))  # caughtExceptions
+        if not header:
+            return _told()
+        for kind, shift in _SHIFT.items():
+            found = self._ghost.read_memory(header + shift + _UNWIND, 8)[::-1]
+            if found[:7] == kind:
+                return self._described(header, shift, found[7] == 1)
+        found = self._ghost.read_memory(header + _UNWIND, 8)[::-1]
+        text = found.rstrip(b"\0").decode("ascii", "replace")
+        return _told(foreign=text or "unknown")
+
+    def _described(self, header: int, shift: int, dependent: bool) -> Dict[str, Any]:
+        """`dependent`: made by std::rethrow_exception, its object is another's."""
+        thrown = header + shift + _OBJECT
+        if dependent:
+            thrown = self._word(header + shift // 2)  # primaryException
+        kind = self._word(thrown - _OBJECT)
+        base = self._base(kind, thrown, 0)
+        name, what = self._name(kind), None
+        try:
+            if base:
+                what = self._what(base).decode("utf-8", "surrogateescape")
+            elif name in _STRINGS:
+                what = self._text(self._word(thrown)).decode("utf-8", "surrogateescape")
+        except (UffdError, MemoryUnavailable):
+            pass  # it does not return, or gives no text: the type is known
+        return _told(name.decode("utf-8", "replace"), what, self._bytes(thrown))
+
+    def _bytes(self, address: int) -> bytes:
+        """As far as they are there, at most OBJECT_MAX of them."""
+        for length in (OBJECT_MAX, OBJECT_MAX // 8, 8):
+            try:
+                return bytes(self._ghost.read_memory(address, length))
+            except MemoryUnavailable:
+                continue
+        return b""
+
+    def _name(self, kind: int) -> bytes:
+        # A name with "*" is compared by its address (libstdc++, typeinfo).
+        return self._text(self._word(kind + _NAME)).lstrip(b"*")
+
+    def _base(self, kind: int, thrown: int, depth: int) -> int:
+        """Where in an object of that class its std::exception lies; 0 for none."""
+        if self._name(kind) == _EXCEPTION:
+            return thrown
+        if depth >= DEPTH_MAX:
+            return 0
+        table = self._word(kind) - 16  # the vtable's address point is behind two words
+        if table == self._symbol("_ZTVN10__cxxabiv120__si_class_type_infoE"):
+            return self._base(self._word(kind + _BASES), thrown, depth + 1)
+        if table != self._symbol("_ZTVN10__cxxabiv121__vmi_class_type_infoE"):
+            return 0
+        count = self._word(kind + _BASES) >> 32  # flags, base_count: 32 bits each
+        for index in range(min(count, DEPTH_MAX)):
+            one = kind + _BASES + 8 + 16 * index
+            flags = self._word(one + 8)  # offset_flags: bit 0 virtual, the offset from bit 8 on
+            offset = _signed(flags) >> 8
+            if flags & 1:
+                offset = _signed(self._word(self._word(thrown) + offset))
+            found = self._base(self._word(one), thrown + offset, depth + 1 + DEPTH_MAX // 8)
+            if found:
+                return found
+        return 0
+
+    def _what(self, base: int) -> bytes:
+        what = self._word(self._word(base) + 16)  # behind two destructors
+        if what in [self._symbol(name) for name in _MESSAGES]:
+            return self._text(self._word(base + 8))
+        return self._text(self._call(what, base))
+
+    def _call(self, function: int, argument: int) -> int:
+        """What it returns, its effects there.  UffdError when it does not."""
+        ghost, tid = self._ghost, self._tid
+        registers = ghost.registers(tid).copy()
+        arch, stack = registers.arch, registers.sp - 1024 & ~15
+        values = {**arch.pending, arch.arguments[0]: argument, arch.pc: function}
+        ghost.call_begin(function, False)
+        landing = stack + 64
+        if arch is AARCH64:
+            values[arch.gpr["x30"]] = landing
+        else:
+            stack -= 8
+            ghost.write_memory(stack, landing.to_bytes(8, "little"))
+        values[arch.sp] = stack
+        ghost.insert_breakpoint(SOFTWARE, landing, 1)
+        for register, value in values.items():
+            registers.gpr[register] = value
+        ghost.set_registers(tid, registers)
+        action = Resume(tid, "c")
+        ghost.prepare(action)
+        stop = ghost.runner.resume(action, Unseen())  # what it throws is not described in its turn
+        after = ghost.registers(tid)
+        ghost.remove_breakpoint(SOFTWARE, landing, 1)
+        ghost.call_end()
+        if stop.breakpoint != "swbreak" or after.pc != landing:
+            raise UffdError("it did not return")
+        return int(after.gpr[arch.result])
+
+
+def _told(
+    name: str = "", what: Optional[str] = None, thrown: bytes = b"", foreign: str = ""
+) -> Dict[str, Any]:
+    return {"type": name, "what": what, "object": thrown.hex(), "foreign": foreign}
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >> 63 else word
