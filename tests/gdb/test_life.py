@@ -197,6 +197,17 @@ def test_nothing_of_ours_is_left_in_the_temporary_folder(start_gdb, all_cores, s
     survivors.until(lambda: list(scratch.iterdir()) == [])
 
 
+def test_gdb_killed_while_it_opens_a_core(start_gdb, all_cores, scratch):
+    """Before it is connected, and has removed the folder of the socket itself."""
+    gdb = start_gdb(env={"TMPDIR": str(scratch)})
+    gdb.send(f"uffd spawn {all_cores.sample()}")
+    survivors.until(lambda: survivors.servers() != [])
+    pids = survivors.ours()
+    gdb.kill()
+    all_gone(pids)
+    assert list(scratch.iterdir()) == []
+
+
 def test_socket_is_private(start_gdb, all_cores, scratch, tmp_path):
     """Made in a folder with mode 0700, which goes as soon as gdb is connected."""
     seen = tmp_path / "seen"
