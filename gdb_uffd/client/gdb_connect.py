@@ -31,6 +31,7 @@ def connect(address: str, token_file: str) -> None:
     began = time.perf_counter()
     gdb_session.settle()
     where = remote.target(address)
+    remote.check_socket(address)
     if token_file or os.environ.get(remote.TOKEN_VARIABLE):
         interpreter = launch.find_interpreter(gdb_settings.python(), os.environ)
         where = remote.through_pipe(interpreter, address, token_file)

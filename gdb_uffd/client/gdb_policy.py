@@ -39,7 +39,9 @@ class Syscalls(_Policy):
     all   nearly everything, with your rights on this machine; fork, exec, ptrace
           and signals to other processes stay refused
 
-    A core dump is not to be trusted more than the program that it came from."""
+    A core dump is not to be trusted more than the program that it came from.
+
+    More in docs/policy.md of gdb_uffd."""
 
     set_doc = "Set which system calls called functions can make."
     show_doc = "Show which system calls called functions can make."
@@ -65,7 +67,9 @@ class Files(_Policy):
     """Which files a called function can open, with `set uffd syscalls safe`.
 
     read  regular files and directories, for reading (the default)
-    none  no file at all"""
+    none  no file at all
+
+    More in docs/policy.md of gdb_uffd."""
 
     set_doc = "Set which files called functions can open."
     show_doc = "Show which files called functions can open."
@@ -82,7 +86,9 @@ class Clock(_Policy):
     recorded  it goes on from the snapshot: a microsecond a reading, and a sleep is
               over at once (the default); a call that is repeated sees the same
               times
-    real      this machine's time; a sleep takes as long as it says"""
+    real      this machine's time; a sleep takes as long as it says
+
+    More in docs/policy.md of gdb_uffd."""
 
     set_doc = "Set what time it is for called functions."
     show_doc = "Show what time it is for called functions."
@@ -99,7 +105,9 @@ class Threads(_Policy):
     freeze        a call that needs a lock which one of them holds stops there, and
                   the lock and its owner are named (the default)
     ignore-locks  it goes through such locks; what it then does proves nothing
-                  about the program, and the report says so"""
+                  about the program, and the report says so
+
+    More in docs/policy.md of gdb_uffd."""
 
     set_doc = "Set what locks of recorded threads mean to calls."
     show_doc = "Show what locks of recorded threads mean to calls."
@@ -116,7 +124,9 @@ class CallTimeout(_Policy):
     """How many seconds a called function may run.
 
     0 or "unlimited" (the default): any time.  One that takes longer stops where it
-    is then.  Ctrl-C does the same at any time."""
+    is then.  Ctrl-C does the same at any time.
+
+    More in docs/policy.md of gdb_uffd."""
 
     set_doc = "Set how many seconds a called function may run."
     show_doc = "Show how many seconds a called function may run."
@@ -130,7 +140,9 @@ class CallTimeout(_Policy):
 class MemoryLimit(_Policy):
     """How many MiB of memory beyond what was recorded called functions may touch.
 
-    0 or "unlimited": any amount.  A call that needs more stops there."""
+    0 or "unlimited": any amount.  A call that needs more stops there.
+
+    More in docs/policy.md of gdb_uffd."""
 
     set_doc = "Set how many MiB of new memory calls may touch."
     show_doc = "Show how many MiB of new memory calls may touch."

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 from dataclasses import dataclass
 from typing import Optional, Union
 
@@ -72,6 +73,20 @@ def target(address: str) -> str:
     if _PORT.fullmatch(address):
         return address
     raise UffdError(f"{address}: not an address; give {FORMS}, as `gdb-uffd serve` printed it")
+
+
+def check_socket(address: str) -> None:
+    """UffdError where `address` is a path without a socket: gdb takes any other file for a serial
+    line, and writes into it (gdb manual, "Connecting to a Remote Target")."""
+    if address.startswith("unix:"):
+        path = target(address)
+        try:
+            mode = os.stat(path).st_mode
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise UffdError(f"could not connect: {path}: {why}") from None
+        if not stat.S_ISSOCK(mode):
+            raise UffdError(f"{path}: not a socket; `gdb-uffd serve --listen unix:PATH` makes one")
 
 
 def through_pipe(interpreter: str, address: str, token_file: str) -> str:

@@ -79,7 +79,11 @@ _COLUMNS = (*[int] * 3, str, int, int, str, str, *[int] * 5, *[bytes] * 3, int)
 
 
 class FormatError(Exception):
-    """Something in the index is not as it was written; the text says what."""
+    """Something in the index is not as it was written; the text says what, in a line: what was read
+    is in it, and may be of any length."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text if len(text) <= 300 else f"{text[:299]}…")
 
 
 @dataclass(frozen=True)

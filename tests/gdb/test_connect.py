@@ -153,7 +153,7 @@ def _stub(listener: socket.socket, said: List[bytes]) -> None:
         ("a b c", "usage: uffd connect"),
         ("nonsense", "not an address"),
         ("host:99999999", "not an address"),
-        ("unix:/nowhere/at/all", "could not connect"),
+        ("unix:/nowhere/at/all", "could not connect: /nowhere/at/all: "),
         ("127.0.0.1:1 /nowhere/token", "token file /nowhere/token: no such file"),
     ],
 )
@@ -162,3 +162,14 @@ def test_errors_are_one_line(gdb, arguments, told):
     text = gdb.run(f"uffd connect {arguments}")
     assert gdb.run("show sysroot") == sysroot
     assert told in text and len(text.strip().splitlines()) == 1, text
+
+
+def test_a_file_is_no_line_to_write_to(gdb, all_cores, tmp_path):
+    """gdb would take it for a serial line; and the core that is open stays."""
+    file = tmp_path / "precious"
+    file.write_bytes(b"as it was")
+    gdb.run(f"uffd spawn {all_cores.sample()}")
+    for address, said in ((f"unix:{file}", "not a socket"), ("unix:/no/such", "could not connect")):
+        assert said in gdb.run(f"uffd connect {address}")
+        assert file.read_bytes() == b"as it was"
+        assert gdb.value("counter") == "1041"

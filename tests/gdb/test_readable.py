@@ -111,6 +111,8 @@ def test_every_help_text_fits(terminal):
     listed = SGR.sub("", gdb.run("apropos uffd"))
     names = re.findall(r"^((?:set |show )?uffd .*) --", listed, re.M)
     assert len(names) > 30
+    settings = {line.split()[0] for line in gdb.lines("show uffd")}
+    assert settings == {name[9:] for name in names if name.startswith("set uffd ")}
     for name in ("uffd", "set uffd", "show uffd", *names):
         for line in gdb.lines(f"help {name}"):
             assert len(SGR.sub("", line)) < COLUMNS, (name, line)

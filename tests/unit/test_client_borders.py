@@ -37,6 +37,7 @@ def test_imports(path: Path):
                 "gdb_uffd.model",
                 "gdb_uffd.model_heap",
                 "gdb_uffd.model_json",
+                "gdb_uffd.outputs",
                 "gdb_uffd.terminal",
                 "gdb_uffd.recorder.wire",
             )

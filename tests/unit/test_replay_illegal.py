@@ -24,8 +24,8 @@ INSTRUCTIONS: List[Tuple[str, Optional[str]]] = [
     ("vpbroadcastb %xmm0, %ymm1", "AVX2, FMA or BMI"),
     ("vfmadd231ps %ymm0, %ymm1, %ymm2", "AVX2, FMA or BMI"),
     ("andn %rax, %rcx, %rdx", "AVX2, FMA or BMI"),
-    ("tileloadd (%rax,%rcx,1), %tmm1", "AMX"),
-    ("tdpbssd %tmm0, %tmm1, %tmm2", "AMX"),
+    (".byte 0xc4, 0xe2, 0x7b, 0x4b, 0x0c, 0x08", "AMX"),  # tileloadd (%rax,%rcx,1), %tmm1
+    (".byte 0xc4, 0xe2, 0x7b, 0x5e, 0xd1", "AMX"),  # tdpbssd %tmm0, %tmm1, %tmm2: as < 2.35
     ("xsavec 0x40(%rsp)", "XSAVEC"),
     ("xsavec64 (%rax)", "XSAVEC"),
     ("xsaveopt (%rax)", "XSAVEOPT"),

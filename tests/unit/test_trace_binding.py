@@ -99,5 +99,5 @@ def test_a_function_in_another_ones_place(program: Path, tmp_path: Path) -> None
     found = without.target(by_name[b"strlen"])
     assert found is not None and found.address == target.address and found.past
     found = without.target(by_name[b"printf"])
-    assert found is not None and Path(found.module.path).name == "libc.so.6" and found.past
+    assert found is not None and Path(found.module.path).name.startswith("libc") and found.past
     foreign_one.close()

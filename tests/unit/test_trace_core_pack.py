@@ -13,6 +13,7 @@ from typing import Iterator, List, Tuple
 
 import pytest
 import zstandard
+from harness import foreign
 from trace_cores import Told, build_library, kernel_told
 
 from gdb_uffd import cli
@@ -36,6 +37,11 @@ def told(original: Told) -> Iterator[Told]:
         if path.with_suffix(".away").exists():
             path.unlink(missing_ok=True)
             path.with_suffix(".away").rename(path)
+
+
+def mapped(told: Told) -> int:
+    """How many files the program had mapped: before glibc 2.34 libc was several."""
+    return len(foreign.mapped(Path(told.core)))
 
 
 def files(told: Told) -> Tuple[Path, Path]:
@@ -94,7 +100,7 @@ def test_packed_and_opened_elsewhere(told: Told, tmp_path: Path, capsys: Capture
     target = tmp_path / "p.uffd.zst"
     code, out, err = run(capsys, "pack", told.core, "-o", target)
     assert (code, err) == (0, "") and out.startswith(f"{target}: ") and "missing" not in out
-    assert "core, 4 files" in out, out
+    assert f"core, {mapped(told)} files" in out, out
     assert target.stat().st_mode & 0o777 == 0o600
     away(told)
     is_whole(target, told)
@@ -175,7 +181,9 @@ def test_debug_files_go_into_it(told: Told, tmp_path: Path, capsys: Capture) -> 
     shutil.rmtree(by_link.parent)
     assert (code, err) == (0, ""), err
     line = out.splitlines()[-1]
-    assert "core, 4 files, " in line and "libtold.so" not in line.partition("without")[2], line
+    assert (
+        f"core, {mapped(told)} files, " in line and "libtold.so" not in line.partition("without")[2]
+    ), line
     shutil.rmtree(debug)
     for path in files(told):
         path.unlink()

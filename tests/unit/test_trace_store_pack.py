@@ -142,7 +142,7 @@ def test_files_are_in_the_packed_trace(told: Told, tmp_path: Path) -> None:
             for file in files:
                 kept = Path(root + str(file))
                 assert kept.read_bytes() == (hidden / file.name).read_bytes()
-            libc = next(m.name for m in snapshot.mappings if "libc.so" in m.name)
+            libc = next(m.name for m in snapshot.mappings if "/libc" in m.name)
             assert os.path.samefile(root + libc, libc)
             assert os.path.exists(root + "/lib64/ld-linux-x86-64.so.2")  # ld.so's own name for it
             there.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Sequence
@@ -49,13 +50,15 @@ def core(built: Path, run: Path, **env: str) -> Path:
 
 
 def mapped(core_file: Path) -> "dict[str, Path]":
-    """The files that are mapped in a core, by the beginning of their names: "libc", "ld-linux"."""
+    """The files that are mapped in a core, by the beginning of their names: "libc", "ld-linux"
+    (before glibc 2.34: libc-2.31.so, ld-2.31.so)."""
     snapshot = open_core(str(core_file))
     try:
         paths = {Path(module.path) for module in snapshot.modules}
     finally:
         snapshot.close()
-    return {p.name.split("-x86")[0].split("-aarch")[0].split(".")[0]: p for p in paths}
+    names = {re.split(r"-x86|-aarch|-[\d.]+\.so$|\.", path.name)[0]: path for path in paths}
+    return {{"ld": "ld-linux"}.get(name, name): path for name, path in names.items()}
 
 
 def of_other_builds(core_file: Path, target: Path, libraries: Sequence[Path]) -> Path:
