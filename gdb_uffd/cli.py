@@ -15,11 +15,11 @@ from gdb_uffd.model import UffdError
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one subcommand.  Returns the exit code: 0, 1 when it failed, 2 for wrong usage."""
-    options = _parser().parse_args(argv)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _end)
     try:
+        options = _parser().parse_args(argv)
         if hasattr(options, "run"):
             return int(options.run(options))
         if options.command == "gdbinit":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import signal
 import threading
 import time
-from typing import List, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 import gdb
 
@@ -252,6 +253,9 @@ class Ticker:
         self.interval_s = interval_s
         self._ended = threading.Event()
         self._posted = False
+        ticks = self._ticks()
+        next(ticks)
+        self._next = functools.partial(next, ticks)
         # Signals of gdb's are for gdb's own thread (gdb manual, "Threading in GDB").
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
@@ -273,13 +277,23 @@ class Ticker:
             # Nothing may be posted when gdb is about to quit: gdb 13 crashes then.
             if not self._posted and _runs(self.recording.pid):
                 self._posted = True
-                gdb.post_event(self._tick)
+                gdb.post_event(self._next)
+
+    def _ticks(self) -> Iterator[None]:
+        """Goes on at each event: a Ctrl-C that came as gdb called it is raised inside of `try`,
+        where a function would be left before its first line, and Ctrl-C be lost."""
+        while True:
+            try:
+                yield
+                with gdb_record.uninterrupted():
+                    self._tick()
+            except KeyboardInterrupt:
+                self._posted = False
+                gdb_record.interrupt_later()
+            except Exception as error:  # else nobody would go on
+                gdb_record.fail(UffdError(f"{type(error).__name__}: {error}"))
 
     def _tick(self) -> None:
-        with gdb_record.uninterrupted():
-            self._take_one()
-
-    def _take_one(self) -> None:
         self._posted = False
         began = time.monotonic_ns()
         recording = self.recording

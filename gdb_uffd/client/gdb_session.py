@@ -17,6 +17,7 @@ from gdb_uffd.client.gdb_shapes import Shapes
 from gdb_uffd.client.gdb_util import (
     check_architecture,
     decoded,
+    disconnect,
     quiet,
     quote_file,
     say,
@@ -201,6 +202,17 @@ def connect(session: Session, executable: str, socket: str) -> None:
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise UffdError("gdb connected, but not to a remote target")
     session.connection = connection
+    try:
+        _greet(session)
+    except BaseException:
+        # What holds a dead server's connection would keep the inferior in use.
+        _sessions.pop(session.number, None)
+        disconnect(connection)
+        raise
+
+
+def _greet(session: Session) -> None:
+    """What is asked first; then it is a session."""
     for forget in forgetful:  # addresses of the process before: files that stay may lie elsewhere
         forget()
     session.request("hello")
@@ -279,12 +291,7 @@ def end(session: Session) -> None:
             # Before the target goes: `set scheduler-locking` needs one (gdb's infrun.c).  Nothing
             # else: with a process there, `set sysroot` reads every library again.
             borrowed.give_back("scheduler-locking")
-        # Not `disconnect`: it forgets the threads of every inferior (gdb's target.c).
-        for command in ("kill", "kill", "disconnect"):
-            with contextlib.suppress(gdb.error), setting("confirm", "off"):
-                quiet(command)
-            if not session.connection.is_valid():
-                break
+        disconnect(session.connection)
         if before != session.number:
             quiet(f"inferior {before}")
     _leave(session)

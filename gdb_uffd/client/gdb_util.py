@@ -397,3 +397,13 @@ _TOLD_BY_US = (
     "warning: Unable to find dynamic linker breakpoint function",
 )
 """What the server's own warnings name already, with the remedy."""
+
+
+def disconnect(connection: gdb.TargetConnection) -> None:
+    """Close the connection of the selected inferior."""
+    # `disconnect` forgets the threads of every inferior (gdb's target.c): where nothing else helps.
+    for command in ("kill", "kill", "disconnect"):
+        with contextlib.suppress(gdb.error), setting("confirm", "off"):
+            quiet(command)
+        if not connection.is_valid():
+            return

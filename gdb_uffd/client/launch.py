@@ -157,7 +157,7 @@ def start(
     stderr: Optional[BinaryIO] = None
     try:
         # A file, not a pipe: nobody would empty a pipe, and a full one would stop the server.
-        stderr = open(os.path.join(directory, "stderr"), "w+b")  # noqa: SIM115  # Server's
+        stderr = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115  # Server's
         # A session of its own: Ctrl-C in the terminal is gdb's alone.
         process = subprocess.Popen(
             command,

@@ -48,8 +48,13 @@ class Scratch:
         """Remove it with what is in it; files that are open stay readable.  Idempotent."""
         import shutil
 
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._unlock()
+        try:
+            shutil.rmtree(self.path, ignore_errors=True)
+        except BaseException:  # Ctrl-C, or a signal that ends us, in the middle of it
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
+        finally:
+            self._unlock()
 
     def become(self, path: str) -> None:
         """Give it that name, for good.  OSError."""

@@ -197,6 +197,17 @@ def test_nothing_of_ours_is_left_in_the_temporary_folder(start_gdb, all_cores, s
     survivors.until(lambda: list(scratch.iterdir()) == [])
 
 
+def test_gdb_killed_while_it_opens_a_core(start_gdb, all_cores, scratch):
+    """Before it is connected, and has removed the folder of the socket itself."""
+    gdb = start_gdb(env={"TMPDIR": str(scratch)})
+    gdb.send(f"uffd spawn {all_cores.sample()}")
+    survivors.until(lambda: survivors.servers() != [])
+    pids = survivors.ours()
+    gdb.kill()
+    all_gone(pids)
+    assert list(scratch.iterdir()) == []
+
+
 def test_socket_is_private(start_gdb, all_cores, scratch, tmp_path):
     """Made in a folder with mode 0700, which goes as soon as gdb is connected."""
     seen = tmp_path / "seen"
@@ -265,6 +276,30 @@ def test_server_killed_at_any_packet_of_a_call(start_gdb, all_cores, tmp_path):
         assert "no core is spawned" in gdb.run("uffd dirty"), count
     left.write_text("9999")
     gdb.run(f"uffd spawn {all_cores.sample()}")
+    assert gdb.call("push(7)")["value"] == "1042"
+
+
+ONCE = """\
+import os, signal, sys
+from gdb_uffd.server import connection, __main__
+def receive(self, old=connection.Connection.receive):
+    packet = old(self)
+    if packet.startswith(b"quffd.hello") and not os.path.exists(sys.argv[-1]):
+        open(sys.argv[-1], "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return packet
+connection.Connection.receive = receive
+sys.exit(__main__.main(sys.argv[1:-1]))
+"""
+"""A server that is killed as gdb has just connected, the first time."""
+
+
+def test_server_killed_as_gdb_has_connected(start_gdb, all_cores, tmp_path):
+    """The inferior stayed in use: neither `uffd kill` nor `uffd spawn` helped."""
+    gdb = start_gdb(env=run_server(tmp_path, ONCE, str(tmp_path / "once")))
+    assert "the server ended by signal 9" in gdb.run(f"uffd spawn {all_cores.sample()}")
+    text = gdb.run(f"uffd spawn {all_cores.sample()}")
+    assert "opened in" in text, text
     assert gdb.call("push(7)")["value"] == "1042"
 
 

@@ -347,6 +347,8 @@ class Trial:
         assert self.gdb is not None
         if self.scene.name == "quit" or self.hit("gdb"):
             return
+        if self.hit("target") and "prepare_for_detach" in self.gdb.said:
+            return  # gdb 18.1's own: `detach` from a process that was killed
         raise Fault(f"gdb went: {self.gdb.said[-1500:]}")
 
     def usable(self, gdb: Gdb) -> None:
@@ -381,7 +383,9 @@ class Trial:
             self.striker.end()
         records = self.scene.command[0] == "record"
         calm = not self.struck or self.struck_in_vain(records)
-        early = records and "the recorder has died" in told and status == 1  # nothing ran yet
+        # Nothing ran yet.
+        early = records and "the recorder has died" in told and status == 1
+        early |= status == -signal.SIGINT and told.rstrip().endswith("KeyboardInterrupt")
         if calm and status != (3 if records else 0) and not early:
             raise Fault(f"gdb-uffd {self.scene.command[0]} ended by {status}: {told}")
         self.notes.append(told)
@@ -448,6 +452,8 @@ class Trial:
         if self.struck and self.plan is not None and self.plan.victim == "target":
             with contextlib.suppress(ProcessLookupError):
                 os.kill(program.pid, signal.SIGCONT)  # gdb passes SIGSTOP on when it detaches
+        if self.plan is not None and self.hit("gdb") and not (self.out / "made.uffd").exists():
+            return  # it was attaching: nothing of ours was there yet
         looks.alive(program, target(), may_end=bool(may_end))
 
     def look_at_files(self) -> None:

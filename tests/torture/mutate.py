@@ -27,6 +27,10 @@ SOME += [0xFFFFFFFF, 0x100000000, 0x7FFFFFFFE000, 0x7FFFFFFFF000, 0x800000000000
 SOME += [1 << 63, (1 << 64) - 4096, (1 << 64) - 1]
 
 
+NOT_SQL = (sqlite3.Error, OverflowError)
+"""What the database itself refuses to hold."""
+
+
 def number(chance: Chance, old: int, size: int) -> int:
     """Another value for a field of `size` bytes that holds `old`."""
     near = old + chance.choice([-4096, -8, -1, 1, 8, 16, 4096])
@@ -181,7 +185,7 @@ def trace(chance: Chance, folder: Path) -> None:
                 chance.randbytes(chance.choice([0, 32, 8192]))
             )
         else:
-            with closing(sqlite3.connect(folder / "index.sqlite")) as db, suppress(sqlite3.Error):
+            with closing(sqlite3.connect(folder / "index.sqlite")) as db, suppress(*NOT_SQL):
                 chance.choice([_row, _row, _object, _object, _table, _table, _pragma])(chance, db)
                 db.commit()
 

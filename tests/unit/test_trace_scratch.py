@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import List
+from typing import Any, List
 
 import pytest
 
@@ -99,3 +99,21 @@ def test_beside_what_is_made(place: Path) -> None:
     made.become(str(target))
     made.close()
     assert names(place) == [".other.unpack+dead", "t.uffd"]
+
+
+def test_ctrl_c_while_it_is_removed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Scratch("root")
+    for number in range(3):
+        Path(made.path, f"file{number}").touch()
+    unlink, came = os.unlink, []
+
+    def interrupted(*arguments: Any, **more: Any) -> None:
+        if not came:
+            came.append(True)
+            raise KeyboardInterrupt
+        unlink(*arguments, **more)
+
+    monkeypatch.setattr(os, "unlink", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        made.close()
+    assert names(place) == []

@@ -38,20 +38,24 @@ def _stat(pid: int) -> Tuple[str, str, int]:
 
 
 def _descendants(root: int) -> List[int]:
+    """Those that run.  A process that has ended may still be the parent of some: its children are
+    given away when its last thread has gone."""
     parents: Dict[int, int] = {}
+    ended = set()
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
                 _, state, parent = _stat(int(name))
             except ProcessLookupError:
                 continue
-            if state != "Z":
-                parents[int(name)] = parent
+            parents[int(name)] = parent
+            if state == "Z":
+                ended.add(int(name))
     found: List[int] = []
     fringe = {root}
     while fringe:
         fringe = {pid for pid, parent in parents.items() if parent in fringe}
-        found += fringe
+        found += fringe - ended
     return found
 
 
