@@ -84,6 +84,7 @@ class Shape:
     pointers: List[Pointer]
     arrays: List[Array]
     spreads: int = ALWAYS
+    calls: bool = False  # it holds pointers to functions
     polymorphic: bool = False
 
     def wire(self) -> List[Any]:
@@ -132,7 +133,7 @@ class Shapes:
         about = gdb_types.info(shape.type)
         if shape.polymorphic or is_open_ended(about) or _BASES.match(name):
             shape.spreads = NEVER
-        elif about.code in gdb_types.STRUCTS and (shape.pointers or shape.arrays):
+        elif about.code in gdb_types.STRUCTS and (shape.pointers or shape.arrays or shape.calls):
             # A pointer to a structure is one to one; what is larger begins with it, as often.
             shape.spreads = COUNTED
 
@@ -153,7 +154,9 @@ class Shapes:
                 return
             reference = about.code != gdb.TYPE_CODE_PTR
             target = about.plain.target()
-            if target.strip_typedefs().code not in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_METHOD):
+            if target.strip_typedefs().code in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_METHOD):
+                shape.calls = True
+            else:
                 number = self._number(target)
                 shape.pointers.append(Pointer(offset, number, accessors, container, reference))
         elif about.code in gdb_types.STRUCTS:

@@ -46,6 +46,15 @@ struct message {
 	char body[130];
 };
 
+struct deeds {
+	int (*open)(int), (*close)(int);
+};
+
+struct device {
+	struct deeds deeds;
+	long state[6];
+};
+
 struct kind texts = {"text"};
 struct object *value, *others[4];
 struct shop shop;
@@ -53,6 +62,7 @@ struct span span;
 struct pair *pairs;
 struct header *head;
 struct item *alone;
+struct deeds *deeds;
 
 static struct object *make_text(void)
 {
@@ -106,6 +116,13 @@ int set_alone(int n)
 	return n;
 }
 
+int set_device(int n)
+{
+	deeds->close = set_alone;
+	((struct device *)deeds)->state[3] = n;
+	return n;
+}
+
 int main(void)
 {
 	value = make_text();
@@ -119,5 +136,6 @@ int main(void)
 	pairs = calloc(5, sizeof(*pairs));
 	head = calloc(1, sizeof(struct message));
 	alone = calloc(4, sizeof(*alone));
+	deeds = calloc(1, sizeof(struct device));
 	abort();
 }
