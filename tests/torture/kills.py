@@ -338,7 +338,9 @@ class Trial:
 
     def ignored(self) -> bool:
         assert self.plan is not None
-        if self.plan.victim in ("server", "recorder") and self.plan.signal in (INT, STOP):
+        if self.plan.victim in ("server", "recorder") and self.plan.signal == INT:
+            return self.plan.step != 0  # from when on Python has started
+        if self.plan.victim in ("server", "recorder") and self.plan.signal == STOP:
             return True
         return self.plan.victim in ("gdb", "holder") and self.plan.signal in (STOP,)
 
@@ -354,6 +356,8 @@ class Trial:
     def usable(self, gdb: Gdb) -> None:
         """The prompt answers, and the next call is right."""
         text = gdb.run("print 6 * 7")
+        if self.struck and "the server ended" in text:  # told in the place of its value, once
+            text = gdb.run("print 6 * 7")
         if "= 42" not in text:
             raise Fault(f"print 6 * 7: {text!r}")
         if self.scene.kind != "core":
