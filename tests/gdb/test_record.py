@@ -275,7 +275,8 @@ def test_registers_are_those_of_the_live_process(start_gdb, gdb_path, built, tmp
     )
     differs = {n: (wanted[n], got.get(n)) for n in got if wanted.get(n) != got[n]}
     assert not differs
-    assert {"rip", "fs_base", "mxcsr", "st7", "ymm15"} <= got.keys() == wanted.keys()
+    assert {"rip", "fs_base", "mxcsr", "st7"} <= got.keys() == wanted.keys()
+    assert got.keys() & {"ymm15", "zmm15"}  # gdb lists the widest
     assert "zmm31" in got or kind == "avx"
     assert session.run("print $_siginfo").partition("= ")[2] == signal.partition("= ")[2]
 
