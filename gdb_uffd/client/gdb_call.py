@@ -44,7 +44,7 @@ from gdb_uffd.client.gdb_util import (
 from gdb_uffd.client.options import split_format
 from gdb_uffd.client.text import Look
 from gdb_uffd.client.wire import one_line, parse_report
-from gdb_uffd.model import CallReport, UffdError, page_floor
+from gdb_uffd.model import PAGE_SIZE, CallReport, UffdError, page_floor
 from gdb_uffd.terminal import printable
 
 _PLAIN_CODES = (gdb.TYPE_CODE_INT, gdb.TYPE_CODE_FLT, gdb.TYPE_CODE_BOOL, gdb.TYPE_CODE_ENUM)
@@ -219,8 +219,8 @@ def _reason(session: Session, error: str) -> str:
     text = session.last_unavailable()
     places = [re.search(r"0x[0-9a-f]+", words) for words in (text, error)]
     if places[0] and places[1]:
-        pages = [page_floor(int(place[0], 16)) for place in places if place]
-        if pages[0] != pages[1]:
+        missing, asked = (page_floor(int(place[0], 16)) for place in places if place)
+        if not 0 <= missing - asked <= PAGE_SIZE:  # a frame may end in the next page
             return ""  # an older failure, of something else
     return f" ({text})" if text else ""
 

@@ -110,6 +110,12 @@ def test_truncated_core(gdb, all_cores, tmp_path):
     assert "Traceback" not in gdb.run("bt")
     text = gdb.run("uffd call dirty_bss(100)")  # no stack to call it on
     assert "truncated" in text and "Traceback" not in text, text
+    page = int(gdb.value("(long) $sp"), 0) & -4096
+    for low in range(0, 256, 32):  # what gdb writes may begin in the page before
+        gdb.run("uffd reset")
+        gdb.run(f"print $sp = {page + low}")
+        text = gdb.run("uffd call dirty_bss(100)")
+        assert "truncated" in text, (low, text)
     assert gdb.value("hidden") == "77"
 
 
