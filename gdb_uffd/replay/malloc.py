@@ -33,7 +33,7 @@ CACHES = {0x290: (128, 64), 0x250: (64, 64), 0x300: (152, 76)}
 2.26 to 2.29, since 2.42."""
 
 HEADERS_MAX = 4096  # of blocks with mappings of their own that one report looks at
-LISTED_MAX = 1 << 16  # entries of one free list
+LISTED_MAX = 1 << 20  # entries of the lists of one kind; what is behind counts as in use
 FIRST_CHUNK_WITHIN = 1 << 16  # a static program puts its thread-locals before the first chunk
 DATA_MAX = 4 << 20  # bytes of a C library's data that are searched for main_arena
 LARGE = 1024  # chunks from this size have two more links (fd_nextsize, bk_nextsize)

@@ -133,6 +133,14 @@ def test_a_report_says_what_is_damaged(opened):
     assert data["heap_notes"][0].startswith("before it: input->text, ")
 
 
+def test_a_long_list_is_no_loop(opened):
+    """100,000 blocks in fastbins."""
+    gdb = opened("many", "400000")
+    data = gdb.call("calloc(1, 5000)")["verdict"]
+    assert data["heap_damage"] is None, data
+    assert data["allocated"]["blocks"] == 1
+
+
 def test_an_assignment_leaves_the_heap_readable(opened):
     """No thread ran, so that no thread's cache was looked for."""
     gdb = opened("plain")
