@@ -90,6 +90,7 @@ def _address(expression: str) -> int:
     plain = value.type.strip_typedefs()
     if plain.code in (gdb.TYPE_CODE_PTR, gdb.TYPE_CODE_INT, gdb.TYPE_CODE_ENUM):
         return int(value) & (1 << 64) - 1
-    if value.address is None:
+    # What is in memory has not been read yet; anything else gdb would put there to have an address.
+    if not value.is_lazy or value.address is None:
         raise UffdError(f"{expression} is neither an address nor in memory")
     return int(value.address)

@@ -172,7 +172,14 @@ def spawn(core: str, executable: str) -> Session:
 def _connect(session: Session) -> None:
     for warning in session.ready.warnings:
         say(f"warning: {warning}")
-    connect(session, session.ready.executable, session.ready.socket)
+    try:
+        connect(session, session.ready.executable, session.ready.socket)
+    except BaseException:
+        # What holds a dead server's connection would keep the inferior in use.
+        _sessions.pop(session.number, None)
+        if session.connection is not None:
+            disconnect(session.connection)
+        raise
     session.server.connected()
 
 
@@ -202,17 +209,6 @@ def connect(session: Session, executable: str, socket: str) -> None:
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise UffdError("gdb connected, but not to a remote target")
     session.connection = connection
-    try:
-        _greet(session)
-    except BaseException:
-        # What holds a dead server's connection would keep the inferior in use.
-        _sessions.pop(session.number, None)
-        disconnect(connection)
-        raise
-
-
-def _greet(session: Session) -> None:
-    """What is asked first; then it is a session."""
     for forget in forgetful:  # addresses of the process before: files that stay may lie elsewhere
         forget()
     session.request("hello")

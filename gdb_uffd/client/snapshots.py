@@ -221,6 +221,7 @@ def table(
     shown = list(range(len(rows))) if all_rows else elide(len(rows), current)
     head = ("", "Num", "Time", "After", "Thread", "Function", "Changed", "Label")
     columns = [list(row) for row in [head, *(rows[n] for n in shown)]]
+    _shorten(columns, look)
     for c in range(1, len(head)):
         width = max(len(row[c]) for row in columns) if any(row[c] for row in columns[1:]) else 0
         for row in columns:
@@ -232,9 +233,21 @@ def table(
         if n > before + 1:
             lines.append(f"     … {number(n - before - 1)} more: `uffd snapshots -full`")
         before = max(before, n)
-        lines += under(start, [row[-1]], look)
+        lines += under(start, [row[-1]], look) if row[-1] else look.wrapped(start.rstrip())
     return [look.plain(line) for line in lines]
 
+
+def _shorten(columns: List[List[str]], look: Look) -> None:
+    """Cut the functions where a row would not fit otherwise."""
+    widths = [max(len(row[c]) for row in columns) for c in range(len(columns[0]))]
+    room = max(_LEAST, widths[_FUNCTION] - sum(w + 2 for w in widths) + look.width - 1)
+    for row in columns if look.width else []:
+        if len(row[_FUNCTION]) > room:
+            row[_FUNCTION] = f"{row[_FUNCTION][: room - 1]}…"
+
+
+_FUNCTION = 5
+_LEAST = 12  # columns that a function has
 
 _RIGHT = (1, 3, 6)
 """Columns of numbers."""

@@ -191,14 +191,17 @@ def test_arenas_of_threads(opened):
         ("uffd heap nosuch", "No symbol"),
         ("uffd heap -blocks used", "a list is of the whole heap"),
         ("uffd heap 0x10", "0x10 is not mapped"),
+        ('uffd heap "abc"', "is neither an address nor in memory"),
         ("uffd heap &cache", "is in data of"),
         ("uffd heap -bogus", "bogus"),
         ("uffd heap $sp", "is in a stack"),
     ],
 )
 def test_what_is_no_block(opened, typed, said):
-    text = opened("plain").run(typed)
+    gdb = opened("plain")
+    text = gdb.run(typed)
     assert said in text and len(text.strip().splitlines()) <= 2, text
+    assert "nothing" in gdb.run("uffd dirty -all")
 
 
 def test_completion(opened):

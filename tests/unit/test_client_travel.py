@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from typing import List, Optional
@@ -157,6 +158,14 @@ def test_table_of_many() -> None:
     hidden = sum(int(m[1]) for m in re.finditer(r"… (\d+) more", "\n".join(lines)))
     assert hidden + len(lines) - 4 == 1000
     assert len(snapshots.table(many, 500, Look(), True)) == 1002
+
+
+def test_a_long_function_does_not_break_the_table():
+    every = [dataclasses.replace(info, function="__pthread_kill_implementation") for info in made()]
+    lines = snapshots.table(every, 2, Look(width=80))
+    assert max(map(len, lines)) < 80
+    assert len([line for line in lines if re.search(r" __pthread_\w+… +\d+", line)]) == len(every)
+    assert all(snapshots.table(every, 2, Look(width=40))), "no empty lines"
 
 
 @given(st.integers(1, 300), st.data())
