@@ -21,7 +21,7 @@ def test_text(writes):
     assert re.match(r"\$1 = \(struct item \*\) 0x", lines[0])
     assert re.search(r"^\d+ pages touched, first \d+ read, \d+ written, \d+ run · ", lines[1])
     assert " fed of " in lines[1] and lines[1].endswith("discarded")
-    assert re.match(r" +1  run +0x\w+000  \.text +writes +push \(\) at writes\.c:\d+", lines[2])
+    assert re.match(r" +1 run +0x\w+000 \.text +writes +push \(\) at writes\.c:\d+", lines[2])
     assert re.search(r"read\+w .*\.bss +writes .*push \(\) at writes\.c", text), text
     assert "heap" in text and re.search(r"TLS +thread 1", text), text
     assert re.search(r"stack +thread 1", text), text
