@@ -15,6 +15,7 @@ import gdb
 from gdb_uffd.client import (
     gdb_blocked,
     gdb_interrupts,
+    gdb_last,
     gdb_output,
     gdb_places,
     gdb_saved,
@@ -28,7 +29,7 @@ from gdb_uffd.client import (
 from gdb_uffd.client.gdb_util import look, machine_interface, quiet, say, user_error
 from gdb_uffd.client.render import is_amiss, summary_line
 from gdb_uffd.client.snapshots import DEBUGGER_SIGNALS
-from gdb_uffd.client.wire import Summary, parse_report, parse_summary
+from gdb_uffd.client.wire import Summary, parse_summary
 from gdb_uffd.model import UffdError
 
 _REPORTING = ("print", "call")
@@ -230,8 +231,7 @@ def after_core() -> None:
     if session is not None:
         session.evaluating = False
         with contextlib.suppress(UffdError):
-            report = parse_report(session.request("report", {"all": True}))
-            read = verdict.may_hold(report.files_read if report is not None else ())
+            read = verdict.may_hold(gdb_last.files_kept(session))
             if read:
                 say(f"[uffd: the core {read.lstrip('; ')}]")
 

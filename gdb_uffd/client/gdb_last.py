@@ -65,3 +65,9 @@ def tell(session: Session, last: Optional[Last]) -> None:
     for observer in observers:
         with contextlib.suppress(UffdError, gdb.error):
             observer(session, last)
+
+
+def files_kept(session: Session) -> List[str]:
+    """The files that kept calls read since the snapshot: their bytes may be in its memory."""
+    since = parse_report(session.request("report", {"all": True}))
+    return since.files_read if since is not None else []

@@ -14,7 +14,7 @@ from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import say
 from gdb_uffd.client.gdb_views import last_report
 from gdb_uffd.client.text import size
-from gdb_uffd.client.wire import Image, parse_image, parse_mappings, parse_report
+from gdb_uffd.client.wire import Image, parse_image, parse_mappings
 from gdb_uffd.model import CallReport, UffdError
 from gdb_uffd.outputs import whole_file
 
@@ -23,8 +23,7 @@ def write(session: Session, text: str, usage: str) -> None:
     """`uffd report`."""
     path = _path(text, usage)
     content = collect(session)
-    since = parse_report(session.request("report", {"all": True}))  # kept calls' bytes stay
-    read = [*content.data["files_read"], *(since.files_read if since is not None else ())]
+    read = [*content.data["files_read"], *gdb_last.files_kept(session)]
     content.data["files_read"] = list(dict.fromkeys(read))
     page = html_page.document(content)
     data = page.encode("utf-8", "replace")
