@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 import gdb
@@ -32,6 +32,12 @@ _BASES = re.compile(r"^std::.*_base(_aux)?(<.*>)?$")
 VECTOR = re.compile(r"^std::(__\w+::)?vector<(?!bool\b)")  # that of bool holds words of bits
 SMART = re.compile(r"^std::(__\w+::)?(unique_ptr|shared_ptr|__shared_ptr|auto_ptr)<")
 """Containers whose elements are reached as the source does it: `v[2]`, `p->x`."""
+
+_NUMBER = re.compile(
+    r"(?:^|_)(?:n|nr|num|number|count|cnt|len|length|size|used|room|cap|capacity|alloc|allocated"
+    r"|max|total|filled|rows|cols|(?:n|num)_?[a-z]+s)(?:_|$)"
+)
+_NO_NUMBER = re.compile(r"(?:^|_)(?:ref|use_count|weak_count)")  # of those that hold the object
 
 _COUNTS = "_M_refcount"
 """The member of a shared_ptr that points to its counts, not to the object."""
@@ -84,6 +90,7 @@ class Shape:
     pointers: List[Pointer]
     arrays: List[Array]
     spreads: int = ALWAYS
+    numbers: List[Tuple[int, int]] = field(default_factory=list)  # of members that COUNT names
     calls: bool = False  # it holds pointers to functions
     polymorphic: bool = False
 
@@ -91,7 +98,7 @@ class Shape:
         """As quffd.reach takes it."""
         pointers = [[p.offset, p.target] for p in self.pointers]
         arrays = [[a.offset, a.element, a.count] for a in self.arrays]
-        return [self.size, pointers, arrays, self.spreads]
+        return [self.size, pointers, arrays, self.spreads, self.numbers]
 
 
 class Shapes:
@@ -162,18 +169,28 @@ class Shapes:
         elif about.code in gdb_types.STRUCTS:
             if container is None and (about.printer or _reached_as_written(about)):
                 container = Container(accessors, type_, offset)
-            for field in about.fields:
-                if field.name.startswith("_vptr"):
+            for member in about.fields:
+                if member.name.startswith("_vptr"):
                     shape.polymorphic = True  # the object may be of a class derived from it
-                elif not field.bits:
-                    named = bool(field.name) and not field.base
-                    inner = (*accessors, field.name) if named else accessors
-                    at = offset + field.offset
-                    self._collect(shape, field.type, at, inner, container, depth + 1)
+                elif not member.bits:
+                    named = bool(member.name) and not member.base
+                    inner = (*accessors, member.name) if named else accessors
+                    at = offset + member.offset
+                    self._collect(shape, member.type, at, inner, container, depth + 1)
+        elif about.code == gdb.TYPE_CODE_INT and accessors:
+            if is_number(str(accessors[-1])) and len(shape.numbers) < MAX_POINTERS:
+                shape.numbers.append((offset, about.size))
         elif about.element is not None and about.count and holds_pointers(about):
             number = self._number(about.element)
             if number != VOID and len(shape.arrays) < MAX_POINTERS:
                 shape.arrays.append(Array(offset, number, about.count, accessors, container))
+
+
+def is_number(name: str) -> bool:
+    """Whether a member is named as the number of something: `count`, `nitems`, `itemCount`.  Any
+    other small number may as well be what a pointer beside it has room for."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return bool(_NUMBER.search(words)) and not _NO_NUMBER.search(words)
 
 
 def _reached_as_written(about: Info) -> bool:

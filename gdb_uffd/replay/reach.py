@@ -27,7 +27,7 @@ AFTER_HIT_MAX = 256
 
 OBJECT_MAX = 1 << 16  # bytes of one object, or of an array, that are read
 ELEMENTS_MAX = 512  # of an array whose length only the heap tells
-HOLDER_MAX = 1 << 12  # of an object that is looked through for a number
+HOLDER_MAX = 1 << 12  # of an object that is looked through for a number of what it points to
 STEPS_MAX = 8
 """Pointers of the longest path that is told; beyond it only where the last one points."""
 
@@ -59,6 +59,7 @@ class TypeShape:
     pointers: Tuple[Tuple[int, int], ...]
     arrays: Tuple[Tuple[int, int, int], ...]
     spreads: int  # whether several may lie in a row behind a pointer: NEVER, ALWAYS, COUNTED
+    numbers: Tuple[Tuple[int, int], ...]  # (offset, size) of members that tell how many there are
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,13 @@ class Graph:
         self.shapes: List[TypeShape] = []
 
     def extend(self, shapes: Sequence[Any]) -> None:
-        """More types: [size, [[offset, target] ...], [[offset, element, count] ...], spreads]."""
+        """More types: [size, [[offset, target] ...], [[offset, element, count] ...], spreads,
+        [[offset, size] ...]]."""
         if len(self.shapes) + len(shapes) > TYPES_MAX:
             raise UffdError(f"more than {TYPES_MAX} types")
         try:
-            for size, pointers, arrays, spreads in shapes:
-                if len(pointers) > POINTERS_MAX or len(arrays) > POINTERS_MAX:
+            for size, pointers, arrays, spreads, numbers in shapes:
+                if max(len(pointers), len(arrays), len(numbers)) > POINTERS_MAX:
                     raise UffdError("a type with too many pointers")
                 self.shapes.append(
                     TypeShape(
@@ -106,6 +108,7 @@ class Graph:
                         tuple((int(o), int(t)) for o, t in pointers),
                         tuple((int(o), int(t), int(n)) for o, t, n in arrays),
                         int(spreads),
+                        tuple((int(o), int(s)) for o, s in numbers if s in (1, 2, 4, 8)),
                     )
                 )
         except (TypeError, ValueError):
@@ -224,22 +227,22 @@ class Search:
 
     def _counted(self, node: _Node, step: Tuple[int, int], value: int, size: int, most: int) -> int:
         """How many of `most` objects of `size` bytes behind the pointer `value` the object that it
-        stands in tells of: by a pointer behind the last, or a number that is at least half of them
-        (what grows by doubling is never emptier)."""
+        stands in tells of: by a pointer behind the last, or a member named as their number that is at least
+        half of them (what grows by doubling is never emptier)."""
         shape = self._shapes[node.type]
         try:
             raw = self._view.read(node.address + step[0] * shape.size, min(shape.size, HOLDER_MAX))
         except MemoryUnavailable:
             return 1
-        best, pointers = 1, {offset for offset, _ in shape.pointers}
+        best = 1
         for offset in range(0, len(raw) - 7, 8):
             (word,) = struct.unpack_from("<Q", raw, offset)
             behind, rest = divmod(word - value, size)
             if not rest and 1 < behind <= most:
                 best = max(best, behind)
-        for offset in range(0, len(raw) - 3, 4):
-            (number,) = struct.unpack_from("<I", raw, offset)
-            if offset & -8 not in pointers and 1 < number <= most <= 2 * number:
+        for offset, width in shape.numbers:
+            number = int.from_bytes(raw[offset : offset + width], "little")
+            if 1 < number <= most <= 2 * number:
                 best = max(best, number)
         return best
 
@@ -255,12 +258,12 @@ class Search:
 
     def _path(self, hit: _Hit) -> Path:
         node, steps = hit.node, []
-        count = self._count(hit)
-        if node.depth >= STEPS_MAX:
-            return Path(-1, (), hit.value, hit.target, self._after, count)
+        if node.depth >= STEPS_MAX:  # nor is it shown then what would tell of more than one
+            return Path(-1, (), hit.value, hit.target, self._after, 1)
         if hit.step is not None:
             steps.append((node.address, *hit.step))
         while node.parent is not None:
             steps.append((node.parent.address, *node.step))
             node = node.parent
-        return Path(node.root, tuple(reversed(steps)), hit.value, hit.target, self._after, count)
+        path = tuple(reversed(steps))
+        return Path(node.root, path, hit.value, hit.target, self._after, self._count(hit))

@@ -45,6 +45,10 @@ def test_a_number_or_an_end_beside_the_pointer_tells_of_more(arrays):
     assert not [name for name in names(arrays, "set_items(7)") if "[" in name]
 
 
+def test_numbers_of_something_else_beside_the_pointer(arrays):
+    assert names(arrays, "set_shelf(7)") == {"shelf.top->price", "shelf.top+0x18"}
+
+
 def test_functions_in_a_row_are_one_object(arrays):
     assert names(arrays, "set_device(7)") == {"deeds->close", "deeds+0x28"}
 

@@ -33,6 +33,11 @@ struct span {
 	long id;
 };
 
+struct shelf {
+	struct item *top;
+	long uses, refcount;
+};
+
 struct pair {
 	int left, right;
 };
@@ -59,6 +64,7 @@ struct kind texts = {"text"};
 struct object *value, *others[4];
 struct shop shop;
 struct span span;
+struct shelf shelf;
 struct pair *pairs;
 struct header *head;
 struct item *alone;
@@ -116,6 +122,13 @@ int set_alone(int n)
 	return n;
 }
 
+int set_shelf(int n)
+{
+	shelf.top->price = n;
+	shelf.top[1].price = n; /* the numbers beside it are of something else */
+	return n;
+}
+
 int set_device(int n)
 {
 	deeds->close = set_alone;
@@ -133,6 +146,8 @@ int main(void)
 	shop.room = 6;
 	span.begin = calloc(4, sizeof(*span.begin));
 	span.end = span.begin + 2;
+	shelf.top = calloc(2, sizeof(*shelf.top));
+	shelf.uses = shelf.refcount = 2;
 	pairs = calloc(5, sizeof(*pairs));
 	head = calloc(1, sizeof(struct message));
 	alone = calloc(4, sizeof(*alone));

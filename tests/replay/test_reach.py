@@ -35,7 +35,7 @@ class Words:
 def node_graph() -> Graph:
     """Type 0: a pointer to type 1, which is {value, next}."""
     graph = Graph()
-    graph.extend([[8, [[0, 1]], [], True], [16, [[8, 1]], [], True]])
+    graph.extend([[8, [[0, 1]], [], True, []], [16, [[8, 1]], [], True, []]])
     return graph
 
 
@@ -84,7 +84,11 @@ def test_it_is_bounded() -> None:
 def test_the_better_fit_wins() -> None:
     """A void pointer and a smaller type lead there, too, and sooner."""
     graph = Graph()
-    shapes = [[24, [[0, -1], [8, 2], [16, 1]], [], True], [40, [], [], True], [8, [], [], True]]
+    shapes = [
+        [24, [[0, -1], [8, 2], [16, 1]], [], True, []],
+        [40, [], [], True, []],
+        [8, [], [], True, []],
+    ]
     graph.extend(shapes)
     block = BASE + 0x2010
     words = {BASE: block, BASE + 8: block, BASE + 16: block, block - 8: 0x31}
@@ -95,8 +99,8 @@ def test_the_better_fit_wins() -> None:
 def test_arrays_in_blocks_and_in_objects() -> None:
     graph = Graph()
     # 0: struct {x; pointer table[3]}; 1: pointer to 2; 2: {value}; 3: pointer to pointers
-    shapes = [[32, [], [[8, 1, 3]], True], [8, [[0, 2]], [], True], [8, [], [], True]]
-    graph.extend([*shapes, [8, [[0, 1]], [], True]])
+    shapes = [[32, [], [[8, 1, 3]], True, []], [8, [[0, 2]], [], True, []], [8, [], [], True, []]]
+    graph.extend([*shapes, [8, [[0, 1]], [], True, []]])
     target, grown = BASE + 0x3010, BASE + 0x4010
     words = {BASE + 8 * i: 0 for i in range(4)}
     words[BASE + 24] = target
@@ -116,7 +120,8 @@ def test_a_root_that_lies_in_the_block_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "types", [[[8]], [["x", [], [], True]], [[8, [[0]], [], True]], [None], [[8, 5, [], True]]]
+    "types",
+    [[[8]], [["x", [], [], True, []]], [[8, [[0]], [], True, []]], [None], [[8, 5, [], True, []]]],
 )
 def test_types_that_are_none(types: List[object]) -> None:
     with pytest.raises(UffdError):
@@ -125,7 +130,7 @@ def test_types_that_are_none(types: List[object]) -> None:
 
 def test_too_many_types() -> None:
     with pytest.raises(UffdError):
-        Graph().extend([[8, [], [], True]] * (reach.TYPES_MAX + 1))
+        Graph().extend([[8, [], [], True, []]] * (reach.TYPES_MAX + 1))
 
 
 class Wild:
@@ -147,7 +152,7 @@ def test_pointers_that_are_followed_are_counted(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(reach, "POINTERS_FOLLOWED_MAX", 5000)
     graph = Graph()
     pointers = [[8 * i, 0] for i in range(1000)]
-    graph.extend([[8000, pointers, [], True]])
+    graph.extend([[8000, pointers, [], True, []]])
     memory = Wild()
     search = Search(graph, memory, [(0x10, 8)], True)
     assert search.run([(BASE, 0)]) == {}
@@ -172,13 +177,14 @@ def row(holder: List[int], nodes: int) -> Tuple[Dict[int, int], int]:
     [
         ([0, 0], 1), ([9, 0], 1), ([4, 0], 4), ([8, 0], 8), ([3, 0], 1), ([4 << 32 | 1, 0], 4),
         ([0, BASE + 0x1010 + 16 * 5], 5), ([0, BASE + 0x1010 + 16 * 9], 1), ([0, BASE + 0x1018], 1),
-        ([0, BASE + 0x1010], 1), ([5, BASE + 0x1010 + 16 * 8], 8),
+        ([0, BASE + 0x1010], 1), ([5, BASE + 0x1010 + 16 * 8], 8), ([0, 4], 1), ([0, 8], 1),
     ],
 )  # fmt: skip
 def test_how_many_there_are_stands_beside_the_pointer(holder: List[int], count: int) -> None:
     words, first = row(holder, 8)
     graph = Graph()
-    graph.extend([[24, [[0, 1]], [], 1], [16, [[8, 2]], [], 2], [8, [], [], 1]])
+    numbers = [[8, 4], [12, 4]]  # the last word is named otherwise
+    graph.extend([[24, [[0, 1]], [], 1, numbers], [16, [[8, 2]], [], 2, []], [8, [], [], 1, []]])
     last = BASE + 0x3010 + 32 * (count - 1)
     wanted = [(first, 16 * 8), (last, 24), (BASE + 0x3010 + 32 * count, 24)]
     found = Search(graph, Words(words), wanted, True).run([(BASE, 0)])

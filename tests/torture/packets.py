@@ -294,7 +294,7 @@ class Session:
             ("view", {"which": chance.choice(["now", "before", "after"]), "all": coin}),
             ("view", {"which": "before", "snapshot": which}), ("fed", None), ("snapshots", None),
             ("reach", {
-                "fresh": coin, "types": [[16, [[0, 0], [8, -1]], [[0, 0, 2]], coin]],
+                "fresh": coin, "types": [[16, [[0, 0], [8, -1]], [[0, 0, 2]], coin, [[0, 4]]]],
                 "roots": [[at, 0]], "wanted": [[hex(self.address()), self.length()]],
                 "after": coin, "all": coin,
             }),
