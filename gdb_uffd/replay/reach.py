@@ -227,8 +227,8 @@ class Search:
 
     def _counted(self, node: _Node, step: Tuple[int, int], value: int, size: int, most: int) -> int:
         """How many of `most` objects of `size` bytes behind the pointer `value` the object that it
-        stands in tells of: by a pointer behind the last, or a member named as their number that is at least
-        half of them (what grows by doubling is never emptier)."""
+        stands in tells of: by a pointer behind the last, or a member named as their number that is
+        at least half of them (what grows by doubling is never emptier)."""
         shape = self._shapes[node.type]
         try:
             raw = self._view.read(node.address + step[0] * shape.size, min(shape.size, HOLDER_MAX))
