@@ -99,6 +99,10 @@ class Diversion(Protocol):
         """Whether anything differs from the undisturbed snapshot (a vessel exists)."""
         ...
 
+    def refuse_loss(self) -> None:
+        """UffdError, once, when the vessel was killed from outside, and what it had with it."""
+        ...
+
     def mappings(self) -> Sequence[Mapping]:
         """The mappings as they are now (with what the calls mapped)."""
         ...
