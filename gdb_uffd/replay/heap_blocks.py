@@ -63,7 +63,7 @@ class HeapWork:
 
     def tell(self, report: CallReport) -> None:
         """Fill in the report's blocks and totals, and the roles of its runs on heap pages."""
-        heaps = Heaps(self.known, self.before, self.after, self.brk)
+        heaps = Heaps(self.known, self.before, self.after, self.brk, self._begins)
         by_area: Dict[int, Tuple[Area, List[DirtyPage]]] = {}
         listed = [p for p in report.pages if p.meant]
         for page in listed:
@@ -88,6 +88,9 @@ class HeapWork:
         report.blocks = sorted(self.blocks.values(), key=lambda b: b.start)[:BLOCKS_MAX]
         report.heap = None if self.trouble else HeapTotals(*self.totals)
         report.heap_trouble = self.trouble
+
+    def _begins(self, view: View, low: int, end: int) -> int:
+        return layouts.main_begins(self.owners.snapshot, view, (low, end))[0]
 
     def _cannot(self, why: Damage) -> None:
         self.trouble = self.trouble or why

@@ -282,3 +282,18 @@ def test_hostile_heaps_end_in_time(opened, seed):
     for name in ("used", "in_large", "stale", "mapped"):
         block(caller, word(caller, name))
     assert time.monotonic() - started < 10 * SLOWNESS
+
+
+@pytest.mark.parametrize("program", ["blocks", "blocks-static"])
+@pytest.mark.parametrize("damage", ["overflow", "off-by-one"])
+def test_a_report_finds_the_heap_that_is_looked_at(opened, damage, program):
+    """One mechanism: what is damaged hides the heap from neither, in a static program too, whose
+    thread-locals stand before the first chunk."""
+    caller = opened(damage, program=program)
+    first = overview(caller).damage[0]
+    caller.call("malloc", 5000)
+    report = caller.reports[-1]
+    caller.diversion.refine(report)
+    assert report.heap_trouble is not None
+    assert (report.heap_trouble.what, report.heap_trouble.block) == (first.what, first.block)
+    assert report.heap_trouble.before == first.before
