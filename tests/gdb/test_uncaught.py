@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import subprocess
@@ -171,7 +172,7 @@ def test_a_text_is_cut_as_print_cuts_one(thrown):
         thrown.run("set print elements 200")
 
 
-def test_every_command_that_calls_tells_it(thrown):
+def test_every_command_that_calls_tells_it(thrown, tmp_path):
     words = 'uncaught std::out_of_range "no such price"'
     told = {
         "type": "std::out_of_range", "what": "no such price", "value": None, "foreign": None,
@@ -186,8 +187,12 @@ def test_every_command_that_calls_tells_it(thrown):
     thrown.run("uffd call out_of_range()")
     assert words in thrown.run("uffd dirty")
     assert json.loads(thrown.run("uffd dirty -json"))["uncaught"] == told
-    thrown.run("print refused()")
-    assert_refused(thrown.run("uffd dirty"))
+    for command in ("print refused()", "uffd call refused()"):
+        thrown.run(command)
+        assert_refused(thrown.run("uffd dirty"))
+        thrown.run(f"uffd report {tmp_path}/page.html")
+        page = html.unescape((tmp_path / "page.html").read_text())
+        assert page.count("uncaught shop::Refused {code = 7, why = 0x") == 1
 
 
 def test_it_is_told_where_the_user_lets_it_run(thrown):
