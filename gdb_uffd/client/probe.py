@@ -7,6 +7,7 @@ found out here, through a connection of its own (docs/protocol.md, quffd.info).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -88,11 +89,12 @@ def _connected(where: str, shown: str, seconds: float, retry: bool) -> socket.so
             if not retry or where.startswith("/") or time.monotonic() >= deadline:
                 raise _failed(shown, error) from None
             select.select([], [], [], _RETRY_SECONDS)  # as gdb does: it may be about to listen
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, OverflowError) as error:
             raise _failed(shown, error) from None
 
 
 def _try(where: str, seconds: float) -> socket.socket:
+    """A connection; OSError."""
     if where.startswith("/"):
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -102,7 +104,34 @@ def _try(where: str, seconds: float) -> socket.socket:
             raise
         return made
     host, _, port = where.rpartition(":")
-    return socket.create_connection((host.strip("[]"), int(port)), seconds)
+    deadline, code = time.monotonic() + seconds, errno.EHOSTUNREACH
+    for family, kind, protocol, _name, address in socket.getaddrinfo(
+        host.strip("[]"), int(port), type=socket.SOCK_STREAM
+    ):
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.setblocking(False)
+            code = made.connect_ex(address)
+            if code == errno.EINPROGRESS:
+                code = _outcome(made, deadline)
+            if code == 0:
+                made.setblocking(True)
+                return made
+        except BaseException:
+            made.close()
+            raise
+        made.close()
+    raise OSError(code, os.strerror(code))
+
+
+def _outcome(made: socket.socket, deadline: float) -> int:
+    """The errno that a connection under way comes to; 0 when there is one."""
+    poll = select.poll()
+    poll.register(made.fileno(), select.POLLOUT)
+    while not poll.poll(_STEP_MS):
+        if time.monotonic() >= deadline:
+            return errno.ETIMEDOUT
+    return int(made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
 
 def _failed(shown: str, error: Exception) -> UffdError:

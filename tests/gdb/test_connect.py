@@ -153,6 +153,7 @@ def _stub(listener: socket.socket, said: List[bytes]) -> None:
         ("a b c", "usage: uffd connect"),
         ("nonsense", "not an address"),
         ("host:99999999", "not an address"),
+        ("127.0.0.1:70000", "not an address"),
         (
             "127.0.0.1:1",
             "could not connect to 127.0.0.1:1: connection refused; is `gdb-uffd serve`",
