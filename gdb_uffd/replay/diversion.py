@@ -56,6 +56,7 @@ class Diversion:
         self._unfinished = Unfinished(self.threads)
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
         self.past = Past(self.machine)
+        self.thrown = uncaught.Thrown(self)
         self.accounts = Accounts(self.machine, self.threads, self.runner, self.read_memory)
 
     # -- the policy ---------------------------------------------------------------------------
@@ -202,7 +203,7 @@ class Diversion:
             stop = replace(stop, message=open_.ended)
         seconds, cut = time.perf_counter() - started, bool(self.runner.run.interrupted)
         open_.tape.ran(action, self.breakpoints, stop, after, seconds, cut)
-        open_.uncaught = uncaught.describe(self, stop, after.sp) or open_.uncaught
+        open_.uncaught = self.thrown.look(stop, after.sp) or open_.uncaught
         return stop
 
     def interrupted(self, action: Resume) -> None:

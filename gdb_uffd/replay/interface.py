@@ -94,6 +94,9 @@ class Diversion(Protocol):
         """The wait that the last stop stands before (replay/waiting.py, describe), or None."""
         ...
 
+    thrown: Any
+    """What the last stop was about (replay/uncaught.py, Thrown)."""
+
     @property
     def alive(self) -> bool:
         """Whether anything differs from the undisturbed snapshot (a vessel exists)."""

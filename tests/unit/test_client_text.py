@@ -158,6 +158,28 @@ def test_a_mistyped_option_before_an_expression_is_named():
         options.parse_options("-frobnicate f(1)", ("keep", "json"), "u", dashes=True)
 
 
+@pytest.mark.parametrize(
+    ("given", "is_option"),
+    [
+        *(("-bogus", True), ("-bogus + 1", True), ("--bogus", True), ("-no-such", True)),
+        *(("-b", True), ("-bogus (1)", True), ("-x", False), ("--x", False), ("-x-1", False)),
+        *(("-x * 2", False), ("-x (1)", False), ("-1", False), ("-bogus*2", False)),
+        *(("-(x)", False), ("-$sp", False), ("- bogus", False)),
+    ],
+)
+def test_an_unknown_option_is_none_of_the_programs_names(given, is_option):
+    """`x` is a name of the program's, and nothing else is."""
+
+    def parse() -> options.Parsed:
+        return options.parse_options(given, ("all",), "u [-all]", True, lambda name: name == "x")
+
+    if not is_option:
+        assert parse().rest == given
+        return
+    with pytest.raises(UffdError, match=f"no option {given.split()[0]}; usage: u "):
+        parse()
+
+
 def test_a_pipe_is_not_waited_for(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UffdError, match="not a regular file"):
