@@ -144,6 +144,10 @@ class Cores:
         """Memory that moves, aborted."""
         return self._kernel("moves", [str(self.built / "moves")])
 
+    def holders(self) -> Path:
+        """std::optional, std::variant, vectors with room, long names; aborted."""
+        return self._kernel("holders", [programs.find(self.built, "holders")])
+
     def containers(self) -> Path:
         """C++ containers of all kinds, aborted."""
         return self._kernel("containers", [programs.find(self.built, "containers")])

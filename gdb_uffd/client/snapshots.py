@@ -239,11 +239,10 @@ def table(
 
 def _shorten(columns: List[List[str]], look: Look) -> None:
     """Cut the functions where a row would not fit otherwise."""
-    widths = [max(len(row[c]) for row in columns) for c in range(len(columns[0]))]
+    widths = [max(look.columns(row[c]) for row in columns) for c in range(len(columns[0]))]
     room = max(_LEAST, widths[_FUNCTION] - sum(w + 2 for w in widths) + look.width - 1)
     for row in columns if look.width else []:
-        if len(row[_FUNCTION]) > room:
-            row[_FUNCTION] = f"{row[_FUNCTION][: room - 1]}…"
+        row[_FUNCTION] = look.cropped(row[_FUNCTION], room)
 
 
 _FUNCTION = 5

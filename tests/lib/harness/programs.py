@@ -67,6 +67,7 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("firsts"), source("firsts.c"), "-ldl"],
         [*CXX, "-o", target("containers"), source("containers.cpp")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
+        [*CXX, "-o", target("holders"), source("holders.cpp")],
         [*CXX, "-o", target("through"), source("through.cpp")],
         [*CXX, "-o", target("throws"), source("throws.cpp")],
         ["c++", "-O2", "-std=c++17", "-s", "-o", target("throws-bare"), source("throws.cpp")]
