@@ -118,12 +118,12 @@ class HeapNames:
     def inside(self, found: Found, address: int) -> str:
         """The member of a named block at an address."""
         if found.type is None:
-            return f"{found.place.text}+{address - found.address:#x}"
+            return f"{found.place.text}{address - found.address:+#x}"
         about = gdb_types.info(found.type)
         index = (address - found.address) // about.size if about.size else 0
         fits = index == 0 or found.spreads
         if index < 0 or not fits:
-            return f"{found.place.text}+{address - found.address:#x}"
+            return f"{found.place.text}{address - found.address:+#x}"
         place = element_of(found.place, index, found.vector)
         return leaf(place, found.type, found.address + index * about.size, address)
 

@@ -228,7 +228,9 @@ class Naming:
         if known is None:
             found = [self._unnamed(page, run, where)]
         elif known.type is None:
-            found = [gdb_drafts.of_bytes(where, known.name, run.address, run.before, run.after)]
+            offset = run.address - known.address
+            name = f"{known.name}+{offset:#x}" if offset else known.name
+            found = [gdb_drafts.of_bytes(where, name, run.address, run.before, run.after)]
         else:
             found = self._variable(known, run.changed(), where)
         for draft in found:  # of a library's, a block that the thread had no use for until now
