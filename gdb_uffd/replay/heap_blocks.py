@@ -219,7 +219,7 @@ class HeapWork:
             self._cannot(Damage("no-arena", 0))
         found = malloc.listed(view, rows, self.known)
         if found.link:
-            self._cannot(damage.at_link(view, found.entry, found.link))
+            self._cannot(damage.at_link(view, found.entry, found.link, bool(self.known.mangled)))
         return ffi.new("uint64_t[]", sorted(set(found.chunks)))
 
     def _main_arena(self) -> Optional[State]:
