@@ -80,7 +80,7 @@ def _flag(about: Info, name: str, offset: int, value: int) -> Optional[Condition
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldMember:
     """A member at an address, of the object `place`; `dead`: it is not what is held now."""
 
     place: Expression
@@ -89,10 +89,10 @@ class Held:
     dead: bool = False
 
 
-def member_at(place: Expression, type_: gdb.Type, start: int, address: int) -> Held:
+def member_at(place: Expression, type_: gdb.Type, start: int, address: int) -> HeldMember:
     """The object at `start`, or where such a type lies on the way to the byte at `address`, what
     it holds there: of members that share the byte, the one that is alive."""
-    at, guards, offset = Held(place, type_, start), NONE, 0
+    at, guards, offset = HeldMember(place, type_, start), NONE, 0
     found = at
     with contextlib.suppress(gdb.error):
         raw = bytes(gdb.selected_inferior().read_memory(start, gdb_types.info(type_).size))
@@ -113,7 +113,7 @@ def member_at(place: Expression, type_: gdb.Type, start: int, address: int) -> H
             guards, field = next((each for each in holding if _leads(*each, raw)), holding[0])
             offset += field.offset
             inner = at.place if field.base or not field.name else at.place.member(field.name)
-            at = Held(inner, field.type, start + offset, not guards.hold(raw))
+            at = HeldMember(inner, field.type, start + offset, not guards.hold(raw))
             if guards.conditions:
                 found = at
     return found
