@@ -338,6 +338,7 @@ class Damage:
     """One thing that is wrong.  `what` is one of FLAWS; `block` the block (or entry) that it is
     wrong about, 0 for none; `value` what stands there (the size word with its flags; the link; the
     count), `expected` what it should be or may be at most; None where that means nothing.
+    `leads`: where a link leads that stands in memory protected (glibc's PROTECT_PTR), else None.
     `list`: in which; `before`: the block in front, which may have been written beyond its end;
     `state`: whether it is so "before" the last call too, or only "after" it; "" where there is one
     state only."""
@@ -349,6 +350,7 @@ class Damage:
     list: Optional[FreeList] = None
     before: Optional[HeapBlock] = None
     state: str = ""
+    leads: Optional[Address] = None
 
 
 @dataclass

@@ -144,6 +144,14 @@ class Cores:
         """Memory that moves, aborted."""
         return self._kernel("moves", [str(self.built / "moves")])
 
+    def marks(self) -> Path:
+        """Objects with and without a size, aborted."""
+        return self._kernel("marks", [programs.find(self.built, "marks")])
+
+    def holders(self) -> Path:
+        """std::optional, std::variant, vectors with room, long names; aborted."""
+        return self._kernel("holders", [programs.find(self.built, "holders")])
+
     def containers(self) -> Path:
         """C++ containers of all kinds, aborted."""
         return self._kernel("containers", [programs.find(self.built, "containers")])

@@ -262,7 +262,7 @@ def _fit(columns: List[List[str]], look: Look, stages: Sequence[Dict[int, int]])
             over = _width(columns, look) - look.width
             widest = max(look.columns(row[c]) for row in columns)
             for row in columns if over > 0 else []:
-                row[c] = _cut(row[c], max(room, widest - over), look)
+                row[c] = look.cropped(row[c], max(room, widest - over))
         if _width(columns, look) <= look.width:
             return
 
@@ -272,15 +272,6 @@ def _width(columns: Sequence[Sequence[str]], look: Look) -> int:
     widths = [max(look.columns(row[c]) for row in columns) for c in range(len(columns[0]))]
     empty = [not any(row[c] for row in columns[1:]) for c in range(len(widths))]
     return sum(w + 2 for w, none in zip(widths, empty) if not none) - 2 + 1
-
-
-def _cut(text: str, room: int, look: Look) -> str:
-    if look.columns(text) <= room:
-        return text
-    end = look.plain("…")
-    while text and look.columns(text + end) > room:
-        text = text[:-1]
-    return text + end
 
 
 _RIGHT = (1, 3, 6)

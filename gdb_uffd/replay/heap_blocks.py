@@ -227,7 +227,7 @@ class HeapWork:
         if view is self.before and self.caches:
             self._cached.update(malloc.listed(view, rows[: len(self.caches)], self.known).chunks)
         if found.link:
-            self._cannot(damage.at_link(view, found.entry, found.link))
+            self._cannot(damage.at_link(view, found.entry, found.link, bool(self.known.mangled)))
         return ffi.new("uint64_t[]", sorted(set(found.chunks)))
 
     def _main_arena(self) -> Optional[State]:

@@ -67,6 +67,8 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("firsts"), source("firsts.c"), "-ldl"],
         [*CXX, "-o", target("containers"), source("containers.cpp")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
+        [*C, "-o", target("marks"), source("marks.c")],
+        [*CXX, "-o", target("holders"), source("holders.cpp")],
         [*CXX, "-o", target("through"), source("through.cpp")],
         [*CXX, "-o", target("throws"), source("throws.cpp")],
         ["c++", "-O2", "-std=c++17", "-s", "-o", target("throws-bare"), source("throws.cpp")]
