@@ -212,13 +212,18 @@ class Freezer:
 
     def release(self) -> None:
         """No more freezing: give gdb's setting back, when no SIGSTOP of ours is left."""
-        for tid in self._strays:
-            self._take_back(tid)
+        self.settle()
         if self._strays:
             self._quarantine.last()
         else:
             self._quarantine.end()
         self._strays.clear()
+
+    def settle(self) -> None:
+        """At a prompt: no SIGSTOP waits for a thread that stands; were gdb killed now, the program
+        would stand still for good."""
+        for tid in self._strays:
+            self._take_back(tid)
 
     def _take_back(self, tid: int) -> None:
         """A SIGSTOP that waits in the kernel for a thread that stands: run into it, no instruction

@@ -362,6 +362,7 @@ def _before_prompt(_event: object = None) -> None:
     if _recording is not None and _recording.local is not None:
         thread = gdb.selected_thread()
         _recording.local.freezer.user_thread = thread.ptid[1] if thread is not None else 0
+        _recording.local.freezer.settle()
 
 
 def _on_new_objfile(_event: object = None) -> None:

@@ -95,3 +95,23 @@ def test_detached_after_recording(attached, tmp_path):
     survivors.until(lambda: not any(s[0] in "tT" for s in states(program.pid)))
     assert {s.split()[1] for s in states(program.pid)} == {"0"}
     assert "Yes\tYes\tYes" in session.run("info signals SIGSTOP")
+
+
+def pending(pid: int) -> "list[int]":
+    """Of each thread the signals that wait for it (SigPnd in proc_pid_status(5))."""
+    texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    return [int(text.split("SigPnd:\t")[1].split()[0], 16) for text in texts]
+
+
+def test_no_stop_waits_for_a_program_at_a_prompt(attached):
+    """A SIGSTOP by which a thread was frozen waited in the kernel; gdb was killed, and it came."""
+    session, program = attached
+    session.run("delete")
+    session.run("python from gdb_uffd.client import gdb_record, tracer")
+    session.run("python freezer = gdb_record.active().local.freezer")
+    for tid in sorted(int(path.name) for path in Path(f"/proc/{program.pid}/task").iterdir()):
+        session.run(f"python tracer.tgkill({program.pid}, {tid}, 19); freezer._strays.add({tid})")
+    survivors.until(lambda: not any(pending(program.pid)))
+    session.kill()
+    survivors.until(lambda: {s.split()[1] for s in states(program.pid)} == {"0"})
+    survivors.until(lambda: not any(s[0] in "tT" for s in states(program.pid)))

@@ -522,6 +522,9 @@ class Kills:
             try:
                 trial.run()
                 self._measured[scene.name, gdb] = Measured(trial.steps, trial.passed())
+            except Fault as fault:
+                said = trial.gdb.said[-4000:] if trial.gdb is not None else ""
+                raise Fault(f"undisturbed: {fault}\n{said}") from None
             finally:
                 shutil.rmtree(trial.folder, ignore_errors=True)
         return self._measured[scene.name, gdb]

@@ -105,6 +105,7 @@ def _note(chance: Chance, data: bytearray) -> None:
         return
     at, name, size = chance.choice(found)
     start = at + 12 + (name + 3 & ~3)
+    name = min(name, len(data) - at - 12)  # what is cut short was a mutation, too
     how = chance.randrange(6)
     if how == 0:
         field(chance, data, at + 4 * chance.randrange(3), 4)
