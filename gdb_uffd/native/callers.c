@@ -301,6 +301,7 @@ size_t callers_find(struct code_space *space, const struct access *who, uint64_t
 	size_t count = 0;
 
 	walk.space = space;
+	space->effort = CODE_EFFORT;
 	walk.pc = who->pc;
 	walk.sp = who->sp;
 	walk.returned = false;

@@ -13,6 +13,8 @@
 #define MODULES 64
 #define MAPPINGS_BEFORE 64 /* of a module before the one that runs */
 #define SEGMENTS_MAX 64
+#define LOOK_EFFORT 64 /* of one instruction */
+#define BYTES_FOR_EFFORT 256 /* of tables without a header, which are read from the beginning */
 #define PROLOGUE_BYTES 96
 #define FUNCTION_BYTES 2048 /* of one whose frame is guessed, before the instruction */
 
@@ -194,6 +196,10 @@ const struct code *code_at(struct code_space *space, uint64_t address, bool retu
 		memset(known, 0, sizeof(*known));
 		known->layout = space->regions->code;
 	}
+	uint64_t effort = LOOK_EFFORT + space->frames.len / BYTES_FOR_EFFORT;
+	if (space->effort < effort)
+		return NULL;
+	space->effort -= effort;
 	struct code *code = &known->codes[index];
 	*code = (struct code){.address = address, .returned = returned, .writable = region->prot & PROT_WRITE};
 	known->page = 1;

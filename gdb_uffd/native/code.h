@@ -17,6 +17,7 @@ struct code_space {
 	struct { /* a module's .eh_frame, where nothing in memory leads to it; of the code in [low, high) */
 		uint64_t low, high, address, len;
 	} frames;
+	uint64_t effort;     /* what may still be spent on looking at code: a program can lay out any number of traps */
 	struct known *known; /* code.c */
 };
 
@@ -36,8 +37,10 @@ struct code {
 };
 
 /* Read from the vessel's memory, and kept as long as its executable mappings are what they were.  NULL: nothing
- * can run there, or no memory.  Good until the next call. */
+ * can run there, it would take too long, or no memory.  Good until the next call. */
 const struct code *code_at(struct code_space *space, uint64_t address, bool returned);
+#define CODE_EFFORT 100000ul /* of all that one fault needs; some 50 ms at the worst */
+
 /* As `frame` and `depth` tell of the instruction at `pc` in a function that begins at `start`. */
 bool code_prologue(struct code_space *space, uint64_t start, uint64_t pc, uint64_t *depth);
 void code_forget(struct code_space *space);

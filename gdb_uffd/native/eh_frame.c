@@ -22,7 +22,6 @@
 #define DATAREL 0x30
 #define APPLICATION 0x70
 #define INDIRECT 0x80
-#define OMIT 0xff
 
 struct entry {
 	uint64_t at, next; /* its length field; the entry behind it */
@@ -255,11 +254,9 @@ int eh_frame_search(const struct eh_memory *memory, uint64_t header, uint64_t le
 	if (take < 4 || memory->read(memory->context, header, first, take) || first[0] != 1)
 		return -EINVAL;
 	struct eh_bytes bytes = {first + 4, first + take, false, false};
-	uint64_t frames = encoded(&bytes, first[1], header + 4);
-	if (bytes.bad)
+	encoded(&bytes, first[1], header + 4); /* .eh_frame, which the table makes needless */
+	if (first[3] != (DATAREL | SDATA4)) /* no linker makes another */
 		return -EINVAL;
-	if (first[2] == OMIT || first[3] != (DATAREL | SDATA4))
-		return eh_frame_walk(memory, frames, UINT32_MAX, pc, row);
 	uint64_t count = encoded(&bytes, first[2], 0), offset = (uint64_t)(bytes.at - first);
 	if (bytes.bad || count > (len - offset) / TABLE_ENTRY)
 		return -EINVAL;
