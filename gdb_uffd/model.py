@@ -173,7 +173,9 @@ class FirstWrite:
     """Who wrote a page first: instruction, stack pointer, recorded TID; `address` is the first
     byte written (its page's start where the kernel does not tell: Linux before 5.18).
 
-    `callers`: likely return addresses found above `sp`, innermost first.
+    `callers`: the return addresses of its frames, innermost first, at most CALLERS_MAX of
+    native/callers.h; behind a frame that a signal interrupted, its instruction + 1. They end where
+    gdb's call began, or where a frame cannot be followed.
     """
 
     pc: int

@@ -132,6 +132,10 @@ class Cores:
         """Writes through libraries and headers (through, through-o2), aborted."""
         return self._kernel(program, [str(self.built / program)])
 
+    def unwinds(self, program: str) -> Path:
+        """Writes through frames of all kinds (programs.UNWINDS), aborted."""
+        return self._kernel(program, [programs.find(self.built, program)])
+
     def throws(self, program: str) -> Path:
         """Functions that let exceptions through (throws, throws-bare, throws-static), aborted."""
         return self._kernel(program, [str(self.built / program)])

@@ -20,9 +20,6 @@ from gdb_uffd.client.render import Writer
 from gdb_uffd.client.text import without_parameters
 from gdb_uffd.model import FirstWrite, UffdError
 
-MAX_CALLERS = 16
-"""Return addresses looked up for a place without line information."""
-
 MAX_CACHED = 100_000
 """Addresses whose symbol is remembered."""
 
@@ -257,7 +254,7 @@ def follow_skips() -> None:
 
 def _writer(first: FirstWrite) -> Writer:
     # A return address may be the first of the next line: the call lies one byte before it.
-    pcs = [first.pc, *(address - 1 for address in first.callers[:MAX_CALLERS] if address)]
+    pcs = [first.pc, *(address - 1 for address in first.callers if address)]
     here = _with_line(first.pc) or Writer(function(first.pc))
     own = next(filter(None, map(gdb_skips.own_frame, pcs)), None)
     if own is None and not here.line:
@@ -288,7 +285,7 @@ def thread_locals(first: FirstWrite) -> Iterator[gdb.Symbol]:
     """Thread-locals of the source files of `first` and its callers, the program's own first."""
     # A function's own static thread-locals are in its blocks, not in the file's.
     yield from (symbol for symbol in block_symbols(first.pc) if maybe_tls(symbol))
-    pcs = [first.pc, *(address - 1 for address in first.callers[:MAX_CALLERS] if address)]
+    pcs = [first.pc, *(address - 1 for address in first.callers if address)]
     symtabs: Dict[str, gdb.Symtab] = {}
     for pc in pcs:
         symtab = gdb.find_pc_line(pc).symtab

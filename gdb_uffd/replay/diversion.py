@@ -222,6 +222,7 @@ class Diversion:
         if not open_.calls.in_malloc:
             self.accounts.program_begins(open_)
         self.runner.floor, self.runner.base = open_.calls.floor, base
+        self.machine.pager.code.call_floor = open_.calls.floor
         self.machine.vessel.deadline_ns = self.policy.deadline_ns() if open_.calls.under_way else 0
         return open_
 
