@@ -116,8 +116,7 @@ class Diversion:
     def read_memory(self, address: int, length: int) -> bytes:
         if length > READ_MAX:
             raise MemoryUnavailable(address, f"a read of {length} bytes is too large")
-        self._notice_loss()
-        # The patched vdso is the vessel's affair: what was recorded is shown.
+        self._notice_loss()  # the patched vdso is the vessel's affair: what was recorded is shown
         if address < LOWEST_ADDRESS or any(low <= address < end for low, end in self._patched):
             return self.snapshot.read(address, length)
         return self.machine.read(address, length)
