@@ -22,6 +22,7 @@ from gdb_uffd.client import (
     gdb_signals,
     gdb_travel,
     gdb_tui,
+    gdb_uncaught,
     gdb_unwind,
     gdb_views,
 )
@@ -338,6 +339,7 @@ def register() -> None:
     gdb_settings.on_engine(gdb_session.set_engine)
     gdb_hooks.install()
     gdb_blocked.install()
+    gdb_uncaught.install()
     gdb_unwind.install()
     gdb_tui.register()
     gdb_mi.register()

@@ -30,7 +30,8 @@ class Snapshots(Command):
       -full   do not leave out the middle of a long list
 
     Number, time, time since the first, thread and function that were current,
-    pages that changed since the one before, and the label.
+    pages that changed since the one before, and the label.  A narrow terminal
+    shows less of each.
 
     Example:
         uffd snapshots

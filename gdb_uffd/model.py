@@ -173,7 +173,9 @@ class FirstWrite:
     """Who wrote a page first: instruction, stack pointer, recorded TID; `address` is the first
     byte written (its page's start where the kernel does not tell: Linux before 5.18).
 
-    `callers`: likely return addresses found above `sp`, innermost first.
+    `callers`: the return addresses of its frames, innermost first, at most CALLERS_MAX of
+    native/callers.h; behind a frame that a signal interrupted, its instruction + 1. They end where
+    gdb's call began, or where a frame cannot be followed.
     """
 
     pc: int
@@ -338,6 +340,7 @@ class Damage:
     """One thing that is wrong.  `what` is one of FLAWS; `block` the block (or entry) that it is
     wrong about, 0 for none; `value` what stands there (the size word with its flags; the link; the
     count), `expected` what it should be or may be at most; None where that means nothing.
+    `leads`: where a link leads that stands in memory protected (glibc's PROTECT_PTR), else None.
     `list`: in which; `before`: the block in front, which may have been written beyond its end;
     `state`: whether it is so "before" the last call too, or only "after" it; "" where there is one
     state only."""
@@ -349,6 +352,7 @@ class Damage:
     list: Optional[FreeList] = None
     before: Optional[HeapBlock] = None
     state: str = ""
+    leads: Optional[Address] = None
 
 
 @dataclass

@@ -132,6 +132,10 @@ class Cores:
         """Writes through libraries and headers (through, through-o2), aborted."""
         return self._kernel(program, [str(self.built / program)])
 
+    def unwinds(self, program: str) -> Path:
+        """Writes through frames of all kinds (programs.UNWINDS), aborted."""
+        return self._kernel(program, [programs.find(self.built, program)])
+
     def throws(self, program: str) -> Path:
         """Functions that let exceptions through (throws, throws-bare, throws-static), aborted."""
         return self._kernel(program, [str(self.built / program)])
@@ -143,6 +147,14 @@ class Cores:
     def moves(self) -> Path:
         """Memory that moves, aborted."""
         return self._kernel("moves", [str(self.built / "moves")])
+
+    def marks(self) -> Path:
+        """Objects with and without a size, aborted."""
+        return self._kernel("marks", [programs.find(self.built, "marks")])
+
+    def holders(self) -> Path:
+        """std::optional, std::variant, vectors with room, long names; aborted."""
+        return self._kernel("holders", [programs.find(self.built, "holders")])
 
     def containers(self) -> Path:
         """C++ containers of all kinds, aborted."""

@@ -52,7 +52,18 @@ class Expression:
 
 def variable(name: str) -> Expression:
     """A variable by its name, or any other text that may need brackets before a `.`."""
-    return Expression(name, closed=not _UNARY.match(name) or name.startswith("(anonymous "))
+    closed = not _UNARY.match(name) or name.startswith("(anonymous ") or _is_bracketed(name)
+    return Expression(name, closed=closed)
+
+
+def _is_bracketed(text: str) -> bool:
+    """Whether the bracket that `text` begins with is closed by its last character."""
+    depth = 0
+    for index, char in enumerate(text):
+        depth += (char == "(") - (char == ")")
+        if depth <= 0:
+            return depth == 0 and 0 < index == len(text) - 1
+    return False
 
 
 def at_address(type_name: str, address: int) -> Expression:

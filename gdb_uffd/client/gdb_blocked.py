@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import gdb
 
-from gdb_uffd.client import gdb_interrupts, gdb_session
+from gdb_uffd.client import gdb_interrupts, gdb_places, gdb_session
 from gdb_uffd.client.gdb_frames import frame_text
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_threads import in_thread
@@ -343,14 +343,14 @@ def _argument(frame: gdb.Frame, function: str, address: int) -> str:
 
 def _symbol(address: int) -> str:
     """ "&queue.lock": by the symbol that holds the address; "" when none does."""
-    if not address:
+    known = gdb_places.variable(address) if address else None
+    if known is None:
         return ""
-    with contextlib.suppress(gdb.error):
-        found = quiet(f"output/a (void *) {address:#x}")
-        match = re.search(r"<([^>]+)>", found)
-        if match:
-            return f"&{match[1]}" if "+" not in match[1] else f"{address:#x} <{match[1]}>"
-    return ""
+    if known.address == address and known.type is not None:
+        return f"&{known.name}"
+    name, _, offset = known.name.partition("+0x")
+    distance = int(offset or "0", 16) if known.type is None else address - known.address
+    return f"{address:#x} <{name}+{distance}>" if distance else f"&{name}"
 
 
 def _thread(session: Session, tid: int) -> Dict[str, Any]:

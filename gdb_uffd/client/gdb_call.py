@@ -119,6 +119,7 @@ def run_call(
     unfinished = outcome.stop is not None and outcome.stop.breakpoint
     kept = keep or unfinished
     report = _end(session, outcome, kept)
+    outcome.uncaught = gdb_uncaught.described(session, report.uncaught)
     report.unsound = [gdb_blocked.passed(session, line) for line in report.unsound]
     wrote = any(page.meant for page in report.pages)
     report.called = bool(outcome.functions or wrote or not outcome.error)
@@ -189,6 +190,8 @@ def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str)
             if outcome.stop is not None and not outcome.stop.reason:
                 signal = re.search(r"\b(SIG[A-Z0-9]+)\b", outcome.error)
                 outcome.stop.reason = signal[1] if signal else "a stop"
+            if session.last_call:
+                outcome.uncaught = gdb_uncaught.note(session)
             if "Cannot access memory" in outcome.error:
                 outcome.error += _reason(session, outcome.error)
         except KeyboardInterrupt:
@@ -285,8 +288,8 @@ def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
     failure = failure_line(session, report, outcome, looks)
     if not failure or (report.called and report.pages):
         say(*render.report_lines(report, Symbols(session, report), looks, outcome.waited_ms))
-    if report.uncaught and not failure:  # in a pretty printer
-        say(f"  {gdb_uncaught.of(report)}")
+    if outcome.uncaught and not failure:  # in a pretty printer
+        say(f"  {gdb_uncaught.text(outcome.uncaught)}")
     if failure and outcome.stop is not None:
         if outcome.stop.breakpoint:
             show_command("frame")
@@ -320,8 +323,8 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
             why += f", in {stop.where}"
     elif report.blocked or report.ended:
         why = _ended_for(session, report)
-    elif "std::terminate" in outcome.error or (report.uncaught and _reason_is(stop, "SIGABRT")):
-        why = gdb_uncaught.of(report) or "a C++ exception left it uncaught"
+    elif "std::terminate" in outcome.error or (outcome.uncaught and _reason_is(stop, "SIGABRT")):
+        why = gdb_uncaught.text(outcome.uncaught) or "a C++ exception left it uncaught"
     elif stop is not None and _reason_is(stop, "SIGINT"):
         why = f"interrupted in {stop.where}"
     elif stop is not None:
@@ -329,6 +332,8 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
     else:
         why = one_line(outcome.error)
     end = "kept; `uffd reset` forgets it" if report.kept else "discarded"
+    if report.kept and outcome.unwound:
+        end = f"gdb left its frames, what it wrote is {end}"
     return looks.plain(printable(f"{what} did not return: {why}; {end}"))
 
 
@@ -372,14 +377,16 @@ def call_object(
         if outcome.stop is not None:
             head["stopped"] = {
                 # gdb only saw a trap where the server ended it.
-                "reason": _ended_for(session, report) or outcome.stop.reason,
+                "reason": _ended_for(session, report)
+                or gdb_uncaught.text(outcome.uncaught)
+                or outcome.stop.reason,
                 "where": outcome.stop.where,
                 "backtrace": outcome.stop.backtrace,
             }
     elif report.untold:
         head["error"] = f"what the call did is not known: {report.untold}"
-    if report.uncaught:
-        head["uncaught"] = gdb_uncaught.described(report.uncaught)
+    if outcome.uncaught:
+        head["uncaught"] = gdb_uncaught.as_json(outcome.uncaught)
     if report.blocked:
         head["blocked"] = gdb_blocked.described(session) or report.blocked
     return {**head, **data}

@@ -25,6 +25,21 @@ def _untraced() -> Iterator[None]:
         yield
 
 
+def _is_known(name: str) -> bool:
+    """Whether an expression may name it."""
+    try:
+        gdb.parse_and_eval(name)
+    except gdb.error as error:
+        return not str(error).startswith("No symbol")
+    except (RuntimeError, UnicodeDecodeError):
+        pass  # it is there, whatever is wrong with it
+    return True
+
+
+def _anything(_name: str) -> bool:
+    return True
+
+
 def list_commands(commands: "Sequence[Type[Command]]") -> None:
     """A line a command: its name, and the first line of its help."""
     looks = look()
@@ -48,9 +63,10 @@ class Command(gdb.Command):
     @user_errors
     def invoke(self, argument: str, from_tty: bool) -> None:
         """Parse the options and run."""
-        dashes = self.dashes or self.completer == gdb.COMPLETE_EXPRESSION
+        evaluates = self.completer == gdb.COMPLETE_EXPRESSION
+        dashes, known = self.dashes or evaluates, _is_known if evaluates else _anything
         self.dont_repeat()
-        parsed = parse_options(argument, self.options, self.usage, dashes)
+        parsed = parse_options(argument, self.options, self.usage, dashes, known)
         with _untraced():
             self.run(parsed)
 

@@ -9,13 +9,16 @@ from typing import Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_opened, gdb_search, gdb_session, gdb_settings, launch, remote
+from gdb_uffd.client import gdb_opened, gdb_search, gdb_session, gdb_settings, launch, probe, remote
 from gdb_uffd.client.gdb_saved import borrowed
 from gdb_uffd.client.gdb_session import Session
-from gdb_uffd.client.gdb_util import quiet, setting
+from gdb_uffd.client.gdb_util import check_architecture, quiet, setting
 from gdb_uffd.client.options import check_readable, one_or_two
 from gdb_uffd.client.wire import parse_facts
 from gdb_uffd.model import UffdError
+
+_CONNECT_SECONDS = 15.0
+"""For the first look by a gdb whose `tcp connect-timeout` is unlimited: gdb's own default."""
 
 
 def split_address(text: str, usage: str) -> Tuple[str, str]:
@@ -38,23 +41,27 @@ def connect(address: str, token_file: str) -> None:
     old = gdb_session.find(gdb.selected_inferior().num)
     if old is None and gdb.selected_inferior().pid:
         raise UffdError("this inferior is in use: `kill` or `detach` it first, or `add-inferior`")
+    _probe(where, address)
     if old is not None:
         gdb_session.end(old)
     session = Session(gdb.selected_inferior().num, remote.Remote(remote.UNKNOWN))
     try:
         gdb_session.connect(session, "", where)
         _learn(session, address)
-    except BaseException as error:
+    except BaseException:
         _leave(session)
-        if isinstance(error, UffdError) and where == address and _was_closed(str(error)):
-            hint = f"does the server want a token? Name its file, or set {remote.TOKEN_VARIABLE}"
-            raise UffdError(f"{error}; {hint}") from None
         raise
     gdb_opened.show(session, began)
 
 
-def _was_closed(text: str) -> bool:
-    return any(word in text for word in ("disconnected", "closed", "reset by peer"))
+def _probe(where: str, address: str) -> None:
+    """UffdError where nothing can come of it: what is open stays open then."""
+    timeout, retry = gdb.parameter("tcp connect-timeout"), bool(gdb.parameter("tcp auto-retry"))
+    seconds = float(timeout) if isinstance(timeout, int) and timeout > 0 else _CONNECT_SECONDS
+    try:
+        check_architecture(probe.architecture(where, address, seconds, retry))
+    except probe.TokenWanted as error:
+        raise UffdError(f"{error}name its file, or set {remote.TOKEN_VARIABLE}") from None
 
 
 def _learn(session: Session, address: str) -> None:

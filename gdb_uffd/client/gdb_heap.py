@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Dict, List
 
 import gdb
 
-from gdb_uffd.client import heap_block, heap_words
+from gdb_uffd.client import gdb_places, heap_block, heap_words
 from gdb_uffd.client.gdb_heap_damage import ask, damage_notes
-from gdb_uffd.client.gdb_heap_names import HeapNames, Named
+from gdb_uffd.client.gdb_heap_names import HeapNames, Named, frame_pcs
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import look, say, say_json
@@ -59,8 +60,12 @@ def block(session: Session, expression: str, as_json: bool) -> None:
     words = [names.word(ref) for ref in told.references]
     freed = [names.word(_as_word(told, ref)) for ref in told.freed]
     notes = [damage_notes(session, each) for each in told.damage]
+    place = ""
+    if told.block is None and told.kind == "data":
+        place = _place(told)
     if as_json:
         made = to_json(told)
+        made["place"] = place
         for key, each in (("block", named), ("before", before), ("after", after)):
             if made[key] is not None:
                 made[key].update(_json(each))
@@ -71,8 +76,24 @@ def block(session: Session, expression: str, as_json: bool) -> None:
             data["text"], data["notes"] = heap_words.damage_text(each_, thread), more
         say_json({"schema": SCHEMA_VERSION, **made})
         return
-    text = heap_block.Text(told, named, before, after, words, freed, notes)
+    text = heap_block.Text(told, named, before, after, words, freed, notes, place)
     say(*heap_block.lines(text, thread, look()))
+
+
+def _place(told: BlockReport) -> str:
+    """ "code of sample: push, in .text": what lies there of a file, "" where nothing tells."""
+    section = gdb_places.section(told.address)
+    file = os.path.basename(told.mapping)
+    known = gdb_places.variable(told.address, frame_pcs())
+    function = gdb_places.function(told.address) if section.startswith(CODE) else ""
+    name = function or (known.name if known is not None else "")
+    what = "code" if section.startswith(CODE) else "constants" if section in CONSTANT else "data"
+    parts = [part for part in (name, f"in {section}" if section else "") if part]
+    return f"{what} of {file}" + (f": {', '.join(parts)}" if parts else "")
+
+
+CODE, CONSTANT = (".text", ".plt", ".init", ".fini"), (".rodata", ".eh_frame", ".data.rel.ro")
+"""Sections by what they hold: how the names of those begin, the whole names of these."""
 
 
 def _json(named: Named) -> Dict[str, Any]:

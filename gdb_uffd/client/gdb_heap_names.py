@@ -8,17 +8,20 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_locals, gdb_places, gdb_types
+from gdb_uffd.client import gdb_holders, gdb_locals, gdb_places, gdb_types
 from gdb_uffd.client.expression import Expression, variable
 from gdb_uffd.client.gdb_paths import Found, Paths, Root, element_of
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_threads import in_thread
-from gdb_uffd.client.gdb_tls import ThreadLocals
-from gdb_uffd.client.gdb_util import captured, code_address
+from gdb_uffd.client.gdb_tls import CONTROL_NAME, ThreadLocals
+from gdb_uffd.client.gdb_util import captured, code_address, machine
 from gdb_uffd.client.gdb_values import Walk
-from gdb_uffd.client.gdb_variables import no_calls
+from gdb_uffd.client.gdb_variables import Variable, no_calls
 from gdb_uffd.model import Block, HeapBlock, Run, UffdError
 from gdb_uffd.model_heap import Reference
+
+DEAD = "(holds it no more)"
+"""Behind the name of a word that an empty std::optional, or another alternative, left there."""
 
 FRAMES = 16
 """Frames whose source files tell the static variables of functions."""
@@ -118,14 +121,17 @@ class HeapNames:
     def inside(self, found: Found, address: int) -> str:
         """The member of a named block at an address."""
         if found.type is None:
-            return f"{found.place.text}+{address - found.address:#x}"
+            return f"{found.place.text}{address - found.address:+#x}"
         about = gdb_types.info(found.type)
         index = (address - found.address) // about.size if about.size else 0
         fits = index == 0 or found.spreads
         if index < 0 or not fits:
-            return f"{found.place.text}+{address - found.address:#x}"
+            return f"{found.place.text}{address - found.address:+#x}"
         place = element_of(found.place, index, found.vector)
-        return leaf(place, found.type, found.address + index * about.size, address)
+        start = found.address + index * about.size
+        held = gdb_holders.member_at(place, found.type, start, address)
+        text = leaf(held.place, held.type, held.start, address)
+        return f"{text} {DEAD}" if held.dead else text
 
     def learn(self, block: HeapBlock, chain: Sequence[Reference]) -> None:
         """Remember the name of a block for the words inside of it."""
@@ -153,24 +159,47 @@ class HeapNames:
         else:
             known, whose = gdb_places.variable(ref.address, frame_pcs()), ""
         if known is None or known.type is None:
-            return None, known.name if known is not None else f"{ref.address:#x}", whose
+            return None, _untyped_word(known, ref), whose
         place = variable(known.name)
-        text = leaf(place, known.type, known.address, ref.address)
+        held = gdb_holders.member_at(place, known.type, known.address, ref.address)
+        text = leaf(held.place, held.type, held.start, ref.address)
+        whose = f"{whose} {DEAD}".strip() if held.dead else whose
         return Root(place, known.type, known.address), text, whose
 
     def _local(self, ref: Reference, whose: str) -> Tuple[Optional[Root], str, str]:
         with in_thread(ref.tid):
             found = gdb_locals.locals_at([ref.address])
         if not found:
-            return None, f"{ref.address:#x}", f"on the stack {whose}".strip()
+            return None, _word_at(ref.address), f"on the stack {whose}".strip()
         local = found[0]
         several = len(self.session.thread_numbers) > 1
         place = f"of #{local.level} {local.function} ()" + (f" {whose}" if several else "")
         if local.type is None:
             return None, local.name, place
         name = variable(local.name)
-        text = leaf(name, local.type, local.address, ref.address)
+        held = gdb_holders.member_at(name, local.type, local.address, ref.address)
+        text = leaf(held.place, held.type, held.start, ref.address)
+        place = f"{place} {DEAD}" if held.dead else place
         return Root(name, local.type, local.address), text, place
+
+
+def _word_at(address: int) -> str:
+    """A pointer where nothing has a name, as gdb reads it."""
+    return f"*(void **) {address:#x}"
+
+
+def _untyped_word(known: Optional[Variable], ref: Reference) -> str:
+    if known is None:
+        return _word_at(ref.address)
+    offset = ref.address - known.address  # a variable's name tells it, a thread-local's does not
+    if known.name == CONTROL_NAME and offset == DTV_AT.get(machine().name, -1):
+        return f"{CONTROL_NAME}'s dtv"
+    return f"{known.name}+{offset:#x}" if offset else known.name
+
+
+DTV_AT = {"x86_64": 8, "aarch64": 0}
+"""Where the thread pointer's block points to the vector of thread-local blocks (tcbhead_t in
+glibc's sysdeps/*/nptl/tls.h)."""
 
 
 def _offset(ref: Reference) -> str:

@@ -198,7 +198,8 @@ def _commit(session: gdb_session.Session) -> Optional[Summary]:
         say(f"[uffd: {error}]")
         return None
     if summary is not None and summary.uncaught:
-        told = gdb_uncaught.text(gdb_uncaught.described(summary.uncaught))
+        gdb_uncaught.note(session)  # what was kept is there still
+        told = gdb_uncaught.text(gdb_uncaught.described(session, summary.uncaught))
         summary = dataclasses.replace(summary, uncaught={"text": told})
     if summary is not None and summary.ended:
         # The server told it when it stopped, but without symbols.

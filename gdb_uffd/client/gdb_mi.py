@@ -16,6 +16,7 @@ from gdb_uffd.client import (
     gdb_last,
     gdb_libraries,
     gdb_session,
+    gdb_uncaught,
     gdb_views,
     mi,
     render,
@@ -66,7 +67,10 @@ def _notify(session: Session, last: Optional[gdb_last.Last]) -> None:
     _serials[session] = serial
     if report is None or known:
         return
-    gdb.notify_mi("uffd-call", mi.value(_summary(report, last)))
+    data = _summary(report, last)
+    told = gdb_uncaught.described(session, report.uncaught)
+    data["uncaught"] = None if told is None else gdb_uncaught.as_json(told)
+    gdb.notify_mi("uffd-call", mi.value(data))
 
 
 def _summary(report: CallReport, last: Optional[gdb_last.Last]) -> Dict[str, Any]:

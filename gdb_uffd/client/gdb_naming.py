@@ -5,11 +5,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import struct
 from typing import ContextManager, Dict, Iterator, List, Optional, Set, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_drafts, gdb_locals, gdb_places, gdb_printers, gdb_values
+from gdb_uffd.client import (
+    gdb_drafts,
+    gdb_locals,
+    gdb_places,
+    gdb_printers,
+    gdb_types,
+    gdb_values,
+)
 from gdb_uffd.client.context import Context
 from gdb_uffd.client.expression import Expression, variable
 from gdb_uffd.client.gdb_blocks import Blocks
@@ -18,12 +26,13 @@ from gdb_uffd.client.gdb_drafts import Draft, Setting
 from gdb_uffd.client.gdb_images import Images
 from gdb_uffd.client.gdb_paths import Root
 from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_shapes import VECTOR
 from gdb_uffd.client.gdb_threads import in_thread
 from gdb_uffd.client.gdb_tls import ThreadLocals
-from gdb_uffd.client.gdb_values import Walk
+from gdb_uffd.client.gdb_values import Leaf, Walk
 from gdb_uffd.client.gdb_variables import Variable
 from gdb_uffd.client.gdb_view import memory
-from gdb_uffd.client.render import REST, Change
+from gdb_uffd.client.render import NEW, REST, Change
 from gdb_uffd.model import CallReport, DirtyPage, FirstWrite, Run
 
 MAX_TOLD = 4000
@@ -58,6 +67,7 @@ class Naming:
         self._key = gdb_values.settings()
         self._told: Set[Tuple[int, str]] = set()
         self._count = 0
+        self._added: List[Tuple[int, int]] = []  # where vectors got elements, in room they had
         self._done_until = 0  # of the page at hand: behind the last variable that was walked
 
     def images(self, session: Session, report: CallReport, which_all: bool) -> Images:
@@ -81,6 +91,10 @@ class Naming:
         self.look([d for found in drafts.values() for d in found])
         if self._budget.overdrawn:
             self._say(OUT_OF_TIME)
+        for draft in (d for found in drafts.values() for d in found) if self._added else ():
+            inside = any(low <= draft.address < high for low, high in self._added)
+            if inside and not draft.note and not draft.raw:
+                draft.note = NEW
         return {start: self._finished(found) for start, found in drafts.items()}
 
     def _say(self, note: str) -> None:
@@ -173,12 +187,26 @@ class Naming:
             if len(found) >= gdb_values.MAX_CHANGES:
                 found += gdb_drafts.of_rest(where, place.object().text, address, leaf.address, walk)
                 break
+            self._note_added(leaf, walk)
             # A large text is told page by page.
             page = where.page if leaf.size > gdb_values.MAX_VALUE_BYTES else 0
             if (leaf.address + page, leaf.place.text) not in self._told:
                 self._told.add((leaf.address + page, leaf.place.text))
                 found += gdb_drafts.of_leaf(where, leaf, walk, self._key)
         return _unions(found)
+
+    def _note_added(self, leaf: Leaf, walk: Walk) -> None:
+        """Where a vector grew without moving: what was there before means nothing."""
+        name = gdb_types.bare_name(leaf.type) if leaf.printer and leaf.size == 24 else ""
+        if not VECTOR.match(name):
+            return
+        old, new = walk.bytes_of(leaf, False), walk.bytes_of(leaf, True)
+        if old is not None and new is not None:
+            (start, end, room), (now, after, _) = (
+                struct.unpack("<3Q", each) for each in (old, new)
+            )
+            if start == now and end < after <= room:
+                self._added.append((end, after))
 
     def _data(self, page: DirtyPage, run: Run, where: Setting) -> Iterator[Draft]:
         count = 0
@@ -228,7 +256,9 @@ class Naming:
         if known is None:
             found = [self._unnamed(page, run, where)]
         elif known.type is None:
-            found = [gdb_drafts.of_bytes(where, known.name, run.address, run.before, run.after)]
+            offset = run.address - known.address
+            name = f"{known.name}+{offset:#x}" if offset else known.name
+            found = [gdb_drafts.of_bytes(where, name, run.address, run.before, run.after)]
         else:
             found = self._variable(known, run.changed(), where)
         for draft in found:  # of a library's, a block that the thread had no use for until now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import List, Optional
+from typing import Any, Dict, List, Optional
 
 
 @dataclass
@@ -26,9 +26,15 @@ class Outcome:
     type: str = ""
     error: str = ""  # gdb's own words, when there is no value
     stop: Optional[Stop] = None
+    uncaught: Optional[Dict[str, Any]] = None  # as gdb_uncaught tells it
     functions: List[int] = field(default_factory=list)  # addresses gdb called
     began: float = field(default_factory=time.perf_counter)
     wall_ms: float = 0.0
+
+    @property
+    def unwound(self) -> bool:
+        """Whether gdb took the registers back by itself; what was written stays written."""
+        return "restored the context" in self.error
 
     def waited_ms(self) -> float:
         """Milliseconds that the user waited: until what it did is told for the first time."""

@@ -13,18 +13,23 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_skips, gdb_variables
+from gdb_uffd.client import gdb_session, gdb_skips, gdb_variables
 from gdb_uffd.client.gdb_util import decoded, file_of, quiet
 from gdb_uffd.client.gdb_variables import Variable, address_of_name, evaluate_name
 from gdb_uffd.client.render import Writer
 from gdb_uffd.client.text import without_parameters
-from gdb_uffd.model import FirstWrite
-
-MAX_CALLERS = 16
-"""Return addresses looked up for a place without line information."""
+from gdb_uffd.model import FirstWrite, UffdError
 
 MAX_CACHED = 100_000
 """Addresses whose symbol is remembered."""
+
+NEAR = 4096
+"""Bytes behind a symbol whose size nobody tells that are taken for its object's."""
+
+_MARKS = frozenset(
+    "__bss_start _edata edata _end end __data_start data_start __dso_handle __TMC_END__".split()
+)
+"""Symbols of the linker's that are at a border, not at an object."""
 
 MAX_TLS_SYMBOLS = 256
 """Thread-locals of one source file that are asked for; each may cost a qGetTLSAddr packet."""
@@ -62,6 +67,7 @@ class _Cache:
     def __init__(self) -> None:
         self.writers: Dict[Tuple[int, Tuple[int, ...]], Writer] = {}
         self.places: Dict[int, _Place] = {}
+        self.sizes: Dict[int, Optional[int]] = {}
         self.variables: Dict[Tuple[str, int], Optional[Variable]] = {}
         self.thread_locals: Dict[str, List[gdb.Symbol]] = {}
         self.sections: Optional[Tuple[List[int], List[Tuple[int, str]]]] = None
@@ -118,7 +124,8 @@ def section(address: int) -> str:
 
 def variable(address: int, pcs: Sequence[int] = (), only_known: bool = False) -> Optional[Variable]:
     """The variable at `address` by its linker symbol, with its type if that is known; where the
-    linker's name is none of gdb's (a function's static variable), by the source files of `pcs`.
+    linker's name is none of gdb's (a function's static variable), by the source files of `pcs`;
+    "name+0x8" where its type is not known, up to the object's end.
     `only_known`: what was not looked up before is told by the linker's name."""
     place = _place(address)
     if not place.name:
@@ -132,8 +139,25 @@ def variable(address: int, pcs: Sequence[int] = (), only_known: bool = False) ->
         known = gdb_variables.find_static(address, pcs)
     if known is not None and known.holds(address):
         return known
-    name = f"{place.name}+{place.offset:#x}" if place.offset else place.name
-    return Variable(name, address, None)
+    if not place.offset:
+        return Variable(place.name, address, None)
+    size = _size_at(start)
+    if size is None:
+        size = known.size if known is not None else 0 if place.name in _MARKS else NEAR
+    return (
+        Variable(f"{place.name}+{place.offset:#x}", address, None) if place.offset < size else None
+    )
+
+
+def _size_at(start: int) -> Optional[int]:
+    """The size of the object at a symbol, which gdb does not tell: of a name that has none itself
+    (a version's) it takes all that lies behind."""
+    if start not in _cache.sizes:
+        session, found = gdb_session.selected(), None
+        with contextlib.suppress(UffdError):
+            found = session.request("extent", {"address": hex(start)}) if session else None
+        _cache.sizes[start] = found if isinstance(found, int) and found > 0 else None
+    return _cache.sizes[start]
 
 
 def _look_up(name: str, start: int) -> Optional[Variable]:
@@ -230,7 +254,7 @@ def follow_skips() -> None:
 
 def _writer(first: FirstWrite) -> Writer:
     # A return address may be the first of the next line: the call lies one byte before it.
-    pcs = [first.pc, *(address - 1 for address in first.callers[:MAX_CALLERS] if address)]
+    pcs = [first.pc, *(address - 1 for address in first.callers if address)]
     here = _with_line(first.pc) or Writer(function(first.pc))
     own = next(filter(None, map(gdb_skips.own_frame, pcs)), None)
     if own is None and not here.line:
@@ -261,7 +285,7 @@ def thread_locals(first: FirstWrite) -> Iterator[gdb.Symbol]:
     """Thread-locals of the source files of `first` and its callers, the program's own first."""
     # A function's own static thread-locals are in its blocks, not in the file's.
     yield from (symbol for symbol in block_symbols(first.pc) if maybe_tls(symbol))
-    pcs = [first.pc, *(address - 1 for address in first.callers[:MAX_CALLERS] if address)]
+    pcs = [first.pc, *(address - 1 for address in first.callers if address)]
     symtabs: Dict[str, gdb.Symtab] = {}
     for pc in pcs:
         symtab = gdb.find_pc_line(pc).symtab

@@ -8,7 +8,15 @@ import time
 from typing import Dict, List, Sequence, Tuple
 
 from gdb_uffd import __version__
-from gdb_uffd.client import gdb_call, gdb_last, html_page, render, render_json, verdict
+from gdb_uffd.client import (
+    gdb_call,
+    gdb_last,
+    gdb_uncaught,
+    html_page,
+    render,
+    render_json,
+    verdict,
+)
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import say
@@ -68,6 +76,7 @@ def collect(session: Session) -> html_page.Content:
         data = gdb_call.call_object(session, last.report, last.outcome, last.expression)
     else:
         data = render_json.report_json(report, Symbols(session, report))
+        data["error"] = gdb_uncaught.text(gdb_uncaught.described(session, report.uncaught))
     starts = [page.start for page in report.pages if page.bytes_changed]
     return html_page.Content(
         data=data,

@@ -69,6 +69,8 @@ def _of_value(place: Expression, value: gdb.Value, shapes: Shapes) -> Iterator[R
         for pointer in shapes.all[number].pointers if number >= 0 else ():
             inner = apply(place, pointer.accessors)
             if raw is not None:
+                if not pointer.guards.hold(raw):
+                    continue
                 at = int.from_bytes(raw[pointer.offset : pointer.offset + 8], "little")
             elif plain.code == gdb.TYPE_CODE_PTR:
                 at = int(value) & (1 << 64) - 1

@@ -158,6 +158,7 @@ def spawn(core: str, executable: str) -> Session:
         )
     server = gdb_search.start(core, executable, _loaded_file())
     try:
+        check_architecture(server.ready.architecture)  # while what is open is open still
         if old is not None:
             end(old)
         session = Session(inferior.num, server)
@@ -201,9 +202,9 @@ def connect(session: Session, executable: str, socket: str) -> None:
                 stack.enter_context(silent_stdout())
             noise = gdb.execute(f"target remote {socket}", to_string=not asking)
     except gdb.error as error:
-        raise UffdError(
-            f"gdb could not connect ({one_line(str(error))}){session.death()}"
-        ) from None
+        why = one_line(str(error)).rstrip(".")
+        words = why if why.lower().startswith("could not connect") else f"could not connect ({why})"
+        raise UffdError(f"gdb {words}{session.death()}".replace("gdb C", "gdb c")) from None
     say(*worth_telling(noise or ""))
     connection = gdb.selected_inferior().connection
     if not isinstance(connection, gdb.RemoteTargetConnection):

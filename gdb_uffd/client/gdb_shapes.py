@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 import gdb
 
-from gdb_uffd.client import gdb_types
+from gdb_uffd.client import gdb_holders, gdb_types
 from gdb_uffd.client.expression import Expression
+from gdb_uffd.client.gdb_holders import Guards
 from gdb_uffd.client.gdb_types import Info
 
 MAX_SHAPES = 1024
@@ -48,11 +49,13 @@ Accessor = Union[str, int]
 
 @dataclass(frozen=True)
 class Container:
-    """An object that a pretty printer shows, on the way to a pointer inside it."""
+    """An object that a pretty printer shows, on the way to a pointer inside it.  `loose`: what
+    lies behind the pointer is none of its own."""
 
     accessors: Tuple[Accessor, ...]
     type: gdb.Type
     offset: int
+    loose: bool = False
 
     def matches(self, pattern: "re.Pattern[str]") -> bool:
         """Whether its type's name begins so."""
@@ -68,6 +71,11 @@ class Pointer:
     accessors: Tuple[Accessor, ...]
     container: Optional[Container] = None
     reference: bool = False
+    guards: Guards = gdb_holders.NONE
+
+    def wire(self) -> List[Any]:
+        """As quffd.reach takes it."""
+        return [self.offset, self.target, *_conditions(self.guards)]
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,15 @@ class Array:
     count: int
     accessors: Tuple[Accessor, ...]
     container: Optional[Container] = None
+    guards: Guards = gdb_holders.NONE
+
+    def wire(self) -> List[Any]:
+        """As quffd.reach takes it."""
+        return [self.offset, self.element, self.count, *_conditions(self.guards)]
+
+
+def _conditions(guards: Guards) -> List[Any]:
+    return [[list(each) for each in guards.conditions]] if guards.conditions else []
 
 
 @dataclass
@@ -96,8 +113,8 @@ class Shape:
 
     def wire(self) -> List[Any]:
         """As quffd.reach takes it."""
-        pointers = [[p.offset, p.target] for p in self.pointers]
-        arrays = [[a.offset, a.element, a.count] for a in self.arrays]
+        pointers = [pointer.wire() for pointer in self.pointers]
+        arrays = [array.wire() for array in self.arrays]
         return [self.size, pointers, arrays, self.spreads, self.numbers]
 
 
@@ -133,7 +150,7 @@ class Shapes:
 
     def _fill(self, shape: Shape) -> None:
         try:
-            self._collect(shape, shape.type, 0, (), None, 0)
+            self._collect(shape, shape.type, 0, (), None, 0, gdb_holders.NONE)
         except gdb.error:
             pass  # what was found so far is true
         name = gdb_types.bare_name(shape.type)
@@ -152,6 +169,7 @@ class Shapes:
         accessors: Tuple[Accessor, ...],
         container: Optional[Container],
         depth: int,
+        guards: Guards,
     ) -> None:
         about = gdb_types.info(type_)
         if len(shape.pointers) >= MAX_POINTERS or depth > MAX_DEPTH:
@@ -165,10 +183,17 @@ class Shapes:
                 shape.calls = True
             else:
                 number = self._number(target)
-                shape.pointers.append(Pointer(offset, number, accessors, container, reference))
+                keeps = None if container is not None and container.loose else container
+                made = Pointer(offset, number, accessors, keeps, reference, guards)
+                shape.pointers.append(made)
         elif about.code in gdb_types.STRUCTS:
-            if container is None and (about.printer or _reached_as_written(about)):
-                container = Container(accessors, type_, offset)
+            written = _reached_as_written(about)
+            if (about.printer or written) and (container is None or container.loose):
+                loose = bool(gdb_holders.LOOSE.match(gdb_types.bare_name(type_)))
+                if container is None or written:
+                    container = Container(accessors, type_, offset, loose)
+                else:
+                    container = replace(container, loose=loose)
             for member in about.fields:
                 if member.name.startswith("_vptr"):
                     shape.polymorphic = True  # the object may be of a class derived from it
@@ -176,14 +201,17 @@ class Shapes:
                     named = bool(member.name) and not member.base
                     inner = (*accessors, member.name) if named else accessors
                     at = offset + member.offset
-                    self._collect(shape, member.type, at, inner, container, depth + 1)
+                    more = gdb_holders.inside(guards, about, member, offset)
+                    self._collect(shape, member.type, at, inner, container, depth + 1, more)
         elif about.code == gdb.TYPE_CODE_INT and accessors:
             if is_number(str(accessors[-1])) and len(shape.numbers) < MAX_POINTERS:
                 shape.numbers.append((offset, about.size))
         elif about.element is not None and about.count and holds_pointers(about):
             number = self._number(about.element)
             if number != VOID and len(shape.arrays) < MAX_POINTERS:
-                shape.arrays.append(Array(offset, number, about.count, accessors, container))
+                keeps = None if container is not None and container.loose else container
+                array = Array(offset, number, about.count, accessors, keeps, guards)
+                shape.arrays.append(array)
 
 
 def is_number(name: str) -> bool:

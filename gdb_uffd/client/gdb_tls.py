@@ -23,6 +23,9 @@ _SYMBOL = re.compile(r"^(.*)\+0x([0-9a-f]+)$")
 _CONTROL = "(struct pthread)"
 """What the server calls the block at the thread pointer (replay/owners.py)."""
 
+CONTROL_NAME = "struct pthread"
+"""Its name where its type is not known."""
+
 
 class ThreadLocals:
     """Look-ups for one report."""
@@ -52,7 +55,7 @@ class ThreadLocals:
             with contextlib.suppress(gdb.error):
                 type_ = gdb.lookup_type("struct pthread")
                 return Variable(f"(*(struct pthread *) {start:#x})", start, type_, type_.sizeof)
-            return Variable("struct pthread", start, None)
+            return Variable(CONTROL_NAME, start, None)
         name = _demangled(linker_name)
         candidates: List[Optional[gdb.Symbol]] = []
         for each in dict.fromkeys((name, re.sub(r"\.\d+$", "", name))):

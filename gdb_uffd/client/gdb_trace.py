@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import Any, Dict, List, Tuple
 
-from gdb_uffd.client import gdb_call, gdb_libraries, gdb_output, gdb_places, trace
+from gdb_uffd.client import gdb_call, gdb_libraries, gdb_output, gdb_places, gdb_uncaught, trace
 from gdb_uffd.client.gdb_outcome import Outcome
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_symbols import Symbols
@@ -100,6 +100,8 @@ def _object(
     }
     if outcome.error:
         data["error"] = gdb_call.failure_line(session, report, outcome, look())
+    if outcome.uncaught:
+        data["uncaught"] = gdb_uncaught.as_json(outcome.uncaught)
     return {
         **data,
         "total_pages": session.ready.total_pages,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Callable, List, Match, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, List, Match, Optional, Tuple, TypeVar
 
 import gdb
 
-from gdb_uffd.client import gdb_call, gdb_travel, snapshots, timeline
+from gdb_uffd.client import gdb_call, gdb_travel, gdb_uncaught, snapshots, timeline
 from gdb_uffd.client.gdb_outcome import Outcome
 from gdb_uffd.client.gdb_session import Session
 from gdb_uffd.client.gdb_util import look, pop_dummy_frames, say, say_json
@@ -71,11 +71,14 @@ def _point(session: Session, number: int, expression: str, shape: Match[str]) ->
     try:
         return _evaluate(session, number, expression, told)
     except _NoValue as error:
-        return Point(number, error=str(error))
+        thrown = None if error.uncaught is None else gdb_uncaught.as_json(error.uncaught)
+        return Point(number, error=str(error), uncaught=thrown)
 
 
 class _NoValue(UffdError):
-    """The expression has no value at a snapshot."""
+    """The expression has no value at a snapshot; `uncaught`: as gdb_uncaught tells it."""
+
+    uncaught: Optional[Dict[str, Any]] = None
 
 
 T = TypeVar("T")
@@ -103,10 +106,13 @@ def _evaluate(session: Session, number: int, expression: str, use: Callable[[gdb
         raise UffdError(f"{text}{session.death()}")
     called = bool(session.last_call)
     if called:
+        outcome.uncaught = gdb_uncaught.note(session)
         pop_dummy_frames()  # it may have stopped half-way
     if re.search(r"\bSIGINT\b", text) or (outcome.stop and outcome.stop.reason == "SIGINT"):
         raise Interrupted
-    raise _NoValue(_why(session, text, outcome if called else None))
+    failure = _NoValue(_why(session, text, outcome if called else None))
+    failure.uncaught = outcome.uncaught
+    raise failure
 
 
 def _why(session: Session, text: str, outcome: Optional[Outcome]) -> str:
@@ -117,6 +123,8 @@ def _why(session: Session, text: str, outcome: Optional[Outcome]) -> str:
             return f"touched memory that was not recorded: {ran.unavailable}"
         if ran is not None and ran.ended:
             return one_line(ran.ended.split(";", 1)[0])
+        if outcome.uncaught is not None:
+            return gdb_uncaught.text(outcome.uncaught)
         signal = re.search(r"\b(SIG[A-Z0-9]+)\b", text)
         if outcome.stop is not None and (outcome.stop.reason or signal):
             reason = outcome.stop.reason or (signal[1] if signal else "")

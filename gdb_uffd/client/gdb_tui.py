@@ -11,7 +11,7 @@ from typing import Any, List, Optional, cast
 
 import gdb
 
-from gdb_uffd.client import gdb_last, gdb_session, render
+from gdb_uffd.client import gdb_last, gdb_session, gdb_uncaught, render
 from gdb_uffd.client.gdb_symbols import Symbols
 from gdb_uffd.client.gdb_util import look, quiet
 from gdb_uffd.client.scroll import Scroller
@@ -98,6 +98,8 @@ class PagesWindow:
             lines = render.report_lines(self._report, names, looks, waited_ms, True)
         except (UffdError, gdb.error) as error:
             return [printable(str(error))]
+        told = gdb_uncaught.text(gdb_uncaught.described(session, self._report.uncaught))
+        lines += looks.wrapped(f"  {told}") if told else []
         return [*([printable(last.expression)] if last is not None else []), *lines]
 
     def _set(self, lines: List[str]) -> bool:

@@ -1,19 +1,38 @@
-"""An uncaught C++ exception in words: its type as gdb writes it, what it says, or its value."""
+"""An uncaught C++ exception in words: its type as gdb writes it, what it says, or its value.
+
+Every place that tells how a call ended asks here: the server's account of what was thrown comes
+with a report, and what gdb makes of it is found while the thrown object is there (`note`).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
+from weakref import WeakKeyDictionary
 
 import gdb
 
-from gdb_uffd.client.gdb_util import quiet, setting
-from gdb_uffd.model import CallReport
+from gdb_uffd.client import gdb_interrupts, gdb_session
+from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.gdb_settings import report
+from gdb_uffd.client.gdb_util import quiet, say, setting
+from gdb_uffd.model import UffdError
 from gdb_uffd.terminal import printable
 
-MAX_VALUE = 120
-"""Characters of an exception's value that a line shows."""
+Told = Dict[str, Any]
+"""`uncaught` of docs/json.md, and `cut`: whether there is more of `what`."""
+
+MAX_VALUE = 2000
+"""Characters of an exception's value that a line shows; gdb's `print elements` says less."""
+
+_STRING = re.compile(
+    r"std::__(cxx11|[0-9]+)::basic_string<char, std::(__[0-9]+::)?char_traits<char>, "
+    r"std::(__[0-9]+::)?allocator<char> ?>"
+)
+
+_noted: "WeakKeyDictionary[Session, Tuple[Dict[str, Any], Told]]" = WeakKeyDictionary()
+"""The server's account of the last one, and what `note` made of it."""
 
 _PLAIN = (
     gdb.TYPE_CODE_INT,
@@ -62,51 +81,109 @@ def _type(name: str) -> gdb.Type:
         return gdb.parse_and_eval(f"({name} *) 0").type.target()
 
 
-def _value(name: str, thrown: bytes) -> Optional[str]:
-    """gdb's text of what was thrown, where it knows the type.  Its memory is undone by now."""
+def _value(name: str, found: Dict[str, Any], there: bool) -> Optional[str]:
+    """gdb's text of what was thrown, where it knows the type.  Where it is not `there` any more,
+    its memory being undone, of its own bytes alone."""
     with contextlib.suppress(gdb.error, RuntimeError, ValueError, UnicodeDecodeError):
         kind = _type(name)
+        if there:
+            value = gdb.Value(int(found["address"], 16)).cast(kind.pointer()).dereference()
+            return str(value.format_string())
+        thrown = bytes.fromhex(found["object"])
         if 0 < kind.sizeof <= len(thrown) and _is_plain(kind):
             value = gdb.Value(thrown[: kind.sizeof], kind)
-            return str(value.format_string(max_elements=40, raw=True))
+            return str(value.format_string(raw=True))
     return None
 
 
-def described(found: Optional[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
-    """`uncaught` of docs/json.md of what the server told; None where there is none."""
+def note(session: Session) -> Optional[Told]:
+    """What the call let through that has just failed, its memory being there still; None for no
+    exception."""
+    try:
+        found = session.request("uncaught")
+    except UffdError:
+        return None
+    if not isinstance(found, dict):
+        return None
+    told = _described(found, True)
+    _noted[session] = found, told
+    return told
+
+
+def described(session: Session, found: Optional[Dict[str, Any]]) -> Optional[Told]:
+    """The same of what a report holds; None where that is nothing."""
     if not found:
         return None
+    noted = _noted.get(session)
+    return noted[1] if noted is not None and noted[0] == found else _described(found, False)
+
+
+def _described(found: Dict[str, Any], there: bool) -> Told:
     name = _type_name(str(found["type"]))
     what = found["what"]
-    value = _value(name, bytes.fromhex(found["object"])) if name and what is None else None
     return {
         "type": name or None,
         "what": what.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         if isinstance(what, str)
         else None,
-        "value": value,
+        "cut": bool(found["cut"]),
+        "value": _value(name, found, there) if name and what is None else None,
         "foreign": found["foreign"] or None,
     }
 
 
-def text(found: Optional[Dict[str, Any]]) -> str:
+def as_json(told: Told) -> Dict[str, Any]:
+    """`uncaught` of docs/json.md."""
+    return {key: told[key] for key in ("type", "what", "value", "foreign")}
+
+
+def _limit() -> Optional[int]:
+    """Characters of a text that `print` shows; None for all (gdb manual, "Print Settings")."""
+    for name in ("print characters", "print elements"):  # the former from gdb 14 on
+        with contextlib.suppress(RuntimeError):
+            limit = gdb.parameter(name)
+            if limit != "elements":
+                return limit if isinstance(limit, int) and limit > 0 else None
+    return None
+
+
+def text(told: Optional[Told]) -> str:
     """ "uncaught std::out_of_range "no such price"", "uncaught int 42"; "" for None."""
-    if found is None:
+    if told is None:
         return ""
-    if found["foreign"]:
-        return f"uncaught exception of another language ({printable(found['foreign'])})"
-    if not found["type"]:
+    if told["foreign"]:
+        return f"uncaught exception of another language ({printable(told['foreign'])})"
+    if not told["type"]:
         return "std::terminate () was called without an exception"
-    said = f"uncaught {printable(found['type'])}"
-    if found["what"] is not None:
-        quoted = printable(found["what"]).replace('"', '\\"')
-        return f'{said} "{quoted}"'
-    value = " ".join((found["value"] or "").split())
+    said = f"uncaught {printable(_STRING.sub('std::string', told['type']))}"
+    what = told["what"]
+    if what is not None:
+        shown = what[: _limit()]
+        quoted = printable(shown).replace('"', '\\"')
+        return f'{said} "{quoted}"' + ("..." if told["cut"] or shown != what else "")
+    value = " ".join((told["value"] or "").split())
     if len(value) > MAX_VALUE:
         value = value[: MAX_VALUE - 1] + "…"
     return f"{said} {printable(value)}".rstrip()
 
 
-def of(report: CallReport) -> str:
-    """The same of a report."""
-    return text(described(report.uncaught))
+def _on_stop(event: object) -> None:
+    gdb_interrupts.finish(lambda: _at_stop(event))
+
+
+def _at_stop(event: object) -> None:
+    """The user let it run (`continue`) until the exception ended the program."""
+    aborted = isinstance(event, gdb.SignalEvent) and event.stop_signal == "SIGABRT"
+    session = gdb_session.selected()
+    if session is None or not (aborted or isinstance(event, gdb.BreakpointEvent)):
+        return
+    if session.in_call or session.calls_pending or session.away or not report():
+        return  # a command tells it, or nobody
+    told = note(session)
+    if told is not None:
+        say(f"[uffd: {text(told)}]")
+
+
+def install() -> None:
+    """Look at each stop."""
+    gdb.events.stop.connect(_on_stop)

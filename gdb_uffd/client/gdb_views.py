@@ -17,6 +17,7 @@ from gdb_uffd.client import (
     gdb_search,
     gdb_settings,
     gdb_travel,
+    gdb_uncaught,
     launch,
     render,
     render_json,
@@ -63,13 +64,17 @@ def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) ->
     waited_ms = gdb_last.waited_ms(session, report)
     names = Symbols(session, report, which_all)
     say(*render.report_lines(report, names, look(), waited_ms, every_line))
+    if report.uncaught:
+        say(f"  {gdb_uncaught.text(gdb_uncaught.described(session, report.uncaught))}")
 
 
 def dirty_object(session: Session, which_all: bool) -> Dict[str, Any]:
     """The object of `uffd dirty -json` (docs/json.md)."""
     report = last_report(session, which_all)
     names = Symbols(session, report, which_all)
-    return render_json.report_json(report or _nothing(session), names)
+    data = render_json.report_json(report or _nothing(session), names)
+    told = gdb_uncaught.described(session, report.uncaught) if report is not None else None
+    return {**data, "uncaught": gdb_uncaught.as_json(told)} if told is not None else data
 
 
 def _nothing(session: Session) -> CallReport:

@@ -41,6 +41,7 @@ class Text:
     words: Sequence[Name]
     freed: Sequence[Name]
     notes: Sequence[List[str]]
+    place: str = ""  # of an address in no block: what lies there
 
 
 def lines(text: Text, thread: Thread, look: Look) -> List[str]:
@@ -133,7 +134,10 @@ def _nowhere(text: Text, look: Look) -> List[str]:
         return [f"{report.address:#x} is not mapped"]
     if where:
         name = f" of {os.path.basename(report.mapping)}" if report.kind == "data" else ""
-        return [f"{report.address:#x} is in {where}{name}, in no block of the heap"]
+        ends = ";" if ":" in text.place else ","
+        return [
+            f"{report.address:#x} is in {text.place or where + name}{ends} in no block of the heap"
+        ]
     if allocator is not None and allocator.name not in ("glibc", ""):
         return [
             f"{report.address:#x}: {allocator.name}'s blocks are not read",

@@ -94,7 +94,10 @@ def _link_text(damage: Damage, thread: Thread) -> str:
         where, why = f"the link back in the block at {damage.block:#x}", "not the one before"
     else:
         why = _LINKS[damage.what]
-    return f"{which} cannot be followed: {where} reads {value:#x}, {why}"
+    reads = f"reads {value:#x}"
+    if damage.leads is not None:
+        reads += f" (protected, for {damage.leads:#x})"
+    return f"{which} cannot be followed: {where} {reads}, {why}"
 
 
 def before_text(damage: Damage, name: str) -> str:

@@ -7,12 +7,15 @@ import re
 import shlex
 import stat
 from dataclasses import dataclass
-from typing import FrozenSet, List, Sequence, Tuple
+from typing import Callable, FrozenSet, List, Sequence, Tuple
 
 from gdb_uffd.model import UffdError
 
-_LIKE_AN_OPTION = re.compile(r"-[A-Za-z_]{2,}\s+[\w$(*&'\"]")
-"""A mistyped option rather than the expression "minus x": no operator follows the word."""
+_LIKE_AN_OPTION = re.compile(r"--?([A-Za-z_]\w*)(-\w+)*")
+"""A word that is a mistyped option, or else "minus x", where x is a name of the program's."""
+
+_OPERAND = re.compile(r"[\w$'\"]")
+"""What an operator would have to stand before."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,19 @@ class Parsed:
         return name in self.options
 
 
-def parse_options(text: str, allowed: Sequence[str], usage: str, dashes: bool = False) -> Parsed:
+def parse_options(
+    text: str,
+    allowed: Sequence[str],
+    usage: str,
+    dashes: bool = False,
+    known: Callable[[str], bool] = lambda name: True,
+) -> Parsed:
     """Split leading ``-option`` words from `text`; ``--`` ends them.
 
     As gdb's own commands do (gdb manual, "Command Options"), an option may be shortened to
     an unambiguous beginning.  With `dashes` a word that no option begins with starts the
-    rest (``-x + 1`` is an expression); without, it is an error.  UffdError names `usage`.
+    rest (``-x + 1`` is an expression), if it can: ``-x`` of a name that is `known` to the
+    program; without, it is an error.  UffdError names `usage`.
     """
     found = set()
     rest = text.lstrip()
@@ -50,11 +60,19 @@ def parse_options(text: str, allowed: Sequence[str], usage: str, dashes: bool = 
             rest = after
         elif names:
             raise UffdError(f"{word} is ambiguous: {', '.join('-' + n for n in names)}")
-        elif dashes and not _LIKE_AN_OPTION.match(rest):
+        elif dashes and not _is_no_expression(word, after, known):
             break
         else:
             raise UffdError(f"no option {word}; usage: {usage}")
     return Parsed(frozenset(found), rest.strip())
+
+
+def _is_no_expression(word: str, after: str, known: Callable[[str], bool]) -> bool:
+    found = _LIKE_AN_OPTION.fullmatch(word)
+    if found is None:
+        return False
+    followed = len(found[1]) > 1 and _OPERAND.match(after) is not None
+    return followed or not known(found[1])
 
 
 def one_or_two(text: str, what: str, usage: str) -> Tuple[str, str]:

@@ -70,7 +70,7 @@ def target(address: str) -> str:
     """What gdb's `target remote` takes for it.  UffdError."""
     if address.startswith("unix:") and len(address) > 5:
         return os.path.abspath(address[5:])
-    if _PORT.fullmatch(address):
+    if _PORT.fullmatch(address) and int(address.rpartition(":")[2]) < 1 << 16:
         return address
     raise UffdError(f"{address}: not an address; give {FORMS}, as `gdb-uffd serve` printed it")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, Optional
 
 from gdb_uffd.client import verdict
-from gdb_uffd.client.render import Change, Namer, split_pages
+from gdb_uffd.client.render import NEW, Change, Namer, split_pages
 from gdb_uffd.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, DirtyPage
 
 
@@ -47,7 +47,7 @@ def _change_json(change: Change) -> Dict[str, Any]:
     out: Dict[str, Any] = {
         "name": change.name,
         "type": change.type,
-        "before": change.before or None,
+        "before": None if change.note == NEW else change.before or None,
         "after": change.after or None,
         "address": hex(change.address),
         "size": change.size,

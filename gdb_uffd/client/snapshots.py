@@ -76,9 +76,10 @@ def find(snapshots: Sequence[SnapshotInfo], name: str, current: int) -> int:
     labels = list(dict.fromkeys(info.label for info in snapshots if info.label))
     there = ", ".join(f'"{printable(each)}"' for each in labels[:MAX_NAMED])
     more = ", …" if labels[MAX_NAMED:] else ""
+    what = "label" if len(labels) == 1 else "labels"
     raise UffdError(
         f'no snapshot "{printable(label)}": there are {_numbers(last)}, start, end'
-        + (f", and the labels {there}{more}" if labels else "; none has a label")
+        + (f", and the {what} {there}{more}" if labels else "; none has a label")
     )
 
 
@@ -216,12 +217,14 @@ def headline(snapshots: Sequence[SnapshotInfo], current: int, look: Look) -> str
 def table(
     snapshots: Sequence[SnapshotInfo], current: int, look: Look, all_rows: bool = False
 ) -> List[str]:
-    """A line a snapshot, the present one marked; long lists without their middle."""
+    """A line a snapshot, the present one marked; long lists without their middle.  Where the
+    terminal is too narrow cells are cut, and columns left out; of `all_rows` only functions."""
     rows = [_row(snapshots, info, current) for info in snapshots]
     shown = list(range(len(rows))) if all_rows else elide(len(rows), current)
     head = ("", "Num", "Time", "After", "Thread", "Function", "Changed", "Label")
     columns = [list(row) for row in [head, *(rows[n] for n in shown)]]
-    _shorten(columns, look)
+    if look.width:
+        _fit(columns, look, _STAGES[:1] if all_rows else _STAGES)
     for c in range(1, len(head)):
         width = max(len(row[c]) for row in columns) if any(row[c] for row in columns[1:]) else 0
         for row in columns:
@@ -237,17 +240,39 @@ def table(
     return [look.plain(line) for line in lines]
 
 
-def _shorten(columns: List[List[str]], look: Look) -> None:
-    """Cut the functions where a row would not fit otherwise."""
-    widths = [max(len(row[c]) for row in columns) for c in range(len(columns[0]))]
-    room = max(_LEAST, widths[_FUNCTION] - sum(w + 2 for w in widths) + look.width - 1)
-    for row in columns if look.width else []:
-        if len(row[_FUNCTION]) > room:
-            row[_FUNCTION] = f"{row[_FUNCTION][: room - 1]}…"
+_NUMBER, _TIME, _AFTER, _THREAD, _FUNCTION, _CHANGED, _LABEL = range(1, 8)
+
+_STAGES: Sequence[Dict[int, int]] = (
+    {_FUNCTION: 12},
+    {_FUNCTION: 12, _THREAD: 12, _LABEL: 16},
+    {_FUNCTION: 12, _THREAD: 0, _LABEL: 16},
+    {_FUNCTION: 12, _THREAD: 0, _TIME: 0, _LABEL: 12},
+    {_FUNCTION: 8, _THREAD: 0, _TIME: 0, _CHANGED: 0, _LABEL: 8},
+)
+"""How few columns each has on a narrow terminal, the widest one first; 0: it is left out."""
 
 
-_FUNCTION = 5
-_LEAST = 12  # columns that a function has
+def _fit(columns: List[List[str]], look: Look, stages: Sequence[Dict[int, int]]) -> None:
+    """Cut what may be cut until a row fits in a line, in order of the columns named."""
+    whole = [list(row) for row in columns]
+    for least in stages:
+        for row, old in zip(columns, whole):
+            row[:] = [cell if least.get(c) != 0 else "" for c, cell in enumerate(old)]
+        for c, room in least.items():
+            over = _width(columns, look) - look.width
+            widest = max(look.columns(row[c]) for row in columns)
+            for row in columns if over > 0 else []:
+                row[c] = look.cropped(row[c], max(room, widest - over))
+        if _width(columns, look) <= look.width:
+            return
+
+
+def _width(columns: Sequence[Sequence[str]], look: Look) -> int:
+    """Of the widest row, two blanks between cells, and one: gdb breaks what fills the line."""
+    widths = [max(look.columns(row[c]) for row in columns) for c in range(len(columns[0]))]
+    empty = [not any(row[c] for row in columns[1:]) for c in range(len(widths))]
+    return sum(w + 2 for w, none in zip(widths, empty) if not none) - 2 + 1
+
 
 _RIGHT = (1, 3, 6)
 """Columns of numbers."""

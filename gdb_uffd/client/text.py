@@ -28,8 +28,16 @@ _ENDS_NO_LINE = ("→", "->", "at")
 _BEGINS_NO_LINE = ("·", ".", "()")
 _NUMBER = re.compile(r"[(]?\d[\d.,]*(?<!,)$")
 """Nor does a number end a line: its unit or its noun follows."""
-_JOINTS = "/,;>)="
-"""Behind these a word breaks that is wider than its column."""
+_JOINTS = re.compile(r"(?:::|[/,;>)=])(?![:>),;=])")
+"""Behind these a word breaks that is wider than its column, a C++ name between its parts."""
+
+_WEAK_JOINTS = re.compile(r"[<({\[_.](?![:>),;=\]])")
+"""The same where it has none of those."""
+
+_ANY_JOINTS = (_JOINTS, _WEAK_JOINTS)
+
+_CLOSES = re.compile(r">(?![=\w])")
+"""What begins so closes a template's arguments: "> >::total"."""
 
 MIN_COLUMN = 32
 """Columns that a text is broken into; where fewer are left it begins at FAR_LEFT."""
@@ -83,6 +91,18 @@ class Look:
         """`text` with blanks behind it, as wide as `columns`."""
         return text + " " * max(0, columns - self.columns(text))
 
+    def cropped(self, text: str, columns: int) -> str:
+        """At most so many columns of `text`; of one that is cut, "…" tells so, and its colour ends.
+        A C++ name loses what stands in its brackets first."""
+        if self.columns(text) <= columns:
+            return text
+        if "\x1b" not in text:
+            text = shortened(text, columns)
+            if self.columns(text) <= columns:
+                return text
+        part = self._cut(text, columns - self.columns("…"), (_JOINTS,)).rstrip()
+        return _closed(part.rstrip("…") + "…", _style_after("", part))
+
     def wrapped(self, text: str, indent: int = -1) -> List[str]:
         """`text` as lines that fit, broken between words; those after the first are indented by so
         many columns (-1: by two more than the first).  A word that is wider than a line is broken
@@ -97,7 +117,9 @@ class Look:
         lines, line, style, phrase = [], "", "", 0
         for word in self._words(text):
             if line.strip() and not self.fits(line + word):
-                end = phrase if phrase > self.width // 2 else len(line)
+                end = len(line)
+                if phrase > self.width // 2:
+                    end, style = phrase, ""  # it has no colours
                 rest = line[end:] + word
                 lines.append(_closed(line[:end].rstrip(), style))
                 line, word, phrase = " " * indent + style, rest.lstrip(" "), 0
@@ -119,7 +141,8 @@ class Look:
         last = ""
         for word in _WORD.findall(text):
             bare = _SGR.sub("", word).strip()
-            if words and (bare in _BEGINS_NO_LINE or last in _ENDS_NO_LINE or _NUMBER.match(last)):
+            goes_on = bare in _BEGINS_NO_LINE or _CLOSES.match(bare)
+            if words and (goes_on or last in _ENDS_NO_LINE or _NUMBER.match(last)):
                 words[-1] += word
             else:
                 words.append(word)
@@ -131,19 +154,23 @@ class Look:
         half = self.width - FAR_LEFT
         return [word] if self.columns(word) < half else _WORD.findall(word)
 
-    def _cut(self, word: str, room: int) -> str:
-        """The first part of `word` that takes at most `room` columns; a colour is not cut."""
-        end, used, joint = 0, 0, 0
+    def _cut(self, word: str, room: int, kinds: Sequence["re.Pattern[str]"] = _ANY_JOINTS) -> str:
+        """The first part of `word` that takes at most `room` columns; a colour is not cut.  It ends
+        behind a joint of the first of `kinds` that it has, else anywhere."""
+        end, used, ends = 0, 0, {0: 0}
         while end < len(word):
             colour = _SGR.match(word, end)
-            step = 0 if colour else _wide(word[end])
+            step = 0 if colour else self.columns(word[end])
             if used + step > room:
                 break
             used += step
             end = colour.end() if colour else end + 1
-            if not colour and word[end - 1] in _JOINTS and used > room // 3:
-                joint = end
-        return word[: joint or max(1, end)]
+            ends[end] = used
+        for joints in kinds:
+            fit = [at for at in map(_end, joints.finditer(word, 0, end + 1)) if at <= end]
+            if fit and ends.get(fit[-1], 0) > room // 3:
+                return word[: fit[-1]]
+        return word[: max(1, end)]
 
 
 def clipped(text: str, left: int, width: int) -> str:
@@ -159,6 +186,10 @@ def clipped(text: str, left: int, width: int) -> str:
         if match is not None:
             out, end = out + match[0], match.end()
     return out
+
+
+def _end(match: "re.Match[str]") -> int:
+    return match.end()
 
 
 def _closed(line: str, style: str) -> str:
@@ -223,7 +254,8 @@ def without_parameters(name: str) -> str:
         depth += (name[index] == ")") - (name[index] == "(")
         if depth == 0:
             cut = name[:index].rstrip()
-            return name if not cut or cut.endswith("operator") or "::" in name[end:] else cut
+            no_list = "::" in name[end:] or ">" in name[end:]  # of an enclosing name
+            return name if not cut or cut.endswith("operator") or no_list else cut
     return name
 
 
@@ -233,16 +265,17 @@ def shortened(name: str, most: int = 60) -> str:
     if len(name) <= most:
         return name
     out: List[str] = []
-    depth = 0
-    for char in name:
+    depth = begun = 0
+    for at, char in enumerate(name):
         if char in "<(" and not "".join(out[-8:]).endswith("operator"):
             depth += 1
             if depth == 1:
-                out.append(char + "…")
+                begun = at + 1
+                out.append(char)
         elif char in ">)" and depth:
             depth -= 1
             if depth == 0:
-                out.append(char)
+                out.append("…" + char if at > begun else char)
         elif not depth:
             out.append(char)
     text = "".join(out)

@@ -21,7 +21,8 @@ _ENDS = 20
 
 @dataclass(frozen=True)
 class Point:
-    """What the expression came to at one snapshot: a `value` (with its `type`), or an `error`.
+    """What the expression came to at one snapshot: a `value` (with its `type`), or an `error`,
+    perhaps an `uncaught` exception.
 
     `number` is the value where it is one.
     """
@@ -31,6 +32,7 @@ class Point:
     type: str = ""
     number: Optional[float] = None
     error: str = ""
+    uncaught: Optional[Dict[str, Any]] = None  # of docs/json.md
 
     def text(self) -> str:
         """For the table, one line."""
@@ -134,7 +136,8 @@ def as_json(timeline: Timeline, every: Sequence[SnapshotInfo]) -> Dict[str, Any]
             "time_ns": info.time_ns,
         }
         if point.error:
-            points.append({**entry, "value": None, "type": None, "error": point.error})
+            told = {} if point.uncaught is None else {"uncaught": point.uncaught}
+            points.append({**entry, "value": None, "type": None, "error": point.error, **told})
         else:
             points.append({**entry, "value": point.value, "type": point.type})
     return {

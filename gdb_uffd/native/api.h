@@ -64,7 +64,6 @@
 #define OPENED_SIGNALS ...
 #define OPENED_EPOLL ...
 #define OPENED_TIMER ...
-#define STACK_WORDS ...
 
 struct error { char text[256]; ...; };
 
@@ -91,7 +90,7 @@ const struct region *regions_find(const struct regions *regions, uint64_t addres
 void regions_deinit(struct regions *regions);
 
 struct access { uint64_t pc, sp, address; uint32_t tid, call; ...; };
-struct touch { uint64_t page; struct access who; uint64_t *stack; uint8_t how; bool recorded; ...; };
+struct touch { uint64_t page; struct access who; uint64_t *callers; uint8_t how; bool recorded; ...; };
 struct touches { bool on; struct touch *at; size_t count, missed; ...; };
 struct fed { uint64_t *at; size_t count, missed; ...; };
 struct watch { uint64_t start, end; bool pages, all; uint8_t *old, *now; int64_t call; ...; };
@@ -107,6 +106,7 @@ int engine_trial(int kind, const struct uffd_offer *offer, struct error *error);
 int engine_scan_quirks(const struct uffd_offer *offer);
 uint64_t engine_features(int kind, uint64_t offered, uint64_t *lacking);
 
+struct code_space { uint64_t call_floor; struct { uint64_t low, high, address, len; } frames; ...; };
 struct pager {
 	struct engine engine;
 	struct regions regions, recorded, at_tx, at_call;
@@ -120,6 +120,7 @@ struct pager {
 	struct fed fed_log;
 	struct touches touches;
 	struct watch watch;
+	struct code_space code;
 	...;
 };
 void watch_deinit(struct watch *watch);
@@ -246,10 +247,11 @@ struct change {
 	uint8_t *before;
 	uint8_t *after;
 	bool counts_malloc;
-	const uint64_t *stack;
+	const uint64_t *callers;
 	...;
 };
 struct changes { struct change *at; size_t count; bool truncated; ...; };
+#define ARCH_UNWINDS ...
 #define IMAGES_MAX ...
 int transaction_load(struct pager *pager, struct changes *changes, size_t index);
 void changes_deinit(struct changes *changes);
@@ -273,8 +275,6 @@ int undo_export(const struct undo *undo, struct pager *pager, struct pager *fres
 size_t changes_differ(const struct changes *left, const struct changes *right, int writers,
 		      uint64_t *first);
 
-size_t callers_find(struct pager *pager, const uint64_t *stack, size_t words, uint64_t *callers,
-		    size_t room);
 
 bool notify_is_available(void);
 int cpu_xsave_component(int number, uint32_t *offset, uint32_t *size);

@@ -5,7 +5,8 @@
  * ARCH_MACHINE, ARCH_AUDIT, ARCH_OTHER_TABLE; CALL_STOP_IS_WHOLE: whether every register can be read and
  * set at a system call's exit; WATCHPOINTS_LOOK_BACK: whether they stop behind the access; BREAKPOINT_BYTES, BREAKPOINT_SKIPS, BREAKPOINT_CODE;
  * VDSO_ROOM: bytes kept for the vdso that the process is started with, 0: not needed;
- * LONGEST_INSTRUCTION, LONGEST_CALL; and the numbers of system calls that the architecture never had. */
+ * LONGEST_INSTRUCTION, LONGEST_CALL, LONGEST_STUB; ARCH_UNWINDS: whether eh_frame.h is about it; ARCH_SAVED: the
+ * registers that a function leaves as they were, a bit for each of DWARF's numbers; and the numbers of system calls that the architecture never had. */
 #ifndef GDB_UFFD_ARCH_H
 #define GDB_UFFD_ARCH_H
 
@@ -58,8 +59,21 @@ void arch_enter(struct registers *regs, uint64_t code, uint64_t table);
 
 /* Whether this SIGTRAP is that of a single step. */
 bool arch_is_step(const siginfo_t *info);
-/* Whether the instruction that ends right before `code` + LONGEST_CALL is a call. */
-bool arch_ends_a_call(const uint8_t *code);
+enum arch_call { CALL_NONE = 0, CALL_DIRECT, CALL_INDIRECT };
+
+/* What the instruction is that ends right before `code` + LONGEST_CALL, which lies at `behind`; `target` out: where
+ * a direct call leads. */
+int arch_call_before(const uint8_t *code, uint64_t behind, uint64_t *target);
+/* The word through which the stub at `at` jumps (a PLT's entry); 0: it is none.  `code` has LONGEST_STUB bytes. */
+uint64_t arch_stub_slot(const uint8_t *code, uint64_t at);
+/* Whether it is the part of a stub that leads to the dynamic linker. */
+bool arch_is_unbound(const uint8_t *code);
+/* How far before the end of the code the last function begins that sets up a frame pointer, and has not left it; 0:
+ * none. */
+size_t arch_prologue_before(const uint8_t *code, size_t len);
+/* Whether `len` bytes of a function's beginning set up a frame pointer; `depth` out: how far below that they leave
+ * the stack pointer. */
+bool arch_prologue(const uint8_t *code, size_t len, uint64_t *depth);
 /* The length of an instruction that is made in many steps and may write in each; else 0.  `code` has
  * LONGEST_INSTRUCTION bytes, zeros where there are none. */
 int arch_repeated(const uint8_t *code);

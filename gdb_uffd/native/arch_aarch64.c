@@ -139,14 +139,6 @@ static uint32_t word(const uint8_t *code)
 	return instruction;
 }
 
-/* BL; BLR and its forms with authentication, BLRAA to BLRABZ (Arm ARM C4.1, "Branches"). */
-bool arch_ends_a_call(const uint8_t *code)
-{
-	uint32_t instruction = word(code);
-
-	return (instruction & 0xfc000000) == 0x94000000 || (instruction & 0xfefff000) == 0xd63f0000;
-}
-
 /* The steps of FEAT_MOPS (CPYP, CPYM, CPYE, SETP ...) may be interrupted, and each goes on where it was:
  * size 00, op 011x 01 (Arm ARM C4.1.94, "Memory Copy and Memory Set"). */
 int arch_repeated(const uint8_t *code)

@@ -31,6 +31,9 @@ struct registers {
 #define BREAKPOINT_CODE {0x00, 0x00, 0x20, 0xd4} /* brk #0 */
 #define LONGEST_INSTRUCTION 4
 #define LONGEST_CALL 4
+#define LONGEST_STUB 16
+#define ARCH_UNWINDS 0 /* the caller of a leaf stands in the link register, which a fault does not tell */
+#define ARCH_SAVED 0u
 
 #ifndef NT_ARM_TLS
 #define NT_ARM_TLS 0x401

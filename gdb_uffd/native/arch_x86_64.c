@@ -137,21 +137,6 @@ bool arch_is_step(const siginfo_t *info)
 	return info->si_code == TRAP_TRACE;
 }
 
-/* E8 rel32, or FF /2 in its forms of 2 to 7 bytes (Intel SDM vol. 2, CALL). */
-bool arch_ends_a_call(const uint8_t *code)
-{
-	static const int lengths[] = {2, 3, 4, 6, 7};
-
-	if (code[LONGEST_CALL - 5] == 0xe8)
-		return true;
-	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
-		const uint8_t *call = code + LONGEST_CALL - lengths[i];
-		if (call[0] == 0xff && (call[1] >> 3 & 7) == 2)
-			return true;
-	}
-	return false;
-}
-
 /* A string instruction with a repeat prefix: one "instruction" may write megabytes, and would be
  * stepped byte by byte (Intel SDM vol. 2, REP). */
 int arch_repeated(const uint8_t *code)

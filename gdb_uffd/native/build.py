@@ -27,7 +27,6 @@ ffibuilder.set_source(
     #ifndef _GNU_SOURCE
     #define _GNU_SOURCE
     #endif
-    #include "callers.h"
     #include "cpu.h"
     #include "engine_trial.h"
     #include "heap.h"

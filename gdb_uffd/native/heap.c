@@ -237,11 +237,12 @@ void heap_compare(const struct chunks *was, const struct chunks *is, struct heap
 static size_t list(struct view *view, uint64_t head, uint64_t skip, bool mangled, uint64_t *out,
 		   size_t room, uint64_t stop[2])
 {
-	uint64_t at = head, before = 0, mark = 0, stored;
-	size_t count = 0, since = 0, until = 1; /* Brent: a loop comes back to the mark */
+	uint64_t at = head, before = 0, stored;
+	struct loop loop = LOOP;
+	size_t count = 0;
 
 	while (at && count < room) {
-		if (at == mark || at % ALIGNMENT || view_word(view, at + skip, &stored) < 0) {
+		if (at % ALIGNMENT || view_word(view, at + skip, &stored) < 0 || leads_back(&loop, at)) {
 			if (!stop[0] && !stop[1]) {
 				stop[0] = before;
 				stop[1] = at;
@@ -249,11 +250,6 @@ static size_t list(struct view *view, uint64_t head, uint64_t skip, bool mangled
 			break;
 		}
 		out[count++] = before = at;
-		if (++since == until) {
-			mark = at;
-			since = 0;
-			until *= 2;
-		}
 		at = mangled ? stored ^ (at + skip) >> 12 : stored;
 	}
 	return count;

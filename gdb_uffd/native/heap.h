@@ -88,4 +88,23 @@ uint64_t heap_index_find(struct heap_index *index, struct view *view, uint64_t a
 /* What lies at or above `address` may have changed. */
 void heap_index_forget(struct heap_index *index, uint64_t address);
 
+/* Brent's way to see that a list leads back: it is compared with an entry further and further on. */
+struct loop {
+	uint64_t mark, steps, power;
+};
+
+#define LOOP ((struct loop){.power = 16})
+
+static inline bool leads_back(struct loop *loop, uint64_t at)
+{
+	if (at == loop->mark)
+		return true;
+	if (++loop->steps >= loop->power) {
+		loop->power *= 2;
+		loop->steps = 0;
+		loop->mark = at;
+	}
+	return false;
+}
+
 #endif

@@ -64,23 +64,6 @@ static void stop(struct heap_list *list, enum heap_list_end end, uint64_t at, ui
 	list->link = link;
 }
 
-/* Brent's way to see that a list leads back: it is compared with an entry further and further on. */
-struct loop {
-	uint64_t mark, steps, power;
-};
-
-static bool leads_back(struct loop *loop, uint64_t at)
-{
-	if (at == loop->mark)
-		return true;
-	if (++loop->steps >= loop->power) {
-		loop->power *= 2;
-		loop->steps = 0;
-		loop->mark = at;
-	}
-	return false;
-}
-
 /* Some entries of a loop were met twice by the time that it is seen. */
 static void once_each(struct heap_entries *entries, size_t from)
 {
@@ -96,7 +79,7 @@ static void once_each(struct heap_entries *entries, size_t from)
 int heap_list_single(struct view *view, uint64_t head, uint64_t skip, uint64_t back, bool mangled,
 		     struct heap_entries *entries, struct heap_list *list, uint32_t number)
 {
-	struct loop loop = {.power = 16};
+	struct loop loop = LOOP;
 	uint64_t at = head, link = head, before = 0;
 	size_t from = entries->count;
 
@@ -133,7 +116,7 @@ int heap_list_single(struct view *view, uint64_t head, uint64_t skip, uint64_t b
 int heap_list_double(struct view *view, uint64_t bin, struct heap_entries *entries,
 		     struct heap_list *list, uint32_t number)
 {
-	struct loop loop = {.power = 16};
+	struct loop loop = LOOP;
 	uint64_t at, before = bin, back;
 	size_t from = entries->count;
 

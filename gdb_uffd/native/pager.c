@@ -15,11 +15,18 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "callers.h"
 #include "uffd.h"
+
+static int read_memory(void *context, uint64_t address, uint8_t *to, size_t len, size_t *done)
+{
+	return pager_read(context, address, to, len, done);
+}
 
 int pager_init(struct pager *pager)
 {
 	*pager = (struct pager){.uffd = -1, .wake_fd = -1, .mem_fd = -1, .syscall_fd = -1, .cpu = -1};
+	pager->code = (struct code_space){.read = read_memory, .context = pager, .regions = &pager->regions};
 	engine_init(&pager->engine);
 	pthread_mutex_init(&pager->lock, NULL);
 	return pages_init(&pager->pages);
@@ -38,6 +45,7 @@ void pager_deinit(struct pager *pager)
 	fed_deinit(&pager->fed_log);
 	touches_deinit(&pager->touches);
 	watch_deinit(&pager->watch);
+	code_forget(&pager->code);
 	free(pager->maps);
 	pthread_mutex_destroy(&pager->lock);
 }
@@ -94,19 +102,6 @@ void pager_read_access(struct pager *pager, struct access *who)
 		who->sp = strtoull(before + 1, NULL, 16);
 }
 
-/* The words above the stack pointer, as they are at this very write: return addresses for the
- * report ("who called malloc").  The stack page may be partly missing: what is there is taken. */
-static void save_stack(struct pager *pager, uint64_t **stack, uint64_t sp)
-{
-	size_t bytes = STACK_WORDS * sizeof(uint64_t);
-
-	if (!*stack && !(*stack = malloc(bytes)))
-		return;
-	ssize_t got = pread(pager->mem_fd, *stack, bytes, (off_t)sp);
-	size_t have = got > 0 ? (size_t)got : 0;
-	memset((uint8_t *)*stack + have, 0, bytes - have);
-}
-
 static int take_overlay(const struct pager *pager, const struct written *w, uint8_t *to)
 {
 	memcpy(to, w->overlay, PAGE_BYTES);
@@ -149,7 +144,7 @@ struct written *pager_note_write(struct pager *pager, uint64_t page, int writer,
 	if (writer == WRITER_PROGRAM) {
 		if (!w->first.tid) {
 			w->first = *who;
-			save_stack(pager, &w->stack, who->sp);
+			callers_keep(&pager->code, who, &w->callers);
 		}
 		if (!w->first_ever.tid)
 			w->first_ever = *who;
@@ -166,7 +161,7 @@ void pager_note_touch(struct pager *pager, const struct region *region, const st
 	if (!touch)
 		return;
 	touch->recorded = !(region->flags & (REGION_BORN | REGION_GROWTH));
-	save_stack(pager, &touch->stack, who->sp);
+	callers_keep(&pager->code, who, &touch->callers);
 }
 
 /* The page cannot be had: its reader gets SIGBUS.  Where the kernel has no UFFDIO_POISON (before

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "arch.h"
+#include "code.h"
 #include "engine.h"
 #include "error.h"
 #include "pages.h"
@@ -79,6 +80,7 @@ struct pager {
 	struct fed fed_log;
 	struct touches touches;
 	struct watch watch;
+	struct code_space code;
 };
 
 int pager_init(struct pager *pager);

@@ -24,7 +24,7 @@ void pages_deinit(struct pages *pages)
 		free(pages->written[i].origin);
 		free(pages->written[i].overlay);
 		free(pages->written[i].seen);
-		free(pages->written[i].stack);
+		free(pages->written[i].callers);
 	}
 	free(pages->written);
 	free(pages->slots);

@@ -14,8 +14,6 @@ struct access {
 	uint32_t call; /* 1 + number of the system call that touched it; 0: an instruction did */
 };
 
-#define STACK_WORDS 96 /* enough to find the callers of a leaf of the C library */
-
 enum writer { /* bits of written.writers */
 	WRITER_PROGRAM = 1,
 	WRITER_GDB = 2,    /* pushed frames, breakpoints, arguments */
@@ -44,7 +42,7 @@ struct written {
 	uint8_t kept_writers; /* in those that were kept */
 	struct access first;        /* first write of the program in this transaction */
 	struct access first_ever;   /* first write of the program since the snapshot */
-	uint64_t *stack;            /* STACK_WORDS above the first write's SP, or NULL */
+	uint64_t *callers;          /* of the first write: callers.h; or NULL */
 };
 
 /* Open addressing from page address to state.  written: 1-based index, 0 for none. */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 const uint8_t zero_page[4096] __attribute__((aligned(4096)));
 
@@ -10,6 +11,13 @@ void regions_deinit(struct regions *regions)
 {
 	free(regions->at);
 	*regions = (struct regions){0};
+}
+
+static void note_code(struct regions *regions)
+{
+	static uint64_t last; /* of all tables: one takes another's place */
+
+	regions->code = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
 }
 
 static int reserve(struct regions *regions, size_t room)
@@ -36,6 +44,7 @@ int regions_copy(struct regions *to, const struct regions *from)
 	if (from->count)
 		memcpy(to->at, from->at, from->count * sizeof(*to->at));
 	to->count = from->count;
+	to->code = from->code;
 	return 0;
 }
 
@@ -121,8 +130,9 @@ int regions_clear(struct regions *regions, uint64_t start, uint64_t end)
 	split_at(regions, start);
 	split_at(regions, end);
 	size_t from = first_ending_after(regions, start), to = from;
-	while (to < regions->count && regions->at[to].start < end)
-		to++;
+	for (; to < regions->count && regions->at[to].start < end; to++)
+		if (regions->at[to].prot & PROT_EXEC)
+			note_code(regions);
 	memmove(regions->at + from, regions->at + to, (regions->count - to) * sizeof(*regions->at));
 	regions->count -= to - from;
 	return 0;
@@ -140,6 +150,8 @@ int regions_set(struct regions *regions, const struct region *region)
 	memmove(at + 1, at, (regions->count - index) * sizeof(*at));
 	*at = *region;
 	regions->count++;
+	if (region->prot & PROT_EXEC)
+		note_code(regions);
 	return 0;
 }
 
@@ -152,8 +164,11 @@ int regions_protect(struct regions *regions, uint64_t start, uint64_t end, int p
 	split_at(regions, start);
 	split_at(regions, end);
 	for (size_t i = first_ending_after(regions, start);
-	     i < regions->count && regions->at[i].start < end; i++)
+	     i < regions->count && regions->at[i].start < end; i++) {
+		if ((regions->at[i].prot | prot) & PROT_EXEC)
+			note_code(regions);
 		regions->at[i].prot = prot;
+	}
 	return 0;
 }
 

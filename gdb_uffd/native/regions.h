@@ -37,6 +37,7 @@ struct region {
 struct regions {
 	struct region *at;
 	size_t count, room;
+	uint64_t code; /* another number when what is executable, and where, becomes another */
 };
 
 void regions_deinit(struct regions *regions);

@@ -9,7 +9,7 @@
 void touches_deinit(struct touches *touches)
 {
 	for (size_t i = 0; i < touches->count; i++)
-		free(touches->at[i].stack);
+		free(touches->at[i].callers);
 	free(touches->at);
 	*touches = (struct touches){0};
 }

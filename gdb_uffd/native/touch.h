@@ -13,7 +13,7 @@ enum touch_how { TOUCH_READ = 0, TOUCH_WRITE = 1, TOUCH_RUN = 2 };
 struct touch {
 	uint64_t page;
 	struct access who;
-	uint64_t *stack;  /* STACK_WORDS above the stack pointer then, or NULL */
+	uint64_t *callers; /* then: callers.h; or NULL */
 	uint8_t how;      /* enum touch_how */
 	bool recorded;    /* fed from what was recorded; else new memory */
 };

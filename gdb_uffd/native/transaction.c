@@ -167,7 +167,7 @@ static int collect(struct pager *pager, bool all, struct changes *changes)
 			return rc;
 		struct change *change = &changes->at[changes->count];
 		*change = (struct change){.page = w->page, .writers = w->writers, .first = w->first,
-					  .stack = all ? NULL : w->stack};
+					  .callers = all ? NULL : w->callers};
 		if (all) {
 			change->first = w->first_ever;
 			change->writers = (w->kept_writers | w->writers) & WRITERS_MEANT;
@@ -175,7 +175,7 @@ static int collect(struct pager *pager, bool all, struct changes *changes)
 				change->writers = WRITER_GDB;
 		}
 		if (!change->first.tid)
-			change->stack = NULL;
+			change->callers = NULL;
 		changes->count++;
 		change->bytes_changed = count_changed(before, after, PAGE_BYTES);
 		rc = changes->truncated ? 0 : keep_images(change, w->origin, before, after);

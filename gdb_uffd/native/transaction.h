@@ -15,8 +15,8 @@ struct change {
 	uint8_t *old;            /* as it was when the program first ran, where that is not `before`;
 				  * else NULL */
 	bool counts_malloc;      /* what gdb's own malloc wrote is among what differs */
-	const uint64_t *stack;   /* STACK_WORDS words above first.sp at that write; belongs to the
-				  * pager and is good until the transaction is closed; or NULL */
+	const uint64_t *callers; /* of `first`, a zero behind the last; belongs to the pager and is good until the
+				  * transaction is closed; or NULL */
 };
 
 struct changes {

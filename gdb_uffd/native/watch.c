@@ -66,6 +66,8 @@ int watch_start(struct pager *pager, uint64_t start, uint64_t end, bool pages)
 	watch_deinit(watch);
 	if (start >= end || end - start > WATCH_BYTES_MAX)
 		return -E2BIG;
+	if (end > UINT64_MAX - PAGE_BYTES) /* the page behind it has an address */
+		return -EINVAL;
 	watch->old = calloc(1, end - start);
 	watch->now = calloc(1, end - start);
 	if (!watch->old || !watch->now) {

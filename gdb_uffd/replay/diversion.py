@@ -56,6 +56,7 @@ class Diversion:
         self._unfinished = Unfinished(self.threads)
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
         self.past = Past(self.machine)
+        self.thrown = uncaught.Thrown(self)
         self.accounts = Accounts(self.machine, self.threads, self.runner, self.read_memory)
 
     # -- the policy ---------------------------------------------------------------------------
@@ -115,8 +116,7 @@ class Diversion:
     def read_memory(self, address: int, length: int) -> bytes:
         if length > READ_MAX:
             raise MemoryUnavailable(address, f"a read of {length} bytes is too large")
-        self._notice_loss()
-        # The patched vdso is the vessel's affair: what was recorded is shown.
+        self._notice_loss()  # the patched vdso is the vessel's affair: what was recorded is shown
         if address < LOWEST_ADDRESS or any(low <= address < end for low, end in self._patched):
             return self.snapshot.read(address, length)
         return self.machine.read(address, length)
@@ -150,12 +150,13 @@ class Diversion:
         self.machine.write(address, data, open_.calls.writer(address, len(data)))
         open_.tape.wrote(address, data)
 
-    def _notice_loss(self) -> None:
+    def _notice_loss(self) -> str:
         """Somebody may have killed the vessel while it stood: everything is the snapshot's again.
         Told once, by the next thing that would run."""
         if self.machine.running and self.machine.was_killed():
             self._forget_everything()
             self._loss = KILLED
+        return self._loss
 
     def _tell_loss(self) -> str:
         told, self._loss = self._loss, ""
@@ -169,8 +170,7 @@ class Diversion:
 
     def resume(self, action: Resume, client: Client) -> Stop:
         self.snapshot.thread(action.tid)
-        self._notice_loss()
-        if self._loss:
+        if self._notice_loss():
             return Stop(action.tid, signal.SIGKILL, message=self._tell_loss(), lost=True)
         open_ = self._open
         over = open_ is not None and open_.kind == "call" and not open_.calls.under_way
@@ -202,7 +202,7 @@ class Diversion:
             stop = replace(stop, message=open_.ended)
         seconds, cut = time.perf_counter() - started, bool(self.runner.run.interrupted)
         open_.tape.ran(action, self.breakpoints, stop, after, seconds, cut)
-        open_.uncaught = uncaught.describe(self, stop, after.sp) or open_.uncaught
+        open_.uncaught = self.thrown.look(stop, after.sp) or open_.uncaught
         return stop
 
     def interrupted(self, action: Resume) -> None:
@@ -221,6 +221,7 @@ class Diversion:
         if not open_.calls.in_malloc:
             self.accounts.program_begins(open_)
         self.runner.floor, self.runner.base = open_.calls.floor, base
+        self.machine.pager.code.call_floor = open_.calls.floor
         self.machine.vessel.deadline_ns = self.policy.deadline_ns() if open_.calls.under_way else 0
         return open_
 
@@ -238,10 +239,12 @@ class Diversion:
             lib.vessel_begin(self.machine.vessel)
         return self._open
 
-    def begin(self) -> None:
-        self._notice_loss()
-        if self._loss:
+    def refuse_loss(self) -> None:
+        if self._notice_loss():
             raise UffdError(self._tell_loss())
+
+    def begin(self) -> None:
+        self.refuse_loss()
         self.commit_pending()
         if self._open is not None:
             raise UffdError("a call is under way already")
@@ -250,8 +253,7 @@ class Diversion:
         open_.stdout_pending = self.accounts.stdout_pending()
 
     def call_begin(self, address: int, is_malloc: bool) -> None:
-        self._notice_loss()
-        if self._loss:  # the resume that follows tells it to whoever does not read this
+        if self._notice_loss():  # the resume that follows tells it to whoever does not read this
             raise UffdError(self._loss)
         self._materialise()  # a lack is told here, in words; the writes that follow have none
         if self._open is not None and self._open.is_over:
@@ -296,8 +298,7 @@ class Diversion:
         open_ = self._open
         if open_ is None:
             raise UffdError("no call is under way")
-        self._notice_loss()
-        if self._loss:
+        if self._notice_loss():
             open_.lost, open_.ended = True, self._tell_loss()
         while open_.calls.under_way:
             open_.calls.end(self.threads, open_.tid, open_.program_ran)

@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from gdb_uffd.model import PAGE_SIZE, Block, CallReport, Damage, DirtyPage, HeapTotals, Run
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import malloc
-from gdb_uffd.replay.attribute import damage, layouts
+from gdb_uffd.replay.attribute import damage, layouts, leftovers
 from gdb_uffd.replay.attribute.layouts import State
 from gdb_uffd.replay.malloc import Area, Heaps, Known
 from gdb_uffd.replay.owners import Owners, part
@@ -59,11 +59,13 @@ class HeapWork:
 
     def __post_init__(self) -> None:
         self._mapped = [malloc.MappedChunks(view) for view in (self.before, self.after)]
+        self._cached: Set[int] = set()  # chunks that the running thread's cache held before
+        self._arenas: Set[int] = set()
         self._last: Optional[Block] = None  # the mapped block that was met last
 
     def tell(self, report: CallReport) -> None:
         """Fill in the report's blocks and totals, and the roles of its runs on heap pages."""
-        heaps = Heaps(self.known, self.before, self.after, self.brk)
+        heaps = Heaps(self.known, self.before, self.after, self.brk, self._begins)
         by_area: Dict[int, Tuple[Area, List[DirtyPage]]] = {}
         listed = [p for p in report.pages if p.meant]
         for page in listed:
@@ -88,6 +90,9 @@ class HeapWork:
         report.blocks = sorted(self.blocks.values(), key=lambda b: b.start)[:BLOCKS_MAX]
         report.heap = None if self.trouble else HeapTotals(*self.totals)
         report.heap_trouble = self.trouble
+
+    def _begins(self, view: View, low: int, end: int) -> int:
+        return layouts.main_begins(self.owners.snapshot, view, (low, end))[0]
 
     def _cannot(self, why: Damage) -> None:
         self.trouble = self.trouble or why
@@ -217,9 +222,12 @@ class HeapWork:
             rows.append(malloc.Heads(at, layouts.FASTBINS, layouts.LINK_AT, 0))
         elif main is None:
             self._cannot(Damage("no-arena", 0))
+        self._arenas.update({arena} - {0})
         found = malloc.listed(view, rows, self.known)
+        if view is self.before and self.caches:
+            self._cached.update(malloc.listed(view, rows[: len(self.caches)], self.known).chunks)
         if found.link:
-            self._cannot(damage.at_link(view, found.entry, found.link))
+            self._cannot(damage.at_link(view, found.entry, found.link, bool(self.known.mangled)))
         return ffi.new("uint64_t[]", sorted(set(found.chunks)))
 
     def _main_arena(self) -> Optional[State]:
@@ -285,6 +293,16 @@ class HeapWork:
         if at < start + links:
             return start + links, "malloc"
         stop = start + size
+        fresh = state == lib.CHUNK_USED and (old is None or old[::2] != (start, state))
+        if fresh and at < start + 48:
+            left = leftovers.words(
+                self.before, self.after, start, at, min(stop, start + 48), start in self._cached,
+                self._arenas, self.brk if self.known.mangled else (),
+            )  # fmt: skip
+            word = next(left, stop)
+            if word <= at:
+                return word + 8, "malloc"
+            stop = word
         if state != lib.CHUNK_USED and old is not None and at < old[0] + old[1] < stop:
             stop = old[0] + old[1]
         return stop, self._block_at(at, span)

@@ -94,9 +94,16 @@ class Diversion(Protocol):
         """The wait that the last stop stands before (replay/waiting.py, describe), or None."""
         ...
 
+    thrown: Any
+    """What the last stop was about (replay/uncaught.py, Thrown)."""
+
     @property
     def alive(self) -> bool:
         """Whether anything differs from the undisturbed snapshot (a vessel exists)."""
+        ...
+
+    def refuse_loss(self) -> None:
+        """UffdError, once, when the vessel was killed from outside, and what it had with it."""
         ...
 
     def mappings(self) -> Sequence[Mapping]:

@@ -24,7 +24,7 @@ from gdb_uffd.model import (
     page_ceil,
 )
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import holes, limits, record, stacks
+from gdb_uffd.replay import holes, limits, record, stacks, unwinding
 from gdb_uffd.replay.engines import EngineSetting
 from gdb_uffd.replay.extended import extended
 from gdb_uffd.replay.policy import Policy
@@ -91,6 +91,7 @@ class Machine:
         self._mask = ffi.new("uint64_t *")
         self._brk = (0, 0)
         self._add_segments(snapshot)
+        unwinding.tell(self.pager, snapshot)
 
     # -- the region table ---------------------------------------------------------------------
 

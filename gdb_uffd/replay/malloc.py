@@ -10,7 +10,18 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right, insort
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Protocol, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+)
 
 from gdb_uffd.model import PAGE_SIZE, PROT_WRITE, MemoryUnavailable
 from gdb_uffd.native import ffi, lib
@@ -92,9 +103,16 @@ class Heaps:
     """Finds the heap that an address lies in; `known` may be kept from call to call."""
 
     def __init__(
-        self, known: Known, before: View, after: View, brk: Tuple[Tuple[int, int], Tuple[int, int]]
+        self,
+        known: Known,
+        before: View,
+        after: View,
+        brk: Tuple[Tuple[int, int], Tuple[int, int]],
+        begins: Callable[[View, int, int], int],
     ) -> None:
-        self._known = known
+        """`begins` finds the first chunk of the brk heap, [start, end) in that state; 0 for none
+        (attribute/layouts.main_begins)."""
+        self._known, self._begins = known, begins
         self.before, self.after = before, after
         self._brk = brk
         self._areas: Dict[int, Optional[Area]] = {}
@@ -110,14 +128,14 @@ class Heaps:
         return found if found is not None and found.start <= address < found.end else None
 
     def _main(self, low: int, was: int, now: int) -> Optional[Area]:
+        first = self._known.firsts.get(low)
+        if not first and was > low:
+            first = self._known.firsts[low] = self._begins(self.before, low, was)
+        if first:
+            return Area(first, was if was > first else 0, now)
         # A heap that the call made begins in the state after it.
-        view, end = (self.before, was) if was > low else (self.after, now)
-        first = self._known.firsts.get(low) or first_chunk(view, low, end)
-        if not first:
-            return None
-        if view is self.before:
-            self._known.firsts[low] = first
-        return Area(first, was if was > first else 0, now)
+        first = self._begins(self.after, low, now)
+        return Area(first, 0, now) if first else None
 
     def _secondary(self, base: int) -> Optional[Area]:
         ends = [secondary_end(view, base) for view in (self.before, self.after)]

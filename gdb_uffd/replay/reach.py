@@ -16,6 +16,7 @@ from gdb_uffd.model import MemoryUnavailable, Path, UffdError
 
 TYPES_MAX = 4096
 POINTERS_MAX = 4096  # of one type
+CONDITIONS_MAX = 16  # of one pointer
 NODES_MAX = 8192
 """Objects that one search looks at; some microseconds each."""
 
@@ -50,14 +51,33 @@ class State(Protocol):
         ...
 
 
+Conditions = Tuple[Tuple[int, int, int], ...]
+"""(offset, size, value) of members of the object; () for none."""
+
+
+def _conditions(given: Sequence[Any]) -> Conditions:
+    if len(given) > 1 or (given and len(given[0]) > CONDITIONS_MAX):
+        raise ValueError("too many conditions")
+    return tuple((int(o), int(s), int(v)) for o, s, v in given[0]) if given else ()
+
+
+def _alive(conditions: Conditions, raw: bytes, base: int) -> bool:
+    """Whether the object whose bytes begin at `base` has the member; so where they are not read."""
+    return all(
+        int.from_bytes(raw[base + at : base + at + size], "little") == value
+        for at, size, value in conditions
+        if at >= 0 and base + at + size <= len(raw)
+    )
+
+
 @dataclass(frozen=True)
 class TypeShape:
     """`pointers`: (offset, type pointed to); `arrays`: (offset, element type, count) of parts that
-    hold pointers themselves; sizes in bytes."""
+    hold pointers themselves; each with what must hold for it to be alive; sizes in bytes."""
 
     size: int
-    pointers: Tuple[Tuple[int, int], ...]
-    arrays: Tuple[Tuple[int, int, int], ...]
+    pointers: Tuple[Tuple[int, int, Conditions], ...]
+    arrays: Tuple[Tuple[int, int, int, Conditions], ...]
     spreads: int  # whether several may lie in a row behind a pointer: NEVER, ALWAYS, COUNTED
     numbers: Tuple[Tuple[int, int], ...]  # (offset, size) of members that tell how many there are
 
@@ -95,7 +115,8 @@ class Graph:
 
     def extend(self, shapes: Sequence[Any]) -> None:
         """More types: [size, [[offset, target] ...], [[offset, element, count] ...], spreads,
-        [[offset, size] ...]]."""
+        [[offset, size] ...]]; behind a pointer or an array, [[offset, size, value] ...] that must
+        hold for it to be alive."""
         if len(self.shapes) + len(shapes) > TYPES_MAX:
             raise UffdError(f"more than {TYPES_MAX} types")
         try:
@@ -105,8 +126,8 @@ class Graph:
                 self.shapes.append(
                     TypeShape(
                         int(size),
-                        tuple((int(o), int(t)) for o, t in pointers),
-                        tuple((int(o), int(t), int(n)) for o, t, n in arrays),
+                        tuple((int(o), int(t), _conditions(c)) for o, t, *c in pointers),
+                        tuple((int(o), int(t), int(n), _conditions(c)) for o, t, n, *c in arrays),
                         int(spreads),
                         tuple((int(o), int(s)) for o, s in numbers if s in (1, 2, 4, 8)),
                     )
@@ -169,12 +190,15 @@ class Search:
                 return
             self._followed += len(shape.pointers) + len(shape.arrays)
             base = element * shape.size
-            for index, (offset, target) in enumerate(shape.pointers):
-                if base + offset + 8 <= len(raw):
+            for index, (offset, target, conditions) in enumerate(shape.pointers):
+                alive = not conditions or _alive(conditions, raw, base)
+                if base + offset + 8 <= len(raw) and alive:
                     (value,) = struct.unpack_from("<Q", raw, base + offset)
                     if value >= LOWEST:
                         self._follow(node, (element, index), value, target)
-            for index, (offset, type_, number) in enumerate(shape.arrays):
+            for index, (offset, type_, number, conditions) in enumerate(shape.arrays):
+                if conditions and not _alive(conditions, raw, base):
+                    continue
                 at = node.address + base + offset
                 step = (element, -1 - index)
                 self._add(_Node(at, type_, number, node.root, node.depth + 1, step, node))

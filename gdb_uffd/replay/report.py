@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, List, Optional, Tuple
 
 from gdb_uffd.model import (
@@ -44,7 +45,6 @@ RANGES_MAX = 4096
 _RANK = {"data": 0, "tls": 1, "heap": 3, "stack": 4, "anonymous": 5}
 """Which pages a report lists first; between these come those of live frames, and scratch last."""
 
-CALLERS_MAX = 8
 GAP = 7  # equal bytes over which neighbours are joined
 
 _WRITERS = (
@@ -125,7 +125,7 @@ class Builder:
                 change.first.pc,
                 change.first.sp,
                 self.tid,
-                find_callers(self.machine, change.stack, self._unwritten(change)),
+                callers(change.callers),
                 change.first.address,
             )
         return DirtyPage(
@@ -142,13 +142,6 @@ class Builder:
             around=self._around(change, runs) if place.kind != "stack" else [],
             bytes_above=above,
         )
-
-    @staticmethod
-    def _unwritten(change: Any) -> int:
-        """How many words above the stack pointer lie in the very page: what stands there is left
-        over from earlier calls, for this call had not written the page before."""
-        sp = int(change.first.sp)
-        return (change.page + PAGE_SIZE - sp) // 8 if sp & -PAGE_SIZE == change.page else 0
 
     def _bytes_above(self, change: Any) -> int:
         """Changed bytes at or above the stack pointer as it was before the call's own frames."""
@@ -221,15 +214,11 @@ class Builder:
         return out
 
 
-def find_callers(machine: Machine, stack: Any, skip: int = 0) -> Tuple[int, ...]:
-    """Likely return addresses in the words saved above a stack pointer but the first `skip`,
-    innermost first."""
-    words = lib.STACK_WORDS - skip
-    if stack == ffi.NULL or words <= 0:
+def callers(kept: Any) -> Tuple[int, ...]:
+    """The native list of return addresses, innermost first."""
+    if kept == ffi.NULL:
         return ()
-    found = ffi.new("uint64_t[]", CALLERS_MAX)
-    count = lib.callers_find(machine.pager, stack + skip, words, found, CALLERS_MAX)
-    return tuple(found[0:count])
+    return tuple(itertools.takewhile(bool, (kept[i] for i in itertools.count())))
 
 
 def page_images(changes: Any, page: int) -> Optional[Tuple[bytes, bytes]]:

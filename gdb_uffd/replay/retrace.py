@@ -55,6 +55,11 @@ class _Found:
     call: int = -1
 
 
+ADDRESSES_END = 1 << 63
+"""The half above is the kernel's, on either architecture (Documentation/arch/x86/x86_64/mm.rst,
+arch/arm64/memory.rst)."""
+
+
 class Retrace:
     """The last run of `real` again.  `length` 0: only run it.  UffdError when it cannot be.
 
@@ -63,8 +68,10 @@ class Retrace:
     def __init__(self, real: Diversion, address: int, length: int, first: bool, limit: int) -> None:
         real.commit_pending()
         self.last: LastRun = real.past.last()
-        if length < 0 or address + length > 1 << 64 or length > lib.WATCH_BYTES_MAX:
+        if length < 0 or length > lib.WATCH_BYTES_MAX:
             raise UffdError(f"{length} bytes cannot be watched: at most 64 MiB can")
+        if address < 0 or address + length > ADDRESSES_END:
+            raise UffdError(f"{address:#x}: no address that a program can write to")
         self.start, self.end = address, address + length
         self.first, self.limit = first, limit
         self._real = real

@@ -10,7 +10,7 @@ from gdb_uffd.native import lib
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.ghost import make_ghost
 from gdb_uffd.replay.layout import classify
-from gdb_uffd.replay.report import find_callers
+from gdb_uffd.replay.report import callers
 
 _HOW = {lib.TOUCH_READ: "read", lib.TOUCH_WRITE: "write", lib.TOUCH_RUN: "run"}
 
@@ -66,7 +66,7 @@ class Tracing:
             touch.page, touch.page + PAGE_SIZE, _HOW[touch.how],
             bool(lib.transaction_program_wrote(machine.pager, touch.page)), bool(touch.recorded),
             place.kind, place.mapping, place.thread, who.address, who.pc, who.sp, tid,
-            find_callers(machine, touch.stack), int(who.call) - 1,
+            callers(touch.callers), int(who.call) - 1,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ nothing of it is in a report, or stays.
 
 from __future__ import annotations
 
+import re
 import signal
 import struct
 from dataclasses import replace
@@ -46,6 +47,12 @@ _NAME = 8  # type_info: vtable, name; classes then have their bases
 _BASES = 16
 _EXCEPTION = b"St9exception"
 _STRINGS = (b"PKc", b"Pc")
+_STD_STRING = b"NSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
+_OLD_STRING = b"Ss"
+_LLVM_STRING = re.compile(rb"NSt3__[0-9]+12basic_stringIcNS_11char_traitsIcEENS_9allocatorIcEEEE")
+"""std::string of libstdc++ (pointer, length), of libstdc++ before C++11 (a pointer, the length 24
+bytes before what it points to), of libc++ (bit 0 of the first byte: capacity, length, pointer
+follow as words; else that byte is twice the length, and the text behind it)."""
 _MESSAGES = ("_ZNKSt13runtime_error4whatEv", "_ZNKSt11logic_error4whatEv")
 """Whose what() gives the pointer behind the vtable's, in both libraries."""
 
@@ -55,8 +62,8 @@ def describe(real: Any, stop: Stop, sp: int) -> Optional[Dict[str, Any]]:
     exception, or where it cannot be told.
 
     `type`: the type's name in the ABI's form, "" for none: std::terminate was called without an
-    exception; `what`: text or None; `object`: its first bytes in hex; `foreign`: the class of an
-    exception of another language, "" for C++.
+    exception; `what`: text or None; `cut`: there is more of it; `object`: its first bytes in hex,
+    `address`: where they lie; `foreign`: the class of an exception of another language, "" for C++.
     """
     try:
         if not _has_terminated(real, stop, sp):
@@ -71,6 +78,19 @@ def describe(real: Any, stop: Stop, sp: int) -> Optional[Dict[str, Any]]:
             ghost.close()
     except (UffdError, MemoryUnavailable, struct.error):
         return None
+
+
+class Thrown:
+    """What the last stop of `real` was about."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.last: Optional[Dict[str, Any]] = None
+
+    def look(self, stop: Stop, sp: int) -> Optional[Dict[str, Any]]:
+        """As `describe`, and `last` from now on."""
+        self.last = describe(self._real, stop, sp)
+        return self.last
 
 
 def _has_terminated(real: Any, stop: Stop, sp: int) -> bool:
@@ -121,12 +141,32 @@ class _Looker:
         return int.from_bytes(self._ghost.read_memory(address, 8), "little")
 
     def _text(self, address: int) -> bytes:
-        """Up to its NUL, at most TEXT_MAX bytes."""
+        """Up to its NUL, at most TEXT_MAX + 1 bytes."""
         out = b""
-        while b"\0" not in out and len(out) < TEXT_MAX:
+        while b"\0" not in out and len(out) <= TEXT_MAX:
             at = address + len(out)
             out += self._ghost.read_memory(at, min(256, 4096 - at % 4096))
-        return out.split(b"\0")[0][:TEXT_MAX]
+        return out.split(b"\0")[0][: TEXT_MAX + 1]
+
+    def _bounded(self, address: int, length: int) -> bytes:
+        """A text of that length, of which one byte more than TEXT_MAX tells that there is more."""
+        return bytes(self._ghost.read_memory(address, min(length, TEXT_MAX + 1)))
+
+    def _string(self, name: bytes, thrown: int) -> Optional[bytes]:
+        """The text of a thrown `char const *` or std::string; None for another type."""
+        if name in _STRINGS:
+            return self._text(self._word(thrown))
+        if name == _STD_STRING:
+            return self._bounded(self._word(thrown), self._word(thrown + 8))
+        if name == _OLD_STRING:
+            at = self._word(thrown)
+            return self._bounded(at, self._word(at - 24))
+        if _LLVM_STRING.fullmatch(name):
+            first = self._ghost.read_memory(thrown, 1)[0]
+            if first & 1:
+                return self._bounded(self._word(thrown + 16), self._word(thrown + 8))
+            return self._bounded(thrown + 1, min(first >> 1, 22))
+        return None
 
     def _symbol(self, name: str) -> int:
         return int(self._ghost.snapshot.symbol(name) or 0)
@@ -155,13 +195,10 @@ class _Looker:
         base = self._base(kind, thrown, 0)
         name, what = self._name(kind), None
         try:
-            if base:
-                what = self._what(base).decode("utf-8", "surrogateescape")
-            elif name in _STRINGS:
-                what = self._text(self._word(thrown)).decode("utf-8", "surrogateescape")
+            what = self._what(base) if base else self._string(name, thrown)
         except (UffdError, MemoryUnavailable):
             pass  # it does not return, or gives no text: the type is known
-        return _told(name.decode("utf-8", "replace"), what, self._bytes(thrown))
+        return _told(name.decode("utf-8", "replace"), what, self._bytes(thrown), thrown)
 
     def _bytes(self, address: int) -> bytes:
         """As far as they are there, at most OBJECT_MAX of them."""
@@ -174,7 +211,7 @@ class _Looker:
 
     def _name(self, kind: int) -> bytes:
         # A name with "*" is compared by its address (libstdc++, typeinfo).
-        return self._text(self._word(kind + _NAME)).lstrip(b"*")
+        return self._text(self._word(kind + _NAME))[:TEXT_MAX].lstrip(b"*")
 
     def _base(self, kind: int, thrown: int, depth: int) -> int:
         """Where in an object of that class its std::exception lies; 0 for none."""
@@ -235,9 +272,20 @@ class _Looker:
 
 
 def _told(
-    name: str = "", what: Optional[str] = None, thrown: bytes = b"", foreign: str = ""
+    name: str = "",
+    what: Optional[bytes] = None,
+    thrown: bytes = b"",
+    address: int = 0,
+    foreign: str = "",
 ) -> Dict[str, Any]:
-    return {"type": name, "what": what, "object": thrown.hex(), "foreign": foreign}
+    return {
+        "type": name,
+        "what": None if what is None else what[:TEXT_MAX].decode("utf-8", "surrogateescape"),
+        "cut": what is not None and len(what) > TEXT_MAX,
+        "object": thrown.hex(),
+        "address": hex(address),
+        "foreign": foreign,
+    }
 
 
 def _signed(word: int) -> int:

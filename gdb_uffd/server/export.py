@@ -18,6 +18,7 @@ def export(session: Session, path: str) -> Dict[str, Any]:
     The selected thread comes first.  UffdError, one line; nothing is left behind then.
     """
     diversion, snapshot = session.diversion, session.diversion.snapshot
+    diversion.refuse_loss()
     dirty: List[int] = []
     if diversion.info().get("dirty_pages"):
         dirty = sorted(page.start for page in diversion.report_all().pages)
@@ -30,24 +31,30 @@ def export(session: Session, path: str) -> Dict[str, Any]:
         for thread in snapshot.threads
     ]
     threads.sort(key=lambda thread: thread.tid != session.general)
-    read = dict.fromkeys([*snapshot.files_read, *diversion.report_all().files_read])
+    files = list(dict.fromkeys([*snapshot.files_read, *diversion.report_all().files_read]))
+
+    def read(address: int, length: int) -> bytes:
+        found = diversion.read_memory(address, length)
+        diversion.refuse_loss()
+        return found
+
     done = write_core(
         path,
         snapshot.pid,
         threads,
         snapshot.auxv,
         _with_grown_stack(diversion.mappings(), dirty),
-        diversion.read_memory,
+        read,
         zeros=() if diversion.alive else zero_ranges(snapshot.segments),
         from_file=_Files(snapshot, dirty).have,
         name=snapshot.executable,
-        files_read=list(read),
+        files_read=files,
     )
     return {
         "path": path,
         "size": done.size,
         "unavailable_pages": done.unavailable_pages,
-        "files_read": list(read),
+        "files_read": files,
     }
 
 

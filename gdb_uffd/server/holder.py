@@ -24,7 +24,7 @@ TITLE = b"gdb_uffd: holds the connection"
 _HEAD = 64
 """Bytes of a packet that tell what would answer it."""
 _SIZE = 128  # where the size of the registers lies in the page
-_UNREAD = b"?"
+_UNREAD = b"\1"
 _IDLE = b"\0"
 _SOON_S = 2.0
 """A client that has its answer asks the next thing sooner, or is left by its user."""
@@ -67,7 +67,7 @@ class Pending:
         self._page[0:1] = _IDLE
 
     def head(self, client: socket.socket) -> bytes:
-        """The beginning of the packet that is not answered, b"?" where it is not known, b"" for
+        """The beginning of the packet that is not answered, _UNREAD where it is not known, b"" for
         none.
 
         An answer too many would be taken for another's, one too few hang the client: where it
@@ -104,7 +104,8 @@ def answer(packet: bytes, pid: int, registers: int, threads: bytes) -> bytes:
         return _FAILED
     if packet.startswith(b"vCont?"):
         return b"vCont;c;C;s;S"
-    if packet.startswith((b"vCont", b"c", b"C", b"s", b"S", b"bc", b"bs")):
+    # gdb 18.1 waits for ever after an error to its first question (`?`): start_remote_1, remote.c.
+    if packet.startswith((b"vCont", b"c", b"C", b"s", b"S", b"bc", b"bs", b"?")):
         return b"X%02x;process:%x" % (signal.SIGKILL, pid) if b"p" in packet else b"X09"
     if packet.startswith(b"quffd"):
         return GONE

@@ -117,6 +117,7 @@ def _host() -> str:
 
 def _info(session: Session, arguments: Arguments) -> Any:
     last = session.diversion.last_report
+    session.probed = bool(arguments.get("probe"))
     return {
         "host": _host(),
         **_hello(session, arguments),

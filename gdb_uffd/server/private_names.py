@@ -1,4 +1,4 @@
-"""`quffd.view` and `quffd.reach`: what gdb's side needs to name what changed (docs/protocol.md)."""
+"""`quffd.view`, `reach`, `extent`: what gdb's side needs to name changes (docs/protocol.md)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, Callable, Dict, List, Tuple
 from gdb_uffd.model import UffdError
 from gdb_uffd.model_json import to_json
 from gdb_uffd.replay.reach import Graph, Search
-from gdb_uffd.server.arguments import integer
+from gdb_uffd.server.arguments import address, integer
 from gdb_uffd.server.session import Session
 from gdb_uffd.trace.source import Snapshot
+from gdb_uffd.trace.symbols import variable_size
 
 Arguments = Dict[str, Any]
 
@@ -18,7 +19,7 @@ SNAPSHOTS_HELD = 2
 ROOTS_MAX = 8192
 WANTED_MAX = 4096
 
-LOOKING = frozenset((b"view", b"reach", b"hello", b"image", b"mappings"))
+LOOKING = frozenset((b"view", b"reach", b"hello", b"image", b"mappings", b"extent"))
 """Packets that leave the view as it is; all others end it."""
 
 _HEX = re.compile(r"0x[0-9a-fA-F]{1,16}")
@@ -82,4 +83,12 @@ def _reach(session: Session, arguments: Arguments) -> Any:
     return [to_json(found.get(start)) for start, _ in wanted]
 
 
-VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {"view": _view, "reach": _reach}
+def _extent(session: Session, arguments: Arguments) -> Any:
+    return variable_size(session.diversion.snapshot.modules, address(arguments))
+
+
+VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {
+    "view": _view,
+    "reach": _reach,
+    "extent": _extent,
+}

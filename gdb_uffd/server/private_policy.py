@@ -1,4 +1,5 @@
-"""The `quffd` packets of the policy (docs/protocol.md): what the program may do, why it waits."""
+"""The `quffd` packets of the policy (docs/protocol.md): what the program may do, why it waits
+or ended."""
 
 from __future__ import annotations
 
@@ -25,4 +26,12 @@ def _blocked(session: Session, _arguments: Arguments) -> Any:
     return session.diversion.blocked
 
 
-VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {"policy": _policy, "blocked": _blocked}
+def _uncaught(session: Session, _arguments: Arguments) -> Any:
+    return session.diversion.thrown.last
+
+
+VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {
+    "policy": _policy,
+    "blocked": _blocked,
+    "uncaught": _uncaught,
+}

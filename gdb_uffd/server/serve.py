@@ -154,7 +154,9 @@ def run(
         _prepare()
         client = endpoint.accept(watch, seconds)
         while client is not None:
-            _serve(client, wake, journey, opened, holder)
+            if _serve(client, wake, journey, opened, holder):
+                client = endpoint.accept(watch, seconds)
+                continue
             if journey.endpoint is None:
                 break
             with contextlib.closing(journey.endpoint) as next_one:
@@ -184,8 +186,8 @@ def _prepare() -> None:
 
 def _serve(
     client: socket.socket, wake: Optional[int], journey: Journey, opened: Facts, holder: Holder
-) -> None:
-    """One connection, to its end."""
+) -> bool:
+    """One connection, to its end; whether its client only asked what is served."""
     with contextlib.closing(Connection(client, wake, pending=holder.pending)) as connection:
         session = Session(journey, connection, opened)
         holder.hold(client, session.pid)
@@ -194,6 +196,7 @@ def _serve(
             holder.drop()
         finally:
             vfile.close_all(session)
+        return session.probed
 
 
 def pipe_to_watch(fd: int) -> Optional[int]:

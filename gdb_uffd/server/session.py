@@ -125,6 +125,7 @@ class Session:
     allocated: Dict[int, int] = field(default_factory=dict)
     error_strings: bool = False
     lldb: bool = False  # the client is lldb, as its packets tell
+    probed: bool = False  # the client only wants to know what is served, and comes again
     libraries: Optional[bytes] = None  # the list that the client has; None: it read its own
     lists_read: int = 0  # how often
     lists_checked: int = 0  # how often it was when it was last known to be right

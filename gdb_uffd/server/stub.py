@@ -102,10 +102,11 @@ def serve(session: Session) -> None:
 
     What runs is ended on the way out, before the reply to a detach.
     """
-    connection, left = session.connection, False
+    connection, left, packets = session.connection, False, 0
     try:
         while True:
             packet = connection.receive()
+            packets += 1
             if packet == b"g":
                 try:
                     framed = session.registers_packet()
@@ -130,8 +131,10 @@ def serve(session: Session) -> None:
     except Disconnected:
         pass
     finally:
+        session.probed = session.probed and packets == 1 and not left
         if not left:
             session.step_back()
+        if not left and not session.probed:
             session.journey.leave()
 
 

@@ -20,6 +20,7 @@ from gdb_uffd.trace.elf_tables import entries_named, string_offsets, variables
 
 ET_EXEC, ET_DYN, ET_CORE = 2, 3, 4
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_TLS = 1, 2, 3, 4, 7
+PT_GNU_EH_FRAME = 0x6474E550
 PF_X, PF_W, PF_R = 1, 2, 4
 PN_XNUM = 0xFFFF
 NT_GNU_BUILD_ID = 3

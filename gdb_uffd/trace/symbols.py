@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -87,6 +88,20 @@ def variable_around(module: Module, address: int) -> Optional[Tuple[int, int]]:
                 return start + module.bias, end + module.bias
     except ElfError:
         pass  # damaged tables name nothing
+    return None
+
+
+def variable_size(modules: Sequence[Module], address: int) -> Optional[int]:
+    """Bytes of the largest variable that begins at `address`, by the files' symbol tables; None
+    where none with a size does."""
+    for module in modules:
+        image, at = module.image, address - module.bias
+        if image is None or not any(p.vaddr <= at < p.vaddr + p.memsz for p in image.loads):
+            continue
+        with contextlib.suppress(ElfError):  # damaged tables name nothing
+            return max(
+                (end - start for start, end in image.variables() if start == at), default=None
+            )
     return None
 
 

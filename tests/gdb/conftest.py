@@ -44,14 +44,24 @@ def trip_gdb(gdb: gdbs.Gdb, trip: traces.Made) -> gdbs.Gdb:
 SCRIPTS = "/usr/share/gdb/auto-load"
 
 
-@pytest.fixture
-def containers(start_gdb: Callable[..., gdbs.Gdb], all_cores: Any) -> gdbs.Gdb:
+def with_printers(gdb: gdbs.Gdb, core: Path, expression: str, shown: str) -> gdbs.Gdb:
     """gdb with libstdc++'s printers, which gdb 18.1 from PyPI does not find by itself."""
-    gdb = start_gdb()
     gdb.run(f"add-auto-load-safe-path {SCRIPTS}")
     gdb.run(f"add-auto-load-scripts-directory {SCRIPTS}")
-    gdb.run(f"uffd spawn {all_cores.containers()}")
+    gdb.run(f"uffd spawn {core}")
     gdb.run("frame function main")
-    if "std::map with 3 elements" not in gdb.run("print ages"):
+    if shown not in gdb.run(f"print {expression}"):
         pytest.skip("libstdc++'s printers are not installed for gdb")
     return gdb
+
+
+@pytest.fixture
+def containers(start_gdb: Callable[..., gdbs.Gdb], all_cores: Any) -> gdbs.Gdb:
+    """A gdb at the core of tests/programs/containers.cpp."""
+    return with_printers(start_gdb(), all_cores.containers(), "ages", "std::map with 3 elements")
+
+
+@pytest.fixture
+def holders(start_gdb: Callable[..., gdbs.Gdb], all_cores: Any) -> gdbs.Gdb:
+    """A gdb at the core of tests/programs/holders.cpp."""
+    return with_printers(start_gdb(), all_cores.holders(), "table", "std::map with 1 element")

@@ -349,8 +349,8 @@ def test_server_that_is_no_python(start_gdb, all_cores):
 
 
 def test_unknown_options(zoo):
-    text = zoo.run("uffd call -frobnicate").strip()  # an expression
-    assert text == 'No symbol "frobnicate" in current context.'
+    text = zoo.run("uffd call -frobnicate").strip()
+    assert "\n" not in text and text.startswith("no option -frobnicate; usage: uffd call"), text
     text = zoo.run("uffd dirty -frobnicate").strip()
     assert "\n" not in text and "-frobnicate" in text
 
@@ -383,3 +383,35 @@ def test_a_bomb_is_seen_by_its_first_block(gdb, tmp_path):
     path.write_bytes(gzip.compress(bytes(64 << 20)))
     said = gdb.run(f"uffd spawn {path}")
     assert "not an ELF file" in said, said
+
+
+ASKED = ["call", "trace", "diff", "heap", "why", "map", "when"]
+
+
+@pytest.mark.parametrize("command", ASKED)
+def test_an_unknown_option_is_told_as_one(gdb, all_cores, command):
+    """Not as a symbol that there is not; a name of the program's with a minus is an expression."""
+    gdb.run("set width 0")
+    told = f"no option -bogus; usage: uffd {command} ["
+    assert told in gdb.run(f"uffd {command} -bogus")  # no program yet
+    gdb.run(f"uffd spawn {all_cores.sample()}")
+    gdb.run("uffd call push(7)")
+    for text in ("-bogus", "-bogus 1", "-bogus + 1"):
+        assert told in gdb.run(f"uffd {command} {text}"), text
+    for text in ("-counter", "-1", "-counter + 1", "- bogus"):
+        assert "no option" not in gdb.run(f"uffd {command} {text}"), text
+    assert gdb.run("uffd call -counter").splitlines()[0].endswith(" = -1041")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("spawn", "connect", "dirty", "reset", "kill", "info", "mappings", "doctor", "report"),
+        *("snapshots", "export", "record start", "record every", "record stop"),
+    ],
+)
+def test_where_no_expression_stands_every_dash_is_an_option(gdb, all_cores, command):
+    gdb.run("set width 0")
+    gdb.run(f"uffd spawn {all_cores.sample()}")
+    text = gdb.run(f"uffd {command} -bogus")
+    assert f"no option -bogus; usage: uffd {command}" in text, text

@@ -78,7 +78,7 @@ def test_with_a_token(start_gdb, serve, tmp_path):
     server = serve("--listen", "0.0.0.0:0", "--expose", "--token-file", str(file))
     port = server.where.rpartition(":")[2]
     refused = gdb.run(f"uffd connect 127.0.0.1:{port}")
-    assert "could not connect" in refused or "closed" in refused, refused
+    assert "the server refused the token" in refused, refused
     gdb.run(f"uffd connect 127.0.0.1:{port} '{file}'")
     works(gdb)
 
@@ -153,12 +153,19 @@ def _stub(listener: socket.socket, said: List[bytes]) -> None:
         ("a b c", "usage: uffd connect"),
         ("nonsense", "not an address"),
         ("host:99999999", "not an address"),
+        ("127.0.0.1:70000", "not an address"),
+        (
+            "127.0.0.1:1",
+            "could not connect to 127.0.0.1:1: connection refused; is `gdb-uffd serve`",
+        ),
         ("unix:/nowhere/at/all", "could not connect: /nowhere/at/all: "),
         ("127.0.0.1:1 /nowhere/token", "token file /nowhere/token: no such file"),
     ],
 )
 def test_errors_are_one_line(gdb, arguments, told):
     sysroot = gdb.run("show sysroot")
+    gdb.run("set tcp auto-retry off")
+    gdb.run("set width 0")
     text = gdb.run(f"uffd connect {arguments}")
     assert gdb.run("show sysroot") == sysroot
     assert told in text and len(text.strip().splitlines()) == 1, text
@@ -173,3 +180,59 @@ def test_a_file_is_no_line_to_write_to(gdb, all_cores, tmp_path):
         assert said in gdb.run(f"uffd connect {address}")
         assert file.read_bytes() == b"as it was"
         assert gdb.value("counter") == "1041"
+
+
+def _answering(listener: socket.socket, answer: bytes) -> None:
+    """Who connects is told that, and left."""
+    while True:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return
+        with client:
+            if answer:
+                client.recv(100)
+                client.sendall(answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (None, "connection refused; is `gdb-uffd serve` running there? Give the address"),
+        (b"", "it closed the connection before it answered; if it wants a token, name its"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is no uffd server"),
+        (b"+$#00", "no uffd server"),
+        (b"+$[1]#bd", "the server does not tell what it serves"),
+    ],
+)
+def test_what_fails_leaves_what_is_open(gdb, all_cores, answer, told):
+    """The session is as it was: what was kept, the frame, the thread."""
+    gdb.run(f"uffd spawn {all_cores.sample()}")
+    gdb.run("set tcp auto-retry off")
+    gdb.run("set width 0")
+    gdb.run("print push(7)")
+    gdb.run("thread 2")
+    gdb.run("up")
+    before = gdb.run("frame") + gdb.run("info threads") + gdb.run("uffd dirty -all")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        if answer is not None:
+            listener.listen()
+            threading.Thread(target=_answering, args=(listener, answer), daemon=True).start()
+        text = gdb.run(f"uffd connect {address}")
+        listener.shutdown(socket.SHUT_RDWR) if answer is not None else None
+    assert told in text and text.count(address) == 1 and len(text.splitlines()) == 1, text
+    assert gdb.run("frame") + gdb.run("info threads") + gdb.run("uffd dirty -all") == before
+    assert gdb.value("counter") == "1042"
+
+
+def test_another_core_can_be_connected_to_in_its_place(gdb, serve, all_cores):
+    """The look at what is served there ends no server."""
+    server = serve("--listen", "127.0.0.1:0")
+    gdb.run(f"uffd spawn {all_cores.sample()}")
+    gdb.run("print push(7)")
+    assert "core: 3 threads" in gdb.run(f"uffd connect {server.where}")
+    works(gdb)
+    gdb.run("uffd kill")
+    assert server.process.wait(20) == 0

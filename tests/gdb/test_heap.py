@@ -107,7 +107,7 @@ def test_pointers_to_freed_memory_are_named(opened):
     [
         ("overflow", "reads 0x4141414141414141: it would end behind 0x", "before it: input->text"),
         ("off-by-one", "reads 0x0: less than any block takes", "before it: input->text, 24 B"),
-        ("use-after-free", "reads 0x4141414141414141, no multiple of 16",
+        ("use-after-free", "reads 0x4141414141414141 (protected, for 0x4141",
          "still pointed to by in_tcache"),
         ("double-free", "a block of the same list: it was freed twice", ""),
     ],
@@ -120,6 +120,21 @@ def test_damage_in_words(opened, damage, sentence, note):
     assert max(len(line) for line in text.splitlines()) < 80
     data = gdb.json("uffd heap -json")
     assert sentence in data["damage"][0]["text"]
+
+
+@pytest.mark.parametrize("damage", ["use-after-free", "double-free"])
+def test_a_link_is_told_alike_in_the_report_and_the_heap(opened, damage):
+    """As it stands in memory, and where it leads."""
+    gdb = opened(damage)
+    links = [d for d in gdb.json("uffd heap -json")["damage"] if d["what"].startswith("link-")]
+    trouble = gdb.call("calloc(1, 5000)")["verdict"]["heap_damage"]
+    assert trouble["what"] == links[0]["what"] and trouble["block"] == links[0]["block"]
+    assert (trouble["value"], trouble["leads"]) == (links[0]["value"], links[0]["leads"])
+    stands = int(gdb.value(f"*(unsigned long *) {trouble['block']}"), 0)
+    assert int(trouble["value"], 16) == stands
+    assert int(trouble["leads"], 16) == stands ^ int(trouble["block"], 16) >> 12
+    for text in (links[0]["text"], gdb.call("calloc(1, 5000)")["verdict"]["heap_trouble"]):
+        assert f"reads {trouble['value']} (protected, for {trouble['leads']}), " in text
 
 
 def test_a_report_says_what_is_damaged(opened):
@@ -192,7 +207,8 @@ def test_arenas_of_threads(opened):
         ("uffd heap -blocks used", "a list is of the whole heap"),
         ("uffd heap 0x10", "0x10 is not mapped"),
         ('uffd heap "abc"', "is neither an address nor in memory"),
-        ("uffd heap &cache", "is in data of"),
+        ("uffd heap &cache", "is in data of blocks: cache, in .bss; in no block of the heap"),
+        ("uffd heap main", "is in code of blocks: main, in .text; in no block of the heap"),
         ("uffd heap -bogus", "bogus"),
         ("uffd heap $sp", "is in a stack"),
     ],
@@ -228,3 +244,21 @@ def test_other_allocators_are_told(gdb, built, tmp_path, name):
     size = re.search(r"`(uffd call .*)`", told[-1])
     assert size is not None
     assert int(re.search(r"\$\d+ = (\d+)", gdb.run(size[1]))[1]) >= 123
+
+
+@pytest.mark.parametrize("program", ["blocks", "blocks-static"])
+def test_a_threads_vector_of_thread_locals_is_told(gdb, built, tmp_path, program):
+    try:
+        core = kernel_core([str(built / program), "threads", "2"], tmp_path / "run")
+    except NoKernelCore as why:
+        pytest.skip(str(why))
+    gdb.run(f"uffd spawn {core}")
+    told = gdb.json("uffd heap -blocks -json")["blocks"]
+    names = []
+    for block in [each for each in told if each["state"] == "used" and each["size"] > 200][:40]:
+        found = gdb.json(f"uffd heap -json {block['start']}")["block"]["expression"]
+        names += [found] if found.partition(" of thread")[0].endswith("dtv") else []
+    typed = r"\(\*\(struct pthread \*\) 0x[0-9a-f]+\)(\.\w+)*\.dtv"
+    assert len(names) == 2, names
+    for name in names:
+        assert re.fullmatch(rf"(struct pthread's dtv|{typed}) of thread \d", name), name

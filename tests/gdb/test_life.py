@@ -138,6 +138,16 @@ def test_vessel_killed_from_outside(sample):
     assert sample.value("push(9)") == "1042"
 
 
+def test_no_export_of_what_was_lost(sample, tmp_path):
+    """It wrote the recorded state, as if it were the one after the call."""
+    assert "= 1042" in sample.run("print push(7)")
+    os.kill(survivors.vessels()[0], signal.SIGKILL)
+    survivors.until(lambda: not survivors.vessels())
+    assert "killed from outside" in sample.run(f"uffd export {tmp_path / 'core'}")
+    assert not (tmp_path / "core").exists()
+    assert "MiB" in sample.run(f"uffd export {tmp_path / 'core'}")  # it was told
+
+
 def test_vessel_killed_during_a_call(zoo):
     zoo.send("uffd call forever()")
     survivors.wait_computing()
@@ -353,3 +363,36 @@ def test_a_late_answer_is_never_the_next_value(start_gdb, all_cores, tmp_path, l
     assert gdb.value("push(7)") == "1042"
     gdb.run("uffd kill")
     assert "respond is 7" in gdb.run("show remotetimeout")
+
+
+DIES = """
+import os, runpy, signal, sys
+from gdb_uffd.server.connection import Connection
+receive = Connection.receive
+def dies(connection):
+    packet = receive(connection)
+    if packet.startswith({at!r}):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return packet
+if "gdb_uffd.server" in sys.argv:
+    Connection.receive = dies
+module = sys.argv.index("-m") + 1
+sys.argv[:] = sys.argv[module:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=False)
+"""
+
+
+@pytest.mark.parametrize(
+    "at", [b"qXfer:features", b"qXfer:auxv", b"?", b"qXfer:threads", b"quffd.hello"]
+)
+def test_a_server_that_dies_while_gdb_connects(start_gdb, all_cores, tmp_path, at):
+    """gdb 18 waited for ever: an error to its first question, `?`, is none to it."""
+    (tmp_path / "dies.py").write_text(DIES.format(at=at))
+    wrapper = tmp_path / "python"
+    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -I {tmp_path / "dies.py"} "$@"\n')
+    wrapper.chmod(0o755)
+    session = start_gdb(env={"GDB_UFFD_PYTHON": str(wrapper)})
+    text = session.run(f"uffd spawn {all_cores.sample()}")
+    assert "Traceback" not in text and "internal-error" not in text, text
+    assert "server" in text or "emote" in text, text
+    assert session.value("6 * 7") == "42"

@@ -141,6 +141,22 @@ def test_notification(machine, gdb_path):
     assert len(done.results["dirty"]) == int(notice["pages"])
 
 
+def test_an_uncaught_exception(machine, gdb_path, all_cores):
+    machine.answer('-interpreter-exec console "uffd kill"')
+    core = all_cores.throws("throws")
+    assert machine.answer(f'-interpreter-exec console "uffd spawn {core}"').kind == "done"
+    told = {"type": "std::out_of_range", "what": "no such price"}
+    done = machine.answer('-uffd-call "out_of_range()"')
+    assert done.results["uncaught"] == told
+    if gdbs.version(gdb_path) >= HAS_NOTIFY:
+        (notice,) = [results for name, results in done.notices if name == "uffd-call"]
+        assert notice["uncaught"] == told
+        # The front end's own evaluation fails in gdb's words; the notification tells.
+        assert machine.answer('-data-evaluate-expression "out_of_range()"').kind == "error"
+        assert machine.notice("uffd-call")["uncaught"] == told
+    assert machine.answer("-uffd-dirty").results["uncaught"] == told
+
+
 def test_why_and_trace_through_the_console(machine):
     machine.answer('-uffd-call "count(2)"')
     text = machine.answer('-interpreter-exec console "uffd why counter"').console

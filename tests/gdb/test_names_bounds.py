@@ -81,3 +81,18 @@ def test_python(gdb, tmp_path):
             )
             assert not found, change["name"]
     assert told > 100
+
+
+def test_no_name_goes_past_its_object(gdb, all_cores):
+    gdb.run(f"uffd spawn {all_cores.marks()}")
+    base = int(gdb.value("(unsigned long)&flag"), 0)
+    fenced = int(gdb.value("(unsigned long)&fenced"), 0) - base
+    wanted = {2: r"(sized_)?flag\+0x2", 0x3008: r"bare\+0x8", fenced + 0x20000: r"fenced\+0x20000"}
+    data = gdb.call("poke(8)")
+    told = {int(c["address"], 16) - base: c["name"] for c in changes(data) if c["name"] != "where"}
+    assert set(told) == {*wanted, 0x338, 0x703000, fenced + 0x40008}
+    for offset, name in told.items():
+        assert re.fullmatch(wanted.get(offset, r"marks\+0x[0-9a-f]+"), name), (offset, name)
+    for at, name in ((base + 0x338, ""), (base + 0x703000, ""), (base + 2, r"(sized_)?flag\+0x2")):
+        told_why = gdb.run(f"uffd why {at:#x}").split("\n")[0]
+        assert re.match(rf"({name or hex(at & -8) + '|' + hex(at)})[ ,]", told_why), told_why

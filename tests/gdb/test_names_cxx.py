@@ -162,3 +162,38 @@ def test_a_printer_that_calls_functions(containers, tmp_path):
         assert len(changes(data)) >= 3
     assert containers.value("space::visible") == "1"
     assert re.search(r"^\* 1 ", containers.run("info threads"), re.M)
+
+
+def values_of(data):
+    return {c["name"]: (c["after"], c["note"]) for c in changes(data)}
+
+
+def test_a_pointer_that_an_optional_or_a_variant_holds(holders):
+    """It is the program's: what lies behind is told as behind any other."""
+    said = values_of(holders.call("engages(40)"))
+    (name,) = [n for n in said if n.endswith("->value")]
+    assert said[name] == ("41", None) and holders.value(name) == "1"
+    assert ("label", "inner") in [
+        (c["name"], c["note"]) for c in changes(holders.call("engages(40)"))
+    ]
+    told = holders.run("uffd heap last")
+    names = re.search(r"pointed to by (.*)", told)[1].split("; ")
+    assert [holders.value(each) == holders.value("last") for each in names] == [True] * 3
+
+
+def test_what_is_dead_leads_nowhere(holders):
+    holders.run("uffd call -keep lets_go(7)")
+    dead = "perhaps._M_payload._M_payload._M_value"
+    assert "(holds it no more)" in holders.run("uffd heap last")
+    holders.run("print last = 0")
+    told, at = holders.run(f"uffd heap {dead}"), holders.value(f"(long) {dead}")
+    assert f"held by  {dead} (holds it no more)" in told and "type" not in told
+    said = values_of(holders.call(f"writes_to((Node *) {at})"))
+    assert not [name for name in said if "perhaps" in name or "either" in name], said
+
+
+def test_the_elements_that_a_vector_got_are_new(holders):
+    said = values_of(holders.call("appends(9)"))
+    assert said["roomy[0]"] == ("9", None) and said["roomy[3]"] == ("9", "new")
+    assert said["roomy[4]"] == ("10", "new") and said["nodes[2].value"] == ("9", "new")
+    assert said["nodes[2].next"][1] == "new"

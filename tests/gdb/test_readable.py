@@ -156,6 +156,27 @@ def test_colours_are_gdbs_own(terminal, all_cores):
     assert "\x1b" not in gdb.run("uffd dirty")
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80, 100])
+def test_long_names_break_between_their_parts_and_keep_their_colour(terminal, all_cores, columns):
+    gdb = terminal()
+    gdb.run(f"uffd spawn {all_cores.holders()}")
+    gdb.run("frame function main")
+    gdb.run("set width 0")
+    whole = NAMES.findall(SGR.sub("", gdb.run("uffd call widen(1)")))
+    gdb.run(f"set width {columns}")
+    for command in ("uffd call widen(1)", "uffd dirty -full", "uffd why registry"):
+        lines = gdb.lines(command)
+        for line in lines:
+            bare, colours = SGR.sub("", line), SGR.findall(line)
+            assert len(bare) < columns and "\x1b" not in bare, (command, line)
+            assert not colours or colours[-1] == "\x1b[m", (command, line)
+        if command == "uffd call widen(1)":
+            assert NAMES.findall(SGR.sub("", "\n".join(lines))) == whole, lines
+
+
+NAMES = re.compile(r"(?:basic_string|char_traits|allocator|Registry|__cxx11|inner|deep|total)\b")
+
+
 def test_source_lines_that_gdb_has_coloured(terminal, all_cores):
     gdb = terminal()
     gdb.run(f"uffd spawn {all_cores.sample()}")

@@ -61,3 +61,38 @@ def test_what_is_skipped_is_passed_over(through):
     through.run("skip delete")
     through.run("skip file no-such.cpp")
     assert own(first_write(through, "chain(4)", "numbers")) == line
+
+
+UNWOUND = {
+    "outer(3)": "target", "changing(3)": "target", "after_deep(3)": "target", "insert(3)": "sizes",
+    "print(3)": "stream", "sort_numbers(3)": "compared", "indirect(3)": "target",
+}  # fmt: skip
+"""The same, of frames that are far from the program's own line."""
+
+
+@pytest.mark.parametrize("program", ["unwinds", "unwinds-o2", "unwinds-untold", "unwinds-static"])
+def test_it_is_found_through_frames_of_all_kinds(gdb, all_cores, program):
+    gdb.run(f"uffd spawn {all_cores.unwinds(program)}")
+    for call, name in UNWOUND.items():
+        found = own(first_write(gdb, call, name))
+        write = gdb.json(f"uffd why -json -first {name}")["writes"][0]
+        frames = [f for f in write["backtrace"] if (f["file"] or "").endswith("unwinds.cpp")]
+        if frames:
+            assert found == (frames[0]["function"], "unwinds.cpp", frames[0]["line"]), call
+        assert found[0] in (call.partition("(")[0], "leaf", "roomy", "by_number"), call
+
+
+def test_what_the_linker_writes_is_told_by_the_line_that_calls(gdb, all_cores):
+    gdb.run(f"uffd spawn {all_cores.unwinds('unwinds')}")
+    data = gdb.call("through_plt(3)")
+    (page,) = [p for p in data["dirty"] if p["mapping"].endswith("unwinds")]
+    assert own(page["first_write"])[:2] == ("through_plt", "unwinds.cpp")
+
+
+def test_no_frame_of_an_earlier_call_is_told(gdb, all_cores):
+    gdb.run(f"uffd spawn {all_cores.unwinds('unwinds')}")
+    gdb.run("uffd call deep(50)")
+    data = gdb.call('(int)puts("x")')
+    places = [own(p["first_write"])[1] for p in data["dirty"] if p["first_write"]]
+    assert places and "unwinds.cpp" not in places
+    assert "deep ()" not in gdb.run('uffd call (int)puts("x")')

@@ -58,6 +58,15 @@ struct Oops {
 };
 }
 
+namespace shop {
+struct Refused {
+	int code;
+	const char *why;
+	std::string who;
+	int many[300];
+};
+}
+
 int counter;
 
 OWN out_of_range() { throw std::out_of_range("no such price"); }
@@ -80,6 +89,14 @@ OWN oops()
 }
 OWN pointer() { throw &counter; }
 OWN std_string() { throw std::string("text in a string"); }
+OWN refused()
+{
+	counter++;
+	shop::Refused thrown{7, "not today", "a customer", {}};
+	throw thrown;
+}
+OWN wordy() { throw std::runtime_error(std::string(5000, 'w')); }
+OWN long_string() { throw std::string(5000, 's'); }
 OWN length() { throw std::length_error("through noexcept"); }
 OWN inner() noexcept { return length(); }
 OWN again()
@@ -123,6 +140,7 @@ static const struct {
 	{"out_of_range", out_of_range}, {"quoted", quoted}, {"derived", derived}, {"worded", worded},
 	{"several", several}, {"plain", plain}, {"no_memory", no_memory}, {"system_error", system_error},
 	{"number", number}, {"text", text}, {"oops", oops}, {"pointer", pointer}, {"std_string", std_string},
+	{"refused", refused}, {"wordy", wordy}, {"long_string", long_string},
 	{"inner", inner}, {"again", again}, {"carried", carried}, {"other", other}, {"bare_terminate", bare_terminate},
 	{"endless", endless}, {"nothing", nothing}, {"caught", caught},
 };

@@ -282,3 +282,49 @@ def test_hostile_heaps_end_in_time(opened, seed):
     for name in ("used", "in_large", "stale", "mapped"):
         block(caller, word(caller, name))
     assert time.monotonic() - started < 10 * SLOWNESS
+
+
+@pytest.mark.parametrize("program", ["blocks", "blocks-static"])
+@pytest.mark.parametrize("damage", ["overflow", "off-by-one"])
+def test_a_report_finds_the_heap_that_is_looked_at(opened, damage, program):
+    """One mechanism: what is damaged hides the heap from neither, in a static program too, whose
+    thread-locals stand before the first chunk."""
+    caller = opened(damage, program=program)
+    first = overview(caller).damage[0]
+    caller.call("malloc", 5000)
+    report = caller.reports[-1]
+    caller.diversion.refine(report)
+    assert report.heap_trouble is not None
+    assert (report.heap_trouble.what, report.heap_trouble.block) == (first.what, first.block)
+    assert report.heap_trouble.before == first.before
+
+
+def _on_the_heap(caller: Caller) -> Dict[int, str]:
+    """Of the last call: each word of a heap's page that changed, and its role."""
+    report = caller.reports[-1]
+    caller.diversion.refine(report)
+    assert report.heap_trouble is None
+    runs = [run for page in report.pages if page.kind == "heap" for run in page.runs]
+    return {
+        at: run.role
+        for run in runs
+        for at in range(run.address & -8, run.address + len(run.before), 8)
+    }
+
+
+@pytest.mark.parametrize("program", ["blocks", "blocks-static"])
+def test_what_malloc_leaves_in_a_block_is_its_own(opened, program):
+    """The key that it clears, the links of the bins that the block went through."""
+    caller = opened("plain", program=program)
+    for name in ("in_tcache", "in_fastbin", "in_unsorted", "in_small", "in_large"):
+        address = word(caller, name)
+        told = block(caller, address).block
+        assert told is not None
+        given = -1
+        for _ in range(64):
+            given = caller.call("malloc", told.size, keep=True)
+            roles = _on_the_heap(caller)
+            assert set(roles.values()) <= {"malloc"}, (name, hex(given), roles)
+            if given == address:
+                break
+        assert given == address or name == "in_large", name

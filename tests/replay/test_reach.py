@@ -50,6 +50,19 @@ def chain(count: int) -> Tuple[Dict[int, int], List[int]]:
     return words, nodes
 
 
+@pytest.mark.parametrize("engaged", [0, 1])
+def test_a_dead_member_leads_nowhere(engaged: int) -> None:
+    words, nodes = chain(2)
+    words[BASE + 8] = engaged
+    alive = [[8, 1, 1]]
+    for pointers, arrays in (([[0, 1, alive]], []), ([], [[0, 2, 1, alive]])):
+        graph = Graph()
+        graph.extend([[16, pointers, arrays, 0, []], [16, [[8, 1]], [], 1, []]])
+        graph.extend([[8, [[0, 1]], [], 0, []]])
+        found = Search(graph, Words(words), [(nodes[1], 24)], True).run([(BASE, 0)])
+        assert (nodes[1] in found) == bool(engaged)
+
+
 def test_a_list() -> None:
     words, nodes = chain(5)
     found = Search(node_graph(), Words(words), [(nodes[2], 24)], True).run([(BASE, 0)])

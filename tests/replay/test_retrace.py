@@ -262,6 +262,15 @@ def test_objects_that_cannot_be_watched(caller):
             again(caller, "counter", size)
 
 
+def test_addresses_that_no_program_has(caller):
+    """The page behind the last one has no address."""
+    caller.call("count", 1)
+    for address in (1 << 63, (1 << 64) - 4096, (1 << 64) - 1047, (1 << 64) - 4, (1 << 63) - 3):
+        with pytest.raises(UffdError, match="no address that a program can write to"):
+            Retrace(caller.diversion, address, 4, False, 1)
+    Retrace(caller.diversion, (1 << 63) - 4, 4, False, 1).close()
+
+
 def test_an_object_at_an_address_that_is_not_mapped(caller):
     caller.call("count", 1)
     for address, size in ((0x1000, 4), (0x1000, 9000), ((1 << 47) - 4096, 4096)):

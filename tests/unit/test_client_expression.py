@@ -60,3 +60,11 @@ def test_long_names():
     assert shortened(long) == "std::vector<…>::_M_realloc_insert<…>(…)::x"
     assert len(shortened("x" * 500)) <= 120
     assert shortened("operator<" + "y" * 70).startswith("operator<")
+
+
+def test_brackets_are_not_doubled():
+    assert variable("(*(struct pthread *) 0x10)").member("tid").text == (
+        "(*(struct pthread *) 0x10).tid"
+    )
+    assert variable("(a)[1] + (b)").member("x").text == "((a)[1] + (b)).x"
+    assert variable("*p").member("x").text == "(*p).x" and variable("(").text == "("

@@ -248,6 +248,19 @@ def test_json_is_plain_and_whole():
     assert data["dirty"][3]["first_write"] is None
 
 
+def test_what_is_new_had_no_value_before():
+    """Neither in the text nor in -json."""
+    made = Change("head->value", "int", "94638384", "7", 4, note=render.NEW)
+    assert made.text(Look()) == "new head->value = 7"
+
+    class New(Names):
+        def changes(self, page: DirtyPage) -> List[Change]:
+            return [made]
+
+    told = render_json.report_json(sample(), New())["dirty"][0]["changes"][0]
+    assert (told["before"], told["after"], told["note"]) == (None, "7", "new")
+
+
 def test_the_line_after_a_print():
     summary = Summary("call", True, 4, 1, 100, 15)
     assert render.summary_line(summary, Look()) == (

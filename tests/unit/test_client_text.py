@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 from pathlib import Path
+from typing import Iterator, Tuple
 
 import pytest
 
@@ -107,6 +110,73 @@ def test_colours_take_no_room_and_end_with_the_line():
     assert look.columns(look.paint("added", "x")) == 1
 
 
+_SGR = re.compile("\x1b\\[([0-9;]*)m")
+
+
+def coloured(line: str) -> Iterator[Tuple[str, str]]:
+    """Each character that is no blank with the colour it has; the line must end without one."""
+    style, at = "", 0
+    for match in [*_SGR.finditer(line), None]:
+        end = match.start() if match is not None else len(line)
+        assert "\x1b" not in line[at:end], repr(line)
+        yield from ((char, style) for char in line[at:end] if char != " ")
+        if match is not None:
+            style, at = match[1], match.end()
+    assert not style, repr(line)
+
+
+PIECES = (
+    *("counter", "12", "pages", "at", "→", "·", "名前", '"a text of words"', "0x55bdf8d37260"),
+    "std::map<std::string, std::vector<int> >::count",
+    "deep::Registry<std::__cxx11::basic_string<char, std::char_traits<char> >, long>::total",
+    "x" * 55,
+)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 100])
+def test_each_character_keeps_its_colour(width):
+    for seed in range(400):
+        chance = random.Random(seed)
+        look, text = Look(colour=True, width=width), ""
+        for piece in chance.choices(PIECES, k=chance.randrange(1, 14)):
+            painted = look.paint(chance.choice(["added", "variable"]), piece)
+            text += chance.choice([piece, painted]) + chance.choice([" ", " ", "; ", " · ", ""])
+        lines = look.wrapped(text, chance.choice([-1, 0, 2, 8]))
+        assert all(look.fits(line) for line in lines), lines
+        assert [c for line in lines for c in coloured(line)] == list(coloured(text)), lines
+
+
+CXX = (
+    "deep::inner::Registry<std::__cxx11::basic_string<char, std::char_traits<char>, "
+    "std::allocator<char> >, std::vector<std::pair<std::__cxx11::basic_string<char>, long> > "
+    ">::_M_insert_unique_<std::_Rb_tree_node<std::pair<int const, long>>, true>::operator-> 3 → 4"
+)
+
+
+@pytest.mark.parametrize("width", range(36, 110))
+def test_a_template_breaks_between_its_names(width):
+    for look in (Look(width=width), Look(colour=True, width=width)):
+        lines = [_SGR.sub("", line) for line in look.wrapped(look.paint("variable", CXX), 2)]
+        assert "".join("".join(lines).split()) == "".join(CXX.split())
+        for line, after in zip(lines, lines[1:]):
+            assert line.endswith((",", "::", ">", "<", "int", "4")), lines
+            assert not after.lstrip().startswith((":", ",")), lines
+
+
+def test_a_cell_that_is_cut_ends_with_a_sign_and_no_colour():
+    look = Look(colour=True)
+    assert look.cropped("push ()", 7) == "push ()" and look.cropped("pushes ()", 7) == "pushes…"
+    assert look.cropped("名前名前", 6) == "名前…"
+    assert Look(unicode=False).columns(Look(unicode=False).cropped("pushes ()", 7)) == 7
+    name = "std::vector<std::pair<int, long>>::push_back ()"
+    assert look.cropped(name, 40) == "std::vector<…>::push_back ()"
+    assert look.cropped(name, 24) == "std::vector<…>::…"
+    painted = look.paint("function", name) + " at x.c"
+    for columns in range(1, 50):
+        cut = look.cropped(painted, columns)
+        assert look.columns(cut) <= columns and list(coloured(cut))
+
+
 def test_only_our_colours_reach_the_terminal():
     look = Look(colour=True)
     assert look.tidy("a\x1b[8mb\x1b]0;title\x07c\nd") == "a^[[8mb^[]0;title^Gc^Jd"
@@ -156,6 +226,28 @@ def test_wrong_options_are_named():
 def test_a_mistyped_option_before_an_expression_is_named():
     with pytest.raises(UffdError, match="no option -frobnicate; usage: u"):
         options.parse_options("-frobnicate f(1)", ("keep", "json"), "u", dashes=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "is_option"),
+    [
+        *(("-bogus", True), ("-bogus + 1", True), ("--bogus", True), ("-no-such", True)),
+        *(("-b", True), ("-bogus (1)", True), ("-x", False), ("--x", False), ("-x-1", False)),
+        *(("-x * 2", False), ("-x (1)", False), ("-1", False), ("-bogus*2", False)),
+        *(("-(x)", False), ("-$sp", False), ("- bogus", False)),
+    ],
+)
+def test_an_unknown_option_is_none_of_the_programs_names(given, is_option):
+    """`x` is a name of the program's, and nothing else is."""
+
+    def parse() -> options.Parsed:
+        return options.parse_options(given, ("all",), "u [-all]", True, lambda name: name == "x")
+
+    if not is_option:
+        assert parse().rest == given
+        return
+    with pytest.raises(UffdError, match=f"no option {given.split()[0]}; usage: u "):
+        parse()
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path):
@@ -261,6 +353,9 @@ def test_text_from_outside_becomes_one_line():
         ("(anonymous namespace)::f(int)", "(anonymous namespace)::f"),
         ("(anonymous namespace)::x", "(anonymous namespace)::x"),
         ("f(void (*)(int))", "f"),
+        ("v<int>::add<char const (&)[37]>", "v<int>::add<char const (&)[37]>"),
+        ("v<int (*)(int)>::add(char const*) const", "v<int (*)(int)>::add"),
+        ("X::operator->(int)", "X::operator->"),
         (")(", ")("),
     ],
 )

@@ -168,6 +168,37 @@ def test_a_long_function_does_not_break_the_table():
     assert all(snapshots.table(every, 2, Look(width=40))), "no empty lines"
 
 
+@pytest.mark.parametrize("width", [40, 50, 60, 70, 80, 100])
+@pytest.mark.parametrize("unicode", [True, False])
+@pytest.mark.parametrize(
+    "label, thread",
+    [("begin", "main"), ("a label of the user's that goes on", "main"), ("標" * 20, "線" * 8)],
+)
+def test_a_snapshot_is_a_line_at_any_width(width, unicode, label, thread):
+    every = [
+        dataclasses.replace(
+            info, label=label, thread_name=thread, function="__pthread_kill_implementation"
+        )
+        for info in made()
+    ]
+    look = Look(width=width, unicode=unicode)
+    lines = snapshots.table(every, 2, look)
+    assert len(lines) == len(every) + 2, lines
+    assert all(look.fits(line) for line in lines), lines
+    assert all(str(n) in line.split()[:2] for n, line in enumerate(lines[2:]))
+    for word in ("Num", "After", "Function", "Label", *(["Changed"] if width >= 60 else [])):
+        assert word in lines[1], lines
+    whole = "".join("".join(snapshots.table(every, 2, look, True)).split())
+    assert "".join(look.plain(label).split()) in whole
+
+
+def test_one_label_is_one() -> None:
+    with pytest.raises(UffdError, match=r'and the label "begin"$'):
+        snapshots.find(made(["begin", ""]), "nope", 0)
+    with pytest.raises(UffdError, match=r'and the labels "a", "b"$'):
+        snapshots.find(made(["a", "b"]), "nope", 0)
+
+
 @given(st.integers(1, 300), st.data())
 def test_elided_rows_hold_the_ends_and_the_present_one(count: int, data: st.DataObject) -> None:
     current = data.draw(st.integers(0, count - 1))

@@ -59,6 +59,8 @@ def test_nothing_changes_meanwhile(client: RawClient) -> None:
         ("reach", {"wanted": [["0x10"]]}),
         ("reach", {"wanted": [["0x10", 8]] * 5000}),
         ("reach", {"after": "yes"}),
+        ("extent", {}),
+        ("extent", {"address": "16"}),
     ],
 )
 def test_bad_arguments(client: RawClient, verb: str, arguments: Any) -> None:

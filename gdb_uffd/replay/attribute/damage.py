@@ -43,11 +43,13 @@ def chunk_before(view: View, anchor: int, at: int) -> Optional[Tuple[int, int]]:
     return None
 
 
-def at_link(view: View, entry: int, link: int) -> Damage:
+def at_link(view: View, entry: int, link: int, protected: bool, what: str = "") -> Damage:
     """Of a list of free blocks that leads from the chunk at `entry` (0: its head) to `link`, and
-    cannot go on."""
+    cannot go on; `protected`: links stand in memory as PROTECT_PTR makes them, but the head.
+    `what` is wrong, if that is known."""
     block = entry + HEADER if entry else 0
-    if link % 16:
-        return Damage("link-unaligned", block, link)
-    known = view.word(link) is not None
-    return Damage("link-loop" if known else "link-unreadable", block, link)
+    if not what:
+        known = view.word(link) is not None
+        what = "link-unaligned" if link % 16 else "link-loop" if known else "link-unreadable"
+    raw = view.word(block) if block and protected else None
+    return Damage(what, block, link) if raw is None else Damage(what, block, raw, leads=link)

@@ -12,6 +12,7 @@ from gdb_uffd.model_heap import HEADER
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import malloc
 from gdb_uffd.replay.attribute import layouts
+from gdb_uffd.replay.attribute.damage import at_link
 from gdb_uffd.replay.attribute.layouts import State
 from gdb_uffd.replay.views import View
 
@@ -189,17 +190,11 @@ class FreeLists:
             self._single(head, self.mangled, self.entries, to, number)
         count = head.told.count
         if to.end != lib.LIST_WHOLE:
-            block = to.end_at + HEADER if to.end_at else 0
-            what = ENDS[to.end]
-            self._damage.append((Damage(what, block, self._link(to, head)), number))
+            hidden = self.mangled and not head.double
+            found = at_link(self._view, int(to.end_at), int(to.link), hidden, ENDS[to.end])
+            self._damage.append((found, number))
         elif head.told.kind == "tcache" and count != to.entries:
             self._damage.append((Damage("tcache-count", 0, count, int(to.entries)), number))
-
-    def _link(self, to: Any, head: _Head) -> int:
-        """The link that leads no further: as it stands in memory, unless it leads somewhere."""
-        if to.end in (lib.LIST_UNALIGNED, lib.LIST_UNREADABLE) and to.end_at and not head.double:
-            return self._view.word(to.end_at + head.back + head.skip) or int(to.link)
-        return int(to.link)
 
     def _check_keys(self, entries: Sequence[Tuple[int, int]]) -> None:
         """Each entry of a cache holds a key: the cache's own address from 2.29 to 2.33, since 2.34

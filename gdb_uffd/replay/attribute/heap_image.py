@@ -140,12 +140,8 @@ class HeapImage:
             low, now = self.owners.range_of(main.top, ()) if main.top else (0, 0)
         if not main.top or main.top == main.first_bin or low >= now:
             return None
-        self.parameters = layouts.find_parameters(self.snapshot, self.view, (low, now))
-        if self.parameters is not None:
-            first = self.parameters.base + 15 & ~15
-        else:
-            first = malloc.first_chunk(self.view, low, now) or low
-        return first, now
+        first, self.parameters = layouts.main_begins(self.snapshot, self.view, (low, now))
+        return first or low, now
 
     def _find_caches(self) -> None:
         for thread in self.snapshot.threads:

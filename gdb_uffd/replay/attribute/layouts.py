@@ -188,6 +188,16 @@ def find_parameters(snapshot: Snapshot, view: View, heap: Range) -> Optional[Par
     return None
 
 
+def main_begins(snapshot: Snapshot, view: View, heap: Range) -> Tuple[int, Optional[Parameters]]:
+    """Where the first chunk of the heap in the break `heap` lies, 0 for none: where malloc says
+    that it began, which damage in its chunks does not hide; else where chunks follow one another.
+    """
+    said = find_parameters(snapshot, view, heap)
+    if said is not None:
+        return said.base + 15 & ~15, said
+    return malloc.first_chunk(view, *heap), None
+
+
 def secondary_heaps(snapshot: Snapshot, view: View) -> Iterator[Tuple[int, int, int]]:
     """(start, end, arena) of every heap that is not the main one: struct heap_info at a boundary of
     HEAP_MAX_SIZE."""

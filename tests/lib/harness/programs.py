@@ -24,6 +24,17 @@ X86_64_ONLY = ("vector.c", "pulse.c")
 """They are about its registers."""
 
 
+UNTOLD = ["-fno-asynchronous-unwind-tables", "-fno-exceptions", "-fno-unwind-tables"]
+UNWINDS = {
+    "unwinds": ["-fstack-clash-protection"],
+    "unwinds-o2": ["-O2", "-fomit-frame-pointer", "-fno-optimize-sibling-calls"],
+    "unwinds-untold": UNTOLD,
+    "unwinds-untold-o2": ["-O2", "-fno-optimize-sibling-calls", *UNTOLD],
+    "unwinds-static": ["-static"],
+}
+"""Kinds of frames, by the program's name."""
+
+
 def _recipes(out: Path) -> List[List[str]]:
     """The commands that build everything into `out`, in order."""
 
@@ -67,6 +78,8 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-o", target("firsts"), source("firsts.c"), "-ldl"],
         [*CXX, "-o", target("containers"), source("containers.cpp")],
         [*CXX, "-o", target("shapes"), source("shapes.cpp")],
+        [*C, "-o", target("marks"), source("marks.c")],
+        [*CXX, "-o", target("holders"), source("holders.cpp")],
         [*CXX, "-o", target("through"), source("through.cpp")],
         [*CXX, "-o", target("throws"), source("throws.cpp")],
         ["c++", "-O2", "-std=c++17", "-s", "-o", target("throws-bare"), source("throws.cpp")]
@@ -91,6 +104,10 @@ def _recipes(out: Path) -> List[List[str]]:
         [*C, "-O1", "-o", target("inlined"), source("inlined.c")],
         [*CXX, "-std=c++17", "-o", target("ledger"), source("ledger.cpp")],
         [*CXX, "-std=c++17", "-pthread", "-o", target("stdwaits"), source("stdwaits.cpp")],
+    ]
+    recipes += [
+        [*CXX, "-Wl,-z,lazy", *flags, "-o", target(name), source("unwinds.cpp")]
+        for name, flags in UNWINDS.items()
     ]
     recipes = [r for r in recipes if shutil.which(r[0])]  # only the C++ compiler may lack
     if os.uname().machine == "x86_64":

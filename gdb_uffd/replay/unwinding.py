@@ -1,0 +1,24 @@
+"""What the native side cannot find by itself to follow a program's frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gdb_uffd.trace.debug_files import sections
+from gdb_uffd.trace.elf import PT_GNU_EH_FRAME
+from gdb_uffd.trace.source import Snapshot
+
+
+def tell(pager: Any, snapshot: Snapshot) -> None:
+    """Where the executable's .eh_frame lies, if nothing in memory leads to it: gcc links static
+    programs without a header for it (gcc/config/gnu-user.h, LINK_EH_SPEC)."""
+    main = snapshot.main
+    if main is None or main.image is None or main.image.segment(PT_GNU_EH_FRAME) is not None:
+        return
+    header = sections(main.image).get(b".eh_frame")
+    if header is None or not main.ranges:
+        return
+    frames = pager.code.frames
+    frames.low = min(part.start for part in main.ranges)
+    frames.high = max(part.end for part in main.ranges)
+    frames.address, frames.len = header[3] + main.bias & (1 << 64) - 1, header[5]
