@@ -130,12 +130,13 @@ class Recording:
     def end(self, reason: str, at_prompt: bool) -> str:
         """Finish the trace; a line about it."""
         why = reason
+        # First: a recorder that was told to close does not see to SIGSTOPs of ours any more.
+        self._let_go()
         try:
             # In the middle of an event gdb may be about to end, and may not know all that we did.
             self.recorder.close(leaving=not at_prompt)
         except RecorderFailed as error:
             why = str(error)
-        self._let_go()
         for action in self.on_end:
             with contextlib.suppress(gdb.error, RuntimeError):
                 action(at_prompt)

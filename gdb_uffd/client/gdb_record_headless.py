@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
+import threading
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import gdb
 
 from gdb_uffd.client import gdb_record, gdb_record_triggers, tracer
-from gdb_uffd.client.gdb_record_names import end_of, note_ending, trapped
+from gdb_uffd.client.gdb_record_names import end_of, ended, note_ending, trapped
 from gdb_uffd.client.gdb_util import quiet
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import UffdError
@@ -28,12 +31,48 @@ RETRIES, RETRY_S = 20, 0.01
 """How often gdb is asked again for the end of a program that is ending, and in which intervals."""
 
 
+LOST_S = 3.0
+"""In which gdb tells of the end of a program that has ended.  When threads go while it looks at
+them it can lose that end, and waits for ever."""
+
+
+class _Watch:
+    """Sees the program's end beside gdb (pidfd_open(2)), and calls `lost` when gdb misses it: in
+    gdb's own thread, in the middle of `continue`."""
+
+    def __init__(self, pid: int, lost: Callable[[], None]) -> None:
+        """OSError."""
+        self.pid, self.told = pid, threading.Event()
+        self._lost, self._pidfd = lost, tracer.pidfd_open(pid)
+        # Signals of gdb's are for gdb's own thread (gdb manual, "Threading in GDB").
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            threading.Thread(target=self._run, name="uffd watch", daemon=True).start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def _run(self) -> None:
+        select.select([self._pidfd], [], [])
+        os.close(self._pidfd)
+        status = tracer.wait_status(self.pid)  # nobody may have reaped it yet
+        if status is not None:
+            note_ending(status)
+        if not self.told.wait(LOST_S):
+            gdb.post_event(self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.told.is_set():
+            self._lost()
+
+
 class _Headless:
     def __init__(self, plan: Dict[str, Any]) -> None:
         self.plan = plan
         self.report = int(plan["report_fd"])
         self.event: Optional[gdb.Event] = None
         self.exit: Dict[str, Any] = {}
+        self.ended: List[str] = []  # what was said of the recording's end
+        self.watch: Optional[_Watch] = None
 
     def tell(self, **facts: Any) -> None:
         """A line of JSON to the shell command."""
@@ -52,6 +91,8 @@ class _Headless:
         if not self._pid():
             return  # it could not be started; it said so itself
         self.tell(pid=self._pid())
+        with contextlib.suppress(OSError):  # before Linux 5.3
+            self.watch = _Watch(self._pid(), self._lost)
         gdb_record.start(self.plan["path"], self.plan["self_contained"])
         recording = gdb_record.current()
         recording.limit = int(self.plan["max"])
@@ -115,20 +156,38 @@ class _Headless:
     def _on_stop(self, event: gdb.Event) -> None:
         self.event = event
 
-    def _on_exit(self, event: gdb.ExitedEvent) -> None:
+    def _on_exit(self, event: Optional[gdb.ExitedEvent]) -> None:
         self.event = None
+        if self.watch is not None:
+            self.watch.told.set()
         for line in gdb_record_triggers.unhit():
             self.tell(note=f"--at {one_line(line)}")
         code, number = end_of(event)
         self.exit = {"signal": number} if code is None else {"exit": code}
+
+    def _lost(self) -> None:
+        """gdb has lost the program's end, and does not leave its `continue` (a failing command
+        ends it in gdb 13, not in gdb 18): there is nothing left that it could do."""
+        gdb_record.fail(UffdError(ended(None)))
+        self._on_exit(None)
+        self.finish()
+        os._exit(0)
+
+    def finish(self) -> None:
+        """The last line to the shell command."""
+        if self.watch is not None:
+            self.watch.told.set()
+        recording = gdb_record.active()
+        if recording is not None:
+            gdb_record.stop()
+        self.tell(**self.exit, ended=self.ended, snapshots=gdb_record.last_count())
 
 
 def main(descriptor: int) -> None:
     """`descriptor`: a file with the plan, as JSON."""
     plan = json.loads(os.pread(descriptor, 1 << 24, 0))
     headless = _Headless(plan)
-    ended: List[str] = []
-    gdb_record.listen(ended.append)
+    gdb_record.listen(headless.ended.append)
     try:
         headless.run()
     except (UffdError, gdb.error) as error:
@@ -136,7 +195,4 @@ def main(descriptor: int) -> None:
         if headless._pid():
             quiet("kill")
     finally:
-        recording = gdb_record.active()
-        if recording is not None:
-            gdb_record.stop()
-        headless.tell(**headless.exit, ended=ended, snapshots=gdb_record.last_count())
+        headless.finish()

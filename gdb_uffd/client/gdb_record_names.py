@@ -69,7 +69,7 @@ def note_ending(status: int) -> None:
     _ending[:] = [status]
 
 
-def end_of(event: gdb.ExitedEvent) -> Tuple[Optional[int], int]:
+def end_of(event: Optional[gdb.ExitedEvent]) -> Tuple[Optional[int], int]:
     """(exit code, or None; else the number of the signal, 0 where nobody knows)."""
     code = getattr(event, "exit_code", None)
     if code is not None:
@@ -83,7 +83,7 @@ def end_of(event: gdb.ExitedEvent) -> Tuple[Optional[int], int]:
     return None, os.WTERMSIG(status)
 
 
-def ended(event: gdb.ExitedEvent) -> str:
+def ended(event: Optional[gdb.ExitedEvent]) -> str:
     """The same in words."""
     code, number = end_of(event)
     if code is not None:

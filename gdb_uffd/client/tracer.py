@@ -141,19 +141,23 @@ class Event:
 
 def look(tid: int, *, block: bool = False) -> Optional[Event]:
     """The event that waits to be taken from that thread, which stays there; None: there is none."""
-    return _waitid(tid, _WNOWAIT | (0 if block else _WNOHANG))
+    return _waitid(tid, _WEXITED | _WNOWAIT | (0 if block else _WNOHANG))
 
 
 def take(tid: int) -> Optional[Event]:
-    """Take it: gdb will not see it any more."""
-    return _waitid(tid, _WNOHANG)
+    """Take it: gdb will not see it any more.  Never the thread's end, which may have come since
+    `look` and without which gdb would wait for it for ever; then None, as when there is nothing."""
+    try:
+        return _waitid(tid, _WNOHANG)
+    except ChildProcessError:  # what has ended has nothing else to tell
+        return None
 
 
 def _waitid(tid: int, flags: int) -> Optional[Event]:
     info = (ctypes.c_int * 32)()
     while True:
         info[2] = info[3] = 0
-        options = _WSTOPPED | _WEXITED | _WALL | flags
+        options = _WSTOPPED | _WALL | flags
         if _libc.waitid(_P_PID, tid, ctypes.byref(info), options, None) == 0:
             break
         number = ctypes.get_errno()

@@ -13,7 +13,7 @@ from typing import Callable, List
 
 import pexpect
 import pytest
-from harness import survivors
+from harness import ROOT, survivors
 
 from gdb_uffd import trace
 from gdb_uffd.model import UffdError
@@ -74,6 +74,30 @@ def test_the_end_of_a_program_with_threads(run, built, tmp_path):
         last = done.stderr.splitlines()[-1]
         assert last.startswith("gdb-uffd: recording ended: the program was killed by SIGSEGV; 1 ")
         shutil.rmtree(tmp_path / "t.uffd")
+
+
+LOSES_THE_END = """
+import os, sys
+sys.path.insert(0, {root!r})
+from gdb_uffd.client.gdb_freeze import Freezer
+thaw = Freezer.thaw
+def lost(self):
+    os.kill(self.pid, 9)
+    os.waitid(os.P_PID, self.pid, os.WEXITED | 0x40000000)  # __WALL
+    thaw(self)
+Freezer.thaw = lost
+"""
+
+
+def test_an_end_that_gdb_loses(run, built, gdb_path, tmp_path):
+    """It waited for ever."""
+    (tmp_path / "loses.py").write_text(LOSES_THE_END.format(root=str(ROOT)))
+    wrapper = tmp_path / "gdb"
+    wrapper.write_text(f'#!/bin/sh\nexec {gdb_path} -iex "source {tmp_path}/loses.py" "$@"\n')
+    wrapper.chmod(0o755)
+    command = [str(built / "turns"), "wait"]
+    done = run(["--every", "1ms"], command, env={"GDB_UFFD_GDB": str(wrapper)}, timeout=60)
+    assert "recording ended" in done.stderr and count(done) == 1, done.stderr
 
 
 def test_locations_that_took_no_snapshot_are_told(run, built, tmp_path):

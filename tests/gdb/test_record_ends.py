@@ -263,3 +263,34 @@ def test_through_gdbserver(start_gdb, gdbserver, built, tmp_path):
     infos = trace.open(str(tmp_path / "t.uffd")).snapshots
     assert [i.label for i in infos] == ["by hand", "", ""]
     assert all(i.function == "reached" for i in infos)
+
+
+@pytest.mark.parametrize("program", ["turns wait", "target 1000000"])
+def test_killed_while_a_snapshot_holds_it(start_gdb, built, tmp_path, program):
+    """The end of a thread was taken in place of the stop that was to be taken back: gdb waited for
+    it for ever, when it was the only one."""
+    name, argument = program.split()
+    session = start_gdb(arguments=[str(built / name)])
+    session.run(f"break {'reached' if name == 'turns' else 'work'}")
+    session.run(f"run {argument} < /dev/null")
+    session.run("delete")
+    session.run(f"uffd record start {tmp_path / 't'}")
+    session.run(
+        "python\n"
+        "import os, signal\n"
+        "from gdb_uffd.client import gdb_record, tracer\n"
+        "freezer = gdb_record.active().local.freezer\n"
+        "thaw, pid = freezer.thaw, freezer.pid\n"
+        "def killed():\n"
+        "    freezer.user_thread = 0  # no command steps it\n"
+        "    os.kill(pid, signal.SIGKILL)\n"
+        "    while any(tracer.state(pid, tid) not in 'ZX' for tid in tracer.threads(pid)):\n"
+        "        os.sched_yield()\n"
+        "    thaw()\n"
+        "freezer.thaw = killed\n"
+        "end"
+    )
+    session.run("uffd record every 1ms")
+    said = session.run("continue")
+    assert "Program terminated with signal SIGKILL" in said, said
+    assert "recording ended: the program was killed by SIGKILL; 1 snapshot in" in said, said

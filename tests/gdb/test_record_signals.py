@@ -115,3 +115,26 @@ def test_no_stop_waits_for_a_program_at_a_prompt(attached):
     session.kill()
     survivors.until(lambda: {s.split()[1] for s in states(program.pid)} == {"0"})
     survivors.until(lambda: not any(s[0] in "tT" for s in states(program.pid)))
+
+
+def test_no_stop_waits_when_the_recorder_has_closed(attached):
+    """As above, in a script: no prompt comes before `uffd record stop`, and gdb is killed in it."""
+    session, program = attached
+    session.run("delete")
+    recorders = survivors.ours()
+    session.send(
+        "python\n"
+        "import os\n"
+        "from gdb_uffd.client import gdb_record, tracer\n"
+        "recording = gdb_record.active()\n"
+        "freezer, close = recording.local.freezer, recording.recorder.close\n"
+        "for tid in tracer.threads(freezer.pid):\n"
+        "    tracer.tgkill(freezer.pid, tid, 19); freezer._strays.add(tid)\n"
+        "recording.recorder.close = lambda **how: (close(**how), os.kill(os.getpid(), 9))\n"
+        "gdb_record.stop()\n"
+        "end"
+    )
+    for pid in [session.child.pid, *recorders]:
+        assert survivors.wait_gone(pid, 40), survivors.describe(pid)
+    survivors.until(lambda: {s.split()[1] for s in states(program.pid)} == {"0"})
+    survivors.until(lambda: not any(s[0] in "tT" for s in states(program.pid)))

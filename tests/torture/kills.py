@@ -351,6 +351,11 @@ class Trial:
             return
         if self.hit("target") and "prepare_for_detach" in self.gdb.said:
             return  # gdb 18.1's own: `detach` from a process that was killed
+        _, _, last = self.gdb.said.rpartition("(gdb) detach")
+        crashed = "Fatal signal: Segmentation fault" in last
+        old = gdbs.version(self.gdb_path)[0] == 13
+        if crashed and old and self.hit("target") and self.scene.breakpoints:
+            return  # gdb 13.1's own: the same, where the threads were hitting a breakpoint
         raise Fault(f"gdb went: {self.gdb.said[-1500:]}")
 
     def usable(self, gdb: Gdb) -> None:
@@ -456,9 +461,20 @@ class Trial:
         if self.struck and self.plan is not None and self.plan.victim == "target":
             with contextlib.suppress(ProcessLookupError):
                 os.kill(program.pid, signal.SIGCONT)  # gdb passes SIGSTOP on when it detaches
+        if self.gdb is not None and self.gdbs_own_stop(self.gdb):
+            self.gdb.end()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(program.pid, signal.SIGCONT)
         if self.plan is not None and self.hit("gdb") and not (self.out / "made.uffd").exists():
             return  # it was attaching: nothing of ours was there yet
         looks.alive(program, target(), may_end=bool(may_end))
+
+    def gdbs_own_stop(self, gdb: Gdb) -> bool:
+        """Whether gdb may have left a SIGSTOP of its own in the program: it stops threads by that;
+        where one hits a breakpoint first, it waits in the kernel until the thread is resumed, and
+        comes when gdb is killed.  Until the recording ends, the recorder sees to it."""
+        killed = self.plan is not None and self.hit("gdb") and self.plan.signal == KILL
+        return killed and self.scene.breakpoints and "uffd record stop" in gdb.said
 
     def look_at_files(self) -> None:
         made = sorted(path.name for path in self.out.iterdir())

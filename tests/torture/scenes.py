@@ -124,14 +124,14 @@ SCENES: List[Scene] = [
         "record every", "attached",
         _steps(("attach {pid}", ""), ("uffd record start {out}", "recording to"),
                ("uffd record every 3ms", ""), ("continue", "", 0.25),
-               ("uffd record stop", "snapshots"), ("detach", "")),
+               ("uffd record stop", "snapshots? in"), ("detach", "")),
         victims={"recorder": ALL, "gdb": ALL, "target": ENDS}, points=RECORDS,
     ),
     Scene(
         "record at", "attached",
         _steps(("attach {pid}", ""), ("uffd record start {out}", "recording to"),
                ("uffd record at work every 5", "Breakpoint"), ("continue", "", 0.25),
-               ("uffd record stop", "snapshots"), ("detach", "")),
+               ("uffd record stop", "snapshots? in"), ("detach", "")),
         victims={"recorder": ALL, "gdb": ALL, "target": ENDS}, points=RECORDS, breakpoints=True,
     ),
     Scene(
