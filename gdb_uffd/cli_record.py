@@ -18,8 +18,8 @@ from gdb_uffd.cli_show import show
 from gdb_uffd.client.launch import PACKAGE_DIR
 from gdb_uffd.client.record_options import parse_at, parse_interval
 from gdb_uffd.model import UffdError
+from gdb_uffd.outputs import trace_path
 from gdb_uffd.recorder.program import VARIABLE
-from gdb_uffd.trace.store_format import trace_path
 
 AT_USAGE = "--at 'LOCATION [if CONDITION] [every N] [max M]'"
 EVERY_USAGE = "--every 10ms"

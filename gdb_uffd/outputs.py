@@ -1,5 +1,5 @@
 """Files that are written for the user: whole, or not there at all, also where the process is
-killed half way.  Folders: trace/scratch.py."""
+killed half way.  And what is left of directories that go with their process (trace/scratch.py)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,26 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from typing import Iterator, Tuple
 
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 """What open(2) says where the kernel or the file system has no O_TMPFILE."""
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # link(2)
 _END = ".part"
+
+SCRATCH, LOCKED, UNLOCKED = "gdb-uffd-", "+", "~"
+"""How directories in TMPDIR are named, and what stands before the end of all such names."""
+_FRESH_S = 60  # in which a directory may not be locked yet
+
+
+TRACE = ".uffd"
+
+
+def trace_path(path: str) -> str:
+    """`path` with the ending that traces have."""
+    path = path.rstrip("/") or path
+    return path if path.endswith(TRACE) else path + TRACE
 
 
 @contextlib.contextmanager
@@ -116,3 +130,33 @@ def _remove(path: str) -> None:
             os.unlink(path)
     finally:
         os.close(fd)
+
+
+def scratch_beside(path: str, purpose: str) -> "tuple[str, str]":
+    """The folder, and how the names begin, of directories for what becomes `path`."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return folder, f".{name[:100]}.{purpose}"
+
+
+def remove_directories(folder: str, prefix: str = SCRATCH) -> None:
+    """Our own user's in `folder` whose names begin so and that no process has locked."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith(prefix):
+                continue
+            rest = entry.name[len(prefix) :]
+            with contextlib.suppress(OSError):
+                status = entry.stat(follow_symlinks=False)
+                if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                    continue
+                if LOCKED not in rest:
+                    old = time.time() - status.st_ctime > _FRESH_S
+                    if UNLOCKED in rest and old:
+                        os.rmdir(entry.path)  # was never used
+                    continue
+                fd = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: it is in use
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                finally:
+                    os.close(fd)

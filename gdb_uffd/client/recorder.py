@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Dict, List, Optional, Sequence, Tuple
 from gdb_uffd.client.launch import clean_environment, last_line, remedy
 from gdb_uffd.client.wire import one_line
 from gdb_uffd.model import UffdError
+from gdb_uffd.outputs import remove_directories, scratch_beside, trace_path
 from gdb_uffd.recorder.wire import PROTOCOL, Message, WireError, receive, send
 
 START_TIMEOUT_S = 60.0
@@ -90,6 +91,8 @@ class Recorder:
             self._open(path, source, self_contained)
         except BaseException:
             self.end(0.0)
+            # Of one that was killed before the trace had its name.
+            remove_directories(*scratch_beside(trace_path(path), "new"))
             raise
 
     def _open(self, path: str, source: Source, self_contained: bool) -> None:

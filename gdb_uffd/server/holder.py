@@ -17,8 +17,8 @@ import signal
 import socket
 from typing import List, Optional
 
+from gdb_uffd.outputs import remove_directories
 from gdb_uffd.server.framing import PACKET_SIZE, Decoder, escape, frame
-from gdb_uffd.trace.scratch import remove_left_behind
 
 TITLE = b"gdb_uffd: holds the connection"
 _HEAD = 64
@@ -207,7 +207,7 @@ def _hold(control: socket.socket, pending: Pending) -> None:
     if not over:
         import tempfile
 
-        remove_left_behind(tempfile.gettempdir())  # what it had unpacked for itself and for gdb
+        remove_directories(tempfile.gettempdir())  # what it had unpacked for itself and for gdb
 
 
 def _answer_all(client: socket.socket, pid: int, pending: Pending) -> None:

@@ -7,6 +7,7 @@ import stat
 from typing import List, Optional, Sequence
 
 from gdb_uffd.model import SnapshotInfo, UffdError
+from gdb_uffd.outputs import TRACE
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.compare import find_snapshot
 from gdb_uffd.trace.compressed import compression
@@ -14,7 +15,7 @@ from gdb_uffd.trace.core import CoreSnapshot, open_core
 from gdb_uffd.trace.elsewhere import Elsewhere
 from gdb_uffd.trace.info import core_info
 from gdb_uffd.trace.search import Search
-from gdb_uffd.trace.source import INDEX, SUFFIX, Trace
+from gdb_uffd.trace.source import INDEX, Trace
 
 
 class CoreTrace:
@@ -87,7 +88,7 @@ def open_trace(
                 from gdb_uffd.trace.store_read import StoreTrace
 
                 return StoreTrace(path, executable, search=search)
-            if path.rstrip("/").endswith(SUFFIX):
+            if path.rstrip("/").endswith(TRACE):
                 raise UffdError(f"{printable(path)}: has no {INDEX}; the trace is not whole")
         elif _may_be_packed(path):
             from gdb_uffd.trace.packed import CORE_MARK, VERSION_NAME, packed_kind

@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import stat
-import time
 from typing import Optional
 
-_PREFIX, _MARK, _UNLOCKED = "gdb-uffd-", "+", "~"
-_FRESH = 60  # seconds in which a directory may not be locked yet
+from gdb_uffd.outputs import LOCKED, SCRATCH, UNLOCKED, remove_directories, scratch_beside
 
 
 class Scratch:
@@ -26,22 +23,23 @@ class Scratch:
         import tempfile  # slow to import, and seldom needed
 
         if beside is None:
-            folder, prefix = tempfile.gettempdir(), _PREFIX + purpose
+            folder, prefix = tempfile.gettempdir(), SCRATCH + purpose
         else:
-            folder, name = os.path.split(os.path.abspath(beside))
-            prefix = f".{name[:100]}.{purpose}"
-        remove_left_behind(folder, _PREFIX if beside is None else prefix)
+            folder, prefix = scratch_beside(beside, purpose)
+        remove_directories(folder, SCRATCH if beside is None else prefix)
         self._lock = -1
-        self.path = tempfile.mkdtemp(prefix=prefix + _UNLOCKED, dir=folder)
+        unlocked = tempfile.mkdtemp(prefix=prefix + UNLOCKED, dir=folder)
+        start, _, end = unlocked.rpartition(UNLOCKED)
+        self.path = start + LOCKED + end
         try:
-            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._lock = os.open(unlocked, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             with contextlib.suppress(OSError):  # file systems without locks
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            start, _, end = self.path.rpartition(_UNLOCKED)
-            os.rename(self.path, start + _MARK + end)
-            self.path = start + _MARK + end
+            os.rename(unlocked, self.path)
         except BaseException:
-            self.close()
+            with contextlib.suppress(OSError):
+                os.rmdir(unlocked)
+            self.close()  # a signal may end us when it has its name already
             raise
 
     def close(self) -> None:
@@ -65,29 +63,3 @@ class Scratch:
         lock, self._lock = self._lock, -1
         if lock >= 0:
             os.close(lock)
-
-
-def remove_left_behind(folder: str, prefix: str = _PREFIX) -> None:
-    """Our own user's directories in `folder` that no process has locked."""
-    import shutil
-
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if not entry.name.startswith(prefix):
-                continue
-            rest = entry.name[len(prefix) :]
-            with contextlib.suppress(OSError):
-                status = entry.stat(follow_symlinks=False)
-                if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                    continue
-                if _MARK not in rest:
-                    old = time.time() - status.st_ctime > _FRESH
-                    if _UNLOCKED in rest and old:
-                        os.rmdir(entry.path)  # was never used
-                    continue
-                fd = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: it is in use
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                finally:
-                    os.close(fd)

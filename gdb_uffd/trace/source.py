@@ -12,7 +12,7 @@ from gdb_uffd.trace.files import Module
 
 FILE, ZERO, UNAVAILABLE, PAGES = "file", "zero", "unavailable", "pages"
 
-SUFFIX, INDEX = ".uffd", "index.sqlite"
+INDEX = "index.sqlite"
 """How a recorded trace's directory ends, and the file in it that makes it one."""
 
 SLOT_ZERO, SLOT_UNAVAILABLE = 0, 0xFFFFFFFF

@@ -19,7 +19,7 @@ from typing import Mapping as Dictionary
 from gdb_uffd.model import PAGE_SIZE, XSTATE_SIZE, Mapping, Registers, SnapshotInfo, ThreadState
 from gdb_uffd.trace.files import FileRef
 from gdb_uffd.trace.notes import MAX_AUXV, SIGINFO_SIZE, USER_END
-from gdb_uffd.trace.source import SLOT_UNAVAILABLE, SUFFIX
+from gdb_uffd.trace.source import SLOT_UNAVAILABLE
 
 APPLICATION_ID = 0x75666664  # "uffd"; PRAGMA application_id (sqlite.org/pragma.html)
 MAJOR, MINOR = 1, 1
@@ -132,12 +132,6 @@ class Row:
             signal,
         )  # fmt: skip
         return cls(info, slots, *digests)
-
-
-def trace_path(path: str) -> str:
-    """`path` with the ending that traces have."""
-    path = path.rstrip("/") or path
-    return path if path.endswith(SUFFIX) else path + SUFFIX
 
 
 def row_crc(columns: Sequence[Any]) -> int:

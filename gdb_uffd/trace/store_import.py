@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Sequence
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, UffdError
+from gdb_uffd.outputs import trace_path
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core import CoreSnapshot
 from gdb_uffd.trace.files import FileRef, Module
@@ -19,7 +20,6 @@ from gdb_uffd.trace.opening import open_trace
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.search import Search
 from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment, Snapshot
-from gdb_uffd.trace.store_format import trace_path
 from gdb_uffd.trace.store_pending import Pending
 from gdb_uffd.trace.store_write import Writer
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Dict, List, Optional
 
 from gdb_uffd.model import PAGE_SIZE, UffdError
+from gdb_uffd.outputs import trace_path
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.files import FileCache, FileProblem, MappedFile, unchanged
@@ -175,7 +176,7 @@ def unpack(path: str, target: str, chosen: int = 0) -> str:
         unpack_into(path, made, chosen)
         StoreTrace(made, path=path).close()
 
-    return unpack_as(form.trace_path(target), fill)
+    return unpack_as(trace_path(target), fill)
 
 
 def default_pack_name(path: str) -> str:
@@ -186,4 +187,4 @@ def default_pack_name(path: str) -> str:
 def default_unpack_name(path: str) -> str:
     """NAME.uffd for NAME.uffd.zst, in the current directory's sense of `path`."""
     base = path[: -len(SUFFIX)] if path.endswith(SUFFIX) else path
-    return form.trace_path(base)
+    return trace_path(base)

@@ -20,6 +20,7 @@ from typing import Dict, List, Optional, Sequence, Set, Tuple
 from typing import Mapping as Dictionary
 
 from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, ThreadState, UffdError, page_ceil
+from gdb_uffd.outputs import trace_path
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace import store_format as form
 from gdb_uffd.trace.files import FileCache, FileProblem, FileRef, unchanged
@@ -50,7 +51,7 @@ class Writer:
         `self_contained`: the files that the process has mapped are copied into it.
         UffdError when something is there already, or it cannot be made.
         """
-        path = os.path.abspath(form.trace_path(path))
+        path = os.path.abspath(trace_path(path))
         shown = printable(path)
         if os.path.lexists(path):
             raise UffdError(f"{shown}: exists already; remove it or choose another name")

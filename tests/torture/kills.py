@@ -339,7 +339,9 @@ class Trial:
     def ignored(self) -> bool:
         assert self.plan is not None
         if self.plan.victim in ("server", "recorder") and self.plan.signal == INT:
-            return self.plan.step != 0  # from when on Python has started
+            starts = ("uffd spawn", "uffd record start")  # while Python starts it is ended
+            step = self.plan.step
+            return step < 0 or not self.scene.steps[step].command.startswith(starts)
         if self.plan.victim in ("server", "recorder") and self.plan.signal == STOP:
             return True
         return self.plan.victim in ("gdb", "holder") and self.plan.signal in (STOP,)

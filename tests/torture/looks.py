@@ -32,6 +32,8 @@ def spoken(text: str) -> None:
     text = text.replace("Python Exception <class 'KeyboardInterrupt'>: ", "")
     if text.rstrip().endswith("KeyboardInterrupt") and "in main" not in text.partition("cli.py")[2]:
         return  # Ctrl-C while Python itself was starting
+    if "KeyboardInterrupt" in text and "Remainder of file ignored" in text:
+        return  # ... and read what site-packages adds (site.py goes on without)
     for word in ("Traceback", "Python Exception", "nternal error", "internal-error", "Assertion"):
         if word in text:
             raise Fault(f"{word}: {text[-3000:]}")

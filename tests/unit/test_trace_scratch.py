@@ -11,8 +11,9 @@ from typing import Any, List
 
 import pytest
 
-from gdb_uffd.trace import scratch
-from gdb_uffd.trace.scratch import Scratch, remove_left_behind
+from gdb_uffd import outputs
+from gdb_uffd.outputs import remove_directories
+from gdb_uffd.trace.scratch import Scratch
 
 
 @pytest.fixture(autouse=True)
@@ -64,9 +65,9 @@ def test_it_is_locked_before_it_has_its_name(place: Path, monkeypatch: pytest.Mo
     rename = os.rename
 
     def noting(old: str, new: str) -> None:
-        remove_left_behind(str(place))
+        remove_directories(str(place))
         rename(old, new)
-        remove_left_behind(str(place))
+        remove_directories(str(place))
         seen.append(new)
 
     monkeypatch.setattr(os, "rename", noting)
@@ -76,14 +77,32 @@ def test_it_is_locked_before_it_has_its_name(place: Path, monkeypatch: pytest.Mo
     assert names(place) == []
 
 
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_signal_while_it_gets_its_name(
+    place: Path, monkeypatch: pytest.MonkeyPatch, behind: bool
+) -> None:
+    """It had its name, and was looked for under the one before."""
+    rename = os.rename
+
+    def interrupted(old: str, new: str) -> None:
+        if behind:
+            rename(old, new)
+        raise SystemExit(143)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(SystemExit):
+        Scratch("root")
+    assert names(place) == []
+
+
 def test_one_that_was_never_used_goes_when_it_is_old(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (place / "gdb-uffd-root~new").mkdir()
-    remove_left_behind(str(place))
+    remove_directories(str(place))
     assert names(place) == ["gdb-uffd-root~new"]
-    monkeypatch.setattr(scratch, "_FRESH", -1)
-    remove_left_behind(str(place))
+    monkeypatch.setattr(outputs, "_FRESH_S", -1)
+    remove_directories(str(place))
     assert names(place) == []
 
 
