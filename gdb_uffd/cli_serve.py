@@ -14,6 +14,7 @@ from typing import Any, Optional, Tuple, Union
 
 from gdb_uffd.cli_trace import warn
 from gdb_uffd.model import UffdError
+from gdb_uffd.outputs import SCRATCH, UNLOCKED
 from gdb_uffd.server import listen, searching
 from gdb_uffd.server.session import Facts
 from gdb_uffd.trace.core import USAGE
@@ -94,7 +95,7 @@ def serve(options: argparse.Namespace) -> int:
     elif options.socket:
         where = os.path.abspath(options.socket)
     else:
-        directory = tempfile.mkdtemp(prefix="gdb-uffd-")
+        directory = tempfile.mkdtemp(prefix=SCRATCH + UNLOCKED)
         where = os.path.join(directory, "rsp")
     if token and isinstance(where, str):
         option = "--expose" if options.expose else "--token-file"

@@ -19,6 +19,7 @@ from typing import BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
 
 from gdb_uffd.client.wire import Ready, one_line, parse_progress, parse_ready
 from gdb_uffd.model import UffdError
+from gdb_uffd.outputs import SCRATCH, UNLOCKED
 
 START_TIMEOUT_S = 60.0
 """A 4 GiB core opens in well under a second; a cold network disk may take long.  Ctrl-C works."""
@@ -189,13 +190,14 @@ def start(
 
 
 def private_directory() -> str:
-    """A new directory, mode 0700, short enough for a unix socket's name."""
+    """A new directory, mode 0700, short enough for a unix socket's name.  Whoever is killed before
+    anything is in it leaves it to `outputs.remove_directories`."""
     places: List[Optional[str]] = [os.environ.get("XDG_RUNTIME_DIR"), None, "/tmp"]
     for place in places:
         if place is not None and not os.access(place, os.W_OK | os.X_OK):
             continue
         try:
-            path = tempfile.mkdtemp(prefix="gdb-uffd-", dir=place)
+            path = tempfile.mkdtemp(prefix=SCRATCH + UNLOCKED, dir=place)
         except OSError:
             continue
         if len(os.fsencode(path)) + len("/rsp") <= MAX_SOCKET_PATH_BYTES:

@@ -20,6 +20,11 @@ from gdb_uffd.trace.store_read import StoreTrace
 from gdb_uffd.trace.store_verify import verify
 
 THREADS, PAGES = 3, 48  # target.c
+IMPORTING = re.compile(
+    r"Exception ignored in: <function _get_module_lock\b.*\n"
+    r"Traceback .*\n  File .*\nKeyboardInterrupt"
+)
+"""What Python says of a Ctrl-C that comes as it lets go of a module's lock, and goes on."""
 
 
 class Fault(Exception):
@@ -30,6 +35,7 @@ def spoken(text: str) -> None:
     """Errors are told in lines of ours or gdb's."""
     # Of a Ctrl-C that came as gdb was about to call Python, which nobody can catch.
     text = text.replace("Python Exception <class 'KeyboardInterrupt'>: ", "")
+    text = IMPORTING.sub("", text)
     if text.rstrip().endswith("KeyboardInterrupt") and "in main" not in text.partition("cli.py")[2]:
         return  # Ctrl-C while Python itself was starting
     if "KeyboardInterrupt" in text and "Remainder of file ignored" in text:

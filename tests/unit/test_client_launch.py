@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gdb_uffd import outputs
 from gdb_uffd.client import launch
 from gdb_uffd.model import UffdError
 
@@ -184,3 +185,17 @@ def test_remedy_names_the_checkout(tmp_path):
     assert "pip install" in launch.remedy(str(tmp_path / "gdb_uffd"))
     (tmp_path / "Makefile").touch()
     assert launch.remedy(str(tmp_path / "gdb_uffd")).startswith(f"run `make` in {tmp_path}")
+
+
+def test_a_directory_of_a_gdb_that_was_killed_goes_when_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless something is in it."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    unused, used = Path(launch.private_directory()), Path(launch.private_directory())
+    (used / "rsp").touch()
+    outputs.remove_directories(str(tmp_path))
+    assert unused.exists()  # it may be about to be used
+    monkeypatch.setattr(outputs, "_FRESH_S", -1)
+    outputs.remove_directories(str(tmp_path))
+    assert list(tmp_path.iterdir()) == [used]
