@@ -198,4 +198,4 @@ def test_a_directory_of_a_gdb_that_was_killed_goes_when_it_is_old(
     assert unused.exists()  # it may be about to be used
     monkeypatch.setattr(outputs, "_FRESH_S", -1)
     outputs.remove_directories(str(tmp_path))
-    assert list(tmp_path.iterdir()) == [used]
+    assert list(tmp_path.glob("gdb-uffd-*")) == [used]
