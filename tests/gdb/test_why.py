@@ -142,7 +142,7 @@ def test_what_cannot_be_run_again(writes):
         ("nosuch", 'No symbol "nosuch"'),
         ("count", "is a function"),
         ("count(1)", "may-call-functions"),
-        ("-x", "bad option|No symbol"),
+        ("-x", "no option -x; usage: uffd why"),
         ("*(int *)0", "not written"),
         ("0", "not written"),
         ("(char)1 == 1.5", "not written"),
