@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_session, gdb_settings, launch, text
+from gdb_uffd.client import gdb_interrupts, gdb_session, gdb_settings, launch, text
 from gdb_uffd.client.gdb_freeze import NotStill, watch_breakpoints
 from gdb_uffd.client.gdb_record_local import LocalProcess, is_traced
 from gdb_uffd.client.gdb_record_names import Where, ended, function_at, here, trapped
@@ -169,9 +169,9 @@ def uninterrupted() -> Iterator[None]:
 
 def interrupt_later() -> None:
     """Ctrl-C once more, when gdb is back from Python."""
-    timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(0.02, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
     timer.daemon = True
-    timer.start()
+    gdb_interrupts.start(timer)
 
 
 _recording: Optional[Recording] = None

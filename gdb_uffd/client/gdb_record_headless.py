@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List, Optional
 import gdb
 
 from gdb_uffd.client import gdb_record, gdb_record_triggers, tracer
+from gdb_uffd.client.gdb_interrupts import start
 from gdb_uffd.client.gdb_record_names import end_of, ended, note_ending, trapped
 from gdb_uffd.client.gdb_util import quiet
 from gdb_uffd.client.wire import one_line
@@ -44,12 +45,7 @@ class _Watch:
         """OSError."""
         self.pid, self.told = pid, threading.Event()
         self._lost, self._pidfd = lost, tracer.pidfd_open(pid)
-        # Signals of gdb's are for gdb's own thread (gdb manual, "Threading in GDB").
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            threading.Thread(target=self._run, name="uffd watch", daemon=True).start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        start(threading.Thread(target=self._run, name="uffd watch", daemon=True))
 
     def _run(self) -> None:
         select.select([self._pidfd], [], [])

@@ -6,14 +6,13 @@ import contextlib
 import functools
 import os
 import re
-import signal
 import threading
 import time
 from typing import Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client import gdb_record, text, tracer
+from gdb_uffd.client import gdb_interrupts, gdb_record, text, tracer
 from gdb_uffd.client.gdb_freeze import NotStill
 from gdb_uffd.client.gdb_record import Recording
 from gdb_uffd.client.gdb_record_names import Where, here
@@ -256,13 +255,9 @@ class Ticker:
         ticks = self._ticks()
         next(ticks)
         self._next = functools.partial(next, ticks)
-        # Signals of gdb's are for gdb's own thread (gdb manual, "Threading in GDB").
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            thread = threading.Thread(target=self._run, name="uffd record every", daemon=True)
-            thread.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        gdb_interrupts.start(
+            threading.Thread(target=self._run, name="uffd record every", daemon=True)
+        )
 
     def end(self, at_prompt: bool = True) -> None:
         """No more snapshots."""

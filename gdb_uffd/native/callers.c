@@ -316,7 +316,7 @@ size_t callers_find(struct code_space *space, const struct access *who, uint64_t
 	if (!ARCH_UNWINDS)
 		return take_any(&walk, callers);
 	for (int i = 0; i < CALLERS_MAX && step(&walk, &caller); i++)
-		if (caller)
+		if (caller && !(count && callers[count - 1] == caller)) /* recursion is told once */
 			callers[count++] = caller;
 	return count;
 }

@@ -8,7 +8,8 @@
 #define CALLERS_MAX 64
 
 /* The return addresses of the frames of the thread that sleeps in `who`, innermost first, at most CALLERS_MAX; of a
- * frame that a signal interrupted, the byte behind the first one of its instruction.  How many.
+ * frame that a signal interrupted, the byte behind the first one of its instruction.  One that repeats is told once.
+ * How many.
  *
  * Nothing but the program counter and the stack pointer is known of the thread.  A frame that is told by the stack
  * pointer is exact, and so are those above it.  One that is told by a register that no frame below has saved, or of

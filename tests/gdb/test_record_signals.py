@@ -138,3 +138,21 @@ def test_no_stop_waits_when_the_recorder_has_closed(attached):
         assert survivors.wait_gone(pid, 40), survivors.describe(pid)
     survivors.until(lambda: {s.split()[1] for s in states(program.pid)} == {"0"})
     survivors.until(lambda: not any(s[0] in "tT" for s in states(program.pid)))
+
+
+def test_ctrl_c_once_more_comes_to_gdbs_own_thread(gdb):
+    """The thread that sends it took it itself where gdb's had it blocked: gdb 18 asserts that its
+    handler runs in its own."""
+    gdb.run("python import signal, threading; from gdb_uffd.client import gdb_record")
+    gdb.run("python Timer = threading.Timer")
+    gdb.run("python threading.Timer = lambda _, *rest: Timer(2.0, *rest)")
+    lines = (
+        "gdb_record.interrupt_later()",
+        "old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})",
+        "[t.join() for t in threading.enumerate() if isinstance(t, Timer)]",
+        "print('pending', signal.SIGINT in signal.sigpending())",
+        "signal.sigtimedwait({signal.SIGINT}, 0)",
+        "signal.pthread_sigmask(signal.SIG_SETMASK, old)",
+    )
+    assert "pending True" in gdb.run("python " + "; ".join(lines))
+    assert gdb.value("6 * 7") == "42"
