@@ -6,8 +6,10 @@ program gets back what the user's shell gave to `gdb-uffd`: descriptors, environ
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import re
 import signal
 import sys
 from typing import List
@@ -17,8 +19,28 @@ VARIABLE = "GDB_UFFD_PROGRAM"
 "close": [others], "group": process group, "ignored": [signals]}, rewound before it is read."""
 
 
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_libc = ctypes.CDLL(None)
+
+
+def _end_with(number: int) -> None:
+    """Have the kernel send this signal when gdb dies; 0: none."""
+    _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def _traced() -> bool:
+    """By gdb, from the beginning (fork_inferior, nat/fork-inferior.c), unless that has died."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        found = re.search(r"^TracerPid:\s*(\d+)", status.read(), re.M)
+    return found is not None and found[1] != "0"
+
+
 def main(arguments: List[str]) -> int:
-    """Become the program."""
+    """Become the program.  Until then it ends with gdb, which sets PTRACE_O_EXITKILL behind the
+    last exec only."""
+    _end_with(signal.SIGKILL)
+    if not _traced():
+        return 126
     descriptor = int(os.environ[VARIABLE])
     plan = json.loads(os.pread(descriptor, 1 << 24, 0))
     os.close(descriptor)
@@ -38,6 +60,7 @@ def main(arguments: List[str]) -> int:
             except (OSError, ValueError):
                 pass
     signal.pthread_sigmask(signal.SIG_SETMASK, plan["blocked"])
+    _end_with(0)
     environ = {os.fsencode(k): os.fsencode(v) for k, v in plan["environ"].items()}
     try:
         os.execve(arguments[0], [str(plan["name"]), *arguments[1:]], environ)

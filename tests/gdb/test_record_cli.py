@@ -184,6 +184,13 @@ def test_ignored_signals_stay_ignored(run, tmp_path):
     assert done.stdout == "True\n", done.stderr
 
 
+def test_the_program_gets_no_signal_at_gdbs_end(run):
+    """Only what becomes it does (PR_GET_PDEATHSIG, prctl(2))."""
+    code = "import ctypes; n = ctypes.c_int(-1); f = ctypes.CDLL(None).prctl"
+    done = run([], [sys.executable, "-c", f"{code}; f(2, ctypes.byref(n)); print(n.value)"])
+    assert done.stdout == "0\n", done.stderr
+
+
 def test_nothing_of_ours_is_open_in_the_program(run):
     done = run([], ["/bin/ls", "/proc/self/fd"])
     assert done.stdout.split() == ["0", "1", "2", "3"]  # 3: ls reads the directory
