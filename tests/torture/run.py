@@ -79,6 +79,7 @@ class Count:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.over = False  # the workers are being ended
         self.done: Counter[str] = collections.Counter()
         self.struck: Counter[str] = collections.Counter()
         self.seeds: Dict[str, List[int]] = {}
@@ -88,6 +89,8 @@ class Count:
         """A trial has ended."""
         kind, seed = told["kind"], told["seed"]
         with self.lock:
+            if self.over:
+                return
             self.done[kind] += 1
             seeds = self.seeds.setdefault(kind, [seed, seed])
             seeds[:] = [min(seed, seeds[0]), max(seed, seeds[1])]
@@ -160,6 +163,7 @@ def main() -> int:
             print(f"{(time.monotonic() - began) / 60:5.1f} min: {count.line()}", flush=True)
     except KeyboardInterrupt:
         print("interrupted")
+    count.over = True
     for worker in workers:
         worker.end()
     for kind, (first, last) in sorted(count.seeds.items()):
