@@ -167,7 +167,8 @@ class Traced:
         for tid in others:  # a traced thread stays a zombie, and its leader with it
             while (event := tracer.look(tid, block=True)) is not None and event.stopped:
                 tracer.take(tid)
-            tracer.take(tid)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(tid, _WALL)  # its end
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
@@ -179,6 +180,8 @@ class Traced:
 MMAP, MUNMAP, MREMAP, MADVISE, MPROTECT, FILL, FORK, BRK, STACK, READ, THREAD, MMAP_FD, UFFD = (
     range(13)
 )
+
+_WALL = 0x40000000  # waitpid(2)
 
 
 class Puppet(Traced):
