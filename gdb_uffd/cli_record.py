@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import shlex
@@ -19,7 +18,7 @@ from gdb_uffd.client.launch import PACKAGE_DIR
 from gdb_uffd.client.record_options import parse_at, parse_interval
 from gdb_uffd.model import UffdError
 from gdb_uffd.outputs import trace_path
-from gdb_uffd.recorder.program import VARIABLE
+from gdb_uffd.recorder.program import VARIABLE, end_with_parent
 
 AT_USAGE = "--at 'LOCATION [if CONDITION] [every N] [max M]'"
 EVERY_USAGE = "--every 10ms"
@@ -286,15 +285,11 @@ _PYTHONS = (signal.SIGPIPE, signal.SIGXFSZ)
 """Python itself ignores these (its manual, module signal)."""
 
 
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-_libc = ctypes.CDLL(None)
-
-
 def _set_apart() -> None:
     """gdb is in a group of its own: the terminal and its signals are the program's.  When we are
     killed, so is gdb, and with it (PTRACE_O_EXITKILL) the program."""
     os.setpgid(0, 0)
-    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    end_with_parent(signal.SIGKILL)
 
 
 def _last_line(file: IO[bytes]) -> str:

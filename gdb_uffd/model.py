@@ -184,6 +184,12 @@ class FirstWrite:
     callers: Tuple[int, ...] = ()
     address: int = 0
 
+    @property
+    def pcs(self) -> Tuple[int, ...]:
+        """Of its instruction and of the calls that led there: a return address may be the first of
+        the next line, the call lies one byte before it."""
+        return self.pc, *(address - 1 for address in self.callers if address)
+
 
 @dataclass
 class Run:

@@ -1,4 +1,5 @@
-"""What is told of malloc's heap, as data that both sides share (docs/json.md, `uffd heap`).
+"""What is told of malloc's heap, as data that both sides share (docs/json.md, `uffd heap`), and how
+its blocks are reached (docs/protocol.md, quffd.reach).
 
 A block is what malloc() gave: its `start` is the pointer, its `size` what may be used of it.  The
 chunk that it lies in begins 16 bytes earlier (glibc's malloc/malloc.c, "Chunk representations").
@@ -9,12 +10,26 @@ from __future__ import annotations
 import dataclasses
 import typing
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Type, TypeVar, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, TypeVar, Union
 
 from gdb_uffd.model import Address, Damage, FreeList, HeapBlock
 
 HEADER = 16
 """Bytes from a chunk's start to its block's."""
+
+
+Condition = Tuple[int, int, int]
+"""(offset, size, value): the little-endian number in an object that must be that."""
+
+
+def has_member(conditions: Sequence[Condition], raw: bytes, base: int = 0) -> bool:
+    """Whether the object whose bytes begin at `base` in `raw` has a member now, of which these must
+    hold; so where what they are about is not there."""
+    return all(
+        int.from_bytes(raw[base + at : base + at + size], "little") == value
+        for at, size, value in conditions
+        if at >= 0 and base + at + size <= len(raw)
+    )
 
 
 @dataclass(frozen=True)

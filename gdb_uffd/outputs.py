@@ -22,8 +22,8 @@ SCRATCH, LOCKED, UNLOCKED = "gdb-uffd-", "+", "~"
 """How directories in TMPDIR are named, and what stands before the end of all such names."""
 _FRESH_S = 60  # in which a directory may not be locked yet
 
-
 TRACE = ".uffd"
+"""How a recorded trace's directory ends."""
 
 
 def trace_path(path: str) -> str:

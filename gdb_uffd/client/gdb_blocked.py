@@ -346,11 +346,8 @@ def _symbol(address: int) -> str:
     known = gdb_places.variable(address) if address else None
     if known is None:
         return ""
-    if known.address == address and known.type is not None:
-        return f"&{known.name}"
-    name, _, offset = known.name.partition("+0x")
-    distance = int(offset or "0", 16) if known.type is None else address - known.address
-    return f"{address:#x} <{name}+{distance}>" if distance else f"&{name}"
+    distance = address - known.address
+    return f"{address:#x} <{known.name}+{distance}>" if distance else f"&{known.name}"
 
 
 def _thread(session: Session, tid: int) -> Dict[str, Any]:

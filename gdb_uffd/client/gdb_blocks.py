@@ -192,7 +192,7 @@ class Blocks:
             pc
             for page in self._report.pages
             if page.first_write is not None
-            for pc in (page.first_write.pc, *(a - 1 for a in page.first_write.callers if a))
+            for pc in page.first_write.pcs
         )
         if not pcs and self._session.last_call:  # an engine that does not tell
             pcs[self._session.last_call] = None

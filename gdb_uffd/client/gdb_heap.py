@@ -86,7 +86,7 @@ def _place(told: BlockReport) -> str:
     file = os.path.basename(told.mapping)
     known = gdb_places.variable(told.address, frame_pcs())
     function = gdb_places.function(told.address) if section.startswith(CODE) else ""
-    name = function or (known.name if known is not None else "")
+    name = function or (known.at(told.address) if known is not None else "")
     what = "code" if section.startswith(CODE) else "constants" if section in CONSTANT else "data"
     parts = [part for part in (name, f"in {section}" if section else "") if part]
     return f"{what} of {file}" + (f": {', '.join(parts)}" if parts else "")

@@ -191,10 +191,10 @@ def _word_at(address: int) -> str:
 def _untyped_word(known: Optional[Variable], ref: Reference) -> str:
     if known is None:
         return _word_at(ref.address)
-    offset = ref.address - known.address  # a variable's name tells it, a thread-local's does not
-    if known.name == CONTROL_NAME and offset == DTV_AT.get(machine().name, -1):
+    dtv = known.address + DTV_AT.get(machine().name, -1)
+    if known.name == CONTROL_NAME and ref.address == dtv:
         return f"{CONTROL_NAME}'s dtv"
-    return f"{known.name}+{offset:#x}" if offset else known.name
+    return known.at(ref.address)
 
 
 DTV_AT = {"x86_64": 8, "aarch64": 0}

@@ -13,9 +13,7 @@ import gdb
 from gdb_uffd.client import gdb_types
 from gdb_uffd.client.expression import Expression
 from gdb_uffd.client.gdb_types import Field, Info
-
-Condition = Tuple[int, int, int]
-"""(offset, size, value): the member at the offset must have that value."""
+from gdb_uffd.model_heap import Condition, has_member
 
 LOOSE = re.compile(r"^std::(__\w+::)?(optional|variant|expected|pair|tuple)<")
 """They hold pointers for the program, as a structure does, not for themselves."""
@@ -38,13 +36,9 @@ class Guards:
     conditions: Tuple[Condition, ...] = ()
     open: Optional[Condition] = None
 
-    def hold(self, raw: bytes, base: int = 0) -> bool:
-        """Whether the object whose bytes begin at `base` in `raw` has that member now."""
-        return all(
-            int.from_bytes(raw[base + at : base + at + size], "little") == value
-            for at, size, value in self.conditions
-            if base + at + size <= len(raw)
-        )
+    def hold(self, raw: bytes) -> bool:
+        """Whether the object with these bytes has that member now."""
+        return has_member(self.conditions, raw)
 
 
 NONE = Guards()

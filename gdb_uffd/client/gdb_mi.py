@@ -69,7 +69,7 @@ def _notify(session: Session, last: Optional[gdb_last.Last]) -> None:
         return
     data = _summary(report, last)
     told = gdb_uncaught.described(session, report.uncaught)
-    data["uncaught"] = None if told is None else gdb_uncaught.as_json(told)
+    data["uncaught"] = gdb_uncaught.as_json(told)
     gdb.notify_mi("uffd-call", mi.value(data))
 
 

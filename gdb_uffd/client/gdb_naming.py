@@ -132,7 +132,7 @@ class Naming:
         """Instructions that tell which source files matter for a page: of its first write, but
         that may be the linker's; of the function that was called."""
         first = self.first(page)
-        pcs = [] if first is None else [first.pc, *(a - 1 for a in first.callers if a)]
+        pcs = list(first.pcs) if first is not None else []
         called = self._session.last_call
         return [*pcs, called] if called else pcs
 
@@ -218,7 +218,7 @@ class Naming:
             if known is None or known.type is None:
                 cut = self._next_known(run, address, pcs)
                 low, high = address - run.address, cut - run.address
-                name = known.name if known is not None else ""
+                name = known.at(address) if known is not None else ""
                 made = self._unnamed(page, run, where)
                 yield gdb_drafts.of_bytes(
                     where, name or made.name, address, run.before[low:high], run.after[low:high]
@@ -256,8 +256,7 @@ class Naming:
         if known is None:
             found = [self._unnamed(page, run, where)]
         elif known.type is None:
-            offset = run.address - known.address
-            name = f"{known.name}+{offset:#x}" if offset else known.name
+            name = known.at(run.address)
             found = [gdb_drafts.of_bytes(where, name, run.address, run.before, run.after)]
         else:
             found = self._variable(known, run.changed(), where)

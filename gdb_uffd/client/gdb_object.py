@@ -141,7 +141,7 @@ def _at_address(session: Session, text: str, address: int, after: bool) -> Objec
         if stretch is not None:
             start, end = image.start + stretch[0], image.start + stretch[1]
     variable = gdb_places.variable(start)
-    name = variable.name if variable is not None else hex(start)
+    name = variable.at(start) if variable is not None else hex(start)
     return Object(text, start, end - start, name, None, after=after)
 
 

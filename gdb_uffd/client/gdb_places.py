@@ -125,7 +125,7 @@ def section(address: int) -> str:
 def variable(address: int, pcs: Sequence[int] = (), only_known: bool = False) -> Optional[Variable]:
     """The variable at `address` by its linker symbol, with its type if that is known; where the
     linker's name is none of gdb's (a function's static variable), by the source files of `pcs`;
-    "name+0x8" where its type is not known, up to the object's end.
+    without a type up to where the object ends.
     `only_known`: what was not looked up before is told by the linker's name."""
     place = _place(address)
     if not place.name:
@@ -139,14 +139,13 @@ def variable(address: int, pcs: Sequence[int] = (), only_known: bool = False) ->
         known = gdb_variables.find_static(address, pcs)
     if known is not None and known.holds(address):
         return known
-    if not place.offset:
-        return Variable(place.name, address, None)
-    size = _size_at(start)
-    if size is None:
-        size = known.size if known is not None else 0 if place.name in _MARKS else NEAR
-    return (
-        Variable(f"{place.name}+{place.offset:#x}", address, None) if place.offset < size else None
-    )
+    if place.offset:
+        size = _size_at(start)
+        if size is None:
+            size = known.size if known is not None else 0 if place.name in _MARKS else NEAR
+        if place.offset >= size:
+            return None
+    return Variable(place.name, start, None)
 
 
 def _size_at(start: int) -> Optional[int]:
@@ -253,12 +252,10 @@ def follow_skips() -> None:
 
 
 def _writer(first: FirstWrite) -> Writer:
-    # A return address may be the first of the next line: the call lies one byte before it.
-    pcs = [first.pc, *(address - 1 for address in first.callers if address)]
     here = _with_line(first.pc) or Writer(function(first.pc))
-    own = next(filter(None, map(gdb_skips.own_frame, pcs)), None)
+    own = next(filter(None, map(gdb_skips.own_frame, first.pcs)), None)
     if own is None and not here.line:
-        own = next(filter(None, map(_with_line, pcs[1:])), None)
+        own = next(filter(None, map(_with_line, first.pcs[1:])), None)
     return here if own == here else dataclasses.replace(here, caller=own)
 
 
@@ -285,9 +282,8 @@ def thread_locals(first: FirstWrite) -> Iterator[gdb.Symbol]:
     """Thread-locals of the source files of `first` and its callers, the program's own first."""
     # A function's own static thread-locals are in its blocks, not in the file's.
     yield from (symbol for symbol in block_symbols(first.pc) if maybe_tls(symbol))
-    pcs = [first.pc, *(address - 1 for address in first.callers if address)]
     symtabs: Dict[str, gdb.Symtab] = {}
-    for pc in pcs:
+    for pc in first.pcs:
         symtab = gdb.find_pc_line(pc).symtab
         if symtab is not None:
             symtabs.setdefault(file_of(symtab), symtab)

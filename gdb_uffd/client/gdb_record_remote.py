@@ -15,6 +15,7 @@ import gdb
 from gdb_uffd.client.gdb_util import quiet, quote_file
 from gdb_uffd.client.recorder import Recorder
 from gdb_uffd.model import UffdError
+from gdb_uffd.outputs import LOCKED, SCRATCH
 
 
 class RemoteProcess:
@@ -22,7 +23,7 @@ class RemoteProcess:
 
     def __init__(self) -> None:
         # As trace/scratch.py has it: what a gdb that is killed leaves, a later server removes.
-        self._directory = tempfile.mkdtemp(prefix="gdb-uffd-record+")
+        self._directory = tempfile.mkdtemp(prefix=f"{SCRATCH}record{LOCKED}")
         self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with contextlib.suppress(OSError):
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -202,9 +202,10 @@ def connect(session: Session, executable: str, socket: str) -> None:
                 stack.enter_context(silent_stdout())
             noise = gdb.execute(f"target remote {socket}", to_string=not asking)
     except gdb.error as error:
-        why = one_line(str(error)).rstrip(".")
-        words = why if why.lower().startswith("could not connect") else f"could not connect ({why})"
-        raise UffdError(f"gdb {words}{session.death()}".replace("gdb C", "gdb c")) from None
+        words, why = "could not connect", one_line(str(error)).rstrip(".")
+        same = why.lower().startswith(words)
+        words += why[len(words) :] if same else f" ({why})"
+        raise UffdError(f"gdb {words}{session.death()}") from None
     say(*worth_telling(noise or ""))
     connection = gdb.selected_inferior().connection
     if not isinstance(connection, gdb.RemoteTargetConnection):

@@ -107,7 +107,7 @@ class Shape:
     pointers: List[Pointer]
     arrays: List[Array]
     spreads: int = ALWAYS
-    numbers: List[Tuple[int, int]] = field(default_factory=list)  # of members that COUNT names
+    numbers: List[Tuple[int, int]] = field(default_factory=list)  # as quffd.reach takes them
     calls: bool = False  # it holds pointers to functions
     polymorphic: bool = False
 

@@ -71,7 +71,7 @@ def _point(session: Session, number: int, expression: str, shape: Match[str]) ->
     try:
         return _evaluate(session, number, expression, told)
     except _NoValue as error:
-        thrown = None if error.uncaught is None else gdb_uncaught.as_json(error.uncaught)
+        thrown = gdb_uncaught.as_json(error.uncaught)
         return Point(number, error=str(error), uncaught=thrown)
 
 

@@ -132,9 +132,9 @@ def _described(found: Dict[str, Any], there: bool) -> Told:
     }
 
 
-def as_json(told: Told) -> Dict[str, Any]:
+def as_json(told: Optional[Told]) -> Optional[Dict[str, Any]]:
     """`uncaught` of docs/json.md."""
-    return {key: told[key] for key in ("type", "what", "value", "foreign")}
+    return told and {key: told[key] for key in ("type", "what", "value", "foreign")}
 
 
 def _limit() -> Optional[int]:

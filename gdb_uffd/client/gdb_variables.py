@@ -36,6 +36,11 @@ class Variable:
         """Whether one of its bytes is at `address`."""
         return self.address <= address < self.address + self.size
 
+    def at(self, address: int) -> str:
+        """Its name for the byte at `address`: with the offset where no type tells of members."""
+        offset = address - self.address
+        return self.name if self.type is not None or not offset else f"{self.name}+{offset:#x}"
+
 
 _forbidden: List[bool] = []
 """Not empty while `no_calls` lasts."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Callable, FrozenSet, List, Sequence, Tuple
 
 from gdb_uffd.model import UffdError
+from gdb_uffd.outputs import TRACE
 
 _LIKE_AN_OPTION = re.compile(r"--?([A-Za-z_]\w*)(-\w+)*")
 """A word that is a mistyped option, or else "minus x", where x is a name of the program's."""
@@ -115,7 +116,7 @@ def check_readable(path: str, what: str) -> None:
 def check_recording(path: str) -> None:
     """UffdError unless `path` may be a core, which is a file, or a trace, which is a directory (the
     server tells what is wrong with one)."""
-    if not path.rstrip("/").endswith(".uffd") or not os.path.isdir(path):
+    if not path.rstrip("/").endswith(TRACE) or not os.path.isdir(path):
         check_readable(path, "core")
 
 

@@ -59,6 +59,7 @@ void arch_enter(struct registers *regs, uint64_t code, uint64_t table);
 
 /* Whether this SIGTRAP is that of a single step. */
 bool arch_is_step(const siginfo_t *info);
+
 enum arch_call { CALL_NONE = 0, CALL_DIRECT, CALL_INDIRECT };
 
 /* What the instruction is that ends right before `code` + LONGEST_CALL, which lies at `behind`; `target` out: where

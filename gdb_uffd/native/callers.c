@@ -10,7 +10,7 @@
 #define SCAN_BYTES (64ul << 10) /* of a frame that is looked for */
 #define FUNCTION_BYTES 8192ul /* of one of which nothing is told, before the instruction */
 #define WINDOW_BYTES 2048
-#define ANY_WORDS CALLERS_MAX /* where nothing is unwound */
+#define ANY_WORDS 96 /* that are looked at where nothing is unwound */
 
 struct walk {
 	struct code_space *space;
@@ -288,7 +288,7 @@ static size_t take_any(struct walk *walk, uint64_t callers[CALLERS_MAX])
 
 	for (size_t i = 0; i < ANY_WORDS && at < walk->floor && read_word(walk, at, &word); i++, at += WORD) {
 		const struct code *code = code_at(walk->space, word, true);
-		if (code && code->call != CALL_NONE)
+		if (code && code->call != CALL_NONE && count < CALLERS_MAX)
 			callers[count++] = word;
 	}
 	return count;

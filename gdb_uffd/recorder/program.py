@@ -23,8 +23,8 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _libc = ctypes.CDLL(None)
 
 
-def _end_with(number: int) -> None:
-    """Have the kernel send this signal when gdb dies; 0: none."""
+def end_with_parent(number: int) -> None:
+    """Have the kernel send us this signal when our parent dies (prctl(2)); 0: none."""
     _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
@@ -38,7 +38,7 @@ def _traced() -> bool:
 def main(arguments: List[str]) -> int:
     """Become the program.  Until then it ends with gdb, which sets PTRACE_O_EXITKILL behind the
     last exec only."""
-    _end_with(signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     if not _traced():
         return 126
     descriptor = int(os.environ[VARIABLE])
@@ -60,7 +60,7 @@ def main(arguments: List[str]) -> int:
             except (OSError, ValueError):
                 pass
     signal.pthread_sigmask(signal.SIG_SETMASK, plan["blocked"])
-    _end_with(0)
+    end_with_parent(0)
     environ = {os.fsencode(k): os.fsencode(v) for k, v in plan["environ"].items()}
     try:
         os.execve(arguments[0], [str(plan["name"]), *arguments[1:]], environ)

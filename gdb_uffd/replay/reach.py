@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Deque, Dict, List, Optional, Protocol, Sequence, Set, Tuple
 
 from gdb_uffd.model import MemoryUnavailable, Path, UffdError
+from gdb_uffd.model_heap import Condition, has_member
 
 TYPES_MAX = 4096
 POINTERS_MAX = 4096  # of one type
@@ -51,23 +52,13 @@ class State(Protocol):
         ...
 
 
-Conditions = Tuple[Tuple[int, int, int], ...]
-"""(offset, size, value) of members of the object; () for none."""
+Conditions = Tuple[Condition, ...]
 
 
 def _conditions(given: Sequence[Any]) -> Conditions:
     if len(given) > 1 or (given and len(given[0]) > CONDITIONS_MAX):
         raise ValueError("too many conditions")
     return tuple((int(o), int(s), int(v)) for o, s, v in given[0]) if given else ()
-
-
-def _alive(conditions: Conditions, raw: bytes, base: int) -> bool:
-    """Whether the object whose bytes begin at `base` has the member; so where they are not read."""
-    return all(
-        int.from_bytes(raw[base + at : base + at + size], "little") == value
-        for at, size, value in conditions
-        if at >= 0 and base + at + size <= len(raw)
-    )
 
 
 @dataclass(frozen=True)
@@ -191,13 +182,13 @@ class Search:
             self._followed += len(shape.pointers) + len(shape.arrays)
             base = element * shape.size
             for index, (offset, target, conditions) in enumerate(shape.pointers):
-                alive = not conditions or _alive(conditions, raw, base)
+                alive = not conditions or has_member(conditions, raw, base)
                 if base + offset + 8 <= len(raw) and alive:
                     (value,) = struct.unpack_from("<Q", raw, base + offset)
                     if value >= LOWEST:
                         self._follow(node, (element, index), value, target)
             for index, (offset, type_, number, conditions) in enumerate(shape.arrays):
-                if conditions and not _alive(conditions, raw, base):
+                if conditions and not has_member(conditions, raw, base):
                     continue
                 at = node.address + base + offset
                 step = (element, -1 - index)

@@ -19,9 +19,8 @@ def export(session: Session, path: str) -> Dict[str, Any]:
     """
     diversion, snapshot = session.diversion, session.diversion.snapshot
     diversion.refuse_loss()
-    dirty: List[int] = []
-    if diversion.info().get("dirty_pages"):
-        dirty = sorted(page.start for page in diversion.report_all().pages)
+    report = diversion.report_all()
+    dirty = sorted(page.start for page in report.pages)
     threads = [
         replace(
             thread,
@@ -31,7 +30,7 @@ def export(session: Session, path: str) -> Dict[str, Any]:
         for thread in snapshot.threads
     ]
     threads.sort(key=lambda thread: thread.tid != session.general)
-    files = list(dict.fromkeys([*snapshot.files_read, *diversion.report_all().files_read]))
+    files = list(dict.fromkeys([*snapshot.files_read, *report.files_read]))
 
     def read(address: int, length: int) -> bytes:
         found = diversion.read_memory(address, length)

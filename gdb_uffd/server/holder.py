@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import socket
+import tempfile
 from typing import List, Optional
 
 from gdb_uffd.outputs import remove_directories
@@ -205,8 +206,6 @@ def _hold(control: socket.socket, pending: Pending) -> None:
         with contextlib.suppress(OSError):
             _answer_all(client, pid, pending)
     if not over:
-        import tempfile
-
         remove_directories(tempfile.gettempdir())  # what it had unpacked for itself and for gdb
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
+import tempfile
 from typing import Optional
 
 from gdb_uffd.outputs import LOCKED, SCRATCH, UNLOCKED, remove_directories, scratch_beside
@@ -20,8 +22,6 @@ class Scratch:
     """
 
     def __init__(self, purpose: str, beside: Optional[str] = None) -> None:
-        import tempfile  # slow to import, and seldom needed
-
         if beside is None:
             folder, prefix = tempfile.gettempdir(), SCRATCH + purpose
         else:
@@ -44,8 +44,6 @@ class Scratch:
 
     def close(self) -> None:
         """Remove it with what is in it; files that are open stay readable.  Idempotent."""
-        import shutil
-
         try:
             shutil.rmtree(self.path, ignore_errors=True)
         except BaseException:  # Ctrl-C, or a signal that ends us, in the middle of it

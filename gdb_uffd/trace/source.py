@@ -13,7 +13,7 @@ from gdb_uffd.trace.files import Module
 FILE, ZERO, UNAVAILABLE, PAGES = "file", "zero", "unavailable", "pages"
 
 INDEX = "index.sqlite"
-"""How a recorded trace's directory ends, and the file in it that makes it one."""
+"""The file in a recorded trace's directory that makes it one."""
 
 SLOT_ZERO, SLOT_UNAVAILABLE = 0, 0xFFFFFFFF
 """Slot numbers of a PAGES segment that name no stored page (docs/trace-format.md)."""

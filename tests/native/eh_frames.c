@@ -9,19 +9,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "eh_frame.h"
 
 #define ROUNDS 20000
-
-#define check(condition, ...)                                                   \
-	do {                                                                    \
-		if (!(condition)) {                                             \
-			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-			fprintf(stderr, __VA_ARGS__);                           \
-			fputc('\n', stderr);                                    \
-			exit(1);                                                \
-		}                                                               \
-	} while (0)
 
 /* A copy of the segment that holds the tables, at the address that it had. */
 struct image {

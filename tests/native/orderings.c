@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "transaction.h"
 #include "uffd.h"
 
@@ -20,16 +21,6 @@
 #define ABSENT 0x50000000ul
 #define SPARE 0x60000000ul
 #define PAGES 4
-
-#define check(condition, ...)                                                   \
-	do {                                                                    \
-		if (!(condition)) {                                             \
-			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-			fprintf(stderr, __VA_ARGS__);                           \
-			fputc('\n', stderr);                                    \
-			exit(1);                                                \
-		}                                                               \
-	} while (0)
 
 /* What the vessel runs: arch_enter's register points to operations; reads are gathered in another. */
 extern const uint8_t interpreter[], interpreter_read[], interpreter_write[], interpreter_end[];

@@ -24,7 +24,7 @@ def built(name: str, kind: str) -> Path:
     flags = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]
     flags += [*SANITIZERS[kind], f"-I{NATIVE}"]
     digest = hashlib.sha256(" ".join(flags).encode())
-    for path in [*sources, *sorted(NATIVE.glob("*.h"))]:
+    for path in [*sources, *sorted(NATIVE.glob("*.h")), *source.parent.glob("*.h")]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     program = CACHE / "native" / f"{name}-{kind}-{digest.hexdigest()[:16]}"
     if program.exists():

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "check.h"
 #include "callers.h"
 #include "regions.h"
 
@@ -13,16 +14,6 @@
 #define STACK 0x7f0000000000ul
 #define STACK_BYTES (256ul << 10)
 #define MOST_READS 10000
-
-#define check(condition, ...)                                                   \
-	do {                                                                    \
-		if (!(condition)) {                                             \
-			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-			fprintf(stderr, __VA_ARGS__);                           \
-			fputc('\n', stderr);                                    \
-			exit(1);                                                \
-		}                                                               \
-	} while (0)
 
 static uint8_t *code, *stack;
 static size_t reads;

@@ -27,6 +27,8 @@ _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c
 
 FILES = ("mem", "pagemap", "maps")
 
+_WALL = 0x40000000  # waitpid(2)
+
 
 def _trace_me() -> None:
     if _libc.ptrace(_TRACEME, 0, None, None):
@@ -180,8 +182,6 @@ class Traced:
 MMAP, MUNMAP, MREMAP, MADVISE, MPROTECT, FILL, FORK, BRK, STACK, READ, THREAD, MMAP_FD, UFFD = (
     range(13)
 )
-
-_WALL = 0x40000000  # waitpid(2)
 
 
 class Puppet(Traced):
