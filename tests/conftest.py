@@ -22,9 +22,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "here", deadline=200 * SLOWNESS, suppress_health_check=[HealthCheck.too_slow]
     )
     settings.load_profile("here")
-    # A shell without job control starts what runs behind `&` with these ignored (POSIX,
-    # "Asynchronous Lists"), and programs inherit that: Ctrl-C would be nobody's.
-    for number in (signal.SIGINT, signal.SIGQUIT):
+    # A shell without job control starts what runs behind `&` with two of these ignored (POSIX,
+    # "Asynchronous Lists"), nohup(1) with the third, and programs inherit that.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, handler)

@@ -33,7 +33,7 @@ void *held_by_stack, *volatile nowhere;
 __thread char *mine;      // a block that only a thread-local holds
 char **many;
 long many_count;
-struct mallinfo2 info;
+size_t info[10];          // the members of struct mallinfo2 (mallinfo(3))
 size_t usable_of_used;
 static pthread_barrier_t barrier;
 
@@ -187,13 +187,26 @@ void spoil(void) // a call that does the damage itself
 	damage("overflow");
 }
 
+static void ask_malloc(void)
+{
+#if __GLIBC_PREREQ(2, 33)
+	struct mallinfo2 said = mallinfo2();
+#else
+	struct mallinfo said = mallinfo();
+#endif
+	size_t members[] = {said.arena, said.ordblks, said.smblks, said.hblks, said.hblkhd,
+		said.usmblks, said.fsmblks, said.uordblks, said.fordblks, said.keepcost};
+
+	memcpy(info, members, sizeof(info));
+}
+
 static void finish(const char *what, char *local)
 {
 	void *volatile kept = local;
 
 	held_by_stack = NULL;
 	usable_of_used = malloc_usable_size(used);
-	info = mallinfo2();
+	ask_malloc();
 	damage(what);
 	strcpy(local, "only a local leads here");
 	(void)kept;

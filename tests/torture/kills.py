@@ -396,7 +396,9 @@ class Trial:
         calm = not self.struck or self.struck_in_vain(records)
         # Nothing ran yet.
         early = records and "the recorder has died" in told and status == 1
-        early |= status == -signal.SIGINT and told.rstrip().endswith("KeyboardInterrupt")
+        # Python without a handler yet, or without one of ours.
+        interrupted = not told.strip() or told.rstrip().endswith("KeyboardInterrupt")
+        early |= status == -signal.SIGINT and interrupted
         if calm and status != (3 if records else 0) and not early:
             raise Fault(f"gdb-uffd {self.scene.command[0]} ended by {status}: {told}")
         self.notes.append(told)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -87,8 +86,6 @@ class Gdb:
             encoding="utf-8",
             codec_errors="replace",
             timeout=30 * SLOWNESS,
-            # A terminal's gdb dies of a hang-up; the test run may be one that ignores it (nohup).
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         self.child.delaybeforesend = None
         self.path = gdb
