@@ -95,6 +95,7 @@ class Connection:
     def stop_acknowledging(self) -> None:
         """QStartNoAckMode was agreed upon; call after its own reply went out."""
         self._acknowledge = False
+        self.pending.note_plain()
         self._asked = 0
         self._decoder.verify = False
 

@@ -25,6 +25,7 @@ TITLE = b"gdb_uffd: holds the connection"
 _HEAD = 64
 """Bytes of a packet that tell what would answer it."""
 _SIZE = 128  # where the size of the registers lies in the page
+_PLAIN = 132  # and whether packets are not acknowledged any more
 _UNREAD = b"\1"
 _IDLE = b"\0"
 _SOON_S = 2.0
@@ -87,6 +88,14 @@ class Pending:
     def note_registers(self, size: int) -> None:
         """How many bytes a `g` packet carries."""
         self._page[_SIZE : _SIZE + 4] = size.to_bytes(4, "little")
+
+    def note_plain(self) -> None:
+        """Packets are not acknowledged any more (gdb manual, "Packet Acknowledgment")."""
+        self._page[_PLAIN : _PLAIN + 1] = b"!"
+
+    def acknowledgement(self) -> bytes:
+        """What goes before an answer."""
+        return b"" if self._page[_PLAIN] else b"+"
 
     def registers(self) -> int:
         """The same."""
@@ -214,9 +223,10 @@ def _answer_all(client: socket.socket, pid: int, pending: Pending) -> None:
     client.setblocking(True)
     head = pending.head(client)
     known = (pid, pending.registers(), os.pread(pending.threads, 64 << 20, 0))
+    acknowledgement = pending.acknowledgement()
     if head:
         # Where a reply was out in part, this ends it; else it is noise between two packets.
-        client.sendall(b"#00" + frame(answer(head, *known)))
+        client.sendall(b"#00" + acknowledgement + frame(answer(head, *known)))
     decoder = Decoder()
     decoder.verify = False
     while True:
@@ -224,7 +234,7 @@ def _answer_all(client: socket.socket, pid: int, pending: Pending) -> None:
         if item == b"k":  # has no answer
             return
         if isinstance(item, bytes):
-            client.sendall(frame(answer(item, *known)))
+            client.sendall(acknowledgement + frame(answer(item, *known)))
         elif item is None:
             data = client.recv(1 << 16)
             if not data:

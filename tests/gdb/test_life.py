@@ -383,10 +383,13 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=False)
 
 
 @pytest.mark.parametrize(
-    "at", [b"qXfer:features", b"qXfer:auxv", b"?", b"qXfer:threads", b"quffd.hello"]
-)
+    "at",
+    [b"qSupported", b"vMustReplyEmpty", b"QStartNoAckMode", b"qXfer:features", b"qXfer:auxv", b"?",
+     b"qXfer:threads", b"quffd.hello"],
+)  # fmt: skip
 def test_a_server_that_dies_while_gdb_connects(start_gdb, all_cores, tmp_path, at):
-    """gdb 18 waited for ever: an error to its first question, `?`, is none to it."""
+    """gdb waited for ever: for the acknowledgement of its first packets; gdb 18 because an error to
+    its first question, `?`, is none to it."""
     (tmp_path / "dies.py").write_text(DIES.format(at=at))
     wrapper = tmp_path / "python"
     wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -I {tmp_path / "dies.py"} "$@"\n')

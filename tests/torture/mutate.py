@@ -253,7 +253,10 @@ def _object(chance: Chance, db: sqlite3.Connection) -> None:
         for name, listed in db.execute(
             "SELECT digest, content FROM objects WHERE kind = 'threads'"
         ).fetchall():
-            text = form.unpack_object(name, "threads", listed).replace(digest, fresh)
+            try:
+                text = form.unpack_object(name, "threads", listed).replace(digest, fresh)
+            except form.FormatError:  # damaged before
+                continue
             renamed = form.digest("threads", text)
             db.execute(
                 "INSERT OR REPLACE INTO objects VALUES (?, 'threads', ?)",

@@ -18,6 +18,7 @@ from server_fakes import RawClient
 from gdb_uffd.client.wire import SERVER_GONE
 from gdb_uffd.model import UffdError
 from gdb_uffd.server.endpoint import Endpoint
+from gdb_uffd.server.framing import frame
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -176,6 +177,22 @@ def test_its_death_is_told(server: Server) -> None:
         assert client.ask(b"quffd.info") == SERVER_GONE
         assert client.ask(b"vKill;1234") == b"OK"
         assert server.process.wait(20) == -signal.SIGKILL
+    server.path.unlink()
+
+
+def test_its_death_while_packets_are_acknowledged(server: Server) -> None:
+    """A client that gets an answer and no acknowledgement sends its packet again (gdb manual,
+    "Packet Acknowledgment"), and throws the answer away."""
+    with server.connect() as sock:
+        for packet, answer in ((b"qAttached", b"1"), (b"qSupported", b"E01"), (b"?", b"X09")):
+            sock.sendall(frame(packet))
+            data, expected = b"", b"+" + frame(answer)
+            while len(data) < len(expected):
+                data += sock.recv(100)
+            assert data == expected
+            sock.sendall(b"+")
+            server.process.kill()
+            server.process.wait(20)
     server.path.unlink()
 
 
