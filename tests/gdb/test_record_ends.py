@@ -234,6 +234,21 @@ def test_misuse(start_gdb, built, tmp_path):
     assert "0 snapshots" in session.run("uffd record stop")
 
 
+def test_killed_before_it_begins(start_gdb, built, tmp_path):
+    """gdb does not know of it yet; it was told that gdb does not trace that process."""
+    gdb = start_gdb(arguments=[str(built / "turns")])
+    gdb.run("break reached")
+    gdb.run("run exit 3")
+    pid = int(gdb.run("python print(gdb.selected_inferior().pid)"))
+    os.kill(pid, signal.SIGKILL)
+    survivors.until(lambda: "State:\tZ" in Path(f"/proc/{pid}/status").read_text())
+    text = gdb.run(f"uffd record start {tmp_path / 't'}").strip()
+    assert text == "the program was killed: `kill` lets gdb know of it, `run` starts it again", text
+    gdb.run("kill")
+    assert "Breakpoint 1" in gdb.run("run exit 3")
+    assert gdb.run(f"uffd record start {tmp_path / 't'}").startswith("recording to")
+
+
 @pytest.fixture
 def gdbserver(gdb_path) -> str:
     beside = Path(gdb_path).with_name("gdbserver")

