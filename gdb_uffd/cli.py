@@ -15,10 +15,10 @@ from gdb_uffd.model import UffdError
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one subcommand.  Returns the exit code: 0, 1 when it failed, 2 for wrong usage."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, _end)
     try:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                signal.signal(number, _end)
         options = _parser().parse_args(argv)
         if hasattr(options, "run"):
             return int(options.run(options))
