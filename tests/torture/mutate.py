@@ -173,8 +173,10 @@ def core(chance: Chance, data: bytearray) -> None:
 
 def trace(chance: Chance, folder: Path) -> None:
     """Damage a trace's directory; where a checksum would tell it is often made again."""
-    for _ in range(chance.choice([1, 1, 2, 4])):
+    for turn in range(chance.choice([1, 1, 2, 4])):
         how = chance.randrange(10)
+        # What another turn has damaged may be no number, no bytes, no object any more.
+        damaged = NOT_SQL if turn == 0 else (Exception,)
         if how < 3:
             name = chance.choice(("index.sqlite", "pages", "sums"))
             with suppress(OSError):
@@ -186,7 +188,7 @@ def trace(chance: Chance, folder: Path) -> None:
                 chance.randbytes(chance.choice([0, 32, 8192]))
             )
         else:
-            with closing(sqlite3.connect(folder / "index.sqlite")) as db, suppress(*NOT_SQL):
+            with closing(sqlite3.connect(folder / "index.sqlite")) as db, suppress(*damaged):
                 chance.choice([_row, _row, _object, _object, _table, _table, _pragma])(chance, db)
                 db.commit()
 
@@ -234,10 +236,7 @@ def _object(chance: Chance, db: sqlite3.Connection) -> None:
     if not rows:
         return
     digest, kind, packed = chance.choice(rows)
-    try:
-        content = bytearray(form.unpack_object(digest, kind, packed))
-    except Exception:  # damaged before
-        return
+    content = bytearray(form.unpack_object(digest, kind, packed))
     if kind in ("layout", "process") and chance.random() < 0.7:
         _digits(chance, content)
     elif len(content) >= 8 and chance.random() < 0.7:
@@ -253,10 +252,7 @@ def _object(chance: Chance, db: sqlite3.Connection) -> None:
         for name, listed in db.execute(
             "SELECT digest, content FROM objects WHERE kind = 'threads'"
         ).fetchall():
-            try:
-                text = form.unpack_object(name, "threads", listed).replace(digest, fresh)
-            except form.FormatError:  # damaged before
-                continue
+            text = form.unpack_object(name, "threads", listed).replace(digest, fresh)
             renamed = form.digest("threads", text)
             db.execute(
                 "INSERT OR REPLACE INTO objects VALUES (?, 'threads', ?)",
