@@ -3,9 +3,10 @@ And threads of ours in gdb, whose signals are for its own thread."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
-from typing import Callable, List
+from typing import Callable, Iterable, Iterator, List
 
 _kept: List[bool] = []
 """Not empty: Ctrl-C came, and nothing has been ended by it yet."""
@@ -39,11 +40,20 @@ def act() -> None:
         raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def blocked(numbers: Iterable[int]) -> Iterator[None]:
+    """Without these signals.  Python runs its handlers when it has changed the mask
+    (signal.pthread_sigmask), so what they raise must find the way back."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
 def start(thread: threading.Thread) -> None:
     """Start a thread that takes no signal: gdb 18 ends by an assertion where its handler runs in
     another thread than its own (gdb manual, "Threading in GDB")."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
+    with blocked(signal.valid_signals()):
         thread.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -155,16 +155,14 @@ def uninterrupted() -> Iterator[None]:
     Likewise it would forget in the middle of our Python that it was told to end (SIGTERM).
     May be nested.
     """
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        # Taken, not let through: gdb would get it twice, and spoil the next command by the second.
-        came = signal.SIGINT in signal.sigpending()
-        if came:
-            signal.sigwait({signal.SIGINT})
-            interrupt_later()
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    with gdb_interrupts.blocked({signal.SIGINT, signal.SIGTERM, signal.SIGHUP}):
+        try:
+            yield
+        finally:
+            # Taken, not let through: gdb would get it twice, and spoil the next command.
+            if signal.SIGINT in signal.sigpending():
+                signal.sigwait({signal.SIGINT})
+                interrupt_later()
 
 
 def interrupt_later() -> None:

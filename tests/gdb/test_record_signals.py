@@ -140,6 +140,34 @@ def test_no_stop_waits_when_the_recorder_has_closed(attached):
     survivors.until(lambda: not any(s[0] in "tT" for s in states(program.pid)))
 
 
+RAISES = """\
+python
+import signal
+from gdb_uffd.client import gdb_interrupts, gdb_record
+real = signal.pthread_sigmask
+def interrupted(how, numbers):
+    old = real(how, numbers)
+    if numbers:
+        signal.pthread_sigmask = real
+        raise KeyboardInterrupt
+    return old
+for way in (gdb_record.uninterrupted().__enter__, lambda: gdb_interrupts.start(None)):
+    signal.pthread_sigmask = interrupted
+    try:
+        way()
+    except KeyboardInterrupt:
+        print("raised", sorted(real(signal.SIG_BLOCK, ())))
+end
+"""
+
+
+def test_ctrl_c_while_signals_are_being_blocked(gdb, tmp_path):
+    """Python runs its handlers when it has changed the mask (signal.pthread_sigmask): gdb took no
+    Ctrl-C any more from then on."""
+    (tmp_path / "script").write_text(RAISES)
+    assert gdb.run(f"source {tmp_path / 'script'}").splitlines() == ["raised []"] * 2
+
+
 def test_ctrl_c_once_more_comes_to_gdbs_own_thread(gdb):
     """The thread that sends it took it itself where gdb's had it blocked: gdb 18 asserts that its
     handler runs in its own."""

@@ -354,6 +354,8 @@ class Trial:
             return
         if self.hit("target") and "prepare_for_detach" in self.gdb.said:
             return  # gdb 18.1's own: `detach` from a process that was killed
+        if self.hit("target") and "mark_lwp_dead: Assertion" in self.gdb.said:
+            return  # gdb 18.1's own: `attach` to a process that is being killed (27 of 80)
         _, _, last = self.gdb.said.rpartition("(gdb) detach")
         crashed = "Fatal signal: Segmentation fault" in last
         old = gdbs.version(self.gdb_path)[0] == 13
@@ -474,6 +476,10 @@ class Trial:
                 os.kill(program.pid, signal.SIGCONT)
         if self.plan is not None and self.hit("gdb") and not (self.out / "made.uffd").exists():
             return  # it was attaching: nothing of ours was there yet
+        if self.struck and self.plan is not None and self.hit("gdb") and self.plan.signal == INT:
+            # A second Ctrl-C waits in the program that the first has stopped, and comes when gdb
+            # detaches: gdb's own (9 of 40).
+            may_end |= any(step.interrupt_s for step in self.scene.steps)
         looks.alive(program, target(), may_end=bool(may_end))
 
     def gdbs_own_stop(self, gdb: Gdb) -> bool:
