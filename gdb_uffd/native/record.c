@@ -191,6 +191,20 @@ static int scan_swapped(struct record *record, const struct record_map *map)
 	return scan(record, &SWAPPED, map->start, map->end, &record->dirty, 0);
 }
 
+/* A mapping that is new holds nothing of what was recorded at its place: equal bytes are no reason to
+ * leave a page out. */
+static void forget_hashes(struct record *record, const struct record_map *map)
+{
+	struct page_hashes *old = &record->hashes_before;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < old->count; i++) {
+		if (old->at[i].page < map->start || old->at[i].page >= map->end)
+			old->at[kept++] = old->at[i];
+	}
+	old->count = kept;
+}
+
 static int scan_tracked(struct record *record, struct record_map *map)
 {
 	size_t first = record->dirty.count;
@@ -203,6 +217,7 @@ static int scan_tracked(struct record *record, struct record_map *map)
 		if (uffd_register_written(record->uffd, map->start, map->end - map->start) < 0)
 			return -EPERM;
 		rc = scan_fresh(record, map);
+		forget_hashes(record, map);
 	} else if (rc == 0 && map->how != RECORD_ANONYMOUS) {
 		rc = scan_swapped(record, map);
 	}

@@ -136,6 +136,27 @@ def test_private_file_pages_dropped_are_the_files_again(start, tmp_path, deleted
     assert opened.snapshot(0).read(at + PAGE_SIZE, 8) != b"f" * 8
 
 
+@pytest.mark.parametrize("before", [1, 2], ids=["shared", "private"])
+def test_a_file_mapped_anew_where_its_bytes_were(start, tmp_path, before):
+    """Its pages were left out as equal to those of the mapping before, and read as zeros."""
+    file = mapped_file(tmp_path / "data", 8)
+    os.unlink(tmp_path / "data")
+    story = Story(start(pass_fds=[file]), tmp_path / "t.uffd")
+    at = story.do(MMAP_FD, file, 8 * PAGE_SIZE, RW | before << 8)
+    story.snapshot()
+    story.do(MUNMAP, at, 8 * PAGE_SIZE)
+    assert story.do(MMAP_FD, file, 8 * PAGE_SIZE, RW | 2 << 8) == at
+    story.fill(at + PAGE_SIZE, 1)
+    story.snapshot()
+    story.snapshot()
+    opened = story.close()
+    os.close(file)
+    for number in (1, 2):
+        read = opened.snapshot(number).read(at, 8 * PAGE_SIZE)
+        assert read[:PAGE_SIZE] + read[2 * PAGE_SIZE :] == b"f" * 7 * PAGE_SIZE
+        assert read[PAGE_SIZE : 2 * PAGE_SIZE] != b"f" * PAGE_SIZE
+
+
 @pytest.mark.parametrize("kind", ["deleted", "there", "memfd"])
 def test_pages_that_are_the_files_own_follow_the_file(start, tmp_path, kind):
     if kind == "memfd":
