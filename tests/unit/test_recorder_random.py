@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Set, Tuple
 
 import pytest
 from harness import tracing
@@ -52,6 +52,7 @@ class Life:
         self.puppet, self.file = puppet, file
         puppet.thaw()
         self.regions: List[Tuple[int, int]] = [self.new(PRIVATE), self.new(PRIVATE)]
+        self.shared: Set[int] = set()  # indexes of those with anonymous memory that is shared
         for start, end in self.regions:
             puppet.do(tracing.FILL, start, end - start, start)
         self.at_data = puppet.data
@@ -65,7 +66,8 @@ class Life:
     def step(self, what: str, place: Tuple[int, int, int], number: int) -> None:
         do = self.puppet.do
         which, first, count = place
-        start, end = self.regions[which % len(self.regions)]
+        which %= len(self.regions)
+        start, end = self.regions[which]
         pages = (end - start) // PAGE_SIZE
         low = start + first % pages * PAGE_SIZE
         length = min(count * PAGE_SIZE, end - low)
@@ -88,20 +90,20 @@ class Life:
         elif what == "remap-same-place":
             do(tracing.MUNMAP, low, length)
             do(tracing.MMAP, low, length, 3 | (number | FIXED) << 8)
+            self.shared |= {which} if number == SHARED else set()
         elif what == "new" and len(self.regions) < 6:
+            self.shared |= {len(self.regions)} if number == SHARED else set()
             self.regions.append(self.new(number))
         elif what == "file" and len(self.regions) < 6:
             size = PAGES * PAGE_SIZE
             mapped = do(tracing.MMAP_FD, self.file, size, 3 | number << 8)
             assert mapped > 0
             self.regions.append((mapped, mapped + size))
-        elif what == "move" and pages * number <= FILE_PAGES:  # beyond a file's end is SIGBUS
+        elif what == "move" and pages * number <= (pages if which in self.shared else FILE_PAGES):
+            # Beyond the end of a file, and of what shared memory began with, is SIGBUS.
             moved = do(tracing.MREMAP, start, end - start, pages * number * PAGE_SIZE)
             if moved > 0:
-                self.regions[which % len(self.regions)] = (
-                    moved,
-                    moved + pages * number * PAGE_SIZE,
-                )
+                self.regions[which] = moved, moved + pages * number * PAGE_SIZE
         elif what == "fork":
             do(tracing.FORK, low, length)
         elif what == "brk":
