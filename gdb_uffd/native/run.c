@@ -138,6 +138,7 @@ int vessel_debug_hits(struct vessel *vessel)
 int vessel_interrupt(struct vessel *vessel)
 {
 	vessel->stop_stale = false;
+	vessel->stop_asked_ns = 0;
 	if (vessel->stop_sent)
 		return 0;
 	vessel->stop_sent = true;

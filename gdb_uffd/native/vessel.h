@@ -173,6 +173,7 @@ struct vessel {
 	bool timed_out;        /* ... because of the deadline */
 	bool stop_sent;        /* our SIGSTOP is on its way */
 	bool stop_stale;       /* ... but asked for in an earlier run, which ended otherwise */
+	uint64_t stop_asked_ns; /* when the stop was asked for last; 0: now */
 	struct debug_slot slots[DEBUG_SLOTS]; /* watchpoints in use: a range step looks for hits */
 	size_t slot_count;
 	struct catching catching;

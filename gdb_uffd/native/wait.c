@@ -37,7 +37,22 @@ static uint64_t clock_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Until when to sleep: output that waits, the deadline.  `limit` out; NULL: for ever.  True when
+#define STOP_AGAIN_NS 100000000ul
+
+/* SIGCONT, from whomever, takes a SIGSTOP of ours with it that is under way (signal(7)): one that does not
+ * come is sent again.  When that will be. */
+static uint64_t ask_again(struct vessel *vessel, uint64_t now)
+{
+	if (!vessel->stop_asked_ns) {
+		vessel->stop_asked_ns = now;
+	} else if (vessel->stop_asked_ns + STOP_AGAIN_NS <= now) {
+		vessel->stop_asked_ns = now;
+		kill(vessel->pid, SIGSTOP);
+	}
+	return vessel->stop_asked_ns + STOP_AGAIN_NS;
+}
+
+/* Until when to sleep: output that waits, the deadline, a stop that was asked for.  `limit` out; NULL: for ever.  True when
  * there is output to be shown now. */
 static bool time_limit(struct vessel *vessel, struct timespec *limit, struct timespec **used)
 {
@@ -47,7 +62,8 @@ static bool time_limit(struct vessel *vessel, struct timespec *limit, struct tim
 	timers_account(vessel);
 	timers_fire(vessel);
 	uint64_t left = timers_left(vessel), now = clock_ns();
-	if (!vessel->out_len && !vessel->deadline_ns && left == UINT64_MAX)
+	bool stopping = vessel->stop_sent && !vessel->stop_stale;
+	if (!vessel->out_len && !vessel->deadline_ns && left == UINT64_MAX && !stopping)
 		return false;
 	if (left != UINT64_MAX)
 		until = now + left;
@@ -66,6 +82,10 @@ static bool time_limit(struct vessel *vessel, struct timespec *limit, struct tim
 		} else if (vessel->deadline_ns < until) {
 			until = vessel->deadline_ns;
 		}
+	}
+	if (vessel->stop_sent && !vessel->stop_stale) {
+		uint64_t again = ask_again(vessel, now);
+		until = again < until ? again : until;
 	}
 	if (until == UINT64_MAX)
 		return false;

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import struct
+from contextlib import closing
 from typing import List, Tuple
 
 import pytest
-from harness.calls import Caller
+from harness.calls import Caller, Client
 
 from gdb_uffd.model import UffdError
+from gdb_uffd.native import lib
 from gdb_uffd.replay import syscalls
+from gdb_uffd.replay.interface import Resume
 from gdb_uffd.replay.retrace import COUNTED_MAX, Retrace
 from gdb_uffd.replay.writes import End, Running, Write
 
@@ -282,33 +286,47 @@ def test_an_object_at_an_address_that_is_not_mapped(caller):
             retrace.close()
 
 
+class Impatient(Client):
+    """Wants the run to end as soon as it has begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, write = os.pipe()
+        os.write(write, b"x")
+        os.close(write)
+
+    def fileno(self) -> int:
+        return self.read
+
+    def interrupt_requested(self) -> bool:
+        return bool(os.read(self.read, 1))
+
+    def close(self) -> None:
+        os.close(self.read)
+
+
+def test_a_stop_that_went_with_a_sigcont_is_asked_for_again(caller):
+    """SIGCONT takes SIGSTOPs that are pending with it (signal(7)), whoever sends it: no Ctrl-C and
+    no time limit ended a call any more from then on."""
+    vessel = caller.diversion.machine.vessel
+    caller.call("count", 1)
+    assert lib.vessel_interrupt(vessel) == 0
+    os.kill(vessel.pid, signal.SIGCONT)
+    assert caller.start("idle").signal == signal.SIGCONT
+    with closing(Impatient()) as client:
+        stop = caller.diversion.resume(Resume(caller.tid, "c"), client)
+    assert stop.signal == signal.SIGINT
+    caller.diversion.call_end()
+    caller.diversion.end(False)
+
+
 def test_a_run_that_was_interrupted_is_ended_too(caller):
     """The first run ends by SIGINT, after no time that a second one could tell."""
-
-    class Impatient:
-        def fileno(self):
-            return self.read
-
-        def interrupt_requested(self):
-            import os
-
-            os.read(self.read, 1)
-            return True
-
-        def output(self, data):
-            pass
-
-    import os
-
-    client = Impatient()
-    client.read, write = os.pipe()
-    os.write(write, b"x")
-    stop = caller.start("idle", client=client)
+    with closing(Impatient()) as client:
+        stop = caller.start("idle", client=client)
     assert stop.signal == signal.SIGINT
     caller.diversion.call_end()
     caller.diversion.end(False)
     told, end = again(caller, "counter", 4)
     assert not told and not end.cut and "interrupted" not in end.differs
     assert not end.compared and "ended from outside" in end.why  # `beside` is another number
-    os.close(client.read)
-    os.close(write)
