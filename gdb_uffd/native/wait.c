@@ -52,8 +52,8 @@ static uint64_t ask_again(struct vessel *vessel, uint64_t now)
 	return vessel->stop_asked_ns + STOP_AGAIN_NS;
 }
 
-/* Until when to sleep: output that waits, the deadline, a stop that was asked for.  `limit` out; NULL: for ever.  True when
- * there is output to be shown now. */
+/* Until when to sleep: output that waits, the deadline, a stop that was asked for.  `limit` out; NULL: for
+ * ever.  True when there is output to be shown now. */
 static bool time_limit(struct vessel *vessel, struct timespec *limit, struct timespec **used)
 {
 	uint64_t until = UINT64_MAX;
