@@ -19,6 +19,7 @@ class View:
         check(lib.view_init(self.native), doing="view")
         self._done = ffi.new("size_t *")
         self._buffer = ffi.new("uint8_t[]", 4096)
+        self._closed = False
 
     def set(self, machine: Machine, changes: Any, kind: int) -> None:
         """Read that state from now on."""
@@ -29,6 +30,8 @@ class View:
         buffer = self._buffer if length <= 4096 else ffi.new("uint8_t[]", length)
         if not 0 <= address < 1 << 64:
             raise MemoryUnavailable(address, "not mapped")
+        if self._closed:
+            raise MemoryUnavailable(address, "what was looked at is not there any more")
         if lib.view_read(self.native, address, buffer, length, self._done) < 0:
             raise MemoryUnavailable(address + self._done[0], "not there in this state")
         return bytes(ffi.buffer(buffer, length))
@@ -41,7 +44,8 @@ class View:
             return None
 
     def close(self) -> None:
-        """Free the native part.  Idempotent."""
+        """Free the native part; nothing can be read then.  Idempotent."""
+        self._closed = True
         lib.view_deinit(self.native)
 
 

@@ -82,7 +82,7 @@ _NAMED: Dict[bytes, Handler] = {
     **lldb.NAMED,
 }
 
-_CHANGING = frozenset((_NAMED[b"vCont"], *(_ONE_LETTER[ord(letter)] for letter in "CMSXcsZ")))
+_CHANGING = frozenset((_NAMED[b"vCont"], *(_ONE_LETTER[ord(letter)] for letter in "CMSXbcsZ")))
 """What is refused while a view is on (quffd.view)."""
 
 _LONG = frozenset(b"qQv")

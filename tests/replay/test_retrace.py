@@ -286,6 +286,15 @@ def test_an_object_at_an_address_that_is_not_mapped(caller):
             retrace.close()
 
 
+def test_a_view_ends_with_its_diversion(caller):
+    """It read through a null pointer."""
+    caller.call("count", 1)
+    view = caller.diversion.view(False, False)
+    assert view.word(caller.symbol("counter")) is not None
+    caller.diversion.close()
+    assert view.word(caller.symbol("counter")) is None
+
+
 class Impatient(Client):
     """Wants the run to end as soon as it has begun."""
 
