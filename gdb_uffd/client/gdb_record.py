@@ -13,7 +13,7 @@ import gdb
 
 from gdb_uffd.client import gdb_interrupts, gdb_session, gdb_settings, launch, text
 from gdb_uffd.client.gdb_freeze import NotStill, watch_breakpoints
-from gdb_uffd.client.gdb_record_local import LocalProcess, is_traced
+from gdb_uffd.client.gdb_record_local import LocalProcess, is_traced, was_killed
 from gdb_uffd.client.gdb_record_names import Where, ended, function_at, here, trapped
 from gdb_uffd.client.gdb_record_remote import RemoteProcess
 from gdb_uffd.client.gdb_util import machine, say
@@ -220,6 +220,8 @@ def start(path: str, self_contained: bool) -> None:
         raise UffdError("this inferior shows what was recorded; a live process can be recorded")
     if not inferior.pid or thread is None:
         raise UffdError("the program is not being run: `start` or `attach` it first")
+    if was_killed(inferior.pid):
+        raise UffdError("the program was killed: `kill` lets gdb know of it, `run` starts it again")
     if not machine().records:
         raise UffdError("live processes are recorded on x86-64 only; `gcore` writes a core")
     if thread.is_running():

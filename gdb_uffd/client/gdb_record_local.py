@@ -23,14 +23,18 @@ _RIP = GPR["rip"] * 8
 
 def is_traced(pid: int) -> bool:
     """Whether this very gdb traces that process: not gdbserver, and no process of another machine
-    that has the same number.  UffdError where it was killed, and gdb does not know of it yet."""
-    inferior = gdb.selected_inferior()
-    connection = inferior.connection
-    if connection is None or connection.type != "native":
-        return False
-    if all(tracer.state(pid, tid) in "ZX" for tid in tracer.threads(pid)):
-        raise UffdError("the program was killed: `kill` lets gdb know of it, `run` starts it again")
-    return tracer.status_field(pid, pid, "TracerPid") == str(os.getpid())
+    that has the same number."""
+    return _is_native() and tracer.status_field(pid, pid, "TracerPid") == str(os.getpid())
+
+
+def was_killed(pid: int) -> bool:
+    """Whether that process of the native target has ended, and gdb does not know of it yet."""
+    return _is_native() and all(tracer.state(pid, tid) in "ZX" for tid in tracer.threads(pid))
+
+
+def _is_native() -> bool:
+    connection = gdb.selected_inferior().connection
+    return connection is not None and connection.type == "native"
 
 
 class LocalProcess:

@@ -217,7 +217,8 @@ static int scan_tracked(struct record *record, struct record_map *map)
 		if (uffd_register_written(record->uffd, map->start, map->end - map->start) < 0)
 			return -EPERM;
 		rc = scan_fresh(record, map);
-		forget_hashes(record, map);
+		if (map->how == RECORD_WHOLE)
+			forget_hashes(record, map);
 	} else if (rc == 0 && map->how != RECORD_ANONYMOUS) {
 		rc = scan_swapped(record, map);
 	}

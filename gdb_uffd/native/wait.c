@@ -39,6 +39,12 @@ static uint64_t clock_ns(void)
 
 #define STOP_AGAIN_NS 100000000ul
 
+/* Whether a stop was asked for in this run, and has not come. */
+static bool is_stopping(const struct vessel *vessel)
+{
+	return vessel->stop_sent && !vessel->stop_stale;
+}
+
 /* SIGCONT, from whomever, takes a SIGSTOP of ours with it that is under way (signal(7)): one that does not
  * come is sent again.  When that will be. */
 static uint64_t ask_again(struct vessel *vessel, uint64_t now)
@@ -62,8 +68,7 @@ static bool time_limit(struct vessel *vessel, struct timespec *limit, struct tim
 	timers_account(vessel);
 	timers_fire(vessel);
 	uint64_t left = timers_left(vessel), now = clock_ns();
-	bool stopping = vessel->stop_sent && !vessel->stop_stale;
-	if (!vessel->out_len && !vessel->deadline_ns && left == UINT64_MAX && !stopping)
+	if (!vessel->out_len && !vessel->deadline_ns && left == UINT64_MAX && !is_stopping(vessel))
 		return false;
 	if (left != UINT64_MAX)
 		until = now + left;
@@ -83,7 +88,7 @@ static bool time_limit(struct vessel *vessel, struct timespec *limit, struct tim
 			until = vessel->deadline_ns;
 		}
 	}
-	if (vessel->stop_sent && !vessel->stop_stale) {
+	if (is_stopping(vessel)) {
 		uint64_t again = ask_again(vessel, now);
 		until = again < until ? again : until;
 	}

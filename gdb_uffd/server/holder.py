@@ -89,6 +89,10 @@ class Pending:
         """How many bytes a `g` packet carries."""
         self._page[_SIZE : _SIZE + 4] = size.to_bytes(4, "little")
 
+    def registers(self) -> int:
+        """The same."""
+        return int.from_bytes(self._page[_SIZE : _SIZE + 4], "little")
+
     def note_plain(self) -> None:
         """Packets are not acknowledged any more (gdb manual, "Packet Acknowledgment")."""
         self._page[_PLAIN : _PLAIN + 1] = b"!"
@@ -96,10 +100,6 @@ class Pending:
     def acknowledgement(self) -> bytes:
         """What goes before an answer."""
         return b"" if self._page[_PLAIN] else b"+"
-
-    def registers(self) -> int:
-        """The same."""
-        return int.from_bytes(self._page[_SIZE : _SIZE + 4], "little")
 
     def close(self) -> None:
         """Nobody will ask."""

@@ -479,7 +479,10 @@ class Trial:
         if self.struck and self.plan is not None and self.hit("gdb") and self.plan.signal == INT:
             # A second Ctrl-C waits in the program that the first has stopped, and comes when gdb
             # detaches: gdb's own (9 of 40).
-            may_end |= any(step.interrupt_s for step in self.scene.steps)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                interrupts = any(step.interrupt_s for step in self.scene.steps)
+                if interrupts and program.wait(0.3) == -signal.SIGINT:
+                    return
         looks.alive(program, target(), may_end=bool(may_end))
 
     def gdbs_own_stop(self, gdb: Gdb) -> bool:
