@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from run import ROOT, Subject, prepare
 
-from gdb_uffd.model import ENGINES
 from gdb_uffd.native import check, lib
-from gdb_uffd.replay.engines import kernel
+from gdb_uffd.protocol.model import ENGINES
 from gdb_uffd.replay.interface import SOFTWARE
+from gdb_uffd.replay.trackers import kernel
 
 SIZES = (256, 2048)
 """Pages that a call writes: soft-dirty walks all that are there at each one that it feeds."""

@@ -29,11 +29,11 @@ def run(command):
     began = time.perf_counter()
     text = gdb.execute(command, to_string=True)
     return (time.perf_counter() - began) * 1e3, text
-from gdb_uffd.client import gdb_record
+from gdb_uffd.client.recording import recordings
 figures = {"pause": [], "changed": []}
 def snapshot():
     run("uffd record snapshot")
-    last = gdb_record.active().recorder.last
+    last = recordings.active().recorder.last
     figures["pause"].append(last.pause_us / 1e3)
     figures["changed"].append(last.pages_changed)
 """

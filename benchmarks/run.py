@@ -24,11 +24,11 @@ import policy
 import record
 import travel
 
-from gdb_uffd.model import GPR
 from gdb_uffd.native import check, lib
+from gdb_uffd.protocol.model import GPR
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
-from gdb_uffd.trace.core import open_core
+from gdb_uffd.trace.core.core import open_core
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tests" / "lib"))
 
 from harness import traces  # noqa: E402
 
-from gdb_uffd.trace.core import CoreSnapshot, open_core  # noqa: E402
+from gdb_uffd.trace.core.core import CoreSnapshot, open_core  # noqa: E402
 
 SNAPSHOTS = 1000
 PAGES = 16384  # of the inferior's array

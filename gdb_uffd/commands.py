@@ -7,27 +7,23 @@ from typing import List, Optional, Tuple, Type
 
 import gdb
 
-from gdb_uffd import commands_calls, commands_heap, commands_record, commands_travel
-from gdb_uffd.client import (
-    gdb_blocked,
-    gdb_call,
-    gdb_connect,
-    gdb_hooks,
-    gdb_libraries,
-    gdb_mi,
-    gdb_opened,
-    gdb_policy,
-    gdb_session,
-    gdb_settings,
-    gdb_signals,
-    gdb_travel,
-    gdb_tui,
-    gdb_uncaught,
-    gdb_unwind,
-    gdb_views,
+from gdb_uffd.client.commands import call, calls, goto, heaps, record, views
+from gdb_uffd.client.commands.command import Command, list_commands
+from gdb_uffd.client.commands.options import Parsed, split_files
+from gdb_uffd.client.frontends import hooks, mi, tui
+from gdb_uffd.client.names import blocked, exceptions
+from gdb_uffd.client.session import (
+    connecting,
+    libraries,
+    opened,
+    policy,
+    sessions,
+    settings,
+    signals,
+    travel,
+    unwind,
 )
-from gdb_uffd.client.gdb_command import Command, list_commands
-from gdb_uffd.client.gdb_util import (
+from gdb_uffd.client.session.asking import (
     flush_caches,
     pop_dummy_frames,
     say,
@@ -35,8 +31,7 @@ from gdb_uffd.client.gdb_util import (
     user_error,
     user_errors,
 )
-from gdb_uffd.client.options import Parsed, split_files
-from gdb_uffd.model import UffdError
+from gdb_uffd.protocol.model import UffdError
 
 
 class Uffd(gdb.Command):
@@ -82,12 +77,12 @@ class Spawn(Command):
 
     def run(self, parsed: Parsed) -> None:
         """Start the server and connect."""
-        gdb_hooks.define_hooks()
+        hooks.define_hooks()
         began = time.perf_counter()
-        session = gdb_session.spawn(*split_files(parsed.rest, self.usage))
-        gdb_opened.show(session, began)
-        gdb_policy.sync(gdb_session.current())
-        gdb_travel.follow(gdb_session.current())
+        session = sessions.spawn(*split_files(parsed.rest, self.usage))
+        opened.show(session, began)
+        policy.sync(sessions.current())
+        travel.follow(sessions.current())
 
 
 class Connect(Command):
@@ -108,10 +103,10 @@ class Connect(Command):
 
     def run(self, parsed: Parsed) -> None:
         """Connect."""
-        gdb_hooks.define_hooks()
-        gdb_connect.connect(*gdb_connect.split_address(parsed.rest, self.usage))
-        gdb_policy.sync(gdb_session.current())
-        gdb_travel.follow(gdb_session.current())
+        hooks.define_hooks()
+        connecting.connect(*connecting.split_address(parsed.rest, self.usage))
+        policy.sync(sessions.current())
+        travel.follow(sessions.current())
 
 
 class Call(Command):
@@ -136,10 +131,10 @@ class Call(Command):
 
     def run(self, parsed: Parsed) -> None:
         """Evaluate in a transaction."""
-        session = gdb_session.current()
+        session = sessions.current()
         if not parsed.rest:
             raise UffdError(f"what shall be called? usage: {self.usage}")
-        gdb_call.call(session, parsed.rest, parsed.has("keep"), parsed.has("json"))
+        call.call(session, parsed.rest, parsed.has("keep"), parsed.has("json"))
 
 
 class Dirty(Command):
@@ -162,8 +157,8 @@ class Dirty(Command):
     def run(self, parsed: Parsed) -> None:
         """Ask for the report and print it."""
         self.nothing_else(parsed)
-        session = gdb_session.current()
-        gdb_views.dirty(session, parsed.has("all"), parsed.has("json"), parsed.has("full"))
+        session = sessions.current()
+        views.dirty(session, parsed.has("all"), parsed.has("json"), parsed.has("full"))
 
 
 class Diff(Command):
@@ -186,7 +181,7 @@ class Diff(Command):
 
     def run(self, parsed: Parsed) -> None:
         """Fetch the pages and compare."""
-        gdb_views.diff(gdb_session.current(), parsed.has("all"), parsed.rest)
+        views.diff(sessions.current(), parsed.has("all"), parsed.rest)
 
 
 class Reset(Command):
@@ -206,15 +201,15 @@ class Reset(Command):
     def run(self, parsed: Parsed) -> None:
         """Reset, forget caches, show the frame."""
         self.nothing_else(parsed)
-        session = gdb_session.current()
+        session = sessions.current()
         pop_dummy_frames()
-        stale = gdb_libraries.are_stale(session.request("reset"))
+        stale = libraries.are_stale(session.request("reset"))
         session.calls_pending = session.assigned = False
-        gdb_session.reselect(session)
+        sessions.reselect(session)
         flush_caches()
         if stale:
-            gdb_libraries.update()
-        gdb_signals.restore(session.signal, session.first_thread)
+            libraries.update()
+        signals.restore(session.signal, session.first_thread)
         say("reset: everything is as recorded")
         show_command("frame")
 
@@ -234,8 +229,8 @@ class Kill(Command):
     def run(self, parsed: Parsed) -> None:
         """Disconnect and reap."""
         self.nothing_else(parsed)
-        session = gdb_session.current()
-        gdb_session.end(session)
+        session = sessions.current()
+        sessions.end(session)
         say(f"closed {session.ready.core}")
 
 
@@ -253,7 +248,7 @@ class Info(Command):
     def run(self, parsed: Parsed) -> None:
         """Ask the server."""
         self.nothing_else(parsed)
-        gdb_views.info(parsed.has("json"))
+        views.info(parsed.has("json"))
 
 
 class Doctor(Command):
@@ -276,7 +271,7 @@ class Doctor(Command):
     def run(self, parsed: Parsed) -> None:
         """Run the server's doctor."""
         files = split_files(parsed.rest, self.usage) if parsed.rest else ()
-        gdb_views.doctor(parsed.has("json"), [path for path in files if path])
+        views.doctor(parsed.has("json"), [path for path in files if path])
 
 
 class Mappings(Command):
@@ -292,16 +287,16 @@ class Mappings(Command):
     def run(self, parsed: Parsed) -> None:
         """Ask the server."""
         self.nothing_else(parsed)
-        gdb_views.mappings(gdb_session.current())
+        views.mappings(sessions.current())
 
 
 COMMANDS: Tuple[Type[Command], ...] = (
     *(Spawn, Connect, Call, Dirty, Diff),
-    *commands_calls.COMMANDS,
-    *commands_heap.COMMANDS,
+    *calls.COMMANDS,
+    *heaps.COMMANDS,
     *(Reset, Kill, Info, Mappings, Doctor),
-    *commands_record.COMMANDS,
-    *commands_travel.COMMANDS,
+    *record.COMMANDS,
+    *goto.COMMANDS,
 )
 """Every subcommand, in the order of the bare `uffd`; those of a subject lie in a module of its
 own, commands_SUBJECT.py, each with its own COMMANDS."""
@@ -319,7 +314,7 @@ class _SettingsPrefix(gdb.Command):
         """Without a setting's name: show them all."""
         if argument.strip():
             raise UffdError(f'no setting "{argument.split()[0]}"; try "help {self._verb} uffd"')
-        gdb_settings.show_all()
+        settings.show_all()
 
 
 _registered: List[Optional[gdb.Command]] = []
@@ -335,12 +330,12 @@ def register() -> None:
         )
     _registered.extend([Uffd(), _SettingsPrefix("set"), _SettingsPrefix("show")])
     _registered.extend(command() for command in COMMANDS)
-    gdb_settings.register(gdb_policy.SETTINGS)
-    gdb_settings.on_engine(gdb_session.set_engine)
-    gdb_hooks.install()
-    gdb_blocked.install()
-    gdb_uncaught.install()
-    gdb_unwind.install()
-    gdb_tui.register()
-    gdb_mi.register()
-    gdb_travel.install()
+    settings.register(policy.SETTINGS)
+    settings.on_engine(sessions.set_engine)
+    hooks.install()
+    blocked.install()
+    exceptions.install()
+    unwind.install()
+    tui.register()
+    mi.register()
+    travel.install()

@@ -2,7 +2,8 @@
 
 The Python side asks here, the C side in native/arch.h; nothing else names a register or a number of
 a system call.  Pure standard library: gdb's side, the server and the recorder share it.
-Extended registers are coded in trace/extended.py, the target description in server/target_xml.py.
+Extended registers are coded in trace/core/xstate.py and fpsimd.py, the target description in
+server/stub/target_xml.py.
 """
 
 from __future__ import annotations

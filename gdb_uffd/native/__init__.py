@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from gdb_uffd.model import UffdError
 from gdb_uffd.native._native import ffi, lib
+from gdb_uffd.protocol.model import UffdError
 
 __all__ = ["check", "ffi", "lib"]
 

@@ -14,12 +14,12 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, Mapping, UffdError
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.protocol.model import PAGE_SIZE, Mapping, UffdError
 from gdb_uffd.recorder import maps
 from gdb_uffd.recorder.files import Files
 from gdb_uffd.recorder.ranges import Range
-from gdb_uffd.trace.files import FileRef
+from gdb_uffd.trace.files.files import FileRef
 
 CHUNK_BYTES = 4 << 20
 KEPT_CHUNKS = 64

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Callable, Dict, Optional, Sequence, Tuple
 
-from gdb_uffd.model import PAGE_SIZE
+from gdb_uffd.protocol.model import PAGE_SIZE
 from gdb_uffd.recorder.maps import Line
-from gdb_uffd.trace.files import FileProblem, FileRef, map_file
+from gdb_uffd.trace.files.files import FileProblem, FileRef, map_file
 
 MAX_EMBEDDED = 64 << 20
 """Bytes of a private mapping of a file without a build-id that are stored; of a larger one

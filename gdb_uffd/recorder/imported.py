@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gdb_uffd.model import SnapshotInfo, ThreadState
-from gdb_uffd.trace.core import open_core
-from gdb_uffd.trace.store_import import add_snapshot
-from gdb_uffd.trace.store_write import Writer
+from gdb_uffd.protocol.model import SnapshotInfo, ThreadState
+from gdb_uffd.trace.core.core import open_core
+from gdb_uffd.trace.store.importing import add_snapshot
+from gdb_uffd.trace.store.write import Writer
 
 
 def write_core(writer: Writer, core: str, info: SnapshotInfo) -> SnapshotInfo:

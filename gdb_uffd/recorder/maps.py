@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import List, Optional, Sequence
 
-from gdb_uffd.model import PROT_EXEC, PROT_READ, PROT_WRITE, Mapping
 from gdb_uffd.native import lib
+from gdb_uffd.protocol.model import PROT_EXEC, PROT_READ, PROT_WRITE, Mapping
 
 ANONYMOUS: int = lib.RECORD_ANONYMOUS
 FILE: int = lib.RECORD_FILE

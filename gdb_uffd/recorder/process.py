@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Tuple
 
-from gdb_uffd.trace.facts import MAX_DESCRIPTORS, ProcessFacts
+from gdb_uffd.trace.core.facts import MAX_DESCRIPTORS, ProcessFacts
 
 MAX_TABLE = 4 << 20
 """Bytes of one of net/tcp ... that are looked at: some ten thousand connections."""

@@ -13,14 +13,14 @@ import time
 from dataclasses import fields
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, SnapshotInfo, UffdError
+from gdb_uffd.protocol.model import PAGE_SIZE, SnapshotInfo, UffdError
 from gdb_uffd.recorder import maps, threads
 from gdb_uffd.recorder.capture import Changes, Chunk, Pool, Target
 from gdb_uffd.recorder.process import Process
 from gdb_uffd.recorder.ranges import Range, intersect, normal, subtract
 from gdb_uffd.recorder.sink import Begin, Commit, Pages, Sink, Whole
 from gdb_uffd.recorder.wire import PROTOCOL, Message, WireError, receive, send
-from gdb_uffd.trace.store_write import Writer
+from gdb_uffd.trace.store.write import Writer
 
 _INFO_FIELDS = {f.name: f.type for f in fields(SnapshotInfo)}
 

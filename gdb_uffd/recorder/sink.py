@@ -8,13 +8,13 @@ import threading
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Optional, Sequence, Set, Union
 
-from gdb_uffd.model import PAGE_SIZE, Mapping, SnapshotInfo, ThreadState, UffdError
+from gdb_uffd.protocol.model import PAGE_SIZE, Mapping, SnapshotInfo, ThreadState, UffdError
 from gdb_uffd.recorder.capture import Chunk, Pool
 from gdb_uffd.recorder.ranges import Range
-from gdb_uffd.trace.facts import ProcessFacts
-from gdb_uffd.trace.files import FileRef
-from gdb_uffd.trace.store_pending import Pending
-from gdb_uffd.trace.store_write import Writer
+from gdb_uffd.trace.core.facts import ProcessFacts
+from gdb_uffd.trace.files.files import FileRef
+from gdb_uffd.trace.store.pending import Pending
+from gdb_uffd.trace.store.write import Writer
 
 ZEROS = memoryview(bytes(1 << 20))
 

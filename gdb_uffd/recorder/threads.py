@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Dict, List, Optional
 
-from gdb_uffd.model import XSTATE_COMPONENTS, Registers, ThreadState
 from gdb_uffd.native import ffi, lib
+from gdb_uffd.protocol.model import XSTATE_COMPONENTS, Registers, ThreadState
 from gdb_uffd.recorder.wire import RawThread, unpack_gprs, unpack_threads
-from gdb_uffd.trace import xstate
+from gdb_uffd.trace.core import xstate
 
 
 @cache

@@ -7,20 +7,20 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.replay import stdio
 from gdb_uffd.replay.calls import Calls
 from gdb_uffd.replay.detail import Detail
-from gdb_uffd.replay.engines import LACKS
 from gdb_uffd.replay.execution import Runner
-from gdb_uffd.replay.machine import Machine
-from gdb_uffd.replay.record import facts_of
-from gdb_uffd.replay.refused import files_read, granted_lines, refused_lines
+from gdb_uffd.replay.policy.identity import facts_of
+from gdb_uffd.replay.policy.refused import files_read, granted_lines, refused_lines
+from gdb_uffd.replay.policy.waiting import size
 from gdb_uffd.replay.report import Builder, page_images
+from gdb_uffd.replay.rerun.log import Tape
 from gdb_uffd.replay.state import SavedThreads, Threads
-from gdb_uffd.replay.tape import Tape
-from gdb_uffd.replay.waiting import size
+from gdb_uffd.replay.trackers import LACKS
+from gdb_uffd.replay.vessel import Machine
 from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
 
 _serials = itertools.count(1)

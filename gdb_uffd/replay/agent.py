@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Match, Protocol, Sequence, Tuple
 
-from gdb_uffd.model import MemoryUnavailable, UffdError
+from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
 
 STEPS_MAX = 10_000
 STACK_MAX = 100

@@ -10,8 +10,8 @@ import errno
 from dataclasses import dataclass, field
 from typing import Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
-from gdb_uffd.model import MemoryUnavailable, UffdError
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
 from gdb_uffd.replay.agent import AgentError, Orders
 from gdb_uffd.replay.interface import (
     ACCESS_WATCH,
@@ -20,7 +20,7 @@ from gdb_uffd.replay.interface import (
     SOFTWARE,
     WRITE_WATCH,
 )
-from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.vessel import Machine
 
 SLOTS = lib.DEBUG_SLOTS
 _KINDS = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import List, Tuple
 
-from gdb_uffd.model import MemoryUnavailable, Registers
 from gdb_uffd.native import lib
-from gdb_uffd.replay.machine import Machine
+from gdb_uffd.protocol.model import MemoryUnavailable, Registers
 from gdb_uffd.replay.state import Threads
+from gdb_uffd.replay.vessel import Machine
 
 
 @dataclass

@@ -14,10 +14,10 @@ import time
 import zlib
 from typing import Any, Callable, Optional, Set, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, MemoryUnavailable
 from gdb_uffd.native import ffi, lib
+from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable
 from gdb_uffd.replay.interface import Stop
-from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.vessel import Machine
 
 FIRST_NS = 1_000_000_000
 """From when on a call runs for long."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
-from gdb_uffd.model import CallReport
 from gdb_uffd.native import ffi, lib
-from gdb_uffd.replay.machine import Machine
-from gdb_uffd.replay.malloc import mapped_chunk
-from gdb_uffd.replay.owners import Owners
-from gdb_uffd.replay.refine import Facts, Refiner
+from gdb_uffd.protocol.model import CallReport
+from gdb_uffd.replay.attribute.malloc import mapped_chunk
+from gdb_uffd.replay.attribute.owners import Owners
+from gdb_uffd.replay.attribute.refine import Facts, Refiner
+from gdb_uffd.replay.vessel import Machine
 from gdb_uffd.replay.views import View, Views
 
 Range = Tuple[int, int]

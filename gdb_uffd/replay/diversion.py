@@ -8,20 +8,28 @@ import time
 from dataclasses import replace
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
-from gdb_uffd.model import CallReport, Mapping, MemoryUnavailable, Registers, UffdError, page_floor
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import ownfiles, uncaught
+from gdb_uffd.protocol.model import (
+    CallReport,
+    Mapping,
+    MemoryUnavailable,
+    Registers,
+    UffdError,
+    page_floor,
+)
+from gdb_uffd.replay import uncaught
 from gdb_uffd.replay.account import Accounts, Transaction
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.calls import Unfinished
 from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
 from gdb_uffd.replay.interface import Choice, Client, Resume, Stop
 from gdb_uffd.replay.layout import current_mappings, mapped_files
-from gdb_uffd.replay.machine import LOWEST_ADDRESS, Machine
-from gdb_uffd.replay.past import Past
-from gdb_uffd.replay.policy import Policy
+from gdb_uffd.replay.policy import proc_files
+from gdb_uffd.replay.policy.policy import Policy
+from gdb_uffd.replay.rerun.last_run import Past
 from gdb_uffd.replay.state import Threads
 from gdb_uffd.replay.unknown import Unknown
+from gdb_uffd.replay.vessel import LOWEST_ADDRESS, Machine
 from gdb_uffd.replay.views import View
 from gdb_uffd.trace.source import Snapshot
 
@@ -37,7 +45,7 @@ class Diversion:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.machine = Machine(snapshot)
-        self._own_files = ownfiles.offer(self.machine)
+        self._own_files = proc_files.offer(self.machine)
         self.threads = Threads(snapshot, self.machine)
         points = self.breakpoints = Breakpoints(self.machine)
         self.insert_breakpoint, self.remove_breakpoint = points.insert, points.remove
@@ -260,21 +268,13 @@ class Diversion:
             self.commit_pending()
         open_ = self._transaction("call")
         open_.kind = "call"
-        self._settle()  # what ran so far was not this call
+        self.machine.settle()  # what ran so far was not this call
         if open_.called:
-            self._rearm()
+            self.machine.rearm()
         open_.called = True
         open_.calls.begin(is_malloc)
         open_.tape.began(address, is_malloc)
         self.machine.pager.in_malloc = is_malloc
-
-    def _settle(self) -> None:
-        """Engines that look after the fact look now: whoever writes next is another."""
-        check(lib.engine_settle(self.machine.pager), doing="looking what was written")
-
-    def _rearm(self) -> None:
-        """Each call's first writes are to be seen, also on pages that an earlier one wrote."""
-        check(lib.transaction_rearm(self.machine.pager), doing="write protection")
 
     @property
     def calls_under_way(self) -> int:
@@ -291,7 +291,7 @@ class Diversion:
             outer = self._open.calls.in_malloc
         if self.machine.pager.in_malloc and not outer:
             check(lib.gdb_end_malloc(self.machine.pager), doing="write protection")
-        self._settle()
+        self.machine.settle()
         self.machine.pager.in_malloc = outer
 
     def end(self, keep: bool) -> CallReport:
@@ -357,7 +357,7 @@ class Diversion:
         self._disturbed = self.machine.running or self._dirty_pages() > 0
 
     def _dirty_pages(self) -> int:
-        self._settle()
+        self.machine.settle()
         return int(lib.pages_count_dirty(ffi.addressof(self.machine.pager, "pages")))
 
     def report_all(self) -> CallReport:

@@ -8,10 +8,10 @@ import platform
 from typing import Any, Callable, List
 
 from gdb_uffd.arch import AARCH64, KNOWN, host
-from gdb_uffd.model import ENGINE_AUTO, ENGINES, PAGE_SIZE, UffdError
 from gdb_uffd.native import ffi, lib
-from gdb_uffd.replay.engines import FORBIDDEN, LACKS, WAYS, Kernel, choose, kernel
+from gdb_uffd.protocol.model import ENGINE_AUTO, ENGINES, PAGE_SIZE, UffdError
 from gdb_uffd.replay.interface import Check
+from gdb_uffd.replay.trackers import FORBIDDEN, LACKS, WAYS, Kernel, choose, kernel
 
 # Bits of <linux/userfaultfd.h>, and what their lack costs.
 _FEATURES = (

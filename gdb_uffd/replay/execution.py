@@ -8,14 +8,15 @@ import struct
 from typing import Any, Dict, List, Optional, Sequence
 
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import agent, faults, illegal, jumps, waiting
+from gdb_uffd.replay import agent, faults, illegal, jumps
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints, Here
 from gdb_uffd.replay.circle import Circle
 from gdb_uffd.replay.interface import SHOWN_BY_BT, Client, Resume, Stop
 from gdb_uffd.replay.lazy import Lazy
-from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.policy import waiting
 from gdb_uffd.replay.state import Threads
+from gdb_uffd.replay.vessel import Machine
 
 MODES = {"c": 0, "s": 1, "r": 2}  # enum resume of native/vessel.h
 

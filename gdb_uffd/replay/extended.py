@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Dict, Optional, Protocol, Tuple
 
 from gdb_uffd.arch import AARCH64, Architecture
-from gdb_uffd.model import XSTATE_COMPONENTS, Registers
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.trace import fpsimd
-from gdb_uffd.trace.xstate import from_machine, to_machine, with_components
+from gdb_uffd.protocol.model import XSTATE_COMPONENTS, Registers
+from gdb_uffd.trace.core import fpsimd
+from gdb_uffd.trace.core.xstate import from_machine, to_machine, with_components
 
 ROOM = 1 << 16
 """Bytes; more than any CPU's XSAVE area so far (AMX: 11,008)."""

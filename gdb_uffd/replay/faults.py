@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Tuple
 
-from gdb_uffd.replay import waiting
 from gdb_uffd.replay.interface import SHOWN_BY_BT
-from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.policy import waiting
+from gdb_uffd.replay.vessel import Machine
 
 STACK_NEAR = 1 << 16
 """Bytes around the stack pointer where an access means the stack; a frame is rarely larger."""

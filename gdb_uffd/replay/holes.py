@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from gdb_uffd.model import PAGE_SIZE
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.protocol.model import PAGE_SIZE
 from gdb_uffd.trace.source import FILE, Segment
 
 SEGMENT = 1 << 20

@@ -10,7 +10,7 @@ import functools
 from typing import Callable, FrozenSet, Optional, Tuple
 
 from gdb_uffd.arch import AARCH64, host
-from gdb_uffd.model import MemoryUnavailable
+from gdb_uffd.protocol.model import MemoryUnavailable
 
 _PREFIXES = frozenset(b"\x66\xf2\xf3\x2e\x36\x3e\x26\x64\x65\x67\xf0")
 _LENGTH_MAX = 15  # bytes of an instruction (Intel SDM vol. 2, 2.3.11)

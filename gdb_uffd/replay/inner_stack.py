@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 from typing import List, Optional, Sequence
 
-from gdb_uffd.model import CallReport, DirtyPage, Run, page_floor
-from gdb_uffd.replay.owners import part
-from gdb_uffd.trace.files import Module
+from gdb_uffd.protocol.model import CallReport, DirtyPage, Run, page_floor
+from gdb_uffd.replay.attribute.owners import part
+from gdb_uffd.trace.files.files import Module
 from gdb_uffd.trace.symbols import variable_around
 
 

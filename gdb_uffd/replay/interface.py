@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, FrozenSet, List, Optional, Protocol, Sequence
 
-from gdb_uffd.model import CallReport, Mapping, Registers
+from gdb_uffd.protocol.model import CallReport, Mapping, Registers
 from gdb_uffd.replay.agent import Orders
-from gdb_uffd.replay.reach import State
+from gdb_uffd.replay.attribute.reach import State
 from gdb_uffd.trace.source import Snapshot
 
 # Breakpoint kinds: the digit of the Z packets (gdb manual, "Packets", `z type,addr,kind`).
@@ -87,11 +87,11 @@ class Diversion(Protocol):
     snapshot: Snapshot
 
     policy: Any
-    """What the program may do (replay/policy.py, Policy); another one can be set at any time."""
+    """What the program may do (policy/policy.py, Policy); another one can be set at any time."""
 
     @property
     def blocked(self) -> Optional[Dict[str, Any]]:
-        """The wait that the last stop stands before (replay/waiting.py, describe), or None."""
+        """The wait that the last stop stands before (policy/waiting.py, describe), or None."""
         ...
 
     thrown: Any

@@ -5,10 +5,10 @@ from __future__ import annotations
 import struct
 from typing import FrozenSet, Optional, Tuple
 
-from gdb_uffd.model import PROT_EXEC, PROT_WRITE, MemoryUnavailable, Registers
 from gdb_uffd.native import ffi, lib
+from gdb_uffd.protocol.model import PROT_EXEC, PROT_WRITE, MemoryUnavailable, Registers
 from gdb_uffd.replay.lazy import Lazy
-from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.vessel import Machine
 
 NAMES = ("longjmp", "_longjmp", "siglongjmp", "__longjmp_chk")
 PLANTED_MAX = 8  # PLANTED_MAX of native/pager.h

@@ -7,11 +7,11 @@ import itertools
 import struct
 from typing import Any, List, Optional, Sequence, Tuple
 
-from gdb_uffd.model import Mapping, MemoryUnavailable, page_ceil, page_floor
 from gdb_uffd.native import ffi, lib
-from gdb_uffd.replay.machine import Machine
-from gdb_uffd.trace.elf import PF_W
-from gdb_uffd.trace.files import FileProblem, map_file
+from gdb_uffd.protocol.model import Mapping, MemoryUnavailable, page_ceil, page_floor
+from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.trace.core.elf import PF_W
+from gdb_uffd.trace.files.files import FileProblem, map_file
 from gdb_uffd.trace.places import ARENA
 from gdb_uffd.trace.source import Place
 

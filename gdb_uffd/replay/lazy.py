@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import FrozenSet, Optional
 
 from gdb_uffd.arch import X86_64
-from gdb_uffd.model import MemoryUnavailable, Registers, UffdError
 from gdb_uffd.native import ffi, lib
-from gdb_uffd.replay.machine import Machine
+from gdb_uffd.protocol.model import MemoryUnavailable, Registers, UffdError
+from gdb_uffd.replay.vessel import Machine
 from gdb_uffd.trace.binding import Call, Linker
-from gdb_uffd.trace.facts import auxv_values
+from gdb_uffd.trace.core.facts import auxv_values
 from gdb_uffd.trace.snapshot import AT_RANDOM
 from gdb_uffd.trace.symbols import read_word
 

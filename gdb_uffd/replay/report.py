@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any, List, Optional, Tuple
 
-from gdb_uffd.model import (
+from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.protocol.model import (
     PAGE_SIZE,
     CallReport,
     DirtyPage,
@@ -14,9 +15,8 @@ from gdb_uffd.model import (
     Run,
     page_floor,
 )
-from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay.layout import classify
-from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.vessel import Machine
 from gdb_uffd.trace.source import Place
 
 RUNS_MAX = 64

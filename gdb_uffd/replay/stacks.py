@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Iterable, List, Optional, Sequence
 
-from gdb_uffd.model import PROT_READ, PROT_WRITE, Mapping, page_ceil
+from gdb_uffd.protocol.model import PROT_READ, PROT_WRITE, Mapping, page_ceil
 from gdb_uffd.trace.source import Snapshot
 
 LIMIT = 8 << 20

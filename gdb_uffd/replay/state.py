@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional
 
-from gdb_uffd.model import Registers, page_ceil
 from gdb_uffd.native import lib
+from gdb_uffd.protocol.model import Registers, page_ceil
 from gdb_uffd.replay import stacks
-from gdb_uffd.replay.machine import Machine
+from gdb_uffd.replay.vessel import Machine
 from gdb_uffd.trace.source import Snapshot
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from typing import Optional, Tuple
 
-from gdb_uffd.model import MemoryUnavailable
+from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.trace.source import ReadMemory
 
 WRITE_BASE_OFFSET = 32

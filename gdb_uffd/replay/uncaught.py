@@ -16,9 +16,9 @@ from mmap import PROT_EXEC
 from typing import Any, Dict, Iterator, Optional, Sequence
 
 from gdb_uffd.arch import AARCH64
-from gdb_uffd.model import Mapping, MemoryUnavailable, UffdError
-from gdb_uffd.replay.ghost import Unseen, make_ghost
+from gdb_uffd.protocol.model import Mapping, MemoryUnavailable, UffdError
 from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
+from gdb_uffd.replay.rerun.clone import Unseen, make_ghost
 
 WHAT_SECONDS = 2
 """How long what() may run, where `set uffd call-timeout` does not say less."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Tuple
 
-from gdb_uffd.model import CallReport
-from gdb_uffd.replay.machine import Machine
+from gdb_uffd.protocol.model import CallReport
+from gdb_uffd.replay.vessel import Machine
 
 
 class Unknown:

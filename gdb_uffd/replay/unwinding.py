@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gdb_uffd.trace.debug_files import sections
-from gdb_uffd.trace.elf import PT_GNU_EH_FRAME
+from gdb_uffd.trace.core.elf import PT_GNU_EH_FRAME
+from gdb_uffd.trace.files.debug_files import sections
 from gdb_uffd.trace.source import Snapshot
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
-from gdb_uffd.model import MemoryUnavailable
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay.machine import Machine
+from gdb_uffd.protocol.model import MemoryUnavailable
+from gdb_uffd.replay.vessel import Machine
 
 NOW, BEFORE, AFTER, RECORDED = lib.VIEW_NOW, lib.VIEW_BEFORE, lib.VIEW_AFTER, lib.VIEW_RECORDED
 

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from typing import Any, Dict, List, Optional
 
 from gdb_uffd import __version__
-from gdb_uffd.model import PROTOCOL_VERSION, UffdError
-from gdb_uffd.server import searching, serve
-from gdb_uffd.server.endpoint import ACCEPT_SECONDS
+from gdb_uffd.protocol.model import PROTOCOL_VERSION, UffdError
+from gdb_uffd.server.listen import searching, serve
+from gdb_uffd.server.listen.endpoint import ACCEPT_SECONDS
 from gdb_uffd.server.session import Facts
 from gdb_uffd.terminal import printable
 

@@ -8,14 +8,14 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple, Union
 
-from gdb_uffd.model import Registers, UffdError
+from gdb_uffd.protocol.model import Registers, UffdError
 from gdb_uffd.replay.agent import Orders
+from gdb_uffd.replay.attribute.reach import Graph, State
 from gdb_uffd.replay.interface import SOFTWARE, Diversion, Stop
-from gdb_uffd.replay.reach import Graph, State
-from gdb_uffd.server.connection import Connection
-from gdb_uffd.server.framing import frame
-from gdb_uffd.server.journey import Journey
-from gdb_uffd.server.packets import RegisterLayout, layout_of
+from gdb_uffd.server.listen.connection import Connection
+from gdb_uffd.server.navigator import Journey
+from gdb_uffd.server.stub.framing import frame
+from gdb_uffd.server.stub.packets import RegisterLayout, layout_of
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.source import Snapshot
 

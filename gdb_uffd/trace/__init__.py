@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
-    from gdb_uffd.trace.search import Search
+    from gdb_uffd.trace.files.search import Search
     from gdb_uffd.trace.source import Trace
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.arch import AARCH64, Architecture
-from gdb_uffd.model import MemoryUnavailable
-from gdb_uffd.trace.elf import (
+from gdb_uffd.protocol.model import MemoryUnavailable
+from gdb_uffd.trace.core.elf import (
     DT_STRTAB,
     DT_SYMTAB,
     DT_VERSYM,
@@ -25,7 +25,7 @@ from gdb_uffd.trace.elf import (
     ElfError,
     Image,
 )
-from gdb_uffd.trace.files import Module
+from gdb_uffd.trace.files.files import Module
 from gdb_uffd.trace.source import ReadMemory
 from gdb_uffd.trace.symbols import link_maps, read_word
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import List, Optional, Sequence, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, SnapshotInfo, UffdError
+from gdb_uffd.protocol.model import PAGE_SIZE, SnapshotInfo, UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.source import FILE, PAGES, SLOT_ZERO, UNAVAILABLE, ZERO, Segment
 

@@ -6,16 +6,16 @@ import os
 import stat
 from typing import List, Optional, Sequence
 
-from gdb_uffd.model import SnapshotInfo, UffdError
 from gdb_uffd.outputs import TRACE
+from gdb_uffd.protocol.model import SnapshotInfo, UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.compare import find_snapshot
-from gdb_uffd.trace.compressed import compression
-from gdb_uffd.trace.core import CoreSnapshot, open_core
-from gdb_uffd.trace.elsewhere import Elsewhere
-from gdb_uffd.trace.info import core_info
-from gdb_uffd.trace.search import Search
+from gdb_uffd.trace.core.core import CoreSnapshot, open_core
+from gdb_uffd.trace.core.info import core_info
+from gdb_uffd.trace.files.elsewhere import Elsewhere
+from gdb_uffd.trace.files.search import Search
 from gdb_uffd.trace.source import INDEX, Trace
+from gdb_uffd.trace.store.compressed import compression
 
 
 class CoreTrace:
@@ -85,21 +85,21 @@ def open_trace(
     try:
         if os.path.isdir(path):
             if os.path.lexists(os.path.join(path, INDEX)):
-                from gdb_uffd.trace.store_read import StoreTrace
+                from gdb_uffd.trace.store.read import StoreTrace
 
                 return StoreTrace(path, executable, search=search)
             if path.rstrip("/").endswith(TRACE):
                 raise UffdError(f"{printable(path)}: has no {INDEX}; the trace is not whole")
         elif _may_be_packed(path):
-            from gdb_uffd.trace.packed import CORE_MARK, VERSION_NAME, packed_kind
+            from gdb_uffd.trace.store.packed import CORE_MARK, VERSION_NAME, packed_kind
 
             kind = packed_kind(path)
             if kind == VERSION_NAME:
-                from gdb_uffd.trace.store_packed import PackedTrace
+                from gdb_uffd.trace.store.packed_trace import PackedTrace
 
                 return PackedTrace(path, executable, search)
             if kind == CORE_MARK:
-                from gdb_uffd.trace.core_packed import PackedCore
+                from gdb_uffd.trace.store.core_packed import PackedCore
 
                 return PackedCore(path, executable, search)
         return CoreTrace(path, executable, search)

@@ -6,9 +6,9 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
-from gdb_uffd.model import PROT_WRITE, Mapping, MemoryUnavailable, ThreadState, page_ceil
+from gdb_uffd.protocol.model import PROT_WRITE, Mapping, MemoryUnavailable, ThreadState, page_ceil
 from gdb_uffd.terminal import printable
-from gdb_uffd.trace.files import Module
+from gdb_uffd.trace.files.files import Module
 from gdb_uffd.trace.source import Place, ReadMemory
 from gdb_uffd.trace.symbols import read_word
 

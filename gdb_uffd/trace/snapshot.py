@@ -8,14 +8,15 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, Mapping, MemoryUnavailable, ThreadState, UffdError
-from gdb_uffd.trace import facts, places, symbols, tls
-from gdb_uffd.trace.elf import ElfError
-from gdb_uffd.trace.executable import Found, how_to_get
-from gdb_uffd.trace.facts import ProcessFacts
-from gdb_uffd.trace.files import Module
-from gdb_uffd.trace.notes import Notes
-from gdb_uffd.trace.page_read import BadPage, PageData
+from gdb_uffd.protocol.model import PAGE_SIZE, Mapping, MemoryUnavailable, ThreadState, UffdError
+from gdb_uffd.trace import places, symbols, tls
+from gdb_uffd.trace.core import facts
+from gdb_uffd.trace.core.elf import ElfError
+from gdb_uffd.trace.core.facts import ProcessFacts
+from gdb_uffd.trace.core.notes import Notes
+from gdb_uffd.trace.core.vdso import MAX_VDSO, patch_vdso
+from gdb_uffd.trace.files.executable import Found, how_to_get
+from gdb_uffd.trace.files.files import Module
 from gdb_uffd.trace.source import (
     FILE,
     PAGES,
@@ -25,7 +26,7 @@ from gdb_uffd.trace.source import (
     ReadMemory,
     Segment,
 )
-from gdb_uffd.trace.vdso import MAX_VDSO, patch_vdso
+from gdb_uffd.trace.store.page_read import BadPage, PageData
 
 AT_BASE, AT_RANDOM, AT_SYSINFO_EHDR = 7, 25, 33  # <elf.h>, getauxval(3)
 MAX_READ = 1 << 30

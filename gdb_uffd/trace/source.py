@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, List, Optional, Protocol, Sequence, Union
 
 from gdb_uffd.arch import Architecture
-from gdb_uffd.model import Mapping, SnapshotInfo, ThreadState
-from gdb_uffd.trace.files import Module
+from gdb_uffd.protocol.model import Mapping, SnapshotInfo, ThreadState
+from gdb_uffd.trace.files.files import Module
 
 FILE, ZERO, UNAVAILABLE, PAGES = "file", "zero", "unavailable", "pages"
 
@@ -66,7 +66,7 @@ class Segment:
 
 
 class Snapshot(Protocol):
-    """One recorded instant.  Implementations: trace/core.py."""
+    """One recorded instant.  Implementations: trace/core/core.py."""
 
     path: str
     arch: Architecture  # of the machine that it was recorded on

@@ -7,9 +7,9 @@ import os
 import struct
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.model import MemoryUnavailable
-from gdb_uffd.trace.elf import PT_DYNAMIC, ElfError, Image
-from gdb_uffd.trace.files import Module
+from gdb_uffd.protocol.model import MemoryUnavailable
+from gdb_uffd.trace.core.elf import PT_DYNAMIC, ElfError, Image
+from gdb_uffd.trace.files.files import Module
 from gdb_uffd.trace.source import ReadMemory
 
 DT_DEBUG = 21

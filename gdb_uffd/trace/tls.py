@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Callable, List, Optional, Sequence
 
 from gdb_uffd.arch import X86_64, Architecture
-from gdb_uffd.model import MemoryUnavailable, UffdError
-from gdb_uffd.trace.elf import PT_DYNAMIC
-from gdb_uffd.trace.files import Module
+from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
+from gdb_uffd.trace.core.elf import PT_DYNAMIC
+from gdb_uffd.trace.files.files import Module
 from gdb_uffd.trace.source import ReadMemory
 from gdb_uffd.trace.symbols import read_word
 

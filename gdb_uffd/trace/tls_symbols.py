@@ -5,8 +5,8 @@ from __future__ import annotations
 from array import array
 from typing import List, Tuple
 
-from gdb_uffd.trace import elf
-from gdb_uffd.trace.elf import ElfError, Image
+from gdb_uffd.trace.core import elf
+from gdb_uffd.trace.core.elf import ElfError, Image
 
 MAX_SYMBOLS = 1 << 20  # of one table that are looked at
 MAX_FOUND = 4096

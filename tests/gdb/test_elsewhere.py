@@ -16,7 +16,7 @@ import pytest
 from harness import cores, gdbs
 
 from gdb_uffd import cli
-from gdb_uffd.trace.elf import Image
+from gdb_uffd.trace.core.elf import Image
 
 NAMES = ("zoo", "libtlslib.so", "plugin.so")
 

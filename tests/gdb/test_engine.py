@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from gdb_uffd.model import ENGINES
+from gdb_uffd.protocol.model import ENGINES
 
 
 def doctor(*options):

@@ -12,7 +12,7 @@ import pytest
 from harness.cores import NoKernelCore, kernel_core
 from harness.extras import extra
 
-from gdb_uffd.trace.store_import import import_cores
+from gdb_uffd.trace.store.importing import import_cores
 
 
 @pytest.fixture(scope="session")

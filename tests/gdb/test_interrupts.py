@@ -5,7 +5,7 @@ from __future__ import annotations
 SETUP = """\
 python
 import os, signal
-from gdb_uffd.client.gdb_session import Session
+from gdb_uffd.client.session.sessions import Session
 wanted, request = ["", 0], Session.request
 def ask(self, verb, arguments=None, *more):
     came = verb == wanted[0]

@@ -246,7 +246,8 @@ def test_many_sessions_one_after_the_other(gdb, all_cores):
 
 DYING = """\
 import os, signal, sys
-from gdb_uffd.server import connection, __main__
+from gdb_uffd.server.listen import connection
+from gdb_uffd.server import __main__
 def receive(self, old=connection.Connection.receive, left=[None]):
     packet = old(self)
     if left[0] is None and packet.startswith(b"quffd.begin"):
@@ -291,7 +292,8 @@ def test_server_killed_at_any_packet_of_a_call(start_gdb, all_cores, tmp_path):
 
 ONCE = """\
 import os, signal, sys
-from gdb_uffd.server import connection, __main__
+from gdb_uffd.server.listen import connection
+from gdb_uffd.server import __main__
 def receive(self, old=connection.Connection.receive):
     packet = old(self)
     if packet.startswith(b"quffd.hello") and not os.path.exists(sys.argv[-1]):
@@ -315,7 +317,8 @@ def test_server_killed_as_gdb_has_connected(start_gdb, all_cores, tmp_path):
 
 LATE = """\
 import sys
-from gdb_uffd.server import connection, __main__
+from gdb_uffd.server.listen import connection
+from gdb_uffd.server import __main__
 connection.Connection._given_up = lambda self: False
 sys.exit(__main__.main())
 """
@@ -324,9 +327,9 @@ sys.exit(__main__.main())
 STALL = """\
 python
 import os, signal
-from gdb_uffd.client import gdb_session
-pid = gdb_session.selected().server.pid
-gdb_session.selected().heard += 99
+from gdb_uffd.client.session import sessions
+pid = sessions.selected().server.pid
+sessions.selected().heard += 99
 os.kill(pid, signal.SIGSTOP)
 gdb.execute("set remotetimeout 0")
 try:
@@ -335,7 +338,7 @@ except gdb.error:
     pass
 gdb.execute("set remotetimeout 1")
 os.kill(pid, signal.SIGCONT)
-gdb_session.selected().heard -= 200
+sessions.selected().heard -= 200
 end
 """
 
@@ -367,7 +370,7 @@ def test_a_late_answer_is_never_the_next_value(start_gdb, all_cores, tmp_path, l
 
 DIES = """
 import os, runpy, signal, sys
-from gdb_uffd.server.connection import Connection
+from gdb_uffd.server.listen.connection import Connection
 receive = Connection.receive
 def dies(connection):
     packet = receive(connection)

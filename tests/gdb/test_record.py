@@ -15,7 +15,7 @@ from harness import ROOT, gdbs, survivors
 from harness.gdbs import Gdb
 
 from gdb_uffd import trace
-from gdb_uffd.model import GPR, PAGE_SIZE
+from gdb_uffd.protocol.model import GPR, PAGE_SIZE
 
 SNAPSHOT = re.compile(
     r'^snapshot (\d+)(?: "(.*)")?: ([\d,]+) pages? changed, pause [\d.]+ m?s$', re.M
@@ -110,7 +110,7 @@ def test_a_program_that_ends_as_it_is_frozen(live, tmp_path):
     """It has no thread any more; that was an IndexError now and then."""
     session = live("pulse", "beat", "20 0")
     record(session, tmp_path / "t")
-    session.run("python from gdb_uffd.client.gdb_freeze import Freezer")
+    session.run("python from gdb_uffd.client.recording.freeze import Freezer")
     session.run("python Freezer.freeze = lambda self, inferior: []")
     assert session.run("uffd record snapshot").strip() == "the program has just ended"
     assert "0 snapshots in" in session.run("uffd record stop")

@@ -16,7 +16,7 @@ import pytest
 from harness import ROOT, survivors
 
 from gdb_uffd import trace
-from gdb_uffd.model import UffdError
+from gdb_uffd.protocol.model import UffdError
 
 CLI = [sys.executable, "-I", "-c", "import sys; from gdb_uffd.cli import main; sys.exit(main())"]
 
@@ -79,7 +79,7 @@ def test_the_end_of_a_program_with_threads(run, built, tmp_path):
 LOSES_THE_END = """
 import os, sys
 sys.path.insert(0, {root!r})
-from gdb_uffd.client.gdb_freeze import Freezer
+from gdb_uffd.client.recording.freeze import Freezer
 thaw = Freezer.thaw
 def lost(self):
     os.kill(self.pid, 9)

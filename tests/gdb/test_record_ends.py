@@ -15,7 +15,7 @@ from harness import gdbs, survivors
 from harness.gdbs import Gdb
 
 from gdb_uffd import trace
-from gdb_uffd.model import PAGE_SIZE
+from gdb_uffd.protocol.model import PAGE_SIZE
 
 
 @pytest.fixture
@@ -293,13 +293,13 @@ def test_killed_while_a_snapshot_holds_it(start_gdb, built, tmp_path, program):
     session.run(
         "python\n"
         "import os, signal\n"
-        "from gdb_uffd.client import gdb_record, tracer\n"
-        "freezer = gdb_record.active().local.freezer\n"
+        "from gdb_uffd.client.recording import recordings, ptrace\n"
+        "freezer = recordings.active().local.freezer\n"
         "thaw, pid = freezer.thaw, freezer.pid\n"
         "def killed():\n"
         "    freezer.user_thread = 0  # no command steps it\n"
         "    os.kill(pid, signal.SIGKILL)\n"
-        "    while any(tracer.state(pid, tid) not in 'ZX' for tid in tracer.threads(pid)):\n"
+        "    while any(ptrace.state(pid, tid) not in 'ZX' for tid in ptrace.threads(pid)):\n"
         "        os.sched_yield()\n"
         "    thaw()\n"
         "freezer.thaw = killed\n"

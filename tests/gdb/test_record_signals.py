@@ -107,10 +107,10 @@ def test_no_stop_waits_for_a_program_at_a_prompt(attached):
     """A SIGSTOP by which a thread was frozen waited in the kernel; gdb was killed, and it came."""
     session, program = attached
     session.run("delete")
-    session.run("python from gdb_uffd.client import gdb_record, tracer")
-    session.run("python freezer = gdb_record.active().local.freezer")
+    session.run("python from gdb_uffd.client.recording import recordings, ptrace")
+    session.run("python freezer = recordings.active().local.freezer")
     for tid in sorted(int(path.name) for path in Path(f"/proc/{program.pid}/task").iterdir()):
-        session.run(f"python tracer.tgkill({program.pid}, {tid}, 19); freezer._strays.add({tid})")
+        session.run(f"python ptrace.tgkill({program.pid}, {tid}, 19); freezer._strays.add({tid})")
     survivors.until(lambda: not any(pending(program.pid)))
     session.kill()
     survivors.until(lambda: {s.split()[1] for s in states(program.pid)} == {"0"})
@@ -125,13 +125,13 @@ def test_no_stop_waits_when_the_recorder_has_closed(attached):
     session.send(
         "python\n"
         "import os\n"
-        "from gdb_uffd.client import gdb_record, tracer\n"
-        "recording = gdb_record.active()\n"
+        "from gdb_uffd.client.recording import recordings, ptrace\n"
+        "recording = recordings.active()\n"
         "freezer, close = recording.local.freezer, recording.recorder.close\n"
-        "for tid in tracer.threads(freezer.pid):\n"
-        "    tracer.tgkill(freezer.pid, tid, 19); freezer._strays.add(tid)\n"
+        "for tid in ptrace.threads(freezer.pid):\n"
+        "    ptrace.tgkill(freezer.pid, tid, 19); freezer._strays.add(tid)\n"
         "recording.recorder.close = lambda **how: (close(**how), os.kill(os.getpid(), 9))\n"
-        "gdb_record.stop()\n"
+        "recordings.stop()\n"
         "end"
     )
     for pid in [session.child.pid, *recorders]:
@@ -143,7 +143,8 @@ def test_no_stop_waits_when_the_recorder_has_closed(attached):
 RAISES = """\
 python
 import signal
-from gdb_uffd.client import gdb_interrupts, gdb_record
+from gdb_uffd.client.session import interrupts
+from gdb_uffd.client.recording import recordings
 real = signal.pthread_sigmask
 def interrupted(how, numbers):
     old = real(how, numbers)
@@ -151,7 +152,7 @@ def interrupted(how, numbers):
         signal.pthread_sigmask = real
         raise KeyboardInterrupt
     return old
-for way in (gdb_record.uninterrupted().__enter__, lambda: gdb_interrupts.start(None)):
+for way in (recordings.uninterrupted().__enter__, lambda: interrupts.start(None)):
     signal.pthread_sigmask = interrupted
     try:
         way()
@@ -171,11 +172,11 @@ def test_ctrl_c_while_signals_are_being_blocked(gdb, tmp_path):
 def test_ctrl_c_once_more_comes_to_gdbs_own_thread(gdb):
     """The thread that sends it took it itself where gdb's had it blocked: gdb 18 asserts that its
     handler runs in its own."""
-    gdb.run("python import signal, threading; from gdb_uffd.client import gdb_record")
+    gdb.run("python import signal, threading; from gdb_uffd.client.recording import recordings")
     gdb.run("python Timer = threading.Timer")
     gdb.run("python threading.Timer = lambda _, *rest: Timer(2.0, *rest)")
     lines = (
-        "gdb_record.interrupt_later()",
+        "recordings.interrupt_later()",
         "old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})",
         "[t.join() for t in threading.enumerate() if isinstance(t, Timer)]",
         "print('pending', signal.SIGINT in signal.sigpending())",

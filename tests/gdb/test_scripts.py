@@ -14,7 +14,7 @@ from harness import cores, gdbs
 from harness.lldbs import Server
 
 from gdb_uffd import cli
-from gdb_uffd.trace.elf import Image
+from gdb_uffd.trace.core.elf import Image
 
 PROGRAM = r"""
 #include <stdlib.h>

@@ -14,8 +14,8 @@ import zstandard
 from harness import cores, gdbs, survivors
 
 import gdb_uffd.trace
-from gdb_uffd.trace.store_import import import_cores
-from gdb_uffd.trace.store_pack import pack
+from gdb_uffd.trace.store.importing import import_cores
+from gdb_uffd.trace.store.pack import pack
 
 PAGE = 4096
 

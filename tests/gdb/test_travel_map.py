@@ -281,7 +281,7 @@ def test_changes_agree_with_the_memory(trip_gdb, trip):
         for side in (a, b):
             try:
                 both.append(side.read(page, 4096))
-            except gdb_uffd.model.MemoryUnavailable:
+            except gdb_uffd.protocol.model.MemoryUnavailable:
                 both.append(b"")
         if both[0] != both[1] and both[0].strip(b"\0") != both[1].strip(b"\0"):
             expected += 1

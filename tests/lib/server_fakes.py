@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.arch import X86_64, Architecture
-from gdb_uffd.model import (
+from gdb_uffd.protocol.model import (
     GPR,
     XSTATE_SIZE,
     CallReport,
@@ -23,13 +23,13 @@ from gdb_uffd.model import (
 )
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.interface import Choice, Client, Resume, Stop
-from gdb_uffd.server import stub, vfile
-from gdb_uffd.server.connection import Connection
-from gdb_uffd.server.framing import frame
-from gdb_uffd.server.journey import Journey
-from gdb_uffd.server.serve import facts
+from gdb_uffd.server.listen.connection import Connection
+from gdb_uffd.server.listen.serve import facts
+from gdb_uffd.server.navigator import Journey
 from gdb_uffd.server.session import Session
-from gdb_uffd.trace.files import Module
+from gdb_uffd.server.stub import stub, vfile
+from gdb_uffd.server.stub.framing import frame
+from gdb_uffd.trace.files.files import Module
 from gdb_uffd.trace.source import UNAVAILABLE, ZERO, Place, ReadMemory, Segment
 
 CODE, DATA, STACK = 0x400000, 0x600000, 0x7FFF0000

@@ -14,7 +14,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 import pytest
 from harness import gdbs
 
-from gdb_uffd.trace import elf
+from gdb_uffd.trace.core import elf
 
 PAGE = 4096
 NT_PRSTATUS, NT_FPREGSET, NT_PRPSINFO, NT_AUXV = 1, 2, 3, 6

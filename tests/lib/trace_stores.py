@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
-from gdb_uffd.model import XSTATE_SIZE, Mapping, Registers, SnapshotInfo, ThreadState
-from gdb_uffd.trace.facts import ProcessFacts
-from gdb_uffd.trace.store_write import Writer
+from gdb_uffd.protocol.model import XSTATE_SIZE, Mapping, Registers, SnapshotInfo, ThreadState
+from gdb_uffd.trace.core.facts import ProcessFacts
+from gdb_uffd.trace.store.write import Writer
 
 PAGE = 4096
 BASE = 0x7F0000000000

@@ -10,8 +10,8 @@ import pytest
 from harness import programs
 from harness.calls import Caller, Client
 
-from gdb_uffd.model import CallReport, page_floor
 from gdb_uffd.native import lib
+from gdb_uffd.protocol.model import CallReport, page_floor
 from gdb_uffd.replay.interface import Resume
 
 pytestmark = pytest.mark.skipif(not lib.ARCH_UNWINDS, reason="frames are not followed here")

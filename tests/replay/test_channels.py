@@ -10,7 +10,7 @@ import pytest
 from harness.calls import Caller
 from harness.cores import core_of
 
-from gdb_uffd.replay.record import facts_of
+from gdb_uffd.replay.policy.identity import facts_of
 
 
 @pytest.fixture(scope="module")

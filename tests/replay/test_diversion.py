@@ -10,9 +10,9 @@ import signal
 import pytest
 from harness.calls import Caller
 
-from gdb_uffd.model import ENGINES, UffdError
-from gdb_uffd.replay.engines import kernel
+from gdb_uffd.protocol.model import ENGINES, UffdError
 from gdb_uffd.replay.interface import HARDWARE, WRITE_WATCH
+from gdb_uffd.replay.trackers import kernel
 
 
 @pytest.fixture(params=[name for name in ENGINES if not kernel().failure(name)])

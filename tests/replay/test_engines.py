@@ -16,8 +16,8 @@ from harness.steps import ARENA, ARENA_PAGES, PAGE, Cell, Seen, Step, World, enc
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from gdb_uffd.model import ENGINES, CallReport, UffdError
-from gdb_uffd.replay.engines import kernel
+from gdb_uffd.protocol.model import ENGINES, CallReport, UffdError
+from gdb_uffd.replay.trackers import kernel
 
 WORKING = [name for name in ENGINES if not kernel().failure(name)]
 WRITE_PROTECTED = ("wp-sync", "wp-async", "soft-dirty")  # see a write that changes nothing

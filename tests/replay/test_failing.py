@@ -20,7 +20,7 @@ import json, os, sys
 from pathlib import Path
 from harness.asking import Asker
 from harness.calls import Client
-from gdb_uffd.model import MemoryUnavailable
+from gdb_uffd.protocol.model import MemoryUnavailable
 
 core, switch = Path(sys.argv[1]), Path(sys.argv[2])
 caller = Asker(core)

@@ -9,7 +9,7 @@ from harness import ROOT
 from harness.calls import Caller
 from harness.cores import kernel_core
 
-from gdb_uffd.model import UffdError
+from gdb_uffd.protocol.model import UffdError
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from harness import programs
 from harness.calls import Caller
 from harness.cores import NoKernelCore, kernel_core
 
-from gdb_uffd.model import CallReport
+from gdb_uffd.protocol.model import CallReport
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Dict, Optional
 
-from gdb_uffd.replay.malloc import HEADERS_MAX, MMAPPED, MappedChunks
+from gdb_uffd.replay.attribute.malloc import HEADERS_MAX, MMAPPED, MappedChunks
 
 PAGE = 4096
 

@@ -13,11 +13,11 @@ from harness.cores import NoKernelCore, kernel_core
 
 import gdb_uffd.trace
 from gdb_uffd.replay.diversion import Diversion
-from gdb_uffd.server import stub
-from gdb_uffd.server.connection import Connection
-from gdb_uffd.server.journey import Journey
-from gdb_uffd.server.serve import facts
+from gdb_uffd.server.listen.connection import Connection
+from gdb_uffd.server.listen.serve import facts
+from gdb_uffd.server.navigator import Journey
 from gdb_uffd.server.session import Session
+from gdb_uffd.server.stub import stub
 
 
 @pytest.fixture(scope="module")

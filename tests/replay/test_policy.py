@@ -16,11 +16,11 @@ import pytest
 from harness.asking import Asker, policy_core
 from harness.calls import Client
 
-from gdb_uffd.model import UffdError
-from gdb_uffd.replay import syscalls
+from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.replay.interface import Resume
-from gdb_uffd.replay.policy import Policy
-from gdb_uffd.replay.record import facts_of
+from gdb_uffd.replay.policy import syscalls
+from gdb_uffd.replay.policy.identity import facts_of
+from gdb_uffd.replay.policy.policy import Policy
 
 AT_FDCWD = -100
 

@@ -16,7 +16,7 @@ import pytest
 from harness import ROOT
 from harness.asking import Argument, Asker, policy_core
 
-from gdb_uffd.replay import syscalls
+from gdb_uffd.replay.policy import syscalls
 
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
 OK = "ok"

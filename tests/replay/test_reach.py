@@ -7,9 +7,9 @@ from typing import Dict, List, Optional, Tuple
 
 import pytest
 
-from gdb_uffd.model import MemoryUnavailable, UffdError
-from gdb_uffd.replay import reach
-from gdb_uffd.replay.reach import Graph, Search
+from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
+from gdb_uffd.replay.attribute import reach
+from gdb_uffd.replay.attribute.reach import Graph, Search
 
 BASE = 0x100000
 

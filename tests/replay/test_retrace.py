@@ -11,12 +11,12 @@ from typing import List, Tuple
 import pytest
 from harness.calls import Caller, Client
 
-from gdb_uffd.model import UffdError
 from gdb_uffd.native import lib
-from gdb_uffd.replay import syscalls
+from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.replay.interface import Resume
-from gdb_uffd.replay.retrace import COUNTED_MAX, Retrace
-from gdb_uffd.replay.writes import End, Running, Write
+from gdb_uffd.replay.policy import syscalls
+from gdb_uffd.replay.rerun.retrace import COUNTED_MAX, Retrace
+from gdb_uffd.replay.rerun.writes import End, Running, Write
 
 LARGE = 20000 * 8
 

@@ -9,8 +9,8 @@ from harness import ROOT
 from harness.calls import Caller
 from harness.cores import kernel_core
 
-from gdb_uffd.model import Mapping
 from gdb_uffd.native import lib
+from gdb_uffd.protocol.model import Mapping
 from gdb_uffd.replay import stacks
 
 

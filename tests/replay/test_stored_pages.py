@@ -11,8 +11,8 @@ import zlib
 import pytest
 from harness.calls import Caller
 
-from gdb_uffd.model import PAGE_SIZE, PROT_WRITE, MemoryUnavailable
 from gdb_uffd.native import ffi, lib
+from gdb_uffd.protocol.model import PAGE_SIZE, PROT_WRITE, MemoryUnavailable
 from gdb_uffd.trace.source import FILE, PAGES, SLOT_UNAVAILABLE, SLOT_ZERO
 
 

@@ -38,12 +38,12 @@ from harness import ROOT, SLOWNESS, gdbs, survivors  # noqa: E402
 
 import gdb_uffd.trace  # noqa: E402
 from gdb_uffd import cli  # noqa: E402
-from gdb_uffd.model import PAGE_SIZE, MemoryUnavailable, UffdError  # noqa: E402
+from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable, UffdError  # noqa: E402
 from gdb_uffd.server import __main__ as server_main  # noqa: E402
-from gdb_uffd.server import stub  # noqa: E402
-from gdb_uffd.trace.export import export_snapshot  # noqa: E402
-from gdb_uffd.trace.store_read import StoreTrace  # noqa: E402
-from gdb_uffd.trace.store_verify import verify  # noqa: E402
+from gdb_uffd.server.stub import stub  # noqa: E402
+from gdb_uffd.trace.store.export import export_snapshot  # noqa: E402
+from gdb_uffd.trace.store.read import StoreTrace  # noqa: E402
+from gdb_uffd.trace.store.verify import verify  # noqa: E402
 
 BOUND_S = 30.0
 """How long one input may take: the whole ones take less than one."""

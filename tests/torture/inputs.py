@@ -18,7 +18,7 @@ import zstandard
 from harness import CACHE, cores, gdbs, programs, traces
 
 from gdb_uffd import cli
-from gdb_uffd.model import PAGE_SIZE
+from gdb_uffd.protocol.model import PAGE_SIZE
 
 SNAPSHOTS = 5
 

@@ -15,9 +15,9 @@ from typing import Collection, List, Sequence
 from harness import SLOWNESS
 
 import gdb_uffd.trace
-from gdb_uffd.model import PAGE_SIZE, UffdError
-from gdb_uffd.trace.store_read import StoreTrace
-from gdb_uffd.trace.store_verify import verify
+from gdb_uffd.protocol.model import PAGE_SIZE, UffdError
+from gdb_uffd.trace.store.read import StoreTrace
+from gdb_uffd.trace.store.verify import verify
 
 THREADS, PAGES = 3, 48  # target.c
 IMPORTING = re.compile(

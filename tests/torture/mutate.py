@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Callable, List, Sequence, Tuple
 
-from gdb_uffd.trace import store_format as form
+from gdb_uffd.trace.store import format as form
 
 Chance = random.Random
 

@@ -10,8 +10,8 @@ import socket
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from gdb_uffd.model import GPR
-from gdb_uffd.server.framing import escape, frame, unescape
+from gdb_uffd.protocol.model import GPR
+from gdb_uffd.server.stub.framing import escape, frame, unescape
 
 OFFERED = (
     b"qSupported:multiprocess+;swbreak+;hwbreak+;qRelocInsn+;fork-events+;vfork-events+;"

@@ -32,12 +32,12 @@ FILES = (
 PATCHES: Dict[str, List[Tuple[str, str, str, str]]] = {
     # where: (module, path of the function in it, point before it, point after it)
     "gdb_uffd.server": [
-        ("gdb_uffd.server.connection", "Connection.receive", "", "packet"),
-        ("gdb_uffd.server.connection", "Connection.reply_framed", "reply", "replied"),
+        ("gdb_uffd.server.listen.connection", "Connection.receive", "", "packet"),
+        ("gdb_uffd.server.listen.connection", "Connection.reply_framed", "reply", "replied"),
         ("gdb_uffd.replay.diversion", "Diversion.end", "undo", "undone"),
         ("gdb_uffd.replay.diversion", "Diversion.reset", "reset", "was reset"),
         ("gdb_uffd.replay.diversion", "Diversion.resume", "resume", "stopped"),
-        ("gdb_uffd.server.export", "export", "export", "exported"),
+        ("gdb_uffd.server.requests.export", "export", "export", "exported"),
     ],
     "gdb_uffd.recorder": [
         ("gdb_uffd.recorder.service", "Service._handle", "message", "handled"),

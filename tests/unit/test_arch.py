@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdb_uffd.arch import AARCH64, ALL, X86_64, host, of_gdb, of_machine
-from gdb_uffd.model import Mapping, Registers, ThreadState, UffdError
 from gdb_uffd.native import ffi
-from gdb_uffd.replay import syscalls
-from gdb_uffd.replay.machine import Machine
-from gdb_uffd.server import packets
-from gdb_uffd.server.registers_aarch64 import Aarch64Layout
-from gdb_uffd.trace import fpsimd
-from gdb_uffd.trace.core import open_core
-from gdb_uffd.trace.core_write import write_core
+from gdb_uffd.protocol.model import Mapping, Registers, ThreadState, UffdError
+from gdb_uffd.replay.policy import syscalls
+from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.server.stub import packets
+from gdb_uffd.server.stub.registers_aarch64 import Aarch64Layout
+from gdb_uffd.trace.core import fpsimd
+from gdb_uffd.trace.core.core import open_core
+from gdb_uffd.trace.core.core_write import write_core
+from gdb_uffd.trace.core.vdso import patch_vdso
 from gdb_uffd.trace.tls import ThreadLocals
-from gdb_uffd.trace.vdso import patch_vdso
 
 WORDS = st.integers(0, (1 << 64) - 1)
 BASE = 0x400000

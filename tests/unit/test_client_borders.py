@@ -10,8 +10,9 @@ from typing import Iterator
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "gdb_uffd"
-COMMANDS = sorted(PACKAGE.glob("commands*.py"))
-GDB_SIDE = [*COMMANDS, PACKAGE / "gdbinit.py", *(PACKAGE / "client").glob("*.py")]
+COMMANDS = [PACKAGE / "commands.py", *sorted((PACKAGE / "client/commands").glob("*.py"))]
+GDB_SIDE = [PACKAGE / "commands.py", PACKAGE / "gdbinit.py", *(PACKAGE / "client").rglob("*.py")]
+SHOW = PACKAGE / "client" / "show"
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -28,15 +29,12 @@ def test_imports(path: Path):
     for name in imports(path):
         top = name.split(".")[0]
         if top == "gdb":
-            assert path in COMMANDS or path.name.startswith("gdb_"), name
+            assert SHOW not in path.parents, name
         elif top == "gdb_uffd":
-            ours = ("gdb_uffd.client", "gdb_uffd.commands")
+            ours = ("gdb_uffd.client", "gdb_uffd.commands", "gdb_uffd.protocol")
             shared = (
                 "gdb_uffd",
                 "gdb_uffd.arch",
-                "gdb_uffd.model",
-                "gdb_uffd.model_heap",
-                "gdb_uffd.model_json",
                 "gdb_uffd.outputs",
                 "gdb_uffd.terminal",
                 "gdb_uffd.recorder.wire",
@@ -52,8 +50,10 @@ def test_syntax_of_python_3_9(path: Path):
 
 
 @pytest.mark.parametrize(
-    "path", [*COMMANDS, PACKAGE / "client/gdb_settings.py"], ids=lambda p: p.name
+    "path", [*COMMANDS, PACKAGE / "client/session/settings.py"], ids=lambda p: p.name
 )
 def test_help_texts_are_ascii(path: Path):
     """gdb refuses a command whose help its host charset cannot show (LC_ALL=C)."""
-    assert path.read_text(encoding="utf-8").isascii()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef):
+            assert (ast.get_docstring(node) or "").isascii(), node.name

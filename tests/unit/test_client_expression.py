@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gdb_uffd.client.expression import Expression, arguments, at_address, variable
-from gdb_uffd.client.text import shortened
+from gdb_uffd.client.names.expression import Expression, arguments, at_address, variable
+from gdb_uffd.client.show.text import shortened
 
 
 def test_members_and_elements():

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdb_uffd.client import html_page
-from gdb_uffd.client.wire import Image
-from gdb_uffd.model import Mapping
+from gdb_uffd.client.session.wire import Image
+from gdb_uffd.client.show import html_page
+from gdb_uffd.protocol.model import Mapping
 
 HOSTILE = [
     "<script>alert(1)</script>",

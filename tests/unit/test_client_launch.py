@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from gdb_uffd import outputs
-from gdb_uffd.client import launch
-from gdb_uffd.model import UffdError
+from gdb_uffd.client.session import launch
+from gdb_uffd.protocol.model import UffdError
 
 READY = (
     '{"ready": true, "protocol": 1, "server": "0.1", "pid": 1, "socket": "s", "core": "c",'

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gdb_uffd.client.recorder import Recorder, RecorderFailed, Source
+from gdb_uffd.client.recording.recorder_client import Recorder, RecorderFailed, Source
 
 
 @pytest.mark.parametrize("name", ["t", "t.uffd"])

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gdb_uffd.client import remote
-from gdb_uffd.model import UffdError
+from gdb_uffd.client.session import remote
+from gdb_uffd.protocol.model import UffdError
 
 OWN = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import List
 
-from gdb_uffd.client import render, render_json, verdict
-from gdb_uffd.client.hexdiff import diff_lines
-from gdb_uffd.client.render import Change, Writer
-from gdb_uffd.client.text import Look
-from gdb_uffd.client.wire import Image, Summary
-from gdb_uffd.model import CallReport, DirtyPage, FirstWrite, Run
+from gdb_uffd.client.session.wire import Image, Summary
+from gdb_uffd.client.show import report_json, report_text, verdict
+from gdb_uffd.client.show.hexdiff import diff_lines
+from gdb_uffd.client.show.report_text import Change, Writer
+from gdb_uffd.client.show.text import Look
+from gdb_uffd.protocol.model import CallReport, DirtyPage, FirstWrite, Run
 
 PUSH = Writer("push", "/src/sample.c", 7)
 
@@ -84,7 +84,7 @@ def sample() -> CallReport:
 
 
 def test_the_sample_of_the_design():
-    assert render.report_lines(sample(), Names(), Look(), lambda: 0.93) == [
+    assert report_text.report_lines(sample(), Names(), Look(), lambda: 0.93) == [
         "wrote globals of sample, heap, TLS of thread 1 · malloc's heap cannot be read",
         "4 pages dirtied · 15 fed of 2,490 · 0.9 ms · discarded",
         "  0x55bdbec10000  .data  sample   counter 1041 → 1042; head 0x55bdf8d37260 → "
@@ -99,14 +99,14 @@ def test_the_sample_of_the_design():
 
 def test_narrow_terminal():
     look = Look(width=80)
-    lines = render.report_lines(sample(), Names(), look, lambda: 0.93)
+    lines = report_text.report_lines(sample(), Names(), look, lambda: 0.93)
     assert all(look.fits(line) for line in lines)
     assert any("counter 1041 → 1042" in line for line in lines)
     assert sum("push () at sample.c:7" in line for line in lines) == 3
 
 
 def test_ascii_host():
-    lines = render.report_lines(sample(), Names(), Look(unicode=False), lambda: 0.93)
+    lines = report_text.report_lines(sample(), Names(), Look(unicode=False), lambda: 0.93)
     assert all(line.isascii() for line in lines)
     assert lines[1] == "4 pages dirtied . 15 fed of 2,490 . 0.9 ms . discarded"
     assert "counter 1041 -> 1042" in lines[2]
@@ -116,19 +116,19 @@ def test_neighbours_that_agree_are_one_line():
     pages = [page(0x1000 + i * 4096, "heap") for i in range(5)]
     pages.append(page(0x6000, "heap", first_write=FirstWrite(0x2222, 0, 42)))
     pages.append(page(0x9000, "heap"))
-    lines = render.report_lines(report(*pages), Names(), Look())
+    lines = report_text.report_lines(report(*pages), Names(), Look())
     assert lines[1].startswith("7 pages dirtied")
     assert len(lines) == 5
     assert lines[2].startswith("  0x1000-0x6000  heap  120 B in 5 pages")
-    assert len(render_json.report_json(report(*pages), Names())["dirty"]) == 7
+    assert len(report_json.report_json(report(*pages), Names())["dirty"]) == 7
 
 
 def test_long_lists_are_cut_with_a_way_to_see_the_rest():
     pages = [page(i * 8192, "heap") for i in range(1, 200)]
-    lines = render.report_lines(report(*pages), Names(), Look())
-    assert len(lines) == 3 + render.MAX_PAGES_SHOWN
+    lines = report_text.report_lines(report(*pages), Names(), Look())
+    assert len(lines) == 3 + report_text.MAX_PAGES_SHOWN
     assert "135 more ranges" in lines[-1] and "uffd dirty -full" in lines[-1]
-    assert len(render.report_lines(report(*pages), Names(), Look(), all_lines=True)) == 201
+    assert len(report_text.report_lines(report(*pages), Names(), Look(), all_lines=True)) == 201
 
 
 def changed(role, at=0x10):
@@ -144,49 +144,49 @@ def test_what_is_not_the_programs_is_one_line_behind_what_is():
         page(0x4000, "heap", bytes_changed=0),
         page(0x5000, "heap", bytes_changed=3, runs=[changed("malloc"), changed("", 0x20)]),
     ]
-    lines = render.report_lines(report(*pages), Names(), Look())
+    lines = report_text.report_lines(report(*pages), Names(), Look())
     assert lines[1].startswith("5 pages dirtied")
     assert [line.split()[0] for line in lines[2:4]] == ["0x5000", "0x3000"]
     assert lines[4:] == [
         "  … and 3 pages: 1 of malloc's own (1 B), 1 of the dynamic linker's (8 B), "
         "1 written, nothing changed: `uffd dirty -full`"
     ]
-    full = render.report_lines(report(*pages), Names(), Look(), all_lines=True)
+    full = report_text.report_lines(report(*pages), Names(), Look(), all_lines=True)
     order = ["0x5000", "0x3000", "0x1000", "0x2000", "0x4000"]
     assert [line.split()[0] for line in full[2:]] == order
-    one = render.report_lines(report(pages[1], kind="all"), Names(), Look())
+    one = report_text.report_lines(report(pages[1], kind="all"), Names(), Look())
     assert one[2:] == ["  … and 1 page of the dynamic linker's (8 B): `uffd dirty -all -full`"]
-    assert len(render_json.report_json(report(*pages), Names())["dirty"]) == 5
+    assert len(report_json.report_json(report(*pages), Names())["dirty"]) == 5
 
 
 def test_a_page_whose_other_changes_are_not_listed_is_shown():
     many = page(0x1000, "heap", bytes_changed=99, runs=[changed("malloc")], more_runs=True)
     bare = page(0x3000, "heap", bytes_changed=9, runs=[])
-    lines = render.report_lines(report(many, bare), Names(), Look())
+    lines = report_text.report_lines(report(many, bare), Names(), Look())
     assert [line.split()[0] for line in lines[2:]] == ["0x1000", "0x3000"]
 
 
 def test_pages_of_gdb_are_a_last_line():
     pages = [page(0x1000, "stack", writers=["gdb"]), page(0x2000, "heap", writers=["malloc"])]
-    lines = render.report_lines(report(*pages), Names(), Look())
+    lines = report_text.report_lines(report(*pages), Names(), Look())
     assert lines[0] == verdict.PURE
     assert lines[1].startswith("no pages dirtied")
     assert lines[2] == "  and 2 pages only gdb wrote (pushed frames, string arguments)"
-    data = render_json.report_json(report(*pages), Names())
+    data = report_json.report_json(report(*pages), Names())
     assert data["dirty"] == [] and len(data["gdb_dirty"]) == 2
     both = page(0x3000, "stack", writers=["gdb", "program"])
-    assert len(render_json.report_json(report(both), Names())["dirty"]) == 1
+    assert len(report_json.report_json(report(both), Names())["dirty"]) == 1
 
 
 def test_nothing_dirtied():
-    assert render.report_lines(report(fed_pages=0), Names(), Look(), lambda: 0.1) == [
+    assert report_text.report_lines(report(fed_pages=0), Names(), Look(), lambda: 0.1) == [
         "pure: nothing but its own stack",
         "no pages dirtied · 0.1 ms · discarded",
     ]
 
 
 def test_what_went_otherwise_is_told():
-    lines = render.report_lines(
+    lines = report_text.report_lines(
         report(refused=["fork() -> EPERM"], unavailable="0x1000: truncated core\n"), Names(), Look()
     )
     assert lines[0] == "wrote nothing · was refused fork"
@@ -198,7 +198,7 @@ def test_what_went_otherwise_is_told():
 
 def test_names_cannot_steer_the_terminal():
     hostile = page(0x1000, "data", mapping="/tmp/\x1b[31mx\n")
-    lines = render.report_lines(report(hostile), Names(), Look())
+    lines = report_text.report_lines(report(hostile), Names(), Look())
     assert len(lines) == 3 and all(line.isprintable() for line in lines)
 
 
@@ -211,12 +211,12 @@ def test_a_writer_in_a_library_leads_to_the_program():
 def test_stack_bytes_in_and_below_the_frames():
     run = Run(0x17F8, b"\0" * 16, b"\1" * 16)
     stack = page(0x1000, "stack", bytes_changed=16, bytes_above=8, runs=[run], first_write=None)
-    line = render.report_lines(report(stack), Names(), Look())[2]
+    line = report_text.report_lines(report(stack), Names(), Look())[2]
     assert line.endswith("8 B in the frames, 8 B below the frame")
 
 
 def test_json_is_plain_and_whole():
-    data = json.loads(json.dumps(render_json.report_json(sample(), Names())))
+    data = json.loads(json.dumps(report_json.report_json(sample(), Names())))
     assert data["schema"] == 1 and data["fed_pages"] == 15 and data["total_pages"] == 2490
     first = data["dirty"][0]
     assert first["start"] == "0x55bdbec10000" and first["kind"] == "data"
@@ -250,24 +250,24 @@ def test_json_is_plain_and_whole():
 
 def test_what_is_new_had_no_value_before():
     """Neither in the text nor in -json."""
-    made = Change("head->value", "int", "94638384", "7", 4, note=render.NEW)
+    made = Change("head->value", "int", "94638384", "7", 4, note=report_text.NEW)
     assert made.text(Look()) == "new head->value = 7"
 
     class New(Names):
         def changes(self, page: DirtyPage) -> List[Change]:
             return [made]
 
-    told = render_json.report_json(sample(), New())["dirty"][0]["changes"][0]
+    told = report_json.report_json(sample(), New())["dirty"][0]["changes"][0]
     assert (told["before"], told["after"], told["note"]) == (None, "7", "new")
 
 
 def test_the_line_after_a_print():
     summary = Summary("call", True, 4, 1, 100, 15)
-    assert render.summary_line(summary, Look()) == (
+    assert report_text.summary_line(summary, Look()) == (
         "[uffd: 4 pages dirtied, kept · uffd dirty shows them, uffd reset forgets them]"
     )
     refused = Summary("call", True, 0, 0, 0, 1, refused=["fork() -> EPERM"])
-    assert "refused fork() -> EPERM" in render.summary_line(refused, Look())
+    assert "refused fork() -> EPERM" in report_text.summary_line(refused, Look())
 
 
 def test_hex_dump_shows_only_lines_that_differ():
@@ -299,7 +299,7 @@ def test_neighbours_fold_by_what_is_shown():
         page(at, "stack", bytes_changed=at // 0x1000, first_write=FirstWrite(0x1111, at, 42))
         for at in (0x1000, 0x2000, 0x3000)
     ]
-    lines = render.report_lines(report(*pages), Names(), Look())
+    lines = report_text.report_lines(report(*pages), Names(), Look())
     assert len(lines) == 3 and "0x1000-0x4000" in lines[2] and "6 B below the frame" in lines[2]
 
 
@@ -308,7 +308,9 @@ def test_what_only_gdb_wrote_is_told_by_its_reason():
     assigned = page(0x1000, "data", writers=gdb, bytes_changed=1, first_write=None)
     broken = page(0x2000, "data", writers=gdb, bytes_changed=0, first_write=None)
     pushed = page(0x3000, "stack", writers=gdb, bytes_changed=8, first_write=None)
-    last = [render.report_lines(report(p), Names(), Look())[-1] for p in (assigned, broken, pushed)]
+    last = [
+        report_text.report_lines(report(p), Names(), Look())[-1] for p in (assigned, broken, pushed)
+    ]
     assert [line.split("wrote ")[1] for line in last] == [
         "(assignments)",
         "(breakpoints)",

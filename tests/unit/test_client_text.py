@@ -10,16 +10,18 @@ from typing import Iterator, Tuple
 
 import pytest
 
-from gdb_uffd.client import options, text, wire
-from gdb_uffd.client.text import Look
-from gdb_uffd.model import (
+from gdb_uffd.client.commands import options
+from gdb_uffd.client.session import wire
+from gdb_uffd.client.show import text
+from gdb_uffd.client.show.text import Look
+from gdb_uffd.protocol.codec import to_json
+from gdb_uffd.protocol.model import (
     CallReport,
     DirtyPage,
     FirstWrite,
     Run,
     UffdError,
 )
-from gdb_uffd.model_json import to_json
 
 
 def test_numbers_and_sizes():

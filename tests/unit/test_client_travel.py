@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdb_uffd.client import differences, snapshots, timeline
-from gdb_uffd.client.render import Change
-from gdb_uffd.client.sparkline import sparkline
-from gdb_uffd.client.text import Look
-from gdb_uffd.client.timeline import Point, Timeline
-from gdb_uffd.model import SnapshotInfo, UffdError
-from gdb_uffd.model_json import to_json
+from gdb_uffd.client.show import differences, snapshots, timeline
+from gdb_uffd.client.show.report_text import Change
+from gdb_uffd.client.show.sparkline import sparkline
+from gdb_uffd.client.show.text import Look
+from gdb_uffd.client.show.timeline import Point, Timeline
+from gdb_uffd.protocol.codec import to_json
+from gdb_uffd.protocol.model import SnapshotInfo, UffdError
 
 LABELS = ["begin", "", "after insert", "hit", "hit", "a-b", "7", "end of it"]
 START = 1_700_000_000 * 10**9

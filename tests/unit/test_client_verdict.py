@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gdb_uffd.client import verdict
-from gdb_uffd.model import CallReport, DirtyPage, HeapTotals, Run
+from gdb_uffd.client.show import verdict
+from gdb_uffd.protocol.model import CallReport, DirtyPage, HeapTotals, Run
 
 TID = 42
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdb_uffd.client import mi
-from gdb_uffd.client.scroll import Scroller
-from gdb_uffd.client.text import Look
-from gdb_uffd.model import UffdError
+from gdb_uffd.client.frontends import mi_values
+from gdb_uffd.client.show.scroll import Scroller
+from gdb_uffd.client.show.text import Look
+from gdb_uffd.protocol.model import UffdError
 
 
 def test_scrolling():
@@ -55,7 +55,7 @@ def test_a_window_is_never_left(lines, moves, width, height):
 
 def test_values_for_the_machine_interface():
     data = {"a": 1, "b": None, "c": True, "d": [1.5, None, {"e": False}], "f": "x", "g": []}
-    assert mi.value(data) == {
+    assert mi_values.value(data) == {
         "a": "1",
         "c": "true",
         "d": ["1.5", {"e": "false"}],
@@ -83,17 +83,17 @@ def test_only_texts_tuples_and_lists(data):
         else:
             assert isinstance(value, str)
 
-    check(mi.value(data))
-    json.dumps(mi.value(data))
+    check(mi_values.value(data))
+    json.dumps(mi_values.value(data))
 
 
 def test_options_of_the_machine_interface():
-    assert mi.options(["-keep", "f(1)"], ["keep"], "u") == (["keep"], ["f(1)"])
-    assert mi.options(["f(1)", "-keep"], ["keep"], "u") == ([], ["f(1)", "-keep"])
-    assert mi.options(["--", "-x"], ["keep"], "u") == ([], ["-x"])
-    assert mi.options([], ["keep"], "u") == ([], [])
+    assert mi_values.options(["-keep", "f(1)"], ["keep"], "u") == (["keep"], ["f(1)"])
+    assert mi_values.options(["f(1)", "-keep"], ["keep"], "u") == ([], ["f(1)", "-keep"])
+    assert mi_values.options(["--", "-x"], ["keep"], "u") == ([], ["-x"])
+    assert mi_values.options([], ["keep"], "u") == ([], [])
     with pytest.raises(UffdError, match="-all is no option; usage: u"):
-        mi.options(["-all"], ["keep"], "u")
+        mi_values.options(["-all"], ["keep"], "u")
 
 
 def test_scrolling_to_the_right_keeps_the_colours():

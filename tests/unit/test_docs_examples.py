@@ -13,8 +13,8 @@ from trace_cores import kernel_told
 from trace_stores import BASE, PAGE, record
 
 import gdb_uffd.trace
-from gdb_uffd.trace import store_format as form
-from gdb_uffd.trace.store_import import import_cores
+from gdb_uffd.trace.store import format as form
+from gdb_uffd.trace.store.importing import import_cores
 
 
 def programs(document: str) -> List[str]:

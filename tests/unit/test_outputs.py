@@ -40,25 +40,26 @@ WRITERS = {
     "core": """
 from contextlib import closing
 from gdb_uffd import trace
-from gdb_uffd.trace import core_write, export
+from gdb_uffd.trace.core import core_write
+from gdb_uffd.trace.store import export
 core_write._Core._write_headers = half_way
 with closing(trace.open(folder + "/given/core")) as opened:
     export.export_snapshot(opened.snapshot(0), folder + "/file")
 """,
     "pack": """
-from gdb_uffd.trace.core_pack import pack_core
+from gdb_uffd.trace.store.core_pack import pack_core
 pack_core(folder + "/given/core", folder + "/file", progress=half_way)
 """,
     "import": """
-from gdb_uffd.trace.store_import import import_cores
+from gdb_uffd.trace.store.importing import import_cores
 import_cores([folder + "/given/core"] * 2, folder + "/file", progress=half_way)
 """,
     "unpack": """
-from gdb_uffd.trace.packed import unpack_as
+from gdb_uffd.trace.store.packed import unpack_as
 unpack_as(folder + "/file", lambda made: (open(made + "/core", "w").write("x"), half_way()))
 """,
     "download": """
-from gdb_uffd.trace import debuginfod
+from gdb_uffd.trace.files import debuginfod
 from io import BytesIO
 class Answer(BytesIO):
     headers = {}

@@ -12,9 +12,9 @@ from harness import tracing
 from harness.tracing import FILL, MADVISE, MMAP, MMAP_FD, MPROTECT, MREMAP, MUNMAP, Puppet
 
 from gdb_uffd import trace
-from gdb_uffd.client.recorder import RecorderFailed
-from gdb_uffd.model import PAGE_SIZE, MemoryUnavailable
-from gdb_uffd.replay.engines import kernel
+from gdb_uffd.client.recording.recorder_client import RecorderFailed
+from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable
+from gdb_uffd.replay.trackers import kernel
 
 PRIVATE, SHARED, FIXED, NORESERVE = 0x22, 0x21, 0x10, 0x4000
 DONTNEED, HUGEPAGE, GUARD_INSTALL = 4, 14, 102  # <linux/mman.h>
@@ -386,7 +386,7 @@ def test_self_contained(start, built, tmp_path):
 def test_the_program_ends(story):
     story.snapshot()
     story.puppet.process.kill()
-    tracing.tracer.look(story.puppet.pid, block=True)
+    tracing.ptrace.look(story.puppet.pid, block=True)
     with pytest.raises(RecorderFailed, match="ended"):
         story.puppet.recorder.capture()
         story.puppet.recorder.wait_captured()

@@ -18,8 +18,8 @@ from harness import tracing
 from harness.tracing import Puppet
 
 from gdb_uffd import trace
-from gdb_uffd.client.recorder import RecorderFailed
-from gdb_uffd.model import PAGE_SIZE, UffdError
+from gdb_uffd.client.recording.recorder_client import RecorderFailed
+from gdb_uffd.protocol.model import PAGE_SIZE, UffdError
 from gdb_uffd.recorder.capture import Gone, Pool, Target
 
 TIMES, PAGES = 25, 64

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gdb_uffd import trace
-from gdb_uffd.model import PAGE_SIZE, MemoryUnavailable
-from gdb_uffd.replay.engines import kernel
+from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable
+from gdb_uffd.replay.trackers import kernel
 
 PAGES, FILE_PAGES = 8, 32
 MADV_DONTNEED, MADV_FREE = 4, 8

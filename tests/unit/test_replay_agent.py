@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdb_uffd.model import MemoryUnavailable
+from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.replay.agent import AgentError, Orders, evaluate, holds
 
 END = b"\x27"

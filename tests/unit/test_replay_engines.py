@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gdb_uffd.model import ENGINES, UffdError
-from gdb_uffd.replay.engines import FOR_CALLS, FOR_MASSES, KINDS, LACKS, choose
+from gdb_uffd.protocol.model import ENGINES, UffdError
+from gdb_uffd.replay.trackers import FOR_CALLS, FOR_MASSES, KINDS, LACKS, choose
 
 
 def machine(*working):

@@ -9,7 +9,7 @@ from typing import List, Optional, Tuple
 
 import pytest
 
-from gdb_uffd.model import MemoryUnavailable
+from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.replay import illegal
 
 INSTRUCTIONS: List[Tuple[str, Optional[str]]] = [

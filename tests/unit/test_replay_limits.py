@@ -9,7 +9,7 @@ from typing import List
 import pytest
 
 from gdb_uffd.native import lib
-from gdb_uffd.replay.limits import MAX_MAP_COUNT, too_many_mappings
+from gdb_uffd.replay.policy.limits import MAX_MAP_COUNT, too_many_mappings
 
 
 def regions(count: int, gap: int = 0, prots: int = 1) -> List[SimpleNamespace]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdb_uffd.native import ffi
-from gdb_uffd.replay import refused, syscalls
+from gdb_uffd.replay.policy import refused, syscalls
 
 WORD = st.integers(0, (1 << 64) - 1)
 

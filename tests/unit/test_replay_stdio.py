@@ -2,7 +2,7 @@
 
 import pytest
 
-from gdb_uffd.model import MemoryUnavailable
+from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.replay import stdio
 
 

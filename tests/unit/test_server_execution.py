@@ -9,10 +9,10 @@ from typing import Iterator
 import pytest
 from server_fakes import PID, TIDS, FakeDiversion, RawClient, serving
 
-from gdb_uffd.model import UffdError
+from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.interface import Client, Disconnected, Resume, Stop
-from gdb_uffd.server.framing import frame
+from gdb_uffd.server.stub.framing import frame
 
 OFFERED = b"qSupported:multiprocess+;swbreak+;hwbreak+;vContSupported+"
 T1, T2, T3 = (b"p%x.%x" % (PID, t) for t in TIDS)
@@ -153,8 +153,8 @@ def test_a_signal_wakes_who_waits_for_the_client() -> None:
     import signal
     import socket
 
-    from gdb_uffd.server.connection import Connection
-    from gdb_uffd.server.serve import Terminated, termination
+    from gdb_uffd.server.listen.connection import Connection
+    from gdb_uffd.server.listen.serve import Terminated, termination
 
     ours, theirs = socket.socketpair()
     with ours, termination(signal.SIGUSR1) as wake:

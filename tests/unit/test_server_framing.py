@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdb_uffd.server import framing
-from gdb_uffd.server.framing import PACKET_SIZE, Decoder, Event, FramingError, frame
+from gdb_uffd.server.stub import framing
+from gdb_uffd.server.stub.framing import PACKET_SIZE, Decoder, Event, FramingError, frame
 
 
 def drain(decoder: Decoder) -> List[Union[bytes, Event]]:

@@ -11,7 +11,7 @@ from typing import List, Tuple
 from harness import gdbs
 from server_fakes import DATA, PID, TIDS, FakeDiversion, make_registers, serve_on
 
-from gdb_uffd.model import GPR
+from gdb_uffd.protocol.model import GPR
 from gdb_uffd.replay.interface import Client, Resume, Stop
 
 

@@ -9,7 +9,7 @@ from typing import Any, Dict, List
 import pytest
 from server_fakes import CODE, DATA, STACK, FakeDiversion, FakeSnapshot, serving
 
-from gdb_uffd.server import libraries
+from gdb_uffd.server.stub import libraries
 
 NAMES = STACK + 0x400
 HERE = b"qXfer:libraries-svr4:read:%s:0,fff0"

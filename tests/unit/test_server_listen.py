@@ -12,12 +12,13 @@ from typing import List, Optional
 
 import pytest
 
-from gdb_uffd import cli, cli_serve
-from gdb_uffd.model import UffdError
-from gdb_uffd.server import listen
-from gdb_uffd.server.endpoint import Endpoint
-from gdb_uffd.server.framing import frame
-from gdb_uffd.server.listen import Port, TcpEndpoint
+from gdb_uffd import cli
+from gdb_uffd.cli import serve
+from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.server.listen import addresses
+from gdb_uffd.server.listen.addresses import Port, TcpEndpoint
+from gdb_uffd.server.listen.endpoint import Endpoint
+from gdb_uffd.server.stub.framing import frame
 
 TOKEN = "0123456789abcdef"
 
@@ -32,12 +33,12 @@ TOKEN = "0123456789abcdef"
     ],
 )
 def test_addresses(text, meant) -> None:
-    assert listen.parse(text) == meant
+    assert addresses.parse(text) == meant
 
 
 def test_a_relative_socket_is_the_current_folder_s(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert listen.parse("unix:rsp") == str(tmp_path / "rsp")
+    assert addresses.parse("unix:rsp") == str(tmp_path / "rsp")
 
 
 @pytest.mark.parametrize(
@@ -47,15 +48,15 @@ def test_a_relative_socket_is_the_current_folder_s(tmp_path, monkeypatch) -> Non
 )  # fmt: skip
 def test_what_is_no_address(text) -> None:
     with pytest.raises(UffdError, match="give unix:PATH"):
-        listen.parse(text)
+        addresses.parse(text)
 
 
 def test_tokens() -> None:
-    tokens = {listen.check_token(listen.new_token()) for _ in range(20)}
+    tokens = {addresses.check_token(addresses.new_token()) for _ in range(20)}
     assert len(tokens) == 20
     for bad in ("", "short", "x" * 300, "with blank 01234567", "hash#0123456789ab"):
         with pytest.raises(UffdError, match="a token is"):
-            listen.check_token(bad)
+            addresses.check_token(bad)
 
 
 class Door:
@@ -149,9 +150,9 @@ def test_loopback_takes_a_client_of_both_families() -> None:
 def test_loopback_with_a_token_wants_it() -> None:
     door = Door(Port("127.0.0.1", 0), TOKEN)
     with door.connect() as client, pytest.raises(UffdError, match="refused"):
-        listen.give_token(client, "e" * 16)
+        addresses.give_token(client, "e" * 16)
     with door.connect() as client:
-        listen.give_token(client, TOKEN)
+        addresses.give_token(client, TOKEN)
         inside = door.entered()
         assert inside is not None
         inside.close()
@@ -159,9 +160,9 @@ def test_loopback_with_a_token_wants_it() -> None:
 
 def test_silent_ones_keep_nobody_out(capfd: pytest.CaptureFixture[str]) -> None:
     door = Door(Port("0.0.0.0", 0), TOKEN)
-    silent = [door.connect() for _ in range(listen._PENDING_MAX + 2)]
+    silent = [door.connect() for _ in range(addresses._PENDING_MAX + 2)]
     with door.connect() as client:
-        listen.give_token(client, TOKEN)
+        addresses.give_token(client, TOKEN)
         inside = door.entered()
         assert inside is not None
         inside.close()
@@ -177,8 +178,8 @@ def test_other_addresses_need_a_token() -> None:
 
 
 def refusals() -> List[bytes]:
-    wrong = listen.token_packet("f" * 16)
-    bad_sum = listen.token_packet(TOKEN)[:-2] + b"zz"
+    wrong = addresses.token_packet("f" * 16)
+    bad_sum = addresses.token_packet(TOKEN)[:-2] + b"zz"
     return [frame(b"qSupported"), frame(b"vMustReplyEmpty"), wrong, bad_sum, b"x" * 5000, b"#00"]
 
 
@@ -196,7 +197,7 @@ def test_the_token_comes_first(capfd: pytest.CaptureFixture[str]) -> None:
                 pass  # what it had not read was thrown away
             assert b"$OK#" not in answer, sent
     with door.connect() as client:
-        listen.give_token(client, TOKEN)
+        addresses.give_token(client, TOKEN)
         client.sendall(b"$?#3f")
         inside = door.entered()
         assert inside is not None
@@ -206,13 +207,13 @@ def test_the_token_comes_first(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_who_says_nothing_does_not_stay(monkeypatch) -> None:
-    monkeypatch.setattr(listen, "TOKEN_SECONDS", 0.05)
+    monkeypatch.setattr(addresses, "TOKEN_SECONDS", 0.05)
     door = Door(Port("0.0.0.0", 0), TOKEN)
     with door.connect() as silent:
         assert silent.recv(1) == b""
     with door.connect() as client:
-        monkeypatch.setattr(listen, "TOKEN_SECONDS", 20)
-        listen.give_token(client, TOKEN)
+        monkeypatch.setattr(addresses, "TOKEN_SECONDS", 20)
+        addresses.give_token(client, TOKEN)
         inside = door.entered()
         assert inside is not None
         inside.close()
@@ -221,9 +222,9 @@ def test_who_says_nothing_does_not_stay(monkeypatch) -> None:
 def test_a_refused_token_is_told_to_the_client() -> None:
     door = Door(Port("0.0.0.0", 0), TOKEN)
     with door.connect() as client, pytest.raises(UffdError, match="refused"):
-        listen.give_token(client, "e" * 16)
+        addresses.give_token(client, "e" * 16)
     with door.connect() as client:
-        listen.give_token(client, TOKEN)
+        addresses.give_token(client, TOKEN)
         inside = door.entered()
         assert inside is not None
         inside.close()
@@ -232,7 +233,7 @@ def test_a_refused_token_is_told_to_the_client() -> None:
 def test_bytes_are_passed_on_both_ways() -> None:
     server, far = socket.socketpair()
     ours, client = socket.socketpair()
-    thread = threading.Thread(target=listen.relay, args=(far, ours.fileno(), ours.fileno()))
+    thread = threading.Thread(target=addresses.relay, args=(far, ours.fileno(), ours.fileno()))
     thread.start()
     try:
         client.sendall(b"to the server")
@@ -249,11 +250,11 @@ def test_bytes_are_passed_on_both_ways() -> None:
 
 def test_connecting_to_nothing(tmp_path: Path) -> None:
     with pytest.raises(UffdError, match="cannot connect"):
-        listen.connect(str(tmp_path / "none"))
+        addresses.connect(str(tmp_path / "none"))
 
 
 def test_a_unix_listener_is_the_old_endpoint(tmp_path: Path) -> None:
-    made = listen.open_listener(str(tmp_path / "s"))
+    made = addresses.open_listener(str(tmp_path / "s"))
     assert isinstance(made, Endpoint) and made.path == str(tmp_path / "s")
     made.close()
 
@@ -311,7 +312,7 @@ def test_the_place_of_a_dead_socket_is_taken(tmp_path: Path) -> None:
 
 
 def test_how_others_name_it() -> None:
-    assert cli_serve._reachable("0.0.0.0:5") == (f"{socket.gethostname()}:5", True)
-    assert cli_serve._reachable("[::]:5") == (f"{socket.gethostname()}:5", True)
-    assert cli_serve._reachable("127.0.0.1:5") == ("127.0.0.1:5", False)
-    assert cli_serve._reachable("[::1]:5") == ("[::1]:5", False)
+    assert serve._reachable("0.0.0.0:5") == (f"{socket.gethostname()}:5", True)
+    assert serve._reachable("[::]:5") == (f"{socket.gethostname()}:5", True)
+    assert serve._reachable("127.0.0.1:5") == ("127.0.0.1:5", False)
+    assert serve._reachable("[::1]:5") == ("[::1]:5", False)

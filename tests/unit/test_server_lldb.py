@@ -8,9 +8,9 @@ from typing import Iterator
 import pytest
 from server_fakes import CODE, PID, STACK, TIDS, FakeDiversion, RawClient, serving
 
-from gdb_uffd.model import GPR
+from gdb_uffd.protocol.model import GPR
 from gdb_uffd.replay.interface import Client, Resume, Stop
-from gdb_uffd.server.framing import unescape
+from gdb_uffd.server.stub.framing import unescape
 
 SYSCALL = CODE + 0x123
 T2 = b"p%x.%x" % (PID, TIDS[1])

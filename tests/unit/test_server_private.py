@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server_fakes import DATA, FakeDiversion, FakeSnapshot, FakeTrace, RawClient, serving
 
-from gdb_uffd.model_json import report_from_json
-from gdb_uffd.server import private
-from gdb_uffd.server.connection import message
-from gdb_uffd.server.journey import Journey
+from gdb_uffd.protocol.codec import report_from_json
+from gdb_uffd.server.listen.connection import message
+from gdb_uffd.server.navigator import Journey
+from gdb_uffd.server.requests import registry
 
 
 @pytest.fixture
@@ -41,19 +41,19 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_encoding_survives_the_framing(value: Any) -> None:
-    data = private.encode(value)
+    data = registry.encode(value)
     assert not set(data) & set(b"#$*")
     assert json.loads(data) == value
     assert all(byte < 128 for byte in data)
 
 
 def test_braces_inside_strings_are_escaped() -> None:
-    assert private.encode({"a": 'b}"\\}'}) == rb'{"a":"b\u007d\"\\\u007d"}'
+    assert registry.encode({"a": 'b}"\\}'}) == rb'{"a":"b\u007d\"\\\u007d"}'
 
 
 @given(st.text())
 def test_error_texts_are_one_clean_line(text: str) -> None:
-    reply = private.error_text(text)
+    reply = registry.error_text(text)
     assert reply.startswith(b"E.") and len(reply) > 2
     assert not set(reply) & set(b"#$*}\n\r\0")
 

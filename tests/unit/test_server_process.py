@@ -15,10 +15,10 @@ from typing import Any, Dict, Iterator, List
 import pytest
 from server_fakes import RawClient
 
-from gdb_uffd.client.wire import SERVER_GONE
-from gdb_uffd.model import UffdError
-from gdb_uffd.server.endpoint import Endpoint
-from gdb_uffd.server.framing import frame
+from gdb_uffd.client.session.wire import SERVER_GONE
+from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.server.listen.endpoint import Endpoint
+from gdb_uffd.server.stub.framing import frame
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,8 @@ sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests" / "lib")!r}]
 import select
 import server_fakes
 from gdb_uffd.replay.interface import Stop
-from gdb_uffd.server import __main__, serve
+from gdb_uffd.server import __main__
+from gdb_uffd.server.listen import serve
 
 def run(action, client):
     client.output(b"running")

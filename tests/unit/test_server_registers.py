@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server_fakes import ALL_FEATURES, make_registers
 
-from gdb_uffd.model import GPR, XSTATE_COMPONENTS, XSTATE_SIZE, Registers
-from gdb_uffd.server import signals, target_xml
-from gdb_uffd.server.registers import Layout, abridged_tag_word, full_tag_word
+from gdb_uffd.protocol.model import GPR, XSTATE_COMPONENTS, XSTATE_SIZE, Registers
+from gdb_uffd.server.stub import signals, target_xml
+from gdb_uffd.server.stub.registers import Layout, abridged_tag_word, full_tag_word
 
 XFEATURES = (3, 7, 0xE7, 0x207, ALL_FEATURES)
 

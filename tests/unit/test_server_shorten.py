@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from gdb_uffd.model import CallReport, DirtyPage, Run
-from gdb_uffd.model_json import report_from_json, to_json
-from gdb_uffd.server import private, shorten
+from gdb_uffd.protocol.codec import report_from_json, to_json
+from gdb_uffd.protocol.model import CallReport, DirtyPage, Run
+from gdb_uffd.server.requests import registry, shorten
 from gdb_uffd.server.session import Session
 
 PAGES = 500
@@ -23,11 +23,11 @@ def large(output: str = "", streamed: int = 0) -> CallReport:
 
 
 def answered(monkeypatch: Any, report: CallReport, most: int) -> CallReport:
-    monkeypatch.setattr(private, "_MAX_REPLY", most)
-    monkeypatch.setitem(private._VERBS, "large", lambda _s, _a: to_json(report))
+    monkeypatch.setattr(registry, "_MAX_REPLY", most)
+    monkeypatch.setitem(registry._VERBS, "large", lambda _s, _a: to_json(report))
     session = Session.__new__(Session)
     session.view, session.lldb = None, False
-    reply = private.answer(session, b"large")
+    reply = registry.answer(session, b"large")
     assert reply is not None and len(reply) <= most
     return report_from_json(json.loads(reply))
 

@@ -24,9 +24,9 @@ from server_fakes import (
     serve_journey,
 )
 
-from gdb_uffd.model import GPR, Mapping, ThreadState, UffdError
-from gdb_uffd.server.endpoint import Endpoint
-from gdb_uffd.server.journey import Journey
+from gdb_uffd.protocol.model import GPR, Mapping, ThreadState, UffdError
+from gdb_uffd.server.listen.endpoint import Endpoint
+from gdb_uffd.server.navigator import Journey
 
 
 def snapshot(number: int, tids: tuple = TIDS, **changes: Any) -> FakeSnapshot:

@@ -10,8 +10,8 @@ from typing import Iterator
 import pytest
 from server_fakes import PID, TIDS, RawClient, serving
 
-from gdb_uffd.server.framing import unescape
-from gdb_uffd.server.vfile import MAX_OPEN
+from gdb_uffd.server.stub.framing import unescape
+from gdb_uffd.server.stub.vfile import MAX_OPEN
 
 
 @pytest.fixture

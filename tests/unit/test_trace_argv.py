@@ -7,8 +7,8 @@ from typing import Callable, List
 
 import pytest
 
-from gdb_uffd.model import MemoryUnavailable
-from gdb_uffd.trace.argv import arguments
+from gdb_uffd.protocol.model import MemoryUnavailable
+from gdb_uffd.trace.core.argv import arguments
 
 TOP = 0x7FFF00004000
 

@@ -12,9 +12,9 @@ from server_fakes import serving
 from trace_cores import PAGE, Load, auxv, nt_file, prpsinfo, simple
 
 import gdb_uffd.trace
-from gdb_uffd.model import UffdError
-from gdb_uffd.trace import automount
-from gdb_uffd.trace.search import Search
+from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.trace.files import automount
+from gdb_uffd.trace.files.search import Search
 
 
 def _moment() -> None:

@@ -9,8 +9,8 @@ import pytest
 from harness import cores, foreign
 
 from gdb_uffd.trace.binding import Call, Linker
-from gdb_uffd.trace.core import CoreSnapshot, open_core
-from gdb_uffd.trace.files import Module
+from gdb_uffd.trace.core.core import CoreSnapshot, open_core
+from gdb_uffd.trace.files.files import Module
 from gdb_uffd.trace.symbols import read_word
 
 

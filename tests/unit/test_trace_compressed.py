@@ -24,11 +24,12 @@ from trace_cores import PAGE, Load, auxv, core, prpsinfo, prstatus
 
 import gdb_uffd.trace
 from gdb_uffd import cli
-from gdb_uffd.model import UffdError
-from gdb_uffd.trace import compressed, files_image, packed
-from gdb_uffd.trace.compressed import compression, unpacked
-from gdb_uffd.trace.files_from import open_place
-from gdb_uffd.trace.search import Search
+from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.trace.files import image
+from gdb_uffd.trace.files.files_from import open_place
+from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.store import compressed, packed
+from gdb_uffd.trace.store.compressed import compression, unpacked
 
 ENDINGS = {"zstd": "zst", "gzip": "gz", "xz": "xz", "lz4": "lz4"}
 PACK: Dict[str, Callable[[bytes], bytes]] = {
@@ -177,7 +178,7 @@ class Counted:
                 self.bytes += len(piece)
                 yield piece
 
-        for module in (compressed, packed, files_image):
+        for module in (compressed, packed, image):
             monkeypatch.setattr(module, "unpack", counted)
 
 

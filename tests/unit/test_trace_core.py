@@ -10,8 +10,8 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from trace_cores import Told, gcore_told, kernel_told
 
-from gdb_uffd.model import GPR, MemoryUnavailable, UffdError
-from gdb_uffd.trace.core import CoreSnapshot, open_core
+from gdb_uffd.protocol.model import GPR, MemoryUnavailable, UffdError
+from gdb_uffd.trace.core.core import CoreSnapshot, open_core
 from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO
 
 Opened = Tuple[CoreSnapshot, Told]

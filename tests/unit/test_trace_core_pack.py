@@ -17,11 +17,11 @@ from harness import foreign
 from trace_cores import Told, build_library, kernel_told
 
 from gdb_uffd import cli
-from gdb_uffd.model import UffdError
-from gdb_uffd.trace import core_packed
-from gdb_uffd.trace.elf import Image
+from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.trace.core.elf import Image
 from gdb_uffd.trace.opening import open_trace
-from gdb_uffd.trace.store_verify import verify
+from gdb_uffd.trace.store import core_packed
+from gdb_uffd.trace.store.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_ctrl_c_leaves_nothing(
     told: Told, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "gdb_uffd.cli_pack.progress", lambda _word: lambda *_: os.kill(os.getpid(), signal.SIGINT)
+        "gdb_uffd.cli.pack.progress", lambda _word: lambda *_: os.kill(os.getpid(), signal.SIGINT)
     )
     code, out, err = run(capsys, "pack", told.core, "-o", tmp_path / "p.uffd.zst")
     assert (code, out) == (130, "") and err.splitlines()[-1].startswith("gdb-uffd: interrupted")

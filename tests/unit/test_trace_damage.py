@@ -26,8 +26,8 @@ from trace_cores import (
     simple,
 )
 
-from gdb_uffd.model import GPR, MemoryUnavailable, UffdError
-from gdb_uffd.trace.core import CoreSnapshot, open_core
+from gdb_uffd.protocol.model import GPR, MemoryUnavailable, UffdError
+from gdb_uffd.trace.core.core import CoreSnapshot, open_core
 from gdb_uffd.trace.source import UNAVAILABLE
 
 SLOW = settings(

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from trace_cores import build_library, note
 
 from gdb_uffd.arch import X86_64
-from gdb_uffd.model import UffdError
-from gdb_uffd.trace.elf import ElfError, Image, iter_notes, read_header
-from gdb_uffd.trace.vdso import patch_vdso
+from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.trace.core.elf import ElfError, Image, iter_notes, read_header
+from gdb_uffd.trace.core.vdso import patch_vdso
 
 
 def _libc() -> Path:

@@ -13,9 +13,9 @@ from trace_stores import facts, record
 
 import gdb_uffd.trace
 from gdb_uffd.recorder.process import _connection
-from gdb_uffd.trace.facts import MAX_DESCRIPTORS, ProcessFacts, decode_facts, encode_facts
-from gdb_uffd.trace.store_read import StoreTrace
-from gdb_uffd.trace.store_verify import verify
+from gdb_uffd.trace.core.facts import MAX_DESCRIPTORS, ProcessFacts, decode_facts, encode_facts
+from gdb_uffd.trace.store.read import StoreTrace
+from gdb_uffd.trace.store.verify import verify
 
 
 def test_there_and_back(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ from trace_cores import (
     prstatus,
 )
 
-from gdb_uffd.model import MemoryUnavailable, UffdError
-from gdb_uffd.trace import evidence, files
-from gdb_uffd.trace.core import CoreSnapshot, open_core
-from gdb_uffd.trace.elf import Image
+from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
+from gdb_uffd.trace.core.core import CoreSnapshot, open_core
+from gdb_uffd.trace.core.elf import Image
+from gdb_uffd.trace.files import evidence, files
 from gdb_uffd.trace.source import FILE, UNAVAILABLE
 
 BASE = 0x7F0000000000

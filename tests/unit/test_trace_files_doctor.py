@@ -16,7 +16,7 @@ from harness.cores import NoKernelCore, kernel_core
 from trace_cores import Told, build_library, kernel_told
 
 from gdb_uffd import cli
-from gdb_uffd.trace.elf import Image
+from gdb_uffd.trace.core.elf import Image
 
 Capture = pytest.CaptureFixture[str]
 

@@ -16,12 +16,12 @@ import pytest
 import zstandard
 from trace_cores import Told, below, build_library, kernel_told, relocated
 
-from gdb_uffd.trace import files_image
-from gdb_uffd.trace.core import open_core
-from gdb_uffd.trace.elf import Image
-from gdb_uffd.trace.files_from import open_place, split
+from gdb_uffd.trace.core.core import open_core
+from gdb_uffd.trace.core.elf import Image
+from gdb_uffd.trace.files import image
+from gdb_uffd.trace.files.files_from import open_place, split
+from gdb_uffd.trace.files.search import Search
 from gdb_uffd.trace.opening import open_trace
-from gdb_uffd.trace.search import Search
 
 Entry = Union[bytes, str, None]
 """A file's content, where a link leads ("=NAME": a hard link), None for a folder."""
@@ -267,7 +267,7 @@ def test_an_image(moved: Told, tmp_path: Path, kind: str, packing: str) -> None:
 
 def test_unpacking_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for the server to start waits longer then."""
-    monkeypatch.setattr("gdb_uffd.trace.compressed.TOLD_EVERY", 1 << 20)
+    monkeypatch.setattr("gdb_uffd.trace.store.compressed.TOLD_EVERY", 1 << 20)
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar([("a", bytes(3 << 20))])))
     told: List[str] = []
     wanted = Search(files_from=(str(tmp_path / "a.tar.gz"),), tell=told.append)
@@ -277,29 +277,29 @@ def test_unpacking_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_an_upper_layer_removed_is_gone(tmp_path: Path) -> None:
-    tree: files_image.Tree = {}
+    tree: image.Tree = {}
     lower = [("a/one", b"1"), ("a/two", b"2"), ("b/c/three", b"3"), ("d", b"4")]
     upper: List[Tuple[str, Entry]] = [
         ("b/c/new", b"n"), ("b/.wh..wh..opq", b""), ("a/.wh.two", b""), ("d/e", b"5"),
     ]  # fmt: skip
     lay(tree, lower)
     lay(tree, upper)
-    assert sorted(path for path, _ in files_image.walk(tree)) == ["/a/one", "/b/c/new", "/d/e"]
+    assert sorted(path for path, _ in image.walk(tree)) == ["/a/one", "/b/c/new", "/d/e"]
 
 
-def lay(tree: files_image.Tree, entries: Sequence[Tuple[str, Entry]]) -> None:
+def lay(tree: image.Tree, entries: Sequence[Tuple[str, Entry]]) -> None:
     archive = memoryview(tar(entries))
-    files_image.apply_layer(tree, list(files_image.members(archive, "x")), archive)
+    image.apply_layer(tree, list(image.members(archive, "x")), archive)
 
 
-def content(tree: files_image.Tree, path: str) -> bytes:
-    found = files_image.find(tree, path)
-    return bytes(found.content()) if isinstance(found, files_image.Leaf) else b"?"
+def content(tree: image.Tree, path: str) -> bytes:
+    found = image.find(tree, path)
+    return bytes(found.content()) if isinstance(found, image.Leaf) else b"?"
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def test_links_of_an_image(form: int) -> None:
-    tree: files_image.Tree = {}
+    tree: image.Tree = {}
     long = "x" * 150 + "/" + "y" * 200
     entries: List[Tuple[str, Entry]] = [
         ("usr/lib", None), ("lib", "usr/lib"), ("lib/a.so", b"A"), ("usr/lib/b.so", "/lib/a.so"),
@@ -307,7 +307,7 @@ def test_links_of_an_image(form: int) -> None:
         ("up", "../../../usr/lib/a.so"), ("nowhere", "/no/such"),
     ]  # fmt: skip
     archive = memoryview(tar(entries, form))
-    files_image.apply_layer(tree, list(files_image.members(archive, "x")), archive)
+    image.apply_layer(tree, list(image.members(archive, "x")), archive)
     found = [content(tree, p) for p in ("/usr/lib/a.so", "/lib/b.so", "/hard", "/tolong", "/up")]
     assert found == [b"A", b"A", b"A", b"L", b"A"]
     assert content(tree, "/loop") == b"?" == content(tree, "/nowhere")

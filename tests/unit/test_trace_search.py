@@ -15,12 +15,12 @@ from typing import Dict, Iterator, List
 import pytest
 from trace_cores import Told, below, build_library, kernel_told, relocated
 
-from gdb_uffd.model import MemoryUnavailable
-from gdb_uffd.trace import debuginfod, search
-from gdb_uffd.trace.core import CoreSnapshot, open_core
-from gdb_uffd.trace.elf import Image
+from gdb_uffd.protocol.model import MemoryUnavailable
+from gdb_uffd.trace.core.core import CoreSnapshot, open_core
+from gdb_uffd.trace.core.elf import Image
+from gdb_uffd.trace.files import debuginfod, search
+from gdb_uffd.trace.files.search import Search
 from gdb_uffd.trace.opening import open_trace
-from gdb_uffd.trace.search import Search
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from trace_stores import BASE, PAGE, Memory, info, read_page, record, thread
 
 import gdb_uffd.trace
-from gdb_uffd.model import Mapping, MemoryUnavailable, Registers, ThreadState, UffdError
-from gdb_uffd.trace.files import FileRef
-from gdb_uffd.trace.page_table import CHUNK, Area, Delta, PageTable, TableError
+from gdb_uffd.protocol.model import Mapping, MemoryUnavailable, Registers, ThreadState, UffdError
+from gdb_uffd.trace.files.files import FileRef
 from gdb_uffd.trace.source import PAGES, SLOT_UNAVAILABLE, ZERO
-from gdb_uffd.trace.store_read import StoreTrace
-from gdb_uffd.trace.store_write import Writer
+from gdb_uffd.trace.store.page_table import CHUNK, Area, Delta, PageTable, TableError
+from gdb_uffd.trace.store.read import StoreTrace
+from gdb_uffd.trace.store.write import Writer
 
 
 def open_store(path: str) -> StoreTrace:
@@ -164,7 +164,7 @@ def test_pages_with_the_same_checksum_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More of them than places are tried for one checksum."""
-    from gdb_uffd.trace import page_file, page_read
+    from gdb_uffd.trace.store import page_file, page_read
 
     class Weak:
         crc32 = staticmethod(lambda data, start=0: 5 if data[:1] != b"\0" else 6)

@@ -15,12 +15,12 @@ from trace_cores import PAGE, Load, Told, auxv, core, gcore_told, kernel_told, n
 from trace_stores import BASE, info, thread
 
 import gdb_uffd.trace
-from gdb_uffd.model import Mapping, MemoryUnavailable, UffdError
-from gdb_uffd.trace.core_write import write_core
-from gdb_uffd.trace.export import export_snapshot
-from gdb_uffd.trace.store_import import import_cores
-from gdb_uffd.trace.store_read import StoreTrace
-from gdb_uffd.trace.store_write import Writer
+from gdb_uffd.protocol.model import Mapping, MemoryUnavailable, UffdError
+from gdb_uffd.trace.core.core_write import write_core
+from gdb_uffd.trace.store.export import export_snapshot
+from gdb_uffd.trace.store.importing import import_cores
+from gdb_uffd.trace.store.read import StoreTrace
+from gdb_uffd.trace.store.write import Writer
 
 
 @pytest.fixture(scope="module", params=["kernel", "gcore"])

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from trace_stores import BASE, PAGE, Recorded, read_page, record, thread
 
 import gdb_uffd.trace
-from gdb_uffd.model import MemoryUnavailable, UffdError
-from gdb_uffd.trace import store_format as form
-from gdb_uffd.trace.page_table import Delta
-from gdb_uffd.trace.store_index import check_version
-from gdb_uffd.trace.store_read import StoreTrace
-from gdb_uffd.trace.store_verify import verify
+from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
+from gdb_uffd.trace.store import format as form
+from gdb_uffd.trace.store.index import check_version
+from gdb_uffd.trace.store.page_table import Delta
+from gdb_uffd.trace.store.read import StoreTrace
+from gdb_uffd.trace.store.verify import verify
 
 SNAPSHOTS, SIZE = 10, 12
 FILES = ("index.sqlite", "pages", "sums")

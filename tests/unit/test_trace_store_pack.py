@@ -22,15 +22,15 @@ from trace_stores import BASE, Recorded, info, read_page, record, thread
 
 import gdb_uffd.trace
 from gdb_uffd import cli
-from gdb_uffd.model import Mapping, MemoryUnavailable, UffdError
-from gdb_uffd.trace import packed
-from gdb_uffd.trace import store_format as form
-from gdb_uffd.trace.files import FileRef
-from gdb_uffd.trace.store_import import import_cores
-from gdb_uffd.trace.store_pack import pack, unpack
-from gdb_uffd.trace.store_read import StoreTrace
-from gdb_uffd.trace.store_verify import verify
-from gdb_uffd.trace.store_write import Writer
+from gdb_uffd.protocol.model import Mapping, MemoryUnavailable, UffdError
+from gdb_uffd.trace.files.files import FileRef
+from gdb_uffd.trace.store import format as form
+from gdb_uffd.trace.store import packed
+from gdb_uffd.trace.store.importing import import_cores
+from gdb_uffd.trace.store.pack import pack, unpack
+from gdb_uffd.trace.store.read import StoreTrace
+from gdb_uffd.trace.store.verify import verify
+from gdb_uffd.trace.store.write import Writer
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +333,7 @@ def test_damaged_archives(
 def test_no_room_to_open_it(
     made: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gdb_uffd.trace import compressed
+    from gdb_uffd.trace.store import compressed
 
     path = packed_file(open_store(made.path), tmp_path / "t.zst")
     monkeypatch.setattr(compressed, "KEEP_FREE", 1 << 60)
@@ -426,7 +426,7 @@ def test_a_killed_pack_leaves_no_half_file(made: Recorded, tmp_path: Path) -> No
     target = tmp_path / "p.zst"
     code = (
         "import os, signal, sys\n"
-        "import gdb_uffd.trace\nfrom gdb_uffd.trace.store_pack import pack\n"
+        "import gdb_uffd.trace\nfrom gdb_uffd.trace.store.pack import pack\n"
         "def die(done, total):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
         f"pack(gdb_uffd.trace.open({made.path!r}), {str(target)!r}, progress=die)\n"
     )

@@ -18,10 +18,10 @@ import pytest
 from trace_stores import BASE, PAGE, info, thread
 
 import gdb_uffd.trace
-from gdb_uffd.model import Mapping, UffdError
-from gdb_uffd.trace.store_read import StoreTrace
-from gdb_uffd.trace.store_verify import verify
-from gdb_uffd.trace.store_write import Writer
+from gdb_uffd.protocol.model import Mapping, UffdError
+from gdb_uffd.trace.store.read import StoreTrace
+from gdb_uffd.trace.store.verify import verify
+from gdb_uffd.trace.store.write import Writer
 
 PAGES = 20
 KILLS = 300

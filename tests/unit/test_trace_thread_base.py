@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Dict, List
 
-from gdb_uffd.model import GPR, Mapping, MemoryUnavailable, Registers, ThreadState
-from gdb_uffd.trace import thread_base
+from gdb_uffd.protocol.model import GPR, Mapping, MemoryUnavailable, Registers, ThreadState
+from gdb_uffd.trace.core import thread_base
 
 STACK, OTHER, LINKER = 0x7F0000000000, 0x7F0000800000, 0x7F1000000000
 MAPPINGS = [

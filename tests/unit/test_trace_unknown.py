@@ -11,12 +11,12 @@ from harness import cores, foreign
 from trace_cores import PAGE, Load, nt_file, prstatus
 from trace_cores import core as make_core
 
-from gdb_uffd.model import MemoryUnavailable
-from gdb_uffd.trace.core import CoreSnapshot, open_core
-from gdb_uffd.trace.export import export_snapshot
+from gdb_uffd.protocol.model import MemoryUnavailable
+from gdb_uffd.trace.core.core import CoreSnapshot, open_core
 from gdb_uffd.trace.opening import open_trace
 from gdb_uffd.trace.source import FILE, ZERO, Segment
-from gdb_uffd.trace.store_import import import_cores
+from gdb_uffd.trace.store.export import export_snapshot
+from gdb_uffd.trace.store.importing import import_cores
 
 BASE = 0x7F0000000000
 

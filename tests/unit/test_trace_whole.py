@@ -13,7 +13,7 @@ import pytest
 from trace_stores import record
 
 import gdb_uffd.trace
-from gdb_uffd.trace import packed, store_pack
+from gdb_uffd.trace.store import pack, packed
 
 
 def test_a_killed_pack_leaves_nothing(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_a_killed_pack_leaves_nothing(tmp_path: Path) -> None:
 TERMINATED = """\
 import os, signal, sys
 from gdb_uffd import cli
-from gdb_uffd.trace import compressed
+from gdb_uffd.trace.store import compressed
 compressed.Sink.finish = lambda self: os.kill(os.getpid(), getattr(signal, sys.argv[1]))
 sys.exit(cli.main(sys.argv[2:]))
 """
@@ -43,7 +43,7 @@ sys.exit(cli.main(sys.argv[2:]))
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_a_command_that_is_ended_half_way_cleans_up(tmp_path: Path, number: str) -> None:
     packed_trace = tmp_path / "t.zst"
-    store_pack.pack(gdb_uffd.trace.open(record(tmp_path, 2, 8).path), str(packed_trace))
+    pack.pack(gdb_uffd.trace.open(record(tmp_path, 2, 8).path), str(packed_trace))
     before = sorted(os.listdir(tmp_path))
     done = subprocess.run(
         [sys.executable, "-c", TERMINATED, number, "unpack", str(packed_trace), "-o",

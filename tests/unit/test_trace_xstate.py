@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdb_uffd.model import XSTATE_COMPONENTS, XSTATE_SIZE, Registers
-from gdb_uffd.trace import xstate
+from gdb_uffd.protocol.model import XSTATE_COMPONENTS, XSTATE_SIZE, Registers
+from gdb_uffd.trace.core import xstate
 
 INTEL = dict(XSTATE_COMPONENTS)
 AMD = {2: (576, 256), 5: (832, 64), 6: (896, 512), 7: (1408, 1024), 9: (2432, 8)}

@@ -101,7 +101,7 @@ def as_fedora(root: Path) -> None:
     (root / "etc" / "ld.so.conf").write_text("/usr/lib64\n")
     subprocess.run(["/sbin/ldconfig", "-r", str(root)], check=True, stderr=subprocess.DEVNULL)
     sys.path.insert(0, str(ROOT))
-    from gdb_uffd.trace.files_folder import build_id_of
+    from gdb_uffd.trace.files.folder import build_id_of
 
     for path in sorted(lib64.glob("lib*.so*")):
         build_id = build_id_of(path.read_bytes()).hex() if path.is_file() else ""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import Optional, Tuple
 
-from gdb_uffd.model import PROT_WRITE, MemoryUnavailable
-from gdb_uffd.model_heap import Allocator
-from gdb_uffd.replay import malloc
-from gdb_uffd.trace.elf import ElfError
-from gdb_uffd.trace.files import Module
+from gdb_uffd.protocol.heap import Allocator
+from gdb_uffd.protocol.model import PROT_WRITE, MemoryUnavailable
+from gdb_uffd.replay.attribute import malloc
+from gdb_uffd.trace.core.elf import ElfError
+from gdb_uffd.trace.files.files import Module
 from gdb_uffd.trace.source import Snapshot
 
 MARKS = (

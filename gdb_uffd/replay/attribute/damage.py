@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Optional, Tuple
 
-from gdb_uffd.model import Damage, HeapBlock
-from gdb_uffd.replay import malloc
+from gdb_uffd.protocol.model import Damage, HeapBlock
+from gdb_uffd.replay.attribute import malloc
 from gdb_uffd.replay.views import View
 
 HEADER = 16  # from a chunk's start to its block's

@@ -7,11 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.model import Damage, FreeList, MemoryUnavailable
-from gdb_uffd.model_heap import HEADER
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import malloc
-from gdb_uffd.replay.attribute import layouts
+from gdb_uffd.protocol.heap import HEADER
+from gdb_uffd.protocol.model import Damage, FreeList, MemoryUnavailable
+from gdb_uffd.replay.attribute import layouts, malloc
 from gdb_uffd.replay.attribute.damage import at_link
 from gdb_uffd.replay.attribute.layouts import State
 from gdb_uffd.replay.views import View

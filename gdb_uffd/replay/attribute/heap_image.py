@@ -7,14 +7,13 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, PROT_WRITE, Damage, FreeList, HeapBlock, page_ceil
-from gdb_uffd.model_heap import HEADER, Arena, HeapRange
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay import malloc
-from gdb_uffd.replay.attribute import layouts
+from gdb_uffd.protocol.heap import HEADER, Arena, HeapRange
+from gdb_uffd.protocol.model import PAGE_SIZE, PROT_WRITE, Damage, FreeList, HeapBlock, page_ceil
+from gdb_uffd.replay.attribute import layouts, malloc
 from gdb_uffd.replay.attribute.free_lists import Cache, FreeLists
 from gdb_uffd.replay.attribute.layouts import Parameters, State
-from gdb_uffd.replay.owners import Owners
+from gdb_uffd.replay.attribute.owners import Owners
 from gdb_uffd.replay.views import View
 
 Range = Tuple[int, int]

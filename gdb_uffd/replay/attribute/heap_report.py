@@ -7,8 +7,8 @@ import time
 from typing import Any, Dict, List, Optional, Set
 
 from gdb_uffd.arch import LOOKED_AT
-from gdb_uffd.model import Damage, HeapBlock, UffdError
-from gdb_uffd.model_heap import BlockReport, HeapReport, Reference
+from gdb_uffd.protocol.heap import BlockReport, HeapReport, Reference
+from gdb_uffd.protocol.model import Damage, HeapBlock, UffdError
 from gdb_uffd.replay.attribute.allocators import recognise
 from gdb_uffd.replay.attribute.heap_image import HeapImage
 from gdb_uffd.replay.attribute.holders import Holders, NoBlocks

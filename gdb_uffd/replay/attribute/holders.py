@@ -17,13 +17,13 @@ from typing import (
     Tuple,
 )
 
-from gdb_uffd.model import PROT_WRITE, HeapBlock, Registers
-from gdb_uffd.model_heap import Reference
 from gdb_uffd.native import ffi, lib
+from gdb_uffd.protocol.heap import Reference
+from gdb_uffd.protocol.model import PROT_WRITE, HeapBlock, Registers
 from gdb_uffd.replay.attribute.free_lists import Cache
 from gdb_uffd.replay.attribute.layouts import State
-from gdb_uffd.replay.machine import Machine
-from gdb_uffd.replay.owners import Owners
+from gdb_uffd.replay.attribute.owners import Owners
+from gdb_uffd.replay.vessel import Machine
 from gdb_uffd.replay.views import View
 
 REFERENCES_MAX = 4096

@@ -11,8 +11,8 @@ import struct
 from dataclasses import dataclass
 from typing import Iterator, List, Optional, Sequence, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, MemoryUnavailable
-from gdb_uffd.replay import malloc
+from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable
+from gdb_uffd.replay.attribute import malloc
 from gdb_uffd.replay.views import View
 from gdb_uffd.trace.places import ARENA
 from gdb_uffd.trace.source import Snapshot

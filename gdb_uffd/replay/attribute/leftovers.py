@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Collection, Iterator, Sequence, Tuple
 
-from gdb_uffd.model import MemoryUnavailable
-from gdb_uffd.replay import malloc
+from gdb_uffd.protocol.model import MemoryUnavailable
+from gdb_uffd.replay.attribute import malloc
 from gdb_uffd.replay.views import View
 
 ARENA_BYTES = max(malloc.STATE_SIZES)

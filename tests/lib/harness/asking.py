@@ -10,8 +10,8 @@ from typing import Any, Dict, List, Tuple, Union
 
 import pytest
 
-from gdb_uffd.replay import syscalls
 from gdb_uffd.replay.interface import Stop
+from gdb_uffd.replay.policy import syscalls
 from harness import ROOT
 from harness.calls import Caller
 from harness.cores import kernel_core

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from gdb_uffd.arch import AARCH64
-from gdb_uffd.model import CallReport
+from gdb_uffd.protocol.model import CallReport
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
-from gdb_uffd.trace.core import CoreSnapshot, open_core
+from gdb_uffd.trace.core.core import CoreSnapshot, open_core
 from harness.cores import kernel_core
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Sequence
 
-from gdb_uffd.trace.core import open_core
-from gdb_uffd.trace.elf import PT_NOTE, Image, iter_notes, read_header, read_segments
+from gdb_uffd.trace.core.core import open_core
+from gdb_uffd.trace.core.elf import PT_NOTE, Image, iter_notes, read_header, read_segments
 from harness import cores
 from harness.programs import SOURCES, C
 

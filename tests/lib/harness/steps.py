@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Set, Tuple
 
-from gdb_uffd.replay import syscalls
+from gdb_uffd.replay.policy import syscalls
 
 PAGE = 4096
 END, READ, WRITE, CALL = range(4)

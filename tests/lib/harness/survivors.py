@@ -130,7 +130,7 @@ def servers() -> List[int]:
 
 
 def _holds(pid: int) -> bool:
-    """Whether it holds a server's connection (server/holder.py)."""
+    """Whether it holds a server's connection (server/listen/holder.py)."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as f:
             return f.read().startswith(b"gdb_uffd: holds")

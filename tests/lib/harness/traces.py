@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
-from gdb_uffd.model import PAGE_SIZE, Mapping, page_floor
-from gdb_uffd.trace import store_import
-from gdb_uffd.trace.core import CoreSnapshot, open_core
-from gdb_uffd.trace.info import core_info
-from gdb_uffd.trace.store_write import Writer
+from gdb_uffd.protocol.model import PAGE_SIZE, Mapping, page_floor
+from gdb_uffd.trace.core.core import CoreSnapshot, open_core
+from gdb_uffd.trace.core.info import core_info
+from gdb_uffd.trace.store import importing
+from gdb_uffd.trace.store.write import Writer
 from harness import gdbs
 
 
@@ -52,7 +52,7 @@ def of_live(
                 live.run("set scheduler-locking off")
                 snapshot = open_core(str(core), None)
                 try:
-                    store_import.add_core(writer, snapshot, label)
+                    importing.add_core(writer, snapshot, label)
                 finally:
                     snapshot.close()
                 core.unlink()
@@ -95,7 +95,7 @@ def recorded(
         with Writer.create(str(path)) as writer:
             begun = _note_begin(writer)
             first = replace(core_info(snapshot), label=label(0), monotonic_ns=STEP_NS)
-            store_import.add_snapshot(writer, snapshot, first)
+            importing.add_snapshot(writer, snapshot, first)
             threads, auxv, mappings, *more = begun[0]
             if room:
                 mappings = sorted([*mappings, Mapping(ROOM, ROOM + room, 3)], key=_start)

@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
-from gdb_uffd.client import tracer
-from gdb_uffd.client.recorder import Recorder, Source
-from gdb_uffd.model import PAGE_SIZE
+from gdb_uffd.client.recording import ptrace
+from gdb_uffd.client.recording.recorder_client import Recorder, Source
+from gdb_uffd.protocol.model import PAGE_SIZE
 from gdb_uffd.recorder.wire import RawThread, pack_thread
 
 _TRACEME, _SETOPTIONS = 0, 0x4200
@@ -68,9 +68,9 @@ class Traced:
             **keywords,  # type: ignore[call-overload]
         )
         self.pid = self.process.pid
-        event = tracer.look(self.pid, block=True)
+        event = ptrace.look(self.pid, block=True)
         assert event is not None and event.stopped, event
-        tracer.take(self.pid)
+        ptrace.take(self.pid)
         _libc.ptrace(_SETOPTIONS, self.pid, None, _O_TRACECLONE | _O_EXITKILL)
         self.frozen: List[int] = [self.pid]
         self.recorder: Optional[Recorder] = None
@@ -80,13 +80,13 @@ class Traced:
         """Begin to record the frozen program."""
         assert self.frozen
         fds = {name: os.open(f"/proc/{self.pid}/{name}", os.O_RDONLY) for name in FILES}
-        pidfd = tracer.pidfd_open(self.pid)
+        pidfd = ptrace.pidfd_open(self.pid)
         try:
             if track:
                 maps = [(m[0], m[1], m[2], m[3]) for m in self.maps()]
-                at = tracer.find_syscall(maps, lambda a, n: os.pread(fds["mem"], n, a))
-                with contextlib.suppress(tracer.Refused):  # as gdb's side does
-                    fds["uffd"] = tracer.take_userfaultfd(self.pid, self.pid, pidfd, at)
+                at = ptrace.find_syscall(maps, lambda a, n: os.pread(fds["mem"], n, a))
+                with contextlib.suppress(ptrace.Refused):  # as gdb's side does
+                    fds["uffd"] = ptrace.take_userfaultfd(self.pid, self.pid, pidfd, at)
             with open(f"/proc/{self.pid}/auxv", "rb") as file:
                 auxv = file.read()
             source = Source(self.pid, list(fds.items()), auxv)
@@ -111,37 +111,37 @@ class Traced:
         """Stop every thread."""
         assert not self.frozen
         while True:
-            missing = [t for t in tracer.threads(self.pid) if t not in self.frozen]
+            missing = [t for t in ptrace.threads(self.pid) if t not in self.frozen]
             if not missing:
                 return
             for tid in missing:
-                if tracer.look(tid) is None:
-                    tracer.tgkill(self.pid, tid, signal.SIGSTOP)
-                event = tracer.look(tid, block=True)
+                if ptrace.look(tid) is None:
+                    ptrace.tgkill(self.pid, tid, signal.SIGSTOP)
+                event = ptrace.look(tid, block=True)
                 assert event is not None
                 while event.status != signal.SIGSTOP:  # a clone event comes first
-                    tracer.take(tid)
-                    tracer.resume(tid)
-                    event = tracer.look(tid, block=True)
+                    ptrace.take(tid)
+                    ptrace.resume(tid)
+                    event = ptrace.look(tid, block=True)
                     assert event is not None
-                tracer.take(tid)
+                ptrace.take(tid)
                 self.frozen.append(tid)
 
     def thaw(self) -> None:
         """Let all run on."""
         for tid in self.frozen:
-            tracer.resume(tid)
+            ptrace.resume(tid)
         self.frozen = []
 
     def let_events_pass(self) -> None:
         """New threads and their parents stop once for the tracer (PTRACE_EVENT_CLONE), and
         threads that get a signal."""
-        for tid in tracer.threads(self.pid):
-            event = tracer.look(tid)
+        for tid in ptrace.threads(self.pid):
+            event = ptrace.look(tid)
             if event is not None and event.stopped:
-                tracer.take(tid)
+                ptrace.take(tid)
                 passed = 0 if event.status in (signal.SIGSTOP, signal.SIGTRAP) else event.status
-                tracer.resume(tid, passed & 0xFF if event.status < 0x100 else 0)
+                ptrace.resume(tid, passed & 0xFF if event.status < 0x100 else 0)
 
     def snapshot(self, label: str = "") -> None:
         """Take one of the frozen program."""
@@ -157,18 +157,18 @@ class Traced:
     def _thread(self, tid: int) -> bytes:
         return pack_thread(
             RawThread(
-                tid, tracer.get_gprs(tid), tracer.get_xsave(tid),
-                sigmask=tracer.get_sigmask(tid), name=b"puppet",
+                tid, ptrace.get_gprs(tid), ptrace.get_xsave(tid),
+                sigmask=ptrace.get_sigmask(tid), name=b"puppet",
             )
         )  # fmt: skip
 
     def end(self) -> None:
         """Kill the program; the recorder, if any, finishes the trace."""
-        others = [tid for tid in tracer.threads(self.pid) if tid != self.pid]
+        others = [tid for tid in ptrace.threads(self.pid) if tid != self.pid]
         self.process.kill()
         for tid in others:  # a traced thread stays a zombie, and its leader with it
-            while (event := tracer.look(tid, block=True)) is not None and event.stopped:
-                tracer.take(tid)
+            while (event := ptrace.look(tid, block=True)) is not None and event.stopped:
+                ptrace.take(tid)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(tid, _WALL)  # its end
         self.process.wait()
@@ -215,7 +215,7 @@ class Puppet(Traced):
         assert self.process.stdout is not None
         while not select.select([self.process.stdout], [], [], 0.001 if events else 0.5)[0]:
             if not events:
-                stopped = tracer.look(self.pid)
+                stopped = ptrace.look(self.pid)
                 assert stopped is None, f"the puppet was stopped: {stopped}"
             else:
                 self.let_events_pass()

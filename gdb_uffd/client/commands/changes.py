@@ -1,0 +1,120 @@
+"""`uffd changes`: the variables behind the bytes that differ between two snapshots."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import ContextManager, Iterator, List, Optional, Sequence, Tuple
+
+import gdb
+
+from gdb_uffd.client.names.context import Context
+from gdb_uffd.client.names.naming import Naming
+from gdb_uffd.client.names.page_images import Images
+from gdb_uffd.client.names.symbols import Symbols
+from gdb_uffd.client.names.variables import address_of_name, no_calls
+from gdb_uffd.client.session import travel
+from gdb_uffd.client.session.asking import captured, look, say, say_json
+from gdb_uffd.client.session.sessions import Session
+from gdb_uffd.client.session.view import recorded_memory
+from gdb_uffd.client.session.wire import Image, parse_image
+from gdb_uffd.client.show import differences, snapshots
+from gdb_uffd.client.show.report_text import Change
+from gdb_uffd.protocol.model import CallReport, DirtyPage, UffdError
+
+MAX_FRAMES = 64
+"""Frames whose source files are looked through."""
+
+
+class _PairImages(Images):
+    """Pages in the snapshots `pair`."""
+
+    def __init__(self, session: Session, pages: Sequence[DirtyPage], pair: Tuple[int, int]) -> None:
+        super().__init__(session, pages, False)
+        self._pair = pair
+
+    def page(self, start: int) -> Optional[Image]:
+        """The page at `start` in both."""
+        arguments = {"a": self._pair[0], "b": self._pair[1], "address": hex(start)}
+        return parse_image(self._session.request("changes-image", arguments))
+
+
+class _PairNaming(Naming):
+    """Names of what differs between the snapshots `pair`."""
+
+    def __init__(self, session: Session, report: CallReport, pair: Tuple[int, int]) -> None:
+        self._pair = pair
+        self._files: Optional[List[int]] = None
+        super().__init__(session, report, False, Context())
+
+    def images(self, session: Session, report: CallReport, which_all: bool) -> Images:
+        """Those of the pair."""
+        return _PairImages(session, report.pages, self._pair)
+
+    def state(self, after: bool) -> ContextManager[None]:
+        """gdb is shown the memory of one of them."""
+        return recorded_memory(self._session, self._pair[after])
+
+    def pcs(self, page: DirtyPage) -> List[int]:
+        """Nothing tells who wrote: the files of `main` and of the present frames, whose functions'
+        static variables gdb finds no other way."""
+        if self._files is None:
+            self._files = list(_present())
+        return self._files
+
+
+def _present() -> Iterator[int]:
+    at = address_of_name("main")
+    if at is not None:
+        yield at
+    with contextlib.suppress(gdb.error):
+        frame: Optional[gdb.Frame] = gdb.newest_frame()
+        for _ in range(MAX_FRAMES):
+            if frame is None:
+                return
+            yield frame.pc()
+            frame = frame.older()
+
+
+class _Names(Symbols):
+    """Names of what differs between the snapshots `pair`."""
+
+    def __init__(self, session: Session, pages: Sequence[DirtyPage], pair: Tuple[int, int]) -> None:
+        listed = [replace(page, writers=["program"]) for page in pages]
+        report = CallReport("all", True, 0, 0, 0.0, "", listed)
+        super().__init__(session, report)
+        naming = _PairNaming(session, report, pair)
+        with no_calls():
+            self._changes = captured(naming.changes)
+
+
+def changes(session: Session, text: str, usage: str, as_json: bool, full: bool) -> None:
+    """Tell what differs between two snapshots that `text` names."""
+    every = travel.all_snapshots(session)
+    pair = _pair(session, text, usage)
+    found = differences.parse(session.request("changes", {"a": pair[0], "b": pair[1]}))
+    names = _Names(session, found.data if found.same_process else [], pair)
+    variables: List[Change] = []
+    if found.same_process:
+        program = session.ready.executable
+        pages = sorted(found.data, key=lambda page: page.mapping != program)
+        variables = [change for page in pages for change in names.changes(page)]
+        # The dynamic linker's slots are nobody's variables.
+        variables = [change for change in variables if "@got" not in change.name]
+    infos = every[pair[0]], every[pair[1]]
+    if as_json:
+        say_json(differences.as_json(found, infos, variables))
+    else:
+        say(*differences.lines(found, infos, variables, names.thread, look(), full))
+
+
+def _pair(session: Session, text: str, usage: str) -> Tuple[int, int]:
+    """Two names of snapshots, or one: from that to the present one."""
+    every = travel.all_snapshots(session)
+    words = snapshots.split_names(text)
+    if len(words) == 1:
+        words.append(str(session.snapshot))
+    if len(words) != 2:
+        raise UffdError(f"which two snapshots? usage: {usage}")
+    a, b = (snapshots.find(every, word, session.snapshot) for word in words)
+    return a, b

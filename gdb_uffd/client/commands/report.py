@@ -1,0 +1,113 @@
+"""`uffd report FILE.html`: collects what the page shows, and writes it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from typing import Dict, List, Sequence, Tuple
+
+from gdb_uffd import __version__
+from gdb_uffd.client.commands import call
+from gdb_uffd.client.commands.views import last_report
+from gdb_uffd.client.names import exceptions
+from gdb_uffd.client.names.symbols import Symbols
+from gdb_uffd.client.session import last_call
+from gdb_uffd.client.session.asking import say
+from gdb_uffd.client.session.sessions import Session
+from gdb_uffd.client.session.wire import Image, parse_image, parse_mappings
+from gdb_uffd.client.show import html_page, report_json, report_text, verdict
+from gdb_uffd.client.show.text import size
+from gdb_uffd.outputs import whole_file
+from gdb_uffd.protocol.model import CallReport, UffdError
+
+
+def write(session: Session, text: str, usage: str) -> None:
+    """`uffd report`."""
+    path = _path(text, usage)
+    content = collect(session)
+    read = [*content.data["files_read"], *last_call.files_kept(session)]
+    content.data["files_read"] = list(dict.fromkeys(read))
+    page = html_page.document(content)
+    data = page.encode("utf-8", "replace")
+    _replace(path, data)
+    holds = verdict.may_hold(content.data["files_read"])
+    say(f"{path} ({size(len(data))}) shows the last call{holds}")
+
+
+def _path(text: str, usage: str) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UffdError(f"cannot read the file name ({error}); usage: {usage}") from None
+    if len(words) != 1:
+        raise UffdError(f"usage: {usage}")
+    path = os.path.abspath(os.path.expanduser(words[0]))
+    if os.path.isdir(path):
+        raise UffdError(f"{path}: is a directory; name a file in it")
+    # What is replaced must be a file: not /dev/null, by root.
+    path = os.path.realpath(path)
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise UffdError(f"{path}: is no regular file; name one, or a new one")
+    return path
+
+
+def _replace(path: str, data: bytes) -> None:
+    """All of the file or nothing.  Only its owner may read it: it holds memory of the core's."""
+    try:
+        with whole_file(path, replace=True) as fd, os.fdopen(os.dup(fd), "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise UffdError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def collect(session: Session) -> html_page.Content:
+    """What is known of the last call.  UffdError when nothing has run."""
+    report = last_report(session, False)
+    if report is None:
+        raise UffdError("nothing has run yet: `uffd call` something first")
+    last = last_call.find(session, report)
+    if last is not None:
+        data = call.call_object(session, last.report, last.outcome, last.expression)
+    else:
+        data = report_json.report_json(report, Symbols(session, report))
+        data["error"] = exceptions.text(exceptions.described(session, report.uncaught))
+    starts = [page.start for page in report.pages if page.bytes_changed]
+    return html_page.Content(
+        data=data,
+        verdict=_verdict(report, session),
+        core=session.ready.core,
+        executable=session.ready.executable,
+        mappings=parse_mappings(session.request("mappings")),
+        fed=_fed(session),
+        images=_images(session, starts[: html_page.MAX_IMAGES]),
+        made=f"gdb_uffd {__version__} · {time.strftime('%Y-%m-%d %H:%M')}",
+    )
+
+
+def _verdict(report: CallReport, session: Session) -> Sequence[str]:
+    program, _ = report_text.split_pages(report)
+    waited_ms = last_call.waited_ms(session, report)
+    return [
+        verdict.text(report, Symbols(session, report).thread),
+        report_text.count_line(
+            report, len(program), waited_ms() if waited_ms is not None else None
+        ),
+    ]
+
+
+def _fed(session: Session) -> List[Tuple[int, int]]:
+    try:
+        ranges = session.request("fed")["ranges"]
+        return [(int(start, 16), int(end, 16)) for start, end in ranges]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UffdError(f"the server's list of fed pages is incomplete ({error!r})") from None
+
+
+def _images(session: Session, starts: List[int]) -> Dict[int, Image]:
+    found: Dict[int, Image] = {}
+    for start in starts:
+        image = parse_image(session.request("image", {"address": hex(start), "all": False}))
+        if image is not None:
+            found[start] = image
+    return found

@@ -1,0 +1,190 @@
+"""Changes in the making: what can be told from bytes at once, and what needs memory as it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Iterable, Iterator, List, Optional, Tuple
+
+import gdb
+
+from gdb_uffd.client.names import printers, scalars, type_facts
+from gdb_uffd.client.names.printers import Difference, State
+from gdb_uffd.client.names.scalars import Leaf, Walk
+from gdb_uffd.client.show.report_text import INNER, REST, Change
+from gdb_uffd.protocol.model import PAGE_SIZE
+
+ELEMENTS_OF_TEXT = 8
+"""Characters told one by one where a changed text looks alike at its beginning."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a change lies, for all that a walk finds there."""
+
+    page: int
+    kind: str
+    role: str = ""
+    thread: Optional[int] = None
+    frame: Optional[Tuple[int, str]] = None
+
+
+@dataclass
+class Draft:
+    """A change; `leaf` is set while its texts still have to be read from memory."""
+
+    where: Setting
+    name: str
+    type: str
+    address: int
+    size: int
+    before: str = ""
+    after: str = ""
+    raw: bool = False
+    other: bool = False
+    note: str = ""
+    leaf: Optional[Leaf] = None
+    bytes: Tuple[bytes, bytes] = (b"", b"")
+    shown: List[State] = field(default_factory=list)  # before and after; see settle()
+
+    def change(self) -> Change:
+        """The finished change."""
+        w = self.where
+        return Change(
+            self.name, self.type, self.before, self.after, self.size, self.address, w.kind,
+            w.role, w.thread, w.frame, self.raw, self.other, self.note,
+        )  # fmt: skip
+
+
+def of_bytes(
+    where: Setting, name: str, address: int, before: bytes, after: bytes, note: str = ""
+) -> Draft:
+    """Bytes for which there is no type."""
+    texts = scalars.hex_text(before), scalars.hex_text(after)
+    return Draft(where, name, "", address, len(before), *texts, raw=True, note=note)
+
+
+def of_leaf(where: Setting, leaf: Leaf, walk: Walk, key: Tuple[object, ...]) -> Iterator[Draft]:
+    """The change of one leaf; nothing where its bytes are alike or cannot be had."""
+    about = type_facts.info(leaf.type)
+    name, type_ = leaf.place.text, about.name
+    large = leaf.size > scalars.MAX_VALUE_BYTES and not leaf.printer
+    text = about.element is not None and type_facts.is_text(about.element)
+    if leaf.padding or (large and not text):
+        yield from _part(where, leaf, walk)
+        return
+    if large and about.element is not None:
+        yield from _characters(where, leaf, about.element, walk, key)
+        return
+    old, new = walk.bytes_of(leaf, False), walk.bytes_of(leaf, True)
+    if old is None or new is None or old == new:
+        return
+    made = Draft(where, name, type_, leaf.address, leaf.size, other=leaf.union)
+    made.bytes = old, new
+    if leaf.printer or scalars.needs_memory(about):
+        made.leaf = leaf
+        yield made
+        return
+    try:
+        made.before = scalars.text_of_bytes(leaf, old, key)
+        made.after = scalars.text_of_bytes(leaf, new, key)
+    except (gdb.error, ValueError, TypeError):
+        pass  # a type gdb cannot print from bytes
+    if made.before != made.after:
+        yield made
+    elif text and about.element is not None:
+        yield from _characters(where, leaf, about.element, walk, key)
+    else:
+        yield from _part(where, leaf, walk)
+
+
+def _characters(
+    where: Setting, leaf: Leaf, element: gdb.Type, walk: Walk, key: Tuple[object, ...]
+) -> Iterator[Draft]:
+    """A text that is cut off before the first difference: its characters."""
+    inside = [a for a in walk.changed if leaf.address <= a < leaf.address + leaf.size]
+    for at in inside[:ELEMENTS_OF_TEXT]:
+        place = leaf.place.element(at - leaf.address)
+        yield from of_leaf(where, Leaf(place, element, at, 1, union=leaf.union), walk, key)
+    for at in inside[ELEMENTS_OF_TEXT : ELEMENTS_OF_TEXT + 1]:
+        yield from of_rest(where, leaf.place.text, leaf.address, at, walk, inside[-1] + 1)
+
+
+def _part(where: Setting, leaf: Leaf, walk: Walk) -> Iterator[Draft]:
+    """The changed bytes of a leaf that is not shown as a value."""
+    inside = [a for a in walk.changed if leaf.address <= a < leaf.address + leaf.size]
+    if not inside:
+        return
+    size = inside[-1] + 1 - inside[0]
+    old, new = (walk.read(inside[0], size, after) for after in (False, True))
+    if old is not None and new is not None:
+        offset = inside[0] - leaf.address
+        name = f"{leaf.place.text}+{offset:#x}" if offset else leaf.place.text
+        note = "padding" if leaf.padding else ""
+        yield of_bytes(where, name, inside[0], old, new, note)
+
+
+def of_rest(
+    where: Setting, name: str, start: int, begin: int, walk: Walk, end: int = 1 << 64
+) -> Iterator[Draft]:
+    """What changed of the object `name` at `start` from `begin` on, as bytes, up to the page's end:
+    there are too many to be told one by one."""
+    end = min(end, where.page + PAGE_SIZE)
+    inside = [a for a in walk.changed if begin <= a < end]
+    if not inside:
+        return
+    size = inside[-1] + 1 - inside[0]
+    old, new = (walk.read(inside[0], size, after) for after in (False, True))
+    if old is not None and new is not None:
+        yield of_bytes(where, f"{name}+{inside[0] - start:#x}", inside[0], old, new, REST)
+
+
+def fill(drafts: Iterable[Draft], after: bool) -> None:
+    """What the drafts that need memory show; it is as it was then (`after`: as it became)."""
+    for draft in drafts:
+        if draft.leaf is None:
+            continue
+        state: Optional[State] = None
+        if draft.leaf.printer:
+            state = printers.state(draft.leaf.type, draft.leaf.address)
+        if state is None:
+            state = State(scalars.text_in_memory(draft.leaf), (), False, True)
+        draft.shown.append(state)
+
+
+def settle(draft: Draft) -> Iterator[Draft]:
+    """The changes that a draft comes to which needed memory.  Of a container: its own words
+    ("std::map with 3 elements") where these differ, and the elements that lie inside of it."""
+    if draft.leaf is None or len(draft.shown) != 2:
+        yield draft
+        return
+    old, new = draft.shown
+    told = False
+    if old.head != new.head and old.head and new.head:
+        draft.before, draft.after = old.head, new.head
+        told = True
+        yield draft
+    if old.children or new.children:
+        low, high = draft.address, draft.address + draft.size
+        inline = not type_facts.leads_elsewhere(draft.leaf.type)
+        for difference in printers.differences(old, new):
+            child = difference.after or difference.before
+            at = None if child is None else child.address
+            # Without an address it is a value that the printer made up of the object's bits.
+            if inline if at is None else low <= at < high:
+                told = True
+                yield of_child(draft.where, draft.name, difference)
+    if not told:
+        draft.before, draft.after = (scalars.hex_text(data) for data in draft.bytes)
+        draft.raw = True
+        draft.note = INNER if draft.leaf.printer else ""
+        yield draft
+
+
+def of_child(where: Setting, name: str, difference: Difference, address: int = 0) -> Draft:
+    """An element of the container `name`; `address` where it has none of its own."""
+    child = difference.after or difference.before
+    assert child is not None
+    both = (difference.before, difference.after)
+    old, new = (c.text if c is not None else "" for c in both)
+    at = child.address if child.address is not None else address
+    return Draft(where, f"{name}{child.label}", child.type, at, child.size, old, new)

@@ -1,0 +1,392 @@
+"""Sessions: which inferior holds which server, and how they begin and end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import gdb
+
+from gdb_uffd.client.commands.options import check_readable, check_recording
+from gdb_uffd.client.names.context import Context
+from gdb_uffd.client.names.shapes import Shapes
+from gdb_uffd.client.session import engine, file_search, settings
+from gdb_uffd.client.session.asking import (
+    check_architecture,
+    decoded,
+    disconnect,
+    quiet,
+    quote_file,
+    say,
+    setting,
+    silent_stdout,
+    worth_telling,
+)
+from gdb_uffd.client.session.remote import AnyServer
+from gdb_uffd.client.session.saved import borrowed
+from gdb_uffd.client.session.wire import SERVER_GONE, Ready, decode, encode, one_line
+from gdb_uffd.protocol.model import ENGINE_AUTO, SnapshotInfo, UffdError
+
+
+class Session:
+    """One spawned core or trace in one inferior."""
+
+    def __init__(self, number: int, server: AnyServer) -> None:
+        self.number = number
+        self.server = server
+        self.ready: Ready = server.ready
+        self.connection: Optional[gdb.RemoteTargetConnection] = None
+        self.calls_pending = False  # gdb made an inferior call since the last quffd.commit
+        self.explained = ""  # the last_unavailable that the user has been told of
+        self.evaluating = False  # a command that evaluates has begun, and has not come to its end
+        self.heard = time.monotonic()  # when both sides spoke of the same packet, for sure
+        self.first_thread = 0  # gdb's number of the thread that the snapshot stopped in
+        self.signal = server.ready.signal  # the one it stopped by
+        self.snapshot = server.ready.snapshot  # the number of the present one
+        self.moves = -1  # made in the server, as far as gdb's side has followed; see travel.py
+        self.libraries = -1  # what it said of the libraries then
+        self.libraries_stale = False  # gdb followed them where the last `uffd call` is undone
+        self.ending = False  # how, is told by whoever ends it
+        self.moving = False  # its connection is about to be replaced by another
+        self.going = False  # on the way to another snapshot, and showing it is its own affair
+        self.away = False  # on an excursion: what gdb shows is not where the user stands
+        self.where: Optional[Dict[str, Any]] = None  # the last answer of quffd.where
+        self.snapshots: Optional[List[SnapshotInfo]] = None  # the trace's list, once asked for
+        self.call_depth = 0  # gdb's inferior calls that are under way
+        self.in_call = False  # `uffd call` is at work and closes its transaction itself
+        self.expression = ""  # of that `uffd call`
+        self.context = Context()  # of the last `uffd call`
+        self.shapes = Shapes()  # the types that the server was told of
+        self.looking = False  # gdb is shown memory as it was (gdb_view)
+        self.last_call = 0  # address of the function gdb called last
+        self.assigned = False  # gdb wrote memory as a command said, and that is not committed
+        self.thread_numbers: Dict[int, int] = {}  # TID -> gdb's number, of the present snapshot
+        # Since which snapshots the heap is damaged, by the present one and how (commands/heap.py).
+        self.heap_since: Dict[Tuple[object, ...], Tuple[Optional[int], Optional[int], bool]] = {}
+        self.tls_addresses: Dict[Tuple[int, str, str], int] = {}  # see names/symbols.py
+
+    def request(self, verb: str, arguments: Optional[Dict[str, Any]] = None) -> Any:
+        """Send ``quffd.VERB`` and return the decoded reply; UffdError, also for a dead server."""
+        if self.connection is None or not self.connection.is_valid():
+            self.server.is_gone()  # or about to be
+            raise UffdError(f"the connection to the server is closed{self.death()}")
+        keep_step(self)
+        try:
+            reply = self.connection.send_packet(encode(verb, arguments))
+        except gdb.error as error:
+            raise UffdError(f"{one_line(str(error))}{self.death()}") from None
+        if reply == SERVER_GONE and self.server.is_gone():
+            raise UffdError(self.death().lstrip(": "))
+        return decode(verb, reply)
+
+    def last_unavailable(self) -> str:
+        """Why the last memory access failed, "" when none did or the server does not answer."""
+        with contextlib.suppress(UffdError):
+            return one_line(str(self.request("info").get("last_unavailable") or ""))
+        return ""
+
+    def death(self) -> str:
+        """ ": the server ended …" when that is why, else ""."""
+        status = self.server.ended()
+        if status is None:
+            return ""
+        how = f" by signal {-status}" if status < 0 else f" with status {status}" if status else ""
+        said = self.server.last_words()
+        return f": the server ended{how}{f' ({said})' if said else ''}; `uffd spawn` starts anew"
+
+
+_PATIENCE_S = 3600
+"""`set remotetimeout` while a session lasts.  gdb gives up on an answer after three times that, and
+then takes each answer for that to its next packet: values would be others than were asked for.  A
+server that is not there any more closes the connection; on one that hangs Ctrl-C twice gives up."""
+
+_travelled: List[bool] = []
+"""Not empty once gdb stopped by travelling: it takes that for a signal, and says so once more at
+its next connection, past whatever captures its output (infrun.c, stopped_by_random_signal)."""
+
+forgetful: List[Callable[[], None]] = []
+"""Called when a process is opened: who remembers addresses of files' symbols has to forget them."""
+
+greetings: List[Callable[[Session], None]] = []
+"""Called with a session whose server has another connection."""
+
+_sessions: Dict[int, Session] = {}
+_leaving: List[Session] = []
+
+
+def current() -> Session:
+    """The selected inferior's session; UffdError when it has none."""
+    session = find(gdb.selected_inferior().num)
+    if session is None:
+        raise UffdError("no core is spawned in this inferior: `uffd spawn FILE` does that")
+    if session.server.ended() is not None:
+        raise UffdError(bury(session))
+    return session
+
+
+def find(number: int) -> Optional[Session]:
+    """The session of inferior `number`, or None."""
+    return _sessions.get(number)
+
+
+def sessions() -> List[Session]:
+    """All of them."""
+    return list(_sessions.values())
+
+
+def selected() -> Optional[Session]:
+    """The selected inferior's session, or None."""
+    return _sessions.get(gdb.selected_inferior().num) if _sessions else None
+
+
+def spawn(core: str, executable: str) -> Session:
+    """Open `core`, or a trace, in the selected inferior."""
+    settle()
+    check_recording(core)
+    if executable:
+        check_readable(executable, "executable")
+    inferior = gdb.selected_inferior()
+    old = find(inferior.num)
+    # A connection alone is no obstacle: add-inferior copies that of the current inferior.
+    if old is None and inferior.pid:
+        raise UffdError(
+            f"inferior {inferior.num} is in use: `kill` or `detach` it first, "
+            "or `add-inferior` and `inferior N` for another one"
+        )
+    server = file_search.start(core, executable, _loaded_file())
+    try:
+        check_architecture(server.ready.architecture)  # while what is open is open still
+        if old is not None:
+            end(old)
+        session = Session(inferior.num, server)
+        _connect(session)
+    except BaseException:
+        server.stop(0.0)
+        borrowed.give_back_if(not _sessions)
+        raise
+    return session
+
+
+def _connect(session: Session) -> None:
+    for warning in session.ready.warnings:
+        say(f"warning: {warning}")
+    try:
+        connect(session, session.ready.executable, session.ready.socket)
+    except BaseException:
+        # What holds a dead server's connection would keep the inferior in use.
+        _sessions.pop(session.number, None)
+        if session.connection is not None:
+            disconnect(session.connection)
+        raise
+    session.server.connected()
+
+
+def connect(session: Session, executable: str, socket: str) -> None:
+    """Make `session` the target of the selected inferior, silently but for gdb's warnings."""
+    check_architecture(session.ready.architecture)
+    note_brought(session, session.ready.brought)
+    file_search.take_debug_folder("" if session.server.far else session.ready.sysroot)
+    if executable:
+        load_executable(executable)
+    file_search.take_sysroot(session.ready.sysroot, session.server.far)
+    borrowed.take("remotetimeout", str(_PATIENCE_S))
+    asking = file_search.may_ask()
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(setting("print symbol-loading", "off"))
+            stack.enter_context(setting("suppress-cli-notifications", "on"))
+            if _travelled and not asking:
+                stack.enter_context(silent_stdout())
+            noise = gdb.execute(f"target remote {socket}", to_string=not asking)
+    except gdb.error as error:
+        words, why = "could not connect", one_line(str(error)).rstrip(".")
+        same = why.lower().startswith(words)
+        words += why[len(words) :] if same else f" ({why})"
+        raise UffdError(f"gdb {words}{session.death()}") from None
+    say(*worth_telling(noise or ""))
+    connection = gdb.selected_inferior().connection
+    if not isinstance(connection, gdb.RemoteTargetConnection):
+        raise UffdError("gdb connected, but not to a remote target")
+    session.connection = connection
+    for forget in forgetful:  # addresses of the process before: files that stay may lie elsewhere
+        forget()
+    session.request("hello")
+    for tell in greetings:
+        tell(session)
+    if settings.engine() != ENGINE_AUTO:
+        engine.begin(session.request, settings.engine())
+    note_threads(session)
+    _sessions[session.number] = session
+    borrow()
+
+
+def note_brought(session: Session, brought: bool) -> None:
+    """Whether files of it came with its trace: see to gdb's scripts, before gdb reads them."""
+    session.ready = dataclasses.replace(session.ready, brought=brought)
+    everyone = [session, *_sessions.values()]
+    file_search.keep_scripts_out(any(each.ready.brought for each in everyone))
+
+
+def note_threads(session: Session) -> None:
+    """Remember gdb's numbers of the threads, and which one is selected: the snapshot's own."""
+    thread = gdb.selected_thread()
+    session.first_thread = thread.num if thread is not None else 0
+    # Asking for the list costs packets, so it is asked for once.
+    threads = gdb.selected_inferior().threads()
+    session.thread_numbers = {each.ptid[1]: each.num for each in threads}
+
+
+def note_travel() -> None:
+    """gdb stopped at another snapshot."""
+    _travelled[:] = [True]
+
+
+def set_engine(name: str) -> str:
+    """`set uffd engine` for every session.  UffdError when it does not work there."""
+    said = [engine.ask(session.request, name) for session in _sessions.values()]
+    return "\n".join(filter(None, said))
+
+
+def borrow() -> None:
+    """Change gdb's settings for the sessions there are; nothing when that is done already."""
+    if not _sessions or borrowed.holds("scheduler-locking"):
+        return
+    # gdb then names the one thread that runs in each vCont: the vessel has one task.
+    borrowed.take("scheduler-locking", "on")
+
+
+def lend_back() -> None:
+    """Give gdb's settings back if the session that is about to end is the last."""
+    if len(_sessions) == 1 and selected() is not None:
+        borrowed.give_back("scheduler-locking")
+
+
+def _loaded_file() -> str:
+    """The executable gdb has loaded, or ""."""
+    space = gdb.current_progspace()
+    return decoded(lambda: space.filename) if space is not None else ""
+
+
+def load_executable(path: str) -> None:
+    """Load it unless gdb has it."""
+    loaded = _loaded_file()
+    if loaded and os.path.exists(loaded) and os.path.samefile(loaded, path):
+        return
+    with setting("confirm", "off"):
+        say(*worth_telling(quiet(f"file {quote_file(path)}")))
+
+
+def end(session: Session) -> None:
+    """Close the connection of `session`, see its server end, give gdb's settings back."""
+    before, session.ending = gdb.selected_inferior().num, True
+    if session.connection is not None and session.connection.is_valid():
+        if before != session.number:
+            quiet(f"inferior {session.number}")
+        if len(_sessions) == 1:
+            # Before the target goes: `set scheduler-locking` needs one (gdb's infrun.c).  Nothing
+            # else: with a process there, `set sysroot` reads every library again.
+            borrowed.give_back("scheduler-locking")
+        disconnect(session.connection)
+        if before != session.number:
+            quiet(f"inferior {before}")
+    _leave(session)
+    settle()
+
+
+def bury(session: Session) -> str:
+    """End the session of a server that has died; how it died, for the user."""
+    text = session.death().lstrip(": ")
+    end(session)
+    return text
+
+
+def keep_step(session: Session) -> None:
+    """See that gdb and the server still speak of the same packet, after a silence in which gdb may
+    have given up on an answer.  UffdError, and no session any more, when they do not."""
+    now = time.monotonic()
+    silent, session.heard = now - session.heard, now
+    if silent < 3 * int(gdb.parameter("remotetimeout") or 0) or session.connection is None:
+        return
+    echo = int(now * 1e6)
+    try:
+        reply = session.connection.send_packet(encode("hello", {"echo": echo}))
+        if decode("hello", reply).get("echo") == echo:
+            return
+    except (gdb.error, UffdError, AttributeError):
+        pass
+    if session.server.ended() is not None:
+        return  # which is told better
+    session.server.stop(0.0)
+    end(session)
+    raise UffdError(
+        "gdb gave up waiting for an answer (`show remotetimeout`), and those since may belong to "
+        "other questions: the session is closed; `uffd spawn` starts anew"
+    )
+
+
+def end_all() -> None:
+    """End every session, silently: gdb is about to quit."""
+    for session in list(_sessions.values()):
+        end(session)
+
+
+def only_ours_live() -> bool:
+    """Whether every inferior with a process is one of our sessions."""
+    return all(i.num in _sessions for i in gdb.inferiors() if i.pid)
+
+
+def _leave(session: Session) -> None:
+    if _sessions.get(session.number) is session:
+        del _sessions[session.number]
+        _leaving.append(session)
+
+
+def on_connection_removed(event: gdb.ConnectionEvent) -> None:
+    """A target went: by kill, detach, disconnect, another target, or the server's death.
+
+    gdb closes the socket only after this event, so the server is waited for later, by
+    `settle`.  Not through gdb.post_event: gdb 13 crashes when it exits with one pending.
+    """
+    for session in list(_sessions.values()):
+        if session.connection == event.connection and not session.moving:
+            if session.server.ended() and not session.in_call and not session.ending:
+                say(f"[uffd{session.death()}]")
+            _leave(session)
+
+
+def settle() -> None:
+    """Give gdb's settings back after the last session, and reap the servers of those that ended.
+    In this order: files that a server made for gdb go with it."""
+    borrowed.give_back_if(not _sessions)
+    while _leaving:
+        loaded = _loaded_file()
+        was_there = bool(loaded) and os.path.exists(loaded)
+        _leaving.pop().server.stop()
+        if was_there and not os.path.exists(loaded):  # a packed core's own executable
+            with contextlib.suppress(gdb.error), setting("confirm", "off"):
+                quiet("file")
+
+
+def forget_symbols() -> None:
+    """Object files came or went: names may mean other addresses."""
+    for session in _sessions.values():
+        session.tls_addresses.clear()
+        session.shapes = Shapes()
+
+
+def at_exit() -> None:
+    """gdb's Python is being finalised: no gdb any more, only processes to reap."""
+    for session in [*_sessions.values(), *_leaving]:
+        session.server.stop(1.0)
+    _sessions.clear()
+    _leaving.clear()
+
+
+def reselect(session: Session) -> None:
+    """Select the thread that the snapshot stopped in, as after `uffd spawn`."""
+    for thread in gdb.selected_inferior().threads():
+        if thread.num == session.first_thread:
+            thread.switch()

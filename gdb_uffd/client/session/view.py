@@ -1,0 +1,59 @@
+"""Memory as it was before or after the last report, shown to gdb for a while."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Dict, Iterator
+
+import gdb
+
+from gdb_uffd.client.session.asking import Selection, flush_memory
+from gdb_uffd.client.session.sessions import Session
+
+
+@contextlib.contextmanager
+def memory(session: Session, after: bool, which_all: bool, live_is_after: bool) -> Iterator[None]:
+    """While it lasts, gdb reads memory as it was before or after the last report (`which_all`:
+    as recorded, or as it is).
+
+    Nothing runs meanwhile: the server refuses that, and the user's own printers may try.
+    """
+    arguments = {"which": "after" if after else "before", "all": which_all}
+    with _view(session, arguments, after != live_is_after):
+        yield
+
+
+@contextlib.contextmanager
+def recorded_memory(session: Session, number: int) -> Iterator[None]:
+    """While it lasts, gdb reads the memory of that snapshot.  Nothing runs meanwhile."""
+    with _view(session, {"which": "before", "snapshot": number}, True):
+        yield
+
+
+@contextlib.contextmanager
+def _view(session: Session, arguments: Dict[str, Any], is_another: bool) -> Iterator[None]:
+    """`is_another`: gdb's own view is not that one.
+
+    The innermost frame is selected then.  With another one, which may not be there in that memory,
+    gdb 13 stops at an assertion of its own when it looks for it after a command (frame.c,
+    get_selected_frame).
+    """
+    selection = Selection() if is_another else None
+    if selection is not None:
+        with contextlib.suppress(gdb.error):
+            gdb.newest_frame().select()
+    session.request("view", arguments)
+    session.looking = True
+    if selection is not None:
+        flush_memory()
+    try:
+        yield
+    finally:
+        if selection is not None:
+            with contextlib.suppress(gdb.error):
+                gdb.newest_frame().select()
+        session.looking = False
+        session.request("view", {"which": "now"})
+        if selection is not None:
+            flush_memory()
+            selection.restore()

@@ -1,0 +1,118 @@
+"""Reports as `-json` prints them: the fields of docs/json.md.  No gdb here."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional
+
+from gdb_uffd.client.show import verdict
+from gdb_uffd.client.show.report_text import NEW, Change, Namer, split_pages
+from gdb_uffd.protocol.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, DirtyPage
+
+
+def page_json(page: DirtyPage, namer: Namer) -> Dict[str, Any]:
+    """One entry of `dirty`: the fields of docs/json.md."""
+    first: Optional[Dict[str, Any]] = None
+    if page.first_write is not None:
+        writer = namer.writer(page.first_write)
+        first = {
+            "pc": hex(page.first_write.pc),
+            "sp": hex(page.first_write.sp),
+            "tid": page.first_write.tid,
+            "address": hex(page.first_write.address or page.start),
+            "function": writer.function or None,
+            "file": writer.file or None,
+            "line": writer.line or None,
+        }
+        if writer.caller is not None:
+            first["caller"] = {
+                "function": writer.caller.function or None,
+                "file": writer.caller.file or None,
+                "line": writer.caller.line or None,
+            }
+    changes = namer.changes(page)
+    return {
+        "start": hex(page.start),
+        "end": hex(page.end),
+        "kind": page.kind,
+        "mapping": page.mapping,
+        "thread": page.thread,
+        "bytes_changed": page.bytes_changed,
+        "changes": [_change_json(c) for c in changes],
+        "first_write": first,
+    }
+
+
+def _change_json(change: Change) -> Dict[str, Any]:
+    """One entry of `changes`."""
+    out: Dict[str, Any] = {
+        "name": change.name,
+        "type": change.type,
+        "before": None if change.note == NEW else change.before or None,
+        "after": change.after or None,
+        "address": hex(change.address),
+        "size": change.size,
+        "kind": change.kind,
+        "role": change.role or None,
+        "raw": change.raw,
+        "union": change.other,
+        "note": change.note or None,
+        "thread": change.thread,
+        "frame": None,
+    }
+    if change.frame is not None:
+        out["frame"] = {"level": change.frame[0], "function": change.frame[1]}
+    return out
+
+
+def report_json(report: CallReport, namer: Namer) -> Dict[str, Any]:
+    """The fields that `uffd call -json` and `uffd dirty -json` share."""
+    program, gdb_pages = split_pages(report)
+    return {
+        "schema": SCHEMA_VERSION,
+        "verdict": verdict.as_json(report, namer.thread),
+        "kept": report.kept,
+        "fed_pages": report.fed_pages,
+        "total_pages": report.total_pages,
+        "engine": report.engine or None,
+        "page_size": PAGE_SIZE,
+        "fault_us": round(report.fault_us, 1),
+        "output": report.output_text(),
+        "dirty": [page_json(page, namer) for page in program],
+        "gdb_dirty": [
+            {
+                "start": hex(page.start),
+                "end": hex(page.end),
+                "kind": page.kind,
+                "mapping": page.mapping,
+                "bytes_changed": page.bytes_changed,
+                "writers": page.writers,
+            }
+            for page in gdb_pages
+        ],
+        "more": {
+            "pages": report.rest_pages,
+            "bytes_changed": report.rest_bytes,
+            "ranges": [
+                {
+                    "start": hex(rest.start),
+                    "end": hex(rest.end),
+                    "kind": rest.kind,
+                    "mapping": rest.mapping,
+                    "thread": rest.thread,
+                    "bytes_changed": rest.bytes_changed,
+                }
+                for rest in report.rest
+            ],
+        },
+        "blocks": [
+            {"start": hex(b.start), "size": b.size, "state": b.state} for b in report.blocks
+        ],
+        "refused": report.refused,
+        "asked": report.asked,
+        "files_read": report.files_read,
+        "unsound": report.unsound,
+        "notes": report.notes,
+        "ended": report.ended or None,
+        "unavailable": report.unavailable or None,
+        "layout_changed": report.layout_changed,
+    }

@@ -1,0 +1,130 @@
+"""The policy: what a called function may ask of the kernel, and how long it may run."""
+
+from __future__ import annotations
+
+import functools
+import struct
+import time
+from dataclasses import dataclass, fields
+from typing import Any, Dict, Tuple
+
+from gdb_uffd.native import ffi, lib
+from gdb_uffd.protocol.model import PAGE_SIZE, UffdError
+from gdb_uffd.replay.policy import syscalls
+
+CHOICES: Dict[str, Tuple[str, ...]] = {
+    "syscalls": syscalls.LEVELS,
+    "files": ("none", "read"),
+    "clock": ("recorded", "real"),
+    "threads": ("freeze", "ignore-locks"),
+}
+
+MEMORY_LIMIT = 1 << 30
+"""Bytes beyond what was recorded that a process may touch, unless the user says otherwise."""
+
+_LIMIT_MAX = 1 << 62
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`set uffd ...` by the settings' names.  `call_timeout`: seconds, 0 for none;
+    `memory_limit`: bytes, 0 for none."""
+
+    syscalls: str = "safe"
+    files: str = "read"
+    clock: str = "recorded"
+    threads: str = "freeze"
+    call_timeout: int = 0
+    memory_limit: int = MEMORY_LIMIT
+
+    @classmethod
+    def parse(cls, data: Dict[str, Any]) -> "Policy":
+        """From the arguments of quffd.policy; UffdError names what makes no sense."""
+        known = {f.name: f for f in fields(cls)}
+        values: Dict[str, Any] = {}
+        for name, value in data.items():
+            if name not in known:
+                raise UffdError(f"policy: no setting {name!r}")
+            if name in CHOICES:
+                if value not in CHOICES[name]:
+                    raise UffdError(f"policy: {name} is none of {', '.join(CHOICES[name])}")
+            elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise UffdError(f"policy: {name} is not a number from 0")
+            elif value > _LIMIT_MAX:
+                raise UffdError(f"policy: {name} is too large")
+            values[name] = value
+        return cls(**values)
+
+    @staticmethod
+    def prepare() -> None:
+        """Read the table now: the first call needs it, and it takes a millisecond."""
+        _rules(*Policy().filter_key())
+
+    def filter_key(self) -> Tuple[str, str]:
+        """What the vessel's filter depends on: another key needs another vessel."""
+        return self.syscalls, self.clock
+
+    def deadline_ns(self) -> int:
+        """When a call that begins now has to be over, on CLOCK_MONOTONIC; 0 for never."""
+        if not self.call_timeout:
+            return 0
+        return min(time.monotonic_ns() + self.call_timeout * 1_000_000_000, (1 << 63) - 1)
+
+    def apply(self, vessel: Any, pager: Any) -> None:
+        """Tell the native side."""
+        rules = ffi.buffer(vessel.policy.rules)
+        rules[:] = _rules(*self.filter_key())
+        vessel.policy.level = syscalls.LEVELS.index(self.syscalls)
+        vessel.policy.read_files = self.files == "read"
+        vessel.policy.real_clock = self.clock == "real"
+        vessel.policy.ignore_locks = self.threads == "ignore-locks"
+        pager.limit = -(-self.memory_limit // PAGE_SIZE)
+
+
+_ACTIONS = {"refuse": 0, "run": 1, "let": 2, "answer": 3, "trace": 4, "result": 5}
+"""enum policy_action of native/policy.h."""
+
+_KINDS = {
+    "path": 1, "rbuf": 2, "wbuf": 3, "riov": 4, "wiov": 5, "rmsg": 6, "wmsg": 7, "addr": 8,
+    "waddr": 9,
+}  # fmt: skip
+"""enum argument_kind of native/policy.h; rN, wN and rwN are 10, 11 and 12."""
+
+_RULE = struct.Struct("<BBh6B6H")
+_HEAD = struct.Struct("<BBh")
+_ARGUMENTS = struct.Struct("<6B6H")
+
+
+def _argument(word: str) -> Tuple[int, int]:
+    """(kind, size) of an argument."""
+    if word in _KINDS:
+        return _KINDS[word], 0
+    letters = word.rstrip("0123456789")
+    if letters in ("r", "w", "rw") and letters != word:
+        return {"r": 10, "w": 11, "rw": 12}[letters], int(word[len(letters) :])
+    return 0, 0
+
+
+@functools.cache
+def _arguments(words: Tuple[str, ...]) -> bytes:
+    """struct rule's `kind` and `size`."""
+    pairs = [_argument(word) for word in words]
+    pairs += [(0, 0)] * (6 - len(pairs))
+    return _ARGUMENTS.pack(*(kind for kind, _ in pairs), *(size for _, size in pairs))
+
+
+@functools.cache
+def _rules(level: str, clock: str) -> bytes:
+    """struct rule rules[RULES] for a policy."""
+    out = bytearray(_RULE.size * lib.RULES)
+    for call in syscalls.table().values():
+        meant = syscalls.outcome(call, level, clock == "real")
+        traced = meant.action == "trace" or call.safe == "trace"
+        error = -meant.error if meant.action == "result" else meant.error
+        at = call.number * _RULE.size
+        _HEAD.pack_into(out, at, _ACTIONS[meant.action], traced, error)
+        out[at + _HEAD.size : at + _RULE.size] = _arguments(call.arguments)
+    return bytes(out)
+
+
+assert ffi.sizeof("struct rule") == _RULE.size

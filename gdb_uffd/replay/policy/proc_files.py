@@ -1,0 +1,78 @@
+"""What stands in for the files of /proc/self: they tell of the recorded process, not of ours."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Dict
+
+from gdb_uffd.native import ffi, lib
+from gdb_uffd.replay.layout import current_mappings
+from gdb_uffd.replay.vessel import Machine
+
+SIZE_MAX = 16 << 20  # bytes of one such file
+
+
+def offer(machine: Machine) -> Any:
+    """Has the vessel's system calls find them; keep what is returned as long as the machine."""
+    handle = ffi.new_handle(machine)
+    machine.vessel.own_file = lib.own_file
+    machine.vessel.own_context = handle
+    return handle
+
+
+@ffi.def_extern(error=-1)  # type: ignore[untyped-decorator,unused-ignore]
+def own_file(context: Any, name: Any) -> int:
+    """A descriptor of the file's contents, or -1; called while the vessel waits in open(2)."""
+    machine = ffi.from_handle(context)
+    make = _FILES.get(ffi.string(name))
+    if make is None:
+        return -1
+    contents = make(machine)[:SIZE_MAX]
+    descriptor = os.memfd_create("own", os.MFD_CLOEXEC)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(contents)
+    return descriptor
+
+
+def _maps(machine: Machine) -> bytes:
+    """proc_pid_maps(5); device and inode are not recorded."""
+    lines = []
+    for m in current_mappings(machine):
+        name = m.name.encode("utf-8", "surrogateescape").replace(b"\n", b"\\012")
+        head = f"{m.start:08x}-{m.end:08x} {m.prot_text()}p {m.offset:08x} 00:00 0 "
+        lines.append(head.encode().ljust(73 if name else 0) + name)
+    return b"\n".join(lines) + b"\n"
+
+
+def _comm(machine: Machine) -> bytes:
+    return bytes(ffi.string(machine.vessel.record.name)) + b"\n"
+
+
+def _cmdline(machine: Machine) -> bytes:
+    return machine.snapshot.executable.encode("utf-8", "surrogateescape") + b"\0"
+
+
+def _status(machine: Machine) -> bytes:
+    """The lines of proc_pid_status(5) that are known."""
+    record = machine.vessel.record
+    lines = [
+        b"Name:\t" + bytes(ffi.string(record.name)),
+        b"State:\tR (running)",
+        b"Tgid:\t%d" % record.pid,
+        b"Pid:\t%d" % record.tid,
+        b"PPid:\t%d" % record.ppid,
+        b"TracerPid:\t0",
+        b"Uid:\t%d\t%d\t%d\t%d" % (record.uid, record.euid, record.euid, record.euid),
+        b"Gid:\t%d\t%d\t%d\t%d" % (record.gid, record.egid, record.egid, record.egid),
+        b"Threads:\t%d" % len(machine.snapshot.threads),
+    ]
+    return b"\n".join(lines) + b"\n"
+
+
+_FILES: Dict[bytes, Callable[[Machine], bytes]] = {
+    b"maps": _maps,
+    b"auxv": lambda machine: machine.snapshot.auxv,
+    b"comm": _comm,
+    b"cmdline": _cmdline,
+    b"status": _status,
+}

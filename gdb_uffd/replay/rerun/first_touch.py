@@ -1,0 +1,91 @@
+"""The first touch of each page, reads and fetches too: a diversion whose pages are all missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, List, Optional, Tuple
+
+from gdb_uffd.native import lib
+from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, page_floor
+from gdb_uffd.replay.diversion import Diversion
+from gdb_uffd.replay.layout import classify
+from gdb_uffd.replay.report import callers
+from gdb_uffd.replay.rerun.clone import make_ghost
+
+_HOW = {lib.TOUCH_READ: "read", lib.TOUCH_WRITE: "write", lib.TOUCH_RUN: "run"}
+
+
+@dataclass(frozen=True)
+class Touch:
+    """The first touch of the page at `start`.  `access`: "read", "write", or "run" for the fetch of
+    an instruction; `written`: whether the call wrote the page, then or later; `fed`: whether its
+    bytes came from the recording, else it was new memory.  `address`: the byte touched, `pc` and
+    `callers` as in FirstWrite; `call`: number of the system call it happened in, -1 for none.
+    """
+
+    start: int
+    end: int
+    access: str
+    written: bool
+    fed: bool
+    kind: str
+    mapping: str
+    thread: Optional[int]
+    address: int
+    pc: int
+    sp: int
+    tid: int
+    callers: Tuple[int, ...]
+    call: int
+
+
+class Tracing:
+    """A ghost with the state as it is now, which lists what is touched.
+
+    Serves one transaction: `diversion` collects the list before it undoes anything.
+    """
+
+    def __init__(self, real: Diversion) -> None:
+        real.commit_pending()
+        saved, brk = real.threads.save(), real.machine.save_brk()
+        self.touched: List[Touch] = []
+        self.missed = 0
+        self.diversion = make_ghost(real, saved, brk, None)
+        self.diversion.before_end = self._collect
+        self.diversion.machine.pager.touches.on = True
+
+    def _collect(self, tid: int) -> None:
+        touches = self.diversion.machine.pager.touches
+        self.touched = [self._touch(touches.at[i], tid) for i in range(touches.count)]
+        self.missed = int(touches.missed)
+
+    def _touch(self, touch: Any, tid: int) -> Touch:
+        machine, who = self.diversion.machine, touch.who
+        place = classify(machine, who.address or touch.page)
+        return Touch(
+            touch.page, touch.page + PAGE_SIZE, _HOW[touch.how],
+            bool(lib.transaction_program_wrote(machine.pager, touch.page)), bool(touch.recorded),
+            place.kind, place.mapping, place.thread, who.address, who.pc, who.sp, tid,
+            callers(touch.callers), int(who.call) - 1,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """End the ghost.  Idempotent."""
+        self.diversion.close()
+
+
+def fed_ranges(diversion: Diversion, report: CallReport) -> Tuple[List[Tuple[int, int]], bool]:
+    """Page ranges fed in the transaction that ended with `report`, sorted and half-open; whether
+    the list is complete."""
+    log = diversion.machine.pager.fed_log
+    last = diversion.past.fed(report)
+    if last is None:
+        return [], True
+    pages = sorted({page_floor(log.at[i]) for i in range(last[0], min(last[1], log.count))})
+    out: List[Tuple[int, int]] = []
+    for page in pages:
+        if out and out[-1][1] == page:
+            out[-1] = (out[-1][0], page + PAGE_SIZE)
+        else:
+            out.append((page, page + PAGE_SIZE))
+    return out, not log.missed

@@ -1,0 +1,1 @@
+"""ELF cores: reading their headers, notes and registers with bounds, and writing them."""

@@ -1,0 +1,2 @@
+"""Recorded traces, NAME.uffd: the format, its index and page file, reading, writing, packing,
+verifying (docs/trace-format.md)."""
