@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
 
+import gdb_uffd
 from gdb_uffd.client.session.wire import Ready, one_line, parse_progress, parse_ready
 from gdb_uffd.outputs import SCRATCH, UNLOCKED
 from gdb_uffd.protocol.model import UffdError
@@ -30,7 +31,7 @@ MAX_LINE_BYTES = 1 << 20
 MAX_SOCKET_PATH_BYTES = 107
 """sizeof(sun_path) - 1, unix(7)."""
 
-PACKAGE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGE_DIR = os.path.dirname(os.path.abspath(str(gdb_uffd.__file__)))
 """The directory gdb_uffd/ that this side was loaded from."""
 
 
