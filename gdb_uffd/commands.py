@@ -58,7 +58,7 @@ class Uffd(gdb.Command):
         list_commands([command for command in COMMANDS if " " not in command.name])
 
 
-class Spawn(Command):
+class SpawnCommand(Command):
     """Open a core file or a trace; nothing runs yet.
 
     Usage: uffd spawn FILE [EXECUTABLE]
@@ -85,7 +85,7 @@ class Spawn(Command):
         travel.follow(sessions.current())
 
 
-class Connect(Command):
+class ConnectCommand(Command):
     """Open what `gdb-uffd serve` serves, here or on another machine.
 
     Usage: uffd connect ADDRESS [TOKEN-FILE]
@@ -109,7 +109,7 @@ class Connect(Command):
         travel.follow(sessions.current())
 
 
-class Call(Command):
+class CallCommand(Command):
     """Evaluate an expression, show what it dirtied, and forget it.
 
     Usage: uffd call [-keep] [-json] [--] [/FMT] EXPRESSION
@@ -137,7 +137,7 @@ class Call(Command):
         call.call(session, parsed.rest, parsed.has("keep"), parsed.has("json"))
 
 
-class Dirty(Command):
+class DirtyCommand(Command):
     """Show the pages that the last call or command wrote.
 
     Usage: uffd dirty [-all] [-json] [-full]
@@ -161,7 +161,7 @@ class Dirty(Command):
         views.dirty(session, parsed.has("all"), parsed.has("json"), parsed.has("full"))
 
 
-class Diff(Command):
+class DiffCommand(Command):
     """Show the bytes that the last call changed, before and after.
 
     Usage: uffd diff [-all] [--] [ADDRESS|NAME]
@@ -184,7 +184,7 @@ class Diff(Command):
         views.diff(sessions.current(), parsed.has("all"), parsed.rest)
 
 
-class Reset(Command):
+class ResetCommand(Command):
     """Go back to the recorded state: forget what ran and was set.
 
     Usage: uffd reset
@@ -214,7 +214,7 @@ class Reset(Command):
         show_command("frame")
 
 
-class Kill(Command):
+class KillCommand(Command):
     """Close the core: end the process that ran, and the server.
 
     Usage: uffd kill
@@ -234,7 +234,7 @@ class Kill(Command):
         say(f"closed {session.ready.core}")
 
 
-class Info(Command):
+class InfoCommand(Command):
     """Show what is open: core or snapshot, process, pages, server.
 
     Usage: uffd info [-json]
@@ -251,7 +251,7 @@ class Info(Command):
         views.info(parsed.has("json"))
 
 
-class Doctor(Command):
+class DoctorCommand(Command):
     """Show what works on this machine, or which files a core lacks.
 
     Usage: uffd doctor [-json] [CORE [EXECUTABLE]]
@@ -274,7 +274,7 @@ class Doctor(Command):
         views.doctor(parsed.has("json"), [path for path in files if path])
 
 
-class Mappings(Command):
+class MappingsCommand(Command):
     """List the memory mappings as they are now.
 
     Usage: uffd mappings
@@ -291,10 +291,10 @@ class Mappings(Command):
 
 
 COMMANDS: Tuple[Type[Command], ...] = (
-    *(Spawn, Connect, Call, Dirty, Diff),
+    *(SpawnCommand, ConnectCommand, CallCommand, DirtyCommand, DiffCommand),
     *calls.COMMANDS,
     *heaps.COMMANDS,
-    *(Reset, Kill, Info, Mappings, Doctor),
+    *(ResetCommand, KillCommand, InfoCommand, MappingsCommand, DoctorCommand),
     *record.COMMANDS,
     *goto.COMMANDS,
 )

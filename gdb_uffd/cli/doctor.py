@@ -16,7 +16,7 @@ from gdb_uffd.replay.interface import Check
 from gdb_uffd.server.listen import searching
 
 if TYPE_CHECKING:
-    from gdb_uffd.trace.files.doctor import FileState, Verdict
+    from gdb_uffd.trace.files.doctor import FileState, FilesVerdict
 
 
 def add_commands(commands: Any) -> None:
@@ -69,7 +69,7 @@ def of_core(options: argparse.Namespace) -> int:
     return 0 if verdict.whole else 1
 
 
-def render_files(verdict: "Verdict") -> List[str]:
+def render_files(verdict: "FilesVerdict") -> List[str]:
     """A line for each file, then what to do."""
     lines = [_line(file) for file in verdict.files]
     if verdict.advice:

@@ -143,7 +143,7 @@ def verify_(options: argparse.Namespace) -> int:
     """Check a trace; 1 when something is damaged."""
     from gdb_uffd import trace as traces
     from gdb_uffd.trace.store.read import StoreTrace
-    from gdb_uffd.trace.store.verify import Verdict, verify
+    from gdb_uffd.trace.store.verify import TraceVerdict, verify
 
     trace = traces.open(options.trace)
     try:
@@ -157,7 +157,7 @@ def verify_(options: argparse.Namespace) -> int:
         print(json.dumps(_verdict_json(verdict)))
         return 0 if verdict.whole else 1
     _print_verdict(options.trace, verdict)
-    assert isinstance(verdict, Verdict)
+    assert isinstance(verdict, TraceVerdict)
     return 0 if verdict.whole else 1
 
 

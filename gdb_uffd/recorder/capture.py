@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterator, List, Sequence, Tuple
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.model import PAGE_SIZE, Mapping, UffdError
 from gdb_uffd.recorder import maps
-from gdb_uffd.recorder.files import Files
+from gdb_uffd.recorder.files import RecordedFiles
 from gdb_uffd.recorder.ranges import Range
 from gdb_uffd.trace.files.files import FileRef
 
@@ -114,7 +114,7 @@ def _buffer(warm: bool) -> mmap.mmap:
 
 
 @dataclass
-class Layout:
+class RecordedMappings:
     """The mappings at one instant; kept while /proc/PID/maps stays the same text."""
 
     text: bytes
@@ -126,7 +126,7 @@ class Layout:
 
 
 @dataclass
-class Changes:
+class ScanResult:
     """What a scan found, apart from the bytes.
 
     `states`: RECORD_TRACKED ... of each line.  `gone`: pages that held something in the scan before
@@ -134,21 +134,21 @@ class Changes:
     pages are recorded, sorted.
     """
 
-    layout: Layout
+    layout: RecordedMappings
     states: List[int]
     gone: List[Range]
     runs: List[Range]
 
 
-class Target:
+class TargetProcess:
     """The process to record, through descriptors that its tracer opened."""
 
     def __init__(self, pid: int, mem: int, pagemap: int, maps_fd: int, uffd: int) -> None:
         """`uffd` -1: nothing tracks writes.  UffdError when it cannot, and then it is not used."""
         self.pid = pid
         self._mem, self._maps = mem, maps_fd
-        self._files = Files(self.read)
-        self._layout = Layout(b"", [], [], [], {}, None)
+        self._files = RecordedFiles(self.read)
+        self._layout = RecordedMappings(b"", [], [], [], {}, None)
         self._record = ffi.new("struct record *")
         self._pieces = ffi.new("struct record_piece[]", CHUNK_BYTES // PAGE_SIZE * 2)
         self._done = ffi.new("size_t *")
@@ -171,7 +171,7 @@ class Target:
         """Memory as it is; OSError."""
         return os.pread(self._mem, length, address)
 
-    def layout(self) -> Layout:
+    def layout(self) -> RecordedMappings:
         """The mappings now; Gone."""
         os.lseek(self._maps, 0, os.SEEK_SET)
         parts = []
@@ -187,7 +187,7 @@ class Target:
             self._layout = self._understand(text)
         return self._layout
 
-    def _understand(self, text: bytes) -> Layout:
+    def _understand(self, text: bytes) -> RecordedMappings:
         lines, hows, files = [], [], {}
         every = maps.parse(text)
         for line in every:
@@ -202,7 +202,7 @@ class Target:
         for entry, line, how in zip(table, lines, hows):
             entry.start, entry.end, entry.how = line.start, line.end, how
             entry.code = "x" in line.perms
-        return Layout(text, lines, hows, maps.mappings(every), files, table)
+        return RecordedMappings(text, lines, hows, maps.mappings(every), files, table)
 
     def scan(self) -> None:
         """Find what changed; what is written from now on counts for the next scan.  Gone."""
@@ -261,7 +261,7 @@ class Target:
         """Pages of code with a byte 0xCC (int3) in them, of those that `fill` copied so far."""
         return [start for start, _ in _pairs(self._record.traps)]
 
-    def changes(self) -> Changes:
+    def changes(self) -> ScanResult:
         """What the last scan found; to be asked before the next one."""
         layout, record = self._layout, self._record
         states = [entry.state for entry in layout.table[0 : len(layout.lines)]]
@@ -280,7 +280,7 @@ class Target:
             if how in (maps.FILE, maps.SHARED)
         ]
         present = ffi.addressof(record, "present")
-        return Changes(layout, states, gone_ranges, _within(_pairs(present), partly))
+        return ScanResult(layout, states, gone_ranges, _within(_pairs(present), partly))
 
     def close(self) -> None:
         """Free what C has; the descriptors are the caller's."""

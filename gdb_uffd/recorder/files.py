@@ -16,7 +16,7 @@ the file is referred to by size and time of its last change."""
 ReadMemory = Callable[[int, int], bytes]
 
 
-class Files:
+class RecordedFiles:
     """The files of one recorded process, each examined once."""
 
     def __init__(self, read: ReadMemory) -> None:

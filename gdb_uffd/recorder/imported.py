@@ -7,10 +7,10 @@ from dataclasses import replace
 from gdb_uffd.protocol.model import SnapshotInfo, ThreadState
 from gdb_uffd.trace.core.core import open_core
 from gdb_uffd.trace.store.importing import add_snapshot
-from gdb_uffd.trace.store.write import Writer
+from gdb_uffd.trace.store.write import TraceWriter
 
 
-def write_core(writer: Writer, core: str, info: SnapshotInfo) -> SnapshotInfo:
+def write_core(writer: TraceWriter, core: str, info: SnapshotInfo) -> SnapshotInfo:
     """Make the core file the next snapshot; `info` as it is in the trace.  UffdError.
 
     The thread that `info` names comes first, as the selected one does in every snapshot.

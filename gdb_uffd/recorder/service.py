@@ -15,12 +15,12 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 
 from gdb_uffd.protocol.model import PAGE_SIZE, SnapshotInfo, UffdError
 from gdb_uffd.recorder import maps, threads
-from gdb_uffd.recorder.capture import Changes, Chunk, Pool, Target
+from gdb_uffd.recorder.capture import Chunk, Pool, ScanResult, TargetProcess
 from gdb_uffd.recorder.process import Process
 from gdb_uffd.recorder.ranges import Range, intersect, normal, subtract
-from gdb_uffd.recorder.sink import Begin, Commit, Pages, Sink, Whole
+from gdb_uffd.recorder.sink import Begin, Commit, Pages, RecordSink, Whole
 from gdb_uffd.recorder.wire import PROTOCOL, Message, WireError, receive, send
-from gdb_uffd.trace.store.write import Writer
+from gdb_uffd.trace.store.write import TraceWriter
 
 _INFO_FIELDS = {f.name: f.type for f in fields(SnapshotInfo)}
 
@@ -39,8 +39,8 @@ class Service:
         self._connection = connection
         self._sending = threading.Lock()
         self._pool = Pool()
-        self._sink: Optional[Sink] = None
-        self._target: Optional[Target] = None
+        self._sink: Optional[RecordSink] = None
+        self._target: Optional[TargetProcess] = None
         self._process: Optional[Process] = None
         self._auxv = b""
         self._areas: List[Range] = []  # what the trace has recorded pages of
@@ -114,15 +114,15 @@ class Service:
             raise UffdError("the recorder is of another version than gdb's side: restart gdb")
         target = None
         if "mem" in named:
-            target = Target(
+            target = TargetProcess(
                 int(data["pid"]), named["mem"], named["pagemap"], named["maps"],
                 named.get("uffd", -1),
             )  # fmt: skip
             self._process = Process(int(data["pid"]))
             target.layout()  # examines the files, which takes a while the first time
-        writer = Writer.create(data["path"], self_contained=bool(data["self_contained"]))
+        writer = TraceWriter.create(data["path"], self_contained=bool(data["self_contained"]))
         self._auxv, self._target = message.payload, target
-        self._sink = Sink(
+        self._sink = RecordSink(
             writer,
             self._pool,
             lambda info: self._send("committed", self._facts(info)),
@@ -142,7 +142,7 @@ class Service:
             "pause_us": info.pause_us,
         }
 
-    def _capture(self, target: Target, sink: Sink) -> None:
+    def _capture(self, target: TargetProcess, sink: RecordSink) -> None:
         """From the moment the process stands still until gdb says that it runs again."""
         target.scan()
         seen = self._process.look() if self._process is not None else None
@@ -178,7 +178,7 @@ class Service:
         sink.put(Commit(_info(message.data["info"]), traps, told))
 
     @staticmethod
-    def _write(sink: Sink, taken: List[Tuple[Chunk, Set[int]]]) -> None:
+    def _write(sink: RecordSink, taken: List[Tuple[Chunk, Set[int]]]) -> None:
         for chunk, held in taken:
             sink.put(Pages(chunk, held))
         taken.clear()
@@ -191,7 +191,7 @@ class Service:
             raise WireError(f"no {verb}")
         return message
 
-    def _begin(self, target: Target, sink: Sink) -> None:
+    def _begin(self, target: TargetProcess, sink: RecordSink) -> None:
         message = self._expect("threads")
         states = threads.states(message.payload)
         if not states:
@@ -205,7 +205,7 @@ class Service:
         self._plan(changes, begin)
         sink.put(begin)
 
-    def _plan(self, changes: Changes, begin: Begin) -> None:
+    def _plan(self, changes: ScanResult, begin: Begin) -> None:
         """Which ranges the trace records from now on, and which of them begin as zeros."""
         lines = list(zip(changes.layout.lines, changes.layout.hows, changes.states))
         every = [(x.start, x.end) for x, how, _ in lines if how not in (maps.FILE, maps.SHARED)]
@@ -217,7 +217,7 @@ class Service:
         begin.zeros = subtract(intersect(changes.gone, zero_backed), begin.areas)
         self._areas = wanted
 
-    def _import(self, message: Message, sink: Sink) -> None:
+    def _import(self, message: Message, sink: RecordSink) -> None:
         from gdb_uffd.recorder.imported import write_core
 
         core, info = str(message.data["core"]), _info(message.data["info"])

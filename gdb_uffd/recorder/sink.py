@@ -13,8 +13,8 @@ from gdb_uffd.recorder.capture import Chunk, Pool
 from gdb_uffd.recorder.ranges import Range
 from gdb_uffd.trace.core.facts import ProcessFacts
 from gdb_uffd.trace.files.files import FileRef
-from gdb_uffd.trace.store.pending import Pending
-from gdb_uffd.trace.store.write import Writer
+from gdb_uffd.trace.store.pending import PendingSnapshot
+from gdb_uffd.trace.store.write import TraceWriter
 
 ZEROS = memoryview(bytes(1 << 20))
 
@@ -54,18 +54,18 @@ class Commit:
 class Whole:
     """A snapshot that somebody else puts together."""
 
-    write: Callable[[Writer], SnapshotInfo]
+    write: Callable[[TraceWriter], SnapshotInfo]
 
 
 Item = Union[Begin, Pages, Commit, Whole, None]
 
 
-class Sink:
+class RecordSink:
     """Takes items in order.  `committed` and `failed` are called on its thread."""
 
     def __init__(
         self,
-        writer: Writer,
+        writer: TraceWriter,
         pool: Pool,
         committed: Callable[[SnapshotInfo], None],
         failed: Callable[[str], None],
@@ -74,7 +74,7 @@ class Sink:
         self.failure = ""
         self._pool = pool
         self._committed, self._failed = committed, failed
-        self._pending: Optional[Pending] = None
+        self._pending: Optional[PendingSnapshot] = None
         self._items: "queue.SimpleQueue[Item]" = queue.SimpleQueue()
         self._directory = os.stat(writer.path)
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -142,7 +142,7 @@ class Sink:
             )
         self._committed(info)
 
-    def _begin(self, item: Begin) -> Pending:
+    def _begin(self, item: Begin) -> PendingSnapshot:
         pending = self.writer.begin(item.info, item.threads, item.auxv, item.mappings, item.files)
         for start, end in item.forget:
             pending.forget(start, end)
@@ -157,7 +157,7 @@ class Sink:
         return pending
 
     @staticmethod
-    def _pages(pending: Pending, item: Pages) -> None:
+    def _pages(pending: PendingSnapshot, item: Pages) -> None:
         offset = 0
         with memoryview(item.chunk.memory) as view:
             for start, end, has_bytes in item.chunk.pieces():

@@ -18,9 +18,9 @@ from gdb_uffd.replay.policy.refused import files_read, granted_lines, refused_li
 from gdb_uffd.replay.policy.waiting import size
 from gdb_uffd.replay.report import Builder, page_images
 from gdb_uffd.replay.rerun.log import Tape
-from gdb_uffd.replay.state import SavedThreads, Threads
+from gdb_uffd.replay.state import SavedThreads, ThreadStates
 from gdb_uffd.replay.trackers import LACKS
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
 
 _serials = itertools.count(1)
@@ -63,7 +63,7 @@ class Accounts:
     """Makes the reports of one diversion, and keeps the page images of the last."""
 
     def __init__(
-        self, machine: Machine, threads: Threads, runner: Runner, read: ReadMemory
+        self, machine: Vessel, threads: ThreadStates, runner: Runner, read: ReadMemory
     ) -> None:
         self.machine = machine
         self.threads = threads

@@ -38,7 +38,7 @@ class Orders:
     commands: Tuple[bytes, ...] = ()
 
 
-class Place(Protocol):
+class AgentTarget(Protocol):
     """Where the program stands."""
 
     def register(self, number: int) -> int:
@@ -94,7 +94,7 @@ _END, _DUP, _POP, _ZERO_EXTEND, _SWAP, _PICK, _ROT, _PRINTF = (
 
 
 class _Run:
-    def __init__(self, code: bytes, place: Place, show: Callable[[bytes], None]) -> None:
+    def __init__(self, code: bytes, place: AgentTarget, show: Callable[[bytes], None]) -> None:
         self.code, self.place, self.show = code, place, show
         self.at = 0
         self.stack: List[int] = []
@@ -210,7 +210,7 @@ def _unescaped(match: "Match[bytes]") -> bytes:
     return _ESCAPES.get(letter, letter)
 
 
-def _format(text: bytes, values: Sequence[int], place: Place) -> bytes:
+def _format(text: bytes, values: Sequence[int], place: AgentTarget) -> bytes:
     """printf(3) of whole numbers, characters, strings and pointers, as gdb's own dprintf does."""
     waiting = list(values)
 
@@ -240,7 +240,7 @@ def _format(text: bytes, values: Sequence[int], place: Place) -> bytes:
     return _DIRECTIVE.sub(shown, _ESCAPE.sub(_unescaped, text))
 
 
-def _string(address: int, place: Place) -> bytes:
+def _string(address: int, place: AgentTarget) -> bytes:
     """The bytes up to a NUL, or as many as can be read."""
     out = b""
     while len(out) < TEXT_MAX:
@@ -263,12 +263,12 @@ def _nothing(_text: bytes) -> None:
     """A condition prints nothing."""
 
 
-def evaluate(code: bytes, place: Place, show: Callable[[bytes], None] = _nothing) -> int:
+def evaluate(code: bytes, place: AgentTarget, show: Callable[[bytes], None] = _nothing) -> int:
     """The value at the end, unsigned; `show` gets what it prints.  AgentError."""
     return _Run(code, place, show).run()
 
 
-def holds(orders: Orders, place: Place) -> bool:
+def holds(orders: Orders, place: AgentTarget) -> bool:
     """Whether one of the conditions does.  gdb looks at one that cannot be evaluated itself, and
     tells what is wrong with it."""
     try:

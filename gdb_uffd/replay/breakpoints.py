@@ -20,7 +20,7 @@ from gdb_uffd.replay.interface import (
     SOFTWARE,
     WRITE_WATCH,
 )
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.vessel import Vessel
 
 SLOTS = lib.DEBUG_SLOTS
 _KINDS = {
@@ -49,9 +49,9 @@ def pieces(address: int, length: int) -> List[Tuple[int, int]]:
 
 
 class Here:
-    """Where the vessel stands: see agent.Place."""
+    """Where the vessel stands: see agent.AgentTarget."""
 
-    def __init__(self, machine: Machine, gpr: List[int]) -> None:
+    def __init__(self, machine: Vessel, gpr: List[int]) -> None:
         self._arch, self._gpr = machine.arch, gpr
         self.read = machine.read
 
@@ -82,7 +82,7 @@ class Breakpoints:
     instruction can be run there, so it cannot be hit.  gdb puts some of its own into the dynamic
     linker and the C library before every call."""
 
-    machine: Machine
+    machine: Vessel
     wanted: Set[int] = field(default_factory=set)
     inserted: Set[int] = field(default_factory=set)
     hardware: List[Slot] = field(default_factory=list)

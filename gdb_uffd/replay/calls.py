@@ -7,8 +7,8 @@ from typing import List, Tuple
 
 from gdb_uffd.native import lib
 from gdb_uffd.protocol.model import MemoryUnavailable, Registers
-from gdb_uffd.replay.state import Threads
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.state import ThreadStates
+from gdb_uffd.replay.vessel import Vessel
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Calls:
         """Whether the innermost has not run yet."""
         return bool(self.under_way) and not self.floor
 
-    def run(self, machine: Machine, registers: Registers) -> None:
+    def run(self, machine: Vessel, registers: Registers) -> None:
         """The thread is about to run, and stands at the function's beginning."""
         call, link = self.under_way[-1], machine.arch.link
         call.floor = registers.sp
@@ -83,7 +83,7 @@ class Calls:
             return int(lib.WRITER_GDB | lib.WRITER_MALLOC)
         return int(lib.WRITER_GDB if self.under_way else lib.WRITER_ASSIGNMENT)
 
-    def end(self, threads: Threads, tid: int, program_ran: bool) -> None:
+    def end(self, threads: ThreadStates, tid: int, program_ran: bool) -> None:
         """The innermost, of thread `tid`, is over, if there is one; `program_ran`: something else
         than gdb's own malloc did so far."""
         if not self.under_way:
@@ -104,7 +104,7 @@ class Calls:
 class Unfinished:
     """Calls that were kept and have not returned: gdb leaves their frames to the user."""
 
-    def __init__(self, threads: Threads) -> None:
+    def __init__(self, threads: ThreadStates) -> None:
         self._threads = threads
         self._standing: List[Tuple[int, int]] = []  # thread, stack pointer before; latest last
 

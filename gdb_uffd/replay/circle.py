@@ -17,7 +17,7 @@ from typing import Any, Callable, Optional, Set, Tuple
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable
 from gdb_uffd.replay.interface import Stop
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.vessel import Vessel
 
 FIRST_NS = 1_000_000_000
 """From when on a call runs for long."""
@@ -40,7 +40,7 @@ State = Tuple[Any, ...]
 class Circle:
     """The looks at one run; they come as its deadline, which may also be a real one."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Vessel) -> None:
         self._machine = machine
         self._changes = ffi.gc(ffi.new("struct changes *"), lib.changes_deinit)
         self._buffer = ffi.new("uint8_t[]", _XSTATE_BYTES)

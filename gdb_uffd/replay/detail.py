@@ -8,8 +8,8 @@ from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import CallReport
 from gdb_uffd.replay.attribute.malloc import mapped_chunk
 from gdb_uffd.replay.attribute.owners import Owners
-from gdb_uffd.replay.attribute.refine import Facts, Refiner
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.attribute.refine import CallFacts, Refiner
+from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.replay.views import View, Views
 
 Range = Tuple[int, int]
@@ -18,12 +18,12 @@ Range = Tuple[int, int]
 class Detail:
     """Of one diversion: the last report's facts, and the views that belong to it."""
 
-    def __init__(self, machine: Machine, changes: Any) -> None:
+    def __init__(self, machine: Vessel, changes: Any) -> None:
         self.machine = machine
         self.views = Views(machine, changes)
         self._refiner: Optional[Refiner] = None
         self._report: Optional[CallReport] = None  # not refined yet
-        self._facts: Optional[Facts] = None
+        self._facts: Optional[CallFacts] = None
 
     def note(
         self,
@@ -49,7 +49,7 @@ class Detail:
             born, gone = minus(is_, was), minus(was, is_)
         now = self.machine.save_brk()
         self._report = report
-        self._facts = Facts(
+        self._facts = CallFacts(
             tid, self._fs_base(tid), stack, (brk, now), born, gone, self._blocks_in(gone), rooms,
             early,
         )  # fmt: skip
@@ -86,7 +86,7 @@ class Detail:
             return self.machine.snapshot.thread(thread).registers.sp
 
         born = covered(self.machine.pager.regions, lib.REGION_BORN)
-        facts = Facts(tid, self._fs_base(tid), stack, (brk, self.machine.save_brk()), born)
+        facts = CallFacts(tid, self._fs_base(tid), stack, (brk, self.machine.save_brk()), born)
         self._tool().refine(report, facts)
 
     def view(self, after: bool, which_all: bool) -> View:

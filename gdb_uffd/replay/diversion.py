@@ -22,14 +22,14 @@ from gdb_uffd.replay.account import Accounts, Transaction
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.calls import Unfinished
 from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
-from gdb_uffd.replay.interface import Choice, Client, Resume, Stop
+from gdb_uffd.replay.interface import Choice, Resume, Stop, StubClient
 from gdb_uffd.replay.layout import current_mappings, mapped_files
 from gdb_uffd.replay.policy import proc_files
 from gdb_uffd.replay.policy.policy import Policy
-from gdb_uffd.replay.rerun.last_run import Past
-from gdb_uffd.replay.state import Threads
+from gdb_uffd.replay.rerun.last_run import RunHistory
+from gdb_uffd.replay.state import ThreadStates
 from gdb_uffd.replay.unknown import Unknown
-from gdb_uffd.replay.vessel import LOWEST_ADDRESS, Machine
+from gdb_uffd.replay.vessel import LOWEST_ADDRESS, Vessel
 from gdb_uffd.replay.views import View
 from gdb_uffd.trace.source import Snapshot
 
@@ -44,9 +44,9 @@ class Diversion:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self.machine = Machine(snapshot)
+        self.machine = Vessel(snapshot)
         self._own_files = proc_files.offer(self.machine)
-        self.threads = Threads(snapshot, self.machine)
+        self.threads = ThreadStates(snapshot, self.machine)
         points = self.breakpoints = Breakpoints(self.machine)
         self.insert_breakpoint, self.remove_breakpoint = points.insert, points.remove
         self.catch_calls, self.pass_signals = points.catch_calls, points.pass_signals
@@ -63,7 +63,7 @@ class Diversion:
         self._unknown = Unknown(self.machine)
         self._unfinished = Unfinished(self.threads)
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
-        self.past = Past(self.machine)
+        self.past = RunHistory(self.machine)
         self.thrown = uncaught.Thrown(self)
         self.accounts = Accounts(self.machine, self.threads, self.runner, self.read_memory)
 
@@ -176,7 +176,7 @@ class Diversion:
             self.breakpoints.forget_vessel()
         self._disturbed = True
 
-    def resume(self, action: Resume, client: Client) -> Stop:
+    def resume(self, action: Resume, client: StubClient) -> Stop:
         self.snapshot.thread(action.tid)
         if self._notice_loss():
             return Stop(action.tid, signal.SIGKILL, message=self._tell_loss(), lost=True)

@@ -12,11 +12,11 @@ from gdb_uffd.replay import agent, faults, illegal, jumps
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints, Here
 from gdb_uffd.replay.circle import Circle
-from gdb_uffd.replay.interface import SHOWN_BY_BT, Client, Resume, Stop
+from gdb_uffd.replay.interface import SHOWN_BY_BT, Resume, Stop, StubClient
 from gdb_uffd.replay.lazy import Lazy
 from gdb_uffd.replay.policy import waiting
-from gdb_uffd.replay.state import Threads
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.state import ThreadStates
+from gdb_uffd.replay.vessel import Vessel
 
 MODES = {"c": 0, "s": 1, "r": 2}  # enum resume of native/vessel.h
 
@@ -54,7 +54,7 @@ class Runner:
     """Runs the vessel.  `output` collects what the program wrote; `unavailable` is why the last
     stop's access failed, if it touched a page that cannot be had."""
 
-    def __init__(self, machine: Machine, threads: Threads, breakpoints: Breakpoints) -> None:
+    def __init__(self, machine: Vessel, threads: ThreadStates, breakpoints: Breakpoints) -> None:
         self.machine = machine
         self.threads = threads
         self.breakpoints = breakpoints
@@ -72,7 +72,7 @@ class Runner:
         self._asked = False  # the client wants it to stop
         self._signal_stop = False  # a signal can be injected with the next resume
 
-    def resume(self, action: Resume, client: Client) -> Stop:
+    def resume(self, action: Resume, client: StubClient) -> Stop:
         """See Diversion.resume."""
         stop = self.start(action)
         while stop is None:
@@ -124,7 +124,7 @@ class Runner:
         mode = MODES[action.kind]
         check(lib.vessel_resume(vessel, mode, number, action.lo, action.hi), vessel.error)
 
-    def wait(self, action: Resume, client: Client) -> Optional[Stop]:
+    def wait(self, action: Resume, client: StubClient) -> Optional[Stop]:
         """One event; None when the vessel runs on."""
         vessel = self.machine.vessel
         # To another CPU and back at each stop costs more than the rest of passing a breakpoint.
@@ -138,7 +138,7 @@ class Runner:
             lib.vessel_leave_cpu(vessel)
         return stop
 
-    def _wait(self, action: Resume, client: Client) -> Optional[Stop]:
+    def _wait(self, action: Resume, client: StubClient) -> Optional[Stop]:
         vessel, run = self.machine.vessel, self.run
         check(lib.vessel_wait(vessel, client.fileno(), run), vessel.error)
         if run.end == lib.RUN_OUTPUT:
@@ -157,7 +157,7 @@ class Runner:
             self._carry_out(self.breakpoints.orders[run.pc], self.machine.gpr(), client)
         return stop
 
-    def _event(self, action: Resume, client: Client) -> Optional[Stop]:
+    def _event(self, action: Resume, client: StubClient) -> Optional[Stop]:
         """What the end of a wait means; None when the vessel runs on."""
         vessel, run = self.machine.vessel, self.run
         if run.end == lib.RUN_GONE or (run.end == lib.RUN_FAILED and not self.machine.running):
@@ -181,7 +181,7 @@ class Runner:
             return Stop(action.tid, NO_SIGNAL, message=message)
         return self._stopped(action, client)
 
-    def _look(self, action: Resume, client: Client) -> Optional[Stop]:
+    def _look(self, action: Resume, client: StubClient) -> Optional[Stop]:
         """It runs for long."""
         if self._asked:
             return Stop(action.tid, signal.SIGINT)
@@ -195,7 +195,7 @@ class Runner:
             return Stop(action.tid, NO_SIGNAL, message=text)
         return stop
 
-    def _step(self, tid: int, client: Client) -> Stop:
+    def _step(self, tid: int, client: StubClient) -> Stop:
         """One instruction, or what comes instead."""
         step = Resume(tid, "s")
         self._go(step, 0)
@@ -213,7 +213,7 @@ class Runner:
         others = len(self.threads.snapshot.threads) > 1
         return waiting.ending(run, self.machine.policy, others)
 
-    def _drain(self, client: Client) -> None:
+    def _drain(self, client: StubClient) -> None:
         vessel = self.machine.vessel
         while vessel.out_len:
             count = lib.vessel_take_output(vessel, self._buffer, len(self._buffer))
@@ -227,7 +227,7 @@ class Runner:
                 return
             self._show(data, client)
 
-    def _show(self, data: bytes, client: Client) -> None:
+    def _show(self, data: bytes, client: StubClient) -> None:
         self.output += data[: max(0, OUTPUT_MAX - len(self.output))]
         client.output(data)
 
@@ -242,7 +242,7 @@ class Runner:
             message=f"the process {how} from outside; {SNAPSHOT_AGAIN}",
         )  # fmt: skip
 
-    def _stopped(self, action: Resume, client: Client) -> Optional[Stop]:
+    def _stopped(self, action: Resume, client: StubClient) -> Optional[Stop]:
         run, tid = self.run, action.tid
         number = run.signal
         siginfo = bytes(ffi.buffer(run.siginfo))
@@ -295,7 +295,7 @@ class Runner:
     def _note(self, tid: int, siginfo: bytes) -> None:
         self.threads.siginfo[tid] = siginfo
 
-    def _trap(self, action: Resume, code: int, siginfo: bytes, client: Client) -> Optional[Stop]:
+    def _trap(self, action: Resume, code: int, info: bytes, client: StubClient) -> Optional[Stop]:
         run, tid, at = self.run, action.tid, self._breakpoint()
         planted = code == self.machine.arch.breakpoint_code
         if planted and at in self.machine.jumps:
@@ -317,10 +317,10 @@ class Runner:
             orders = self.breakpoints.orders.get(at)
             if orders is not None and self._carry_out(orders, gpr, client):
                 return self._pass(action, at)
-            self._note(tid, siginfo)
+            self._note(tid, info)
             self.breakpoints.told = at
             return Stop(tid, signal.SIGTRAP, "swbreak")
-        self._note(tid, siginfo)
+        self._note(tid, info)
         hit = self.breakpoints.hit()
         if hit is not None:
             name, address = hit
@@ -332,7 +332,7 @@ class Runner:
             return Stop(tid, signal.SIGTRAP, name, address)
         return Stop(tid, signal.SIGTRAP)
 
-    def _carry_out(self, orders: Orders, gpr: List[int], client: Client) -> bool:
+    def _carry_out(self, orders: Orders, gpr: List[int], client: StubClient) -> bool:
         """What a breakpoint is to do by itself; True when the program is to go on then."""
         here = Here(self.machine, gpr)
         if not agent.holds(orders, here):
@@ -358,7 +358,7 @@ class Runner:
         self._go(Resume(action.tid, "s"), 0)
         return None
 
-    def _passed(self, action: Resume, client: Client) -> Optional[Stop]:
+    def _passed(self, action: Resume, client: StubClient) -> Optional[Stop]:
         """That step has ended."""
         at, self._over = self._over, 0
         run = self.run

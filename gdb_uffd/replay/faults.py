@@ -6,13 +6,13 @@ from typing import Tuple
 
 from gdb_uffd.replay.interface import SHOWN_BY_BT
 from gdb_uffd.replay.policy import waiting
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.vessel import Vessel
 
 STACK_NEAR = 1 << 16
 """Bytes around the stack pointer where an access means the stack; a frame is rarely larger."""
 
 
-def explain(machine: Machine, address: int, pc: int, lack: str) -> Tuple[str, str]:
+def explain(machine: Vessel, address: int, pc: int, lack: str) -> Tuple[str, str]:
     """(sentence for the user, page and reason for the report); both "" when it is the program's.
 
     `lack`: what was missing to bind the call at `pc`, "" where none was to be bound.
@@ -33,7 +33,7 @@ def explain(machine: Machine, address: int, pc: int, lack: str) -> Tuple[str, st
     return "", ""
 
 
-def stack_used_up(machine: Machine, fault: int, sp: int, floor: int) -> str:
+def stack_used_up(machine: Vessel, fault: int, sp: int, floor: int) -> str:
     """A word on an access just below the stack of a call, which has no room left; "" where it is
     none.  `floor`: the stack pointer with which the call began, 0: there is no call."""
     if not floor or fault > floor or not sp - STACK_NEAR <= fault <= sp + STACK_NEAR:

@@ -7,7 +7,7 @@ from typing import Any, Dict, FrozenSet, List, Optional, Protocol, Sequence
 
 from gdb_uffd.protocol.model import CallReport, Mapping, Registers
 from gdb_uffd.replay.agent import Orders
-from gdb_uffd.replay.attribute.reach import State
+from gdb_uffd.replay.attribute.reach import MemoryState
 from gdb_uffd.trace.source import Snapshot
 
 # Breakpoint kinds: the digit of the Z packets (gdb manual, "Packets", `z type,addr,kind`).
@@ -60,7 +60,7 @@ class Choice:
     why: str
 
 
-class Client(Protocol):
+class StubClient(Protocol):
     """What a running vessel needs of the connection."""
 
     def fileno(self) -> int:
@@ -81,7 +81,7 @@ class Client(Protocol):
         ...
 
 
-class Diversion(Protocol):
+class RunnableSnapshot(Protocol):
     """A snapshot that can run.  No process exists until the first resume or write."""
 
     snapshot: Snapshot
@@ -159,7 +159,7 @@ class Diversion(Protocol):
         """Deliver these, Linux numbers, without a stop: but in a step, and where they cannot be."""
         ...
 
-    def resume(self, action: Resume, client: Client) -> Stop:
+    def resume(self, action: Resume, client: StubClient) -> Stop:
         """Run until the next stop.  Ctrl-C gives Stop(signal=SIGINT).  UffdError when
         no process can be made (userfaultfd forbidden: what to set)."""
         ...
@@ -217,7 +217,7 @@ class Diversion(Protocol):
         once for each report, cheap after that.  Of an older one: nothing."""
         ...
 
-    def view(self, after: bool, which_all: bool) -> State:
+    def view(self, after: bool, which_all: bool) -> MemoryState:
         """Memory before or after the last report, or with `which_all` as recorded or as it is;
         good until something runs or is written."""
         ...
@@ -237,7 +237,7 @@ class Diversion(Protocol):
         ...
 
 
-class Doctor(Protocol):
+class Examiner(Protocol):
     """replay/doctor.py offers `def examine() -> List[Check]`."""
 
     def __call__(self) -> List["Check"]: ...

@@ -8,13 +8,13 @@ from typing import FrozenSet, Optional, Tuple
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import PROT_EXEC, PROT_WRITE, MemoryUnavailable, Registers
 from gdb_uffd.replay.lazy import Lazy
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.vessel import Vessel
 
 NAMES = ("longjmp", "_longjmp", "siglongjmp", "__longjmp_chk")
 PLANTED_MAX = 8  # PLANTED_MAX of native/pager.h
 
 
-def plant(machine: Machine) -> FrozenSet[int]:
+def plant(machine: Vessel) -> FrozenSet[int]:
     """Has breakpoints put on the functions when their pages are fed; their addresses.  Also where
     calls are bound (lazy.py)."""
     found = []
@@ -29,7 +29,7 @@ def plant(machine: Machine) -> FrozenSet[int]:
     return frozenset(found)
 
 
-def target(machine: Machine, registers: Registers) -> Optional[Tuple[int, int]]:
+def target(machine: Vessel, registers: Registers) -> Optional[Tuple[int, int]]:
     """(stack pointer, instruction) that the longjmp about to be made leads to; None when the
     buffer makes no sense.  glibc mangles both (PTR_MANGLE), musl does not."""
     arch = registers.arch
@@ -48,7 +48,7 @@ def target(machine: Machine, registers: Registers) -> Optional[Tuple[int, int]]:
     return None
 
 
-def _guard(machine: Machine, registers: Registers) -> int:
+def _guard(machine: Vessel, registers: Registers) -> int:
     """What the words are XORed with; 0 where the C library has no such thing."""
     jump = registers.arch.jump
     if jump.guard_symbol:
@@ -65,12 +65,12 @@ def _rotate(word: int, bits: int) -> int:
     return (word >> bits | word << (64 - bits)) & ((1 << 64) - 1)
 
 
-def _allows(machine: Machine, address: int, prot: int) -> bool:
+def _allows(machine: Vessel, address: int, prot: int) -> bool:
     region = lib.regions_find(ffi.addressof(machine.pager, "regions"), address)
     return region != ffi.NULL and bool(region.prot & prot)
 
 
-def same_stack(machine: Machine, left: int, right: int) -> bool:
+def same_stack(machine: Vessel, left: int, right: int) -> bool:
     """Whether both addresses lie in one stretch of writable memory."""
     table = ffi.addressof(machine.pager, "regions")
     low, high = min(left, right), max(left, right)

@@ -9,14 +9,14 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import Mapping, MemoryUnavailable, page_ceil, page_floor
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.trace.core.elf import PF_W
 from gdb_uffd.trace.files.files import FileProblem, map_file
 from gdb_uffd.trace.places import ARENA
-from gdb_uffd.trace.source import Place
+from gdb_uffd.trace.source import AddressPlace
 
 
-def current_mappings(machine: Machine) -> List[Mapping]:
+def current_mappings(machine: Vessel) -> List[Mapping]:
     """Sorted; the room that is reserved for the stack's growth is left out."""
     recorded = machine.snapshot.mappings
     starts = [m.start for m in recorded]
@@ -57,7 +57,7 @@ def merge_pieces(pieces: Sequence[Tuple[Optional[Mapping], Mapping]]) -> List[Ma
     return out
 
 
-def classify(machine: Machine, address: int) -> Place:
+def classify(machine: Vessel, address: int) -> AddressPlace:
     """What the byte at `address` belongs to, be it recorded or mapped by a call."""
     region = lib.regions_find(ffi.addressof(machine.pager, "regions"), address)
     if region == ffi.NULL or not region.flags & (lib.REGION_BORN | lib.REGION_GROWTH):
@@ -65,12 +65,12 @@ def classify(machine: Machine, address: int) -> Place:
     if region.flags & lib.REGION_GROWTH:
         room = machine.rooms.get(int(region.end))
         if room is not None and room.tid:
-            return Place("stack", "[stack]", room.tid)
+            return AddressPlace("stack", "[stack]", room.tid)
         return machine.snapshot.classify(region.end)
     if _in_heap(machine, address) or _in_new_arena(machine, address):
-        return Place("heap", "[heap]")
+        return AddressPlace("heap", "[heap]")
     name = _born_object(machine, region, address)
-    return Place("data", name) if name else Place("anonymous", "[anon]")
+    return AddressPlace("data", name) if name else AddressPlace("anonymous", "[anon]")
 
 
 def born_file(region: Any) -> Optional[Tuple[str, int]]:
@@ -87,7 +87,7 @@ def born_file(region: Any) -> Optional[Tuple[str, int]]:
     return None
 
 
-def mapped_files(machine: Machine) -> List[str]:
+def mapped_files(machine: Vessel) -> List[str]:
     """Paths of the files that the call in progress, or others with it, mapped."""
     if not machine.pager.layout_changed:
         return []
@@ -95,7 +95,7 @@ def mapped_files(machine: Machine) -> List[str]:
     return list(dict.fromkeys(each[0] for each in found if each is not None))
 
 
-def _born_object(machine: Machine, region: Any, address: int) -> str:
+def _born_object(machine: Vessel, region: Any, address: int) -> str:
     """Of which file a call mapped the memory, or the zeros behind it (.bss); "" for none.  Found
     once for each region: a report asks for every page of it."""
     key = region.start, region.end, int(ffi.cast("uintptr_t", region.bytes))
@@ -106,7 +106,7 @@ def _born_object(machine: Machine, region: Any, address: int) -> str:
     return name if address < end else ""
 
 
-def _find_object(machine: Machine, region: Any) -> Tuple[str, int]:
+def _find_object(machine: Vessel, region: Any) -> Tuple[str, int]:
     """The file, and up to where the region is its."""
     found = born_file(region)
     if found is not None:
@@ -130,12 +130,12 @@ def _find_object(machine: Machine, region: Any) -> Tuple[str, int]:
     return "", 0
 
 
-def _in_heap(machine: Machine, address: int) -> bool:
+def _in_heap(machine: Vessel, address: int) -> bool:
     start, now = machine.save_brk()
     return start <= address < now
 
 
-def _in_new_arena(machine: Machine, address: int) -> bool:
+def _in_new_arena(machine: Vessel, address: int) -> bool:
     """Whether a call made a heap of glibc's malloc there: struct heap_info {ar_ptr, prev,
     size, ...} at a 64 MiB boundary, its arena right behind (malloc/arena.c)."""
     base = address & ~(ARENA - 1)

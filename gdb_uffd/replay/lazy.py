@@ -18,8 +18,8 @@ from typing import FrozenSet, Optional
 from gdb_uffd.arch import X86_64
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import MemoryUnavailable, Registers, UffdError
-from gdb_uffd.replay.vessel import Machine
-from gdb_uffd.trace.binding import Call, Linker
+from gdb_uffd.replay.vessel import Vessel
+from gdb_uffd.trace.binding import Linker, UnboundCall
 from gdb_uffd.trace.core.facts import auxv_values
 from gdb_uffd.trace.snapshot import AT_RANDOM
 from gdb_uffd.trace.symbols import read_word
@@ -33,7 +33,7 @@ class _Asked:
     """An indirect function was called to choose one: for `call`, from `registers`, and returns to
     `back` with the stack pointer `sp`."""
 
-    call: Call
+    call: UnboundCall
     registers: Registers
     back: int
     sp: int
@@ -43,7 +43,7 @@ class Lazy:
     """Of one vessel.  `lack`: what of the linker was needed and is missing, after `bind` gave
     None."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Vessel) -> None:
         self.machine = machine
         self.lack = ""
         self._asked: Optional[_Asked] = None
@@ -103,7 +103,7 @@ class Lazy:
         except MemoryUnavailable:
             return None
 
-    def _call(self, registers: Registers, pc: int, sp: int) -> Optional[Call]:
+    def _call(self, registers: Registers, pc: int, sp: int) -> Optional[UnboundCall]:
         """The call that the linker is asked to bind: PLT0 has pushed the object and the call's
         number (psABI x86-64, "Procedure Linkage Table"), on AArch64 the slot and the return."""
         first, second = (read_word(self.machine.read, sp + i) for i in (0, 8))
@@ -120,7 +120,7 @@ class Lazy:
     def _is_here(self, pc: int) -> bool:
         return pc in self.entries and not self.machine.why(pc)
 
-    def _go(self, call: Call, address: int, registers: Registers) -> Registers:
+    def _go(self, call: UnboundCall, address: int, registers: Registers) -> Registers:
         """The call is bound, and made."""
         word = ffi.new("uint64_t *", address)
         lib.user_store(
@@ -168,7 +168,7 @@ class Lazy:
         except UffdError:
             return False
 
-    def _ask(self, call: Call, chooser: int, registers: Registers) -> Optional[Registers]:
+    def _ask(self, call: UnboundCall, chooser: int, registers: Registers) -> Optional[Registers]:
         """Lets the indirect function choose; it returns to where nothing can run, which is seen."""
         arch, made = registers.arch, registers.copy()
         if arch is not X86_64:

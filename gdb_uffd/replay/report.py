@@ -16,8 +16,8 @@ from gdb_uffd.protocol.model import (
     page_floor,
 )
 from gdb_uffd.replay.layout import classify
-from gdb_uffd.replay.vessel import Machine
-from gdb_uffd.trace.source import Place
+from gdb_uffd.replay.vessel import Vessel
+from gdb_uffd.trace.source import AddressPlace
 
 RUNS_MAX = 64
 """Differing stretches listed for one page."""
@@ -58,7 +58,7 @@ _WRITERS = (
 class Builder:
     """Makes DirtyPage objects; `tid` is the recorded thread that the vessel impersonated."""
 
-    def __init__(self, machine: Machine, tid: int, sp_floor: int) -> None:
+    def __init__(self, machine: Vessel, tid: int, sp_floor: int) -> None:
         self.machine = machine
         self.tid = tid
         self.sp_floor = sp_floor
@@ -81,16 +81,16 @@ class Builder:
         for i in sorted(order[LISTED_PAGES_MAX:]):
             self._unlisted(report, changes.at[i], places[i])
 
-    def _roughly(self, change: Any) -> Place:
+    def _roughly(self, change: Any) -> AddressPlace:
         return classify(self.machine, change.first.address or change.page)
 
-    def _rank(self, change: Any, place: Place) -> int:
+    def _rank(self, change: Any, place: AddressPlace) -> int:
         if place.kind == "stack" and place.thread == self.tid:
             return 2 if change.page + PAGE_SIZE > self.sp_floor else 6
         return _RANK[place.kind]
 
     @staticmethod
-    def _unlisted(report: CallReport, change: Any, place: Place) -> None:
+    def _unlisted(report: CallReport, change: Any, place: AddressPlace) -> None:
         if not change.writers & (lib.WRITER_PROGRAM | lib.WRITER_ASSIGNMENT):
             return  # gdb's own breakpoints and frames are few
         page, changed = int(change.page), int(change.bytes_changed)
@@ -148,7 +148,7 @@ class Builder:
         skip = min(max(0, self.sp_floor - change.page), PAGE_SIZE)
         return int(lib.count_changed(change.before + skip, change.after + skip, PAGE_SIZE - skip))
 
-    def _place(self, touched: int, runs: List[Run]) -> Place:
+    def _place(self, touched: int, runs: List[Run]) -> AddressPlace:
         """What the changed bytes belong to: one page can hold a stack's top and the TLS block.
         Where none changed, the byte that was written first."""
         place = classify(self.machine, runs[0].address if runs else touched)

@@ -8,12 +8,12 @@ from typing import Dict, List, Optional
 from gdb_uffd.native import lib
 from gdb_uffd.protocol.model import Registers, page_ceil
 from gdb_uffd.replay import stacks
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.trace.source import Snapshot
 
 
 @dataclass
-class Threads:
+class ThreadStates:
     """The recorded state, overlaid with what the diversion made of it.
 
     `loaded` is the thread that the vessel impersonates; while `fresh`, the vessel's registers are
@@ -21,7 +21,7 @@ class Threads:
     """
 
     snapshot: Snapshot
-    machine: Machine
+    machine: Vessel
     changed: Dict[int, Registers] = field(default_factory=dict)
     siginfo: Dict[int, bytes] = field(default_factory=dict)
     sigmask: Dict[int, int] = field(default_factory=dict)  # where another than recorded

@@ -130,7 +130,7 @@ def kernel() -> Kernel:
 
 
 @dataclass
-class EngineSetting:
+class TrackerChoice:
     """What is asked for, and what the present (or last) vessel got."""
 
     setting: str = ENGINE_AUTO

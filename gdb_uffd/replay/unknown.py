@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Tuple
 
 from gdb_uffd.protocol.model import CallReport
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.vessel import Vessel
 
 
 class Unknown:
@@ -13,7 +13,7 @@ class Unknown:
     behind it; where that would lose what kept calls left in the kernel, they count for all that
     runs in this one."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Vessel) -> None:
         self._machine = machine
         self._carried = (0, 0)
         self._vessel = 0  # the process that they are in

@@ -28,7 +28,7 @@ from gdb_uffd.replay import holes, stacks, unwinding
 from gdb_uffd.replay.extended import extended
 from gdb_uffd.replay.policy import identity, limits
 from gdb_uffd.replay.policy.policy import Policy
-from gdb_uffd.replay.trackers import EngineSetting
+from gdb_uffd.replay.trackers import TrackerChoice
 from gdb_uffd.trace.files.files import is_shared
 from gdb_uffd.trace.source import (
     FILE,
@@ -64,12 +64,12 @@ def _behind_the_program(snapshot: Snapshot) -> int:
     return end + PAGE_SIZE if end else 0
 
 
-class Machine:
+class Vessel:
     """Pager and vessel of one snapshot.  No process until `ensure`."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self.engine = EngineSetting()
+        self.engine = TrackerChoice()
         self.tls_pages: Dict[int, bool] = {}  # whether a recorded page holds thread-locals
         self.born: Dict[Tuple[int, int, int], Tuple[str, int]] = {}  # files of mapped regions
         self._keep: Dict[int, Any] = {}  # buffers that C points into

@@ -6,7 +6,7 @@ from typing import Any, Dict, Optional
 
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.model import MemoryUnavailable
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.vessel import Vessel
 
 NOW, BEFORE, AFTER, RECORDED = lib.VIEW_NOW, lib.VIEW_BEFORE, lib.VIEW_AFTER, lib.VIEW_RECORDED
 
@@ -21,7 +21,7 @@ class View:
         self._buffer = ffi.new("uint8_t[]", 4096)
         self._closed = False
 
-    def set(self, machine: Machine, changes: Any, kind: int) -> None:
+    def set(self, machine: Vessel, changes: Any, kind: int) -> None:
         """Read that state from now on."""
         lib.view_set(self.native, machine.pager, changes, kind)
 
@@ -53,7 +53,7 @@ class Views:
     """The views of one diversion: before and after the last report, or everything since the
     snapshot (`which_all`)."""
 
-    def __init__(self, machine: Machine, changes: Any) -> None:
+    def __init__(self, machine: Vessel, changes: Any) -> None:
         self._machine = machine
         self._changes = changes
         self._views: Dict[int, View] = {}

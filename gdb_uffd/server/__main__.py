@@ -15,7 +15,7 @@ from gdb_uffd import __version__
 from gdb_uffd.protocol.model import PROTOCOL_VERSION, UffdError
 from gdb_uffd.server.listen import searching, serve
 from gdb_uffd.server.listen.endpoint import ACCEPT_SECONDS
-from gdb_uffd.server.session import Facts
+from gdb_uffd.server.session import ReadyFacts
 from gdb_uffd.terminal import printable
 
 _FAILED = 2
@@ -25,7 +25,7 @@ def _say(line: Dict[str, Any]) -> None:
     print(json.dumps(line, ensure_ascii=True), flush=True)
 
 
-def _announce(facts: Facts) -> None:
+def _announce(facts: ReadyFacts) -> None:
     _say(
         {
             "ready": True,
@@ -59,7 +59,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     serve.drop_when_full(sys.stderr.fileno())
     announced = False
 
-    def ready(facts: Facts) -> None:
+    def ready(facts: ReadyFacts) -> None:
         nonlocal announced
         _announce(facts)
         announced = True

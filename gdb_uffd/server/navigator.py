@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from typing import Callable, FrozenSet, Iterator, Optional, Sequence, Tuple
 
 from gdb_uffd.protocol.model import ENGINE_AUTO, DirtyPage, SnapshotInfo, ThreadState, UffdError
-from gdb_uffd.replay.interface import Choice, Diversion
+from gdb_uffd.replay.interface import Choice, RunnableSnapshot
 from gdb_uffd.server.listen.endpoint import Endpoint
 from gdb_uffd.server.stub import packets
 from gdb_uffd.trace.source import Snapshot, Trace
 
-MakeDiversion = Callable[[Snapshot], Diversion]
+MakeDiversion = Callable[[Snapshot], RunnableSnapshot]
 
 
 @dataclass
-class Place:
+class Position:
     """An opened snapshot and what ran in it; `thread` is the TID selected there.
 
     `ran`: the program was resumed there, other than for a call.
     """
 
     number: int
-    diversion: Diversion
+    diversion: RunnableSnapshot
     thread: int
     ran: bool = False
 
@@ -52,7 +52,7 @@ class Move:
     reconnect: bool
 
 
-class Journey:
+class Navigator:
     """The trace of a session, and the places that it holds open."""
 
     def __init__(self, trace: Trace, make_diversion: MakeDiversion, number: int = 0) -> None:
@@ -60,10 +60,10 @@ class Journey:
         warning.  UffdError when there is none, or no diversion can be made."""
         self.trace = trace
         self.engine = ENGINE_AUTO  # `set uffd engine`, for the places to come
-        self._aside: Optional[Place] = None
+        self._aside: Optional[Position] = None
         self._make_diversion = make_diversion
         self.place = self._open(self._first_whole(number))
-        self.prepared: Optional[Place] = None
+        self.prepared: Optional[Position] = None
         self.endpoint: Optional[Endpoint] = None  # where the next connection is expected
         self.moves = 0
         self._returning = False  # `prepared` is what was set aside
@@ -94,7 +94,7 @@ class Journey:
                     self.trace.warnings.append(str(error))
         return max(number, len(self.trace.snapshots) - 1)
 
-    def _open(self, number: int) -> Place:
+    def _open(self, number: int) -> Position:
         snapshot = self.trace.snapshot(number)
         try:
             if not snapshot.threads:
@@ -104,13 +104,13 @@ class Journey:
             diversion = self._make_diversion(snapshot)
             # On an excursion one call is made at each of many places.
             diversion.prefer_engine(self.engine, self._aside is not None)
-            return Place(number, diversion, snapshot.threads[0].tid)
+            return Position(number, diversion, snapshot.threads[0].tid)
         except BaseException:
             snapshot.close()
             raise
 
     @contextlib.contextmanager
-    def visit(self, number: int) -> Iterator[Place]:
+    def visit(self, number: int) -> Iterator[Position]:
         """Snapshot `number`, opened for a look; the session stays where it is.  UffdError."""
         place = self._open(number)
         try:
@@ -176,7 +176,7 @@ class Journey:
         it is back they would have other numbers."""
         return self._aside.diversion.snapshot.threads if self._aside is not None else ()
 
-    def _compare(self, there: Place) -> Move:
+    def _compare(self, there: Position) -> Move:
         old, new = self.place.diversion.snapshot, there.diversion.snapshot
         return Move(
             number=there.number,

@@ -10,10 +10,10 @@ from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple, Union
 
 from gdb_uffd.protocol.model import Registers, UffdError
 from gdb_uffd.replay.agent import Orders
-from gdb_uffd.replay.attribute.reach import Graph, State
-from gdb_uffd.replay.interface import SOFTWARE, Diversion, Stop
+from gdb_uffd.replay.attribute.reach import Graph, MemoryState
+from gdb_uffd.replay.interface import SOFTWARE, RunnableSnapshot, Stop
 from gdb_uffd.server.listen.connection import Connection
-from gdb_uffd.server.navigator import Journey
+from gdb_uffd.server.navigator import Navigator
 from gdb_uffd.server.stub.framing import frame
 from gdb_uffd.server.stub.packets import RegisterLayout, layout_of
 from gdb_uffd.terminal import printable
@@ -43,7 +43,7 @@ def parse_hex(text: bytes) -> int:
         raise PacketError(errno.EINVAL) from None
 
 
-class Ended(Exception):
+class SessionEnded(Exception):
     """The session is over: detached or killed.  `reply` still goes out, unless empty."""
 
     def __init__(self, reply: bytes = b"") -> None:
@@ -52,7 +52,7 @@ class Ended(Exception):
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReadyFacts:
     """What the server said when it was ready (docs/protocol.md, "Start-up")."""
 
     socket: str
@@ -77,21 +77,21 @@ class Facts:
 class Aside:
     """What answers instead of the session's own diversion, for a while."""
 
-    real: Diversion
+    real: RunnableSnapshot
     work: Any  # Retrace or Tracing
 
 
 @dataclass
-class Session:
+class StubSession:
     """State between packets.  Threads are named by their recorded TID.
 
     `facts` are those of the start; what a move changes in them is asked for anew.
     """
 
-    journey: Journey
+    journey: Navigator
     connection: Connection
-    facts: Facts
-    diversion: Diversion = field(init=False)
+    facts: ReadyFacts
+    diversion: RunnableSnapshot = field(init=False)
     general: int = field(init=False)  # the thread of g, G, m, ... (Hg)
     runner: int = field(init=False)  # the thread that a resume naming none means
     scope: int = 0  # the one thread that `bc` resumes, 0 or -1 for all (Hc)
@@ -108,7 +108,7 @@ class Session:
     thread_ids: Dict[int, bytes] = field(init=False)  # TID -> b"p1f.2e", or b"2e": see `greet`
     thread_xml: bytes = b""  # made once a snapshot: its threads stay
     # What memory reads see instead of the memory as it is.
-    view: Optional[Union[State, Snapshot]] = None
+    view: Optional[Union[MemoryState, Snapshot]] = None
     looked_at: Dict[int, Snapshot] = field(default_factory=dict)  # snapshots shown by quffd.view
     graph: Graph = field(default_factory=Graph)  # the types that the client has told of
     # By kind, address and length.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
-    from gdb_uffd.trace.files.search import Search
+    from gdb_uffd.trace.files.search import FileSearch
     from gdb_uffd.trace.source import Trace
 
 
-def open(path: str, executable: Optional[str] = None, search: Optional["Search"] = None) -> "Trace":
+def open(
+    path: str, executable: Optional[str] = None, search: Optional["FileSearch"] = None
+) -> "Trace":
     """The trace at `path`: a recorded one (a directory NAME.uffd) or a core, which is a trace of
     one snapshot.
 

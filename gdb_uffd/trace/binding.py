@@ -23,7 +23,7 @@ from gdb_uffd.trace.core.elf import (
     SYM,
     VERSYM_HIDDEN,
     ElfError,
-    Image,
+    ElfImage,
 )
 from gdb_uffd.trace.files.files import Module
 from gdb_uffd.trace.source import ReadMemory
@@ -44,7 +44,7 @@ _KINDS = {True: (1026, 1025, 1032), False: (7, 6, 37)}
 
 
 @dataclass(frozen=True)
-class Call:
+class UnboundCall:
     """A call that is not bound yet: `slot` is to hold the address of `name` in `version` ("" for
     none) of the file `file` ("" when no version tells)."""
 
@@ -56,7 +56,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Target:
+class BoundTarget:
     """`indirect`: `address` is of a function that chooses one (STT_GNU_IFUNC).  `past`: objects
     whose tables are not here come before it, so that the linker itself cannot look it up."""
 
@@ -100,7 +100,7 @@ class Linker:
         except (KeyError, ElfError, MemoryUnavailable):
             return 0
 
-    def call(self, module: Module, index: int) -> Optional[Call]:
+    def call(self, module: Module, index: int) -> Optional[UnboundCall]:
         """The `index`th of the calls that the object binds when they are made; None for none."""
         try:
             image = _image(module)
@@ -115,7 +115,7 @@ class Linker:
             version, file = _needed_version(image, info >> 32)
         except (KeyError, ElfError):
             return None
-        return Call(module, offset + module.bias, name, version, file) if name else None
+        return UnboundCall(module, offset + module.bias, name, version, file) if name else None
 
     def index_of_slot(self, module: Module, slot: int) -> int:
         """Which call a slot of the object's DT_PLTGOT belongs to; -1: none."""
@@ -127,7 +127,7 @@ class Linker:
 
     # -- its target ---------------------------------------------------------------------------
 
-    def target(self, call: Call) -> Optional[Target]:
+    def target(self, call: UnboundCall) -> Optional[BoundTarget]:
         """What it is bound to, or None: nothing that is here defines it, or what is not here may
         do so before."""
         past = False
@@ -142,7 +142,7 @@ class Linker:
                 return self._witnessed(call, found) if past else found
         return None
 
-    def _witnessed(self, call: Call, found: Target) -> Target:
+    def _witnessed(self, call: UnboundCall, found: BoundTarget) -> BoundTarget:
         """`found` lies behind an object that may define it as well, and whose tables are not here:
         to what another object's call of it is bound tells."""
         for module, slot in self._slots(call.name):
@@ -154,7 +154,9 @@ class Linker:
             if holder is found.module:
                 break
             if holder is not None and holder is not module and holder is not self.order[0]:
-                return Target(holder, word, False, True)  # no stub of its own, nor the program's
+                return BoundTarget(
+                    holder, word, False, True
+                )  # no stub of its own, nor the program's
         return dataclasses.replace(found, past=True)
 
     def _scope(self, module: Module) -> List[Module]:
@@ -189,7 +191,7 @@ class Linker:
             self._known_names[id(module)] = known
         return known
 
-    def _defined(self, module: Module, call: Call) -> Optional[Target]:
+    def _defined(self, module: Module, call: UnboundCall) -> Optional[BoundTarget]:
         image = _image(module)
         versioned = DT_VERSYM in image.dynamic()
         for _, info, value, _, version in image.dynamic_symbols(call.name):
@@ -198,12 +200,12 @@ class Linker:
                 continue
             if versioned and not _is_wanted(image, version, call.version):
                 continue
-            return Target(module, value + module.bias & (1 << 64) - 1, kind == STT_GNU_IFUNC)
+            return BoundTarget(module, value + module.bias & (1 << 64) - 1, kind == STT_GNU_IFUNC)
         return None
 
     # -- indirect functions -------------------------------------------------------------------
 
-    def chosen(self, target: Target, name: bytes) -> int:
+    def chosen(self, target: BoundTarget, name: bytes) -> int:
         """What the process has chosen for an indirect function, where some other call of it is
         bound already; else 0."""
         own = target.address - target.module.bias
@@ -248,25 +250,25 @@ class Linker:
         return found if module.holds(found) else 0
 
 
-def _image(module: Module) -> Image:
+def _image(module: Module) -> ElfImage:
     if module.image is None:
         raise ElfError("not read")
     return module.image
 
 
-def _string(image: Image, offset: int) -> bytes:
+def _string(image: ElfImage, offset: int) -> bytes:
     at, text = image.dynamic()[DT_STRTAB] + offset, b""
     while b"\0" not in text and len(text) < MAX_STRING:
         text += image.read(at + len(text), 1)
     return text.split(b"\0")[0]
 
 
-def _symbol_name(image: Image, index: int) -> bytes:
+def _symbol_name(image: ElfImage, index: int) -> bytes:
     raw = image.read(image.dynamic()[DT_SYMTAB] + index * SYM.size, SYM.size)
     return _string(image, SYM.unpack(raw)[0])
 
 
-def _is_named(image: Image, index: int, name: bytes) -> bool:
+def _is_named(image: ElfImage, index: int, name: bytes) -> bool:
     raw = image.read(image.dynamic()[DT_SYMTAB] + index * SYM.size, 4)
     at = image.dynamic()[DT_STRTAB] + int.from_bytes(raw, "little")
     try:
@@ -307,7 +309,7 @@ def _is_symbolic(module: Module) -> bool:
     return DT_SYMBOLIC in tags or bool(tags.get(DT_FLAGS, 0) & DF_SYMBOLIC)
 
 
-def _needed_version(image: Image, symbol: int) -> Tuple[bytes, bytes]:
+def _needed_version(image: ElfImage, symbol: int) -> Tuple[bytes, bytes]:
     """(version, file) that the reference asks for; empty where it asks for none."""
     tags = image.dynamic()
     if DT_VERSYM not in tags or DT_VERNEED not in tags:
@@ -328,7 +330,7 @@ def _needed_version(image: Image, symbol: int) -> Tuple[bytes, bytes]:
     return b"", b""
 
 
-def _is_wanted(image: Image, versym: int, wanted: bytes) -> bool:
+def _is_wanted(image: ElfImage, versym: int, wanted: bytes) -> bool:
     """Whether a definition serves a reference: the version that it asks for, or one without a
     version; for one that asks for none, what is not hidden (dl-lookup.c, check_match)."""
     if not wanted or versym == _VER_NDX_GLOBAL:

@@ -13,7 +13,7 @@ from gdb_uffd.trace.compare import find_snapshot
 from gdb_uffd.trace.core.core import CoreSnapshot, open_core
 from gdb_uffd.trace.core.info import core_info
 from gdb_uffd.trace.files.elsewhere import Elsewhere
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.source import INDEX, Trace
 from gdb_uffd.trace.store.compressed import compression
 
@@ -25,7 +25,7 @@ class CoreTrace:
         self,
         path: str,
         executable: Optional[str] = None,
-        search: Optional[Search] = None,
+        search: Optional[FileSearch] = None,
         name: str = "",
     ) -> None:
         """`name`: what the user calls it, when that is not `path`.  UffdError as open_core."""
@@ -78,7 +78,7 @@ class CoreTrace:
 
 
 def open_trace(
-    path: str, executable: Optional[str] = None, search: Optional[Search] = None
+    path: str, executable: Optional[str] = None, search: Optional[FileSearch] = None
 ) -> Trace:
     """See gdb_uffd.trace.open."""
     # What only recorded traces need is imported for them only: a core opens as fast as ever.

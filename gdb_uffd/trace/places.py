@@ -9,7 +9,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 from gdb_uffd.protocol.model import PROT_WRITE, Mapping, MemoryUnavailable, ThreadState, page_ceil
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.files.files import Module
-from gdb_uffd.trace.source import Place, ReadMemory
+from gdb_uffd.trace.source import AddressPlace, ReadMemory
 from gdb_uffd.trace.symbols import read_word
 
 ARENA = 64 << 20
@@ -69,29 +69,29 @@ class Places:
             return self.mappings[index]
         return None
 
-    def classify(self, address: int) -> Place:
-        """What the byte at `address` belongs to (see source.Place)."""
+    def classify(self, address: int) -> AddressPlace:
+        """What the byte at `address` belongs to (see source.AddressPlace)."""
         mapping = self.mapping(address)
         if mapping is None:
             return self._grown(address)
         if mapping.name and not mapping.name.startswith("["):
-            return Place("data", mapping.name)
+            return AddressPlace("data", mapping.name)
         if self._tls is None:
             self._tls = self._tls_ranges()
         block = _find(self._tls, address)
         if block is not None:
-            return Place("tls", "[tls]", block[2])
+            return AddressPlace("tls", "[tls]", block[2])
         image = _find(self._bss, address)
         if image is not None:
-            return Place("data", image[2])
+            return AddressPlace("data", image[2])
         if self.heap[0] <= address < self.heap[1] or self._in_arena(address, mapping):
-            return Place("heap", "[heap]")
+            return AddressPlace("heap", "[heap]")
         owner = self._stack_owner(address, mapping)
         if owner is not None:
-            return Place("stack", "[stack]", owner)
-        return Place("anonymous", mapping.name or "[anon]")
+            return AddressPlace("stack", "[stack]", owner)
+        return AddressPlace("anonymous", mapping.name or "[anon]")
 
-    def _grown(self, address: int) -> Place:
+    def _grown(self, address: int) -> AddressPlace:
         """An address that was not mapped when the snapshot was taken: the heap and the main
         stack grow into the gap next to them."""
         index = bisect_right(self._starts, address)
@@ -99,10 +99,10 @@ class Places:
         below = self.mappings[index - 1].end if index else 0
         heap_end, stack_start = self.heap[1], self.stack[0]
         if heap_end and below == heap_end and address < heap_end + HEAP_GROWTH:
-            return Place("heap", "[heap]")
+            return AddressPlace("heap", "[heap]")
         if stack_start and above == stack_start and address >= stack_start - STACK_GROWTH:
-            return Place("stack", "[stack]", self.pid)
-        return Place("anonymous", "[anon]")
+            return AddressPlace("stack", "[stack]", self.pid)
+        return AddressPlace("anonymous", "[anon]")
 
     def _stack_owner(self, address: int, mapping: Mapping) -> Optional[int]:
         """The thread whose stack this is.

@@ -22,7 +22,7 @@ from gdb_uffd.trace.source import (
     PAGES,
     UNAVAILABLE,
     ZERO,
-    Place,
+    AddressPlace,
     ReadMemory,
     Segment,
 )
@@ -46,7 +46,7 @@ class Memory:
 class Lookups:
     """What snapshots of one process share as long as it has the same files mapped."""
 
-    symbols: Optional[symbols.Symbols] = None
+    symbols: Optional[symbols.SymbolTable] = None
     order: Sequence[Module] = ()
     vdsos: Dict[bytes, Tuple[bytes, str]] = field(default_factory=dict)  # image: patched, problem
 
@@ -86,7 +86,7 @@ class RecordedSnapshot:
         self._lookups = lookups
         self._base = notes.auxv_value(AT_BASE) or 0
         self._heap = self._stack = (0, 0)
-        self._tls: Optional[tls.ThreadLocals] = None
+        self._tls: Optional[tls.RecordedThreadLocals] = None
         self._places: Optional[places.Places] = None
         self._patch_vdso(notes.auxv_value(AT_SYSINFO_EHDR) or 0)
 
@@ -232,13 +232,13 @@ class RecordedSnapshot:
         """The thread with that TID; KeyError when there is none."""
         return self._by_tid[tid]
 
-    def _symbols(self) -> symbols.Symbols:
+    def _symbols(self) -> symbols.SymbolTable:
         if self._lookups.symbols is None:
             order = symbols.search_order(
                 self._found.modules, self._found.main, self._base, self.read
             )
             self._lookups.order = order
-            self._lookups.symbols = symbols.Symbols(order)
+            self._lookups.symbols = symbols.SymbolTable(order)
         return self._lookups.symbols
 
     def symbol(self, name: str) -> Optional[int]:
@@ -252,10 +252,10 @@ class RecordedSnapshot:
         if self._tls is None:
             self._symbols()
             order, main = self._lookups.order, self._found.main
-            self._tls = tls.ThreadLocals(self.symbol, self.read, order, main, self.arch)
+            self._tls = tls.RecordedThreadLocals(self.symbol, self.read, order, main, self.arch)
         return self._tls.address(tid, offset, link_map, fs_base, read)
 
-    def classify(self, address: int) -> Place:
+    def classify(self, address: int) -> AddressPlace:
         """What the byte at `address` belongs to."""
         if self._places is None:
             self._places = places.Places(

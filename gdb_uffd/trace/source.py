@@ -101,7 +101,7 @@ class Snapshot(Protocol):
         """
         ...
 
-    def classify(self, address: int) -> "Place":
+    def classify(self, address: int) -> "AddressPlace":
         """What the byte at `address` belongs to; for report lines."""
         ...
 
@@ -161,7 +161,7 @@ class ReadMemory(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class AddressPlace:
     """`kind` as in DirtyPage; `mapping` a file's path or a bracketed name; TID for tls, stack."""
 
     kind: str

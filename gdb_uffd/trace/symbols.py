@@ -8,7 +8,7 @@ import struct
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.protocol.model import MemoryUnavailable
-from gdb_uffd.trace.core.elf import PT_DYNAMIC, ElfError, Image
+from gdb_uffd.trace.core.elf import PT_DYNAMIC, ElfError, ElfImage
 from gdb_uffd.trace.files.files import Module
 from gdb_uffd.trace.source import ReadMemory
 
@@ -42,7 +42,7 @@ def rendezvous(executable: Optional[Module], read: ReadMemory) -> int:
     return _rendezvous_of(executable.image, executable.bias, read)
 
 
-def _rendezvous_of(executable: Image, bias: int, read: ReadMemory) -> int:
+def _rendezvous_of(executable: ElfImage, bias: int, read: ReadMemory) -> int:
     dynamic = executable.segment(PT_DYNAMIC)
     if dynamic is None or executable.header.word != 8:
         return 0
@@ -62,7 +62,7 @@ def read_string(read: ReadMemory, address: int) -> str:
     return os.fsdecode(raw.split(b"\0")[0])
 
 
-def link_maps_of(executable: Image, bias: int, read: ReadMemory) -> List[int]:
+def link_maps_of(executable: ElfImage, bias: int, read: ReadMemory) -> List[int]:
     """As link_maps, of the executable's image, which lies `bias` from where it says."""
     found: List[int] = []
     debug = _rendezvous_of(executable, bias, read)
@@ -127,7 +127,7 @@ def search_order(
     return order + rest
 
 
-class Symbols:
+class SymbolTable:
     """Looks names up: .dynsym of every module through its hash table, then .symtab."""
 
     def __init__(self, order: Sequence[Module]) -> None:

@@ -25,14 +25,14 @@ MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
-class Field:
+class DescriptorField:
     """One _thread_db_* descriptor: a field of `size` bytes at `offset`."""
 
     size: int
     offset: int
 
 
-class ThreadLocals:
+class RecordedThreadLocals:
     """Resolves (thread, module, offset).  `symbol` and `recorded` are the snapshot's."""
 
     def __init__(
@@ -49,7 +49,7 @@ class ThreadLocals:
         self._order = order
         self._executable = executable
 
-    def _field(self, name: str) -> Optional[Field]:
+    def _field(self, name: str) -> Optional[DescriptorField]:
         address = self._symbol("_thread_db_" + name)
         if address is None:
             return None
@@ -59,7 +59,7 @@ class ThreadLocals:
             return None
         if bits % 8 or not 0 < bits <= 1024 or offset > 1 << 20:
             return None
-        return Field(bits // 8, offset)
+        return DescriptorField(bits // 8, offset)
 
     def address(self, tid: int, offset: int, link_map: int, fs_base: int, read: ReadMemory) -> int:
         """Address of the thread-local at `offset` of the module of `link_map` (0: the

@@ -6,7 +6,7 @@ from array import array
 from typing import List, Tuple
 
 from gdb_uffd.trace.core import elf
-from gdb_uffd.trace.core.elf import ElfError, Image
+from gdb_uffd.trace.core.elf import ElfError, ElfImage
 
 MAX_SYMBOLS = 1 << 20  # of one table that are looked at
 MAX_FOUND = 4096
@@ -17,7 +17,7 @@ Symbol = Tuple[int, int, str]
 """(offset in the block, bytes, name)."""
 
 
-def thread_locals(image: Image) -> List[Symbol]:
+def thread_locals(image: ElfImage) -> List[Symbol]:
     """Sorted; from .symtab, else .dynsym; empty for an object read from memory or damaged."""
     if image.data is None or image.tls_size()[0] == 0:
         return []
@@ -34,7 +34,7 @@ def thread_locals(image: Image) -> List[Symbol]:
     return []
 
 
-def _of_table(image: Image, section: Tuple[int, ...], strings: Tuple[int, ...]) -> List[Symbol]:
+def _of_table(image: ElfImage, section: Tuple[int, ...], strings: Tuple[int, ...]) -> List[Symbol]:
     assert image.data is not None
     size = min(section[5] // elf.SYM.size, MAX_SYMBOLS) * elf.SYM.size
     table = elf.slice_exact(image.data, section[4], size)

@@ -16,7 +16,7 @@ import pytest
 from harness import cores, gdbs
 
 from gdb_uffd import cli
-from gdb_uffd.trace.core.elf import Image
+from gdb_uffd.trace.core.elf import ElfImage
 
 NAMES = ("zoo", "libtlslib.so", "plugin.so")
 
@@ -49,7 +49,7 @@ class Moved:
 
 
 def build_id(path: Path) -> str:
-    return Image.from_file(path.read_bytes()).build_id().hex()
+    return ElfImage.from_file(path.read_bytes()).build_id().hex()
 
 
 @pytest.fixture(scope="module")

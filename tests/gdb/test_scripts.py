@@ -14,7 +14,7 @@ from harness import cores, gdbs
 from harness.lldbs import Server
 
 from gdb_uffd import cli
-from gdb_uffd.trace.core.elf import Image
+from gdb_uffd.trace.core.elf import ElfImage
 
 PROGRAM = r"""
 #include <stdlib.h>
@@ -119,7 +119,7 @@ def test_what_came_with_a_core_runs_no_script(sent, start_gdb, tmp_path, way):
     elif way == "sysroot":
         setting = f"set sysroot {sent.root}"
     elif way == "cache":
-        place = cache / "debuginfod_client" / Image.from_file(app.read_bytes()).build_id().hex()
+        place = cache / "debuginfod_client" / ElfImage.from_file(app.read_bytes()).build_id().hex()
         place.mkdir(parents=True)
         shutil.copy(app, place / "executable")
         sent.put(place / "executable")

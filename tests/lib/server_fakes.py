@@ -22,15 +22,15 @@ from gdb_uffd.protocol.model import (
     UffdError,
 )
 from gdb_uffd.replay.agent import Orders
-from gdb_uffd.replay.interface import Choice, Client, Resume, Stop
+from gdb_uffd.replay.interface import Choice, Resume, Stop, StubClient
 from gdb_uffd.server.listen.connection import Connection
 from gdb_uffd.server.listen.serve import facts
-from gdb_uffd.server.navigator import Journey
-from gdb_uffd.server.session import Session
+from gdb_uffd.server.navigator import Navigator
+from gdb_uffd.server.session import StubSession
 from gdb_uffd.server.stub import stub, vfile
 from gdb_uffd.server.stub.framing import frame
 from gdb_uffd.trace.files.files import Module
-from gdb_uffd.trace.source import UNAVAILABLE, ZERO, Place, ReadMemory, Segment
+from gdb_uffd.trace.source import UNAVAILABLE, ZERO, AddressPlace, ReadMemory, Segment
 
 CODE, DATA, STACK = 0x400000, 0x600000, 0x7FFF0000
 ALL_FEATURES = 0x2E7
@@ -114,8 +114,8 @@ class FakeSnapshot:
             raise UffdError(f"thread {tid}: no block for #{link_map}")
         return fs_base + offset
 
-    def classify(self, address: int) -> Place:
-        return Place("data", "/usr/bin/fake")
+    def classify(self, address: int) -> AddressPlace:
+        return AddressPlace("data", "/usr/bin/fake")
 
     def modules(self) -> Sequence[Module]:
         return []
@@ -144,7 +144,7 @@ class FakeDiversion:
     """Remembers what it was asked; `on_resume` is what running does."""
 
     snapshot: FakeSnapshot = field(default_factory=FakeSnapshot)
-    on_resume: Optional[Callable[[Resume, Client], Stop]] = None
+    on_resume: Optional[Callable[[Resume, StubClient], Stop]] = None
     alive: bool = False
     policy: Any = None
     blocked: Optional[Dict[str, Any]] = None
@@ -210,7 +210,7 @@ class FakeDiversion:
     def interrupted(self, action: Resume) -> None:
         """Nothing runs."""
 
-    def resume(self, action: Resume, client: Client) -> Stop:
+    def resume(self, action: Resume, client: StubClient) -> Stop:
         self.alive = True
         self.asked.append(("resume", action))
         if self.on_resume is not None:
@@ -392,13 +392,13 @@ def serving(diversion: Optional[FakeDiversion] = None, plain: bool = False) -> I
 def serve_on(sock: socket.socket, diversion: FakeDiversion) -> None:
     """Serve one connection to its end."""
     trace = FakeTrace([diversion.snapshot], path=diversion.snapshot.path)
-    serve_journey(sock, Journey(trace, lambda snapshot: diversion))
+    serve_journey(sock, Navigator(trace, lambda snapshot: diversion))
 
 
-def serve_journey(sock: socket.socket, journey: Journey) -> None:
+def serve_journey(sock: socket.socket, journey: Navigator) -> None:
     """Serve one connection to its end."""
     connection = Connection(sock)
-    session = Session(journey, connection, facts(journey, "/tmp/s", 1.0))
+    session = StubSession(journey, connection, facts(journey, "/tmp/s", 1.0))
     try:
         stub.serve(session)
     finally:

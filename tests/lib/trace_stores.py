@@ -10,7 +10,7 @@ from typing import Dict, List, Optional, Sequence
 
 from gdb_uffd.protocol.model import XSTATE_SIZE, Mapping, Registers, SnapshotInfo, ThreadState
 from gdb_uffd.trace.core.facts import ProcessFacts
-from gdb_uffd.trace.store.write import Writer
+from gdb_uffd.trace.store.write import TraceWriter
 
 PAGE = 4096
 BASE = 0x7F0000000000
@@ -75,7 +75,7 @@ def record(
     """A trace of random pages, some of which change between snapshots."""
     random_ = random.Random(seed)
     memory = Memory(pages)
-    with Writer.create(str(folder / name)) as writer:
+    with TraceWriter.create(str(folder / name)) as writer:
         out = Recorded(writer.path)
         for number in range(snapshots):
             pending = writer.begin(

@@ -15,8 +15,8 @@ import gdb_uffd.trace
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.server.listen.connection import Connection
 from gdb_uffd.server.listen.serve import facts
-from gdb_uffd.server.navigator import Journey
-from gdb_uffd.server.session import Session
+from gdb_uffd.server.navigator import Navigator
+from gdb_uffd.server.session import StubSession
 from gdb_uffd.server.stub import stub
 
 
@@ -37,8 +37,8 @@ def test_it_ends_before_the_move(recorded: Path, way: str) -> None:
     by SIGSEGV."""
     ours, theirs = socket.socketpair()
     with ours, closing(gdb_uffd.trace.open(str(recorded))) as trace:
-        journey = Journey(trace, Diversion)
-        session = Session(journey, Connection(theirs), facts(journey, "/tmp/s", 0.0))
+        journey = Navigator(trace, Diversion)
+        session = StubSession(journey, Connection(theirs), facts(journey, "/tmp/s", 0.0))
         counter = session.diversion.snapshot.symbol("counter")
         assert counter is not None
 

@@ -9,7 +9,7 @@ import pytest
 
 from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
 from gdb_uffd.replay.attribute import reach
-from gdb_uffd.replay.attribute.reach import Graph, Search
+from gdb_uffd.replay.attribute.reach import BlockSearch, Graph
 
 BASE = 0x100000
 
@@ -59,13 +59,13 @@ def test_a_dead_member_leads_nowhere(engaged: int) -> None:
         graph = Graph()
         graph.extend([[16, pointers, arrays, 0, []], [16, [[8, 1]], [], 1, []]])
         graph.extend([[8, [[0, 1]], [], 0, []]])
-        found = Search(graph, Words(words), [(nodes[1], 24)], True).run([(BASE, 0)])
+        found = BlockSearch(graph, Words(words), [(nodes[1], 24)], True).run([(BASE, 0)])
         assert (nodes[1] in found) == bool(engaged)
 
 
 def test_a_list() -> None:
     words, nodes = chain(5)
-    found = Search(node_graph(), Words(words), [(nodes[2], 24)], True).run([(BASE, 0)])
+    found = BlockSearch(node_graph(), Words(words), [(nodes[2], 24)], True).run([(BASE, 0)])
     path = found[nodes[2]]
     assert (path.root, path.at, path.type, path.after) == (0, nodes[2], 1, True)
     assert path.steps == ((BASE, 0, 0), (nodes[0], 0, 0), (nodes[1], 0, 0))
@@ -73,7 +73,7 @@ def test_a_list() -> None:
 
 def test_a_long_list_gives_the_type_only() -> None:
     words, nodes = chain(100)
-    found = Search(node_graph(), Words(words), [(nodes[90], 24)], True).run([(BASE, 0)])
+    found = BlockSearch(node_graph(), Words(words), [(nodes[90], 24)], True).run([(BASE, 0)])
     assert (found[nodes[90]].root, found[nodes[90]].type) == (-1, 1)
 
 
@@ -81,16 +81,16 @@ def test_cycles_and_wild_pointers_end() -> None:
     words, nodes = chain(50)
     words[nodes[-1] + 8] = nodes[0]
     words[nodes[3] + 8] = 0xDEAD0000DEAD
-    search = Search(node_graph(), Words(words), [(nodes[40], 24)], True)
+    search = BlockSearch(node_graph(), Words(words), [(nodes[40], 24)], True)
     assert search.run([(BASE, 0), (0xBAD0000, 0), (BASE, 99)]) == {}
     words[nodes[3] + 8] = nodes[4]
-    search = Search(node_graph(), Words(words), [(0x7000, 24)], True)
+    search = BlockSearch(node_graph(), Words(words), [(0x7000, 24)], True)
     assert search.run([(BASE, 0)]) == {}
 
 
 def test_it_is_bounded() -> None:
     words, nodes = chain(reach.NODES_MAX + 100)
-    search = Search(node_graph(), Words(words), [(nodes[-1], 24)], True)
+    search = BlockSearch(node_graph(), Words(words), [(nodes[-1], 24)], True)
     assert search.run([(BASE, 0)]) == {}
 
 
@@ -105,7 +105,7 @@ def test_the_better_fit_wins() -> None:
     graph.extend(shapes)
     block = BASE + 0x2010
     words = {BASE: block, BASE + 8: block, BASE + 16: block, block - 8: 0x31}
-    found = Search(graph, Words(words), [(block, 40)], False).run([(BASE, 0)])
+    found = BlockSearch(graph, Words(words), [(block, 40)], False).run([(BASE, 0)])
     assert (found[block].type, found[block].after) == (1, False)
 
 
@@ -117,18 +117,18 @@ def test_arrays_in_blocks_and_in_objects() -> None:
     target, grown = BASE + 0x3010, BASE + 0x4010
     words = {BASE + 8 * i: 0 for i in range(4)}
     words[BASE + 24] = target
-    found = Search(graph, Words(words), [(target, 24)], True).run([(BASE, 0)])
+    found = BlockSearch(graph, Words(words), [(target, 24)], True).run([(BASE, 0)])
     assert found[target].steps == ((BASE, 0, -1), (BASE + 8, 2, 0))
     words = {BASE: grown, grown - 8: 0x31, grown + 0x28: 0x21}
     words.update({grown + 8 * i: 0 for i in range(5)})
     words[grown + 32] = target
-    found = Search(graph, Words(words), [(target, 24)], True).run([(BASE, 3)])
+    found = BlockSearch(graph, Words(words), [(target, 24)], True).run([(BASE, 3)])
     assert found[target].steps == ((BASE, 0, 0), (grown, 4, 0))
 
 
 def test_a_root_that_lies_in_the_block_itself() -> None:
     block = BASE + 0x5010
-    found = Search(node_graph(), Words({}), [(block, 24)], True).run([(block, 1)])
+    found = BlockSearch(node_graph(), Words({}), [(block, 24)], True).run([(block, 1)])
     assert found[block].steps == () and found[block].type == 1
 
 
@@ -167,7 +167,7 @@ def test_pointers_that_are_followed_are_counted(monkeypatch: pytest.MonkeyPatch)
     pointers = [[8 * i, 0] for i in range(1000)]
     graph.extend([[8000, pointers, [], True, []]])
     memory = Wild()
-    search = Search(graph, memory, [(0x10, 8)], True)
+    search = BlockSearch(graph, memory, [(0x10, 8)], True)
     assert search.run([(BASE, 0)]) == {}
     assert memory.bytes <= 6 * 8000
 
@@ -200,7 +200,7 @@ def test_how_many_there_are_stands_beside_the_pointer(holder: List[int], count: 
     graph.extend([[24, [[0, 1]], [], 1, numbers], [16, [[8, 2]], [], 2, []], [8, [], [], 1, []]])
     last = BASE + 0x3010 + 32 * (count - 1)
     wanted = [(first, 16 * 8), (last, 24), (BASE + 0x3010 + 32 * count, 24)]
-    found = Search(graph, Words(words), wanted, True).run([(BASE, 0)])
+    found = BlockSearch(graph, Words(words), wanted, True).run([(BASE, 0)])
     assert found[first].count == count
     assert found[last].steps == ((BASE, 0, 0), (first, count - 1, 0))
     assert wanted[2][0] not in found

@@ -15,14 +15,14 @@ from gdb_uffd.arch import AARCH64, ALL, X86_64, host, of_gdb, of_machine
 from gdb_uffd.native import ffi
 from gdb_uffd.protocol.model import Mapping, Registers, ThreadState, UffdError
 from gdb_uffd.replay.policy import syscalls
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.server.stub import packets
 from gdb_uffd.server.stub.registers_aarch64 import Aarch64Layout
 from gdb_uffd.trace.core import fpsimd
 from gdb_uffd.trace.core.core import open_core
 from gdb_uffd.trace.core.core_write import write_core
 from gdb_uffd.trace.core.vdso import patch_vdso
-from gdb_uffd.trace.tls import ThreadLocals
+from gdb_uffd.trace.tls import RecordedThreadLocals
 
 WORDS = st.integers(0, (1 << 64) - 1)
 BASE = 0x400000
@@ -207,7 +207,7 @@ def test_thread_locals_lie_above_the_thread_pointer():
     def read(address: int, length: int) -> bytes:
         return words[address].to_bytes(8, "little")[:length]
 
-    locals_ = ThreadLocals(at.get, recorded, [], None, AARCH64)
+    locals_ = RecordedThreadLocals(at.get, recorded, [], None, AARCH64)
     assert locals_.address(1, 0x10, 0x5000, tp, read) == block + 0x10
 
 
@@ -241,7 +241,7 @@ def test_numbers_of_system_calls():
 @pytest.mark.skipif(host() is AARCH64, reason="this is such a machine")
 def test_its_code_is_not_run_elsewhere(tmp_path):
     snapshot = open_core(str(made_core(tmp_path / "core", registers())), None)
-    machine = Machine(snapshot)
+    machine = Vessel(snapshot)
     with pytest.raises(UffdError, match="recorded on AArch64; its code cannot run on this machine"):
         machine.ensure()
     assert not machine.running

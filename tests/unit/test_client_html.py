@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdb_uffd.client.session.wire import Image
+from gdb_uffd.client.session.wire import PageImage
 from gdb_uffd.client.show import html_page
 from gdb_uffd.protocol.model import Mapping
 
@@ -105,7 +105,7 @@ def content(word: str = "counter", pages: int = 2, **more: Any) -> html_page.Con
         after = bytearray(range(256)) * 16
         after[100], after[101] = 1, 2
         at = start + 4096 * i
-        images[at] = Image(at, bytes(bytearray(range(256)) * 16), bytes(after))
+        images[at] = PageImage(at, bytes(bytearray(range(256)) * 16), bytes(after))
     made = html_page.Content(
         data=data,
         verdict=[word, word],
@@ -192,7 +192,7 @@ def test_a_long_list_is_cut():
 def test_pages_that_changed_throughout():
     made = content("m", pages=300)
     for start in list(made.images):
-        made.images[start] = Image(start, bytes(4096), b"<" * 4096)
+        made.images[start] = PageImage(start, bytes(4096), b"<" * 4096)
     page = html_page.document(made)
     assert len(page) < 8_000_000
     reader = read(page)

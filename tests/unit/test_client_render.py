@@ -5,34 +5,34 @@ from __future__ import annotations
 import json
 from typing import List
 
-from gdb_uffd.client.session.wire import Image, Summary
+from gdb_uffd.client.session.wire import PageImage, Summary
 from gdb_uffd.client.show import report_json, report_text, verdict
 from gdb_uffd.client.show.hexdiff import diff_lines
-from gdb_uffd.client.show.report_text import Change, Writer
+from gdb_uffd.client.show.report_text import NamedChange, WriteSite
 from gdb_uffd.client.show.text import Look
 from gdb_uffd.protocol.model import CallReport, DirtyPage, FirstWrite, Run
 
-PUSH = Writer("push", "/src/sample.c", 7)
+PUSH = WriteSite("push", "/src/sample.c", 7)
 
 
 class Names:
     """Symbols of the sample, without gdb."""
 
-    def changes(self, page: DirtyPage) -> List[Change]:
+    def changes(self, page: DirtyPage) -> List[NamedChange]:
         if page.kind == "tls":
-            return [Change("tls_hits", "int", "1007", "1008", 4)]
+            return [NamedChange("tls_hits", "int", "1007", "1008", 4)]
         if page.kind != "data":
             return []
         return [
-            Change("counter", "int", "1041", "1042", 4),
-            Change("head", "struct node *", "0x55bdf8d37260", "0x55bdf8d37280", 8),
+            NamedChange("counter", "int", "1041", "1042", 4),
+            NamedChange("head", "struct node *", "0x55bdf8d37260", "0x55bdf8d37280", 8),
         ]
 
     def section(self, page: DirtyPage) -> str:
         return ".data"
 
-    def writer(self, first: FirstWrite) -> Writer:
-        return PUSH if first.pc == 0x1111 else Writer("_int_malloc", caller=PUSH)
+    def writer(self, first: FirstWrite) -> WriteSite:
+        return PUSH if first.pc == 0x1111 else WriteSite("_int_malloc", caller=PUSH)
 
     def thread(self, tid: int) -> str:
         return "1"
@@ -203,9 +203,9 @@ def test_names_cannot_steer_the_terminal():
 
 
 def test_a_writer_in_a_library_leads_to_the_program():
-    far = Writer("_int_malloc", "/libc/malloc.c", 4376, PUSH)
+    far = WriteSite("_int_malloc", "/libc/malloc.c", 4376, PUSH)
     assert far.text() == "_int_malloc () … push () at sample.c:7"
-    assert Writer("", "", 0).text() == "?"
+    assert WriteSite("", "", 0).text() == "?"
 
 
 def test_stack_bytes_in_and_below_the_frames():
@@ -250,11 +250,11 @@ def test_json_is_plain_and_whole():
 
 def test_what_is_new_had_no_value_before():
     """Neither in the text nor in -json."""
-    made = Change("head->value", "int", "94638384", "7", 4, note=report_text.NEW)
+    made = NamedChange("head->value", "int", "94638384", "7", 4, note=report_text.NEW)
     assert made.text(Look()) == "new head->value = 7"
 
     class New(Names):
-        def changes(self, page: DirtyPage) -> List[Change]:
+        def changes(self, page: DirtyPage) -> List[NamedChange]:
             return [made]
 
     told = report_json.report_json(sample(), New())["dirty"][0]["changes"][0]
@@ -275,7 +275,7 @@ def test_hex_dump_shows_only_lines_that_differ():
     after = bytearray(before)
     after[0x21:0x23] = b"AB"
     after[0x100] = 7
-    image = Image(0x7F0000001000, bytes(before), bytes(after))
+    image = PageImage(0x7F0000001000, bytes(before), bytes(after))
     lines = list(diff_lines(image, Look()))
     assert len(lines) == 4
     assert lines[0] == (

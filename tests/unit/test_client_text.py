@@ -308,7 +308,7 @@ def test_good_replies():
     assert wire.decode("commit", b"null") is None
     assert wire.parse_summary(None) is None and wire.parse_image(None) is None
     image = wire.parse_image({"start": "0x1000", "before": "00ff", "after": "01ff"})
-    assert image == wire.Image(0x1000, b"\0\xff", b"\1\xff")
+    assert image == wire.PageImage(0x1000, b"\0\xff", b"\1\xff")
     (mapping,) = wire.parse_mappings(
         [{"start": "0x1", "end": "0x2", "prot": 5, "name": "n", "offset": 0, "unavailable": ""}]
     )

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdb_uffd.client.show import differences, snapshots, timeline
-from gdb_uffd.client.show.report_text import Change
+from gdb_uffd.client.show.report_text import NamedChange
 from gdb_uffd.client.show.sparkline import sparkline
 from gdb_uffd.client.show.text import Look
 from gdb_uffd.client.show.timeline import Point, Timeline
@@ -321,7 +321,7 @@ def differing(**changes: object) -> differences.Differences:
 
 def test_differences() -> None:
     every = made()
-    changes = [Change("counter", "int", "1", "2", 4), Change("blob", "", "", "", 17)]
+    changes = [NamedChange("counter", "int", "1", "2", 4), NamedChange("blob", "", "", "", 17)]
     text = differences.lines(
         differing(), (every[0], every[2]), changes, lambda tid: f"TID {tid}", Look()
     )
@@ -342,7 +342,7 @@ def test_differences_none_and_many() -> None:
     pair = every[0], every[1]
     none = differing(pages=0, groups=[])
     assert "nothing differs" in differences.lines(none, pair, [], str, Look())[0]
-    many = [Change(f"v{n}", "int", "1", "2", 4) for n in range(100)]
+    many = [NamedChange(f"v{n}", "int", "1", "2", 4) for n in range(100)]
     text = differences.lines(differing(same_process=False), pair, many, str, Look())
     assert "  … 60 more variables: `uffd changes -full`" in text and "another process" in text[-1]
     assert len(differences.lines(differing(), pair, many, str, Look(), True)) == 103

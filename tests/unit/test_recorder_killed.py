@@ -20,7 +20,7 @@ from harness.tracing import Puppet
 from gdb_uffd import trace
 from gdb_uffd.client.recording.recorder_client import RecorderFailed
 from gdb_uffd.protocol.model import PAGE_SIZE, UffdError
-from gdb_uffd.recorder.capture import Gone, Pool, Target
+from gdb_uffd.recorder.capture import Gone, Pool, TargetProcess
 
 TIMES, PAGES = 25, 64
 FILES = ("mem", "pagemap", "maps")
@@ -40,7 +40,7 @@ def test_a_program_that_is_killed_while_it_is_read():
     """Its pages are gone then: such a snapshot must not be taken for one."""
     with subprocess.Popen(["sleep", "1000"]) as program:
         fds = [os.open(f"/proc/{program.pid}/{name}", os.O_RDONLY) for name in FILES]
-        target = Target(program.pid, *fds, -1)
+        target = TargetProcess(program.pid, *fds, -1)
         try:
             target.scan()
             assert target.more()

@@ -11,7 +11,7 @@ from server_fakes import PID, TIDS, FakeDiversion, RawClient, serving
 
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.replay.agent import Orders
-from gdb_uffd.replay.interface import Client, Disconnected, Resume, Stop
+from gdb_uffd.replay.interface import Disconnected, Resume, Stop, StubClient
 from gdb_uffd.server.stub.framing import frame
 
 OFFERED = b"qSupported:multiprocess+;swbreak+;hwbreak+;vContSupported+"
@@ -110,7 +110,7 @@ def test_swbreak_is_not_said_to_who_did_not_ask() -> None:
 
 
 def test_output_and_messages_come_before_the_stop() -> None:
-    def run(action: Resume, client: Client) -> Stop:
+    def run(action: Resume, client: StubClient) -> Stop:
         client.output(b"x" * 20000)
         return Stop(action.tid, 5, message="the program called exit(3);\nit goes no further")
 
@@ -122,7 +122,7 @@ def test_output_and_messages_come_before_the_stop() -> None:
 
 @pytest.mark.parametrize("error", [UffdError("userfaultfd is forbidden: set x"), KeyError("bug")])
 def test_a_failed_resume_says_why_and_stops(error: Exception) -> None:
-    def run(action: Resume, client: Client) -> Stop:
+    def run(action: Resume, client: StubClient) -> Stop:
         raise error
 
     with serving(FakeDiversion(on_resume=run)) as client:
@@ -132,7 +132,7 @@ def test_a_failed_resume_says_why_and_stops(error: Exception) -> None:
 
 
 def test_interrupt_while_running() -> None:
-    def run(action: Resume, client: Client) -> Stop:
+    def run(action: Resume, client: StubClient) -> Stop:
         while True:
             select.select([client.fileno()], [], [])
             if client.interrupt_requested():
@@ -195,7 +195,7 @@ def test_an_interrupt_while_stopped_is_for_the_next_resume() -> None:
 def test_an_interrupt_as_a_step_completes_is_for_the_next_resume() -> None:
     begun = threading.Event()
 
-    def run(action: Resume, client: Client) -> Stop:
+    def run(action: Resume, client: StubClient) -> Stop:
         begun.set()
         select.select([client.fileno()], [], [], 10)
         assert client.interrupt_requested()
@@ -214,7 +214,7 @@ def test_the_client_vanishes_while_running() -> None:
 
     ended = []
 
-    def run(action: Resume, client: Client) -> Stop:
+    def run(action: Resume, client: StubClient) -> Stop:
         try:
             while True:
                 select.select([client.fileno()], [], [])

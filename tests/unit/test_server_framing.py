@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdb_uffd.server.stub import framing
-from gdb_uffd.server.stub.framing import PACKET_SIZE, Decoder, Event, FramingError, frame
+from gdb_uffd.server.stub.framing import PACKET_SIZE, Decoder, FramingError, FramingEvent, frame
 
 
-def drain(decoder: Decoder) -> List[Union[bytes, Event]]:
+def drain(decoder: Decoder) -> List[Union[bytes, FramingEvent]]:
     out = []
     while (item := decoder.next()) is not None:
         out.append(item)
@@ -54,7 +54,7 @@ def test_garbage_never_raises(pieces: List[bytes]) -> None:
     for piece in pieces:
         decoder.feed(piece)
         for item in drain(decoder):
-            assert isinstance(item, (bytes, Event))
+            assert isinstance(item, (bytes, FramingEvent))
     decoder.feed(b"#00" + frame(b"g"))
     assert drain(decoder)[-1] == b"g"
 
@@ -62,7 +62,13 @@ def test_garbage_never_raises(pieces: List[bytes]) -> None:
 def test_events() -> None:
     decoder = Decoder()
     decoder.feed(b"+\x03-$g#00$?#zz" + frame(b"?"))
-    assert drain(decoder) == [Event.INTERRUPT, Event.RESEND, Event.BAD, Event.BAD, b"?"]
+    assert drain(decoder) == [
+        FramingEvent.INTERRUPT,
+        FramingEvent.RESEND,
+        FramingEvent.BAD,
+        FramingEvent.BAD,
+        b"?",
+    ]
 
 
 def test_checksum_is_not_looked_at_without_acknowledgements() -> None:
@@ -86,7 +92,7 @@ def test_an_oversized_packet_is_dropped_whole(extra: int) -> None:
         decoder.feed(wire[start : start + 4096])
         assert len(decoder._data) <= PACKET_SIZE + 2 * 4096
         items = drain(decoder)
-    assert items == [Event.TOO_LONG]
+    assert items == [FramingEvent.TOO_LONG]
     decoder.feed(frame(b"?"))
     assert drain(decoder) == [b"?"]
 

@@ -12,7 +12,7 @@ from harness import gdbs
 from server_fakes import DATA, PID, TIDS, FakeDiversion, make_registers, serve_on
 
 from gdb_uffd.protocol.model import GPR
-from gdb_uffd.replay.interface import Client, Resume, Stop
+from gdb_uffd.replay.interface import Resume, Stop, StubClient
 
 
 def session(
@@ -147,7 +147,7 @@ def test_running(gdb_path: str, tmp_path: Path) -> None:
 
 
 def test_what_the_program_and_the_server_say(gdb_path: str, tmp_path: Path) -> None:
-    def run(action: Resume, client: Client) -> Stop:
+    def run(action: Resume, client: StubClient) -> Stop:
         client.output(b"hello from the program\n")
         return Stop(action.tid, 6, message="the program called abort()")
 

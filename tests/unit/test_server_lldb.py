@@ -9,7 +9,7 @@ import pytest
 from server_fakes import CODE, PID, STACK, TIDS, FakeDiversion, RawClient, serving
 
 from gdb_uffd.protocol.model import GPR
-from gdb_uffd.replay.interface import Client, Resume, Stop
+from gdb_uffd.replay.interface import Resume, Stop, StubClient
 from gdb_uffd.server.stub.framing import unescape
 
 SYSCALL = CODE + 0x123
@@ -114,7 +114,7 @@ def test_registers_are_saved_and_restored_once(client: RawClient) -> None:
 
 
 def test_errors_have_text_once_asked_for() -> None:
-    def fails(action: Resume, client: Client) -> Stop:
+    def fails(action: Resume, client: StubClient) -> Stop:
         return Stop(action.tid, 5, message="not here")
 
     diversion = FakeDiversion(on_resume=fails)
@@ -130,7 +130,7 @@ def answering(*results: int) -> FakeDiversion:
     left, made = list(results), FakeDiversion()
     made.snapshot.memory[CODE][0x123:0x125] = b"\x0f\x05"
 
-    def step(action: Resume, client: Client) -> Stop:
+    def step(action: Resume, client: StubClient) -> Stop:
         registers = made.registers(action.tid).copy()
         assert action.kind == "s" and registers.gpr[GPR["rip"]] == SYSCALL
         names = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9")

@@ -11,7 +11,7 @@ from server_fakes import DATA, PID, STACK, TIDS, FakeDiversion, RawClient, make_
 
 from gdb_uffd.protocol.model import GPR
 from gdb_uffd.server.stub.framing import escape, frame, unescape
-from gdb_uffd.server.stub.registers import Layout
+from gdb_uffd.server.stub.registers import PacketFormat
 
 OFFERED = b"qSupported:multiprocess+;swbreak+;hwbreak+;vContSupported+"
 T1, T2, T3 = (b"p%x.%x" % (PID, t) for t in TIDS)
@@ -79,7 +79,7 @@ def test_stop_reason(client: RawClient) -> None:
 
 
 def test_registers(client: RawClient) -> None:
-    layout, r = Layout(0x2E7), make_registers(0)
+    layout, r = PacketFormat(0x2E7), make_registers(0)
     g = client.ask(b"g")
     assert g == layout.encode(r).hex().encode()
     assert client.ask(b"p10") == g[2 * 128 : 2 * 136]
@@ -112,7 +112,7 @@ def test_registers(client: RawClient) -> None:
 def test_a_client_that_reads_no_description_gets_the_first_registers() -> None:
     """gdb's own description of x86-64 (tdesc_amd64_linux): 60 registers, 560 bytes."""
     with serving(plain=True) as client:
-        wide = Layout(0x2E7).encode(make_registers(0)).hex().encode()
+        wide = PacketFormat(0x2E7).encode(make_registers(0)).hex().encode()
         g = client.ask(b"g")
         assert g == wide[: 2 * 560]
         assert client.ask(b"p3c") == b"E16" and client.ask(b"p3b") == g[-16:]

@@ -13,7 +13,7 @@ from server_fakes import DATA, FakeDiversion, FakeSnapshot, FakeTrace, RawClient
 
 from gdb_uffd.protocol.codec import report_from_json
 from gdb_uffd.server.listen.connection import message
-from gdb_uffd.server.navigator import Journey
+from gdb_uffd.server.navigator import Navigator
 from gdb_uffd.server.requests import registry
 
 
@@ -84,7 +84,7 @@ def test_places_to_come_get_the_engine_and_excursions_are_masses() -> None:
         made.append(FakeDiversion(snapshot))
         return made[-1]
 
-    journey = Journey(FakeTrace([FakeSnapshot(), FakeSnapshot(), FakeSnapshot()]), make)
+    journey = Navigator(FakeTrace([FakeSnapshot(), FakeSnapshot(), FakeSnapshot()]), make)
     journey.set_engine("fake")
     journey.prepare(1)
     assert made[1].engine == ("fake", False)

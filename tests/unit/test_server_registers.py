@@ -12,7 +12,7 @@ from server_fakes import ALL_FEATURES, make_registers
 
 from gdb_uffd.protocol.model import GPR, XSTATE_COMPONENTS, XSTATE_SIZE, Registers
 from gdb_uffd.server.stub import signals, target_xml
-from gdb_uffd.server.stub.registers import Layout, abridged_tag_word, full_tag_word
+from gdb_uffd.server.stub.registers import PacketFormat, abridged_tag_word, full_tag_word
 
 XFEATURES = (3, 7, 0xE7, 0x207, ALL_FEATURES)
 
@@ -21,7 +21,7 @@ def names(xfeatures: int) -> List[str]:
     return [r.name for r in target_xml.registers(xfeatures)]
 
 
-def get(layout: Layout, registers: Registers, name: str) -> bytes:
+def get(layout: PacketFormat, registers: Registers, name: str) -> bytes:
     offset, size = layout.slots[names(layout.described).index(name)]
     return layout.encode(registers)[offset : offset + size]
 
@@ -30,7 +30,7 @@ def get(layout: Layout, registers: Registers, name: str) -> bytes:
 def test_description_and_packet_agree(xfeatures: int) -> None:
     root = ET.fromstring(target_xml.target_xml(xfeatures))
     registers = root.findall("feature/reg")
-    layout = Layout(xfeatures)
+    layout = PacketFormat(xfeatures)
     assert layout.size == sum(int(r.get("bitsize", "0")) for r in registers) // 8
     assert [int(r.get("regnum", "-1")) for r in registers] == list(range(len(registers)))
     assert len(layout.encode(make_registers(1, xfeatures))) == layout.size
@@ -38,7 +38,7 @@ def test_description_and_packet_agree(xfeatures: int) -> None:
 
 @pytest.mark.parametrize("xfeatures", XFEATURES)
 def test_decode_inverts_encode(xfeatures: int) -> None:
-    layout, registers = Layout(xfeatures), make_registers(3, xfeatures)
+    layout, registers = PacketFormat(xfeatures), make_registers(3, xfeatures)
     assert layout.decode(layout.encode(registers), registers) == registers
     other = make_registers(99, xfeatures)
     back = layout.decode(layout.encode(other), registers)
@@ -51,7 +51,7 @@ def test_avx512_only_whole() -> None:
 
 
 def test_where_the_registers_lie() -> None:
-    layout, r = Layout(ALL_FEATURES), make_registers(5)
+    layout, r = PacketFormat(ALL_FEATURES), make_registers(5)
     xs = r.xstate
     assert get(layout, r, "rax") == r.gpr[GPR["rax"]].to_bytes(8, "little")
     assert get(layout, r, "rip") == r.gpr[GPR["rip"]].to_bytes(8, "little")
@@ -71,7 +71,7 @@ def test_where_the_registers_lie() -> None:
 
 
 def test_initial_state_is_shown_not_what_lies_there() -> None:
-    layout, r = Layout(ALL_FEATURES), make_registers(5)
+    layout, r = PacketFormat(ALL_FEATURES), make_registers(5)
     r.xstate = r.xstate[:512] + bytes(8) + r.xstate[520:]
     for name in ("st0", "xmm3", "ymm3h", "k1", "zmm2h", "xmm20", "zmm20h", "pkru"):
         assert not any(get(layout, r, name)), name
@@ -82,7 +82,7 @@ def test_initial_state_is_shown_not_what_lies_there() -> None:
 
 
 def test_writing_sets_the_component_in_use_and_its_neighbours_to_their_initial_state() -> None:
-    layout, r = Layout(ALL_FEATURES), make_registers(5)
+    layout, r = PacketFormat(ALL_FEATURES), make_registers(5)
     r.xstate = r.xstate[:512] + bytes(8) + r.xstate[520:]
     number = names(ALL_FEATURES).index("ymm4h")
     out = layout.write(number, b"\x11" * 16, r)
@@ -96,7 +96,7 @@ def test_writing_sets_the_component_in_use_and_its_neighbours_to_their_initial_s
 
 @given(st.integers(0, len(names(ALL_FEATURES)) - 1), st.binary(min_size=64, max_size=64))
 def test_a_single_write_changes_that_register_alone(number: int, noise: bytes) -> None:
-    layout, r = Layout(ALL_FEATURES), make_registers(7)
+    layout, r = PacketFormat(ALL_FEATURES), make_registers(7)
     offset, size = layout.slots[number]
     name = names(ALL_FEATURES)[number]
     before = layout.encode(r)
@@ -110,11 +110,11 @@ def test_a_single_write_changes_that_register_alone(number: int, noise: bytes) -
 @pytest.mark.parametrize("number", [-1, 148 + 1, 10**6])
 def test_no_such_register(number: int) -> None:
     with pytest.raises(ValueError):
-        Layout(ALL_FEATURES).write(number, b"1234", make_registers())
+        PacketFormat(ALL_FEATURES).write(number, b"1234", make_registers())
 
 
 def test_sizes_are_checked() -> None:
-    layout = Layout(7)
+    layout = PacketFormat(7)
     with pytest.raises(ValueError):
         layout.write(0, b"1234", make_registers())
     with pytest.raises(ValueError):
@@ -123,7 +123,7 @@ def test_sizes_are_checked() -> None:
 
 
 def test_what_was_not_recorded_is_x() -> None:
-    layout = Layout(ALL_FEATURES)
+    layout = PacketFormat(ALL_FEATURES)
     r = make_registers(2, 3)
     text = layout.encode_hex(r)
     assert text[2 * 560 :] == b"x" * (2 * (layout.size - 560))
@@ -131,7 +131,7 @@ def test_what_was_not_recorded_is_x() -> None:
 
 
 def test_a_short_xstate_is_no_harm() -> None:
-    layout = Layout(ALL_FEATURES)
+    layout = PacketFormat(ALL_FEATURES)
     assert len(layout.encode(Registers([0] * 27, b"", 0))) == layout.size
     assert len(layout.encode(Registers([0] * 27, bytes(9999), 0))) == layout.size
 
@@ -173,7 +173,7 @@ def test_signals() -> None:
 
 @pytest.mark.parametrize("xfeatures", XFEATURES)
 def test_a_single_write_is_the_same_as_one_of_all(xfeatures: int) -> None:
-    layout, r = Layout(xfeatures), make_registers(7, xfeatures)
+    layout, r = PacketFormat(xfeatures), make_registers(7, xfeatures)
     for number, (offset, size) in enumerate(layout.slots):
         value = bytes((i * 31 + number) & 0xFF for i in range(size))
         data = bytearray(layout.encode(r))

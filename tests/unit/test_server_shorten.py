@@ -8,7 +8,7 @@ from typing import Any
 from gdb_uffd.protocol.codec import report_from_json, to_json
 from gdb_uffd.protocol.model import CallReport, DirtyPage, Run
 from gdb_uffd.server.requests import registry, shorten
-from gdb_uffd.server.session import Session
+from gdb_uffd.server.session import StubSession
 
 PAGES = 500
 
@@ -25,7 +25,7 @@ def large(output: str = "", streamed: int = 0) -> CallReport:
 def answered(monkeypatch: Any, report: CallReport, most: int) -> CallReport:
     monkeypatch.setattr(registry, "_MAX_REPLY", most)
     monkeypatch.setitem(registry._VERBS, "large", lambda _s, _a: to_json(report))
-    session = Session.__new__(Session)
+    session = StubSession.__new__(StubSession)
     session.view, session.lldb = None, False
     reply = registry.answer(session, b"large")
     assert reply is not None and len(reply) <= most

@@ -26,7 +26,7 @@ from server_fakes import (
 
 from gdb_uffd.protocol.model import GPR, Mapping, ThreadState, UffdError
 from gdb_uffd.server.listen.endpoint import Endpoint
-from gdb_uffd.server.navigator import Journey
+from gdb_uffd.server.navigator import Navigator
 
 
 def snapshot(number: int, tids: tuple = TIDS, **changes: Any) -> FakeSnapshot:
@@ -47,7 +47,7 @@ class World:
     """A journey being served, its client, and every diversion that was made."""
 
     client: RawClient
-    journey: Journey
+    journey: Navigator
     trace: FakeTrace
     made: List[FakeDiversion] = field(default_factory=list)
 
@@ -81,7 +81,7 @@ def travelling(snapshots: Optional[List[FakeSnapshot]] = None, **broken: str) ->
         made.append(FakeDiversion(opened))
         return made[-1]
 
-    journey = Journey(trace, make)  # type: ignore[arg-type]
+    journey = Navigator(trace, make)  # type: ignore[arg-type]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     ours.settimeout(20)
     thread = threading.Thread(target=serve_journey, args=(theirs, journey), daemon=True)
@@ -396,7 +396,7 @@ def test_a_diversion_that_cannot_be_made_leaves_nothing_open() -> None:
             raise UffdError("userfaultfd is forbidden")
         return FakeDiversion(snapshot)
 
-    journey = Journey(FakeTrace([snapshot(0), snapshot(1)]), make)  # type: ignore[arg-type]
+    journey = Navigator(FakeTrace([snapshot(0), snapshot(1)]), make)  # type: ignore[arg-type]
     with pytest.raises(UffdError, match="userfaultfd is forbidden"):
         journey.prepare(1)
     assert opened[1].closed and not opened[0].closed and journey.prepared is None

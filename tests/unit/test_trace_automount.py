@@ -14,7 +14,7 @@ from trace_cores import PAGE, Load, auxv, nt_file, prpsinfo, simple
 import gdb_uffd.trace
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.trace.files import automount
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 
 
 def _moment() -> None:
@@ -43,9 +43,10 @@ def test_a_cores_names_are_not_asked_for(tmp_path, kind):
         core = _core(tmp_path / "core", [f"{tmp_path}/{way}" for way in WAYS])
         with automounted(net, kind) as mount:
             _moment()
-            for search in (Search(), Search(files_from=(str(tmp_path),)), Search(sysroot="/"),
-                           Search(files_from=(f"/proc/{os.getpid()}/root",)),
-                           Search(libraries=(str(tmp_path),))):  # fmt: skip
+            for search in (FileSearch(), FileSearch(files_from=(str(tmp_path),)),
+                           FileSearch(sysroot="/"),
+                           FileSearch(files_from=(f"/proc/{os.getpid()}/root",)),
+                           FileSearch(libraries=(str(tmp_path),))):  # fmt: skip
                 with closing(gdb_uffd.trace.open(str(core), None, search)) as trace:
                     with closing(trace.snapshot(0)) as snapshot:
                         lines = "\n".join(snapshot.warnings)
@@ -136,7 +137,9 @@ def test_links_in_what_was_sent_are_not_followed_there(tmp_path):
             with pytest.raises(UffdError, match="behind an automounter"):
                 gdb_uffd.trace.open(str(trace))
             core = _core(tmp_path / "core", ["/usr/lib.so", "/blobs/lib.so"])
-            with closing(gdb_uffd.trace.open(str(core), None, Search(files_from=(str(image),)))):
+            with closing(
+                gdb_uffd.trace.open(str(core), None, FileSearch(files_from=(str(image),)))
+            ):
                 assert mount.asked == []
 
     in_own_namespace(run)

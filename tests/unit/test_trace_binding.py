@@ -8,7 +8,7 @@ from typing import Dict, Iterator, List
 import pytest
 from harness import cores, foreign
 
-from gdb_uffd.trace.binding import Call, Linker
+from gdb_uffd.trace.binding import Linker, UnboundCall
 from gdb_uffd.trace.core.core import CoreSnapshot, open_core
 from gdb_uffd.trace.files.files import Module
 from gdb_uffd.trace.symbols import read_word
@@ -30,7 +30,7 @@ def linker(snapshot: CoreSnapshot) -> Linker:
     return Linker(snapshot.modules, snapshot.main, snapshot.read, snapshot.arch)
 
 
-def calls(linker: Linker, module: Module) -> Iterator[Call]:
+def calls(linker: Linker, module: Module) -> Iterator[UnboundCall]:
     for index in range(100_000):
         found = linker.call(module, index)
         if found is not None:

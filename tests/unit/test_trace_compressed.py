@@ -27,7 +27,7 @@ from gdb_uffd import cli
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.trace.files import image
 from gdb_uffd.trace.files.files_from import open_place
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.store import compressed, packed
 from gdb_uffd.trace.store.compressed import compression, unpacked
 
@@ -162,7 +162,7 @@ def test_what_is_compressed_but_no_core(tmp_path: Path) -> None:
 
 
 def opened(path: Path, **search: Any) -> None:
-    with closing(gdb_uffd.trace.open(str(path), None, Search(**search))):
+    with closing(gdb_uffd.trace.open(str(path), None, FileSearch(**search))):
         pass
 
 

@@ -18,7 +18,7 @@ from trace_cores import Told, build_library, kernel_told
 
 from gdb_uffd import cli
 from gdb_uffd.protocol.model import UffdError
-from gdb_uffd.trace.core.elf import Image
+from gdb_uffd.trace.core.elf import ElfImage
 from gdb_uffd.trace.opening import open_trace
 from gdb_uffd.trace.store import core_packed
 from gdb_uffd.trace.store.verify import verify
@@ -165,7 +165,7 @@ def test_debug_files_go_into_it(told: Told, tmp_path: Path, capsys: Capture) -> 
     """The library's by build-id, the program's by .gnu_debuglink."""
     library, program = files(told)
     debug = tmp_path / "debug"
-    name = Image.from_file(library.read_bytes()).build_id().hex()
+    name = ElfImage.from_file(library.read_bytes()).build_id().hex()
     by_id = debug / ".build-id" / name[:2] / f"{name[2:]}.debug"
     by_link = program.parent / ".debug" / "linked.debug"
     for path, place in ((library, by_id), (program, by_link)):
@@ -191,7 +191,7 @@ def test_debug_files_go_into_it(told: Told, tmp_path: Path, capsys: Capture) -> 
     snapshot = trace.snapshot(0)
     found = Path(trace.sysroot) / "usr/lib/debug/.build-id"  # type: ignore[attr-defined]
     kept = [p.with_suffix(".away").read_bytes() for p in files(told)]
-    ids = {Image.from_file(data).build_id().hex() for data in kept}
+    ids = {ElfImage.from_file(data).build_id().hex() for data in kept}
     assert ids <= {p.parent.name + p.stem for p in found.rglob("*.debug")}
     snapshot.close()
     trace.close()

@@ -17,7 +17,7 @@ from trace_cores import build_library, note
 
 from gdb_uffd.arch import X86_64
 from gdb_uffd.protocol.model import UffdError
-from gdb_uffd.trace.core.elf import ElfError, Image, iter_notes, read_header
+from gdb_uffd.trace.core.elf import ElfError, ElfImage, iter_notes, read_header
 from gdb_uffd.trace.core.vdso import patch_vdso
 
 
@@ -45,7 +45,7 @@ def _symbols(path: Path, section: str) -> Dict[str, set[Tuple[int, int]]]:
 
 def test_dynamic_symbols_of_libc() -> None:
     path = _libc()
-    image = Image.from_file(path.read_bytes())
+    image = ElfImage.from_file(path.read_bytes())
     symbols = _symbols(path, ".dynsym")
     assert len(symbols) > 1000
     for name, places in symbols.items():
@@ -57,7 +57,7 @@ def test_dynamic_symbols_of_libc() -> None:
 @pytest.mark.parametrize("style", ["gnu", "sysv", "both"])
 def test_both_kinds_of_hash_table(tmp_path: Path, style: str) -> None:
     path = build_library(tmp_path, 1, f"-Wl,--hash-style={style}")
-    image = Image.from_file(path.read_bytes())
+    image = ElfImage.from_file(path.read_bytes())
     for name, places in _symbols(path, ".dynsym").items():
         assert image.dynamic_symbol(name.encode()) in places
     assert image.dynamic_symbol(b"absent") is None
@@ -66,7 +66,7 @@ def test_both_kinds_of_hash_table(tmp_path: Path, style: str) -> None:
 
 def test_static_symbols(tmp_path: Path) -> None:
     path = build_library(tmp_path)
-    image = Image.from_file(path.read_bytes())
+    image = ElfImage.from_file(path.read_bytes())
     for name, places in _symbols(path, ".symtab").items():
         assert image.static_symbol(name.encode()) in places, name
     assert image.static_symbol(b"alue") is None  # the tail of a name is another string
@@ -75,7 +75,7 @@ def test_static_symbols(tmp_path: Path) -> None:
 
 def test_build_id_and_segments(tmp_path: Path) -> None:
     path = build_library(tmp_path)
-    image = Image.from_file(path.read_bytes())
+    image = ElfImage.from_file(path.read_bytes())
     with path.open("rb") as f:
         oracle = ELFFile(f)
         (build_id,) = [
@@ -90,7 +90,9 @@ def test_build_id_and_segments(tmp_path: Path) -> None:
     assert [s.vaddr for s in image.loads] == loads
     assert image.tls_size()[0] == 800
     assert (
-        Image.from_file(build_library(tmp_path, 1, "-Wl,--build-id=none").read_bytes()).build_id()
+        ElfImage.from_file(
+            build_library(tmp_path, 1, "-Wl,--build-id=none").read_bytes()
+        ).build_id()
         == b""
     )
 
@@ -105,7 +107,7 @@ def test_memory_image_of_a_loaded_library() -> None:
         def read(address: int, length: int) -> bytes:
             return os.pread(memory.fileno(), length, address)
 
-        image = Image.from_memory(base, read)
+        image = ElfImage.from_memory(base, read)
         own = ctypes.CDLL(str(path))  # not a name that the executable gives a place of its own
         for name in ("malloc", "printf", "environ"):
             found = image.dynamic_symbol(name.encode())
@@ -113,7 +115,7 @@ def test_memory_image_of_a_loaded_library() -> None:
             if name == "malloc":
                 address = ctypes.cast(own.malloc, ctypes.c_void_p).value
                 assert found[0] + image.bias == address
-        assert image.build_id() == Image.from_file(path.read_bytes()).build_id()
+        assert image.build_id() == ElfImage.from_file(path.read_bytes()).build_id()
 
 
 @settings(max_examples=150, deadline=None)
@@ -129,15 +131,15 @@ def test_damaged_objects_raise_elf_errors_only(
     ):
         raw[at : at + len(new)] = new
     raw = raw[: data.draw(st.one_of(st.just(len(raw)), st.integers(0, len(raw))))]
-    calls: Tuple[Callable[[Image], object], ...] = (
-        Image.build_id,
-        Image.tls_size,
+    calls: Tuple[Callable[[ElfImage], object], ...] = (
+        ElfImage.build_id,
+        ElfImage.tls_size,
         lambda i: i.dynamic_symbol(b"library_data"),
         lambda i: i.dynamic_symbol(b"absent"),
         lambda i: i.static_symbol(b"value"),
     )
     try:
-        image = Image.from_file(bytes(raw))
+        image = ElfImage.from_file(bytes(raw))
     except ElfError:
         return
     for call in calls:

@@ -24,7 +24,7 @@ from trace_cores import (
 
 from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
 from gdb_uffd.trace.core.core import CoreSnapshot, open_core
-from gdb_uffd.trace.core.elf import Image
+from gdb_uffd.trace.core.elf import ElfImage
 from gdb_uffd.trace.files import evidence, files
 from gdb_uffd.trace.source import FILE, UNAVAILABLE
 
@@ -125,7 +125,7 @@ def test_a_debug_file_that_was_mapped_itself(told: Told) -> None:
     whole = told.library.read_bytes()
     subprocess.run(["objcopy", "--only-keep-debug", str(told.library)], check=True)
     debug = told.library.read_bytes()
-    image = Image.from_file(debug)
+    image = ElfImage.from_file(debug)
     for mapped, expected in ((debug, ""), (whole, evidence.DEBUG_FILE)):
         assert evidence.contradiction(debug, image, None, [(0, mapped[:PAGE])]) == expected
     assert evidence.contradiction(debug, image, None, []) == evidence.DEBUG_FILE
@@ -170,7 +170,7 @@ def test_library_replaced_by_a_folder_or_fifo(told: Told) -> None:
 
 def test_truncated_library(told: Told) -> None:
     assert told.library is not None
-    image = Image.from_file(told.library.read_bytes())
+    image = ElfImage.from_file(told.library.read_bytes())
     text = next(s for s in image.loads if s.flags & 1)
     os.truncate(told.library, text.offset + 100)
     snapshot = open_core(str(told.core))
@@ -320,7 +320,7 @@ def test_unreadable_file(tmp_path: Path) -> None:
 
 
 def test_named_executable_in_a_core_without_file_note(told: Told, tmp_path: Path) -> None:
-    image = Image.from_file(told.program.read_bytes())
+    image = ElfImage.from_file(told.program.read_bytes())
     bias = 0x555500000000
     notes = prstatus(5) + prpsinfo(5, b"telltale")
     notes += auxv((9, bias + image.header.entry), (5, image.header.phnum))
@@ -343,7 +343,7 @@ def test_parts_of_a_library_that_are_mapped_below_it(tmp_path: Path) -> None:
     what the linker relocated (RELRO, recorded) is no reason to doubt the file."""
     library = build_library(tmp_path)
     data = library.read_bytes()
-    image = Image.from_file(data)
+    image = ElfImage.from_file(data)
     assert len(data) > 2 * PAGE
     top = BASE + 64 * PAGE
     written = next(s for s in image.loads if s.flags & 2)

@@ -16,7 +16,7 @@ from harness.cores import NoKernelCore, kernel_core
 from trace_cores import Told, build_library, kernel_told
 
 from gdb_uffd import cli
-from gdb_uffd.trace.core.elf import Image
+from gdb_uffd.trace.core.elf import ElfImage
 
 Capture = pytest.CaptureFixture[str]
 
@@ -68,7 +68,7 @@ def doctor(capsys: Capture, *arguments: object) -> Tuple[int, str, Dict[str, Any
 
 
 def identity(path: Path) -> str:
-    return Image.from_file(path.read_bytes()).build_id().hex()
+    return ElfImage.from_file(path.read_bytes()).build_id().hex()
 
 
 def test_all_is_here(told: Told, capsys: Capture) -> None:

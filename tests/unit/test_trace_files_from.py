@@ -17,10 +17,10 @@ import zstandard
 from trace_cores import Told, below, build_library, kernel_told, relocated
 
 from gdb_uffd.trace.core.core import open_core
-from gdb_uffd.trace.core.elf import Image
+from gdb_uffd.trace.core.elf import ElfImage
 from gdb_uffd.trace.files import image
 from gdb_uffd.trace.files.files_from import open_place, split
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.opening import open_trace
 
 Entry = Union[bytes, str, None]
@@ -106,7 +106,7 @@ def oci(layers: Sequence[bytes], nested: bool = True) -> List[Tuple[str, Entry]]
 
 def whole(told: Told, *places: Path) -> None:
     """Nothing is missing: code of the library that is in no core can be read."""
-    wanted = Search(files_from=tuple(map(str, places)))
+    wanted = FileSearch(files_from=tuple(map(str, places)))
     try:
         snapshot = open_core(str(told.core), None, wanted)
         try:
@@ -121,7 +121,7 @@ def whole(told: Told, *places: Path) -> None:
 
 def lacks(told: Told, *places: Path) -> str:
     """What is said when the places do not help."""
-    wanted = Search(files_from=tuple(map(str, places)))
+    wanted = FileSearch(files_from=tuple(map(str, places)))
     try:
         snapshot = open_core(str(told.core), None, wanted)
         lines = [*snapshot.warnings, *wanted.problems()]
@@ -193,7 +193,7 @@ def test_links_of_a_folder_of_the_user_s_own(moved: Told, tmp_path: Path) -> Non
     """Which is no root: by name, and by build-id."""
     assert moved.library is not None
     place = tmp_path / "links"
-    name = Image.from_file(below(tmp_path / "root", moved.program).read_bytes()).build_id().hex()
+    name = ElfImage.from_file(below(tmp_path / "root", moved.program).read_bytes()).build_id().hex()
     by_id = place / ".build-id" / name[:2] / name[2:]
     by_id.parent.mkdir(parents=True)
     by_id.symlink_to(below(tmp_path / "root", moved.program))
@@ -270,7 +270,7 @@ def test_unpacking_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("gdb_uffd.trace.store.compressed.TOLD_EVERY", 1 << 20)
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar([("a", bytes(3 << 20))])))
     told: List[str] = []
-    wanted = Search(files_from=(str(tmp_path / "a.tar.gz"),), tell=told.append)
+    wanted = FileSearch(files_from=(str(tmp_path / "a.tar.gz"),), tell=told.append)
     assert next(iter(wanted.by_path("/a"))).endswith("/a.tar.gz/a")
     wanted.close()
     assert f"unpacking {tmp_path}/a.tar.gz: 1 MiB" in told and told[-1] == ""
@@ -294,7 +294,7 @@ def lay(tree: image.Tree, entries: Sequence[Tuple[str, Entry]]) -> None:
 
 def content(tree: image.Tree, path: str) -> bytes:
     found = image.find(tree, path)
-    return bytes(found.content()) if isinstance(found, image.Leaf) else b"?"
+    return bytes(found.content()) if isinstance(found, image.ArchivedFile) else b"?"
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
@@ -392,11 +392,11 @@ def test_debug_files_are_linked_for_gdb(moved: Told, tmp_path: Path) -> None:
     debug = tmp_path / "root" / "heap" / "told.debug"
     debug.parent.mkdir()
     subprocess.run(["objcopy", "--only-keep-debug", library, debug], check=True)
-    wanted = Search(files_from=(str(tmp_path / "root"),))
+    wanted = FileSearch(files_from=(str(tmp_path / "root"),))
     trace = open_trace(str(moved.core), None, wanted)
     snapshot = trace.snapshot(0)
     try:
-        name = Image.from_file(library.read_bytes()).build_id().hex()
+        name = ElfImage.from_file(library.read_bytes()).build_id().hex()
         root = Path(trace.sysroot)  # type: ignore[attr-defined]
         link = root / f"usr/lib/debug/.build-id/{name[:2]}/{name[2:]}.debug"
         assert link.resolve() == debug.resolve()

@@ -17,9 +17,9 @@ from trace_cores import Told, below, build_library, kernel_told, relocated
 
 from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.trace.core.core import CoreSnapshot, open_core
-from gdb_uffd.trace.core.elf import Image
+from gdb_uffd.trace.core.elf import ElfImage
 from gdb_uffd.trace.files import debuginfod, search
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.opening import open_trace
 
 
@@ -41,7 +41,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def build_id(path: Path) -> str:
-    return Image.from_file(path.read_bytes()).build_id().hex()  # type: ignore[arg-type]
+    return ElfImage.from_file(path.read_bytes()).build_id().hex()  # type: ignore[arg-type]
 
 
 def by_id(folder: Path, path: Path, name: str = "") -> Path:
@@ -81,7 +81,7 @@ def test_nowhere(moved: Told) -> None:
 
 def test_below_a_sysroot(moved: Told, tmp_path: Path) -> None:
     """The libraries that it does not hold are those of this machine."""
-    snapshot = open_core(str(moved.core), None, Search(str(tmp_path / "root")))
+    snapshot = open_core(str(moved.core), None, FileSearch(str(tmp_path / "root")))
     assert snapshot.executable == str(below(tmp_path / "root", moved.program))
     whole(snapshot, moved)
 
@@ -91,7 +91,7 @@ def test_in_a_folder_of_libraries(moved: Told, tmp_path: Path, beside: bool) -> 
     """As gdb's solib-search-path: by its whole path below the folder, or by its name alone."""
     assert moved.library is not None
     folder = below(tmp_path / "root", moved.library).parent if beside else tmp_path / "root"
-    wanted = Search(libraries=("/nosuch", str(folder)))
+    wanted = FileSearch(libraries=("/nosuch", str(folder)))
     program = str(below(tmp_path / "root", moved.program))
     whole(open_core(str(moved.core), program, wanted), moved)
 
@@ -103,7 +103,7 @@ def test_what_lies_below_a_sysroot_is_checked(moved: Told, tmp_path: Path) -> No
     wrong = build_library(other, 2)
     below(tmp_path / "root", moved.library).write_bytes(wrong.read_bytes())
     told = lacks_its_library(
-        open_core(str(moved.core), None, Search(str(tmp_path / "root"))), moved
+        open_core(str(moved.core), None, FileSearch(str(tmp_path / "root"))), moved
     )
     assert "the core was made with build-id" in told and str(tmp_path / "root") in told
 
@@ -112,7 +112,7 @@ def test_by_build_id(moved: Told, tmp_path: Path) -> None:
     for path in (moved.library, moved.program):
         assert path is not None
         by_id(tmp_path / "debug", below(tmp_path / "root", path))
-    whole(open_core(str(moved.core), None, Search("", (str(tmp_path / "debug"),))), moved)
+    whole(open_core(str(moved.core), None, FileSearch("", (str(tmp_path / "debug"),))), moved)
 
 
 def test_by_build_id_below_a_sysroot(moved: Told, tmp_path: Path) -> None:
@@ -120,14 +120,14 @@ def test_by_build_id_below_a_sysroot(moved: Told, tmp_path: Path) -> None:
     for path in (moved.library, moved.program):
         assert path is not None
         by_id(debug, below(tmp_path / "root", path))
-    whole(open_core(str(moved.core), None, Search(str(tmp_path / "sys"))), moved)
+    whole(open_core(str(moved.core), None, FileSearch(str(tmp_path / "sys"))), moved)
 
 
 def test_a_wrong_file_under_a_build_id_does_not_serve(moved: Told, tmp_path: Path) -> None:
     assert moved.library is not None
     right = build_id(moved.library.with_suffix(".away"))
     by_id(tmp_path / "debug", below(tmp_path / "root", moved.program), right)
-    wanted = Search("", (str(tmp_path / "debug"),))
+    wanted = FileSearch("", (str(tmp_path / "debug"),))
     assert "has build-id" in lacks_its_library(open_core(str(moved.core), None, wanted), moved)
 
 
@@ -137,7 +137,7 @@ def test_another_build_at_the_path_gives_way_to_the_build_id(moved: Told, tmp_pa
     build_library(moved.library.parent, 3)
     for path in (moved.library, moved.program):
         by_id(tmp_path / "debug", below(tmp_path / "root", path))
-    whole(open_core(str(moved.core), None, Search("", (str(tmp_path / "debug"),))), moved)
+    whole(open_core(str(moved.core), None, FileSearch("", (str(tmp_path / "debug"),))), moved)
 
 
 # -- what gdb is told -------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_another_build_at_the_path_gives_way_to_the_build_id(moved: Told, tmp_pa
 
 def test_links_have_the_old_paths(moved: Told, tmp_path: Path) -> None:
     assert moved.library is not None
-    trace = open_trace(str(moved.core), None, Search(str(tmp_path / "root")))
+    trace = open_trace(str(moved.core), None, FileSearch(str(tmp_path / "root")))
     snapshot = trace.snapshot(0)
     root = Path(trace.sysroot)  # type: ignore[attr-defined]
     try:
@@ -161,7 +161,7 @@ def test_links_have_the_old_paths(moved: Told, tmp_path: Path) -> None:
 
 
 def test_no_links_where_all_is_in_place(original: Told) -> None:
-    trace = open_trace(str(original.core), None, Search())
+    trace = open_trace(str(original.core), None, FileSearch())
     snapshot = trace.snapshot(0)
     assert trace.sysroot == ""  # type: ignore[attr-defined]
     snapshot.close()
@@ -206,7 +206,7 @@ def test_from_a_server_and_then_from_the_cache(moved: Told, tmp_path: Path, serv
         assert path is not None
         copy = below(tmp_path / "root", path)
         Files.offered[f"/buildid/{build_id(copy)}/executable"] = copy.read_bytes()
-    wanted = Search("", (), ("http://127.0.0.1:1", server))  # the first does not answer
+    wanted = FileSearch("", (), ("http://127.0.0.1:1", server))  # the first does not answer
     whole(open_core(str(moved.core), None, wanted), moved)
     assert len(Files.asked) == 2
     Files.offered = {}
@@ -217,7 +217,7 @@ def test_from_a_server_and_then_from_the_cache(moved: Told, tmp_path: Path, serv
 
 
 def test_what_no_server_has(moved: Told, tmp_path: Path, server: str) -> None:
-    lacks_its_library(open_core(str(moved.core), None, Search("", (), (server,))), moved)
+    lacks_its_library(open_core(str(moved.core), None, FileSearch("", (), (server,))), moved)
     assert len(Files.asked) == 2 and not list((tmp_path / "cache").rglob("executable"))
 
 
@@ -225,14 +225,14 @@ def test_a_server_that_lies(moved: Told, tmp_path: Path, server: str) -> None:
     assert moved.library is not None
     name = build_id(moved.library.with_suffix(".away"))
     Files.offered[f"/buildid/{name}/executable"] = b"not what was asked for"
-    told = lacks_its_library(open_core(str(moved.core), None, Search("", (), (server,))), moved)
+    told = lacks_its_library(open_core(str(moved.core), None, FileSearch("", (), (server,))), moved)
     assert "build-id" in told
 
 
 def test_too_much_is_not_taken(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
     monkeypatch.setattr(debuginfod, "MAX_BYTES", 100)
     Files.offered["/buildid/aabb/executable"] = bytes(101)
-    assert debuginfod.Client((server,)).get(b"\xaa\xbb") is None
+    assert debuginfod.DebuginfodClient((server,)).get(b"\xaa\xbb") is None
 
 
 class Slow:
@@ -286,7 +286,7 @@ def test_a_server_has_little_time_and_is_not_asked_twice(
     monkeypatch.setattr(debuginfod, "SECONDS", 0.2)
     slow = Slow(beginning, drip)
     told: List[str] = []
-    client = debuginfod.Client((slow.url,), told.append)
+    client = debuginfod.DebuginfodClient((slow.url,), told.append)
     try:
         assert client.get(b"\xaa\xbb", "libx.so") is None
         assert client.get(b"\xaa\xcc") is None
@@ -309,7 +309,7 @@ def test_ctrl_c_ends_downloads_and_no_more(moved: Told, server: str) -> None:
 
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        wanted = Search("", (), (slow.url, server), tell=tell)
+        wanted = FileSearch("", (), (slow.url, server), tell=tell)
         lacks_its_library(open_core(str(moved.core), None, wanted), moved)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
@@ -323,7 +323,7 @@ def test_progress_is_told(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
     monkeypatch.setattr(debuginfod, "_TOLD_EVERY", 0.0)
     Files.offered["/buildid/aabb/executable"] = b"\x7fELF" + bytes(3 << 20)
     told: List[str] = []
-    assert debuginfod.Client((server,), told.append).get(b"\xaa\xbb", "libx.so")
+    assert debuginfod.DebuginfodClient((server,), told.append).get(b"\xaa\xbb", "libx.so")
     whole = f"downloading libx.so from {server}: 3.0 of 3.0 MiB"
     assert whole in told and told[0].startswith("asking") and told[-1] == ""
 
@@ -346,5 +346,5 @@ def test_servers() -> None:
 
 
 def test_no_build_id_finds_nothing(tmp_path: Path) -> None:
-    assert list(Search("", (str(tmp_path),)).by_build_id(b"")) == []
-    assert list(search.Search("", (str(tmp_path),)).by_build_id(b"\x01")) == []
+    assert list(FileSearch("", (str(tmp_path),)).by_build_id(b"")) == []
+    assert list(search.FileSearch("", (str(tmp_path),)).by_build_id(b"\x01")) == []

@@ -19,9 +19,9 @@ import gdb_uffd.trace
 from gdb_uffd.protocol.model import Mapping, MemoryUnavailable, Registers, ThreadState, UffdError
 from gdb_uffd.trace.files.files import FileRef
 from gdb_uffd.trace.source import PAGES, SLOT_UNAVAILABLE, ZERO
-from gdb_uffd.trace.store.page_table import CHUNK, Area, Delta, PageTable, TableError
+from gdb_uffd.trace.store.page_table import CHUNK, Delta, PageArea, PageTable, TableError
 from gdb_uffd.trace.store.read import StoreTrace
-from gdb_uffd.trace.store.write import Writer
+from gdb_uffd.trace.store.write import TraceWriter
 
 
 def open_store(path: str) -> StoreTrace:
@@ -83,7 +83,7 @@ def test_random_histories(
     recorded: Dict[int, bool] = dict.fromkeys(range(64), False)
     memory = Memory()
     memories = []
-    with Writer.create(str(folder / "t")) as writer:
+    with TraceWriter.create(str(folder / "t")) as writer:
         for number, changes in enumerate(history):
             before = copy.deepcopy(memory), dict(recorded)
             pending = writer.begin(info(), [thread(seed=number)], b"", memory.mappings())
@@ -143,7 +143,7 @@ def test_random_histories(
 
 
 def test_equal_pages_are_stored_once_and_zeros_not_at_all(tmp_path: Path) -> None:
-    with Writer.create(str(tmp_path / "t")) as writer:
+    with TraceWriter.create(str(tmp_path / "t")) as writer:
         pending = writer.begin(info(), [thread()], b"", Memory().mappings())
         pending.area(BASE, 64)
         pending.put(BASE, content(1) * 20 + content(0) * 20 + content(2) * 20)
@@ -170,7 +170,7 @@ def test_pages_with_the_same_checksum_are_told_apart(
         crc32 = staticmethod(lambda data, start=0: 5 if data[:1] != b"\0" else 6)
 
     monkeypatch.setattr(page_file, "zlib", Weak)
-    with Writer.create(str(tmp_path / "t")) as writer:
+    with TraceWriter.create(str(tmp_path / "t")) as writer:
         pages = [bytes([1, i]) + bytes(PAGE - 2) for i in range(2 * page_file.PROBES)]
         for _ in range(2):
             pending = writer.begin(info(), [thread()], b"", [Mapping(BASE, BASE + 128 * PAGE, 3)])
@@ -200,7 +200,7 @@ def test_threads_registers_and_facts(tmp_path: Path) -> None:
         "a label, “quoted”\n", time_ns=1 << 60, monotonic_ns=5, function="f(int)", pause_us=7,
         signal=11, thread_name="thread-0-ü",
     )  # fmt: skip
-    with Writer.create(str(tmp_path / "t")) as writer:
+    with TraceWriter.create(str(tmp_path / "t")) as writer:
         pending = writer.begin(facts, threads, auxv, Memory().mappings())
         pending.commit()
         pending = writer.begin(facts, threads[::-1], auxv, Memory().mappings())
@@ -219,7 +219,7 @@ def test_threads_registers_and_facts(tmp_path: Path) -> None:
 
 def test_texts_that_are_no_unicode(tmp_path: Path) -> None:
     path = "/tmp/\udcff\udc80 file"
-    with Writer.create(str(tmp_path / "t")) as writer:
+    with TraceWriter.create(str(tmp_path / "t")) as writer:
         mappings = [Mapping(BASE, BASE + PAGE, 1, path, 0)]
         facts = info("\udcff" + "x" * 9999)
         pending = writer.begin(facts, [thread(name="\udc80")], b"", mappings, {path: FileRef(b"1")})
@@ -232,7 +232,7 @@ def test_texts_that_are_no_unicode(tmp_path: Path) -> None:
 
 
 def test_finding_snapshots(tmp_path: Path) -> None:
-    with Writer.create(str(tmp_path / "t")) as writer:
+    with TraceWriter.create(str(tmp_path / "t")) as writer:
         for label in ("one", "twice", "twice", "", "2"):
             writer.begin(info(label), [thread()], b"", Memory().mappings()).commit()
     trace = open_store(writer.path)
@@ -255,7 +255,7 @@ def test_finding_snapshots(tmp_path: Path) -> None:
 def test_areas_larger_than_memory_cost_nothing(tmp_path: Path) -> None:
     size = 1 << 44
     base = 0x100000000000
-    with Writer.create(str(tmp_path / "t")) as writer:
+    with TraceWriter.create(str(tmp_path / "t")) as writer:
         mappings = [Mapping(base, base + size, 3)]
         pending = writer.begin(info(), [thread()], b"", mappings)
         pending.area(base, size // PAGE)
@@ -293,7 +293,7 @@ def test_what_lies_where(tmp_path: Path) -> None:
         Mapping(at + 11 * PAGE, at + 12 * PAGE, 1, "", 0, "a device"),
         Mapping(0xFFFFFFFFFF600000, 0xFFFFFFFFFF601000, 5, "[vsyscall]"),
     ]
-    with Writer.create(str(tmp_path / "t")) as writer:
+    with TraceWriter.create(str(tmp_path / "t")) as writer:
         pending = writer.begin(info(), [thread()], b"", mappings, files)
         pending.area(at + PAGE, 1)
         pending.put(at + PAGE, content(3))
@@ -364,17 +364,17 @@ def test_an_existing_path_is_left_alone(tmp_path: Path) -> None:
         target = tmp_path / "x.uffd"
         make(target)
         with pytest.raises(UffdError, match=r"x\.uffd: exists already"):
-            Writer.create(str(tmp_path / "x"))
+            TraceWriter.create(str(tmp_path / "x"))
         assert os.listdir(tmp_path) == ["x.uffd"]
         target.rmdir() if target.is_dir() else target.unlink()
     with pytest.raises(UffdError, match=r"cannot be made \(No such file"):
-        Writer.create(str(tmp_path / "absent" / "x"))
+        TraceWriter.create(str(tmp_path / "absent" / "x"))
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
-    with Writer.create(str(tmp_path / "t")) as writer:
+    with TraceWriter.create(str(tmp_path / "t")) as writer:
         with pytest.raises(UffdError, match="cannot be written"):
-            Writer(writer.path, False)
+            TraceWriter(writer.path, False)
         fd = os.open(writer.path, os.O_RDONLY)
         with pytest.raises(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -383,7 +383,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
 
 def test_reading_while_it_is_written(tmp_path: Path) -> None:
     memory = Memory()
-    with Writer.create(str(tmp_path / "t")) as writer:
+    with TraceWriter.create(str(tmp_path / "t")) as writer:
         for number in range(6):
             pending = writer.begin(info(), [thread(seed=number)], b"", memory.mappings())
             if number == 0:
@@ -414,7 +414,7 @@ def test_the_reader_writes_nothing(tmp_path: Path) -> None:
     import shutil
 
     finished = record(tmp_path, name="a")
-    with Writer.create(str(tmp_path / "b")) as writer:
+    with TraceWriter.create(str(tmp_path / "b")) as writer:
         pending = writer.begin(info(), [thread()], b"", Memory().mappings())
         pending.area(BASE, 64)
         pending.put(BASE, content(5))
@@ -439,8 +439,8 @@ def test_page_tables_encode_and_decode() -> None:
     delta = Delta(
         forget=[(PAGE, 3 * PAGE)],
         areas=[
-            Area(8 * PAGE, 9 * PAGE, array("I", [4])),
-            Area(16 * PAGE, 1 << 40, None),
+            PageArea(8 * PAGE, 9 * PAGE, array("I", [4])),
+            PageArea(16 * PAGE, 1 << 40, None),
         ],
         pages=array("Q", [PAGE * 8]),
         slots=array("I", [SLOT_UNAVAILABLE]),
@@ -465,8 +465,8 @@ def test_page_tables_encode_and_decode() -> None:
 def test_neighbours_are_joined_in_a_keyframe() -> None:
     table = PageTable()
     for start in range(1, 9):
-        table.add(Area(start * PAGE, (start + 1) * PAGE, array("I", [start])))
-    table.add(Area(3 * PAGE, 5 * PAGE, None))
+        table.add(PageArea(start * PAGE, (start + 1) * PAGE, array("I", [start])))
+    table.add(PageArea(3 * PAGE, 5 * PAGE, None))
     joined = table.keyframe().areas
     assert [(a.start // PAGE, a.end // PAGE) for a in joined] == [(1, 3), (3, 5), (5, 9)]
     assert list(joined[2].slots or []) == [5, 6, 7, 8]
@@ -474,7 +474,7 @@ def test_neighbours_are_joined_in_a_keyframe() -> None:
 
 
 def test_an_area_that_is_all_zeros_is_a_zero_segment(tmp_path: Path) -> None:
-    with Writer.create(str(tmp_path / "t")) as writer:
+    with TraceWriter.create(str(tmp_path / "t")) as writer:
         pending = writer.begin(info(), [thread()], b"", Memory().mappings())
         pending.area(BASE, 64)
         pending.commit()

@@ -20,7 +20,7 @@ from gdb_uffd.trace.core.core_write import write_core
 from gdb_uffd.trace.store.export import export_snapshot
 from gdb_uffd.trace.store.importing import import_cores
 from gdb_uffd.trace.store.read import StoreTrace
-from gdb_uffd.trace.store.write import Writer
+from gdb_uffd.trace.store.write import TraceWriter
 
 
 @pytest.fixture(scope="module", params=["kernel", "gcore"])
@@ -273,7 +273,7 @@ def test_pages_that_cannot_be_read_are_not_in_the_core(tmp_path: Path) -> None:
         Mapping(BASE + (1 << 30), BASE + (1 << 30) + PAGE, 1, "[vvar]"),
         Mapping(BASE + (1 << 31), BASE + (1 << 31) + PAGE, 3, "", 0, "a device"),
     ]
-    with Writer.create(str(tmp_path / "t")) as writer:
+    with TraceWriter.create(str(tmp_path / "t")) as writer:
         pending = writer.begin(info(), [thread()], b"", mappings)
         pending.area(BASE, 600)
         pending.put(BASE, b"".join(bytes([1 + i % 200]) * PAGE for i in range(600)))

@@ -203,8 +203,8 @@ def _bad(snapshot: Any, address: int) -> str:
         return error.reason
 
 
-def _row_of(db: sqlite3.Connection, number: int) -> form.Row:
-    return form.Row.check(
+def _row_of(db: sqlite3.Connection, number: int) -> form.SnapshotRow:
+    return form.SnapshotRow.check(
         db.execute("SELECT * FROM snapshots WHERE number = ?", (number,)).fetchone()
     )
 

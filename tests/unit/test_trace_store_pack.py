@@ -30,7 +30,7 @@ from gdb_uffd.trace.store.importing import import_cores
 from gdb_uffd.trace.store.pack import pack, unpack
 from gdb_uffd.trace.store.read import StoreTrace
 from gdb_uffd.trace.store.verify import verify
-from gdb_uffd.trace.store.write import Writer
+from gdb_uffd.trace.store.write import TraceWriter
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_any_tar_reads_it(made: Recorded, tmp_path: Path) -> None:
 
 
 def test_a_trace_whose_writer_was_killed_is_packed_whole(tmp_path: Path) -> None:
-    with Writer.create(str(tmp_path / "t")) as writer:
+    with TraceWriter.create(str(tmp_path / "t")) as writer:
         pending = writer.begin(info(), [thread()], b"", [Mapping(BASE, BASE + PAGE, 3)])
         pending.area(BASE, 1)
         pending.put(BASE, b"p" * PAGE)
@@ -179,7 +179,7 @@ def self_contained(tmp_path: Path, content: bytes, name: str = "") -> "tuple[str
     status = file.stat()
     path = name or str(file)
     pages = -(-len(content) // PAGE)
-    with Writer.create(str(tmp_path / "t"), self_contained=True) as writer:
+    with TraceWriter.create(str(tmp_path / "t"), self_contained=True) as writer:
         mappings = [Mapping(BASE, BASE + pages * PAGE, 1, path, 0)]
         refs = {path: FileRef(b"", status.st_size, status.st_mtime_ns)}
         pending = writer.begin(info(), [thread()], b"", mappings, refs)
@@ -225,12 +225,14 @@ def test_hostile_names_stay_below_the_sysroot(tmp_path: Path, name: str) -> None
     (digest,) = layout.embedded.values()
     (ref,) = layout.files.values()
     (mapping,) = layout.mappings
-    changed = form.Layout(
+    changed = form.SnapshotMappings(
         [Mapping(mapping.start, mapping.end, 1, name, 0)], {name: ref}, {name: digest}
     )
     raw = form.encode_layout(changed)
     db = sqlite3.connect(f"{path}/index.sqlite")
-    new = form.Row(row.info, row.slots, row.thread_list, form.digest("layout", raw), row.auxv)
+    new = form.SnapshotRow(
+        row.info, row.slots, row.thread_list, form.digest("layout", raw), row.auxv
+    )
     db.execute("INSERT INTO objects VALUES (?, 'layout', ?)", (new.layout, form.pack_object(raw)))
     db.execute("UPDATE snapshots SET layout = ?, crc = ?", (new.layout, new.values()[-1]))
     db.commit()

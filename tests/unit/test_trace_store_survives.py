@@ -21,7 +21,7 @@ import gdb_uffd.trace
 from gdb_uffd.protocol.model import Mapping, UffdError
 from gdb_uffd.trace.store.read import StoreTrace
 from gdb_uffd.trace.store.verify import verify
-from gdb_uffd.trace.store.write import Writer
+from gdb_uffd.trace.store.write import TraceWriter
 
 PAGES = 20
 KILLS = 300
@@ -51,7 +51,7 @@ def written(seed: int) -> Iterator[Dict[int, bytes]]:
 
 def write_snapshots(path: str, seed: int, report: Callable[[int], None], most: int = 1000) -> None:
     """Record until the end; tells each number once it is committed."""
-    writer = Writer.create(path)
+    writer = TraceWriter.create(path)
     try:
         for number, changes in enumerate(written(seed)):
             if number == most:
@@ -250,7 +250,7 @@ def test_a_full_disk(small_disk: Path) -> None:
 def test_after_a_failure_nothing_is_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = Writer.create(str(tmp_path / "t"))
+    writer = TraceWriter.create(str(tmp_path / "t"))
     mappings = [Mapping(BASE, BASE + PAGES * PAGE, 3)]
     pending = writer.begin(info(), [thread()], b"", mappings)
     pending.area(BASE, 1)

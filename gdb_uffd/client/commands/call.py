@@ -11,7 +11,7 @@ import gdb
 from gdb_uffd.client.commands.options import split_format
 from gdb_uffd.client.names import addresses, blocked, exceptions
 from gdb_uffd.client.names.context import Context
-from gdb_uffd.client.names.symbols import Symbols
+from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import frames, interrupts, last_call, libraries, output
 from gdb_uffd.client.session.asking import (
     Selection,
@@ -29,7 +29,7 @@ from gdb_uffd.client.session.asking import (
     silent_stdout,
     version,
 )
-from gdb_uffd.client.session.outcome import Outcome, Stop
+from gdb_uffd.client.session.outcome import CallStop, Outcome
 from gdb_uffd.client.session.saved import no_breakpoint_commands
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.wire import one_line, parse_report
@@ -257,7 +257,7 @@ def watch_stops(outcome: Outcome) -> Iterator[None]:
             gdb.events.inferior_call.disconnect(on_call_end)
 
 
-def _describe(event: Optional[gdb.StopEvent]) -> Stop:
+def _describe(event: Optional[gdb.StopEvent]) -> CallStop:
     reason, at_breakpoint = "", False
     if isinstance(event, gdb.SignalEvent):
         reason = str(event.stop_signal)
@@ -267,7 +267,7 @@ def _describe(event: Optional[gdb.StopEvent]) -> Stop:
     with contextlib.suppress(gdb.error):
         where = frames.frame_text(gdb.newest_frame())
         backtrace = frames.short_backtrace()
-    return Stop(reason, where, backtrace, at_breakpoint)
+    return CallStop(reason, where, backtrace, at_breakpoint)
 
 
 def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
@@ -278,7 +278,11 @@ def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:
         raise UffdError(f"what the call did is not known: {report.untold}")
     failure = failure_line(session, report, outcome, looks)
     if not failure or (report.called and report.pages):
-        say(*report_text.report_lines(report, Symbols(session, report), looks, outcome.waited_ms))
+        say(
+            *report_text.report_lines(
+                report, ReportSymbols(session, report), looks, outcome.waited_ms
+            )
+        )
     if outcome.uncaught and not failure:  # in a pretty printer
         say(f"  {exceptions.text(outcome.uncaught)}")
     if failure and outcome.stop is not None:
@@ -328,7 +332,7 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
     return looks.plain(printable(f"{what} did not return: {why}; {end}"))
 
 
-def _reason_is(stop: Optional[Stop], reason: str) -> bool:
+def _reason_is(stop: Optional[CallStop], reason: str) -> bool:
     return stop is not None and stop.reason == reason
 
 
@@ -355,7 +359,7 @@ def call_object(
 ) -> Dict[str, Any]:
     """The object of -json (docs/json.md)."""
     failed = bool(outcome.error)
-    data = report_json.report_json(report, Symbols(session, report))
+    data = report_json.report_json(report, ReportSymbols(session, report))
     head: Dict[str, Any] = {
         "schema": data.pop("schema"),
         "expression": expression,

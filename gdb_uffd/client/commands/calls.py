@@ -13,7 +13,7 @@ from gdb_uffd.client.session import sessions
 from gdb_uffd.protocol.model import UffdError
 
 
-class Why(Command):
+class WhyCommand(Command):
     """Run the last call again, and show every write to one object.
 
     Usage: uffd why [-first] [-json] [-full] [--] NAME|ADDRESS
@@ -44,7 +44,7 @@ class Why(Command):
         why.show(session, parsed.rest, first, parsed.has("json"), full)
 
 
-class Trace(Command):
+class TraceCommand(Command):
     """Evaluate an expression, show the first touch of each page.
 
     Usage: uffd trace [-json] [-full] [--] [/FMT] EXPRESSION
@@ -71,7 +71,7 @@ class Trace(Command):
         trace.show(session, parsed.rest, parsed.has("json"), parsed.has("full"))
 
 
-class Report(Command):
+class ReportCommand(Command):
     """Write the last call as one HTML page.
 
     Usage: uffd report FILE.html
@@ -96,4 +96,4 @@ class Report(Command):
         report.write(session, parsed.rest, self.usage)
 
 
-COMMANDS: Tuple[Type[Command], ...] = (Why, Trace, Report)
+COMMANDS: Tuple[Type[Command], ...] = (WhyCommand, TraceCommand, ReportCommand)

@@ -11,15 +11,15 @@ import gdb
 from gdb_uffd.client.names.context import Context
 from gdb_uffd.client.names.naming import Naming
 from gdb_uffd.client.names.page_images import Images
-from gdb_uffd.client.names.symbols import Symbols
+from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.names.variables import address_of_name, no_calls
 from gdb_uffd.client.session import travel
 from gdb_uffd.client.session.asking import captured, look, say, say_json
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.view import recorded_memory
-from gdb_uffd.client.session.wire import Image, parse_image
+from gdb_uffd.client.session.wire import PageImage, parse_image
 from gdb_uffd.client.show import differences, snapshots
-from gdb_uffd.client.show.report_text import Change
+from gdb_uffd.client.show.report_text import NamedChange
 from gdb_uffd.protocol.model import CallReport, DirtyPage, UffdError
 
 MAX_FRAMES = 64
@@ -33,7 +33,7 @@ class _PairImages(Images):
         super().__init__(session, pages, False)
         self._pair = pair
 
-    def page(self, start: int) -> Optional[Image]:
+    def page(self, start: int) -> Optional[PageImage]:
         """The page at `start` in both."""
         arguments = {"a": self._pair[0], "b": self._pair[1], "address": hex(start)}
         return parse_image(self._session.request("changes-image", arguments))
@@ -76,7 +76,7 @@ def _present() -> Iterator[int]:
             frame = frame.older()
 
 
-class _Names(Symbols):
+class _Names(ReportSymbols):
     """Names of what differs between the snapshots `pair`."""
 
     def __init__(self, session: Session, pages: Sequence[DirtyPage], pair: Tuple[int, int]) -> None:
@@ -94,7 +94,7 @@ def changes(session: Session, text: str, usage: str, as_json: bool, full: bool) 
     pair = _pair(session, text, usage)
     found = differences.parse(session.request("changes", {"a": pair[0], "b": pair[1]}))
     names = _Names(session, found.data if found.same_process else [], pair)
-    variables: List[Change] = []
+    variables: List[NamedChange] = []
     if found.same_process:
         program = session.ready.executable
         pages = sorted(found.data, key=lambda page: page.mapping != program)

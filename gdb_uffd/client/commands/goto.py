@@ -16,7 +16,7 @@ from gdb_uffd.client.show.text import plural, size
 from gdb_uffd.protocol.model import UffdError
 
 
-class Snapshots(Command):
+class SnapshotsCommand(Command):
     """List the snapshots of the trace; the present one is marked.
 
     Usage: uffd snapshots [-json] [-full]
@@ -57,7 +57,7 @@ def _names(text: str) -> Optional[Sequence[str]]:
         return None
 
 
-class Goto(Command):
+class GotoCommand(Command):
     """Go to another snapshot of the trace.
 
     Usage: uffd goto N|LABEL|+N|-N|start|end
@@ -92,7 +92,7 @@ class Goto(Command):
         return [name[cut:] for name in _names(begun) or []]
 
 
-class Map(Command):
+class MapCommand(Command):
     """Evaluate an expression at every snapshot.
 
     Usage: uffd map [-json] [-full] [/FMT] EXPRESSION [in RANGE]
@@ -120,7 +120,7 @@ class Map(Command):
         at_snapshots.map_(session, parsed.rest, parsed.has("json"), parsed.has("full"))
 
 
-class When(Command):
+class WhenCommand(Command):
     """Tell the first snapshot at which an expression is true.
 
     Usage: uffd when [-monotonic] [-json] EXPRESSION [in RANGE]
@@ -146,7 +146,7 @@ class When(Command):
         at_snapshots.when(session, parsed.rest, parsed.has("monotonic"), parsed.has("json"))
 
 
-class Changes(Command):
+class ChangesCommand(Command):
     """Tell what differs between two snapshots: pages and variables.
 
     Usage: uffd changes [-json] [-full] A [B]
@@ -181,7 +181,7 @@ class Changes(Command):
         return [name for name in _names(word) or [] if name.isidentifier() or name.isdigit()]
 
 
-class Export(Command):
+class ExportCommand(Command):
     """Write the process as it is now as a core file for any gdb.
 
     Usage: uffd export FILE
@@ -211,5 +211,12 @@ class Export(Command):
         say(f"{path}: {size(int(done['size']))}{left_out}{read}")
 
 
-COMMANDS: Tuple[Type[Command], ...] = (Snapshots, Goto, Map, When, Changes, Export)
+COMMANDS: Tuple[Type[Command], ...] = (
+    SnapshotsCommand,
+    GotoCommand,
+    MapCommand,
+    WhenCommand,
+    ChangesCommand,
+    ExportCommand,
+)
 """Every subcommand of this module, in the order of the bare `uffd`."""

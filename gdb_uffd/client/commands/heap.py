@@ -11,7 +11,7 @@ import gdb
 from gdb_uffd.client.names import addresses
 from gdb_uffd.client.names.heap_damage import ask, damage_notes
 from gdb_uffd.client.names.heap_names import HeapNames, Named, frame_pcs
-from gdb_uffd.client.names.symbols import Symbols
+from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session.asking import look, say, say_json
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import heap_block, heap_words
@@ -29,7 +29,7 @@ def heap(session: Session, blocks: bool, free: bool, full: bool, as_json: bool) 
     """The overview, or a list of blocks."""
     most = 0 if not (blocks or free) else BLOCKS_FULL if full or as_json else BLOCKS_SHOWN
     told = ask(session, HeapReport, "heap", {"blocks": most, "free": free})
-    thread, looks = Symbols(session).thread, look()
+    thread, looks = ReportSymbols(session).thread, look()
     notes: List[List[str]] = []
     deadline = time.monotonic() + NOTES_SECONDS
     for each in told.damage[: heap_words.DAMAGE_SHOWN]:
@@ -49,7 +49,7 @@ def block(session: Session, expression: str, as_json: bool) -> None:
     """The block around an address."""
     address = _address(expression)
     told = ask(session, BlockReport, "heap-block", {"address": hex(address)})
-    thread, names = Symbols(session).thread, HeapNames(session)
+    thread, names = ReportSymbols(session).thread, HeapNames(session)
     named = Named()
     before, after = Named(), Named()
     if told.block is not None:

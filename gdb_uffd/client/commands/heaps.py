@@ -13,7 +13,7 @@ from gdb_uffd.client.session import sessions
 from gdb_uffd.protocol.model import UffdError
 
 
-class Heap(Command):
+class HeapCommand(Command):
     """Show malloc's heap, or who holds a block of it.
 
     Usage: uffd heap [-blocks] [-free] [-full] [-json] [--] [ADDRESS|EXPRESSION]
@@ -53,4 +53,4 @@ class Heap(Command):
         )
 
 
-COMMANDS: Tuple[Type[Command], ...] = (Heap,)
+COMMANDS: Tuple[Type[Command], ...] = (HeapCommand,)

@@ -15,7 +15,7 @@ from gdb_uffd.client.session.asking import user_errors
 from gdb_uffd.protocol.model import UffdError
 
 
-class Record(Command):
+class RecordCommand(Command):
     """Record a live process: a trace of many snapshots.
 
     Each snapshot holds registers and memory; only pages that were written since
@@ -47,7 +47,7 @@ class Record(Command):
             list_commands(COMMANDS[1:])
 
 
-class Start(Command):
+class StartCommand(Command):
     """Begin to record the program that is being debugged.
 
     Usage: uffd record start [-self-contained] FILE
@@ -75,7 +75,7 @@ class Start(Command):
         recordings.start(path, parsed.has("self-contained"))
 
 
-class Snapshot(Command):
+class SnapshotCommand(Command):
     """Take a snapshot of the stopped program.
 
     Usage: uffd record snapshot [LABEL]
@@ -91,7 +91,7 @@ class Snapshot(Command):
         recordings.snapshot(parsed.rest)
 
 
-class At(Command):
+class AtCommand(Command):
     """Take a snapshot at each hit of a location.
 
     Usage: uffd record at LOCATION [if CONDITION] [every N] [max M]
@@ -117,7 +117,7 @@ class At(Command):
         triggers.at(parsed.rest, self.usage)
 
 
-class Every(Command):
+class EveryCommand(Command):
     """Take a snapshot every so often while the program runs.
 
     Usage: uffd record every INTERVAL
@@ -136,7 +136,7 @@ class Every(Command):
         triggers.every(parsed.rest, self.usage)
 
 
-class Stop(Command):
+class StopCommand(Command):
     """End the recording; the program is not touched.
 
     Usage: uffd record stop
@@ -153,4 +153,11 @@ class Stop(Command):
         recordings.stop()
 
 
-COMMANDS: Tuple[Type[Command], ...] = (Record, Start, Snapshot, At, Every, Stop)
+COMMANDS: Tuple[Type[Command], ...] = (
+    RecordCommand,
+    StartCommand,
+    SnapshotCommand,
+    AtCommand,
+    EveryCommand,
+    StopCommand,
+)

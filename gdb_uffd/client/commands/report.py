@@ -11,11 +11,11 @@ from gdb_uffd import __version__
 from gdb_uffd.client.commands import call
 from gdb_uffd.client.commands.views import last_report
 from gdb_uffd.client.names import exceptions
-from gdb_uffd.client.names.symbols import Symbols
+from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import last_call
 from gdb_uffd.client.session.asking import say
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.session.wire import Image, parse_image, parse_mappings
+from gdb_uffd.client.session.wire import PageImage, parse_image, parse_mappings
 from gdb_uffd.client.show import html_page, report_json, report_text, verdict
 from gdb_uffd.client.show.text import size
 from gdb_uffd.outputs import whole_file
@@ -70,7 +70,7 @@ def collect(session: Session) -> html_page.Content:
     if last is not None:
         data = call.call_object(session, last.report, last.outcome, last.expression)
     else:
-        data = report_json.report_json(report, Symbols(session, report))
+        data = report_json.report_json(report, ReportSymbols(session, report))
         data["error"] = exceptions.text(exceptions.described(session, report.uncaught))
     starts = [page.start for page in report.pages if page.bytes_changed]
     return html_page.Content(
@@ -89,7 +89,7 @@ def _verdict(report: CallReport, session: Session) -> Sequence[str]:
     program, _ = report_text.split_pages(report)
     waited_ms = last_call.waited_ms(session, report)
     return [
-        verdict.text(report, Symbols(session, report).thread),
+        verdict.text(report, ReportSymbols(session, report).thread),
         report_text.count_line(
             report, len(program), waited_ms() if waited_ms is not None else None
         ),
@@ -104,8 +104,8 @@ def _fed(session: Session) -> List[Tuple[int, int]]:
         raise UffdError(f"the server's list of fed pages is incomplete ({error!r})") from None
 
 
-def _images(session: Session, starts: List[int]) -> Dict[int, Image]:
-    found: Dict[int, Image] = {}
+def _images(session: Session, starts: List[int]) -> Dict[int, PageImage]:
+    found: Dict[int, PageImage] = {}
     for start in starts:
         image = parse_image(session.request("image", {"address": hex(start), "all": False}))
         if image is not None:

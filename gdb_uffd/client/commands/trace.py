@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Tuple
 from gdb_uffd.client.commands import call
 from gdb_uffd.client.commands.options import split_format
 from gdb_uffd.client.names import addresses, exceptions
-from gdb_uffd.client.names.symbols import Symbols
+from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import libraries, output
 from gdb_uffd.client.session.asking import (
     Selection,
@@ -25,7 +25,7 @@ from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import first_touches
 from gdb_uffd.protocol.model import SCHEMA_VERSION, CallReport, UffdError
 
-Traced = Tuple[List[first_touches.Touch], int, CallReport, Outcome]
+Traced = Tuple[List[first_touches.ShownTouch], int, CallReport, Outcome]
 
 
 def show(session: Session, text: str, as_json: bool, full: bool) -> None:
@@ -79,13 +79,13 @@ def _traced(session: Session, letters: str, expression: str, as_json: bool) -> T
 
 
 def _names(session: Session) -> first_touches.Names:
-    symbols = Symbols(session)
+    symbols = ReportSymbols(session)
     return first_touches.Names(symbols.writer, addresses.section, symbols.thread)
 
 
 def _object(
     session: Session,
-    touches: List[first_touches.Touch],
+    touches: List[first_touches.ShownTouch],
     missed: int,
     report: CallReport,
     outcome: Outcome,

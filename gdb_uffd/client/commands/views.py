@@ -12,7 +12,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 import gdb
 
 from gdb_uffd.client.names import exceptions
-from gdb_uffd.client.names.symbols import Symbols
+from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.recording import telling
 from gdb_uffd.client.session import file_search, last_call, launch, settings, travel
 from gdb_uffd.client.session.asking import look, say, say_json
@@ -53,7 +53,7 @@ def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) ->
         say("no pages dirtied: nothing has run yet")
         return
     waited_ms = last_call.waited_ms(session, report)
-    names = Symbols(session, report, which_all)
+    names = ReportSymbols(session, report, which_all)
     say(*report_text.report_lines(report, names, look(), waited_ms, every_line))
     if report.uncaught:
         say(f"  {exceptions.text(exceptions.described(session, report.uncaught))}")
@@ -62,7 +62,7 @@ def dirty(session: Session, which_all: bool, as_json: bool, every_line: bool) ->
 def dirty_object(session: Session, which_all: bool) -> Dict[str, Any]:
     """The object of `uffd dirty -json` (docs/json.md)."""
     report = last_report(session, which_all)
-    names = Symbols(session, report, which_all)
+    names = ReportSymbols(session, report, which_all)
     data = report_json.report_json(report or _nothing(session), names)
     told = exceptions.described(session, report.uncaught) if report is not None else None
     return {**data, "uncaught": exceptions.as_json(told)} if told is not None else data

@@ -12,11 +12,11 @@ import gdb
 
 from gdb_uffd.client.commands.views import last_report
 from gdb_uffd.client.names import written_object
-from gdb_uffd.client.names.symbols import Symbols
+from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.names.written_object import Object
 from gdb_uffd.client.session.asking import look, quiet, say, say_json
 from gdb_uffd.client.session.frames import backtrace
-from gdb_uffd.client.session.rerun import Again, Start, Told
+from gdb_uffd.client.session.rerun import Again, RerunStart, SeenWrite
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import writes
 from gdb_uffd.client.show.text import without_parameters
@@ -110,7 +110,7 @@ def _as_told(session: Session, text: str) -> Optional[Object]:
     report = last_report(session, False)
     if report is None:
         return None
-    names = Symbols(session, report)
+    names = ReportSymbols(session, report)
     for page in report.pages:
         for change in names.changes(page):
             if change.name == text and change.size:
@@ -136,7 +136,7 @@ def _find_after(session: Session, text: str) -> Optional[Object]:
     return None
 
 
-def _ran(start: Start) -> str:
+def _ran(start: RerunStart) -> str:
     """What runs again, in words."""
     names = [_function(address) for address in start.functions]
     if names:
@@ -153,10 +153,10 @@ def _function(address: int) -> str:
 
 
 def _write(
-    what: Object, told: Told, start: Start, instruction: Callable[[int], int]
+    what: Object, told: SeenWrite, start: RerunStart, instruction: Callable[[int], int]
 ) -> writes.WriteInfo:
     changes = tuple(
-        writes.Change(p.name, p.type, p.before, p.after)
+        writes.WrittenPart(p.name, p.type, p.before, p.after)
         for p in written_object.parts(
             what, told.low, told.high, told.window, told.before, told.after
         )
@@ -174,7 +174,7 @@ def _write(
     )  # fmt: skip
 
 
-def _floor(start: Start) -> int:
+def _floor(start: RerunStart) -> int:
     return start.sp if start.kind == "call" else 0
 
 

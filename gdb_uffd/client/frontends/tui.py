@@ -12,7 +12,7 @@ from typing import Any, List, Optional, cast
 import gdb
 
 from gdb_uffd.client.names import exceptions
-from gdb_uffd.client.names.symbols import Symbols
+from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import last_call, sessions
 from gdb_uffd.client.session.asking import look, quiet
 from gdb_uffd.client.show import report_text
@@ -93,7 +93,7 @@ class PagesWindow:
             return ["nothing has run yet"]
         width = max(20, self._window.width)
         looks = replace(look(), width=width)
-        names = Symbols(session, self._report)
+        names = ReportSymbols(session, self._report)
         last = last_call.find(session, self._report)
         waited_ms = last_call.waited_ms(session, self._report)
         try:

@@ -17,7 +17,7 @@ from gdb_uffd.client.names import variables
 from gdb_uffd.client.names.variables import Variable, address_of_name, evaluate_name
 from gdb_uffd.client.session import sessions, skips
 from gdb_uffd.client.session.asking import decoded, file_of, quiet
-from gdb_uffd.client.show.report_text import Writer
+from gdb_uffd.client.show.report_text import WriteSite
 from gdb_uffd.client.show.text import without_parameters
 from gdb_uffd.protocol.model import FirstWrite, UffdError
 
@@ -66,7 +66,7 @@ class _Cache:
     """Look-ups that stay true while the same object files are loaded."""
 
     def __init__(self) -> None:
-        self.writers: Dict[Tuple[int, Tuple[int, ...]], Writer] = {}
+        self.writers: Dict[Tuple[int, Tuple[int, ...]], WriteSite] = {}
         self.places: Dict[int, _Place] = {}
         self.sizes: Dict[int, Optional[int]] = {}
         self.variables: Dict[Tuple[str, int], Optional[Variable]] = {}
@@ -230,15 +230,15 @@ def function(pc: int) -> str:
     return without_parameters(_place(pc).name)
 
 
-def _with_line(pc: int) -> Optional[Writer]:
+def _with_line(pc: int) -> Optional[WriteSite]:
     sal = gdb.find_pc_line(pc)
     if sal.symtab is None or not sal.line:
         return None
     name = decoded(sal.symtab.fullname) or file_of(sal.symtab)
-    return Writer(function(pc), name, sal.line)
+    return WriteSite(function(pc), name, sal.line)
 
 
-def writer(first: FirstWrite) -> Writer:
+def writer(first: FirstWrite) -> WriteSite:
     """Function and line of a first write, and the program's own caller where it is none of its."""
     key = (first.pc, first.callers)
     if key not in _cache.writers:
@@ -252,8 +252,8 @@ def follow_skips() -> None:
         _cache.writers.clear()
 
 
-def _writer(first: FirstWrite) -> Writer:
-    here = _with_line(first.pc) or Writer(function(first.pc))
+def _writer(first: FirstWrite) -> WriteSite:
+    here = _with_line(first.pc) or WriteSite(function(first.pc))
     own = next(filter(None, map(skips.own_frame, first.pcs)), None)
     if own is None and not here.line:
         own = next(filter(None, map(_with_line, first.pcs[1:])), None)

@@ -12,7 +12,7 @@ import gdb
 
 from gdb_uffd.client.names import type_facts
 from gdb_uffd.client.names.expression import Expression
-from gdb_uffd.client.names.type_facts import Field, Info
+from gdb_uffd.client.names.type_facts import MemberField, TypeInfo
 from gdb_uffd.protocol.heap import Condition, has_member
 
 LOOSE = re.compile(r"^std::(__\w+::)?(optional|variant|expected|pair|tuple)<")
@@ -44,7 +44,7 @@ class Guards:
 NONE = Guards()
 
 
-def inside(guards: Guards, about: Info, member: Field, offset: int) -> Guards:
+def inside(guards: Guards, about: TypeInfo, member: MemberField, offset: int) -> Guards:
     """Those of a member of the object at `offset`, which has `guards` itself."""
     name = type_facts.bare_name(about.plain)
     if not name.startswith("std::"):
@@ -66,7 +66,7 @@ def inside(guards: Guards, about: Info, member: Field, offset: int) -> Guards:
     return Guards((*guards.conditions, *kept), guards.open if member.base else None)
 
 
-def _flag(about: Info, name: str, offset: int, value: int) -> Optional[Condition]:
+def _flag(about: TypeInfo, name: str, offset: int, value: int) -> Optional[Condition]:
     for field in about.fields:
         if field.name == name and not field.bits:
             return offset + field.offset, type_facts.info(field.type).size, value
@@ -113,7 +113,7 @@ def member_at(place: Expression, type_: gdb.Type, start: int, address: int) -> H
     return found
 
 
-def _leads(guards: Guards, field: Field, raw: bytes) -> bool:
+def _leads(guards: Guards, field: MemberField, raw: bytes) -> bool:
     """Whether the member is alive, or the rest of a variant's alternatives that holds it."""
     if guards.open is not None and not field.base:
         at, size, value = guards.open

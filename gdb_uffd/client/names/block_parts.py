@@ -7,14 +7,14 @@ from typing import List, Optional, Tuple
 import gdb
 
 from gdb_uffd.client.names import type_facts
-from gdb_uffd.client.names.block_paths import Found
+from gdb_uffd.client.names.block_paths import FoundBlock
 from gdb_uffd.client.names.expression import Expression
 from gdb_uffd.client.names.shapes import ALWAYS, is_open_ended
 from gdb_uffd.protocol.model import Run
 
 
 def tail(
-    found: Found, about: type_facts.Info, changed: List[int]
+    found: FoundBlock, about: type_facts.TypeInfo, changed: List[int]
 ) -> Optional[Tuple[Expression, gdb.Type, int]]:
     """The flexible array at the end of a structure, as long as it must be."""
     if not is_open_ended(about):
@@ -29,7 +29,7 @@ def tail(
     return place, element.array(count - 1), start
 
 
-def reaches(found: Found, run: Run) -> bool:
+def reaches(found: FoundBlock, run: Run) -> bool:
     """Whether all changed bytes of a run are of the objects that a pointer into its mapping means:
     the one there, or the array that the mapping begins with."""
     size = found.type.sizeof if found.type is not None else 0

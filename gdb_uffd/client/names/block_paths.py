@@ -47,7 +47,7 @@ ROUNDED = 24
 
 
 @dataclass
-class Found:
+class FoundBlock:
     """What a block is.  `place` is the object at `address` (not a pointer to it), of `type`
     (None: void); `spreads`, `count`: whether more of them may lie behind it, and how many there
     are as far as that is told.  `holder`: the container, shown by a pretty printer, that keeps the
@@ -85,7 +85,7 @@ class Paths:
     session: Session
     which_all: bool
     shapes: Shapes
-    found: Dict[int, Found] = field(default_factory=dict)  # by the block's start
+    found: Dict[int, FoundBlock] = field(default_factory=dict)  # by the block's start
 
     def search(self, roots: Sequence[Root], blocks: Sequence[Block], after: bool) -> None:
         """Find blocks that are not found yet, in the memory before or after."""
@@ -114,14 +114,14 @@ class Paths:
                 with contextlib.suppress(gdb.error, IndexError, RuntimeError):
                     self.found[block.start] = self._name(block, path, [r for r, _ in used])
 
-    def _name(self, block: Block, path: Path, roots: Sequence[Root]) -> Found:
+    def _name(self, block: Block, path: Path, roots: Sequence[Root]) -> FoundBlock:
         if path.root < 0:
             return self._by_address(block, path)
         walk = _Walk(self.shapes, roots[path.root].settled())
         for address, element, index in path.steps:
             walk.step(address, element, index)
         shape = self.shapes.all[path.type] if path.type >= 0 else None
-        return Found(
+        return FoundBlock(
             block,
             walk.place,
             shape.type if shape is not None else None,
@@ -134,14 +134,16 @@ class Paths:
             walk.smart,
         )
 
-    def _by_address(self, block: Block, path: Path) -> Found:
+    def _by_address(self, block: Block, path: Path) -> FoundBlock:
         """The path is too long to read: the type is known by it all the same."""
         if path.type < 0:
             raise IndexError(path.type)
         shape = self.shapes.all[path.type]
         name = str(shape.type.unqualified())
         place = at_address(name, path.at)
-        return Found(block, place, shape.type, path.at, shape.spreads, path.count, after=path.after)
+        return FoundBlock(
+            block, place, shape.type, path.at, shape.spreads, path.count, after=path.after
+        )
 
 
 class _Walk:

@@ -11,12 +11,12 @@ import gdb
 
 from gdb_uffd.client.names import pending, printers, search_roots, type_facts
 from gdb_uffd.client.names.block_parts import offset_to_top, reaches, tail
-from gdb_uffd.client.names.block_paths import Found, Paths, Root, element_of
+from gdb_uffd.client.names.block_paths import FoundBlock, Paths, Root, element_of
 from gdb_uffd.client.names.budget import Budget
 from gdb_uffd.client.names.context import Context
 from gdb_uffd.client.names.expression import Expression
 from gdb_uffd.client.names.page_images import Images
-from gdb_uffd.client.names.pending import Draft, Setting
+from gdb_uffd.client.names.pending import ChangeSetting, PendingChange
 from gdb_uffd.client.names.printers import Difference
 from gdb_uffd.client.names.shapes import NEVER
 from gdb_uffd.client.session.sessions import Session
@@ -39,7 +39,7 @@ MAX_WANTED = 2048
 _OBJECTS = type_facts.STRUCTS
 """What is certain to be the whole block when its size fits."""
 
-WalkObject = Callable[[Expression, gdb.Type, int, List[int], Setting], List[Draft]]
+WalkObject = Callable[[Expression, gdb.Type, int, List[int], ChangeSetting], List[PendingChange]]
 """Names the changed members of an object (naming.Naming)."""
 
 
@@ -48,10 +48,12 @@ class _Job:
     """Changed bytes of one block, on one page."""
 
     run: Run
-    where: Setting
+    where: ChangeSetting
     block: Block
-    found: Optional[Found] = None
-    otherwise: Optional[Draft] = None  # of a mapping, not a block: how it is told without a path
+    found: Optional[FoundBlock] = None
+    otherwise: Optional[PendingChange] = (
+        None  # of a mapping, not a block: how it is told without a path
+    )
 
 
 @dataclass
@@ -90,7 +92,7 @@ class Blocks:
         """Stretches of bytes that are told at the end."""
         return len(self._jobs)
 
-    def take(self, run: Run, where: Setting) -> bool:
+    def take(self, run: Run, where: ChangeSetting) -> bool:
         """Whether the run lies in a block, and is named from here on."""
         index = bisect.bisect_right(self._starts, run.address) - 1
         if index < 0:
@@ -101,7 +103,7 @@ class Blocks:
         self._jobs.append(_Job(run, where, block))
         return True
 
-    def take_mapping(self, page: DirtyPage, run: Run, otherwise: Draft) -> bool:
+    def take_mapping(self, page: DirtyPage, run: Run, otherwise: PendingChange) -> bool:
         """Whether the run, in no block, may be named by a pointer into its mapping."""
         start = page.mapping_start
         if not start or (start not in self._mappings and len(self._mappings) >= MAX_MAPPINGS):
@@ -112,14 +114,14 @@ class Blocks:
         self._jobs.append(_Job(run, otherwise.where, block, otherwise=otherwise))
         return True
 
-    def drafts(self, walk: WalkObject) -> Iterator[Draft]:
+    def drafts(self, walk: WalkObject) -> Iterator[PendingChange]:
         """The changes in all blocks that were taken."""
         for draft in self._all_drafts(walk) if self._jobs else ():
             if not draft.raw:
                 self.mark_new(draft)
             yield draft
 
-    def mark_new(self, draft: Draft) -> None:
+    def mark_new(self, draft: PendingChange) -> None:
         """Say so where the bytes before mean nothing: the call allocated them."""
         if self._is_new(draft.address) and not draft.note:
             draft.note = NEW
@@ -130,7 +132,7 @@ class Blocks:
         inside = block is not None and address < block.start + block.size
         return inside and block is not None and block.state == "allocated"
 
-    def _all_drafts(self, walk: WalkObject) -> Iterator[Draft]:
+    def _all_drafts(self, walk: WalkObject) -> Iterator[PendingChange]:
         found = self._search()
         holders: Dict[Tuple[int, str], _Holder] = {}
         for job in self._jobs:
@@ -148,7 +150,7 @@ class Blocks:
 
     # -- looking for them ---------------------------------------------------------------------
 
-    def _search(self) -> Dict[int, Found]:
+    def _search(self) -> Dict[int, FoundBlock]:
         """What is found of the blocks, nearest beginnings first; each costs a packet."""
         blocks = {job.block.start: job.block for job in self._jobs}
         wanted = list(blocks.values())[:MAX_WANTED]
@@ -166,9 +168,9 @@ class Blocks:
                 break
         return paths.found
 
-    def _at_once(self, blocks: List[Block]) -> Dict[int, Found]:
+    def _at_once(self, blocks: List[Block]) -> Dict[int, FoundBlock]:
         """Blocks that a pointer the call set leads to, and that its type fits: without a search."""
-        found: Dict[int, Found] = {}
+        found: Dict[int, FoundBlock] = {}
         by_start = {b.start: b for b in blocks if b.state != "freed"}
         for root in self.roots:
             about = type_facts.info(root.type)
@@ -182,7 +184,7 @@ class Blocks:
             size = target.sizeof if target.strip_typedefs().code in _OBJECTS else 0
             if 0 < size <= block.size <= max(24, (size + 23 & ~15) - 8):
                 place = root.place.target()
-                found[block.start] = Found(block, place, target, block.start, NEVER)
+                found[block.start] = FoundBlock(block, place, target, block.start, NEVER)
         return found
 
     def _beginnings(self) -> Iterator[List[Root]]:
@@ -208,7 +210,7 @@ class Blocks:
 
     # -- naming them --------------------------------------------------------------------------
 
-    def _unnamed(self, job: _Job) -> Draft:
+    def _unnamed(self, job: _Job) -> PendingChange:
         """Nothing leads there: by the block, or the mapping."""
         if job.otherwise is not None:
             return job.otherwise
@@ -218,7 +220,7 @@ class Blocks:
         run = job.run
         return pending.of_bytes(job.where, name, run.address, run.before, run.after, note)
 
-    def _named(self, job: _Job, found: Found, walk: WalkObject) -> Iterator[Draft]:
+    def _named(self, job: _Job, found: FoundBlock, walk: WalkObject) -> Iterator[PendingChange]:
         if found.type is None and job.otherwise is None:
             yield self._beyond(job, found, job.run.changed())
             return
@@ -256,7 +258,7 @@ class Blocks:
             else:
                 yield self._beyond(job, found, outside)
 
-    def _see_class(self, found: Found) -> None:
+    def _see_class(self, found: FoundBlock) -> None:
         """The class that the object really is of, where its own table tells."""
         type_ = found.type
         if type_ is None or found.vector or not found.place.pointer:
@@ -275,7 +277,7 @@ class Blocks:
             found.address += offset_to_top(found.address)
             found.type, found.spreads = real, NEVER
 
-    def _beyond(self, job: _Job, found: Found, changed: List[int]) -> Draft:
+    def _beyond(self, job: _Job, found: FoundBlock, changed: List[int]) -> PendingChange:
         """Bytes that the pointer's type does not tell of: by their distance from it."""
         run = job.run
         first = changed[0] - run.address
@@ -288,8 +290,8 @@ class Blocks:
         )
 
     def _text(
-        self, job: _Job, found: Found, changed: List[int], walk: WalkObject
-    ) -> Iterator[Draft]:
+        self, job: _Job, found: FoundBlock, changed: List[int], walk: WalkObject
+    ) -> Iterator[PendingChange]:
         """A block of characters: as one text, up to its end."""
         assert found.type is not None
         offset = changed[0] - found.address
@@ -317,8 +319,8 @@ class Blocks:
 
     # -- containers ---------------------------------------------------------------------------
 
-    def _held(self, holders: List[_Holder], walk: WalkObject) -> Iterator[Draft]:
-        states: List[List[Optional[printers.State]]] = [[] for _ in holders]
+    def _held(self, holders: List[_Holder], walk: WalkObject) -> Iterator[PendingChange]:
+        states: List[List[Optional[printers.ShownContainer]]] = [[] for _ in holders]
         for after in (False, True):
             shown = memory(self._session, after, self._all, self._report.kept)
             with shown, printers.language(holder.root.type for holder in holders):
@@ -339,7 +341,7 @@ class Blocks:
                 yield from self._children(holder, printers.differences(before, after_))
 
     @staticmethod
-    def _whole(holder: _Holder, before: str, after: str) -> Iterator[Draft]:
+    def _whole(holder: _Holder, before: str, after: str) -> Iterator[PendingChange]:
         """A container that shows no elements, a string: all of it."""
         where, root = holder.jobs[0].where, holder.root
         if before == after:
@@ -352,9 +354,11 @@ class Blocks:
             return
         run = holder.jobs[0].run
         size = len(run.before)
-        yield Draft(where, root.place.text, str(root.type), run.address, size, before, after)
+        yield PendingChange(
+            where, root.place.text, str(root.type), run.address, size, before, after
+        )
 
-    def _children(self, holder: _Holder, differences: List[Difference]) -> Iterator[Draft]:
+    def _children(self, holder: _Holder, differences: List[Difference]) -> Iterator[PendingChange]:
         pages = {job.where.page: job.where for job in holder.jobs}
         covered: List[Tuple[int, int]] = []
         name = holder.root.place.text
@@ -370,7 +374,9 @@ class Blocks:
             yield from self._inner(holder.jobs, name, covered)
 
     @staticmethod
-    def _inner(jobs: List[_Job], name: str, covered: List[Tuple[int, int]]) -> Iterator[Draft]:
+    def _inner(
+        jobs: List[_Job], name: str, covered: List[Tuple[int, int]]
+    ) -> Iterator[PendingChange]:
         """Changed bytes that are no element's."""
         for job in jobs:
             rest = [a for a in job.run.changed() if not any(s <= a < e for s, e in covered)]

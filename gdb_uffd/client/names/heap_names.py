@@ -9,7 +9,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import gdb
 
 from gdb_uffd.client.names import addresses, alternatives, frame_locals, type_facts
-from gdb_uffd.client.names.block_paths import Found, Paths, Root, element_of
+from gdb_uffd.client.names.block_paths import FoundBlock, Paths, Root, element_of
 from gdb_uffd.client.names.expression import Expression, variable
 from gdb_uffd.client.names.scalars import Walk
 from gdb_uffd.client.names.tls import CONTROL_NAME, ThreadLocals
@@ -48,7 +48,7 @@ class HeapNames:
 
     session: Session
     _roots: Dict[int, Tuple[Optional[Root], str, str]] = field(default_factory=dict)
-    _found: Dict[int, Tuple[Found, str]] = field(default_factory=dict)
+    _found: Dict[int, Tuple[FoundBlock, str]] = field(default_factory=dict)
 
     def of(self, block: HeapBlock, chain: Sequence[Reference]) -> Named:
         """The name of a block to which `chain` leads from a root."""
@@ -88,7 +88,7 @@ class HeapNames:
         for start, found in paths.found.items():
             self._found[start] = found, whose
 
-    def _named(self, block: HeapBlock, found: Found, whose: str) -> Named:
+    def _named(self, block: HeapBlock, found: FoundBlock, whose: str) -> Named:
         place = found.place
         text = place.text if place.pointer else f"&{place.text}"
         type_ = ""
@@ -118,7 +118,7 @@ class HeapNames:
         _, text, whose = self._root(ref)
         return Named(text, whose)
 
-    def inside(self, found: Found, address: int) -> str:
+    def inside(self, found: FoundBlock, address: int) -> str:
         """The member of a named block at an address."""
         if found.type is None:
             return f"{found.place.text}{address - found.address:+#x}"

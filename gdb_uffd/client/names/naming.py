@@ -17,15 +17,15 @@ from gdb_uffd.client.names.budget import SECONDS, Budget
 from gdb_uffd.client.names.context import Context
 from gdb_uffd.client.names.expression import Expression, variable
 from gdb_uffd.client.names.page_images import Images
-from gdb_uffd.client.names.pending import Draft, Setting
-from gdb_uffd.client.names.scalars import Leaf, Walk
+from gdb_uffd.client.names.pending import ChangeSetting, PendingChange
+from gdb_uffd.client.names.scalars import ScalarPart, Walk
 from gdb_uffd.client.names.shapes import VECTOR
 from gdb_uffd.client.names.tls import ThreadLocals
 from gdb_uffd.client.names.variables import Variable
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
 from gdb_uffd.client.session.view import memory
-from gdb_uffd.client.show.report_text import NEW, REST, Change
+from gdb_uffd.client.show.report_text import NEW, REST, NamedChange
 from gdb_uffd.protocol.model import CallReport, DirtyPage, FirstWrite, Run
 
 MAX_TOLD = 4000
@@ -67,9 +67,9 @@ class Naming:
         """Where the bytes before and after come from."""
         return Images(session, report.pages, which_all)
 
-    def changes(self) -> Dict[int, List[Change]]:
+    def changes(self) -> Dict[int, List[NamedChange]]:
         """The changes by the start of the page that holds them, by address."""
-        drafts: Dict[int, List[Draft]] = {}
+        drafts: Dict[int, List[PendingChange]] = {}
         for page in self._pages:
             drafts[page.start] = []
             if self._count + self._blocks.taken >= MAX_TOLD:
@@ -95,11 +95,11 @@ class Naming:
             self._report.notes.append(note)
 
     @staticmethod
-    def _finished(drafts: List[Draft]) -> List[Change]:
+    def _finished(drafts: List[PendingChange]) -> List[NamedChange]:
         settled = [done for draft in drafts for done in pending.settle(draft)]
         return [draft.change() for draft in sorted(settled, key=lambda d: d.address)]
 
-    def look(self, drafts: List[Draft]) -> None:
+    def look(self, drafts: List[PendingChange]) -> None:
         """Read what is missing, in the memory before and in that after."""
         waiting = [draft for draft in drafts if draft.leaf is not None]
         if not waiting:
@@ -131,7 +131,7 @@ class Naming:
 
     # -- one page -----------------------------------------------------------------------------
 
-    def _page(self, page: DirtyPage) -> Iterator[Draft]:
+    def _page(self, page: DirtyPage) -> Iterator[PendingChange]:
         self._done_until = 0
         if page.kind == "stack" and page.bytes_above:
             yield from self._stack(page, page.thread, page.runs)
@@ -140,7 +140,7 @@ class Naming:
             kind = run.kind or page.kind
             if run.role == "scratch" or kind == "stack":
                 continue
-            where = Setting(page.start, kind, run.role, run.thread or page.thread)
+            where = ChangeSetting(page.start, kind, run.role, run.thread or page.thread)
             if kind == "data":
                 yield from self._data(page, run, where)
             elif kind == "tls":
@@ -155,26 +155,31 @@ class Naming:
         if live:
             yield from self._stack(page, live[0].thread, live)
 
-    def _left_out(self, page: DirtyPage) -> Draft:
+    def _left_out(self, page: DirtyPage) -> PendingChange:
         """What changed on the page and the report does not list."""
         last = page.runs[-1]
         end = last.address + len(last.before)
         count = page.bytes_changed - sum(len(run.changed()) for run in page.runs)
         base = page.mapping_start or page.start
         name = f"{os.path.basename(page.mapping) or page.mapping}+{end - base:#x}"
-        where = Setting(page.start, page.kind, "", page.thread)
-        return Draft(where, name, "", end, max(0, count), raw=True, note=REST)
+        where = ChangeSetting(page.start, page.kind, "", page.thread)
+        return PendingChange(where, name, "", end, max(0, count), raw=True, note=REST)
 
-    def _unnamed(self, page: DirtyPage, run: Run, where: Setting) -> Draft:
+    def _unnamed(self, page: DirtyPage, run: Run, where: ChangeSetting) -> PendingChange:
         base = page.mapping_start or page.start
         name = f"{os.path.basename(page.mapping) or page.mapping}+{run.address - base:#x}"
         return pending.of_bytes(where, name, run.address, run.before, run.after)
 
     def _walk(
-        self, place: Expression, type_: gdb.Type, address: int, changed: List[int], where: Setting
-    ) -> List[Draft]:
+        self,
+        place: Expression,
+        type_: gdb.Type,
+        address: int,
+        changed: List[int],
+        where: ChangeSetting,
+    ) -> List[PendingChange]:
         """The changed leaves of an object; each is told once, on the first page it lies on."""
-        found: List[Draft] = []
+        found: List[PendingChange] = []
         walk = Walk(changed, self._images.read)
         for leaf in walk.leaves(place, type_, address):
             if len(found) >= scalars.MAX_CHANGES:
@@ -188,7 +193,7 @@ class Naming:
                 found += pending.of_leaf(where, leaf, walk, self._key)
         return _unions(found)
 
-    def _note_added(self, leaf: Leaf, walk: Walk) -> None:
+    def _note_added(self, leaf: ScalarPart, walk: Walk) -> None:
         """Where a vector grew without moving: what was there before means nothing."""
         name = type_facts.bare_name(leaf.type) if leaf.printer and leaf.size == 24 else ""
         if not VECTOR.match(name):
@@ -201,7 +206,7 @@ class Naming:
             if start == now and end < after <= room:
                 self._added.append((end, after))
 
-    def _data(self, page: DirtyPage, run: Run, where: Setting) -> Iterator[Draft]:
+    def _data(self, page: DirtyPage, run: Run, where: ChangeSetting) -> Iterator[PendingChange]:
         count = 0
         pcs = self.pcs(page)
         for address in run.changed():
@@ -232,19 +237,23 @@ class Naming:
                 return max(known.address, address + 1)
         return run.address + len(run.before)
 
-    def _variable(self, known: Variable, changed: List[int], where: Setting) -> List[Draft]:
+    def _variable(
+        self, known: Variable, changed: List[int], where: ChangeSetting
+    ) -> List[PendingChange]:
         assert known.type is not None
         if (
             addresses.MALLOC.match(known.name)
             and not where.role
             and "libc" in where_is(known.address)
         ):
-            where = Setting(where.page, where.kind, "malloc", where.thread)
+            where = ChangeSetting(where.page, where.kind, "malloc", where.thread)
         if not where.role:
             self._blocks.roots.append(Root(variable(known.name), known.type, known.address))
         return self._walk(variable(known.name), known.type, known.address, changed, where)
 
-    def _thread_local(self, page: DirtyPage, run: Run, where: Setting) -> Iterator[Draft]:
+    def _thread_local(
+        self, page: DirtyPage, run: Run, where: ChangeSetting
+    ) -> Iterator[PendingChange]:
         known = self._tls.find(run, where.thread, self.first(page))
         if known is None:
             found = [self._unnamed(page, run, where)]
@@ -257,7 +266,9 @@ class Naming:
             self._blocks.mark_new(draft)
             yield draft
 
-    def _stack(self, page: DirtyPage, thread: Optional[int], runs: List[Run]) -> Iterator[Draft]:
+    def _stack(
+        self, page: DirtyPage, thread: Optional[int], runs: List[Run]
+    ) -> Iterator[PendingChange]:
         """Locals of live frames, else bytes of the stack."""
         changed = [a for run in runs for a in run.changed()]
         with in_thread(thread), memory(self._session, False, self._all, self._report.kept):
@@ -267,7 +278,7 @@ class Naming:
         if self._report.kept:
             gdb.invalidate_cached_frames()
         for local in known:
-            where = Setting(page.start, "stack", "", thread, (local.level, local.function))
+            where = ChangeSetting(page.start, "stack", "", thread, (local.level, local.function))
             inside = [a for a in changed if local.holds(a)]
             if local.type is not None:
                 self._blocks.roots.append(Root(variable(local.name), local.type, local.address))
@@ -278,8 +289,8 @@ class Naming:
                 old, new = (self._images.read(local.address, 8, after) for after in (False, True))
                 if old is not None and new is not None:
                     was, is_ = (hex(int.from_bytes(data, "little")) for data in (old, new))
-                    yield Draft(where, local.name, "", local.address, 8, was, is_)
-        where = Setting(page.start, "stack", "", thread)
+                    yield PendingChange(where, local.name, "", local.address, 8, was, is_)
+        where = ChangeSetting(page.start, "stack", "", thread)
         for run in runs:
             if not any(local.holds(a) for a in run.changed() for local in known):
                 yield self._unnamed(page, run, where)
@@ -295,7 +306,7 @@ def where_is(address: int) -> str:
     return os.path.basename(gdb.solib_name(address) or "")
 
 
-def _unions(drafts: List[Draft]) -> List[Draft]:
+def _unions(drafts: List[PendingChange]) -> List[PendingChange]:
     """Of the members of a union that share bytes, the one that fits the change best is told first,
     and only the others are marked as such."""
     seen: Set[int] = set()

@@ -7,7 +7,7 @@ from typing import Dict, Iterable, Optional
 import gdb
 
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.session.wire import Image, parse_image
+from gdb_uffd.client.session.wire import PageImage, parse_image
 from gdb_uffd.protocol.model import PAGE_SIZE, DirtyPage, page_floor
 
 
@@ -18,7 +18,7 @@ class Images:
         self._session = session
         self._all = which_all
         self._pages = {page.start: page for page in pages if page.bytes_changed}
-        self._images: Dict[int, Optional[Image]] = {}
+        self._images: Dict[int, Optional[PageImage]] = {}
 
     def read(self, address: int, size: int, after: bool) -> Optional[bytes]:
         """`size` bytes at `address` in that state; None where some cannot be had.
@@ -39,7 +39,7 @@ class Images:
             out += part
         return out
 
-    def page(self, start: int) -> Optional[Image]:
+    def page(self, start: int) -> Optional[PageImage]:
         """The page at `start` before and after; None when it was not written."""
         arguments = {"address": hex(start), "all": self._all}
         return parse_image(self._session.request("image", arguments))

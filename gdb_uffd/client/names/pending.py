@@ -8,9 +8,9 @@ from typing import Iterable, Iterator, List, Optional, Tuple
 import gdb
 
 from gdb_uffd.client.names import printers, scalars, type_facts
-from gdb_uffd.client.names.printers import Difference, State
-from gdb_uffd.client.names.scalars import Leaf, Walk
-from gdb_uffd.client.show.report_text import INNER, REST, Change
+from gdb_uffd.client.names.printers import Difference, ShownContainer
+from gdb_uffd.client.names.scalars import ScalarPart, Walk
+from gdb_uffd.client.show.report_text import INNER, REST, NamedChange
 from gdb_uffd.protocol.model import PAGE_SIZE
 
 ELEMENTS_OF_TEXT = 8
@@ -18,7 +18,7 @@ ELEMENTS_OF_TEXT = 8
 
 
 @dataclass(frozen=True)
-class Setting:
+class ChangeSetting:
     """Where a change lies, for all that a walk finds there."""
 
     page: int
@@ -29,10 +29,10 @@ class Setting:
 
 
 @dataclass
-class Draft:
+class PendingChange:
     """A change; `leaf` is set while its texts still have to be read from memory."""
 
-    where: Setting
+    where: ChangeSetting
     name: str
     type: str
     address: int
@@ -42,28 +42,30 @@ class Draft:
     raw: bool = False
     other: bool = False
     note: str = ""
-    leaf: Optional[Leaf] = None
+    leaf: Optional[ScalarPart] = None
     bytes: Tuple[bytes, bytes] = (b"", b"")
-    shown: List[State] = field(default_factory=list)  # before and after; see settle()
+    shown: List[ShownContainer] = field(default_factory=list)  # before and after; see settle()
 
-    def change(self) -> Change:
+    def change(self) -> NamedChange:
         """The finished change."""
         w = self.where
-        return Change(
+        return NamedChange(
             self.name, self.type, self.before, self.after, self.size, self.address, w.kind,
             w.role, w.thread, w.frame, self.raw, self.other, self.note,
         )  # fmt: skip
 
 
 def of_bytes(
-    where: Setting, name: str, address: int, before: bytes, after: bytes, note: str = ""
-) -> Draft:
+    where: ChangeSetting, name: str, address: int, before: bytes, after: bytes, note: str = ""
+) -> PendingChange:
     """Bytes for which there is no type."""
     texts = scalars.hex_text(before), scalars.hex_text(after)
-    return Draft(where, name, "", address, len(before), *texts, raw=True, note=note)
+    return PendingChange(where, name, "", address, len(before), *texts, raw=True, note=note)
 
 
-def of_leaf(where: Setting, leaf: Leaf, walk: Walk, key: Tuple[object, ...]) -> Iterator[Draft]:
+def of_leaf(
+    where: ChangeSetting, leaf: ScalarPart, walk: Walk, key: Tuple[object, ...]
+) -> Iterator[PendingChange]:
     """The change of one leaf; nothing where its bytes are alike or cannot be had."""
     about = type_facts.info(leaf.type)
     name, type_ = leaf.place.text, about.name
@@ -78,7 +80,7 @@ def of_leaf(where: Setting, leaf: Leaf, walk: Walk, key: Tuple[object, ...]) -> 
     old, new = walk.bytes_of(leaf, False), walk.bytes_of(leaf, True)
     if old is None or new is None or old == new:
         return
-    made = Draft(where, name, type_, leaf.address, leaf.size, other=leaf.union)
+    made = PendingChange(where, name, type_, leaf.address, leaf.size, other=leaf.union)
     made.bytes = old, new
     if leaf.printer or scalars.needs_memory(about):
         made.leaf = leaf
@@ -98,18 +100,18 @@ def of_leaf(where: Setting, leaf: Leaf, walk: Walk, key: Tuple[object, ...]) -> 
 
 
 def _characters(
-    where: Setting, leaf: Leaf, element: gdb.Type, walk: Walk, key: Tuple[object, ...]
-) -> Iterator[Draft]:
+    where: ChangeSetting, leaf: ScalarPart, element: gdb.Type, walk: Walk, key: Tuple[object, ...]
+) -> Iterator[PendingChange]:
     """A text that is cut off before the first difference: its characters."""
     inside = [a for a in walk.changed if leaf.address <= a < leaf.address + leaf.size]
     for at in inside[:ELEMENTS_OF_TEXT]:
         place = leaf.place.element(at - leaf.address)
-        yield from of_leaf(where, Leaf(place, element, at, 1, union=leaf.union), walk, key)
+        yield from of_leaf(where, ScalarPart(place, element, at, 1, union=leaf.union), walk, key)
     for at in inside[ELEMENTS_OF_TEXT : ELEMENTS_OF_TEXT + 1]:
         yield from of_rest(where, leaf.place.text, leaf.address, at, walk, inside[-1] + 1)
 
 
-def _part(where: Setting, leaf: Leaf, walk: Walk) -> Iterator[Draft]:
+def _part(where: ChangeSetting, leaf: ScalarPart, walk: Walk) -> Iterator[PendingChange]:
     """The changed bytes of a leaf that is not shown as a value."""
     inside = [a for a in walk.changed if leaf.address <= a < leaf.address + leaf.size]
     if not inside:
@@ -124,8 +126,8 @@ def _part(where: Setting, leaf: Leaf, walk: Walk) -> Iterator[Draft]:
 
 
 def of_rest(
-    where: Setting, name: str, start: int, begin: int, walk: Walk, end: int = 1 << 64
-) -> Iterator[Draft]:
+    where: ChangeSetting, name: str, start: int, begin: int, walk: Walk, end: int = 1 << 64
+) -> Iterator[PendingChange]:
     """What changed of the object `name` at `start` from `begin` on, as bytes, up to the page's end:
     there are too many to be told one by one."""
     end = min(end, where.page + PAGE_SIZE)
@@ -138,20 +140,20 @@ def of_rest(
         yield of_bytes(where, f"{name}+{inside[0] - start:#x}", inside[0], old, new, REST)
 
 
-def fill(drafts: Iterable[Draft], after: bool) -> None:
+def fill(drafts: Iterable[PendingChange], after: bool) -> None:
     """What the drafts that need memory show; it is as it was then (`after`: as it became)."""
     for draft in drafts:
         if draft.leaf is None:
             continue
-        state: Optional[State] = None
+        state: Optional[ShownContainer] = None
         if draft.leaf.printer:
             state = printers.state(draft.leaf.type, draft.leaf.address)
         if state is None:
-            state = State(scalars.text_in_memory(draft.leaf), (), False, True)
+            state = ShownContainer(scalars.text_in_memory(draft.leaf), (), False, True)
         draft.shown.append(state)
 
 
-def settle(draft: Draft) -> Iterator[Draft]:
+def settle(draft: PendingChange) -> Iterator[PendingChange]:
     """The changes that a draft comes to which needed memory.  Of a container: its own words
     ("std::map with 3 elements") where these differ, and the elements that lie inside of it."""
     if draft.leaf is None or len(draft.shown) != 2:
@@ -180,11 +182,13 @@ def settle(draft: Draft) -> Iterator[Draft]:
         yield draft
 
 
-def of_child(where: Setting, name: str, difference: Difference, address: int = 0) -> Draft:
+def of_child(
+    where: ChangeSetting, name: str, difference: Difference, address: int = 0
+) -> PendingChange:
     """An element of the container `name`; `address` where it has none of its own."""
     child = difference.after or difference.before
     assert child is not None
     both = (difference.before, difference.after)
     old, new = (c.text if c is not None else "" for c in both)
     at = child.address if child.address is not None else address
-    return Draft(where, f"{name}{child.label}", child.type, at, child.size, old, new)
+    return PendingChange(where, f"{name}{child.label}", child.type, at, child.size, old, new)

@@ -29,7 +29,7 @@ class Child:
 
 
 @dataclass(frozen=True)
-class State:
+class ShownContainer:
     """What a container shows in one state of memory; `head`: without its children."""
 
     head: str
@@ -57,7 +57,7 @@ def language(types: Iterable[gdb.Type]) -> Iterator[None]:
         yield
 
 
-def state(type_: gdb.Type, address: int) -> Optional[State]:
+def state(type_: gdb.Type, address: int) -> Optional[ShownContainer]:
     """The container at `address` as memory is shown now; None when its printer fails.
 
     A printer is the user's code over memory that may hold anything: it may raise whatever it likes.
@@ -70,7 +70,9 @@ def state(type_: gdb.Type, address: int) -> Optional[State]:
         head = _text_of(printer.to_string()) if hasattr(printer, "to_string") else ""
         hint = printer.display_hint() if hasattr(printer, "display_hint") else None
         if not hasattr(printer, "children") or hint == "string":
-            return State(shown(value) if hint == "string" or not head else head, (), False, True)
+            return ShownContainer(
+                shown(value) if hint == "string" or not head else head, (), False, True
+            )
         children: List[Child] = []
         complete = True
         for child in _children(printer.children(), hint == "map"):
@@ -78,7 +80,7 @@ def state(type_: gdb.Type, address: int) -> Optional[State]:
                 complete = False
                 break
             children.append(child)
-        return State(head, tuple(children), hint != "map", complete)
+        return ShownContainer(head, tuple(children), hint != "map", complete)
     except Exception:
         return None
 
@@ -116,7 +118,7 @@ def _children(pairs: Iterator[Tuple[str, object]], keyed: bool) -> Iterator[Chil
         )
 
 
-def differences(before: State, after: State) -> List[Difference]:
+def differences(before: ShownContainer, after: ShownContainer) -> List[Difference]:
     """Children that changed, came or went.  Keys are compared by key; where labels are only
     positions and their number differs, what is alike at both ends stays out."""
     if _in_a_row(before) and _in_a_row(after) and len(before.children) != len(after.children):
@@ -133,7 +135,7 @@ def differences(before: State, after: State) -> List[Difference]:
     return found
 
 
-def _in_a_row(state: State) -> bool:
+def _in_a_row(state: ShownContainer) -> bool:
     """Whether the labels are the positions: a bit set shows only its ones, by their numbers."""
     rows = enumerate(state.children)
     return state.positions and all(

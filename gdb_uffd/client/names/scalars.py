@@ -12,7 +12,7 @@ import gdb
 
 from gdb_uffd.client.names import type_facts
 from gdb_uffd.client.names.expression import Expression
-from gdb_uffd.client.names.type_facts import Field, Info
+from gdb_uffd.client.names.type_facts import MemberField, TypeInfo
 
 MAX_CHANGES = 64
 """Named changes told of one page; a changed array of a thousand elements is told by 64."""
@@ -40,7 +40,7 @@ ReadBytes = Callable[[int, int, bool], Optional[bytes]]
 
 
 @dataclass(frozen=True)
-class Leaf:
+class ScalarPart:
     """A scalar (or what is told whole) inside an object."""
 
     place: Expression
@@ -63,7 +63,7 @@ class Walk:
     read: ReadBytes
     printers: bool = True
 
-    def leaves(self, place: Expression, type_: gdb.Type, address: int) -> Iterator[Leaf]:
+    def leaves(self, place: Expression, type_: gdb.Type, address: int) -> Iterator[ScalarPart]:
         """Every leaf that holds a changed byte, in order of address."""
         yield from self._descend(place, type_, address, 0, False, frozenset())
 
@@ -79,12 +79,12 @@ class Walk:
         depth: int,
         union: bool,
         hidden: FrozenSet[str],
-    ) -> Iterator[Leaf]:
+    ) -> Iterator[ScalarPart]:
         about = type_facts.info(type_)
         if about.size <= 0 or not self._hit(address, about.size):
             return
         if (about.printer and self.printers) or depth >= MAX_DEPTH:
-            yield Leaf(
+            yield ScalarPart(
                 place.object(), type_, address, about.size, union=union, printer=about.printer
             )
         elif about.code in type_facts.STRUCTS and (about.fields or about.virtual):
@@ -92,18 +92,18 @@ class Walk:
         elif about.element is not None and about.count and not type_facts.is_text(about.element):
             yield from self._elements(about, place, address, depth, union)
         else:
-            yield Leaf(place.object(), type_, address, about.size, union=union)
+            yield ScalarPart(place.object(), type_, address, about.size, union=union)
 
     def _members(
         self,
-        about: Info,
+        about: TypeInfo,
         place: Expression,
         type_: gdb.Type,
         address: int,
         depth: int,
         union: bool,
         hidden: FrozenSet[str],
-    ) -> Iterator[Leaf]:
+    ) -> Iterator[ScalarPart]:
         shared = union or about.code == gdb.TYPE_CODE_UNION
         own = frozenset(field.name for field in about.fields if not field.base)
         told = False
@@ -135,17 +135,17 @@ class Walk:
                 told = True
                 yield leaf
         if not told:  # bytes between the members
-            yield Leaf(place.object(), type_, address, about.size, union=union, padding=True)
+            yield ScalarPart(place.object(), type_, address, about.size, union=union, padding=True)
 
     def _virtual_bases(
         self,
-        about: Info,
+        about: TypeInfo,
         place: Expression,
         address: int,
         depth: int,
         union: bool,
         hidden: FrozenSet[str],
-    ) -> Iterator[Leaf]:
+    ) -> Iterator[ScalarPart]:
         """Bases whose place the object's own table tells."""
         for field in about.plain.fields():
             if not field.is_base_class or getattr(field, "bitpos", None) is not None:
@@ -158,8 +158,8 @@ class Walk:
                     yield from self._descend(place, field.type, at, depth + 1, union, hidden)
 
     def _elements(
-        self, about: Info, place: Expression, address: int, depth: int, union: bool
-    ) -> Iterator[Leaf]:
+        self, about: TypeInfo, place: Expression, address: int, depth: int, union: bool
+    ) -> Iterator[ScalarPart]:
         assert about.element is not None
         step = about.size // about.count
         last = -1
@@ -174,11 +174,11 @@ class Walk:
                 start = address + index * step
                 yield from self._descend(inner, about.element, start, depth + 1, union, frozenset())
 
-    def _differs(self, leaf: Leaf) -> bool:
+    def _differs(self, leaf: ScalarPart) -> bool:
         both = [self.bytes_of(leaf, after) for after in (False, True)]
         return None not in both and both[0] != both[1]
 
-    def bytes_of(self, leaf: Leaf, after: bool) -> Optional[bytes]:
+    def bytes_of(self, leaf: ScalarPart, after: bool) -> Optional[bytes]:
         """The leaf's bytes in that state, a bit field's widened to its type; None."""
         data = self.read(leaf.address, leaf.size, after)
         if data is None or not leaf.bits:
@@ -190,14 +190,14 @@ class Walk:
         return (value & (1 << 8 * size) - 1).to_bytes(size, "little")
 
 
-def _holds_elements(about: Info, field: Field) -> bool:
+def _holds_elements(about: TypeInfo, field: MemberField) -> bool:
     return field.name == "_M_elems" and bool(_ARRAY.match(about.plain.name or ""))
 
 
-def _bit_field(place: Expression, field: Field, address: int, union: bool) -> Leaf:
+def _bit_field(place: Expression, field: MemberField, address: int, union: bool) -> ScalarPart:
     size = (field.bit % 8 + field.bits + 7) // 8
     inner = place.member(field.name)
-    return Leaf(inner, field.type, address, size, field.bits, field.bit % 8, union)
+    return ScalarPart(inner, field.type, address, size, field.bits, field.bit % 8, union)
 
 
 def _is_signed(type_: gdb.Type) -> bool:
@@ -212,12 +212,12 @@ def settings() -> Tuple[object, ...]:
     return tuple(gdb.parameter(name) for name in ("output-radix", "print symbol", "print address"))
 
 
-def needs_memory(about: Info) -> bool:
+def needs_memory(about: TypeInfo) -> bool:
     """Whether gdb reads memory to show such a value: strings behind pointers, pretty printers."""
     return about.printer or type_facts.is_string(about.plain)
 
 
-def text_of_bytes(leaf: Leaf, data: bytes, key: Tuple[object, ...]) -> str:
+def text_of_bytes(leaf: ScalarPart, data: bytes, key: Tuple[object, ...]) -> str:
     """The value of a leaf that needs no memory, as gdb prints it.  `key`: `settings()`."""
     about = type_facts.info(leaf.type)
     text = about.texts.get((key, data))
@@ -228,7 +228,7 @@ def text_of_bytes(leaf: Leaf, data: bytes, key: Tuple[object, ...]) -> str:
     return text
 
 
-def _text(leaf: Leaf, about: Info, data: bytes) -> str:
+def _text(leaf: ScalarPart, about: TypeInfo, data: bytes) -> str:
     if len(data) > type_facts.largest_value():
         raise ValueError("larger than max-value-size")
     if about.code in (gdb.TYPE_CODE_REF, gdb.TYPE_CODE_RVALUE_REF):
@@ -236,7 +236,7 @@ def _text(leaf: Leaf, about: Info, data: bytes) -> str:
     return shown(gdb.Value(data, leaf.type))
 
 
-def text_in_memory(leaf: Leaf) -> str:
+def text_in_memory(leaf: ScalarPart) -> str:
     """The value of a leaf as memory is shown now, "" where it cannot be read."""
     try:
         pointer = gdb.Value(leaf.address).cast(leaf.type.pointer())

@@ -11,7 +11,7 @@ import gdb
 from gdb_uffd.client.names import alternatives, type_facts
 from gdb_uffd.client.names.alternatives import Guards
 from gdb_uffd.client.names.expression import Expression
-from gdb_uffd.client.names.type_facts import Info
+from gdb_uffd.client.names.type_facts import TypeInfo
 
 MAX_SHAPES = 1024
 """Types that are followed from one session's roots; beyond them a pointer leads nowhere."""
@@ -221,12 +221,12 @@ def is_number(name: str) -> bool:
     return bool(_NUMBER.search(words)) and not _NO_NUMBER.search(words)
 
 
-def _reached_as_written(about: Info) -> bool:
+def _reached_as_written(about: TypeInfo) -> bool:
     name = about.plain.name or ""
     return bool(VECTOR.match(name) or SMART.match(name))
 
 
-def is_open_ended(about: Info) -> bool:
+def is_open_ended(about: TypeInfo) -> bool:
     """Whether a structure ends with an array of no fixed length (C11 6.7.2.1)."""
     if about.code not in type_facts.STRUCTS or not about.fields:
         return False
@@ -235,7 +235,7 @@ def is_open_ended(about: Info) -> bool:
     return inner.code == gdb.TYPE_CODE_ARRAY and not inner.count and not last.bits
 
 
-def holds_pointers(about: Info) -> bool:
+def holds_pointers(about: TypeInfo) -> bool:
     """Whether an array is worth a look: its elements are pointers or may hold some."""
     assert about.element is not None
     code = about.element.strip_typedefs().code

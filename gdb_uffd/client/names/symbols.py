@@ -10,11 +10,11 @@ from gdb_uffd.client.names.naming import Naming
 from gdb_uffd.client.names.variables import no_calls
 from gdb_uffd.client.session.asking import captured
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.show.report_text import Change, Writer
+from gdb_uffd.client.show.report_text import NamedChange, WriteSite
 from gdb_uffd.protocol.model import CallReport, DirtyPage, FirstWrite
 
 
-class Symbols:
+class ReportSymbols:
     """Names for one report of `session`; `which_all` as in quffd.image."""
 
     def __init__(
@@ -28,7 +28,7 @@ class Symbols:
         self._report = report
         self._all = which_all
         self._context = session.context if context is None else context
-        self._changes: Optional[Dict[int, List[Change]]] = None
+        self._changes: Optional[Dict[int, List[NamedChange]]] = None
         if report is not None and report.heap_trouble is not None:
             heap_damage.tell(session, report)
         addresses.follow_skips()
@@ -47,11 +47,11 @@ class Symbols:
         number = self._session.thread_numbers.get(tid)
         return f"TID {tid}" if number is None else str(number)
 
-    def writer(self, first: FirstWrite) -> Writer:
+    def writer(self, first: FirstWrite) -> WriteSite:
         """Function and line of the first write; with the caller that has a line, if it has none."""
         return addresses.writer(first)
 
-    def changes(self, page: DirtyPage) -> List[Change]:
+    def changes(self, page: DirtyPage) -> List[NamedChange]:
         """What changed on this page, by name; [] for what is scratch."""
         if self._report is None:
             return []

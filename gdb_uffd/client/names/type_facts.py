@@ -27,7 +27,7 @@ Key = Tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Field:
+class MemberField:
     """A member: bytes from the start of its structure, and where a bit field lies in it."""
 
     name: str  # "" for an anonymous structure or union
@@ -39,13 +39,13 @@ class Field:
 
 
 @dataclass
-class Info:
+class TypeInfo:
     """What is known of a type without its typedefs.  `fields`: members with a fixed place."""
 
     plain: gdb.Type
     code: int
     size: int
-    fields: List[Field]
+    fields: List[MemberField]
     name: str  # as gdb writes it, typedefs and all
     element: Optional[gdb.Type] = None  # of an array
     count: int = 0
@@ -56,8 +56,8 @@ class Info:
     leads: Dict[int, bool] = field(default_factory=dict)  # to a container; see gdb_roots
 
 
-_known: Dict[Key, Info] = {}
-_objects: Dict[int, Tuple[gdb.Type, Info]] = {}
+_known: Dict[Key, TypeInfo] = {}
+_objects: Dict[int, Tuple[gdb.Type, TypeInfo]] = {}
 """The same by gdb.Type object, which is kept so that its id stays its own: making a key takes ten
 times as long."""
 
@@ -81,7 +81,7 @@ def key_of(type_: gdb.Type) -> Key:
     return (code, str(type_), type_.sizeof)
 
 
-def info(type_: gdb.Type) -> Info:
+def info(type_: gdb.Type) -> TypeInfo:
     """What is known of `type_`; gdb.error for one that gdb cannot resolve."""
     seen = _objects.get(id(type_))
     if seen is not None and seen[0] is type_:
@@ -93,7 +93,7 @@ def info(type_: gdb.Type) -> Info:
     return known
 
 
-def _look_up(type_: gdb.Type) -> Info:
+def _look_up(type_: gdb.Type) -> TypeInfo:
     plain = type_.strip_typedefs()
     # A printer may be registered for the typedef's name.
     key = (str(type_), *key_of(plain))
@@ -105,8 +105,8 @@ def _look_up(type_: gdb.Type) -> Info:
     return known
 
 
-def _examine(type_: gdb.Type, plain: gdb.Type) -> Info:
-    made = Info(plain, plain.code, max(0, plain.sizeof), [], str(type_))
+def _examine(type_: gdb.Type, plain: gdb.Type) -> TypeInfo:
+    made = TypeInfo(plain, plain.code, max(0, plain.sizeof), [], str(type_))
     if plain.code in STRUCTS:
         made.fields, made.virtual = _fields(plain)
         made.printer = _has_printer(type_, made.size)
@@ -120,8 +120,8 @@ def _examine(type_: gdb.Type, plain: gdb.Type) -> Info:
     return made
 
 
-def _fields(plain: gdb.Type) -> Tuple[List[Field], bool]:
-    found: List[Field] = []
+def _fields(plain: gdb.Type) -> Tuple[List[MemberField], bool]:
+    found: List[MemberField] = []
     virtual = False
     for member in plain.fields()[:MAX_FIELDS]:
         position = getattr(member, "bitpos", None)
@@ -133,9 +133,9 @@ def _fields(plain: gdb.Type) -> Tuple[List[Field], bool]:
             continue
         name, at, bits = member.name or "", position // 8, member.bitsize
         if not bits:
-            found.append(Field(name, member.type, at, bool(member.is_base_class)))
+            found.append(MemberField(name, member.type, at, bool(member.is_base_class)))
         elif name:  # without one it is padding
-            found.append(Field(name, member.type, at, False, bits, position))
+            found.append(MemberField(name, member.type, at, False, bits, position))
     return found, virtual
 
 

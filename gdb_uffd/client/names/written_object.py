@@ -195,7 +195,7 @@ def parts(
     return found or [_bytes_part(what, changed[0], changed[-1] + 1, window, before, after)]
 
 
-def _leaf_part(walk: scalars.Walk, leaf: scalars.Leaf) -> Optional[Part]:
+def _leaf_part(walk: scalars.Walk, leaf: scalars.ScalarPart) -> Optional[Part]:
     old, new = walk.bytes_of(leaf, False), walk.bytes_of(leaf, True)
     about = type_facts.info(leaf.type)
     if about.code in type_facts.STRUCTS and not about.fields:
@@ -205,7 +205,9 @@ def _leaf_part(walk: scalars.Walk, leaf: scalars.Leaf) -> Optional[Part]:
     return Part(leaf.place.text, str(leaf.type), _text(leaf.type, old), _text(leaf.type, new))
 
 
-def _long_text(walk: scalars.Walk, leaf: scalars.Leaf, about: type_facts.Info) -> Optional[Part]:
+def _long_text(
+    walk: scalars.Walk, leaf: scalars.ScalarPart, about: type_facts.TypeInfo
+) -> Optional[Part]:
     """Of an array of characters that is too long to be told whole, those that were written."""
     written = [a for a in walk.changed if leaf.address <= a < leaf.address + leaf.size]
     if about.element is None or not type_facts.is_text(about.element) or not written:

@@ -126,7 +126,7 @@ def resume(tid: int, number: int = 0) -> None:
 
 
 @dataclass(frozen=True)
-class Event:
+class WaitEvent:
     """What waitid tells of a thread: how (CLD_TRAPPED: stopped, traced), and the signal; of a
     PTRACE_EVENT stop the signal is SIGTRAP with the event in the bits above."""
 
@@ -139,12 +139,12 @@ class Event:
         return self.code in (CLD_STOPPED, CLD_TRAPPED)
 
 
-def look(tid: int, *, block: bool = False) -> Optional[Event]:
+def look(tid: int, *, block: bool = False) -> Optional[WaitEvent]:
     """The event that waits to be taken from that thread, which stays there; None: there is none."""
     return _waitid(tid, _WEXITED | _WNOWAIT | (0 if block else _WNOHANG))
 
 
-def take(tid: int) -> Optional[Event]:
+def take(tid: int) -> Optional[WaitEvent]:
     """Take it: gdb will not see it any more.  Never the thread's end, which may have come since
     `look` and without which gdb would wait for it for ever; then None, as when there is nothing."""
     try:
@@ -153,7 +153,7 @@ def take(tid: int) -> Optional[Event]:
         return None
 
 
-def _waitid(tid: int, flags: int) -> Optional[Event]:
+def _waitid(tid: int, flags: int) -> Optional[WaitEvent]:
     info = (ctypes.c_int * 32)()
     while True:
         info[2] = info[3] = 0
@@ -164,7 +164,7 @@ def _waitid(tid: int, flags: int) -> Optional[Event]:
         if number != errno.EINTR:
             raise OSError(number, f"waiting for thread {tid}: {os.strerror(number)}")
     # siginfo_t: si_signo, si_errno, si_code; union at 16: si_pid, si_uid, si_status.
-    return Event(info[2], info[6]) if info[4] else None
+    return WaitEvent(info[2], info[6]) if info[4] else None
 
 
 _PF_IO_WORKER, _PF_USER_WORKER = 0x10, 0x4000  # include/linux/sched.h

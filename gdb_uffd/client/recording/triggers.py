@@ -44,7 +44,7 @@ def _step_in_place(recording: Recording) -> None:
         recording.on_end.append(give_back)
 
 
-_retired: "List[At]" = []  # to be deleted at the next prompt
+_retired: "List[SnapshotBreakpoint]" = []  # to be deleted at the next prompt
 
 
 def _sweep(_event: object = None) -> None:
@@ -56,7 +56,7 @@ def _sweep(_event: object = None) -> None:
         gdb.events.before_prompt.disconnect(_sweep)
 
 
-class At(gdb.Breakpoint):
+class SnapshotBreakpoint(gdb.Breakpoint):
     """A breakpoint that takes a snapshot and lets the program go on; gdb lists it as any other.
 
     Where gdb debugs through another program, `stop` cannot look at all threads: there it
@@ -154,7 +154,7 @@ def unhit() -> List[str]:
     """What is to be said of locations of ours that took no snapshot, a line each."""
     out = []
     for each in gdb.breakpoints():
-        if not isinstance(each, At) or each.taken:
+        if not isinstance(each, SnapshotBreakpoint) or each.taken:
             continue
         if each.pending:
             out.append(f"{each.where}: no such location was found in the program")
@@ -189,7 +189,7 @@ def _places(point: gdb.Breakpoint) -> str:
 def hit(number: int) -> None:
     """A breakpoint of ours stopped a remote target: its commands call this, then continue."""
     for each in gdb.breakpoints():
-        if isinstance(each, At) and each.number == number:
+        if isinstance(each, SnapshotBreakpoint) and each.number == number:
             thread = gdb.selected_thread()
             if thread is not None:
                 each.take(here(thread), time.monotonic_ns())
@@ -238,7 +238,7 @@ def at(words: str, usage: str) -> None:
     parsed = parse_at(words, usage)
     recording = recordings.current()
     _step_in_place(recording)
-    trigger = At(recording, words.strip(), parsed)
+    trigger = SnapshotBreakpoint(recording, words.strip(), parsed)
     recording.on_end.append(trigger.retire)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional
 
 
 @dataclass
-class Stop:
+class CallStop:
     """Where the called function stopped instead of returning."""
 
     reason: str  # "SIGSEGV", "breakpoint 2"
@@ -25,7 +25,7 @@ class Outcome:
     number: int = 0  # N
     type: str = ""
     error: str = ""  # gdb's own words, when there is no value
-    stop: Optional[Stop] = None
+    stop: Optional[CallStop] = None
     uncaught: Optional[Dict[str, Any]] = None  # as gdb_uncaught tells it
     functions: List[int] = field(default_factory=list)  # addresses gdb called
     began: float = field(default_factory=time.perf_counter)

@@ -29,7 +29,7 @@ class _Policy(Setting):
         return ""
 
 
-class Syscalls(_Policy):
+class SyscallsSetting(_Policy):
     """Which system calls a called function can make.
 
     safe  only what changes nothing outside of the process: its own memory, signals
@@ -54,8 +54,8 @@ class Syscalls(_Policy):
 
     def get_set_string(self) -> str:
         """`all` warns, once."""
-        if self.value == "all" and not Syscalls._warned:
-            Syscalls._warned = True
+        if self.value == "all" and not SyscallsSetting._warned:
+            SyscallsSetting._warned = True
             say(
                 "warning: functions called in a core can now do on this machine what you can: "
                 "write files, open connections; `set uffd syscalls safe` takes that back"
@@ -63,7 +63,7 @@ class Syscalls(_Policy):
         return super().get_set_string()
 
 
-class Files(_Policy):
+class FilesSetting(_Policy):
     """Which files a called function can open, with `set uffd syscalls safe`.
 
     read  regular files and directories, for reading (the default)
@@ -80,7 +80,7 @@ class Files(_Policy):
         self.value = "read"
 
 
-class Clock(_Policy):
+class ClockSetting(_Policy):
     """What time it is for called functions.
 
     recorded  it goes on from the snapshot: a microsecond a reading, and a sleep is
@@ -99,7 +99,7 @@ class Clock(_Policy):
         self.value = "recorded"
 
 
-class Threads(_Policy):
+class ThreadsSetting(_Policy):
     """What the recorded threads, which do not run, mean to a called function.
 
     freeze        a call that needs a lock which one of them holds stops there, and
@@ -120,7 +120,7 @@ class Threads(_Policy):
         self.value = "freeze"
 
 
-class CallTimeout(_Policy):
+class CallTimeoutSetting(_Policy):
     """How many seconds a called function may run.
 
     0 or "unlimited" (the default): any time.  One that takes longer stops where it
@@ -137,7 +137,7 @@ class CallTimeout(_Policy):
         self.value = 0  # unlimited; gdb 12 takes no None for it
 
 
-class MemoryLimit(_Policy):
+class MemoryLimitSetting(_Policy):
     """How many MiB of memory beyond what was recorded called functions may touch.
 
     0 or "unlimited": any amount.  A call that needs more stops there.
@@ -153,7 +153,7 @@ class MemoryLimit(_Policy):
         self.value = MEMORY_LIMIT_MIB
 
 
-class ControlSequences(_Policy):
+class ControlSequencesSetting(_Policy):
     """What becomes of control sequences that a called function prints.
 
     auto   shown where a person reads them: on a terminal, or in a file; raw where
@@ -177,13 +177,13 @@ class ControlSequences(_Policy):
 
 
 SETTINGS: Settings = (
-    ("control-sequences", ControlSequences),
-    ("syscalls", Syscalls),
-    ("files", Files),
-    ("clock", Clock),
-    ("threads", Threads),
-    ("call-timeout", CallTimeout),
-    ("memory-limit", MemoryLimit),
+    ("control-sequences", ControlSequencesSetting),
+    ("syscalls", SyscallsSetting),
+    ("files", FilesSetting),
+    ("clock", ClockSetting),
+    ("threads", ThreadsSetting),
+    ("call-timeout", CallTimeoutSetting),
+    ("memory-limit", MemoryLimitSetting),
 )
 
 

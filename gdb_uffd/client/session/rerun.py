@@ -14,7 +14,7 @@ from gdb_uffd.protocol.model import UffdError
 
 
 @dataclass(frozen=True)
-class Start:
+class RerunStart:
     """What runs again: the thread, its stack pointer before, the functions gdb called; `by`: how
     the object is watched."""
 
@@ -28,7 +28,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Told:
+class SeenWrite:
     """One write; see docs/protocol.md, quffd.why-next."""
 
     by: str
@@ -44,7 +44,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Ended:
+class RerunEnd:
     """How it ended."""
 
     writes: int
@@ -64,8 +64,8 @@ class Again:
         self._arguments = arguments
         self._selection = Selection()
         self._stack = contextlib.ExitStack()
-        self.ended: Optional[Ended] = None
-        self.start: Start
+        self.ended: Optional[RerunEnd] = None
+        self.start: RerunStart
 
     def __enter__(self) -> "Again":
         cpu = self._stack.enter_context(one_cpu())
@@ -93,7 +93,7 @@ class Again:
         flush_caches()
         self._selection.restore()
 
-    def writes(self) -> Iterator[Told]:
+    def writes(self) -> Iterator[SeenWrite]:
         """The writes in their order; gdb sees the process as it was at the one just given."""
         while True:
             data = self._session.request("why-next")
@@ -116,9 +116,9 @@ class Again:
                     each.switch()
 
 
-def _start(data: Any) -> Start:
+def _start(data: Any) -> RerunStart:
     try:
-        return Start(
+        return RerunStart(
             tid=int(data["tid"]),
             sp=int(data["sp"], 16),
             kind=str(data["kind"]),
@@ -131,9 +131,9 @@ def _start(data: Any) -> Start:
         raise UffdError(f"the server's answer to quffd.why is incomplete ({error!r})") from None
 
 
-def _told(data: Any) -> Told:
+def _told(data: Any) -> SeenWrite:
     try:
-        told = Told(
+        told = SeenWrite(
             by=str(data["by"]),
             low=int(data["low"], 16),
             high=int(data["high"], 16),
@@ -152,9 +152,9 @@ def _told(data: Any) -> Told:
     return told
 
 
-def _ended(data: Any) -> Ended:
+def _ended(data: Any) -> RerunEnd:
     try:
-        return Ended(
+        return RerunEnd(
             writes=int(data["writes"]),
             more=bool(data["more"]),
             seconds=float(data["seconds"]),

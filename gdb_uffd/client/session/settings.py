@@ -27,7 +27,7 @@ class Setting(gdb.Parameter):
         return self.sentence.format(svalue)
 
 
-class Report(Setting):
+class ReportSetting(Setting):
     """Whether a line after `print f ()` and its like says what they dirtied.
 
     The line is printed after each gdb command that called a function of a uffd
@@ -43,7 +43,7 @@ class Report(Setting):
         self.value = True
 
 
-class Python(Setting):
+class PythonSetting(Setting):
     """The Python interpreter that runs the server (it needs gdb_uffd installed).
 
     Empty (the default): $GDB_UFFD_PYTHON, else the .venv of the checkout, else the
@@ -58,7 +58,7 @@ class Python(Setting):
         self.value = ""
 
 
-class DiffContext(Setting):
+class DiffContextSetting(Setting):
     """How many equal lines `uffd diff` shows around each line that differs.
 
     A line is 16 bytes, 8 on a narrow terminal; 0 (the default) shows only what
@@ -73,7 +73,7 @@ class DiffContext(Setting):
         self.value = 0
 
 
-class Engine(Setting):
+class EngineSetting(Setting):
     """How the pages that a call writes are found (docs/engines.md).
 
     auto (the default): the best that works on this kernel, tried out: wp-sync for
@@ -108,7 +108,7 @@ class Engine(Setting):
     listeners: List[Callable[[str], str]] = []
 
 
-class FilesFrom(Setting):
+class FilesFromSetting(Setting):
     """Where the files of the machine are that the core comes from.
 
     One or several of these, joined by ":"; what they hold is used before what this
@@ -142,7 +142,7 @@ class FilesFrom(Setting):
         return ""
 
 
-class UnpackLimit(Setting):
+class UnpackLimitSetting(Setting):
     """How many MiB a compressed core, trace or archive (files-from) may unpack to.
 
     0 (the default): what is plausible, up to 256 GiB, of which no more than 1,000
@@ -165,12 +165,12 @@ _all: Dict[str, Setting] = {}
 Settings = Tuple[Tuple[str, Callable[[], Setting]], ...]
 
 SETTINGS: Settings = (
-    ("report", Report),
-    ("python", Python),
-    ("diff-context", DiffContext),
-    ("engine", Engine),
-    ("files-from", FilesFrom),
-    ("unpack-limit", UnpackLimit),
+    ("report", ReportSetting),
+    ("python", PythonSetting),
+    ("diff-context", DiffContextSetting),
+    ("engine", EngineSetting),
+    ("files-from", FilesFromSetting),
+    ("unpack-limit", UnpackLimitSetting),
 )
 
 
@@ -229,4 +229,4 @@ def unpack_limit() -> int:
 def on_engine(tell: Callable[[str], str]) -> None:
     """`tell` is called with what `set uffd engine` is set to; its answer is shown, its UffdError
     undoes the setting."""
-    Engine.listeners.append(tell)
+    EngineSetting.listeners.append(tell)

@@ -14,7 +14,7 @@ from typing import List, NamedTuple, Optional, Tuple
 import gdb
 
 from gdb_uffd.client.session.asking import decoded, file_of, quiet
-from gdb_uffd.client.show.report_text import Writer
+from gdb_uffd.client.show.report_text import WriteSite
 from gdb_uffd.client.show.text import without_parameters
 
 _HEADERS = re.compile(
@@ -150,12 +150,12 @@ def functions_around(pc: int) -> List[Around]:
     return found
 
 
-def own_frame(pc: int) -> Optional[Writer]:
+def own_frame(pc: int) -> Optional[WriteSite]:
     """The innermost function of the program's own that has `pc`, inlined or not, and its line
     there; None where it has none."""
     for each in functions_around(pc):
         if each.line and is_own(each.name, each.symtab):
-            return Writer(without_parameters(each.name), each.file(), each.line)
+            return WriteSite(without_parameters(each.name), each.file(), each.line)
     return None
 
 

@@ -199,7 +199,7 @@ def parse_report(data: Any) -> Optional[CallReport]:
 
 
 @dataclass(frozen=True)
-class Image:
+class PageImage:
     """One page `[start, start + len(before))` before and after; both of one length."""
 
     start: int
@@ -207,12 +207,12 @@ class Image:
     after: bytes
 
 
-def parse_image(data: Any) -> Optional[Image]:
+def parse_image(data: Any) -> Optional[PageImage]:
     """An Image, or None for null (the page was not written)."""
     if data is None:
         return None
     try:
-        image = Image(
+        image = PageImage(
             int(data["start"], 16), bytes.fromhex(data["before"]), bytes.fromhex(data["after"])
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.client.show import snapshots as naming
-from gdb_uffd.client.show.report_text import Change
+from gdb_uffd.client.show.report_text import NamedChange
 from gdb_uffd.client.show.table import aligned, under
 from gdb_uffd.client.show.text import Look, number, plural, size
 from gdb_uffd.protocol.codec import report_from_json as _report_from_json
@@ -27,8 +27,8 @@ MAX_LINES = 40
 
 
 @dataclass(frozen=True)
-class Group:
-    """Pages of one kind in one mapping; see the server's changes.Group."""
+class DifferenceGroup:
+    """Pages of one kind in one mapping; see the server's changes.PageGroup."""
 
     kind: str
     mapping: str
@@ -46,7 +46,7 @@ class Differences:
 
     pages: int
     same_process: bool
-    groups: List[Group]
+    groups: List[DifferenceGroup]
     data: List[DirtyPage]
 
 
@@ -54,7 +54,7 @@ def parse(reply: Any) -> Differences:
     """UffdError when it is not one."""
     try:
         groups = [
-            Group(
+            DifferenceGroup(
                 str(g["kind"]), str(g["mapping"]), g["thread"], int(g["pages"]),
                 int(g["compared"]), int(g["bytes_changed"]), int(g["came"]), int(g["went"]),
             )
@@ -70,7 +70,7 @@ def parse(reply: Any) -> Differences:
 def lines(
     found: Differences,
     pair: Tuple[SnapshotInfo, SnapshotInfo],
-    variables: Sequence[Change],
+    variables: Sequence[NamedChange],
     thread: Callable[[int], str],
     look: Look,
     full: bool = False,
@@ -101,7 +101,7 @@ def lines(
     return [part for line in out for part in look.wrapped(line)]
 
 
-def _names(change: Change, look: Look) -> List[str]:
+def _names(change: NamedChange, look: Look) -> List[str]:
     return ["  " + look.paint("variable", change.name)]
 
 
@@ -116,14 +116,16 @@ def _name(info: SnapshotInfo) -> str:
     return f'{info.number} "{printable(info.label)}"' if info.label else str(info.number)
 
 
-def _groups(groups: Sequence[Group], thread: Callable[[int], str], look: Look) -> List[str]:
+def _groups(
+    groups: Sequence[DifferenceGroup], thread: Callable[[int], str], look: Look
+) -> List[str]:
     pages = [plural(group.pages, "page") for group in groups]
     width = max(map(len, pages))
     cells = [["  " + _what(g, thread, look), p.rjust(width)] for g, p in zip(groups, pages)]
     return [f"{head}{_bytes(g)}".rstrip() for head, g in zip(aligned(cells, look), groups)]
 
 
-def _what(group: Group, thread: Callable[[int], str], look: Look) -> str:
+def _what(group: DifferenceGroup, thread: Callable[[int], str], look: Look) -> str:
     mapping = group.mapping
     if group.kind == "data":
         return f"data  {look.paint('filename', os.path.basename(mapping))}"
@@ -134,7 +136,7 @@ def _what(group: Group, thread: Callable[[int], str], look: Look) -> str:
     return group.kind if name in ("", "anon", group.kind) else printable(f"{group.kind}  {name}")
 
 
-def _bytes(group: Group) -> str:
+def _bytes(group: DifferenceGroup) -> str:
     parts = [f"{number(group.bytes_changed)} B"] if group.compared else []
     parts += [f"{number(group.came)} new"] if group.came else []
     parts += [f"{number(group.went)} gone"] if group.went else []
@@ -142,7 +144,7 @@ def _bytes(group: Group) -> str:
 
 
 def as_json(
-    found: Differences, pair: Tuple[SnapshotInfo, SnapshotInfo], variables: Sequence[Change]
+    found: Differences, pair: Tuple[SnapshotInfo, SnapshotInfo], variables: Sequence[NamedChange]
 ) -> Dict[str, Any]:
     """The object of `uffd changes -json`."""
     return {

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.client.show.report_text import Writer
+from gdb_uffd.client.show.report_text import WriteSite
 from gdb_uffd.client.show.table import aligned, under
 from gdb_uffd.client.show.text import Look, milliseconds, number, plural
 from gdb_uffd.protocol.model import FirstWrite, UffdError
@@ -16,7 +16,7 @@ MAX_ROWS_SHOWN = 200
 
 
 @dataclass(frozen=True)
-class Touch:
+class ShownTouch:
     """The first touch of one page: docs/protocol.md, quffd.trace-end."""
 
     start: int
@@ -31,11 +31,11 @@ class Touch:
     system_call: str
 
 
-def parse(data: Any) -> Tuple[List[Touch], int]:
+def parse(data: Any) -> Tuple[List[ShownTouch], int]:
     """The touches of a reply, and how many more there were."""
     try:
         touches = [
-            Touch(
+            ShownTouch(
                 start=int(t["start"], 16),
                 end=int(t["end"], 16),
                 access=str(t["access"]),
@@ -64,13 +64,13 @@ def parse(data: Any) -> Tuple[List[Touch], int]:
 class Names:
     """What symbols tell: who touched, the section of an address, gdb's number of a thread."""
 
-    writer: Callable[[FirstWrite], Writer]
+    writer: Callable[[FirstWrite], WriteSite]
     section: Callable[[int], str]
     thread: Callable[[int], str]
 
 
 def lines(
-    touches: Sequence[Touch],
+    touches: Sequence[ShownTouch],
     missed: int,
     total_pages: int,
     waited_ms: Callable[[], float],
@@ -104,7 +104,7 @@ def lines(
     return [look.tidy(line) for line in out]
 
 
-def count_line(touches: Sequence[Touch], missed: int, total_pages: int, wall_ms: float) -> str:
+def count_line(touches: Sequence[ShownTouch], missed: int, total_pages: int, wall_ms: float) -> str:
     """ "15 pages touched, first 9 read, 4 written, 2 run · 13 fed of 4,711 · 3.6 ms"."""
     text = f"{plural(len(touches) + missed, 'page')} touched"
     if touches:
@@ -132,8 +132,8 @@ class _Row:
     where: str
 
 
-def _rows(touches: Sequence[Touch], names: Names, look: Look) -> List[_Row]:
-    groups: List[List[Touch]] = []
+def _rows(touches: Sequence[ShownTouch], names: Names, look: Look) -> List[_Row]:
+    groups: List[List[ShownTouch]] = []
     last: Tuple[object, ...] = ()
     for touch in touches:
         place = names.writer(touch.who).text()
@@ -153,7 +153,7 @@ def _rows(touches: Sequence[Touch], names: Names, look: Look) -> List[_Row]:
     return rows
 
 
-def _row(group: Sequence[Touch], order: int, names: Names, look: Look) -> _Row:
+def _row(group: Sequence[ShownTouch], order: int, names: Names, look: Look) -> _Row:
     head = group[0]
     address = hex(head.start)
     number_text = str(order)
@@ -170,7 +170,7 @@ def _row(group: Sequence[Touch], order: int, names: Names, look: Look) -> _Row:
     return _Row(number_text, access, address, kind, what, head.mapping.startswith("/"), where)
 
 
-def _what(touch: Touch, names: Names) -> Tuple[str, str]:
+def _what(touch: ShownTouch, names: Names) -> Tuple[str, str]:
     """The kind of page, or its section; and whose it is."""
     thread = f"thread {names.thread(touch.thread)}" if touch.thread is not None else ""
     if touch.kind in ("stack", "tls"):
@@ -184,7 +184,7 @@ def _what(touch: Touch, names: Names) -> Tuple[str, str]:
     return name if name and name != "anon" else "anon", ""
 
 
-def touch_json(touch: Touch, order: int, names: Names) -> Dict[str, Any]:
+def touch_json(touch: ShownTouch, order: int, names: Names) -> Dict[str, Any]:
     """One entry of `touched` (docs/json.md)."""
     writer = names.writer(touch.who)
     first: Dict[str, Any] = {

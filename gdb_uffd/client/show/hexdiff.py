@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Iterator, List, Optional, Tuple
 
-from gdb_uffd.client.session.wire import Image
+from gdb_uffd.client.session.wire import PageImage
 from gdb_uffd.client.show.text import Look
 
 LINE_BYTES = 16
@@ -15,7 +15,7 @@ _ADDRESS_DIGITS = 12
 
 
 def diff_lines(
-    image: Image, look: Look, limits: Optional[Tuple[int, int]] = None, context: int = 0
+    image: PageImage, look: Look, limits: Optional[Tuple[int, int]] = None, context: int = 0
 ) -> Iterator[str]:
     """Lines of a dump of `image`: "-" before, "+" after, only lines that differ.
 
@@ -50,7 +50,7 @@ def diff_lines(
         yield f"+ {_line(address, after, before, look, 'added')}"
 
 
-def _differs(image: Image, at: int, size: int, limits: Optional[Tuple[int, int]]) -> bool:
+def _differs(image: PageImage, at: int, size: int, limits: Optional[Tuple[int, int]]) -> bool:
     lo, hi = at, min(at + size, len(image.before))
     if limits is not None:
         lo = max(lo, limits[0] - image.start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import List, Tuple
 
-from gdb_uffd.client.session.wire import Image
+from gdb_uffd.client.session.wire import PageImage
 from gdb_uffd.client.show.html_parts import folded, tag
 
 LINE_BYTES = 16
@@ -14,7 +14,7 @@ EQUAL_LINES_SHOWN = 2
 """Equal lines that stay in sight; longer stretches fold."""
 
 
-def hex_table(image: Image, everything: bool) -> str:
+def hex_table(image: PageImage, everything: bool) -> str:
     """Lines of 16 bytes, what differs marked; equal stretches folded, or left out."""
     out: List[str] = []
     starts = range(0, len(image.before), LINE_BYTES)
@@ -30,7 +30,7 @@ def hex_table(image: Image, everything: bool) -> str:
     return "".join(out)
 
 
-def changed_lines(image: Image) -> int:
+def changed_lines(image: PageImage) -> int:
     """How many lines of `hex_table` are not equal."""
     return sum(
         image.before[at : at + LINE_BYTES] != image.after[at : at + LINE_BYTES]
@@ -38,7 +38,7 @@ def changed_lines(image: Image) -> int:
     )
 
 
-def _equal(image: Image, lines: List[int], everything: bool) -> List[str]:
+def _equal(image: PageImage, lines: List[int], everything: bool) -> List[str]:
     if not lines:
         return []
     if everything and len(lines) <= EQUAL_LINES_SHOWN:
@@ -49,7 +49,7 @@ def _equal(image: Image, lines: List[int], everything: bool) -> List[str]:
     return [folded(count, "".join(_row(image, at) for at in lines))]
 
 
-def _row(image: Image, at: int) -> str:
+def _row(image: PageImage, at: int) -> str:
     before = image.before[at : at + LINE_BYTES]
     after = image.after[at : at + LINE_BYTES]
     address = f"{image.start + at:#014x}"

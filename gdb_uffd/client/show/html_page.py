@@ -11,7 +11,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.client.session.wire import Image
+from gdb_uffd.client.session.wire import PageImage
 from gdb_uffd.client.show.html_hex import changed_lines, hex_table
 from gdb_uffd.client.show.html_map import picture
 from gdb_uffd.client.show.html_parts import esc, esc_lines, folded, section, table, tag
@@ -74,7 +74,7 @@ class Content:
     executable: str
     mappings: Sequence[Mapping]
     fed: Sequence[Tuple[int, int]]
-    images: Dict[int, Image]
+    images: Dict[int, PageImage]
     made: str  # "gdb_uffd 0.1.0, 2026-11-23 10:00"
     regions: Sequence[str] = field(default_factory=list)
 

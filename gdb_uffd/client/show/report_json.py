@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, Optional
 
 from gdb_uffd.client.show import verdict
-from gdb_uffd.client.show.report_text import NEW, Change, Namer, split_pages
+from gdb_uffd.client.show.report_text import NEW, NamedChange, Namer, split_pages
 from gdb_uffd.protocol.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, DirtyPage
 
 
@@ -42,7 +42,7 @@ def page_json(page: DirtyPage, namer: Namer) -> Dict[str, Any]:
     }
 
 
-def _change_json(change: Change) -> Dict[str, Any]:
+def _change_json(change: NamedChange) -> Dict[str, Any]:
     """One entry of `changes`."""
     out: Dict[str, Any] = {
         "name": change.name,

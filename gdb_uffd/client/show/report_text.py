@@ -12,7 +12,7 @@ from typing import Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 from gdb_uffd.client.session.wire import Summary, one_line
 from gdb_uffd.client.show import verdict
 from gdb_uffd.client.show.report_aside import PROGRAM, advice, aside_text, gdb_text, whose
-from gdb_uffd.client.show.table import Row, table
+from gdb_uffd.client.show.table import PageRow, table
 from gdb_uffd.client.show.text import Look, milliseconds, number, plural, shortened
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, DirtyPage, FirstWrite
 from gdb_uffd.terminal import printable
@@ -43,7 +43,7 @@ PLAIN = Look()
 
 
 @dataclass(frozen=True)
-class Change:
+class NamedChange:
     """A variable, a member of one, or bytes without a name, that a page's new bytes gave another
     value.
 
@@ -84,7 +84,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Writer:
+class WriteSite:
     """Where a first write happened: `function` at `file`:`line`; "" and 0 for unknown.
 
     `caller` is the nearest caller in the program itself (else anywhere) that has line
@@ -94,7 +94,7 @@ class Writer:
     function: str
     file: str = ""
     line: int = 0
-    caller: Optional["Writer"] = None
+    caller: Optional["WriteSite"] = None
 
     def text(self, look: Look = PLAIN) -> str:
         """ "push () at sample.c:7"; "_int_malloc () … push () at sample.c:7"."""
@@ -111,7 +111,7 @@ class Writer:
 class Namer(Protocol):
     """What symbols tell about addresses."""
 
-    def changes(self, page: DirtyPage) -> List[Change]:
+    def changes(self, page: DirtyPage) -> List[NamedChange]:
         """The named variables that changed on a data or TLS page; [] when none can be told."""
         ...
 
@@ -119,7 +119,7 @@ class Namer(Protocol):
         """The section the changed bytes lie in (".data"), "" when unknown."""
         ...
 
-    def writer(self, first: FirstWrite) -> Writer:
+    def writer(self, first: FirstWrite) -> WriteSite:
         """Function, file and line of a first write."""
         ...
 
@@ -291,19 +291,19 @@ def is_scratch(page: DirtyPage) -> bool:
     return page.kind == "stack" and not page.bytes_above
 
 
-def _row(group: List[DirtyPage], namer: Namer, look: Look, all_lines: bool) -> Row:
+def _row(group: List[DirtyPage], namer: Namer, look: Look, all_lines: bool) -> PageRow:
     head = group[0]
     address = hex(head.start)
     if len(group) > 1:
         address += f"-{group[-1].end:#x}"
     items = [] if is_scratch(head) else _items(group, namer, look, all_lines)
     writer = namer.writer(head.first_write).text(look) if head.first_write else ""
-    return Row(address, _what(head, namer, look), items or [_bytes_text(group)], writer)
+    return PageRow(address, _what(head, namer, look), items or [_bytes_text(group)], writer)
 
 
-def _joined(changes: List[Change]) -> List[Change]:
+def _joined(changes: List[NamedChange]) -> List[NamedChange]:
     """Bytes of one block, or of one mapping, that follow each other, as one: how many."""
-    out: List[Change] = []
+    out: List[NamedChange] = []
     for change in changes:
         last = out[-1] if out else change
         base, plus, _ = change.name.partition("+0x")
@@ -347,7 +347,7 @@ def _items(group: List[DirtyPage], namer: Namer, look: Look, all_lines: bool) ->
     return items
 
 
-def _others_text(words: str, changes: List[Change], look: Look) -> str:
+def _others_text(words: str, changes: List[NamedChange], look: Look) -> str:
     """Changes that are not to the program's data: the first by name, if it has one."""
     named = next((c for c in changes if not c.raw or "@" in c.name), None)
     if named is None:

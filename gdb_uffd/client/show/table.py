@@ -15,7 +15,7 @@ MAX_ALIGNED = 60
 
 
 @dataclass(frozen=True)
-class Row:
+class PageRow:
     """One range of pages.  `items`, `writer` may be painted."""
 
     address: str
@@ -24,7 +24,7 @@ class Row:
     writer: str
 
 
-def table(rows: Sequence[Row], look: Look) -> List[str]:
+def table(rows: Sequence[PageRow], look: Look) -> List[str]:
     """Columns: address, what, the changes, the writer; of a row that is too wide the changes have
     lines of their own, and so has the writer."""
     if not rows:

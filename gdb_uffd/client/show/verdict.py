@@ -29,7 +29,7 @@ MAX_NAMED = 4
 
 
 @dataclass(frozen=True)
-class Wrote:
+class WrittenKind:
     """One kind of memory that was written.  `what`: "globals" (of the file `mapping`), "heap",
     "tls" and "stack" (of `thread`; of the thread that ran: frames that were there before),
     "anonymous" (`mapping`), "malloc" (its bookkeeping alone), "linker" (slots that the dynamic
@@ -41,7 +41,7 @@ class Wrote:
     bytes: int = 0
 
 
-def wrote(report: CallReport) -> List[Wrote]:
+def wrote(report: CallReport) -> List[WrittenKind]:
     """What the program's writes and assignments changed, the program's data first."""
     found: Dict[_Key, int] = {}
     starts = [block.start for block in report.blocks]
@@ -56,7 +56,7 @@ def wrote(report: CallReport) -> List[Wrote]:
             mapping = rest.mapping if what in ("globals", "anonymous") else None
             unlisted: _Key = (what, mapping, rest.thread)
             found[unlisted] = found.get(unlisted, 0) + rest.bytes_changed
-    made = [Wrote(*key, count) for key, count in found.items()]
+    made = [WrittenKind(*key, count) for key, count in found.items()]
     return sorted(made, key=lambda w: _ORDER.index(w.what))
 
 
@@ -101,7 +101,7 @@ def is_pure(report: CallReport) -> bool:
     return _is_pure(report, wrote(report))
 
 
-def _is_pure(report: CallReport, things: List[Wrote]) -> bool:
+def _is_pure(report: CallReport, things: List[WrittenKind]) -> bool:
     heap = report.heap
     return (
         report.returned
@@ -137,7 +137,9 @@ def phrases(report: CallReport, thread: Callable[[int], str]) -> List[str]:
     return _phrases(report, thread, wrote(report))
 
 
-def _phrases(report: CallReport, thread: Callable[[int], str], things: List[Wrote]) -> List[str]:
+def _phrases(
+    report: CallReport, thread: Callable[[int], str], things: List[WrittenKind]
+) -> List[str]:
     if report.untold:
         return ["what it did is not known"]
     if not report.called:
@@ -200,7 +202,7 @@ def _few(names: List[str]) -> str:
     return ", ".join(unique[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _wrote_text(things: List[Wrote], report: CallReport, thread: Callable[[int], str]) -> str:
+def _wrote_text(things: List[WrittenKind], report: CallReport, thread: Callable[[int], str]) -> str:
     tid, registers = report.tid, report.registers
     if not things and not registers:
         return "wrote nothing"
@@ -230,7 +232,9 @@ def _wrote_text(things: List[Wrote], report: CallReport, thread: Callable[[int],
     return "wrote " + ", ".join(names)
 
 
-def _heap_text(report: CallReport, things: List[Wrote], thread: Callable[[int], str]) -> List[str]:
+def _heap_text(
+    report: CallReport, things: List[WrittenKind], thread: Callable[[int], str]
+) -> List[str]:
     heap, parts = report.heap, []
     if heap is None:
         touched = any(w.what in ("heap", "malloc") for w in things)

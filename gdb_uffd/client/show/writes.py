@@ -15,7 +15,7 @@ MAX_PARTS_SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Change:
+class WrittenPart:
     """A part of the object before and after a write; `before` equals `after` where it was written
     with what it held."""
 
@@ -34,7 +34,7 @@ class WriteInfo:
     by: str
     address: int
     size: int
-    changes: Tuple[Change, ...]
+    changes: Tuple[WrittenPart, ...]
     system_call: str
     pc: int
     frames: Tuple[Tuple[str, Dict[str, Any]], ...] = ()
@@ -117,7 +117,7 @@ def _write_text(write: WriteInfo, look: Look) -> str:
     return text
 
 
-def _change_text(change: Change, look: Look) -> str:
+def _change_text(change: WrittenPart, look: Look) -> str:
     name = look.paint("variable", change.name)
     if change.before == change.after:
         return f"{name} {change.before} (the same)"

@@ -12,7 +12,7 @@ from gdb_uffd.protocol.heap import HEADER
 from gdb_uffd.protocol.model import Damage, FreeList, MemoryUnavailable
 from gdb_uffd.replay.attribute import layouts, malloc
 from gdb_uffd.replay.attribute.damage import at_link
-from gdb_uffd.replay.attribute.layouts import State
+from gdb_uffd.replay.attribute.layouts import MallocState
 from gdb_uffd.replay.views import View
 
 FIRST_SHOWN = 8
@@ -61,7 +61,7 @@ class FreeLists:
     their chunks, sorted."""
 
     def __init__(
-        self, view: View, arenas: Sequence[State], caches: Sequence[Cache], cache_count: int
+        self, view: View, arenas: Sequence[MallocState], caches: Sequence[Cache], cache_count: int
     ) -> None:
         self._view = view
         heads = [h for cache in caches for h in self._of_cache(cache, cache_count)]
@@ -140,7 +140,7 @@ class FreeLists:
             found.append(_Head(told, link, cache=cache.address))
         return found
 
-    def _fastbins(self, arena: State) -> List[_Head]:
+    def _fastbins(self, arena: MallocState) -> List[_Head]:
         found = []
         for index in range(layouts.FASTBINS if arena.layout.fastbins else 0):
             link = self._view.word(arena.address + arena.layout.fastbins + 8 * index) or 0
@@ -149,7 +149,7 @@ class FreeLists:
             found.append(_Head(told, link, layouts.LINK_AT, 0))
         return found
 
-    def _bins(self, arena: State) -> List[_Head]:
+    def _bins(self, arena: MallocState) -> List[_Head]:
         found = []
         for number in range(1, layouts.SIZES_OF_BINS + 1):
             kind, low, high = layouts.bin_sizes(number)

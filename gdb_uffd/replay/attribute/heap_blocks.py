@@ -10,8 +10,8 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.model import PAGE_SIZE, Block, CallReport, Damage, DirtyPage, HeapTotals, Run
 from gdb_uffd.replay.attribute import damage, layouts, leftovers, malloc
-from gdb_uffd.replay.attribute.layouts import State
-from gdb_uffd.replay.attribute.malloc import Area, Heaps, Known
+from gdb_uffd.replay.attribute.layouts import MallocState
+from gdb_uffd.replay.attribute.malloc import HeapArea, Heaps, Known
 from gdb_uffd.replay.attribute.owners import Owners, part
 from gdb_uffd.replay.views import View
 
@@ -65,7 +65,7 @@ class HeapWork:
     def tell(self, report: CallReport) -> None:
         """Fill in the report's blocks and totals, and the roles of its runs on heap pages."""
         heaps = Heaps(self.known, self.before, self.after, self.brk, self._begins)
-        by_area: Dict[int, Tuple[Area, List[DirtyPage]]] = {}
+        by_area: Dict[int, Tuple[HeapArea, List[DirtyPage]]] = {}
         listed = [p for p in report.pages if p.meant]
         for page in listed:
             if page.kind == "heap" and page.bytes_changed:
@@ -97,7 +97,7 @@ class HeapWork:
         self.trouble = self.trouble or why
 
     @staticmethod
-    def _area_of(heaps: Heaps, page: DirtyPage) -> Optional[Area]:
+    def _area_of(heaps: Heaps, page: DirtyPage) -> Optional[HeapArea]:
         """The heap of a page; its own header (a secondary heap's) is part of it."""
         area = heaps.area(page.end - 1)
         return area if area is not None else heaps.area(page.runs[0].address if page.runs else 0)
@@ -120,7 +120,7 @@ class HeapWork:
                 self.caches.append(found[1])
         self.caches = sorted(set(self.caches))
 
-    def _area(self, heaps: Heaps, area: Area, pages: List[DirtyPage]) -> None:
+    def _area(self, heaps: Heaps, area: HeapArea, pages: List[DirtyPage]) -> None:
         index = heaps.index(area)
         listed = [self._listed(view, area) for view in (self.before, self.after)]
         reached = 0
@@ -149,7 +149,7 @@ class HeapWork:
 
     def _span(
         self,
-        area: Area,
+        area: HeapArea,
         span: _Span,
         anchor: int,
         last: int,
@@ -180,7 +180,7 @@ class HeapWork:
                 page.runs = list(self._split(page.runs, span, area, anchor, end))
         return int(end)
 
-    def _damaged(self, area: Area, span: _Span) -> None:
+    def _damaged(self, area: HeapArea, span: _Span) -> None:
         """Note the header at which a walk ended, the state before first."""
         states = (
             (span.was, self.before, area.end_before, "before"),
@@ -193,7 +193,7 @@ class HeapWork:
                 found = damage.at_header(view, int(chunks.broken_at), limit, before)
                 self._cannot(dataclasses.replace(found, state=state))
 
-    def _before_header(self, area: Area, at: int) -> Optional[Tuple[int, int]]:
+    def _before_header(self, area: HeapArea, at: int) -> Optional[Tuple[int, int]]:
         """(start, size) of the chunk in front of the header at `at`, in the state before."""
         index = self.known.indexes[area.start]
         anchor = lib.heap_index_find(index, self.before.native, at - 16, area.end_before)
@@ -211,7 +211,7 @@ class HeapWork:
         for chunk in hidden:
             chunk.state = lib.CHUNK_USED
 
-    def _listed(self, view: View, area: Area) -> Any:
+    def _listed(self, view: View, area: HeapArea) -> Any:
         """Chunks that look used and are free, sorted, as a C array."""
         main = self._main_arena()
         arena = area.arena or (main.address if main is not None else 0)
@@ -229,9 +229,9 @@ class HeapWork:
             self._cannot(damage.at_link(view, found.entry, found.link, bool(self.known.mangled)))
         return ffi.new("uint64_t[]", sorted(set(found.chunks)))
 
-    def _main_arena(self) -> Optional[State]:
+    def _main_arena(self) -> Optional[MallocState]:
         self.malloc_words()
-        main: Optional[State] = self.known.main
+        main: Optional[MallocState] = self.known.main
         return main
 
     def own_words(self) -> Set[int]:
@@ -251,7 +251,7 @@ class HeapWork:
         return self.known.words
 
     def _split(
-        self, runs: List[Run], span: _Span, area: Area, anchor: int, end: int
+        self, runs: List[Run], span: _Span, area: HeapArea, anchor: int, end: int
     ) -> Iterator[Run]:
         """`runs` cut where chunks' headers and blocks meet."""
         for run in runs:

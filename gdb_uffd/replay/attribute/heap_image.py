@@ -12,7 +12,7 @@ from gdb_uffd.protocol.heap import HEADER, Arena, HeapRange
 from gdb_uffd.protocol.model import PAGE_SIZE, PROT_WRITE, Damage, FreeList, HeapBlock, page_ceil
 from gdb_uffd.replay.attribute import layouts, malloc
 from gdb_uffd.replay.attribute.free_lists import Cache, FreeLists
-from gdb_uffd.replay.attribute.layouts import Parameters, State
+from gdb_uffd.replay.attribute.layouts import MallocState, Parameters
 from gdb_uffd.replay.attribute.owners import Owners
 from gdb_uffd.replay.views import View
 
@@ -73,7 +73,7 @@ class HeapImage:
     def __init__(self, owners: Owners, view: View, brk: Range) -> None:
         self.owners, self.view = owners, view
         self.snapshot = owners.snapshot
-        self.states: List[State] = []
+        self.states: List[MallocState] = []
         self.stretches: List[Stretch] = []
         self.mapped = ffi.gc(ffi.new("struct chunks *"), lib.chunks_deinit)
         self.parameters: Optional[Parameters] = None
@@ -110,7 +110,7 @@ class HeapImage:
 
     # -- where it is ----------------------------------------------------------------------------
 
-    def _find(self, main: State) -> None:
+    def _find(self, main: MallocState) -> None:
         """The arenas and their heaps."""
         layout = main.layout
         self.states.append(main)
@@ -133,7 +133,7 @@ class HeapImage:
         chunks = ffi.gc(ffi.new("struct chunks *"), lib.chunks_deinit)
         self.stretches.append(Stretch(arena, start, end, chunks))
 
-    def _main_range(self, main: State) -> Optional[Range]:
+    def _main_range(self, main: MallocState) -> Optional[Range]:
         low, now = self._brk
         if not low <= main.top < now:  # the break could not be moved: mappings took its place
             low, now = self.owners.range_of(main.top, ()) if main.top else (0, 0)

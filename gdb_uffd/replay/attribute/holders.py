@@ -21,9 +21,9 @@ from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.heap import Reference
 from gdb_uffd.protocol.model import PROT_WRITE, HeapBlock, Registers
 from gdb_uffd.replay.attribute.free_lists import Cache
-from gdb_uffd.replay.attribute.layouts import State
+from gdb_uffd.replay.attribute.layouts import MallocState
 from gdb_uffd.replay.attribute.owners import Owners
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.replay.views import View
 
 REFERENCES_MAX = 4096
@@ -56,7 +56,7 @@ class KnownBlocks(Protocol):
 
     view: View
     owners: Owners
-    states: List[State]
+    states: List[MallocState]
     caches: List[Cache]
 
     def block_around(self, address: int) -> Optional[HeapBlock]:
@@ -69,7 +69,7 @@ class NoBlocks:
 
     view: View
     owners: Owners
-    states: List[State] = field(default_factory=list)
+    states: List[MallocState] = field(default_factory=list)
     caches: List[Cache] = field(default_factory=list)
 
     def block_around(self, address: int) -> Optional[HeapBlock]:
@@ -92,7 +92,7 @@ class Holders:
 
     def __init__(
         self,
-        machine: Machine,
+        machine: Vessel,
         image: KnownBlocks,
         registers: Callable[[int], Registers],
         deadline: float,
@@ -237,7 +237,7 @@ class Holders:
                         self._known[block.start].roots.append(ref)
 
 
-def _searched(machine: Machine) -> Iterator[Tuple[int, int]]:
+def _searched(machine: Vessel) -> Iterator[Tuple[int, int]]:
     """Where a pointer may lie: writable memory that is there; of what was never touched only where
     something ran, and not all of a huge one."""
     for region in machine.regions():

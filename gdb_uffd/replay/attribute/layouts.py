@@ -50,7 +50,7 @@ LAYOUTS = (
 
 
 @dataclass(frozen=True)
-class State:
+class MallocState:
     """A struct malloc_state as it stands in memory; `bins`: where their pretended chunks begin."""
 
     address: int
@@ -66,7 +66,7 @@ class State:
         return self.address + self.layout.bins - LINK_AT
 
 
-def read_state(view: View, address: int, layout: StateLayout) -> Optional[State]:
+def read_state(view: View, address: int, layout: StateLayout) -> Optional[MallocState]:
     """The struct at `address`; None where it cannot be had."""
     try:
         raw = view.read(address, layout.size)
@@ -77,10 +77,10 @@ def read_state(view: View, address: int, layout: StateLayout) -> Optional[State]
         return int.from_bytes(raw[at : at + 8], "little")
 
     words = (layout.top, layout.next, layout.attached, layout.system)
-    return State(address, layout, *(word(at) for at in words))
+    return MallocState(address, layout, *(word(at) for at in words))
 
 
-def find_main(snapshot: Snapshot, view: View) -> Optional[State]:
+def find_main(snapshot: Snapshot, view: View) -> Optional[MallocState]:
     """main_arena: in the C library's data (or a static program's), where empty bins point to
     themselves, and the list of arenas, the count of threads and the memory got so far are what
     they can be."""
@@ -110,7 +110,7 @@ def _starts(own: Sequence[int]) -> Iterator[int]:
                 yield at
 
 
-def _is_main(view: View, state: State, own: Sequence[int], first: int) -> bool:
+def _is_main(view: View, state: MallocState, own: Sequence[int], first: int) -> bool:
     empty = sum(1 for i in own if first <= i < first + 2 * SIZES_OF_BINS and not (i - first) % 2)
     unused = state.top in (0, state.first_bin) and not state.system
     top = unused or (state.top >= PAGE_SIZE and state.top % 16 == 0 and state.system > 0)
@@ -119,7 +119,7 @@ def _is_main(view: View, state: State, own: Sequence[int], first: int) -> bool:
     return _is_ring(view, state)
 
 
-def _is_ring(view: View, main: State) -> bool:
+def _is_ring(view: View, main: MallocState) -> bool:
     """Whether the list of arenas leads through others back to that one: the layouts differ in how
     far an arena begins before its bins, and only the right one does."""
     at = main.next

@@ -51,7 +51,7 @@ LARGE = 1024  # chunks from this size have two more links (fd_nextsize, bk_nexts
 
 
 @dataclass(frozen=True)
-class Area:
+class HeapArea:
     """One heap: the first chunk, and where it ends before and after; 0 where it was not there."""
 
     start: int
@@ -115,9 +115,9 @@ class Heaps:
         self._known, self._begins = known, begins
         self.before, self.after = before, after
         self._brk = brk
-        self._areas: Dict[int, Optional[Area]] = {}
+        self._areas: Dict[int, Optional[HeapArea]] = {}
 
-    def area(self, address: int) -> Optional[Area]:
+    def area(self, address: int) -> Optional[HeapArea]:
         """The brk heap or the secondary heap around `address`; None when it is none of malloc's."""
         (low, was), (start, now) = self._brk
         low = low or start
@@ -127,17 +127,17 @@ class Heaps:
         found = self._areas[base]
         return found if found is not None and found.start <= address < found.end else None
 
-    def _main(self, low: int, was: int, now: int) -> Optional[Area]:
+    def _main(self, low: int, was: int, now: int) -> Optional[HeapArea]:
         first = self._known.firsts.get(low)
         if not first and was > low:
             first = self._known.firsts[low] = self._begins(self.before, low, was)
         if first:
-            return Area(first, was if was > first else 0, now)
+            return HeapArea(first, was if was > first else 0, now)
         # A heap that the call made begins in the state after it.
         first = self._begins(self.after, low, now)
-        return Area(first, 0, now) if first else None
+        return HeapArea(first, 0, now) if first else None
 
-    def _secondary(self, base: int) -> Optional[Area]:
+    def _secondary(self, base: int) -> Optional[HeapArea]:
         ends = [secondary_end(view, base) for view in (self.before, self.after)]
         view = self.before if ends[0] else self.after
         if not any(ends):
@@ -145,10 +145,10 @@ class Heaps:
         arena = view.word(base) or 0
         for first in _secondary_firsts(base, arena):
             if plausible(view, first, max(ends)):
-                return Area(first, ends[0], ends[1], arena)
+                return HeapArea(first, ends[0], ends[1], arena)
         return None
 
-    def index(self, area: Area) -> Any:
+    def index(self, area: HeapArea) -> Any:
         """The index of a heap's boundaries in the state before."""
         index = self._known.indexes.get(area.start)
         if index is None:

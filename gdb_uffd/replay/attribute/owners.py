@@ -10,11 +10,11 @@ from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from gdb_uffd.protocol.model import PAGE_SIZE, DirtyPage, Mapping, Run, UffdError
 from gdb_uffd.replay.attribute import layouts, malloc
-from gdb_uffd.replay.attribute.layouts import State
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.attribute.layouts import MallocState
+from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.replay.views import View
 from gdb_uffd.terminal import printable
-from gdb_uffd.trace.core.elf import ElfError, Image
+from gdb_uffd.trace.core.elf import ElfError, ElfImage
 from gdb_uffd.trace.files.files import Module
 from gdb_uffd.trace.source import ReadMemory
 from gdb_uffd.trace.symbols import link_maps, read_word
@@ -48,7 +48,7 @@ class TlsBlock:
 class Owners:
     """Look-ups over one snapshot; what they find is remembered."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Vessel) -> None:
         self.machine = machine
         self.snapshot = machine.snapshot
         self.modules: Sequence[Module] = self.snapshot.modules
@@ -99,7 +99,7 @@ class Owners:
 
     # -- malloc's variables and the linker's slots --------------------------------------------
 
-    def malloc_words(self, view: View, brk: Range, main: Optional[State]) -> List[Range]:
+    def malloc_words(self, view: View, brk: Range, main: Optional[MallocState]) -> List[Range]:
         """main_arena, mp_, the break: those that are found."""
         found = [(main.address, main.address + main.layout.size)] if main is not None else []
         parameters = layouts.find_parameters(self.snapshot, view, brk)
@@ -294,7 +294,7 @@ def _joins(one: Mapping, other: Mapping) -> bool:
     return one.end == other.start and one.prot == other.prot and not one.name and not other.name
 
 
-def _got(image: Image) -> Optional[Range]:
+def _got(image: ElfImage) -> Optional[Range]:
     try:
         tags = image.dynamic()
     except ElfError:

@@ -40,7 +40,7 @@ VOID = -1
 LOWEST = 1 << 16  # nothing is mapped below
 
 
-class State(Protocol):
+class MemoryState(Protocol):
     """Memory in one state (views.View)."""
 
     def read(self, address: int, length: int) -> bytes:
@@ -127,11 +127,11 @@ class Graph:
             raise UffdError("the types are not what they should be") from None
 
 
-class Search:
+class BlockSearch:
     """One search: `wanted` are blocks (start, size)."""
 
     def __init__(
-        self, graph: Graph, view: State, wanted: Sequence[Tuple[int, int]], after: bool
+        self, graph: Graph, view: MemoryState, wanted: Sequence[Tuple[int, int]], after: bool
     ) -> None:
         self._shapes = graph.shapes
         self._view = view

@@ -31,7 +31,7 @@ DATA_PAGES_MAX = 4096
 
 
 @dataclass
-class Facts:
+class CallFacts:
     """What a report does not say of itself: how the process stood when the call began and ended.
 
     `stack`: a thread's stack pointer when it began.  `brk`: (start, break) before and after.
@@ -76,7 +76,7 @@ class Refiner:
         are not those that stand before and after it."""
         _forget_above([page.start for page in pages if "malloc" in page.writers], known)
 
-    def refine(self, report: CallReport, facts: Facts) -> None:
+    def refine(self, report: CallReport, facts: CallFacts) -> None:
         """Fill in what only the memory before and after can tell.  Changes `report`."""
         which_all = report.kind == "all"
         before, after = (self._views.get(a, which_all) for a in (False, True))
@@ -107,11 +107,11 @@ class Refiner:
         if report.kept and not which_all:
             self.kept(report.pages)
 
-    def _floor(self, facts: Facts, thread: int) -> int:
+    def _floor(self, facts: CallFacts, thread: int) -> int:
         """What lies below it on a thread's stack is nobody's."""
         return facts.stack(thread) - self.owners.snapshot.arch.red_zone
 
-    def _stacks(self, report: CallReport, facts: Facts, before: View, after: View) -> None:
+    def _stacks(self, report: CallReport, facts: CallFacts, before: View, after: View) -> None:
         """Of a stack's page, the changed bytes of live frames; the rest is scratch."""
         mapped = [*facts.born, *facts.early]
         for page in report.pages:
@@ -124,7 +124,7 @@ class Refiner:
                 continue
             _above(page, max(floor, page.start), before, after)
 
-    def _data(self, report: CallReport, facts: Facts, heap: HeapWork) -> None:
+    def _data(self, report: CallReport, facts: CallFacts, heap: HeapWork) -> None:
         """Roles and names on pages of files' data and of thread-locals."""
         read = heap.after.read
         own = heap.own_words()
@@ -137,7 +137,7 @@ class Refiner:
                 if page.kind == "tls":
                     page.runs = [self._on_tls_page(run, facts) for run in page.runs]
 
-    def _on_tls_page(self, run: Run, facts: Facts) -> Run:
+    def _on_tls_page(self, run: Run, facts: CallFacts) -> Run:
         """A thread's stack may end on the page where its thread-locals begin."""
         if run.kind:
             return run

@@ -7,12 +7,12 @@ from typing import Any, Callable, Dict
 
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay.layout import current_mappings
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.vessel import Vessel
 
 SIZE_MAX = 16 << 20  # bytes of one such file
 
 
-def offer(machine: Machine) -> Any:
+def offer(machine: Vessel) -> Any:
     """Has the vessel's system calls find them; keep what is returned as long as the machine."""
     handle = ffi.new_handle(machine)
     machine.vessel.own_file = lib.own_file
@@ -34,7 +34,7 @@ def own_file(context: Any, name: Any) -> int:
     return descriptor
 
 
-def _maps(machine: Machine) -> bytes:
+def _maps(machine: Vessel) -> bytes:
     """proc_pid_maps(5); device and inode are not recorded."""
     lines = []
     for m in current_mappings(machine):
@@ -44,15 +44,15 @@ def _maps(machine: Machine) -> bytes:
     return b"\n".join(lines) + b"\n"
 
 
-def _comm(machine: Machine) -> bytes:
+def _comm(machine: Vessel) -> bytes:
     return bytes(ffi.string(machine.vessel.record.name)) + b"\n"
 
 
-def _cmdline(machine: Machine) -> bytes:
+def _cmdline(machine: Vessel) -> bytes:
     return machine.snapshot.executable.encode("utf-8", "surrogateescape") + b"\0"
 
 
-def _status(machine: Machine) -> bytes:
+def _status(machine: Vessel) -> bytes:
     """The lines of proc_pid_status(5) that are known."""
     record = machine.vessel.record
     lines = [
@@ -69,7 +69,7 @@ def _status(machine: Machine) -> bytes:
     return b"\n".join(lines) + b"\n"
 
 
-_FILES: Dict[bytes, Callable[[Machine], bytes]] = {
+_FILES: Dict[bytes, Callable[[Vessel], bytes]] = {
     b"maps": _maps,
     b"auxv": lambda machine: machine.snapshot.auxv,
     b"comm": _comm,

@@ -40,7 +40,7 @@ class SystemCall(NamedTuple):
     arguments: Tuple[str, ...]
 
 
-class Outcome(NamedTuple):
+class PolicyOutcome(NamedTuple):
     """What a policy makes of a call.  `action`: "run", "let", "answer", "trace", "result" or
     "refuse"; `error`: the errno of "refuse" and of "result" (0: success)."""
 
@@ -86,36 +86,36 @@ def name(number: int) -> str:
     return call.name if call is not None else f"system call {number}"
 
 
-def outcome(call: SystemCall, level: str, real_clock: bool = False) -> Outcome:
+def outcome(call: SystemCall, level: str, real_clock: bool = False) -> PolicyOutcome:
     """What the policy `level` makes of `call`."""
     if level == NONE:
         return _nothing(call)
     if real_clock and call.name in CLOCKS:
-        return Outcome("run")
+        return PolicyOutcome("run")
     word = call.all if level == ALL and call.all != "same" else call.safe
     return _meaning(word)
 
 
-def _nothing(call: SystemCall) -> Outcome:
+def _nothing(call: SystemCall) -> PolicyOutcome:
     if call.name in RETURNING:
-        return Outcome("run")
+        return PolicyOutcome("run")
     if call.name in ENDING or call.name == "brk":  # brk(2) tells the break, never an error
-        return Outcome("trace")
+        return PolicyOutcome("trace")
     if call.name in _NO_MEMORY:
-        return Outcome("refuse", errno.ENOMEM)
+        return PolicyOutcome("refuse", errno.ENOMEM)
     meant = _meaning(call.safe)
-    return Outcome("refuse", meant.error if meant.action == "refuse" else errno.EPERM)
+    return PolicyOutcome("refuse", meant.error if meant.action == "refuse" else errno.EPERM)
 
 
 @functools.cache
-def _meaning(word: str) -> Outcome:
+def _meaning(word: str) -> PolicyOutcome:
     if word == "0":
-        return Outcome("result")
+        return PolicyOutcome("result")
     if word.startswith("-"):
-        return Outcome("result", int(getattr(errno, word[1:])))
+        return PolicyOutcome("result", int(getattr(errno, word[1:])))
     if word.startswith("E"):
-        return Outcome("refuse", int(getattr(errno, word)))
-    return Outcome(word)
+        return PolicyOutcome("refuse", int(getattr(errno, word)))
+    return PolicyOutcome(word)
 
 
 def words(call: SystemCall, level: str) -> str:

@@ -12,7 +12,7 @@ from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.replay.interface import SHOWN_BY_BT
 from gdb_uffd.replay.policy import syscalls
 from gdb_uffd.replay.policy.policy import Policy
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.vessel import Vessel
 
 OWNER_OFFSET = 8
 """`pthread_mutex_t` has `__lock` first and `__owner` here (struct __pthread_mutex_s, glibc)."""
@@ -27,7 +27,7 @@ PID_MAX_LIMIT = 4 << 20
 """No TID is larger (include/linux/threads.h)."""
 
 
-def describe(machine: Machine, run: Any, self_tid: int) -> Dict[str, Any]:
+def describe(machine: Vessel, run: Any, self_tid: int) -> Dict[str, Any]:
     """The wait that the vessel stands before, as plain JSON types.
 
     `call`: the system call's name; `kind`: "lock", "join" or "wait"; `address`: the futex, ""
@@ -48,7 +48,7 @@ def describe(machine: Machine, run: Any, self_tid: int) -> Dict[str, Any]:
     return out
 
 
-def _holder(machine: Machine, address: int, self_tid: int) -> Dict[str, Any]:
+def _holder(machine: Vessel, address: int, self_tid: int) -> Dict[str, Any]:
     """What of `describe` the C library's structures around the futex tell."""
     tids = {thread.tid for thread in machine.snapshot.threads}
     words = [_word(machine, address + 4 * index) for index in range(5)]
@@ -70,7 +70,7 @@ def _holder(machine: Machine, address: int, self_tid: int) -> Dict[str, Any]:
     return {"kind": "lock", "stranger": stranger} if value == 2 else {}
 
 
-def _word(machine: Machine, address: int) -> int:
+def _word(machine: Vessel, address: int) -> int:
     try:
         return int.from_bytes(machine.read(address, 4), "little")
     except MemoryUnavailable:

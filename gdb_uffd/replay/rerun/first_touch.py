@@ -16,7 +16,7 @@ _HOW = {lib.TOUCH_READ: "read", lib.TOUCH_WRITE: "write", lib.TOUCH_RUN: "run"}
 
 
 @dataclass(frozen=True)
-class Touch:
+class FirstTouch:
     """The first touch of the page at `start`.  `access`: "read", "write", or "run" for the fetch of
     an instruction; `written`: whether the call wrote the page, then or later; `fed`: whether its
     bytes came from the recording, else it was new memory.  `address`: the byte touched, `pc` and
@@ -48,7 +48,7 @@ class Tracing:
     def __init__(self, real: Diversion) -> None:
         real.commit_pending()
         saved, brk = real.threads.save(), real.machine.save_brk()
-        self.touched: List[Touch] = []
+        self.touched: List[FirstTouch] = []
         self.missed = 0
         self.diversion = make_ghost(real, saved, brk, None)
         self.diversion.before_end = self._collect
@@ -59,10 +59,10 @@ class Tracing:
         self.touched = [self._touch(touches.at[i], tid) for i in range(touches.count)]
         self.missed = int(touches.missed)
 
-    def _touch(self, touch: Any, tid: int) -> Touch:
+    def _touch(self, touch: Any, tid: int) -> FirstTouch:
         machine, who = self.diversion.machine, touch.who
         place = classify(machine, who.address or touch.page)
-        return Touch(
+        return FirstTouch(
             touch.page, touch.page + PAGE_SIZE, _HOW[touch.how],
             bool(lib.transaction_program_wrote(machine.pager, touch.page)), bool(touch.recorded),
             place.kind, place.mapping, place.thread, who.address, who.pc, who.sp, tid,

@@ -10,7 +10,7 @@ from gdb_uffd.protocol.model import CallReport, UffdError
 from gdb_uffd.replay.account import Transaction
 from gdb_uffd.replay.rerun.log import Tape
 from gdb_uffd.replay.state import SavedThreads
-from gdb_uffd.replay.vessel import Machine
+from gdb_uffd.replay.vessel import Vessel
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class LastRun:
     fed: Tuple[int, int]  # from and to in the pager's list of fed pages
 
 
-class Past:
+class RunHistory:
     """Follows the transactions of one diversion."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Vessel) -> None:
         self._machine = machine
         self._last: Optional[LastRun] = None
         self._why_not = "nothing has run yet"

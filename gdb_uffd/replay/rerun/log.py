@@ -17,7 +17,7 @@ _REGISTERS_BYTES = 4000
 
 
 @dataclass(frozen=True)
-class Wrote:
+class GdbWrote:
     """gdb wrote memory."""
 
     address: int
@@ -67,7 +67,7 @@ class Ran:
     interrupted: bool
 
 
-Step = Union[Wrote, SetRegisters, SetSiginfo, CallBegan, CallEnded, Ran]
+Step = Union[GdbWrote, SetRegisters, SetSiginfo, CallBegan, CallEnded, Ran]
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Tape:
 
     def wrote(self, address: int, data: bytes) -> None:
         """gdb wrote memory."""
-        self._add(Wrote(address, data), len(data))
+        self._add(GdbWrote(address, data), len(data))
 
     def set_registers(self, tid: int, registers: Registers) -> None:
         """gdb wrote registers; the object is not changed afterwards."""

@@ -22,10 +22,10 @@ from gdb_uffd.replay.rerun.last_run import LastRun
 from gdb_uffd.replay.rerun.log import (
     CallBegan,
     CallEnded,
+    GdbWrote,
     Ran,
     SetRegisters,
     SetSiginfo,
-    Wrote,
     digest,
 )
 from gdb_uffd.replay.rerun.writes import End, Event, Running, Write
@@ -131,7 +131,7 @@ class Retrace:
         runs = sum(isinstance(step, Ran) for step in self.last.tape.steps)
         other = ""
         for step in self.last.tape.steps:
-            if isinstance(step, Wrote):
+            if isinstance(step, GdbWrote):
                 yield from self._gdb_writes(step)
             elif isinstance(step, SetRegisters):
                 ghost.set_registers(step.tid, step.registers)
@@ -324,7 +324,7 @@ class Retrace:
             bool(found.pc), registers.sp, found.call,
         )  # fmt: skip
 
-    def _gdb_writes(self, step: Wrote) -> Iterator[Event]:
+    def _gdb_writes(self, step: GdbWrote) -> Iterator[Event]:
         """What gdb itself writes: a string argument, the frame of a call."""
         low = max(step.address, self.start)
         high = min(step.address + len(step.data), self.end)

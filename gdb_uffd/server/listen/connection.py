@@ -12,8 +12,8 @@ import time
 from typing import Optional
 
 from gdb_uffd.replay.interface import Disconnected
-from gdb_uffd.server.listen.holder import Pending
-from gdb_uffd.server.stub.framing import Decoder, Event, frame
+from gdb_uffd.server.listen.holder import UnansweredPackets
+from gdb_uffd.server.stub.framing import Decoder, FramingEvent, frame
 from gdb_uffd.terminal import Output, printable
 
 SPIN_NS = 300_000
@@ -37,7 +37,7 @@ class Connection:
         sock: socket.socket,
         wake: Optional[int] = None,
         spin_ns: int = SPIN_NS,
-        pending: Optional[Pending] = None,
+        pending: Optional[UnansweredPackets] = None,
     ) -> None:
         """`wake`: a non-blocking pipe that becomes readable when a signal has arrived; `pending`:
         where to note what is not answered yet.
@@ -46,7 +46,7 @@ class Connection:
         when fileno() is readable, so that descriptor stands for both.
         """
         self._socket = sock
-        self.pending = pending or Pending()
+        self.pending = pending or UnansweredPackets()
         self._wake = wake
         self._spin_ns = self._spin_alone_ns = spin_ns
         self._cpus = os.sched_getaffinity(0)
@@ -115,20 +115,20 @@ class Connection:
                 self._begin()
                 self.pending.read(item)
                 return item
-            elif item is Event.RESEND:
+            elif item is FramingEvent.RESEND:
                 self._asked += 1
                 self.pending.idle()
                 if self._acknowledge and self._last_reply:
                     self._send(self._last_reply)
-            elif item is Event.TOO_LONG:
+            elif item is FramingEvent.TOO_LONG:
                 if self._acknowledge:
                     self._send(b"+")
                 return b""
-            elif item is Event.BAD:
+            elif item is FramingEvent.BAD:
                 if not self._acknowledge:
                     return b""
                 self._send(b"-")
-            elif item is Event.INTERRUPT:
+            elif item is FramingEvent.INTERRUPT:
                 # "Interrupts received while the program is stopped are queued and the program
                 # will be interrupted when it is resumed next time" (gdb manual, "Interrupts"):
                 # between two steps of gdb's own the program is stopped, too.
@@ -183,7 +183,7 @@ class Connection:
                 else:
                     self._poll.poll()
 
-    def _take(self, pending: Optional[Pending] = None) -> None:
+    def _take(self, pending: Optional[UnansweredPackets] = None) -> None:
         """What has arrived; BlockingIOError when nothing has."""
         try:
             if pending is not None:

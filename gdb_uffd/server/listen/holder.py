@@ -43,7 +43,7 @@ _CHANGES = b"GPMXZzHTD"
 would be one too many; what they would change is gone anyway."""
 
 
-class Pending:
+class UnansweredPackets:
     """What the server has read and not answered, and what else the client has to be told by whoever
     answers in its place, in memory that outlives it."""
 
@@ -140,7 +140,7 @@ class Holder:
 
     def __init__(self) -> None:
         """Start the process; call it while there are no threads yet."""
-        self.pending = Pending()
+        self.pending = UnansweredPackets()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._pid = os.fork()
@@ -178,7 +178,7 @@ class Holder:
                 os.waitpid(self._pid, 0)
 
 
-def _hold(control: socket.socket, pending: Pending) -> None:
+def _hold(control: socket.socket, pending: UnansweredPackets) -> None:
     """Wait until the server has gone, and answer in its place until the client goes."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # meant for the server, whose end it sees
@@ -218,7 +218,7 @@ def _hold(control: socket.socket, pending: Pending) -> None:
         remove_directories(tempfile.gettempdir())  # what it had unpacked for itself and for gdb
 
 
-def _answer_all(client: socket.socket, pid: int, pending: Pending) -> None:
+def _answer_all(client: socket.socket, pid: int, pending: UnansweredPackets) -> None:
     """What the server would have answered first, then whatever comes, until the client goes."""
     client.setblocking(True)
     head = pending.head(client)

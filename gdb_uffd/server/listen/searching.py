@@ -11,7 +11,7 @@ from typing import List, Optional, Tuple
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.files import debuginfod
 from gdb_uffd.trace.files.files_from import split
-from gdb_uffd.trace.files.search import DEBUG_DIRECTORIES, Search
+from gdb_uffd.trace.files.search import DEBUG_DIRECTORIES, FileSearch
 from gdb_uffd.trace.store.compressed import UNLIMITED
 
 
@@ -93,13 +93,13 @@ def _limit(mib: int) -> str:
     return str(mib) if mib > 0 else "unlimited" if mib else ""
 
 
-def chosen(options: argparse.Namespace, tell: Optional[debuginfod.Tell] = None) -> Search:
+def chosen(options: argparse.Namespace, tell: Optional[debuginfod.Tell] = None) -> FileSearch:
     """What the options say.  `tell`: is told of downloads; else a terminal shows them."""
     sysroot = os.path.abspath(options.sysroot) if options.sysroot else ""
     directories = dict.fromkeys([*options.debug_directory, *DEBUG_DIRECTORIES])
     servers = debuginfod.servers(options.debuginfod)
     folders = [os.path.abspath(folder) for folder in options.solib_search_path]
-    return Search(
+    return FileSearch(
         sysroot, tuple(directories), servers, tuple(folders), files_from(options), tell or show,
         unpack_limit=unpack_limit(options),
     )  # fmt: skip

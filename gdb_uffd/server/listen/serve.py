@@ -14,16 +14,16 @@ from types import FrameType
 from typing import Callable, Iterator, List, Optional, Sequence, Union
 
 from gdb_uffd.protocol.model import UffdError
-from gdb_uffd.replay.interface import Diversion
+from gdb_uffd.replay.interface import RunnableSnapshot
 from gdb_uffd.server.listen.addresses import Port, open_listener
 from gdb_uffd.server.listen.connection import Connection
 from gdb_uffd.server.listen.holder import Holder
-from gdb_uffd.server.navigator import Journey
+from gdb_uffd.server.navigator import Navigator
 from gdb_uffd.server.requests.travel import total_pages
-from gdb_uffd.server.session import Facts, Session
+from gdb_uffd.server.session import ReadyFacts, StubSession
 from gdb_uffd.server.stub import stub, vfile
 from gdb_uffd.trace.core.argv import arguments, in_a_line
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.source import Snapshot, Trace
 
 
@@ -54,7 +54,7 @@ def termination(*signals: int) -> Iterator[int]:
         os.close(waker)
 
 
-def open_trace(core: str, executable: Optional[str], search: Optional[Search] = None) -> Trace:
+def open_trace(core: str, executable: Optional[str], search: Optional[FileSearch] = None) -> Trace:
     """Open whatever was recorded.  UffdError in the user's words for anything wrong with it."""
     import gdb_uffd.trace
 
@@ -65,7 +65,7 @@ def open_trace(core: str, executable: Optional[str], search: Optional[Search] = 
         raise UffdError(f"{name}: {error.strerror}") from error
 
 
-def make_diversion(snapshot: Snapshot) -> Diversion:
+def make_diversion(snapshot: Snapshot) -> RunnableSnapshot:
     """The diversion of `snapshot`; UffdError when the native module cannot be loaded."""
     try:
         from gdb_uffd.replay.diversion import Diversion as Real
@@ -90,12 +90,12 @@ def few(lines: Sequence[str]) -> List[str]:
 
 
 def facts(
-    journey: Journey, socket_path: str, open_ms: float, search: Optional[Search] = None
-) -> Facts:
+    journey: Navigator, socket_path: str, open_ms: float, search: Optional[FileSearch] = None
+) -> ReadyFacts:
     """What the ready line tells (docs/protocol.md)."""
     snapshot = journey.place.diversion.snapshot
     looked = search.problems() if search is not None else []
-    return Facts(
+    return ReadyFacts(
         socket=socket_path,
         core=journey.trace.path,
         executable=snapshot.executable,
@@ -119,12 +119,12 @@ def run(
     core: str,
     executable: Optional[str],
     where: Union[str, Port],
-    ready: Callable[[Facts], None],
+    ready: Callable[[ReadyFacts], None],
     wake: Optional[int] = None,
     watch: Optional[int] = None,
     seconds: Optional[float] = None,
     token: str = "",
-    search: Optional[Search] = None,
+    search: Optional[FileSearch] = None,
 ) -> None:
     """Open `core`, listen at `where`, call `ready`, serve one connection, and those that
     a move to another process takes after it.
@@ -145,7 +145,7 @@ def run(
             stack.callback(search.close)
         trace = open_trace(core, executable, search)
         stack.callback(trace.close)
-        journey = Journey(trace, make_diversion)
+        journey = Navigator(trace, make_diversion)
         stack.callback(journey.close)
         endpoint = open_listener(where, token)
         stack.callback(endpoint.close)
@@ -185,11 +185,15 @@ def _prepare() -> None:
 
 
 def _serve(
-    client: socket.socket, wake: Optional[int], journey: Journey, opened: Facts, holder: Holder
+    client: socket.socket,
+    wake: Optional[int],
+    journey: Navigator,
+    opened: ReadyFacts,
+    holder: Holder,
 ) -> bool:
     """One connection, to its end; whether its client only asked what is served."""
     with contextlib.closing(Connection(client, wake, pending=holder.pending)) as connection:
-        session = Session(journey, connection, opened)
+        session = StubSession(journey, connection, opened)
         holder.hold(client, session.pid)
         try:
             stub.serve(session)

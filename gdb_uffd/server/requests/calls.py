@@ -7,8 +7,8 @@ from typing import Any, Callable, Dict, Union, cast
 
 from gdb_uffd.protocol.codec import to_json
 from gdb_uffd.protocol.model import UffdError
-from gdb_uffd.replay.interface import Diversion
-from gdb_uffd.server.session import Aside, Session
+from gdb_uffd.replay.interface import RunnableSnapshot
+from gdb_uffd.server.session import Aside, StubSession
 
 Arguments = Dict[str, Any]
 
@@ -29,7 +29,7 @@ class _Standing:
         return getattr(self._retrace.diversion, name)
 
 
-def _real(session: Session) -> Any:
+def _real(session: StubSession) -> Any:
     """The session's diversion, if it is one that can be copied."""
     from gdb_uffd.replay.diversion import Diversion as Real
 
@@ -39,9 +39,9 @@ def _real(session: Session) -> Any:
     return session.diversion
 
 
-def _step_aside(session: Session, work: Any, seen: Union[Diversion, _Standing]) -> None:
+def _step_aside(session: StubSession, work: Any, seen: Union[RunnableSnapshot, _Standing]) -> None:
     session.aside = Aside(session.diversion, work)
-    session.diversion = cast(Diversion, seen)
+    session.diversion = cast(RunnableSnapshot, seen)
     session.forget_registers()
 
 
@@ -66,7 +66,7 @@ def _address(arguments: Arguments) -> int:
     return int(value, 16)
 
 
-def _why(session: Session, arguments: Arguments) -> Any:
+def _why(session: StubSession, arguments: Arguments) -> Any:
     real = _real(session)
     from gdb_uffd.replay.rerun.retrace import Retrace
 
@@ -98,7 +98,7 @@ def _why(session: Session, arguments: Arguments) -> Any:
     }
 
 
-def _why_next(session: Session, _arguments: Arguments) -> Any:
+def _why_next(session: StubSession, _arguments: Arguments) -> Any:
     from gdb_uffd.replay.rerun.retrace import Retrace
     from gdb_uffd.replay.rerun.writes import Running, Write
 
@@ -142,12 +142,12 @@ def system_call_name(number: int) -> str:
     return name(number) if number >= 0 else ""
 
 
-def _end(session: Session, _arguments: Arguments) -> Any:
+def _end(session: StubSession, _arguments: Arguments) -> Any:
     session.step_back()
     return {}
 
 
-def _trace_begin(session: Session, _arguments: Arguments) -> Any:
+def _trace_begin(session: StubSession, _arguments: Arguments) -> Any:
     real = _real(session)
     from gdb_uffd.replay.rerun.first_touch import Tracing
 
@@ -156,7 +156,7 @@ def _trace_begin(session: Session, _arguments: Arguments) -> Any:
     return {}
 
 
-def _trace_end(session: Session, _arguments: Arguments) -> Any:
+def _trace_end(session: StubSession, _arguments: Arguments) -> Any:
     from gdb_uffd.replay.rerun.first_touch import Tracing
 
     work = session.aside.work if session.aside is not None else None
@@ -188,7 +188,7 @@ def _trace_end(session: Session, _arguments: Arguments) -> Any:
     }
 
 
-def _fed(session: Session, _arguments: Arguments) -> Any:
+def _fed(session: StubSession, _arguments: Arguments) -> Any:
     real = _real(session)
     from gdb_uffd.replay.rerun.first_touch import fed_ranges
 
@@ -199,7 +199,7 @@ def _fed(session: Session, _arguments: Arguments) -> Any:
     return {"ranges": [[hex(a), hex(b)] for a, b in ranges], "complete": complete}
 
 
-def _peek(session: Session, arguments: Arguments) -> Any:
+def _peek(session: StubSession, arguments: Arguments) -> Any:
     """The last report, unless the client has it; what is under way is not closed."""
     report = session.diversion.last_report
     serial, shown = session.shown
@@ -212,7 +212,7 @@ def _peek(session: Session, arguments: Arguments) -> Any:
     return {"serial": serial, "report": to_json(report), "known": False}
 
 
-VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {
+VERBS: Dict[str, Callable[[StubSession, Arguments], Any]] = {
     "why": _why,
     "why-next": _why_next,
     "why-end": _end,

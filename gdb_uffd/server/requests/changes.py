@@ -28,7 +28,7 @@ Key = Tuple[str, str, Optional[int]]
 
 
 @dataclass
-class Group:
+class PageGroup:
     """Pages of one kind in one mapping.
 
     `bytes_changed` counts in the pages that both snapshots have and whose bytes could be had
@@ -49,7 +49,7 @@ class Group:
 class _Comparison:
     before: Snapshot
     after: Snapshot
-    groups: Dict[Key, Group] = field(default_factory=dict)
+    groups: Dict[Key, PageGroup] = field(default_factory=dict)
     pages: List[DirtyPage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class _Comparison:
             if runs:
                 place = there.classify(runs[0].address)
         key = (place.kind, place.mapping, place.thread)
-        group = self.groups.setdefault(key, Group(*key))
+        group = self.groups.setdefault(key, PageGroup(*key))
         group.pages += 1
         group.came += old is None
         group.went += new is None

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any, Dict, List, Sequence
 
 from gdb_uffd.protocol.model import Mapping
-from gdb_uffd.server.session import Session
+from gdb_uffd.server.session import StubSession
 from gdb_uffd.trace.core.core_write import by_reference, write_core, zero_ranges
 from gdb_uffd.trace.source import FILE, Snapshot
 
 
-def export(session: Session, path: str) -> Dict[str, Any]:
+def export(session: StubSession, path: str) -> Dict[str, Any]:
     """Write the core file `path`, which must not exist; the reply of quffd.export.
 
     The selected thread comes first.  UffdError, one line; nothing is left behind then.

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict
 from gdb_uffd.protocol.heap import to_json
 from gdb_uffd.protocol.model import FLAWS, UffdError
 from gdb_uffd.server.requests.arguments import Arguments, address, boolean, integer
-from gdb_uffd.server.session import Session
+from gdb_uffd.server.session import StubSession
 
 BLOCKS_MAX = 100_000
 """Blocks that one answer lists."""
@@ -23,23 +23,23 @@ def _reports() -> Any:
     return heap_report
 
 
-def _own(session: Session) -> Any:
+def _own(session: StubSession) -> Any:
     session.diversion.commit_pending()
     return session.diversion
 
 
-def _heap(session: Session, arguments: Arguments) -> Any:
+def _heap(session: StubSession, arguments: Arguments) -> Any:
     blocks = integer(arguments, "blocks") if "blocks" in arguments else 0
     if not 0 <= blocks <= BLOCKS_MAX:
         raise UffdError(f"blocks is not a number from 0 to {BLOCKS_MAX:,}")
     return to_json(_reports().overview(_own(session), blocks, boolean(arguments, "free")))
 
 
-def _block(session: Session, arguments: Arguments) -> Any:
+def _block(session: StubSession, arguments: Arguments) -> Any:
     return to_json(_reports().block(_own(session), address(arguments)))
 
 
-def _since(session: Session, arguments: Arguments) -> Any:
+def _since(session: StubSession, arguments: Arguments) -> Any:
     """Between which two snapshots the heap got one of the given flaws: by halving, for what a heap
     has it keeps."""
     wanted = arguments.get("flaws")
@@ -68,7 +68,7 @@ def _since(session: Session, arguments: Arguments) -> Any:
     return {"whole": first, "broken": last, "exact": last - first == 1}
 
 
-VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {
+VERBS: Dict[str, Callable[[StubSession, Arguments], Any]] = {
     "heap": _heap,
     "heap-block": _block,
     "heap-since": _since,

@@ -7,9 +7,9 @@ from typing import Any, Callable, Dict, List, Tuple
 
 from gdb_uffd.protocol.codec import to_json
 from gdb_uffd.protocol.model import UffdError
-from gdb_uffd.replay.attribute.reach import Graph, Search
+from gdb_uffd.replay.attribute.reach import BlockSearch, Graph
 from gdb_uffd.server.requests.arguments import address, integer
-from gdb_uffd.server.session import Session
+from gdb_uffd.server.session import StubSession
 from gdb_uffd.trace.source import Snapshot
 from gdb_uffd.trace.symbols import variable_size
 
@@ -32,7 +32,7 @@ def _flag(arguments: Arguments, name: str) -> bool:
     return value
 
 
-def _view(session: Session, arguments: Arguments) -> Any:
+def _view(session: StubSession, arguments: Arguments) -> Any:
     which = arguments.get("which")
     if which not in ("now", "before", "after"):
         raise UffdError('which is not "now", "before" or "after"')
@@ -44,7 +44,7 @@ def _view(session: Session, arguments: Arguments) -> Any:
     return {}
 
 
-def _recorded(session: Session, number: int) -> Snapshot:
+def _recorded(session: StubSession, number: int) -> Snapshot:
     """A snapshot's memory; the last two stay open, as two are compared."""
     held = session.looked_at
     if number not in held:
@@ -68,7 +68,7 @@ def _pairs(arguments: Arguments, name: str, most: int) -> List[Tuple[int, int]]:
     return out
 
 
-def _reach(session: Session, arguments: Arguments) -> Any:
+def _reach(session: StubSession, arguments: Arguments) -> Any:
     if _flag(arguments, "fresh"):
         session.graph = Graph()
     types = arguments.get("types", [])
@@ -79,15 +79,15 @@ def _reach(session: Session, arguments: Arguments) -> Any:
     wanted = _pairs(arguments, "wanted", WANTED_MAX)
     after = _flag(arguments, "after")
     view = session.diversion.view(after, _flag(arguments, "all"))
-    found = Search(session.graph, view, wanted, after).run(roots)
+    found = BlockSearch(session.graph, view, wanted, after).run(roots)
     return [to_json(found.get(start)) for start, _ in wanted]
 
 
-def _extent(session: Session, arguments: Arguments) -> Any:
+def _extent(session: StubSession, arguments: Arguments) -> Any:
     return variable_size(session.diversion.snapshot.modules, address(arguments))
 
 
-VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {
+VERBS: Dict[str, Callable[[StubSession, Arguments], Any]] = {
     "view": _view,
     "reach": _reach,
     "extent": _extent,

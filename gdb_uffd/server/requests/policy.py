@@ -6,12 +6,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Callable, Dict
 
-from gdb_uffd.server.session import Session
+from gdb_uffd.server.session import StubSession
 
 Arguments = Dict[str, Any]
 
 
-def _policy(session: Session, arguments: Arguments) -> Any:
+def _policy(session: StubSession, arguments: Arguments) -> Any:
     """Sets what the arguments name; all that holds now comes back."""
     from gdb_uffd.replay.policy.policy import Policy  # needs the native module
 
@@ -22,15 +22,15 @@ def _policy(session: Session, arguments: Arguments) -> Any:
     return asdict(diversion.policy)
 
 
-def _blocked(session: Session, _arguments: Arguments) -> Any:
+def _blocked(session: StubSession, _arguments: Arguments) -> Any:
     return session.diversion.blocked
 
 
-def _uncaught(session: Session, _arguments: Arguments) -> Any:
+def _uncaught(session: StubSession, _arguments: Arguments) -> Any:
     return session.diversion.thrown.last
 
 
-VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {
+VERBS: Dict[str, Callable[[StubSession, Arguments], Any]] = {
     "policy": _policy,
     "blocked": _blocked,
     "uncaught": _uncaught,

@@ -13,12 +13,12 @@ from gdb_uffd.protocol.codec import to_json
 from gdb_uffd.protocol.model import PROTOCOL_VERSION, CallReport, UffdError
 from gdb_uffd.server.requests import calls, heap, names, policy, shorten, travel
 from gdb_uffd.server.requests.arguments import Arguments, address, boolean, integer, string
-from gdb_uffd.server.session import Session
+from gdb_uffd.server.session import StubSession
 from gdb_uffd.server.stub import libraries
 from gdb_uffd.server.stub.framing import escape
 from gdb_uffd.terminal import Output
 
-Verb = Callable[[Session, Arguments], Any]
+Verb = Callable[[StubSession, Arguments], Any]
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _FRAMING = str.maketrans({"#": "\\u0023", "$": "\\u0024", "*": "\\u002a"})
@@ -48,7 +48,7 @@ def _escaped(character: str) -> str:
     return json.dumps(character)[1:-1] if character > "~" else f"\\u{ord(character):04x}"
 
 
-def answer(session: Session, packet: bytes) -> Optional[bytes]:
+def answer(session: StubSession, packet: bytes) -> Optional[bytes]:
     """`quffd.VERB[:ARGUMENTS]`; `packet` begins at VERB."""
     verb, separator, text = packet.partition(b":")
     handler = _VERBS.get(verb.decode("ascii", "replace"))
@@ -94,7 +94,7 @@ def summary(report: CallReport) -> Dict[str, Any]:
     }
 
 
-def _hello(_session: Session, arguments: Arguments) -> Any:
+def _hello(_session: StubSession, arguments: Arguments) -> Any:
     echo = {"echo": arguments["echo"]} if isinstance(arguments.get("echo"), int) else {}
     return {"protocol": PROTOCOL_VERSION, "server": __version__, "pid": os.getpid(), **echo}
 
@@ -108,7 +108,7 @@ def _host() -> str:
         return ""
 
 
-def _info(session: Session, arguments: Arguments) -> Any:
+def _info(session: StubSession, arguments: Arguments) -> Any:
     last = session.diversion.last_report
     session.probed = bool(arguments.get("probe"))
     return {
@@ -123,7 +123,7 @@ def _info(session: Session, arguments: Arguments) -> Any:
     }
 
 
-def _is_repeated(session: Session, arguments: Arguments) -> bool:
+def _is_repeated(session: StubSession, arguments: Arguments) -> bool:
     """Whether the client, which did not see the answer, says the same once more."""
     serial = arguments.get("serial")
     repeated = serial is not None and serial == session.told
@@ -131,12 +131,12 @@ def _is_repeated(session: Session, arguments: Arguments) -> bool:
     return repeated
 
 
-def _interrupt(session: Session, _arguments: Arguments) -> Any:
+def _interrupt(session: StubSession, _arguments: Arguments) -> Any:
     session.connection.keep_interrupt()
     return {}
 
 
-def _call_begin(session: Session, arguments: Arguments) -> Any:
+def _call_begin(session: StubSession, arguments: Arguments) -> Any:
     if _is_repeated(session, arguments):
         return {}
     session.connection.tells_of_long = boolean(arguments, "progress")
@@ -146,7 +146,7 @@ def _call_begin(session: Session, arguments: Arguments) -> Any:
     return {}
 
 
-def _call_end(session: Session, arguments: Arguments) -> Any:
+def _call_end(session: StubSession, arguments: Arguments) -> Any:
     if _is_repeated(session, arguments):
         return {}
     session.calls = max(0, session.calls - 1)
@@ -154,7 +154,7 @@ def _call_end(session: Session, arguments: Arguments) -> Any:
     return {}
 
 
-def _begin(session: Session, arguments: Arguments) -> Any:
+def _begin(session: StubSession, arguments: Arguments) -> Any:
     session.diversion.begin()
     session.lists_checked = session.lists_read
     session.discards = boolean(arguments, "discards")
@@ -166,7 +166,7 @@ def _begin(session: Session, arguments: Arguments) -> Any:
     return {}
 
 
-def _end(session: Session, arguments: Arguments) -> Any:
+def _end(session: StubSession, arguments: Arguments) -> Any:
     session.forget_registers()
     session.calls = 0
     session.discards = session.held = session.connection.muted = False
@@ -179,19 +179,19 @@ def _end(session: Session, arguments: Arguments) -> Any:
     return {**to_json(report), **libraries.stale_if_read(session)}
 
 
-def _output(session: Session, arguments: Arguments) -> Any:
+def _output(session: StubSession, arguments: Arguments) -> Any:
     wanted = arguments.get("charset")
     session.connection.columns = integer(arguments, "columns")
     session.connection.terminal = None if wanted is None else Output(string(arguments, "charset"))
     return {}
 
 
-def _commit(session: Session, _arguments: Arguments) -> Any:
+def _commit(session: StubSession, _arguments: Arguments) -> Any:
     report = session.diversion.commit_pending()
     return None if report is None else summary(report)
 
 
-def _report(session: Session, arguments: Arguments) -> Any:
+def _report(session: StubSession, arguments: Arguments) -> Any:
     diversion = session.diversion
     if boolean(arguments, "all"):
         return to_json(diversion.report_all())
@@ -202,7 +202,7 @@ def _report(session: Session, arguments: Arguments) -> Any:
     return to_json(diversion.last_report)
 
 
-def _image(session: Session, arguments: Arguments) -> Any:
+def _image(session: StubSession, arguments: Arguments) -> Any:
     where = address(arguments)
     images = session.diversion.image(where, boolean(arguments, "all"))
     if images is None:
@@ -212,7 +212,7 @@ def _image(session: Session, arguments: Arguments) -> Any:
     return {"start": hex(start), "before": before.hex(), "after": after.hex()}
 
 
-def _engine(session: Session, arguments: Arguments) -> Any:
+def _engine(session: StubSession, arguments: Arguments) -> Any:
     session.forget_registers()
     chosen = session.journey.set_engine(string(arguments, "name"))
     used = session.diversion.info()
@@ -220,11 +220,11 @@ def _engine(session: Session, arguments: Arguments) -> Any:
     return {**asdict(chosen), "now": used.get("engine") if lives else chosen.name}
 
 
-def _mappings(session: Session, _arguments: Arguments) -> Any:
+def _mappings(session: StubSession, _arguments: Arguments) -> Any:
     return to_json(list(session.diversion.mappings()))
 
 
-def _reset(session: Session, _arguments: Arguments) -> Any:
+def _reset(session: StubSession, _arguments: Arguments) -> Any:
     session.forget_registers()
     session.connection.forget_interrupt()
     session.diversion.reset()

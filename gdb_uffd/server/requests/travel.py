@@ -16,7 +16,7 @@ from gdb_uffd.protocol.model import (
 from gdb_uffd.server.navigator import Move
 from gdb_uffd.server.requests import export
 from gdb_uffd.server.requests.arguments import Arguments, address, boolean, integer, path
-from gdb_uffd.server.session import Facts, Session
+from gdb_uffd.server.session import ReadyFacts, StubSession
 from gdb_uffd.server.stub import libraries
 from gdb_uffd.trace.source import UNAVAILABLE, Segment
 
@@ -26,7 +26,7 @@ def total_pages(segments: Sequence[Segment]) -> int:
     return sum(s.end - s.start for s in segments if s.kind != UNAVAILABLE) // PAGE_SIZE
 
 
-def facts_now(session: Session) -> Facts:
+def facts_now(session: StubSession) -> ReadyFacts:
     """What the ready line told, for the snapshot that is shown now."""
     snapshot = session.diversion.snapshot
     return replace(
@@ -41,16 +41,16 @@ def facts_now(session: Session) -> Facts:
     )
 
 
-def _snapshots(session: Session, _arguments: Arguments) -> Any:
+def _snapshots(session: StubSession, _arguments: Arguments) -> Any:
     journey = session.journey
     return {"snapshots": to_json(list(journey.trace.snapshots)), "current": journey.place.number}
 
 
-def _where(session: Session, _arguments: Arguments) -> Any:
+def _where(session: StubSession, _arguments: Arguments) -> Any:
     return _place(session)
 
 
-def _place(session: Session) -> Dict[str, Any]:
+def _place(session: StubSession) -> Dict[str, Any]:
     """The present snapshot, for gdb's side to follow."""
     journey, snapshot = session.journey, session.diversion.snapshot
     first = snapshot.threads[0]
@@ -73,7 +73,7 @@ def _libraries(mappings: Sequence[Mapping]) -> int:
     return zlib.crc32(repr(code).encode("utf-8", "surrogateescape"))
 
 
-def _moved(session: Session, move: Move, now: bool) -> Any:
+def _moved(session: StubSession, move: Move, now: bool) -> Any:
     """Make the prepared move if it can be made at once; what it changes either way."""
     stale: Dict[str, bool] = {}
     if now and not move.reconnect:
@@ -82,7 +82,7 @@ def _moved(session: Session, move: Move, now: bool) -> Any:
     return {**asdict(move), **_place(session), "number": move.number, **stale}
 
 
-def _goto(session: Session, arguments: Arguments) -> Any:
+def _goto(session: StubSession, arguments: Arguments) -> Any:
     number, now = integer(arguments, "number"), boolean(arguments, "now")
     journey = session.journey
     if not boolean(arguments, "tell"):
@@ -91,7 +91,7 @@ def _goto(session: Session, arguments: Arguments) -> Any:
     return {**_moved(session, journey.prepare(number), now), "forgotten": changed}
 
 
-def _away(session: Session, arguments: Arguments) -> Any:
+def _away(session: StubSession, arguments: Arguments) -> Any:
     session.diversion.commit_pending()
     session.journey.place.thread = session.general
     session.journey.set_aside()
@@ -103,19 +103,19 @@ def _away(session: Session, arguments: Arguments) -> Any:
     return {}
 
 
-def _back(session: Session, _arguments: Arguments) -> Any:
+def _back(session: StubSession, _arguments: Arguments) -> Any:
     session.connection.share_cpu(None)
     session.connection.away = False
     # What is kept there may have other libraries than were recorded.
     return {**_moved(session, session.journey.prepare_return(), True), **libraries.stale(session)}
 
 
-def _stay(session: Session, _arguments: Arguments) -> Any:
+def _stay(session: StubSession, _arguments: Arguments) -> Any:
     session.journey.cancel()
     return {}
 
 
-def _listen(session: Session, arguments: Arguments) -> Any:
+def _listen(session: StubSession, arguments: Arguments) -> Any:
     session.journey.listen(path(arguments))
     return {}
 
@@ -126,22 +126,22 @@ def _comparing() -> Any:
     return changes
 
 
-def _changes(session: Session, arguments: Arguments) -> Any:
+def _changes(session: StubSession, arguments: Arguments) -> Any:
     trace = session.journey.trace
     return _comparing().compare(trace, integer(arguments, "a"), integer(arguments, "b"))
 
 
-def _changes_image(session: Session, arguments: Arguments) -> Any:
+def _changes_image(session: StubSession, arguments: Arguments) -> Any:
     a, b = integer(arguments, "a"), integer(arguments, "b")
     return _comparing().image(session.journey.trace, a, b, page_floor(address(arguments)))
 
 
-def _export(session: Session, arguments: Arguments) -> Any:
+def _export(session: StubSession, arguments: Arguments) -> Any:
     session.diversion.commit_pending()
     return export.export(session, path(arguments))
 
 
-VERBS: Dict[str, Callable[[Session, Arguments], Any]] = {
+VERBS: Dict[str, Callable[[StubSession, Arguments], Any]] = {
     "snapshots": _snapshots,
     "where": _where,
     "goto": _goto,

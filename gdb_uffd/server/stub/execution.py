@@ -19,7 +19,7 @@ from gdb_uffd.replay.interface import (
     Stop,
 )
 from gdb_uffd.server.listen.connection import message
-from gdb_uffd.server.session import PacketError, Session, parse_hex
+from gdb_uffd.server.session import PacketError, StubSession, parse_hex
 from gdb_uffd.server.stub import orders, signals, threads
 from gdb_uffd.trace.files.elsewhere import link_more
 
@@ -48,12 +48,12 @@ class Action(NamedTuple):
     tid: int
 
 
-def supported_actions(_session: Session, _arguments: bytes) -> bytes:
+def supported_actions(_session: StubSession, _arguments: bytes) -> bytes:
     """`vCont?`."""
     return b"vCont;c;C;s;S;t;r"
 
 
-def resume(session: Session, arguments: bytes) -> bytes:
+def resume(session: StubSession, arguments: bytes) -> bytes:
     """`vCont;action[:thread-id]...`."""
     actions = [_parse(session, text) for text in arguments.split(b";") if text]
     moving = [a for a in actions if a.kind != "t"]
@@ -64,7 +64,7 @@ def resume(session: Session, arguments: bytes) -> bytes:
     return _run(session, _choose(session, moving))
 
 
-def _choose(session: Session, actions: List[Action]) -> Resume:
+def _choose(session: StubSession, actions: List[Action]) -> Resume:
     """The one thread to run, for the vessel's one task; the others stay as they were recorded.
 
     gdb names the thread it steps.  Otherwise it resumes all of them, and names those that
@@ -86,7 +86,7 @@ def _choose(session: Session, actions: List[Action]) -> Resume:
     return Resume(tid, chosen.kind, chosen.signal, chosen.lo, chosen.hi)
 
 
-def resume_plain(session: Session, kind: str, arguments: bytes) -> Optional[bytes]:
+def resume_plain(session: StubSession, kind: str, arguments: bytes) -> Optional[bytes]:
     """`c`, `s`, `C sig`, `S sig`: the packets of clients without vCont.
 
     None (not supported) for the form with an address, which no client has used for long.
@@ -99,7 +99,7 @@ def resume_plain(session: Session, kind: str, arguments: bytes) -> Optional[byte
     return _run(session, Resume(session.runner, kind.lower(), signal))
 
 
-def _parse(session: Session, text: bytes) -> Action:
+def _parse(session: StubSession, text: bytes) -> Action:
     action, separator, thread = text.partition(b":")
     tid = threads.parse_thread_id(session, thread) if separator else threads.ALL
     kind, rest = action[:1], action[1:]
@@ -114,7 +114,7 @@ def _parse(session: Session, text: bytes) -> Action:
     raise PacketError(errno.EINVAL)
 
 
-def _run(session: Session, action: Resume) -> bytes:
+def _run(session: StubSession, action: Resume) -> bytes:
     session.forget_registers()
     session.written = None
     session.journey.cancel()
@@ -160,14 +160,14 @@ def _run(session: Session, action: Resume) -> bytes:
     return _stopped(session, stop)
 
 
-def _stopped(session: Session, stop: Stop) -> bytes:
+def _stopped(session: StubSession, stop: Stop) -> bytes:
     session.general = session.runner = stop.tid
     if not stop.stands:
         session.stopped = stop
     return stop_reply(session, stop)
 
 
-def backward(session: Session, arguments: bytes) -> Optional[bytes]:
+def backward(session: StubSession, arguments: bytes) -> Optional[bytes]:
     """`bc`, `bs`: to the snapshot that was prepared; else back to the present one if the program
     was resumed since, else to the one before (gdb manual, "Packets").
 
@@ -196,7 +196,7 @@ def backward(session: Session, arguments: bytes) -> Optional[bytes]:
     return stop_reply(session, stop)
 
 
-def _arrive(session: Session) -> Stop:
+def _arrive(session: StubSession) -> Stop:
     """Make the prepared move.  UffdError when gdb could not understand it.
 
     The stop is of the snapshot's own thread.  But gdb fails at an assertion of its own
@@ -217,7 +217,7 @@ def _arrive(session: Session) -> Stop:
     return Stop(tid, 0)
 
 
-def _go_back(session: Session, number: int) -> Stop:
+def _go_back(session: StubSession, number: int) -> Stop:
     """To snapshot `number`, by the user's own `reverse-continue`."""
     journey = session.journey
     if journey.prepare(number).reconnect:
@@ -237,14 +237,14 @@ def _go_back(session: Session, number: int) -> Stop:
     return stop
 
 
-def _bytes_at(session: Session, address: int, length: int) -> Optional[bytes]:
+def _bytes_at(session: StubSession, address: int, length: int) -> Optional[bytes]:
     try:
         return session.diversion.read_memory(address, length)
     except MemoryUnavailable:
         return None
 
 
-def stop_reply(session: Session, stop: Stop, reason: bytes = b"") -> bytes:
+def stop_reply(session: StubSession, stop: Stop, reason: bytes = b"") -> bytes:
     """The `T` packet for `stop`, with the registers gdb asks for first.
 
     `reason`: a stop reason of the protocol's own, such as `replaylog:begin;`.
@@ -272,21 +272,21 @@ def stop_reply(session: Session, stop: Stop, reason: bytes = b"") -> bytes:
     return b"".join(parts)
 
 
-def stop_of(session: Session, tid: int) -> Stop:
+def stop_of(session: StubSession, tid: int) -> Stop:
     """How a thread stands: the last stop if that was its own, else as it was recorded."""
     if session.stopped is None:
         return Stop(tid, session.diversion.snapshot.thread(tid).signal)
     return session.stopped if session.stopped.tid == tid else Stop(tid, 0)
 
 
-def last_stop(session: Session, _arguments: bytes) -> bytes:
+def last_stop(session: StubSession, _arguments: bytes) -> bytes:
     """`?`: how the general thread was recorded, a plain stop where that names no signal."""
     thread = session.diversion.snapshot.thread(session.general)
     signal = thread.signal if signals.to_linux(signals.to_gdb(thread.signal)) else 5
     return stop_reply(session, Stop(thread.tid, signal))
 
 
-def catch_calls(session: Session, arguments: bytes) -> bytes:
+def catch_calls(session: StubSession, arguments: bytes) -> bytes:
     """`QCatchSyscalls:1[;sysno]...` and `QCatchSyscalls:0`."""
     on, *numbers = arguments.split(b";")
     if on not in (b"0", b"1") or len(numbers) > _MAX_CALLS or (on == b"0" and numbers):
@@ -296,7 +296,7 @@ def catch_calls(session: Session, arguments: bytes) -> bytes:
     return b"OK"
 
 
-def pass_signals(session: Session, arguments: bytes) -> bytes:
+def pass_signals(session: StubSession, arguments: bytes) -> bytes:
     """`QPassSignals: signal [;signal]...`: gdb would pass them on without a word.
 
     What gdb is told a signal is decides: SIGPOLL, which is passed, must not take along SIGIO, which
@@ -309,17 +309,17 @@ def pass_signals(session: Session, arguments: bytes) -> bytes:
     return b"OK"
 
 
-def insert(session: Session, arguments: bytes) -> Optional[bytes]:
+def insert(session: StubSession, arguments: bytes) -> Optional[bytes]:
     """`Z type,addr,kind[;conditions][;cmds:...]`."""
     return _breakpoint(session, arguments, True)
 
 
-def remove(session: Session, arguments: bytes) -> Optional[bytes]:
+def remove(session: StubSession, arguments: bytes) -> Optional[bytes]:
     """`z type,addr,kind`."""
     return _breakpoint(session, arguments, False)
 
 
-def _breakpoint(session: Session, arguments: bytes, inserting: bool) -> Optional[bytes]:
+def _breakpoint(session: StubSession, arguments: bytes, inserting: bool) -> Optional[bytes]:
     point, _, ordered = arguments.partition(b";")
     fields = point.split(b",")
     if len(fields) != 3:

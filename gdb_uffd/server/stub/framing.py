@@ -33,7 +33,7 @@ class FramingError(ValueError):
     """A payload that breaks the encoding rules."""
 
 
-class Event(enum.Enum):
+class FramingEvent(enum.Enum):
     """What the decoder can meet besides a packet."""
 
     INTERRUPT = "interrupt"
@@ -153,7 +153,7 @@ class Decoder:
         self._position = position
         return count
 
-    def next(self) -> Optional[Union[bytes, Event]]:
+    def next(self) -> Optional[Union[bytes, FramingEvent]]:
         """The next payload (escapes still in it) or event; None when more bytes are needed."""
         data = self._data
         size = len(data)
@@ -168,13 +168,13 @@ class Decoder:
             position += 1
             self._position = position
             if byte == INTERRUPT_BYTE:
-                return Event.INTERRUPT
+                return FramingEvent.INTERRUPT
             if byte == _MINUS:
-                return Event.RESEND
+                return FramingEvent.RESEND
             # '+' needs no answer; anything else between packets is noise.
         return None
 
-    def _packet(self) -> Optional[Union[bytes, Event]]:
+    def _packet(self) -> Optional[Union[bytes, FramingEvent]]:
         data, start = self._data, self._position + 1
         end = data.find(b"#", start)
         if end < 0:
@@ -186,7 +186,7 @@ class Decoder:
             return None
         self._position = end + 3
         if end - start > PACKET_SIZE:
-            return Event.TOO_LONG
+            return FramingEvent.TOO_LONG
         payload = data[start:end]
         if _DOLLAR in payload:  # a new packet began inside of a broken one
             payload = payload[payload.rfind(b"$") + 1 :]
@@ -194,17 +194,17 @@ class Decoder:
             try:
                 said = int(data[end + 1 : end + 3], 16)
             except ValueError:
-                return Event.BAD
+                return FramingEvent.BAD
             if said != checksum(payload):
-                return Event.BAD
+                return FramingEvent.BAD
         if b"*" in payload:
             try:
                 return expand_runs(payload)
             except FramingError:
-                return Event.BAD
+                return FramingEvent.BAD
         return payload
 
-    def _skip(self) -> Optional[Event]:
+    def _skip(self) -> Optional[FramingEvent]:
         data = self._data
         end = data.find(b"#", self._position)
         if end < 0:
@@ -215,4 +215,4 @@ class Decoder:
             return None
         self._skipping = False
         self._position = end + 3
-        return Event.TOO_LONG
+        return FramingEvent.TOO_LONG

@@ -13,7 +13,7 @@ import struct
 from typing import Dict, Iterator, List, Tuple
 
 from gdb_uffd.protocol.model import MemoryUnavailable
-from gdb_uffd.server.session import PacketError, Session, parse_hex
+from gdb_uffd.server.session import PacketError, StubSession, parse_hex
 from gdb_uffd.trace.files.files import without_mark
 from gdb_uffd.trace.source import ReadMemory
 from gdb_uffd.trace.symbols import MAX_LINK_MAPS, read_string, read_word, rendezvous
@@ -24,7 +24,7 @@ _R_NEXT = 40  # of struct r_debug_extended, from version 2 on: glibc 2.35's dlmo
 _KEYS = (b"start", b"prev", b"lmid")
 
 
-def library_list(session: Session, annex: bytes) -> bytes:
+def library_list(session: StubSession, annex: bytes) -> bytes:
     """As `_listed`, and note what the client knows then."""
     session.lists_read += 1
     session.libraries = None
@@ -33,7 +33,7 @@ def library_list(session: Session, annex: bytes) -> bytes:
     return answer
 
 
-def stale(session: Session) -> Dict[str, bool]:
+def stale(session: StubSession) -> Dict[str, bool]:
     """For an answer: whether the client's list is another than there is now, since it followed
     what was undone."""
     session.lists_checked = session.lists_read
@@ -46,12 +46,12 @@ def stale(session: Session) -> Dict[str, bool]:
     return {} if same else {"libraries_stale": True}
 
 
-def stale_if_read(session: Session) -> Dict[str, bool]:
+def stale_if_read(session: StubSession) -> Dict[str, bool]:
     """The same where it was right before: nothing to compare unless the client read it since."""
     return stale(session) if session.lists_read != session.lists_checked else {}
 
 
-def _listed(session: Session, annex: bytes) -> bytes:
+def _listed(session: StubSession, annex: bytes) -> bytes:
     """All, or with `start=ADDRESS;prev=ADDRESS[;lmid=ADDRESS]` those of one namespace from an entry
     on.  PacketError where there is no list to be read: gdb then does as without the packet."""
     asked = _asked(annex)
@@ -111,7 +111,7 @@ def _entries(at: int, before: int, read: ReadMemory) -> Iterator[Tuple[int, Tupl
         before, at = at, fields[3]
 
 
-def _path(session: Session, name: int, dynamic: int, read: ReadMemory) -> str:
+def _path(session: StubSession, name: int, dynamic: int, read: ReadMemory) -> str:
     """The name that the linker has, and for a relative one the path of the file that is there."""
     try:
         text = read_string(read, name)

@@ -25,7 +25,7 @@ from gdb_uffd.protocol.model import (
 )
 from gdb_uffd.replay.interface import Resume
 from gdb_uffd.replay.policy import syscalls
-from gdb_uffd.server.session import PacketError, Session, parse_hex
+from gdb_uffd.server.session import PacketError, StubSession, parse_hex
 from gdb_uffd.server.stub import signals, threads
 from gdb_uffd.server.stub.execution import stop_of, stop_reply
 from gdb_uffd.server.stub.framing import escape
@@ -40,7 +40,7 @@ _SEARCH_CHUNK, _SEARCH_MAX = 1 << 16, 1 << 26
 _SIGTRAP = 5
 
 
-def host_info(session: Session, _arguments: bytes) -> bytes:
+def host_info(session: StubSession, _arguments: bytes) -> bytes:
     """`qHostInfo`, which lldb alone asks: it selects each thread to read where it stands, before it
     resumes all of them, so what it selected last is not what the user means to run."""
     session.lldb = True
@@ -50,7 +50,7 @@ def host_info(session: Session, _arguments: bytes) -> bytes:
     )
 
 
-def process_info(session: Session, _arguments: bytes) -> bytes:
+def process_info(session: StubSession, _arguments: bytes) -> bytes:
     """`qProcessInfo`: numbers in hexadecimal."""
     return b"pid:%x;triple:%s;ostype:linux;endian:little;ptrsize:8;" % (
         session.pid,
@@ -58,13 +58,13 @@ def process_info(session: Session, _arguments: bytes) -> bytes:
     )
 
 
-def error_strings(session: Session, _arguments: bytes) -> bytes:
+def error_strings(session: StubSession, _arguments: bytes) -> bytes:
     """`QEnableErrorStrings`: from now on an error is `Exx;` and its text in hex."""
     session.error_strings = True
     return b"OK"
 
 
-def memory_region(session: Session, arguments: bytes) -> bytes:
+def memory_region(session: StubSession, arguments: bytes) -> bytes:
     """`qMemoryRegionInfo:addr`: the mapping or the gap there; without an address, whether known."""
     if not arguments:
         return b"OK"
@@ -89,7 +89,7 @@ def _region(mapping: Mapping) -> bytes:
     return text + (b"name:%s;" % name if name else b"")
 
 
-def load_address(session: Session, arguments: bytes) -> bytes:
+def load_address(session: StubSession, arguments: bytes) -> bytes:
     """`qFileLoadAddress:path`: where the file's first mapping begins."""
     try:
         path = os.fsdecode(bytes.fromhex(arguments.decode("ascii")))
@@ -101,12 +101,12 @@ def load_address(session: Session, arguments: bytes) -> bytes:
     return b"%x" % min(starts)
 
 
-def watchpoints(_session: Session, _arguments: bytes) -> bytes:
+def watchpoints(_session: StubSession, _arguments: bytes) -> bytes:
     """`qWatchpointSupportInfo:`."""
     return b"num:%d;" % _WATCHPOINTS
 
 
-def thread_stop(session: Session, arguments: bytes) -> bytes:
+def thread_stop(session: StubSession, arguments: bytes) -> bytes:
     """`qThreadStopInfo` and the thread's id: its stop reply, with its name."""
     tid = threads.parse_thread_id(session, arguments)
     if tid in (threads.ANY, threads.ALL):
@@ -116,7 +116,7 @@ def thread_stop(session: Session, arguments: bytes) -> bytes:
     return stop_reply(session, stop_of(session, tid), named)
 
 
-def threads_info(session: Session) -> bytes:
+def threads_info(session: StubSession) -> bytes:
     """`jThreadsInfo`: how every thread stands, a JSON list."""
     entries = []
     for thread in session.diversion.snapshot.threads:
@@ -130,12 +130,12 @@ def threads_info(session: Session) -> bytes:
     return escape(json.dumps(entries, separators=(",", ":")).encode("ascii"))
 
 
-def json_packet(session: Session, arguments: bytes) -> Optional[bytes]:
+def json_packet(session: StubSession, arguments: bytes) -> Optional[bytes]:
     """The packets that begin with `j`."""
     return threads_info(session) if arguments == b"ThreadsInfo" else None
 
 
-def save_registers(session: Session, _arguments: bytes) -> bytes:
+def save_registers(session: StubSession, _arguments: bytes) -> bytes:
     """`QSaveRegisterState`: a number to restore them by."""
     if len(session.saved_registers) >= _SAVED_MAX:
         del session.saved_registers[min(session.saved_registers)]
@@ -145,7 +145,7 @@ def save_registers(session: Session, _arguments: bytes) -> bytes:
     return b"%d" % number
 
 
-def restore_registers(session: Session, arguments: bytes) -> bytes:
+def restore_registers(session: StubSession, arguments: bytes) -> bytes:
     """`QRestoreRegisterState:number`: gone once restored."""
     text = arguments.partition(b";")[0]
     saved = session.saved_registers.pop(int(text), None) if text.isdigit() else None
@@ -159,7 +159,7 @@ def restore_registers(session: Session, arguments: bytes) -> bytes:
 # -- memory for expressions -------------------------------------------------------------------
 
 
-def memory(session: Session, arguments: bytes) -> Optional[bytes]:
+def memory(session: StubSession, arguments: bytes) -> Optional[bytes]:
     """`_Msize,permissions`: memory of the program's, by its own mmap(2); `_maddr` gives it back."""
     kind, rest = arguments[:1], arguments[1:]
     if kind == b"M":
@@ -184,7 +184,7 @@ def memory(session: Session, arguments: bytes) -> Optional[bytes]:
     return None
 
 
-def _system_call(session: Session, name: str, *arguments: int) -> int:
+def _system_call(session: StubSession, name: str, *arguments: int) -> int:
     """The program makes one system call, by a step over an instruction of its own that is one.
 
     So the policy and the undo see it as any other call of the program.  UffdError when it failed.
@@ -211,7 +211,7 @@ def _system_call(session: Session, name: str, *arguments: int) -> int:
     return result
 
 
-def _instruction(session: Session) -> int:
+def _instruction(session: StubSession) -> int:
     """The address of an instruction that makes a system call."""
     arch = session.diversion.snapshot.arch
     for start, length in _code(session):
@@ -229,7 +229,7 @@ def _instruction(session: Session) -> int:
     raise UffdError("the program has no `syscall` instruction to allocate memory with")
 
 
-def _code(session: Session) -> Iterator[Tuple[int, int]]:
+def _code(session: StubSession) -> Iterator[Tuple[int, int]]:
     """(address, length) of the pieces of what is executable, up to a limit."""
     left = _SEARCH_MAX
     for mapping in session.diversion.mappings():
@@ -243,7 +243,7 @@ def _code(session: Session) -> Iterator[Tuple[int, int]]:
             yield start, min(_SEARCH_CHUNK, mapping.end - start)
 
 
-NAMED: Dict[bytes, Callable[[Session, bytes], Optional[bytes]]] = {
+NAMED: Dict[bytes, Callable[[StubSession, bytes], Optional[bytes]]] = {
     b"QEnableErrorStrings": error_strings,
     b"QRestoreRegisterState": restore_registers,
     b"QSaveRegisterState": save_registers,

@@ -8,7 +8,7 @@ from typing import Protocol, Tuple, Union
 from gdb_uffd.arch import AARCH64, I386, X32, Architecture
 from gdb_uffd.protocol.model import Registers
 from gdb_uffd.server.stub import target_aarch64, target_i386, target_xml
-from gdb_uffd.server.stub.registers import Layout
+from gdb_uffd.server.stub.registers import PacketFormat
 from gdb_uffd.server.stub.registers_aarch64 import Aarch64Layout
 from gdb_uffd.server.stub.registers_i386 import I386Layout
 
@@ -43,11 +43,11 @@ class RegisterLayout(Protocol):
 
 
 @functools.lru_cache(maxsize=8)
-def layout_of(arch: Architecture, xfeatures: int) -> Union[Layout, Aarch64Layout, I386Layout]:
+def layout_of(arch: Architecture, xfeatures: int) -> Union[PacketFormat, Aarch64Layout, I386Layout]:
     """For registers of `arch` with these components recorded."""
     if arch is I386:
         return I386Layout(xfeatures)
-    return Aarch64Layout(xfeatures) if arch is AARCH64 else Layout(xfeatures)
+    return Aarch64Layout(xfeatures) if arch is AARCH64 else PacketFormat(xfeatures)
 
 
 def description(registers: Registers) -> bytes:

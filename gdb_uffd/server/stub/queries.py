@@ -9,7 +9,7 @@ import errno
 import os
 from typing import Callable, Dict, Optional
 
-from gdb_uffd.server.session import PacketError, Session, parse_hex
+from gdb_uffd.server.session import PacketError, StubSession, parse_hex
 from gdb_uffd.server.stub import libraries, packets, threads
 from gdb_uffd.server.stub.framing import PACKET_SIZE, escape, unescape
 from gdb_uffd.trace.core.notes import own_auxv
@@ -42,30 +42,30 @@ _FEATURES = b";".join(
 )
 
 
-def supported(session: Session, arguments: bytes) -> bytes:
+def supported(session: StubSession, arguments: bytes) -> bytes:
     """`qSupported[:feature;...]`."""
     session.greet(frozenset(arguments.split(b";")[:_MAX_FEATURES]))
     backward = len(session.journey.trace.snapshots) > 1
     return _FEATURES + b";ReverseContinue+;ReverseStep+" if backward else _FEATURES
 
 
-def start_no_ack(session: Session, _arguments: bytes) -> bytes:
+def start_no_ack(session: StubSession, _arguments: bytes) -> bytes:
     """`QStartNoAckMode`: takes effect after this reply."""
     session.no_ack_agreed = True
     return b"OK"
 
 
-def attached(_session: Session, _arguments: bytes) -> bytes:
+def attached(_session: StubSession, _arguments: bytes) -> bytes:
     """`qAttached`: 1, so that gdb detaches when it quits, without asking to kill anything."""
     return b"1"
 
 
-def symbol(_session: Session, _arguments: bytes) -> bytes:
+def symbol(_session: StubSession, _arguments: bytes) -> bytes:
     """`qSymbol::`: thread-locals are found without gdb's help."""
     return b"OK"
 
 
-def tls_address(session: Session, arguments: bytes) -> bytes:
+def tls_address(session: StubSession, arguments: bytes) -> bytes:
     """`qGetTLSAddr:thread-id,offset,lm`: UffdError says why there is none."""
     fields = arguments.split(b",")
     if len(fields) != 3:
@@ -80,7 +80,7 @@ def tls_address(session: Session, arguments: bytes) -> bytes:
     return b"%x" % address
 
 
-def transfer(session: Session, arguments: bytes) -> Optional[bytes]:
+def transfer(session: StubSession, arguments: bytes) -> Optional[bytes]:
     """`qXfer:object:read:annex:offset,length` and `...:write:annex:offset:data`."""
     fields = arguments.split(b":", 3)
     if len(fields) != 4:
@@ -107,29 +107,29 @@ def _window(data: bytes, where: bytes) -> bytes:
     return (b"m" if offset + len(chunk) < len(data) else b"l") + escape(chunk)
 
 
-def _target_description(session: Session, annex: bytes) -> Optional[bytes]:
+def _target_description(session: StubSession, annex: bytes) -> Optional[bytes]:
     if annex != b"target.xml":
         return None
     session.describe()
     return packets.description(session.diversion.snapshot.threads[0].registers)
 
 
-def _auxv(session: Session, _annex: bytes) -> Optional[bytes]:
+def _auxv(session: StubSession, _annex: bytes) -> Optional[bytes]:
     snapshot = session.diversion.snapshot
     return own_auxv(snapshot.auxv, snapshot.arch)
 
 
-def _exec_file(session: Session, annex: bytes) -> Optional[bytes]:
+def _exec_file(session: StubSession, annex: bytes) -> Optional[bytes]:
     if annex and parse_hex(annex) != session.pid:
         return None
     return os.fsencode(session.diversion.snapshot.executable) or None
 
 
-def _siginfo(session: Session, _annex: bytes) -> Optional[bytes]:
+def _siginfo(session: StubSession, _annex: bytes) -> Optional[bytes]:
     return session.diversion.siginfo(session.general) or None
 
 
-_READERS: Dict[bytes, Callable[[Session, bytes], Optional[bytes]]] = {
+_READERS: Dict[bytes, Callable[[StubSession, bytes], Optional[bytes]]] = {
     b"features": _target_description,
     b"auxv": _auxv,
     b"exec-file": _exec_file,
@@ -139,7 +139,7 @@ _READERS: Dict[bytes, Callable[[Session, bytes], Optional[bytes]]] = {
 }
 
 
-def _write_siginfo(session: Session, annex: bytes, rest: bytes) -> bytes:
+def _write_siginfo(session: StubSession, annex: bytes, rest: bytes) -> bytes:
     where, separator, raw = rest.partition(b":")
     data, offset = unescape(raw), parse_hex(where)
     if annex or not separator or offset + len(data) > _SIGINFO_BYTES:

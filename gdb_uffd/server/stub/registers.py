@@ -119,7 +119,7 @@ def x87_control(xstate: bytes) -> Tuple[int, ...]:
     return fcw, fsw, tags, fiseg, fioff, foseg, fooff, fop & _OPCODE_BITS
 
 
-class Layout(PacketLayout):
+class PacketFormat(PacketLayout):
     """The register packet for the components in `xfeatures` (XCR0 bits)."""
 
     def __init__(self, xfeatures: int) -> None:

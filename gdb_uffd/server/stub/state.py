@@ -7,7 +7,7 @@ import errno
 from typing import Tuple
 
 from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable, Registers, UffdError, page_floor
-from gdb_uffd.server.session import PacketError, Session, parse_hex
+from gdb_uffd.server.session import PacketError, StubSession, parse_hex
 from gdb_uffd.server.stub.framing import PACKET_SIZE, escape, unescape
 
 MAX_READ = PACKET_SIZE // 2 - 1
@@ -16,7 +16,7 @@ MAX_READ = PACKET_SIZE // 2 - 1
 _END_OF_MEMORY = 1 << 64
 
 
-def write_registers(session: Session, arguments: bytes) -> bytes:
+def write_registers(session: StubSession, arguments: bytes) -> bytes:
     """`G XX...`: all of them."""
     old = session.diversion.registers(session.general)
     if len(arguments) != 2 * session.layout.size:
@@ -27,7 +27,7 @@ def write_registers(session: Session, arguments: bytes) -> bytes:
     return _store(session, session.layout.decode(_from_hex(arguments), old), old)
 
 
-def read_register(session: Session, arguments: bytes) -> bytes:
+def read_register(session: StubSession, arguments: bytes) -> bytes:
     """`p n`."""
     slots = session.layout.slots
     number = parse_hex(arguments)
@@ -38,7 +38,7 @@ def read_register(session: Session, arguments: bytes) -> bytes:
     return session.registers_packet()[start : start + 2 * size]
 
 
-def write_register(session: Session, arguments: bytes) -> bytes:
+def write_register(session: StubSession, arguments: bytes) -> bytes:
     """`P n=r`."""
     number, separator, value = arguments.partition(b"=")
     if not separator:
@@ -48,7 +48,7 @@ def write_register(session: Session, arguments: bytes) -> bytes:
     return _store(session, made, old)
 
 
-def _store(session: Session, registers: Registers, old: Registers) -> bytes:
+def _store(session: StubSession, registers: Registers, old: Registers) -> bytes:
     """What the kernel would not take of a live process is refused, too."""
     taken = registers.arch.loadable(registers.gpr)
     if any(a != b and a != c for a, b, c in zip(registers.gpr, taken, old.gpr)):
@@ -57,17 +57,17 @@ def _store(session: Session, registers: Registers, old: Registers) -> bytes:
     return b"OK"
 
 
-def read_memory(session: Session, arguments: bytes) -> bytes:
+def read_memory(session: StubSession, arguments: bytes) -> bytes:
     """`m addr,length`: as much as can be read from the start of the range."""
     return binascii.hexlify(_read(session, arguments))
 
 
-def read_memory_binary(session: Session, arguments: bytes) -> bytes:
+def read_memory_binary(session: StubSession, arguments: bytes) -> bytes:
     """`x addr,length` (gdb 16, feature "binary-upload"): `b` and the bytes."""
     return b"b" + escape(_read(session, arguments))
 
 
-def write_memory(session: Session, arguments: bytes) -> bytes:
+def write_memory(session: StubSession, arguments: bytes) -> bytes:
     """`M addr,length:XX...`."""
     where, separator, data = arguments.partition(b":")
     if not separator:
@@ -75,7 +75,7 @@ def write_memory(session: Session, arguments: bytes) -> bytes:
     return _write(session, where, _from_hex(data))
 
 
-def write_memory_binary(session: Session, arguments: bytes) -> bytes:
+def write_memory_binary(session: StubSession, arguments: bytes) -> bytes:
     """`X addr,length:binary`; of length 0 it asks whether the packet is known."""
     where, separator, data = arguments.partition(b":")
     if not separator:
@@ -83,7 +83,7 @@ def write_memory_binary(session: Session, arguments: bytes) -> bytes:
     return _write(session, where, unescape(data))
 
 
-def _read(session: Session, arguments: bytes) -> bytes:
+def _read(session: StubSession, arguments: bytes) -> bytes:
     address, length = _range(arguments)
     length = min(length, MAX_READ, _END_OF_MEMORY - address)
     if length == 0:
@@ -112,7 +112,7 @@ def _read(session: Session, arguments: bytes) -> bytes:
     return out
 
 
-def _write(session: Session, where: bytes, data: bytes) -> bytes:
+def _write(session: StubSession, where: bytes, data: bytes) -> bytes:
     address, length = _range(where)
     if length != len(data) or address + length > _END_OF_MEMORY:
         raise PacketError(errno.EINVAL)

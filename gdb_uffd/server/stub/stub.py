@@ -11,27 +11,27 @@ from typing import Callable, Dict, Optional, Tuple
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.replay.interface import Disconnected
 from gdb_uffd.server.requests import registry
-from gdb_uffd.server.session import Ended, PacketError, Session
+from gdb_uffd.server.session import PacketError, SessionEnded, StubSession
 from gdb_uffd.server.stub import execution, lldb, queries, state, threads, vfile
 from gdb_uffd.server.stub.framing import FramingError
 
-Handler = Callable[[Session, bytes], Optional[bytes]]
+Handler = Callable[[StubSession, bytes], Optional[bytes]]
 """Takes what follows the packet's name; None means "not supported"."""
 
 
-def _detach(session: Session, arguments: bytes) -> bytes:
+def _detach(session: StubSession, arguments: bytes) -> bytes:
     """`D[;pid]`."""
-    raise Ended(b"OK")
+    raise SessionEnded(b"OK")
 
 
-def _kill(session: Session, arguments: bytes) -> bytes:
+def _kill(session: StubSession, arguments: bytes) -> bytes:
     """`k`: has no reply."""
-    raise Ended
+    raise SessionEnded
 
 
-def _kill_process(session: Session, arguments: bytes) -> bytes:
+def _kill_process(session: StubSession, arguments: bytes) -> bytes:
     """`vKill;pid`."""
-    raise Ended(b"OK")
+    raise SessionEnded(b"OK")
 
 
 def _plain(kind: str) -> Handler:
@@ -98,7 +98,7 @@ def _split(packet: bytes) -> Tuple[bytes, bytes]:
     return packet, b""
 
 
-def serve(session: Session) -> None:
+def serve(session: StubSession) -> None:
     """Answer packets until the client detaches, kills, or goes away.
 
     What runs is ended on the way out, before the reply to a detach.
@@ -120,7 +120,7 @@ def serve(session: Session) -> None:
             if session.no_ack_agreed:
                 connection.stop_acknowledging()
                 session.no_ack_agreed = False
-    except Ended as ended:
+    except SessionEnded as ended:
         session.step_back()
         session.journey.leave()
         left = True
@@ -139,7 +139,7 @@ def serve(session: Session) -> None:
             session.journey.leave()
 
 
-def handle(session: Session, packet: bytes) -> bytes:
+def handle(session: StubSession, packet: bytes) -> bytes:
     """The reply to one packet.  Raises nothing but Ended and Disconnected."""
     if not packet:
         return b""
@@ -157,14 +157,14 @@ def handle(session: Session, packet: bytes) -> bytes:
         if session.view is not None and handler in _CHANGING:
             raise UffdError("memory is shown as it was: nothing runs and nothing is written")
         reply = handler(session, arguments)
-    except (Ended, Disconnected):
+    except (SessionEnded, Disconnected):
         raise
     except Exception as error:  # whatever goes wrong must not end the session
         return _failed(session, packet, error)
     return b"" if reply is None else reply
 
 
-def _failed(session: Session, packet: bytes, error: Exception) -> bytes:
+def _failed(session: StubSession, packet: bytes, error: Exception) -> bytes:
     if isinstance(error, PacketError):
         return b"E%02x" % (error.code & 0xFF)
     if isinstance(error, (UffdError, FramingError, ValueError)):

@@ -12,7 +12,7 @@ from typing import List, Optional
 
 from gdb_uffd.arch import X86_64
 from gdb_uffd.protocol.model import ThreadState
-from gdb_uffd.server.session import PacketError, Session, parse_hex
+from gdb_uffd.server.session import PacketError, StubSession, parse_hex
 from gdb_uffd.terminal import printable
 
 _IDS_A_PACKET = 2000  # an id is at most 34 characters: well below the packet size
@@ -21,7 +21,7 @@ ANY, ALL = 0, -1
 """The two ids that name no single thread."""
 
 
-def parse_thread_id(session: Session, text: bytes) -> int:
+def parse_thread_id(session: StubSession, text: bytes) -> int:
     """The TID that `text` names, or ANY or ALL; PacketError when there is no such thread."""
     if text.startswith(b"p"):
         process, _, thread = text[1:].partition(b".")
@@ -36,7 +36,7 @@ def parse_thread_id(session: Session, text: bytes) -> int:
     return tid
 
 
-def select(session: Session, arguments: bytes) -> bytes:
+def select(session: StubSession, arguments: bytes) -> bytes:
     """`Hg thread-id`, `Hc thread-id`: the thread of later packets."""
     tid = parse_thread_id(session, arguments[1:])
     if arguments[:1] == b"g":
@@ -53,31 +53,31 @@ def select(session: Session, arguments: bytes) -> bytes:
     raise PacketError(errno.EINVAL)
 
 
-def alive(session: Session, arguments: bytes) -> bytes:
+def alive(session: StubSession, arguments: bytes) -> bytes:
     """`T thread-id`: recorded threads stay."""
     parse_thread_id(session, arguments)
     return b"OK"
 
 
-def current(session: Session, _arguments: bytes) -> bytes:
+def current(session: StubSession, _arguments: bytes) -> bytes:
     """`qC`."""
     return b"QC" + session.thread_ids[session.general]
 
 
-def first_ids(session: Session, _arguments: bytes) -> bytes:
+def first_ids(session: StubSession, _arguments: bytes) -> bytes:
     """`qfThreadInfo`."""
     session.listed = 0
     return next_ids(session, _arguments)
 
 
-def next_ids(session: Session, _arguments: bytes) -> bytes:
+def next_ids(session: StubSession, _arguments: bytes) -> bytes:
     """`qsThreadInfo`: the next lot of ids, `l` at the end."""
     ids = list(session.thread_ids.values())[session.listed : session.listed + _IDS_A_PACKET]
     session.listed += len(ids)
     return b"m" + b",".join(ids) if ids else b"l"
 
 
-def extra_info(session: Session, arguments: bytes) -> bytes:
+def extra_info(session: StubSession, arguments: bytes) -> bytes:
     """`qThreadExtraInfo,thread-id`: the thread's name in hex."""
     tid = parse_thread_id(session, arguments)
     if tid in (ANY, ALL):
@@ -96,7 +96,7 @@ def _handle(thread: ThreadState) -> str:
     return pointer.to_bytes(8, "little").hex() if pointer else ""
 
 
-def thread_list_xml(session: Session, annex: bytes) -> Optional[bytes]:
+def thread_list_xml(session: StubSession, annex: bytes) -> Optional[bytes]:
     """`qXfer:threads:read` (gdb manual, "Thread List Format")."""
     if annex:
         return None

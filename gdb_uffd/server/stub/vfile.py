@@ -13,7 +13,7 @@ import stat
 import struct
 from typing import Callable, Dict, Optional, Tuple, Union
 
-from gdb_uffd.server.session import PacketError, Session, parse_hex
+from gdb_uffd.server.session import PacketError, StubSession, parse_hex
 from gdb_uffd.server.stub.framing import PACKET_SIZE, escape
 from gdb_uffd.trace.core.argv import arguments
 from gdb_uffd.trace.core.notes import own_auxv
@@ -38,7 +38,7 @@ OpenFile = Union[int, bytes]
 """A descriptor of ours, or the contents of a file made from the record."""
 
 
-def answer(session: Session, packet: bytes) -> Optional[bytes]:
+def answer(session: StubSession, packet: bytes) -> Optional[bytes]:
     """`vFile:operation:parameter,...`; None for operations that are not known."""
     operation, _, parameters = packet.partition(b":")
     handler = _OPERATIONS.get(operation)
@@ -80,12 +80,12 @@ def _name(text: bytes) -> str:
     return os.fsdecode(raw)
 
 
-def _set_filesystem(_session: Session, _parameters: bytes) -> bytes:
+def _set_filesystem(_session: StubSession, _parameters: bytes) -> bytes:
     """`setfs: pid`: there is one file system, the recorded process has no namespace now."""
     return b"F0"
 
 
-def _open(session: Session, parameters: bytes) -> bytes:
+def _open(session: StubSession, parameters: bytes) -> bytes:
     fields = parameters.split(b",")
     if len(fields) != 3:
         raise PacketError
@@ -114,14 +114,14 @@ def _open_regular(name: str) -> int:
     return fd
 
 
-def _file(session: Session, text: bytes) -> Tuple[int, OpenFile]:
+def _file(session: StubSession, text: bytes) -> Tuple[int, OpenFile]:
     number = parse_hex(text)
     if number not in session.files:
         raise _error(errno.EBADF)
     return number, session.files[number]
 
 
-def _close(session: Session, parameters: bytes) -> bytes:
+def _close(session: StubSession, parameters: bytes) -> bytes:
     number, opened = _file(session, parameters)
     del session.files[number]
     if isinstance(opened, int):
@@ -129,7 +129,7 @@ def _close(session: Session, parameters: bytes) -> bytes:
     return b"F0"
 
 
-def close_all(session: Session) -> None:
+def close_all(session: StubSession) -> None:
     """Close what the client left open."""
     for opened in session.files.values():
         if isinstance(opened, int):
@@ -137,7 +137,7 @@ def close_all(session: Session) -> None:
     session.files.clear()
 
 
-def _read(session: Session, parameters: bytes) -> bytes:
+def _read(session: StubSession, parameters: bytes) -> bytes:
     fields = parameters.split(b",")
     if len(fields) != 3:
         raise PacketError
@@ -151,14 +151,14 @@ def _read(session: Session, parameters: bytes) -> bytes:
     return _success(opened[offset : offset + count])
 
 
-def _fstat(session: Session, parameters: bytes) -> bytes:
+def _fstat(session: StubSession, parameters: bytes) -> bytes:
     _, opened = _file(session, parameters)
     if isinstance(opened, int):
         return _success(_pack_stat(os.fstat(opened)))
     return _success(_recorded_stat(len(opened)))
 
 
-def _stat(session: Session, parameters: bytes) -> bytes:
+def _stat(session: StubSession, parameters: bytes) -> bytes:
     name = _name(parameters)
     recorded = _recorded(session, name)
     if recorded is not None:
@@ -182,7 +182,7 @@ def _recorded_stat(size: int) -> bytes:
     return _STAT.pack(0, 0, stat.S_IFREG | 0o444, 1, 0, 0, 0, size, 4096, 0, 0, 0, 0)
 
 
-def _readlink(session: Session, parameters: bytes) -> bytes:
+def _readlink(session: StubSession, parameters: bytes) -> bytes:
     name = os.path.normpath(_name(parameters))
     if name == f"/proc/{session.pid}/exe":
         executable = session.diversion.snapshot.executable
@@ -195,12 +195,12 @@ def _readlink(session: Session, parameters: bytes) -> bytes:
     return _success(os.fsencode(os.readlink(name)))
 
 
-def _refuse(_session: Session, _parameters: bytes) -> bytes:
+def _refuse(_session: StubSession, _parameters: bytes) -> bytes:
     """pwrite, unlink: nothing is written through here."""
     raise _error(errno.EROFS)
 
 
-_OPERATIONS: Dict[bytes, Callable[[Session, bytes], bytes]] = {
+_OPERATIONS: Dict[bytes, Callable[[StubSession, bytes], bytes]] = {
     b"setfs": _set_filesystem,
     b"open": _open,
     b"close": _close,
@@ -213,7 +213,7 @@ _OPERATIONS: Dict[bytes, Callable[[Session, bytes], bytes]] = {
 }
 
 
-def _recorded(session: Session, name: str) -> Optional[bytes]:
+def _recorded(session: StubSession, name: str) -> Optional[bytes]:
     """The contents of a /proc file of the recorded process; None for names outside of /proc.
 
     OSError ENOENT for everything else below /proc, reached by whatever way.
@@ -238,7 +238,7 @@ def _recorded(session: Session, name: str) -> Optional[bytes]:
     return None
 
 
-def _maps(session: Session) -> bytes:
+def _maps(session: StubSession) -> bytes:
     """proc_pid_maps(5).  Device and inode are not recorded: those of the file that is there now, or
     any, since gdb takes a mapping of inode 0 for anonymous (linux-tdep.c: no NT_FILE entry)."""
     lines = []
@@ -265,11 +265,11 @@ def _device_and_inode(name: str, otherwise: int) -> str:
     return f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x} {status.st_ino}"
 
 
-def _command(session: Session) -> str:
+def _command(session: StubSession) -> str:
     return os.path.basename(session.diversion.snapshot.executable) or "recorded"
 
 
-def _status(session: Session) -> bytes:
+def _status(session: StubSession) -> bytes:
     """The first lines of proc_pid_status(5)."""
     name = _command(session)[:15].replace("\n", "\\n")
     pid, threads = session.pid, len(session.thread_ids)
@@ -278,23 +278,23 @@ def _status(session: Session) -> bytes:
     return os.fsencode("\n".join(lines))
 
 
-def _command_line(session: Session) -> bytes:
+def _command_line(session: StubSession) -> bytes:
     """The arguments as they lie in memory; the executable alone where that does not tell."""
     diversion = session.diversion
     found = arguments(diversion.snapshot.auxv, diversion.read_memory)
     return b"\0".join(found or [os.fsencode(diversion.snapshot.executable)]) + b"\0"
 
 
-def _comm(session: Session) -> bytes:
+def _comm(session: StubSession) -> bytes:
     return os.fsencode(_command(session)[:15] + "\n")
 
 
-def _auxv(session: Session) -> bytes:
+def _auxv(session: StubSession) -> bytes:
     snapshot = session.diversion.snapshot
     return own_auxv(snapshot.auxv, snapshot.arch)
 
 
-_RECORDED: Dict[str, Callable[[Session], bytes]] = {
+_RECORDED: Dict[str, Callable[[StubSession], bytes]] = {
     "maps": _maps,
     "status": _status,
     "cmdline": _command_line,

@@ -29,7 +29,7 @@ from gdb_uffd.trace.core.mappings import NO_FILE_NOTE, Plan, build
 from gdb_uffd.trace.core.notes import Notes, read_notes
 from gdb_uffd.trace.files import executable
 from gdb_uffd.trace.files.files import FileCache, Module, close_map
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.snapshot import (
     AT_RANDOM,
     AT_SYSINFO_EHDR,
@@ -85,7 +85,7 @@ def _named(
 def open_core(
     path: str,
     executable_path: Optional[str] = None,
-    search: Optional[Search] = None,
+    search: Optional[FileSearch] = None,
     name: str = "",
 ) -> CoreSnapshot:
     """The snapshot in the core file `path`, which the user calls `name` ("": the same).

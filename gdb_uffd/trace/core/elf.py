@@ -175,7 +175,7 @@ def _check_object(header: Header) -> None:
         raise ElfError(f"no executable or shared object for {KNOWN}")
 
 
-class Image:
+class ElfImage:
     """An executable or shared object, read at the object's own virtual addresses.
 
     Made over a mapped file (`from_file`), an image in memory order (`from_memory`: bytes
@@ -201,7 +201,7 @@ class Image:
         self._sections: Optional[List[Tuple[int, ...]]] = None
 
     @classmethod
-    def from_file(cls, data: Buffer) -> Image:
+    def from_file(cls, data: Buffer) -> ElfImage:
         """The object whose whole file is `data`; ElfError when it is none."""
         header = read_header(data)
         _check_object(header)
@@ -218,7 +218,7 @@ class Image:
         return cls(header, segments, read, data)
 
     @classmethod
-    def from_memory(cls, base: int, read_memory: Callable[[int, int], bytes]) -> Image:
+    def from_memory(cls, base: int, read_memory: Callable[[int, int], bytes]) -> ElfImage:
         """The object whose ELF header is mapped at `base`; `read_memory` raises ElfError."""
         header = read_header(read_memory(base, EHDR.size))
         _check_object(header)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Mapping, Optional
 
 from gdb_uffd.protocol.model import MemoryUnavailable
-from gdb_uffd.trace.core.elf import PT_NOTE, ElfError, Image, iter_notes
+from gdb_uffd.trace.core.elf import PT_NOTE, ElfError, ElfImage, iter_notes
 from gdb_uffd.trace.source import ReadMemory
 
 AT_UID, AT_EUID, AT_GID, AT_EGID, AT_SYSINFO_EHDR = 11, 12, 13, 14, 33  # <elf.h>, getauxval(3)
@@ -138,7 +138,7 @@ def kernel_release(vdso: int, read: ReadMemory) -> str:
     if not vdso:
         return ""
     try:
-        image = Image.from_memory(vdso, read)
+        image = ElfImage.from_memory(vdso, read)
         for segment in image.segments:
             if segment.type != PT_NOTE or segment.memsz > MAX_NOTE:
                 continue

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Dict, List, Optional
 
 from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable, page_ceil, page_floor
-from gdb_uffd.trace.core.elf import ET_EXEC, PT_DYNAMIC, PT_INTERP, ElfError, Image
+from gdb_uffd.trace.core.elf import ET_EXEC, PT_DYNAMIC, PT_INTERP, ElfError, ElfImage
 from gdb_uffd.trace.core.loads import Dumped
 from gdb_uffd.trace.core.notes import FileRange, Notes
 from gdb_uffd.trace.symbols import DT_DEBUG, link_maps_of, read_word
@@ -23,7 +23,7 @@ _DT_SONAME, _DT_STRTAB = 14, 5
 @dataclass
 class _Object:
     start: int
-    image: Image
+    image: ElfImage
     name: str = ""
 
 
@@ -39,7 +39,9 @@ class Objects:
             try:
                 if dumped.read(load.start, 4) != b"\x7fELF":
                     continue
-                self.found.append(_Object(load.start, Image.from_memory(load.start, dumped.read)))
+                self.found.append(
+                    _Object(load.start, ElfImage.from_memory(load.start, dumped.read))
+                )
             except ElfError:
                 continue
         self.main = self._executable()
@@ -85,7 +87,7 @@ class Objects:
             raw += self._read(address + len(raw), 16 - (address + len(raw)) % 16)
         return os.fsdecode(raw.split(b"\0")[0])
 
-    def _soname(self, image: Image) -> str:
+    def _soname(self, image: ElfImage) -> str:
         try:
             tags = image.dynamic()
             at = tags[_DT_STRTAB] + tags[_DT_SONAME] + image.bias

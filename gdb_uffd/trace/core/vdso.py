@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gdb_uffd.arch import X86_64, Architecture
 from gdb_uffd.protocol.model import UffdError
-from gdb_uffd.trace.core.elf import ElfError, Image
+from gdb_uffd.trace.core.elf import ElfError, ElfImage
 
 MAX_VDSO = 1 << 20  # bytes; the kernel's has two to four pages
 
@@ -28,7 +28,7 @@ def patch_vdso(image: bytes, arch: Architecture = X86_64) -> bytes:
 
     out = bytearray(image)
     try:
-        elf = Image.from_memory(0, read)
+        elf = ElfImage.from_memory(0, read)
         for name, number in arch.vdso.items():
             for exported in (prefix + name for prefix in arch.vdso_prefixes):
                 symbol = elf.dynamic_symbol(exported.encode())

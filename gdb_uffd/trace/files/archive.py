@@ -10,10 +10,10 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core.elf import Buffer
-from gdb_uffd.trace.files.folder import DEBUG, Index, links, twins
-from gdb_uffd.trace.files.image import Archive, Leaf, find, walk
+from gdb_uffd.trace.files.folder import DEBUG, FileIndex, links, twins
+from gdb_uffd.trace.files.image import Archive, ArchivedFile, find, walk
 from gdb_uffd.trace.scratch import Scratch
-from gdb_uffd.trace.store.compressed import Limit, Sink
+from gdb_uffd.trace.store.compressed import Limit, SparseSink
 
 MAX_COPIED = 16 << 30
 """Bytes that are copied out of one archive."""
@@ -23,8 +23,8 @@ MAX_DEPTH = 200  # folders; Python makes and removes them by recursion
 
 
 class ArchivePlace:
-    """files_from.Place over an archive, or a folder with an OCI image in it.  It is read when the
-    first file is looked for."""
+    """files_from.FilesPlace over an archive, or a folder with an OCI image in it.  It is read when
+    the first file is looked for."""
 
     def __init__(
         self, name: str, tell: Optional[Callable[[str], None]] = None, limit: int = 0
@@ -32,7 +32,7 @@ class ArchivePlace:
         self.name, self.problem = name, ""
         self._tell, self._limit = tell, limit
         self._archive: Optional[Archive] = None
-        self._indices: Dict[int, Index] = {}
+        self._indices: Dict[int, FileIndex] = {}
         self._copied: Dict[Tuple[int, int], str] = {}  # by where the bytes lie
         self._left = MAX_COPIED
         self.copies = ""
@@ -73,7 +73,7 @@ class ArchivePlace:
             if index.cut:
                 self.problem = "is too large to look into all of its files"
 
-    def _index(self, number: int, tree: Dict[str, object]) -> Index:
+    def _index(self, number: int, tree: Dict[str, object]) -> FileIndex:
         if number not in self._indices:
             leaves = dict(walk(tree))
 
@@ -81,12 +81,12 @@ class ArchivePlace:
                 content = leaves[path].content()
                 return bytes(content[:length] if length >= 0 else content)
 
-            self._indices[number] = Index(iter(leaves), read)
+            self._indices[number] = FileIndex(iter(leaves), read)
         return self._indices[number]
 
     def _copy(self, number: int, path: str, found: object) -> Iterator[str]:
         """The file as one of the file system."""
-        if not isinstance(found, Leaf):
+        if not isinstance(found, ArchivedFile):
             return
         content = found.content()
         key = (id(found.archive), found.member.offset)
@@ -99,7 +99,7 @@ class ArchivePlace:
                 target = self._target(number, found.member.parts)
                 fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 try:
-                    sink = Sink(fd, Limit(printable(self.name), 0, len(content)))
+                    sink = SparseSink(fd, Limit(printable(self.name), 0, len(content)))
                     sink.write(bytes(content))
                     sink.finish()
                 finally:

@@ -8,11 +8,11 @@ import os
 import zlib
 from typing import Callable, Dict, Iterator, Optional, Sequence, Tuple
 
-from gdb_uffd.trace.core.elf import Buffer, ElfError, Image, slice_exact
+from gdb_uffd.trace.core.elf import Buffer, ElfError, ElfImage, slice_exact
 from gdb_uffd.trace.files.automount import is_file
 from gdb_uffd.trace.files.files import FileProblem, MappedFile, close_map, map_file
 from gdb_uffd.trace.files.folder import build_id_of
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 
 SHT_SYMTAB, SHT_NOBITS = 2, 8
 SHF_ALLOC, SHF_EXECINSTR = 2, 4
@@ -22,7 +22,7 @@ FOLDER = "usr/lib/debug"
 """Where Debian and Fedora install them."""
 
 
-def sections(image: Image) -> Dict[bytes, Tuple[int, ...]]:
+def sections(image: ElfImage) -> Dict[bytes, Tuple[int, ...]]:
     """Section headers (Elf64_Shdr) by name; none of an image from memory, or a damaged one."""
     if image.data is None:
         return {}
@@ -35,7 +35,7 @@ def sections(image: Image) -> Dict[bytes, Tuple[int, ...]]:
         return {}
 
 
-def section(image: Image, name: bytes) -> bytes:
+def section(image: ElfImage, name: bytes) -> bytes:
     """The bytes of the section of that name, at most MAX_LINK; b"" where there is none."""
     header = sections(image).get(name)
     if header is None or image.data is None or header[5] > MAX_LINK:
@@ -46,7 +46,7 @@ def section(image: Image, name: bytes) -> bytes:
         return b""
 
 
-def is_debug_file(image: Image) -> bool:
+def is_debug_file(image: ElfImage) -> bool:
     """Whether it has symbols and none of the code."""
     headers = list(sections(image).values())
     code = [h for h in headers if h[2] & SHF_ALLOC and h[2] & SHF_EXECINSTR]
@@ -54,12 +54,12 @@ def is_debug_file(image: Image) -> bool:
     return symbols and all(h[1] == SHT_NOBITS for h in code)
 
 
-def has_lines(image: Image) -> bool:
+def has_lines(image: ElfImage) -> bool:
     """Whether it needs no separate debug file."""
     return bool(sections(image).keys() & {b".debug_info", b".zdebug_info"})
 
 
-def debug_link(image: Image) -> Tuple[str, int]:
+def debug_link(image: ElfImage) -> Tuple[str, int]:
     """(name, CRC-32) that .gnu_debuglink has; ("", 0)."""
     raw = section(image, b".gnu_debuglink")
     name = raw.split(b"\0")[0]
@@ -68,14 +68,14 @@ def debug_link(image: Image) -> Tuple[str, int]:
     return os.fsdecode(name), int.from_bytes(raw[-4:], "little")
 
 
-def alternative(image: Image) -> Tuple[str, bytes]:
+def alternative(image: ElfImage) -> Tuple[str, bytes]:
     """(path, build-id) that .gnu_debugaltlink has; ("", b"")."""
     raw = section(image, b".gnu_debugaltlink")
     name, _, build_id = raw.partition(b"\0")
     return os.fsdecode(name), build_id if 0 < len(build_id) <= 64 else b""
 
 
-def find(file: MappedFile, search: Search, fetch: bool = False) -> Optional[str]:
+def find(file: MappedFile, search: FileSearch, fetch: bool = False) -> Optional[str]:
     """The path of the separate debug file of `file`, None where it is not to be had.  `fetch`: ask
     debuginfod servers, too."""
     if file.image is None:
@@ -91,7 +91,7 @@ def find(file: MappedFile, search: Search, fetch: bool = False) -> Optional[str]
     return None
 
 
-def find_alternative(debug: str, search: Search, fetch: bool = False) -> Optional[str]:
+def find_alternative(debug: str, search: FileSearch, fetch: bool = False) -> Optional[str]:
     """The path of the supplement that the debug file `debug` refers to, None for none."""
     try:
         opened = map_file(debug)
@@ -120,7 +120,7 @@ def _is(path: str, build_id: bytes) -> bool:
 
 
 def _matches(path: str, build_id: bytes, crc: int) -> bool:
-    def same(data: Buffer, image: Image) -> bool:
+    def same(data: Buffer, image: ElfImage) -> bool:
         found = build_id_of(data)
         if found and build_id:
             return found == build_id
@@ -133,7 +133,7 @@ def build_id_at(path: str) -> bytes:
     """The build-id of the file `path`; b"" for none."""
     found = b""
 
-    def look(data: Buffer, _image: Image) -> bool:
+    def look(data: Buffer, _image: ElfImage) -> bool:
         nonlocal found
         found = build_id_of(data)
         return True
@@ -142,7 +142,7 @@ def build_id_at(path: str) -> bytes:
     return found
 
 
-def _check(path: str, look: Callable[[Buffer, Image], bool]) -> bool:
+def _check(path: str, look: Callable[[Buffer, ElfImage], bool]) -> bool:
     try:
         opened = map_file(path)
     except FileProblem:

@@ -58,7 +58,7 @@ class _Empty(Exception):
     """Nothing was sent."""
 
 
-class Client:
+class DebuginfodClient:
     """Asks `urls`, one after the other.  `problems`: a line for each that is asked no more."""
 
     def __init__(self, urls: Sequence[str], tell: Optional[Tell] = None) -> None:

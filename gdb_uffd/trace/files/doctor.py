@@ -9,10 +9,10 @@ from typing import Dict, List, Optional, Sequence
 
 from gdb_uffd.protocol.model import PAGE_SIZE
 from gdb_uffd.terminal import printable
-from gdb_uffd.trace.core.elf import PT_NOTE, ElfError, Image, iter_notes
+from gdb_uffd.trace.core.elf import PT_NOTE, ElfError, ElfImage, iter_notes
 from gdb_uffd.trace.files import debug_files
 from gdb_uffd.trace.files.files import FileProblem, Module, close_map, map_file
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.source import UNAVAILABLE, Snapshot
 
 FOUND, UNNEEDED, MISSING, LEFT_OUT = "found", "not needed", "missing", "left out"
@@ -44,7 +44,7 @@ class FileState:
 
 
 @dataclass
-class Verdict:
+class FilesVerdict:
     """`core` as the user calls it.  `advice`: what to do, a line each; none when all is there."""
 
     core: str
@@ -57,21 +57,21 @@ class Verdict:
         return all(f.state in COMPLETE for f in self.files)
 
 
-def examine(snapshot: Snapshot, search: Search, servers: Sequence[str] = ()) -> Verdict:
+def examine(snapshot: Snapshot, search: FileSearch, servers: Sequence[str] = ()) -> FilesVerdict:
     """What became of the files of `snapshot`, looked for with `search`.  `servers`: of debuginfod,
     that would be asked when it is opened."""
     pages: Dict[str, int] = {}
     for s in snapshot.segments:
         if s.kind == UNAVAILABLE:
             pages[s.reason] = pages.get(s.reason, 0) + (s.end - s.start) // PAGE_SIZE
-    made = Verdict(printable(snapshot.path))
+    made = FilesVerdict(printable(snapshot.path))
     for module in snapshot.modules:
         made.files.append(_state(module, search, pages.get(module.reason, 0)))
     made.advice = _advice(made, servers)
     return made
 
 
-def _state(module: Module, search: Search, pages: int) -> FileState:
+def _state(module: Module, search: FileSearch, pages: int) -> FileState:
     build_id = module.recorded_id.hex()
     state = FileState(printable(module.path), MISSING, build_id, package=_package(module.image))
     if module.file is not None:
@@ -100,14 +100,14 @@ def _state(module: Module, search: Search, pages: int) -> FileState:
     return state
 
 
-def _debug(module: Module, search: Search) -> str:
+def _debug(module: Module, search: FileSearch) -> str:
     file = module.file
     if file is None or file.image is None or debug_files.has_lines(file.image):
         return "(own)"
     return search.spoken(debug_files.find(file, search) or "")
 
 
-def _package(image: Optional[Image]) -> str:
+def _package(image: Optional[ElfImage]) -> str:
     """ "glibc 2.38-14.fc39 x86_64 (rpm)": the note that Fedora, Debian and others put into what
     they build."""
     for s in image.segments if image is not None else ():
@@ -132,7 +132,7 @@ def _described(raw: bytes) -> str:
         return ""
 
 
-def _advice(verdict: Verdict, servers: Sequence[str]) -> List[str]:
+def _advice(verdict: FilesVerdict, servers: Sequence[str]) -> List[str]:
     lacking = [f for f in verdict.files if f.state not in COMPLETE]
     bare = [f for f in verdict.files if f.state == FOUND and not f.debug]
     core = verdict.core

@@ -13,7 +13,7 @@ from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.trace import symbols
 from gdb_uffd.trace.files import automount, debug_files
 from gdb_uffd.trace.files.files import Module, without_mark
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.source import ReadMemory
 
@@ -47,14 +47,14 @@ class Elsewhere:
         modules: Sequence[Module],
         main: Optional[Module],
         read: ReadMemory,
-        search: Optional[Search],
+        search: Optional[FileSearch],
     ) -> None:
         """Give all modules that have their file the names by which gdb looks for them (the path
         that was mapped, and that of the dynamic linker's list), if a file is not where gdb would
         look, or another build of it is (gdb takes what it finds for the one that was mapped, and
         would show its names at the old addresses), or its debug file is where gdb does not look.
         Also where gdb, by a name of the core's choosing, could make an automounter ask."""
-        search = search or Search()
+        search = search or FileSearch()
         names = _names(modules, main, read)
         debug = self._debug_links(modules, search)
         asks = not search.sysroot.strip("/") and automount.is_here()
@@ -74,7 +74,7 @@ class Elsewhere:
             except (OSError, ValueError):
                 continue  # gdb then says which library it misses
 
-    def _debug_links(self, modules: Sequence[Module], search: Search) -> bool:
+    def _debug_links(self, modules: Sequence[Module], search: FileSearch) -> bool:
         """Name debug files that lie in places of the user's by build-id; whether there are any."""
         made = False
         for module in modules if search.places() else ():
@@ -89,7 +89,7 @@ class Elsewhere:
                     self._debug_link(debug_files.build_id_at(more), more, search)
         return made
 
-    def _debug_link(self, build_id: bytes, found: str, search: Search) -> None:
+    def _debug_link(self, build_id: bytes, found: str, search: FileSearch) -> None:
         name = build_id.hex()
         with contextlib.suppress(OSError, ValueError):
             target = self.place(f"/{debug_files.FOLDER}/.build-id/{name[:2]}/{name[2:]}.debug")
@@ -97,7 +97,7 @@ class Elsewhere:
                 os.symlink(found, target)
             self._note(target, search)
 
-    def _note(self, target: str, search: Search) -> None:
+    def _note(self, target: str, search: FileSearch) -> None:
         own = os.path.realpath(self.path) + "/"  # what a trace holds itself is unpacked into it
         self.brought |= os.path.realpath(target).startswith(own) or search.brought(target)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.protocol.model import PAGE_SIZE, page_floor
-from gdb_uffd.trace.core.elf import PF_W, Buffer, ElfError, Image
+from gdb_uffd.trace.core.elf import PF_W, Buffer, ElfError, ElfImage
 from gdb_uffd.trace.core.notes import FileRange
 
 SHT_NOBITS, SHF_WRITE, SHF_ALLOC, SHF_TLS = 8, 1, 2, 0x400  # elf(5)
@@ -68,7 +68,7 @@ def _some(r: FileRange) -> Iterator[int]:
 
 
 def contradiction(
-    data: Buffer, image: Optional[Image], recorded: Optional[Image], pages: Pages
+    data: Buffer, image: Optional[ElfImage], recorded: Optional[ElfImage], pages: Pages
 ) -> str:
     """Why the file `data` (`image`, if it is ELF) is not what was mapped, or "".
 
@@ -86,7 +86,7 @@ def contradiction(
     return ""
 
 
-def _is_written(image: Optional[Image], offset: int) -> bool:
+def _is_written(image: Optional[ElfImage], offset: int) -> bool:
     """Whether that page of the file is part of what a program writes, or the dynamic linker does
     before it takes away the right to (RELRO)."""
     return image is not None and any(
@@ -94,11 +94,11 @@ def _is_written(image: Optional[Image], offset: int) -> bool:
     )
 
 
-def _loads(image: Image) -> List[Tuple[int, ...]]:
+def _loads(image: ElfImage) -> List[Tuple[int, ...]]:
     return [(s.offset, s.vaddr, s.filesz, s.memsz) for s in image.loads]
 
 
-def _lacks_bytes(image: Image) -> bool:
+def _lacks_bytes(image: ElfImage) -> bool:
     """Whether sections that were loaded and never written (.text, .rodata) are not in the file."""
     try:
         sections = image.section_headers()

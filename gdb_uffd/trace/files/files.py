@@ -21,7 +21,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, Optional, Protocol,
 
 from gdb_uffd.protocol.model import page_ceil, page_floor
 from gdb_uffd.terminal import printable
-from gdb_uffd.trace.core.elf import ElfError, Image
+from gdb_uffd.trace.core.elf import ElfError, ElfImage
 from gdb_uffd.trace.core.notes import FileRange
 from gdb_uffd.trace.files import automount
 from gdb_uffd.trace.files.evidence import Pages, contradiction, recorded_pages
@@ -54,7 +54,7 @@ class MappedFile:
     path: str
     data: mmap.mmap
     mtime_ns: int
-    image: Optional[Image] = None
+    image: Optional[ElfImage] = None
     build_id: bytes = b""
 
     def ref(self) -> FileRef:
@@ -94,7 +94,7 @@ class Module:
     ranges: List[FileRange] = field(default_factory=list)
     file: Optional[MappedFile] = None
     reason: str = ""
-    image: Optional[Image] = None
+    image: Optional[ElfImage] = None
     debug: Optional[MappedFile] = (
         None  # a separate debug file, named by the user: its symbols serve
     )
@@ -143,7 +143,7 @@ def map_file(path: str) -> MappedFile:
         raise FileProblem("cannot be mapped") from error
     opened = MappedFile(path, data, status.st_mtime_ns)
     try:
-        opened.image = Image.from_file(data)
+        opened.image = ElfImage.from_file(data)
         opened.build_id = opened.image.build_id()
     except ElfError:
         opened.image = None  # a data file, or damaged: it then has no symbols
@@ -220,7 +220,7 @@ def close_map(data: mmap.mmap) -> None:
         pass
 
 
-def object_bias(image: Image, where: FileRange) -> Optional[int]:
+def object_bias(image: ElfImage, where: FileRange) -> Optional[int]:
     """Run-time minus own address of an object one of whose mappings is `where`, or None."""
     for load in image.loads:
         first = page_floor(load.offset)
@@ -229,7 +229,7 @@ def object_bias(image: Image, where: FileRange) -> Optional[int]:
     return None
 
 
-def object_top(image: Image, bias: int) -> int:
+def object_top(image: ElfImage, bias: int) -> int:
     """First page boundary after the object's last segment, at run time."""
     return page_ceil(bias + max((s.vaddr + s.memsz for s in image.loads), default=0))
 
@@ -261,7 +261,7 @@ def _begins_another(module: Module, r: FileRange, dumped: Callable[[int, int], b
     if module.top:
         return r.start >= module.top
     try:
-        Image.from_memory(r.start, dumped)
+        ElfImage.from_memory(r.start, dumped)
     except ElfError:
         return False
     return True
@@ -273,7 +273,7 @@ def _examine(
     """Fill in what the core itself tells of the object whose first mapping is `first`."""
     if first.offset == 0:
         try:
-            module.image = Image.from_memory(first.start, dumped)
+            module.image = ElfImage.from_memory(first.start, dumped)
             module.bias = module.image.bias
             module.recorded_id = module.image.build_id()
             module.top = object_top(module.image, module.bias)
@@ -388,7 +388,7 @@ def adopt_symbols(module: Module, opened: MappedFile) -> None:
     module.debug = opened
     image, recorded = opened.image, module.image
     if image is not None and recorded is not None:
-        module.image = Image(
+        module.image = ElfImage(
             image.header, recorded.segments, recorded.read, opened.data, recorded.bias
         )
 

@@ -9,7 +9,7 @@ from gdb_uffd.trace.files.automount import is_file
 from gdb_uffd.trace.files.folder import Folder
 
 
-class Place(Protocol):
+class FilesPlace(Protocol):
     """A folder or an archive.  `problem`: why it gives nothing, or not everything; "" for none.
     `copies`: the folder that files are copied to, "" for none."""
 
@@ -74,7 +74,9 @@ def split(text: str) -> Tuple[str, ...]:
     return tuple(found)
 
 
-def open_place(name: str, tell: Optional[Callable[[str], None]] = None, limit: int = 0) -> Place:
+def open_place(
+    name: str, tell: Optional[Callable[[str], None]] = None, limit: int = 0
+) -> FilesPlace:
     """The place at `name`, an absolute path; never fails: its `problem` tells.  `tell` is told how
     far unpacking is; `limit`: as of compressed.Limit."""
     # What only archives need is imported for them only: a core opens as fast as ever.

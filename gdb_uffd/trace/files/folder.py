@@ -19,7 +19,7 @@ from gdb_uffd.trace.core.elf import (
     NT_GNU_BUILD_ID,
     Buffer,
     ElfError,
-    Image,
+    ElfImage,
     iter_notes,
     slice_exact,
 )
@@ -68,14 +68,14 @@ def build_id_of(data: Buffer) -> bytes:
     its sections do.
     """
     try:
-        image = Image.from_file(data)
+        image = ElfImage.from_file(data)
         found = image.build_id()
         return found or _in_sections(image, data)
     except (ElfError, ValueError):
         return b""
 
 
-def _in_sections(image: Image, data: Buffer) -> bytes:
+def _in_sections(image: ElfImage, data: Buffer) -> bytes:
     for section in image.section_headers():
         if section[1] == SHT_NOTE and 0 < section[5] <= START:
             notes = slice_exact(data, section[4], section[5])
@@ -116,7 +116,7 @@ def below(root: str, path: str) -> Optional[str]:
 
 
 class Folder:
-    """files_from.Place over a folder."""
+    """files_from.FilesPlace over a folder."""
 
     problem = copies = ""
 
@@ -125,7 +125,7 @@ class Folder:
         self._root = name.rstrip("/")
         self._is_root = any(is_folder(f"{self._root}/{each}") for each in ("usr", "lib"))
         self._packages: Optional[List[str]] = None
-        self._index: Optional[Index] = None
+        self._index: Optional[FileIndex] = None
 
     def by_path(self, path: str) -> Iterator[str]:
         """Files that may be the one with that path: below the folder, below each folder in it,
@@ -168,9 +168,9 @@ class Folder:
                         self._packages.append(entry.path)
         return self._packages
 
-    def _indexed(self) -> "Index":
+    def _indexed(self) -> "FileIndex":
         if self._index is None:
-            self._index = Index(_files(self._root or "/", not self._is_root), _start_of)
+            self._index = FileIndex(_files(self._root or "/", not self._is_root), _start_of)
             self._note_cut()
         return self._index
 
@@ -182,7 +182,7 @@ class Folder:
         """Nothing was opened."""
 
 
-class Index:
+class FileIndex:
     """Files by their last name, and (made when it is asked for) by build-id.  `read` gives a file
     as bytes: its start first, then all of it."""
 

@@ -31,8 +31,8 @@ from gdb_uffd.trace.files.tar import (
 )
 from gdb_uffd.trace.store.compressed import (
     Limit,
-    Sink,
-    Told,
+    SparseSink,
+    UnpackProgress,
     begins_well,
     compression,
     temporary_file,
@@ -47,7 +47,7 @@ WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 
 
 @dataclass(frozen=True)
-class Leaf:
+class ArchivedFile:
     """A file or link, and the archive that it lies in."""
 
     member: Member
@@ -62,7 +62,7 @@ Tree = Dict[str, Any]
 """Name to Leaf or to the Tree of a folder."""
 
 
-def find(tree: Tree, path: str) -> Union[Leaf, Tree, None]:
+def find(tree: Tree, path: str) -> Union[ArchivedFile, Tree, None]:
     """What `path` leads to, links followed inside the tree."""
     found = _walk(tree, path.split("/"), False)
     return found[-1] if found is not None else None
@@ -84,7 +84,7 @@ def _walk(tree: Tree, parts: Sequence[str], make: bool) -> Optional[List[Any]]:
         if not isinstance(here, dict):
             return None
         node = here.get(part)
-        if isinstance(node, Leaf) and node.member.kind == SYMLINK:
+        if isinstance(node, ArchivedFile) and node.member.kind == SYMLINK:
             links += 1
             if links > MAX_LINKS:
                 return None
@@ -130,13 +130,13 @@ def _put(tree: Tree, member: Member, archive: memoryview) -> None:
             folder[name] = {}
     elif member.kind == HARDLINK:
         target = find(tree, member.link)
-        if isinstance(target, Leaf):
+        if isinstance(target, ArchivedFile):
             folder[name] = target
     else:
-        folder[name] = Leaf(member, archive)
+        folder[name] = ArchivedFile(member, archive)
 
 
-def walk(tree: Tree) -> Iterator[Tuple[str, Leaf]]:
+def walk(tree: Tree) -> Iterator[Tuple[str, ArchivedFile]]:
     """(path, leaf) of every regular file."""
     waiting: List[Tuple[str, Tree]] = [("", tree)]
     while waiting:
@@ -155,7 +155,7 @@ class Archive:
         self, path: str, tell: Optional[Callable[[str], None]] = None, limit: int = 0
     ) -> None:
         self._shown = printable(path)
-        self._told = Told(self._shown, tell)
+        self._told = UnpackProgress(self._shown, tell)
         self._open: List[mmap.mmap] = []
         self._limit = Limit(self._shown, 0, limit)
         self._layers: Dict[str, memoryview] = {}
@@ -202,7 +202,7 @@ class Archive:
             return data
         fd = temporary_file()
         try:
-            sink = Sink(fd, self._limit)
+            sink = SparseSink(fd, self._limit)
             pieces = unpack(_Reader(data), kind, self._shown)
             for piece in begins_well(pieces, BLOCK, self._check):
                 sink.write(piece)
@@ -223,7 +223,7 @@ class Archive:
             path = os.path.join(self._folder, *parts)
             return self._map(path) if is_file(path) else None
         found = find(self._outer, name)
-        return found.content() if isinstance(found, Leaf) else None
+        return found.content() if isinstance(found, ArchivedFile) else None
 
     def _json(self, name: str) -> Any:
         data = self._blob(name)

@@ -14,7 +14,7 @@ from typing import Dict, Iterator, List, Optional, Tuple
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.files import debuginfod
 from gdb_uffd.trace.files.files import without_mark
-from gdb_uffd.trace.files.files_from import Place, open_place
+from gdb_uffd.trace.files.files_from import FilesPlace, open_place
 
 DEBUG_DIRECTORIES = ("/usr/lib/debug", "/usr/lib")
 """Folders with a `.build-id` folder: gdb's own default, and where Fedora's packages put the links
@@ -24,7 +24,7 @@ _BUILD_ID_MIN = 2  # bytes: the first is a folder's name, the others the file's
 
 
 @dataclass(frozen=True)
-class Search:
+class FileSearch:
     """`libraries`: folders as gdb's `solib-search-path`.
     `sysroot`: a folder that holds the recorded machine's files under their paths, "" for none.
     `debug_directories`: as gdb's `debug-file-directory`.  `servers`: URLs of debuginfod servers
@@ -40,13 +40,13 @@ class Search:
     tell: Optional[debuginfod.Tell] = field(default=None, compare=False, repr=False)
     names: Tuple[Tuple[str, str], ...] = ()
     unpack_limit: int = 0
-    _places: List[Place] = field(default_factory=list, init=False, compare=False, repr=False)
-    _clients: List[debuginfod.Client] = field(
+    _places: List[FilesPlace] = field(default_factory=list, init=False, compare=False, repr=False)
+    _clients: List[debuginfod.DebuginfodClient] = field(
         default_factory=list, init=False, compare=False, repr=False
     )
     _unasked: Dict[str, None] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    def places(self) -> List[Place]:
+    def places(self) -> List[FilesPlace]:
         """`files_from`, opened once."""
         if len(self._places) < len(self.files_from):
             self._places[:] = [
@@ -108,7 +108,7 @@ class Search:
 
     def _fetched(self, build_id: bytes, path: str, kind: str) -> Iterator[str]:
         if not self._clients:  # without a server, what is in the cache serves all the same
-            self._clients.append(debuginfod.Client(self.servers, self.tell))
+            self._clients.append(debuginfod.DebuginfodClient(self.servers, self.tell))
         for client in self._clients:
             found = client.get(build_id, os.path.basename(path), kind)
             if found:

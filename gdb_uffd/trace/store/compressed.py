@@ -169,7 +169,7 @@ def _next_frame(file: Input, data: bytes) -> bytes:
     return data
 
 
-class Told:
+class UnpackProgress:
     """Tells now and then how much was unpacked: whoever waits for it knows that it goes on."""
 
     def __init__(self, shown: str, tell: Optional[Callable[[str], None]]) -> None:
@@ -228,7 +228,7 @@ class Limit:
         )
 
 
-class Sink:
+class SparseSink:
     """Writes to a file of our own, zeros as holes, up to `limit`."""
 
     def __init__(self, fd: int, limit: Limit) -> None:
@@ -312,7 +312,7 @@ def unpacked(
     try:
         with open(path, "rb") as file:
             fd = temporary_file()
-            sink = Sink(fd, Limit(shown, os.fstat(file.fileno()).st_size, chosen))
+            sink = SparseSink(fd, Limit(shown, os.fstat(file.fileno()).st_size, chosen))
             for piece in begins_well(unpack(file, kind, shown), START, check):
                 sink.write(piece)
             sink.finish()

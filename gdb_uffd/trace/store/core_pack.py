@@ -15,7 +15,7 @@ from gdb_uffd.trace.core.core import CoreSnapshot
 from gdb_uffd.trace.core.elf import Buffer
 from gdb_uffd.trace.files import debug_files
 from gdb_uffd.trace.files.files import FileProblem, Module, map_file, without_mark
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.opening import CoreTrace
 from gdb_uffd.trace.source import UNAVAILABLE
 from gdb_uffd.trace.store.core_packed import CORE, ROOT, VERSION
@@ -26,7 +26,7 @@ _PIECE = 1 << 20
 
 
 @dataclass
-class Packed:
+class PackResult:
     """`path`: the file made; `size`: its bytes; `files`, `debug`: how many of each are in it.
     `missing`: (name, why) of each file that the core needs and that is not in it; `bare`: names of
     those whose debug file was wanted and not found; `files_read`: files whose bytes calls brought
@@ -52,10 +52,10 @@ def pack_core(
     path: str,
     *,
     executable: Optional[str] = None,
-    search: Optional[Search] = None,
+    search: Optional[FileSearch] = None,
     debug: bool = False,
     progress: Optional[Progress] = None,
-) -> Packed:
+) -> PackResult:
     """Write the one file `path` (which must not exist, mode 0600, complete or not at all) of `core`
     and its executable and libraries, found and checked as when it is opened; `debug`: their
     separate debug files, too.  `progress` is called with bytes done and in all, before
@@ -64,8 +64,8 @@ def pack_core(
     shown = printable(path)
     if os.path.lexists(path):
         raise UffdError(f"{shown}: exists already; remove it or choose another name")
-    search = search or Search()
-    done = Packed(path)
+    search = search or FileSearch()
+    done = PackResult(path)
     with contextlib.ExitStack() as stack:
         trace = stack.enter_context(closing(CoreTrace(core, executable, search)))
         opened = stack.enter_context(closing(trace.snapshot(0)))
@@ -87,7 +87,7 @@ _Content = Dict[str, Tuple[Buffer, int]]
 """Bytes and time of change of each member, by its name."""
 
 
-def _content(snapshot: CoreSnapshot, search: Search, debug: bool, done: Packed) -> _Content:
+def _content(snapshot: CoreSnapshot, search: FileSearch, debug: bool, done: PackResult) -> _Content:
     content: _Content = {CORE: (snapshot.core, snapshot.recorded_ns)}
     needed = {s.reason for s in snapshot.segments if s.kind == UNAVAILABLE}
     for module in snapshot.modules:
@@ -118,7 +118,7 @@ def _by_build_id(folder: str, build_id: bytes, end: str) -> str:
     return f"{ROOT}/{folder}/.build-id/{name[:2]}/{name[2:]}{end}"
 
 
-def _add_debug(content: _Content, module: Module, search: Search, done: Packed) -> None:
+def _add_debug(content: _Content, module: Module, search: FileSearch, done: PackResult) -> None:
     """The separate debug file, if there is to be one, and the one that it shares with others."""
     assert module.file is not None and module.file.image is not None
     if debug_files.has_lines(module.file.image):

@@ -21,11 +21,11 @@ from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core.core import CoreSnapshot
 from gdb_uffd.trace.files.archive import MAX_DEPTH
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.files.tar import MAX_PATH, path_parts
 from gdb_uffd.trace.opening import CoreTrace
 from gdb_uffd.trace.scratch import Scratch
-from gdb_uffd.trace.store.compressed import Told
+from gdb_uffd.trace.store.compressed import UnpackProgress
 from gdb_uffd.trace.store.packed import BLOCK, CORE_MARK, Pieces, Stream, extract, unpack_as
 
 VERSION = 1
@@ -37,13 +37,13 @@ class PackedCore(CoreTrace):
     """A packed core, unpacked into a scratch folder that goes when the trace is closed."""
 
     def __init__(
-        self, path: str, executable: Optional[str] = None, search: Optional[Search] = None
+        self, path: str, executable: Optional[str] = None, search: Optional[FileSearch] = None
     ) -> None:
         """UffdError."""
         try:
             scratch = Scratch("core")
             self._remove = weakref.finalize(self, scratch.close)
-            search = search or Search()
+            search = search or FileSearch()
             unpack_core_into(path, scratch.path, search.unpack_limit, search.tell)
             root = os.path.join(scratch.path, ROOT)
             self.found_in = replace(
@@ -82,7 +82,7 @@ def unpack_core_into(
     """The members of the packed core `path` below `directory`; `chosen`: as of
     compressed.Limit.  UffdError, one line."""
     shown = printable(path)
-    told = Told(shown, tell)
+    told = UnpackProgress(shown, tell)
     with closing(Stream(path, chosen)) as stream:
         count, name = 0, ""
         while True:

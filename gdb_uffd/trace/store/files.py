@@ -13,7 +13,7 @@ from gdb_uffd.protocol.model import PAGE_SIZE
 from gdb_uffd.trace.files.elsewhere import Elsewhere
 from gdb_uffd.trace.files.files import FileProblem, MappedFile, Module, map_file
 from gdb_uffd.trace.store import format as form
-from gdb_uffd.trace.store.index import Index
+from gdb_uffd.trace.store.index import TraceIndex
 from gdb_uffd.trace.store.page_read import BadPage, PageData
 
 _AT_ONCE = 1024  # pages
@@ -22,7 +22,7 @@ _AT_ONCE = 1024  # pages
 class StoredFiles:
     """The files of one trace, unpacked below `elsewhere` when they are needed."""
 
-    def __init__(self, index: Index, pages: PageData, elsewhere: Elsewhere) -> None:
+    def __init__(self, index: TraceIndex, pages: PageData, elsewhere: Elsewhere) -> None:
         self._index, self._pages = index, pages
         self._done: Dict[bytes, Optional[MappedFile]] = {}
         self._elsewhere = elsewhere

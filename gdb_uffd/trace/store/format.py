@@ -94,7 +94,7 @@ class FormatError(Exception):
 
 
 @dataclass(frozen=True)
-class Row:
+class SnapshotRow:
     """A row of `snapshots`.  `slots`: slots of the page file in use when it was committed."""
 
     info: SnapshotInfo
@@ -114,7 +114,7 @@ class Row:
         return (*columns, row_crc(columns))
 
     @classmethod
-    def check(cls, values: Sequence[Any]) -> "Row":
+    def check(cls, values: Sequence[Any]) -> "SnapshotRow":
         """The row that `values` made; FormatError when it is damaged."""
         if len(values) != 17 or row_crc(values[:-1]) != values[-1]:
             raise FormatError("its row does not match its checksum")
@@ -210,7 +210,7 @@ def decode_thread(raw: bytes) -> ThreadState:
 
 
 @dataclass(frozen=True)
-class Layout:
+class SnapshotMappings:
     """The mappings of a snapshot and what its files were.  `embedded`: path -> digest of the
     object that says in which slots the file's content lies.  `unknown`: where it is not known what
     the memory held (source.Segment)."""
@@ -221,7 +221,7 @@ class Layout:
     unknown: Sequence[Tuple[int, int]] = ()
 
 
-def encode_layout(layout: Layout) -> bytes:
+def encode_layout(layout: SnapshotMappings) -> bytes:
     """JSON: {"mappings": [[start, end, prot, name, offset, unavailable], ...],
     "files": {path: [build-id in hex, size, mtime_ns, digest in hex or ""]}}, and where there is any
     "unknown": [[start, end], ...]."""
@@ -236,7 +236,7 @@ def encode_layout(layout: Layout) -> bytes:
     return json.dumps(told, separators=(",", ":")).encode()
 
 
-def decode_layout(raw: bytes) -> Layout:
+def decode_layout(raw: bytes) -> SnapshotMappings:
     """What `encode_layout` wrote: sorted, disjoint, page-aligned user memory; FormatError."""
     # What is written here has twenty bytes and more for each list; an unpacked list costs more.
     structure = _STRING.sub(b"", raw)
@@ -270,7 +270,7 @@ def decode_layout(raw: bytes) -> Layout:
             position = end
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise FormatError(f"a layout record is malformed ({error})") from error
-    return Layout(mappings, files, embedded, unknown)
+    return SnapshotMappings(mappings, files, embedded, unknown)
 
 
 def _natural(value: Any) -> int:

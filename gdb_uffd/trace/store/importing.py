@@ -16,12 +16,12 @@ from gdb_uffd.trace.core.info import core_info
 from gdb_uffd.trace.core.mappings import KEPT_OUT, TRUNCATED
 from gdb_uffd.trace.core.notes import USER_END
 from gdb_uffd.trace.files.files import FileRef, Module
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.opening import open_trace
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.source import FILE, UNAVAILABLE, ZERO, Segment, Snapshot
-from gdb_uffd.trace.store.pending import Pending
-from gdb_uffd.trace.store.write import Writer
+from gdb_uffd.trace.store.pending import PendingSnapshot
+from gdb_uffd.trace.store.write import TraceWriter
 
 
 @dataclass
@@ -42,7 +42,7 @@ def import_cores(
     *,
     executable: Optional[str] = None,
     self_contained: bool = False,
-    search: Optional[Search] = None,
+    search: Optional[FileSearch] = None,
     progress: Optional[Callable[[int, str], None]] = None,
 ) -> Imported:
     """Make the trace `path` of `cores`, in this order; each may be compressed.
@@ -61,7 +61,7 @@ def import_cores(
     try:
         with closing(Scratch("import", beside=target)) as scratch:
             made = os.path.join(scratch.path, os.path.basename(target))
-            with Writer.create(made, self_contained=self_contained) as writer:
+            with TraceWriter.create(made, self_contained=self_contained) as writer:
                 for number, core in enumerate(cores):
                     trace = open_trace(core, executable, search)
                     with closing(trace), closing(trace.snapshot(0)) as snapshot:
@@ -79,7 +79,7 @@ def import_cores(
 
 
 def _import(
-    writer: Writer, core: str, snapshot: Snapshot, first: "Optional[_Program]"
+    writer: TraceWriter, core: str, snapshot: Snapshot, first: "Optional[_Program]"
 ) -> "_Program":
     """Append one core of the program `first` (None: of any); that program.  UffdError."""
     if not isinstance(snapshot, CoreSnapshot):
@@ -131,12 +131,12 @@ def _check_same(first: _Program, other: _Program) -> None:
         )
 
 
-def add_core(writer: Writer, snapshot: CoreSnapshot, label: str) -> int:
+def add_core(writer: TraceWriter, snapshot: CoreSnapshot, label: str) -> int:
     """Append a core to a trace; its number.  UffdError."""
     return add_snapshot(writer, snapshot, replace(core_info(snapshot), label=label)).number
 
 
-def add_snapshot(writer: Writer, snapshot: CoreSnapshot, info: SnapshotInfo) -> SnapshotInfo:
+def add_snapshot(writer: TraceWriter, snapshot: CoreSnapshot, info: SnapshotInfo) -> SnapshotInfo:
     """Append a core of which `info` is known; `info` as it is in the trace.  UffdError."""
     lost = _lost(snapshot)
     pending = writer.begin(
@@ -191,7 +191,7 @@ def _files(modules: Sequence[Module]) -> Dict[str, FileRef]:
     return out
 
 
-def _put_pages(pending: Pending, snapshot: CoreSnapshot) -> None:
+def _put_pages(pending: PendingSnapshot, snapshot: CoreSnapshot) -> None:
     """The pages that the core holds itself; nothing stays of the snapshot before."""
     pending.forget(0, USER_END)
     view = memoryview(snapshot.core)
@@ -208,7 +208,7 @@ def _put_pages(pending: Pending, snapshot: CoreSnapshot) -> None:
         view.release()
 
 
-def _put(pending: Pending, segment: Segment, view: memoryview) -> None:
+def _put(pending: PendingSnapshot, segment: Segment, view: memoryview) -> None:
     end = segment.offset + segment.end - segment.start
     have = min(end, segment.data_end)
     whole = have - (have - segment.offset) % PAGE_SIZE

@@ -66,7 +66,7 @@ def open_regular(path: str) -> int:
     return fd
 
 
-class Index:
+class TraceIndex:
     """The rows and objects of a trace.  Methods raise FormatError for damaged ones."""
 
     def __init__(self, directory: str, shown: str = "") -> None:
@@ -230,15 +230,15 @@ class Index:
                 out[key] = value
         return out
 
-    def rows(self) -> List[Tuple[Optional[form.Row], str]]:
+    def rows(self) -> List[Tuple[Optional[form.SnapshotRow], str]]:
         """A row for each snapshot, in order; (None, why) for one that is damaged or missing."""
-        out: List[Tuple[Optional[form.Row], str]] = []
+        out: List[Tuple[Optional[form.SnapshotRow], str]] = []
         try:
             for values in self._connection.execute("SELECT * FROM snapshots ORDER BY number"):
                 number, why = values[0], ""
-                row: Optional[form.Row] = None
+                row: Optional[form.SnapshotRow] = None
                 try:
-                    row = form.Row.check(values)
+                    row = form.SnapshotRow.check(values)
                 except form.FormatError as error:
                     why = str(error)
                 if number != len(out):

@@ -23,7 +23,7 @@ from gdb_uffd.trace.store.read import StoreTrace
 
 
 @dataclass
-class Packed:
+class TracePackResult:
     """`path`: the file made; `size`: its bytes; `missing`: lines, one for each file that the trace
     needs and that could not be put into it."""
 
@@ -38,7 +38,7 @@ def pack(
     *,
     self_contained: bool = True,
     progress: Optional[Progress] = None,
-) -> Packed:
+) -> TracePackResult:
     """Write `trace` as the one file `path`, which must not exist; 0600, complete or not at all.
 
     `self_contained`: the executables and libraries that were mapped go into it.  `progress` is
@@ -52,7 +52,7 @@ def pack(
             f"{printable(trace.path)}: {trace.pages.missing} pages are missing from its page file; "
             f"it is not packed (gdb-uffd verify {printable(trace.path)})"
         )
-    done = Packed(path)
+    done = TracePackResult(path)
     try:
         with closing(Scratch("pack")) as scratch:
             index = os.path.join(scratch.path, INDEX)
@@ -103,7 +103,7 @@ class _Files:
             db.execute("PRAGMA trusted_schema = OFF")
             db.execute("BEGIN")
             renamed: Dict[bytes, bytes] = {}
-            last: Optional[form.Row] = None
+            last: Optional[form.SnapshotRow] = None
             for row in trace.rows():
                 if row.layout not in renamed:
                     layout = trace.layout(row)
@@ -132,7 +132,7 @@ class _Files:
         return list(missing)
 
     @staticmethod
-    def _update(db: sqlite3.Connection, row: form.Row) -> None:
+    def _update(db: sqlite3.Connection, row: form.SnapshotRow) -> None:
         values = row.values()
         db.execute(
             "UPDATE snapshots SET slots = ?, layout = ?, crc = ? WHERE number = ?",

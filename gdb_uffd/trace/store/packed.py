@@ -17,7 +17,14 @@ from gdb_uffd.terminal import printable
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store import format as form
-from gdb_uffd.trace.store.compressed import Limit, Sink, Told, compression, package, unpack
+from gdb_uffd.trace.store.compressed import (
+    Limit,
+    SparseSink,
+    UnpackProgress,
+    compression,
+    package,
+    unpack,
+)
 from gdb_uffd.trace.store.index import check_version, open_regular
 from gdb_uffd.trace.store.page_file import PAGES, SUMS
 
@@ -137,7 +144,7 @@ def _member(block: bytes, expected: str, shown: str) -> int:
 
 
 def extract(
-    stream: Stream, target: str, size: int, shown: str, told: Optional[Told] = None
+    stream: Stream, target: str, size: int, shown: str, told: Optional[UnpackProgress] = None
 ) -> None:
     """The next `size` bytes as the new file `target`, and the padding after them."""
     pieces = stream.pieces
@@ -145,7 +152,7 @@ def extract(
         stream.limit.take(size)  # its end is not waited for
     fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        sink = Sink(fd, stream.limit)
+        sink = SparseSink(fd, stream.limit)
         left = size
         while left:
             part = pieces.some(left)

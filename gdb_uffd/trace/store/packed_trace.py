@@ -8,7 +8,7 @@ from typing import Optional
 
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.scratch import Scratch
 from gdb_uffd.trace.store.packed import unpack_into
 from gdb_uffd.trace.store.read import StoreTrace
@@ -18,7 +18,7 @@ class PackedTrace(StoreTrace):
     """A packed trace, unpacked into files that lose their names once they are open."""
 
     def __init__(
-        self, path: str, executable: Optional[str] = None, search: Optional[Search] = None
+        self, path: str, executable: Optional[str] = None, search: Optional[FileSearch] = None
     ) -> None:
         """UffdError."""
         try:

@@ -33,7 +33,7 @@ class TableError(Exception):
 
 
 @dataclass(frozen=True)
-class Area:
+class PageArea:
     """Pages `[start, end)`; `slots` has one entry a page, None: all SLOT_ZERO."""
 
     start: int
@@ -50,7 +50,7 @@ class Delta:
     """
 
     forget: List[Tuple[int, int]] = field(default_factory=list)
-    areas: List[Area] = field(default_factory=list)
+    areas: List[PageArea] = field(default_factory=list)
     pages: "array[int]" = field(default_factory=lambda: array("Q"))
     slots: "array[int]" = field(default_factory=lambda: array("I"))
 
@@ -87,9 +87,9 @@ class Delta:
         for index, (start, end) in enumerate(pairs[forgotten:]):
             count = (end - start) // PAGE_SIZE
             if index < empty:
-                out.areas.append(Area(start, end, None))
+                out.areas.append(PageArea(start, end, None))
                 continue
-            out.areas.append(Area(start, end, slots[at : at + count]))
+            out.areas.append(PageArea(start, end, slots[at : at + count]))
             at += count
         out.areas.sort(key=lambda a: a.start)
         if at + updates != len(slots) or (len(blob) - slots_at) % 4:
@@ -115,7 +115,7 @@ class PageTable:
 
     def __init__(self) -> None:
         self.starts: List[int] = []
-        self.areas: List[Area] = []
+        self.areas: List[PageArea] = []
         self._own: Dict[int, array[int]] = {}  # by id: the arrays that no other table has
 
     def copy(self) -> "PageTable":
@@ -125,7 +125,7 @@ class PageTable:
         self._own.clear()
         return other
 
-    def __iter__(self) -> Iterator[Area]:
+    def __iter__(self) -> Iterator[PageArea]:
         return iter(self.areas)
 
     @property
@@ -146,7 +146,7 @@ class PageTable:
         area = self.areas[index]
         return SLOT_ZERO if area.slots is None else area.slots[(address - area.start) // PAGE_SIZE]
 
-    def overlapping(self, start: int, end: int) -> List[Area]:
+    def overlapping(self, start: int, end: int) -> List[PageArea]:
         """The areas that have pages in `[start, end)`, sorted."""
         first = max(0, bisect_right(self.starts, start) - 1)
         found = []
@@ -159,7 +159,7 @@ class PageTable:
         """`[start, end)` is no longer recorded; areas that reach over it are cut."""
         low = max(0, bisect_right(self.starts, start) - 1)
         high = bisect_left(self.starts, end)
-        kept: List[Area] = []
+        kept: List[PageArea] = []
         for area in self.areas[low:high]:
             for piece in (cut(area, area.start, start), cut(area, end, area.end)):
                 if piece is not None:
@@ -168,13 +168,13 @@ class PageTable:
                         self._own[id(piece.slots)] = piece.slots
         self._replace(low, high, kept)
 
-    def add(self, area: Area) -> None:
+    def add(self, area: PageArea) -> None:
         """A new area; it replaces what was recorded there."""
         self.forget(area.start, area.end)
         at = bisect_left(self.starts, area.start)
         self._replace(at, at, [area])
 
-    def _replace(self, low: int, high: int, areas: List[Area]) -> None:
+    def _replace(self, low: int, high: int, areas: List[PageArea]) -> None:
         self.areas[low:high] = areas
         self.starts[low:high] = [a.start for a in areas]
 
@@ -187,7 +187,7 @@ class PageTable:
         if id(slots) not in self._own:
             slots = slots[:]
             self._own[id(slots)] = slots
-            self.areas[index] = Area(area.start, area.end, slots)
+            self.areas[index] = PageArea(area.start, area.end, slots)
         return slots
 
     def apply(self, delta: Delta) -> None:
@@ -211,7 +211,7 @@ class PageTable:
 
     def keyframe(self) -> Delta:
         """The whole table as a delta to the empty one; neighbours are joined first."""
-        groups: List[List[Area]] = []
+        groups: List[List[PageArea]] = []
         for area in self.areas:
             last = groups[-1][-1] if groups else None
             together = last is not None and last.end == area.start
@@ -225,25 +225,25 @@ class PageTable:
         return Delta(areas=list(joined))
 
 
-def _join(areas: Sequence[Area]) -> Area:
+def _join(areas: Sequence[PageArea]) -> PageArea:
     """One area of neighbours that are all dense or all empty."""
     if len(areas) == 1 or areas[0].slots is None:
-        return Area(areas[0].start, areas[-1].end, areas[0].slots)
+        return PageArea(areas[0].start, areas[-1].end, areas[0].slots)
     slots = array("I")
     for area in areas:
         slots.extend(area.slots or ())
-    return Area(areas[0].start, areas[-1].end, slots)
+    return PageArea(areas[0].start, areas[-1].end, slots)
 
 
-def cut(area: Area, start: int, end: int) -> Optional[Area]:
+def cut(area: PageArea, start: int, end: int) -> Optional[PageArea]:
     """The part of `area` in `[start, end)`, None when there is none."""
     start, end = max(area.start, start), min(area.end, end)
     if start >= end:
         return None
     if area.slots is None or (start, end) == (area.start, area.end):
-        return Area(start, end, area.slots)
+        return PageArea(start, end, area.slots)
     first = (start - area.start) // PAGE_SIZE
-    return Area(start, end, area.slots[first : first + (end - start) // PAGE_SIZE])
+    return PageArea(start, end, area.slots[first : first + (end - start) // PAGE_SIZE])
 
 
 def differing(a: Sequence[int], b: Sequence[int]) -> List[int]:

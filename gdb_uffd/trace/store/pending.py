@@ -19,8 +19,8 @@ from gdb_uffd.trace.source import SLOT_UNAVAILABLE, SLOT_ZERO
 from gdb_uffd.trace.store import format as form
 from gdb_uffd.trace.store.page_table import (
     CHUNK,
-    Area,
     Delta,
+    PageArea,
     PageTable,
     cut,
     differing,
@@ -28,20 +28,20 @@ from gdb_uffd.trace.store.page_table import (
 )
 
 if TYPE_CHECKING:
-    from gdb_uffd.trace.store.write import Writer
+    from gdb_uffd.trace.store.write import TraceWriter
 
 
-class Pending:
+class PendingSnapshot:
     """A snapshot being written.  An area persists from the snapshot before, and so does every
     page of it that is not put."""
 
     def __init__(
         self,
-        writer: "Writer",
+        writer: "TraceWriter",
         info: SnapshotInfo,
         threads: Sequence[ThreadState],
         auxv: bytes,
-        layout: form.Layout,
+        layout: form.SnapshotMappings,
     ) -> None:
         self._writer = writer
         self.info = info  # once committed: as it is in the trace
@@ -63,7 +63,7 @@ class Pending:
         """Declare `npages` pages from `start` on recorded, all zeros until they are put.
         Replaces what was recorded there."""
         self._check()
-        area = Area(start, start + npages * PAGE_SIZE, None)
+        area = PageArea(start, start + npages * PAGE_SIZE, None)
         if npages <= 0 or start % PAGE_SIZE:
             raise ValueError(f"an area of {npages} pages at {start:#x}")
         self._table.add(area)
@@ -117,9 +117,9 @@ class Pending:
             return index
         low = max(area.start, start - start % CHUNK)
         high = min(area.end, end + -end % CHUNK)
-        made = Area(low, high, zeros((high - low) // PAGE_SIZE))
+        made = PageArea(low, high, zeros((high - low) // PAGE_SIZE))
         self._table.add(made)
-        self._fresh.add(Area(low, high, None))
+        self._fresh.add(PageArea(low, high, None))
         return self._table.index_at(start)
 
     def _assign(self, index: int, start: int, old: "array[int]", new: "array[int]") -> None:
@@ -190,7 +190,7 @@ class Pending:
                 threads=len(self._threads),
                 pages_changed=self._changed(delta),
             )
-            row = form.Row(
+            row = form.SnapshotRow(
                 info,
                 writer.pages.count,
                 writer.add_object(form.THREADS, threads),
@@ -211,9 +211,9 @@ class Pending:
         self._writer.release(self)
 
 
-def _pages(area: Area) -> int:
+def _pages(area: PageArea) -> int:
     return (area.end - area.start) // PAGE_SIZE
 
 
-def _ends(area: Area) -> Tuple[int, int]:
+def _ends(area: PageArea) -> Tuple[int, int]:
     return area.start, area.end

@@ -15,12 +15,12 @@ from gdb_uffd.trace.core.notes import Notes
 from gdb_uffd.trace.files.elsewhere import Elsewhere
 from gdb_uffd.trace.files.executable import Found, Identity, file_warnings, find_modules
 from gdb_uffd.trace.files.files import FileCache, MappedFile, Module
-from gdb_uffd.trace.files.search import Search
+from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.snapshot import Lookups, RecordedSnapshot
 from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store import format as form
 from gdb_uffd.trace.store.files import StoredFiles
-from gdb_uffd.trace.store.index import Index, open_regular
+from gdb_uffd.trace.store.index import TraceIndex, open_regular
 from gdb_uffd.trace.store.page_file import PAGES, SUMS, read_header
 from gdb_uffd.trace.store.page_read import PageData
 from gdb_uffd.trace.store.page_table import Delta, PageTable, TableError
@@ -45,7 +45,7 @@ class StoreTrace:
         directory: str,
         executable: Optional[str] = None,
         path: str = "",
-        search: Optional[Search] = None,
+        search: Optional[FileSearch] = None,
     ) -> None:
         """`path`: what the user calls it, when that is not the directory.  UffdError, one line,
         when it is no trace or has no snapshot."""
@@ -53,7 +53,7 @@ class StoreTrace:
         self.directory = directory
         self.warnings: List[str] = []
         self._executable = executable
-        self.index = Index(directory, path)
+        self.index = TraceIndex(directory, path)
         try:
             self._rows = self.index.rows()
             if not any(row for row, _ in self._rows):
@@ -69,7 +69,7 @@ class StoreTrace:
             for number, (row, _) in enumerate(self._rows)
         ]
         self._tables: "OrderedDict[int, PageTable]" = OrderedDict()
-        self._layouts: Dict[bytes, form.Layout] = {}
+        self._layouts: Dict[bytes, form.SnapshotMappings] = {}
         self._threads: Dict[bytes, ThreadState] = {}
         self._found: Dict[object, Tuple[Found, Lookups]] = {}
         self._files = FileCache(search)
@@ -128,7 +128,7 @@ class StoreTrace:
         """The number that `name` means: a number, a label, "start" or "end".  UffdError."""
         return find_snapshot(self.snapshots, name)
 
-    def row(self, number: int) -> form.Row:
+    def row(self, number: int) -> form.SnapshotRow:
         """The row of a snapshot; UffdError when there is none, or it is damaged."""
         if not 0 <= number < len(self._rows):
             raise UffdError(f"no snapshot {number}: 0 to {len(self._rows) - 1}")
@@ -137,11 +137,11 @@ class StoreTrace:
             raise self._damaged(number, why)
         return row
 
-    def rows(self) -> Iterator[form.Row]:
+    def rows(self) -> Iterator[form.SnapshotRow]:
         """The rows that are whole, in order."""
         return (row for row, _ in self._rows if row is not None)
 
-    def layout(self, row: form.Row) -> form.Layout:
+    def layout(self, row: form.SnapshotRow) -> form.SnapshotMappings:
         """The mappings and files of a snapshot; UffdError."""
         try:
             return self._read_layout(row)
@@ -236,7 +236,7 @@ class StoreTrace:
             raise form.FormatError(f"its record of the process is malformed ({error})") from error
         return replace(told, cpu_ns=found[0])
 
-    def _read_threads(self, row: form.Row) -> List[ThreadState]:
+    def _read_threads(self, row: form.SnapshotRow) -> List[ThreadState]:
         out = []
         for name in form.decode_threads(self.index.object(row.thread_list, form.THREADS)):
             thread = self._threads.get(name)
@@ -250,7 +250,7 @@ class StoreTrace:
             raise form.FormatError("two of its threads have the same TID")
         return out
 
-    def _read_layout(self, row: form.Row) -> form.Layout:
+    def _read_layout(self, row: form.SnapshotRow) -> form.SnapshotMappings:
         layout = self._layouts.get(row.layout)
         if layout is None:
             if len(self._layouts) >= KEPT_LAYOUTS:
@@ -260,7 +260,7 @@ class StoreTrace:
         return layout
 
     def _find_files(
-        self, row: form.Row, layout: form.Layout, notes: Notes, table: PageTable
+        self, row: form.SnapshotRow, layout: form.SnapshotMappings, notes: Notes, table: PageTable
     ) -> Tuple[Found, Lookups]:
         """The modules, found once for all snapshots with the same files mapped in the same
         places."""

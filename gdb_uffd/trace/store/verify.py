@@ -30,7 +30,7 @@ class BadSlot:
 
 
 @dataclass
-class Verdict:
+class TraceVerdict:
     """What is wrong with a trace.  `problems`: lines about the index and the files' sizes."""
 
     snapshots: int
@@ -44,13 +44,15 @@ class Verdict:
         return not self.bad and not self.problems
 
 
-def verify(trace: StoreTrace, progress: Optional[Callable[[int, int], None]] = None) -> Verdict:
+def verify(
+    trace: StoreTrace, progress: Optional[Callable[[int, int], None]] = None
+) -> TraceVerdict:
     """Compare every page and every record with its checksum.
 
     `progress` is called with pages done and pages in all.
     """
     slots = trace.slots - trace.pages.missing
-    verdict = Verdict(len(trace.snapshots), trace.slots - 1)
+    verdict = TraceVerdict(len(trace.snapshots), trace.slots - 1)
     verdict.problems += trace.warnings
     bad = {slot: BadSlot(slot, why) for slot, why in _bad_slots(trace.pages, slots, progress)}
     objects: Set[bytes] = set()

@@ -35,7 +35,7 @@ from gdb_uffd.trace.source import INDEX
 from gdb_uffd.trace.store import format as form
 from gdb_uffd.trace.store.page_file import PAGES, SUMS, PageFile, header_page
 from gdb_uffd.trace.store.page_table import Delta, PageTable, zeros
-from gdb_uffd.trace.store.pending import Pending
+from gdb_uffd.trace.store.pending import PendingSnapshot
 
 CACHE_KIB = 2048
 CHECKPOINT_PAGES = 16384
@@ -44,7 +44,7 @@ CHECKPOINT_PAGES = 16384
 NO_FILES: Dictionary[str, FileRef] = {}
 
 
-class Writer:
+class TraceWriter:
     """Writes one trace, from its first snapshot to its last.  One snapshot is pending at a time.
 
     Every method raises UffdError, one line, when the trace cannot be written (a full disk);
@@ -52,7 +52,7 @@ class Writer:
     """
 
     @classmethod
-    def create(cls, path: str, *, self_contained: bool = False) -> "Writer":
+    def create(cls, path: str, *, self_contained: bool = False) -> "TraceWriter":
         """A new trace at `path` (its ending is added), a directory for the owner only.
 
         `self_contained`: the files that the process has mapped are copied into it.
@@ -83,7 +83,7 @@ class Writer:
         self._known: Set[bytes] = set()  # digests of the objects in the index
         self._keyframe = 0
         self._keyframe_bytes = self._delta_bytes = 0
-        self._pending: Optional[Pending] = None
+        self._pending: Optional[PendingSnapshot] = None
         self._embedded: Dict[str, Tuple[FileRef, bytes]] = {}
         self._fds: List[int] = []
         try:
@@ -110,7 +110,7 @@ class Writer:
         files: Dictionary[str, FileRef] = NO_FILES,
         found: Optional[Dictionary[str, str]] = None,
         unknown: Sequence[Tuple[int, int]] = (),
-    ) -> "Pending":
+    ) -> "PendingSnapshot":
         """The next snapshot.  `info.number` and `info.pages_changed` are filled in; `threads`:
         the selected one first; mappings carry the full path of their file, of which `files`
         says what it was, and `found` where it is, when not at its path; of `unknown`, sorted, it is
@@ -121,8 +121,8 @@ class Writer:
         if not threads:
             raise UffdError(f"{printable(self.path)}: a snapshot needs a thread")
         embedded = self._embed(mappings, files, found or {}) if self.self_contained else {}
-        layout = form.Layout(form.clean_mappings(mappings), files, embedded, unknown)
-        self._pending = Pending(self, info, threads, auxv, layout)
+        layout = form.SnapshotMappings(form.clean_mappings(mappings), files, embedded, unknown)
+        self._pending = PendingSnapshot(self, info, threads, auxv, layout)
         return self._pending
 
     def check(self) -> None:
@@ -202,7 +202,7 @@ class Writer:
             self._index.execute("BEGIN IMMEDIATE")
 
     def commit(
-        self, row: form.Row, table: PageTable, delta: Delta, process: Tuple[int, bytes]
+        self, row: form.SnapshotRow, table: PageTable, delta: Delta, process: Tuple[int, bytes]
     ) -> None:
         """Make a snapshot part of the trace; UffdError, and it is not.  `process`: its CPU time
         in ns, and the object that tells what it was; b"" when nothing does."""
@@ -240,7 +240,7 @@ class Writer:
         self._slots = row.slots
         self.pages_stored = row.slots - 1
 
-    def release(self, pending: "Pending") -> None:
+    def release(self, pending: "PendingSnapshot") -> None:
         """That snapshot is committed or abandoned."""
         if self._pending is pending:
             self._pending = None
@@ -274,7 +274,7 @@ class Writer:
         for fd in fds:
             os.close(fd)
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "TraceWriter":
         return self
 
     def __exit__(self, *_: object) -> None:

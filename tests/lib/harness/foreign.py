@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Sequence
 
 from gdb_uffd.trace.core.core import open_core
-from gdb_uffd.trace.core.elf import PT_NOTE, Image, iter_notes, read_header, read_segments
+from gdb_uffd.trace.core.elf import PT_NOTE, ElfImage, iter_notes, read_header, read_segments
 from harness import cores
 from harness.programs import SOURCES, C
 
@@ -65,7 +65,7 @@ def of_other_builds(core_file: Path, target: Path, libraries: Sequence[Path]) ->
     """A copy of the core, as if it was made with other builds of `libraries`."""
     data = core_file.read_bytes()
     for library in libraries:
-        build_id = Image.from_file(library.read_bytes()).build_id()
+        build_id = ElfImage.from_file(library.read_bytes()).build_id()
         assert build_id in data, library
         data = data.replace(build_id, bytes([build_id[0] ^ 0xFF]) + build_id[1:])
     target.write_bytes(data)

@@ -13,7 +13,7 @@ from gdb_uffd.protocol.model import PAGE_SIZE, Mapping, page_floor
 from gdb_uffd.trace.core.core import CoreSnapshot, open_core
 from gdb_uffd.trace.core.info import core_info
 from gdb_uffd.trace.store import importing
-from gdb_uffd.trace.store.write import Writer
+from gdb_uffd.trace.store.write import TraceWriter
 from harness import gdbs
 
 
@@ -42,7 +42,7 @@ def of_live(
             live.run(f"break {place}")
         quoted = " ".join(f"'{a}'" for a in command[1:])
         text = live.run(f"run {quoted}", 60)
-        with Writer.create(str(made.path)) as writer:
+        with TraceWriter.create(str(made.path)) as writer:
             for label in labels:
                 assert "Breakpoint" in text or "received signal" in text, live.transcript
                 core = folder / "live.core"
@@ -92,7 +92,7 @@ def recorded(
     pages: Dict[int, bytearray] = {}
     chance = random.Random(7)
     try:
-        with Writer.create(str(path)) as writer:
+        with TraceWriter.create(str(path)) as writer:
             begun = _note_begin(writer)
             first = replace(core_info(snapshot), label=label(0), monotonic_ns=STEP_NS)
             importing.add_snapshot(writer, snapshot, first)
@@ -132,7 +132,7 @@ def _start(mapping: Mapping) -> int:
     return mapping.start
 
 
-def _note_begin(writer: Writer) -> List[Tuple[Any, ...]]:
+def _note_begin(writer: TraceWriter) -> List[Tuple[Any, ...]]:
     """What `writer.begin` was given, but for the info, call by call."""
     begun: List[Tuple[Any, ...]] = []
     begin = writer.begin
