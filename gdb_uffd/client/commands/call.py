@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client.commands.options import split_format
+from gdb_uffd.client.commands.command import Command
+from gdb_uffd.client.commands.options import Parsed, split_format
 from gdb_uffd.client.names import addresses, blocked, exceptions
+from gdb_uffd.client.names.call_stops import watch_stops
 from gdb_uffd.client.names.context import Context
 from gdb_uffd.client.names.symbols import ReportSymbols
-from gdb_uffd.client.session import frames, interrupts, last_call, libraries, output
+from gdb_uffd.client.session import (
+    interrupts,
+    last_call,
+    libraries,
+    output,
+    sessions,
+)
 from gdb_uffd.client.session.asking import (
     Selection,
     flush_caches,
@@ -27,7 +35,6 @@ from gdb_uffd.client.session.asking import (
     setting,
     show_command,
     silent_stdout,
-    version,
 )
 from gdb_uffd.client.session.outcome import CallStop, Outcome
 from gdb_uffd.client.session.saved import no_breakpoint_commands
@@ -38,11 +45,38 @@ from gdb_uffd.client.show.text import Look
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, UffdError, page_floor
 from gdb_uffd.terminal import printable
 
+
+class CallCommand(Command):
+    """Evaluate an expression, show what it dirtied, and forget it.
+
+    Usage: uffd call [-keep] [-json] [--] [/FMT] EXPRESSION
+
+      -keep   keep the effects, as a plain `print` does
+      -json   print one line, one JSON object
+
+    First comes what the called functions print, then the value as `print` shows it
+    (it enters the value history), then the pages that were written: what they
+    hold, the variables that changed, and who wrote first.
+
+    Example:
+        uffd call push(7)
+        $1 = 1042
+        (then the pages)"""
+
+    name, usage = "call", "uffd call [-keep] [-json] [--] EXPRESSION"
+    options, completer = ("keep", "json"), gdb.COMPLETE_EXPRESSION
+
+    def run(self, parsed: Parsed) -> None:
+        """Evaluate in a transaction."""
+        session = sessions.current()
+        if not parsed.rest:
+            raise UffdError(f"what shall be called? usage: {self.usage}")
+        call(session, parsed.rest, parsed.has("keep"), parsed.has("json"))
+
+
 _PLAIN_CODES = (gdb.TYPE_CODE_INT, gdb.TYPE_CODE_FLT, gdb.TYPE_CODE_BOOL, gdb.TYPE_CODE_ENUM)
 """Types before whose values `print` puts nothing; "(char *) " stands before a pointer."""
 
-_FIRST_WITHOUT_EVENT = 14
-"""gdb's version from which `unwind-on-signal` leaves no stop event (gdb 18.1 has none)."""
 
 _job: List[Any] = []
 """What `evaluate_job` works on: gdb.execute can capture a command's output, not a function's."""
@@ -217,57 +251,6 @@ def _reason(session: Session, error: str) -> str:
         if not 0 <= missing - asked <= PAGE_SIZE:  # a frame may end in the next page
             return ""  # an older failure, of something else
     return f" ({text})" if text else ""
-
-
-@contextlib.contextmanager
-def watch_stops(outcome: Outcome) -> Iterator[None]:
-    """Note where a called function stops, before gdb unwinds.
-
-    gdb 13 has an event for such a stop; gdb 18 has none for one that it unwinds itself, so
-    the end of the inferior call is looked at too: there a function that returned stands at
-    gdb's dummy frame.
-    """
-
-    def on_stop(event: gdb.StopEvent) -> None:
-        interrupts.finish(lambda: note(event))
-
-    def note(event: gdb.StopEvent) -> None:
-        outcome.stop = _describe(event)
-
-    def on_call_end(event: object) -> None:
-        interrupts.finish(lambda: look_back(event))
-
-    def look_back(event: object) -> None:
-        if outcome.stop is None and isinstance(event, gdb.InferiorCallPostEvent):
-            with contextlib.suppress(gdb.error):
-                if gdb.newest_frame().type() != gdb.DUMMY_FRAME:
-                    outcome.stop = _describe(None)
-                    blocked.note_selected()
-
-    gdb.events.stop.connect(on_stop)
-    # Asking for the frame costs a tenth of a millisecond, so only where it is needed.
-    needed = version() >= _FIRST_WITHOUT_EVENT
-    if needed:
-        gdb.events.inferior_call.connect(on_call_end)
-    try:
-        yield
-    finally:
-        gdb.events.stop.disconnect(on_stop)
-        if needed:
-            gdb.events.inferior_call.disconnect(on_call_end)
-
-
-def _describe(event: Optional[gdb.StopEvent]) -> CallStop:
-    reason, at_breakpoint = "", False
-    if isinstance(event, gdb.SignalEvent):
-        reason = str(event.stop_signal)
-    elif isinstance(event, gdb.BreakpointEvent):
-        reason, at_breakpoint = f"breakpoint {event.breakpoints[0].number}", True
-    where, backtrace = "", []
-    with contextlib.suppress(gdb.error):
-        where = frames.frame_text(gdb.newest_frame())
-        backtrace = frames.short_backtrace()
-    return CallStop(reason, where, backtrace, at_breakpoint)
 
 
 def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:

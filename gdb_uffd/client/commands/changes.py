@@ -1,4 +1,4 @@
-"""`uffd changes`: the variables behind the bytes that differ between two snapshots."""
+"""`uffd changes`: what differs between two snapshots, and the variables behind it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import ContextManager, Iterator, List, Optional, Sequence, Tuple
 
 import gdb
 
+from gdb_uffd.client.commands.command import Command, Completion
+from gdb_uffd.client.commands.options import Parsed
+from gdb_uffd.client.commands.snapshots import names
 from gdb_uffd.client.names.context import Context
 from gdb_uffd.client.names.naming import Naming
 from gdb_uffd.client.names.page_images import Images
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.names.variables import address_of_name, no_calls
-from gdb_uffd.client.session import travel
+from gdb_uffd.client.session import sessions, travel
 from gdb_uffd.client.session.asking import captured, look, say, say_json
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.view import recorded_memory
@@ -21,6 +24,42 @@ from gdb_uffd.client.session.wire import PageImage, parse_image
 from gdb_uffd.client.show import differences, snapshots
 from gdb_uffd.client.show.report_text import NamedChange
 from gdb_uffd.protocol.model import CallReport, DirtyPage, UffdError
+
+
+class ChangesCommand(Command):
+    """Tell what differs between two snapshots: pages and variables.
+
+    Usage: uffd changes [-json] [-full] A [B]
+
+      -json   print one line, one JSON object
+      -full   do not leave out lines of a long list
+
+    A and B are numbers, labels, +N, -N, start or end; without B it is the present
+    snapshot.  Variables are those in memory of their own: global ones and static
+    ones.
+
+    Example:
+        uffd changes 3 5
+        uffd changes -1"""
+
+    name, usage = "changes", "uffd changes [-json] [-full] A [B]"
+    options, dashes = ("json", "full"), True
+
+    def run(self, parsed: Parsed) -> None:
+        """Compare."""
+        session = sessions.current()
+        if not parsed.rest:
+            raise UffdError(f"which two snapshots? usage: {self.usage}")
+        as_json, full = parsed.has("json"), parsed.has("full")
+        changes(session, parsed.rest, self.usage, as_json, full)
+
+    def complete(self, text: str, word: Optional[str]) -> Completion:
+        """Options, then names of snapshots."""
+        found = super().complete(text, word)
+        if word is None or isinstance(found, list):
+            return found
+        return [name for name in names(word) or [] if name.isidentifier() or name.isdigit()]
+
 
 MAX_FRAMES = 64
 """Frames whose source files are looked through."""

@@ -8,15 +8,59 @@ from typing import Any, Dict, List
 
 import gdb
 
+from gdb_uffd.client.commands.command import Command
+from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.names import addresses
 from gdb_uffd.client.names.heap_damage import ask, damage_notes
 from gdb_uffd.client.names.heap_names import HeapNames, Named, frame_pcs
 from gdb_uffd.client.names.symbols import ReportSymbols
+from gdb_uffd.client.session import sessions
 from gdb_uffd.client.session.asking import look, say, say_json
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import heap_block, heap_words
 from gdb_uffd.protocol.heap import BlockReport, HeapReport, Reference, to_json
 from gdb_uffd.protocol.model import SCHEMA_VERSION, UffdError
+
+
+class HeapCommand(Command):
+    """Show malloc's heap, or who holds a block of it.
+
+    Usage: uffd heap [-blocks] [-free] [-full] [-json] [--] [ADDRESS|EXPRESSION]
+
+      -blocks   list the blocks
+      -free     list those that are free
+      -full     do not cut a long list
+      -json     print one line, one JSON object
+
+    Alone: arenas, blocks and bytes in use and free, the lists of free blocks, and
+    what is damaged.  With a pointer: the block that it points into, its
+    neighbours, who holds it, and what in it points to freed memory; of a freed
+    block, who still points to it.
+
+    Example:
+        uffd heap
+        uffd heap head->name"""
+
+    name, usage = "heap", "uffd heap [-blocks] [-free] [-full] [-json] [ADDRESS|EXPRESSION]"
+    options, completer = ("blocks", "free", "full", "json"), gdb.COMPLETE_EXPRESSION
+
+    def run(self, parsed: Parsed) -> None:
+        """The heap, or a block."""
+        session = sessions.current()
+        listed = parsed.has("blocks") or parsed.has("free")
+        if parsed.rest and listed:
+            raise UffdError(f"a list is of the whole heap; usage: {self.usage}")
+        if parsed.rest:
+            block(session, parsed.rest, parsed.has("json"))
+            return
+        heap(
+            session,
+            parsed.has("blocks"),
+            parsed.has("free"),
+            parsed.has("full"),
+            parsed.has("json"),
+        )
+
 
 NOTES_SECONDS = 5.0
 """How long names are looked for that go with faults."""

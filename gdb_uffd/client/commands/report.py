@@ -7,12 +7,16 @@ import shlex
 import time
 from typing import Dict, List, Sequence, Tuple
 
+import gdb
+
 from gdb_uffd import __version__
 from gdb_uffd.client.commands import call
-from gdb_uffd.client.commands.views import last_report
+from gdb_uffd.client.commands.command import Command
+from gdb_uffd.client.commands.dirty import last_report
+from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.names import exceptions
 from gdb_uffd.client.names.symbols import ReportSymbols
-from gdb_uffd.client.session import last_call
+from gdb_uffd.client.session import last_call, sessions
 from gdb_uffd.client.session.asking import say
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.wire import PageImage, parse_image, parse_mappings
@@ -20,6 +24,31 @@ from gdb_uffd.client.show import html_page, report_json, report_text, verdict
 from gdb_uffd.client.show.text import size
 from gdb_uffd.outputs import whole_file
 from gdb_uffd.protocol.model import CallReport, UffdError
+
+
+class ReportCommand(Command):
+    """Write the last call as one HTML page.
+
+    Usage: uffd report FILE.html
+
+    The page needs nothing else: no network, no scripts.  It shows the call and its
+    value, a map of the address space with the pages fed and dirtied, the variables
+    that changed, each page's bytes before and after, what was refused and what was
+    printed.
+
+    Example:
+        uffd call push(7)
+        uffd report push.html"""
+
+    name, usage = "report", "uffd report FILE.html"
+    completer = gdb.COMPLETE_FILENAME
+
+    def run(self, parsed: Parsed) -> None:
+        """Collect and write."""
+        session = sessions.current()
+        if not parsed.rest:
+            raise UffdError(f"into which file? usage: {self.usage}")
+        write(session, parsed.rest, self.usage)
 
 
 def write(session: Session, text: str, usage: str) -> None:

@@ -6,11 +6,14 @@ import contextlib
 import time
 from typing import Any, Dict, List, Tuple
 
+import gdb
+
 from gdb_uffd.client.commands import call
-from gdb_uffd.client.commands.options import split_format
+from gdb_uffd.client.commands.command import Command
+from gdb_uffd.client.commands.options import Parsed, split_format
 from gdb_uffd.client.names import addresses, exceptions
 from gdb_uffd.client.names.symbols import ReportSymbols
-from gdb_uffd.client.session import libraries, output
+from gdb_uffd.client.session import libraries, output, sessions
 from gdb_uffd.client.session.asking import (
     Selection,
     flush_caches,
@@ -24,6 +27,34 @@ from gdb_uffd.client.session.outcome import Outcome
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import first_touches
 from gdb_uffd.protocol.model import SCHEMA_VERSION, CallReport, UffdError
+
+
+class TraceCommand(Command):
+    """Evaluate an expression, show the first touch of each page.
+
+    Usage: uffd trace [-json] [-full] [--] [/FMT] EXPRESSION
+
+      -json    print one line, one JSON object
+      -full    do not leave out lines of a long list
+
+    What the call looked at, not only what it changed: every page in the order of
+    its first read, write or instruction fetch ("run"; "read+w": read, and written
+    later), with the function and line.  It runs in another process, in which no
+    page is there yet, and what it did is forgotten.
+
+    Example:
+        uffd trace sum()"""
+
+    name, usage = "trace", "uffd trace [-json] [-full] [--] EXPRESSION"
+    options, completer = ("json", "full"), gdb.COMPLETE_EXPRESSION
+
+    def run(self, parsed: Parsed) -> None:
+        """Evaluate in the other process."""
+        session = sessions.current()
+        if not parsed.rest:
+            raise UffdError(f"what shall be traced? usage: {self.usage}")
+        show(session, parsed.rest, parsed.has("json"), parsed.has("full"))
+
 
 Traced = Tuple[List[first_touches.ShownTouch], int, CallReport, Outcome]
 

@@ -1,4 +1,4 @@
-"""`uffd why`: run the last call again, and show every write to one object."""
+"""`uffd why`: the last call once more, and every write to one object."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Callable, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client.commands.views import last_report
+from gdb_uffd.client.commands.command import Command
+from gdb_uffd.client.commands.dirty import last_report
+from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.names import written_object
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.names.written_object import Object
+from gdb_uffd.client.session import sessions
 from gdb_uffd.client.session.asking import look, quiet, say, say_json
 from gdb_uffd.client.session.frames import backtrace
 from gdb_uffd.client.session.rerun import Again, RerunStart, SeenWrite
@@ -21,6 +24,38 @@ from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import writes
 from gdb_uffd.client.show.text import without_parameters
 from gdb_uffd.protocol.model import UffdError
+
+
+class WhyCommand(Command):
+    """Run the last call again, and show every write to one object.
+
+    Usage: uffd why [-first] [-json] [-full] [--] NAME|ADDRESS
+
+      -first   only the first write
+      -json    print one line, one JSON object
+      -full    list all writes, not only the first 1,000
+
+    NAME is a variable or any other lvalue: a field, an element.  At an ADDRESS it
+    is what the call changed there.  Each write is shown old -> new, with its
+    backtrace.  The call runs in another process, from the state before it: nothing
+    of the session changes, and what the program prints is not shown again.
+
+    Example:
+        uffd call push(7)
+        uffd why counter
+        uffd why -first table[3].next"""
+
+    name, usage = "why", "uffd why [-first] [-json] [-full] [--] NAME|ADDRESS"
+    options, completer = ("first", "json", "full"), gdb.COMPLETE_EXPRESSION
+
+    def run(self, parsed: Parsed) -> None:
+        """Find the object, run, show."""
+        session = sessions.current()
+        if not parsed.rest:
+            raise UffdError(f"why was what written? usage: {self.usage}")
+        first, full = parsed.has("first"), parsed.has("full")
+        show(session, parsed.rest, first, parsed.has("json"), full)
+
 
 SHOWN = 1000
 """Writes that are listed without -full; the others are counted."""

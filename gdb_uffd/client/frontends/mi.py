@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 
 import gdb
 
-from gdb_uffd.client.commands import call, views
+from gdb_uffd.client.commands import call
+from gdb_uffd.client.commands.dirty import dirty_object
 from gdb_uffd.client.commands.options import split_format
 from gdb_uffd.client.frontends import hooks, mi_values
 from gdb_uffd.client.names import exceptions
@@ -50,7 +51,7 @@ def _dirty(arguments: List[str]) -> Dict[str, Any]:
     found, rest = mi_values.options(arguments, ["all"], usage)
     if rest:
         raise UffdError(f"unexpected {rest[0]!r}; usage: {usage}")
-    return views.dirty_object(sessions.current(), "all" in found)
+    return dirty_object(sessions.current(), "all" in found)
 
 
 def _notify(session: Session, last: Optional[last_call.Last]) -> None:

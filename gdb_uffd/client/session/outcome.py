@@ -26,7 +26,7 @@ class Outcome:
     type: str = ""
     error: str = ""  # gdb's own words, when there is no value
     stop: Optional[CallStop] = None
-    uncaught: Optional[Dict[str, Any]] = None  # as gdb_uncaught tells it
+    uncaught: Optional[Dict[str, Any]] = None  # as names/exceptions.py tells it
     functions: List[int] = field(default_factory=list)  # addresses gdb called
     began: float = field(default_factory=time.perf_counter)
     wall_ms: float = 0.0

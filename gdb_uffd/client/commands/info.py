@@ -1,0 +1,118 @@
+"""`uffd info`: what is open, and what is being recorded."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict
+
+from gdb_uffd.client.commands.command import Command
+from gdb_uffd.client.commands.options import Parsed
+from gdb_uffd.client.recording import telling
+from gdb_uffd.client.session import (
+    launch,
+    settings,
+    travel,
+)
+from gdb_uffd.client.session.asking import (
+    look,
+    say,
+    say_json,
+)
+from gdb_uffd.client.session.sessions import selected
+from gdb_uffd.client.session.wire import (
+    one_line,
+    parse_summary,
+)
+from gdb_uffd.client.show import snapshots, text
+from gdb_uffd.protocol.model import PAGE_SIZE, SCHEMA_VERSION, UffdError
+
+
+class InfoCommand(Command):
+    """Show what is open: core or snapshot, process, pages, server.
+
+    Usage: uffd info [-json]
+
+    Example:
+        uffd info"""
+
+    name, usage = "info", "uffd info [-json]"
+    options = ("json",)
+
+    def run(self, parsed: Parsed) -> None:
+        """Ask the server."""
+        self.nothing_else(parsed)
+        info(parsed.has("json"))
+
+
+def info(as_json: bool) -> None:
+    """The session of the selected inferior, and what is being recorded."""
+    session, recording = selected(), telling.facts()
+    recorded = {"recording": recording} if recording is not None else {}
+    if session is None:
+        if as_json:
+            say_json({"schema": SCHEMA_VERSION, "session": False, **recorded})
+        elif recording is not None:
+            telling.show()
+        else:
+            say("no core is spawned in this inferior: `uffd spawn FILE` does that")
+        return
+    data: Dict[str, Any] = session.request("info")
+    if as_json:
+        data = {"schema": SCHEMA_VERSION, "session": True, **data, **recorded}
+        data["server_pid"] = session.server.pid
+        data["interpreter"] = interpreter_path()
+        say_json(data)
+        return
+    ready = session.ready
+    total = int(data.get("total_pages") or 0)
+    pages = f"{text.plural(total, 'page')} ({text.size(total * PAGE_SIZE)})"
+    holds = f"{text.plural(int(data.get('threads') or 0), 'thread')}, {pages}"
+    if ready.snapshots > 1:
+        every = travel.all_snapshots(session)
+        here = snapshots.headline(every, session.snapshot, look()).partition(" ")[2]
+        rows = [("trace", ready.core), ("snapshot", f"{here} · {holds}")]
+    else:
+        rows = [("core", f"{ready.core} · {holds}")]
+    rows += [
+        ("executable", str(data.get("executable") or "not found")),
+        ("process", _process(data)),
+        ("engine", _engine(data)),
+        ("server", f"pid {session.server.pid}, gdb_uffd {ready.server}"),
+    ]
+    rows += [("warning", warning) for warning in ready.warnings]
+    last = parse_summary(data.get("last_report"))
+    if last is not None:
+        state = "kept" if last.kept else "discarded"
+        rows.append(("last report", f"{text.plural(last.pages, 'page')} dirtied · {state}"))
+    say(*(f"{name:<12} {one_line(value)}" for name, value in rows), indent=13)
+    telling.show()
+
+
+def _process(data: Dict[str, Any]) -> str:
+    if not data.get("alive") or not data.get("vessel_pid"):
+        return "none; everything is as recorded"
+    return " · ".join(
+        [
+            f"pid {data['vessel_pid']}",
+            f"{text.plural(int(data.get('fed_pages') or 0), 'page')} fed",
+            f"{text.number(int(data.get('dirty_pages') or 0))} dirty",
+            f"{text.plural(int(data.get('faults') or 0), 'fault')} "
+            f"in {text.milliseconds(float(data.get('fault_us') or 0) / 1000)}",
+        ]
+    )
+
+
+def _engine(data: Dict[str, Any]) -> str:
+    """ "wp-sync (auto: it alone tells who wrote each page first)"."""
+    setting = str(data.get("engine_setting") or "")
+    if not data.get("engine"):
+        return f"{setting}, chosen when something runs"
+    why = str(data.get("engine_why") or "")
+    return f"{data['engine']} ({setting}: {why})" if why != "as set" else str(data["engine"])
+
+
+def interpreter_path() -> str:
+    try:
+        return launch.find_interpreter(settings.python(), os.environ)
+    except UffdError as error:
+        return f"none: {error}"
