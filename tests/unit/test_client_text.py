@@ -10,8 +10,7 @@ from typing import Iterator, Tuple
 
 import pytest
 
-from gdb_uffd.client.commands import options
-from gdb_uffd.client.session import wire
+from gdb_uffd.client.session import options, wire
 from gdb_uffd.client.show import text
 from gdb_uffd.client.show.text import Look
 from gdb_uffd.protocol.codec import to_json

@@ -9,10 +9,8 @@ from typing import Any, Dict, List, Optional, Tuple
 import gdb
 
 from gdb_uffd.client.commands.command import Command
-from gdb_uffd.client.commands.options import Parsed, split_format
 from gdb_uffd.client.names import addresses, blocked, exceptions
 from gdb_uffd.client.names.call_stops import watch_stops
-from gdb_uffd.client.names.context import Context
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import (
     interrupts,
@@ -22,6 +20,7 @@ from gdb_uffd.client.session import (
     sessions,
 )
 from gdb_uffd.client.session.asking import (
+    FAILURES,
     Selection,
     flush_caches,
     flush_memory,
@@ -36,6 +35,8 @@ from gdb_uffd.client.session.asking import (
     show_command,
     silent_stdout,
 )
+from gdb_uffd.client.session.context import Context
+from gdb_uffd.client.session.options import Parsed, split_format
 from gdb_uffd.client.session.outcome import CallStop, Outcome
 from gdb_uffd.client.session.saved import no_breakpoint_commands
 from gdb_uffd.client.session.sessions import Session
@@ -170,7 +171,7 @@ def _end(session: Session, outcome: Outcome, keep: bool) -> CallReport:
         session.libraries_stale = libraries.are_stale(answer)
         report = parse_report(answer)
     except UffdError as error:
-        with contextlib.suppress(UffdError, gdb.error):
+        with contextlib.suppress(*FAILURES, UffdError):
             flush_caches()
             libraries.update()
         if not outcome.error:
@@ -230,7 +231,7 @@ def _select_innermost() -> None:
     """The frame that was selected may be overwritten: a function can leave for frames of its
     callers' (setcontext, a longjmp of its own).  gdb 13 looks for it after the next command, and
     stops at an assertion of its own when it finds none (frame.c, get_selected_frame)."""
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         gdb.newest_frame().select()
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from typing import ContextManager, Iterator, List, Optional, Sequence, Tuple
 
-import gdb
-
 from gdb_uffd.client.commands.command import Command, Completion
-from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.commands.snapshots import names
-from gdb_uffd.client.names.context import Context
 from gdb_uffd.client.names.naming import Naming
 from gdb_uffd.client.names.page_images import Images
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.names.variables import address_of_name, no_calls
 from gdb_uffd.client.session import sessions, travel
 from gdb_uffd.client.session.asking import captured, look, say, say_json
+from gdb_uffd.client.session.code import frames
+from gdb_uffd.client.session.context import Context
+from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.view import recorded_memory
 from gdb_uffd.client.session.wire import PageImage, parse_image
@@ -106,13 +104,8 @@ def _present() -> Iterator[int]:
     at = address_of_name("main")
     if at is not None:
         yield at
-    with contextlib.suppress(gdb.error):
-        frame: Optional[gdb.Frame] = gdb.newest_frame()
-        for _ in range(MAX_FRAMES):
-            if frame is None:
-                return
-            yield frame.pc()
-            frame = frame.older()
+    for frame in frames(MAX_FRAMES, dummies=True):
+        yield frame.pc()
 
 
 class _Names(ReportSymbols):

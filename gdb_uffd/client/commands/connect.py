@@ -5,14 +5,13 @@ from __future__ import annotations
 import gdb
 
 from gdb_uffd.client.commands.command import Command
-from gdb_uffd.client.commands.options import Parsed
-from gdb_uffd.client.frontends import hooks
 from gdb_uffd.client.session import (
     connecting,
     policy,
     sessions,
     travel,
 )
+from gdb_uffd.client.session.options import Parsed
 
 
 class ConnectCommand(Command):
@@ -33,7 +32,6 @@ class ConnectCommand(Command):
 
     def run(self, parsed: Parsed) -> None:
         """Connect."""
-        hooks.define_hooks()
         connecting.connect(*connecting.split_address(parsed.rest, self.usage))
         policy.sync(sessions.current())
         travel.follow(sessions.current())

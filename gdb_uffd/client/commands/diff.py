@@ -8,15 +8,16 @@ import gdb
 
 from gdb_uffd.client.commands.command import Command
 from gdb_uffd.client.commands.dirty import last_report
-from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.session import (
     sessions,
     settings,
 )
 from gdb_uffd.client.session.asking import (
+    FAILURES,
     look,
     say,
 )
+from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.wire import (
     parse_image,
@@ -92,6 +93,6 @@ def _range(expression: str) -> Tuple[int, int]:
         return int(value.address), int(value.address) + 1
     try:
         start = page_floor(int(value) & (2**64 - 1))
-    except (gdb.error, TypeError, ValueError):
+    except (*FAILURES, TypeError):
         raise UffdError(f"{expression} is neither a variable nor an address") from None
     return start, start + PAGE_SIZE

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Dict, Optional
 
 from gdb_uffd.client.commands.command import Command
-from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.names import exceptions
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import (
@@ -17,6 +16,7 @@ from gdb_uffd.client.session.asking import (
     say,
     say_json,
 )
+from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.wire import (
     parse_report,

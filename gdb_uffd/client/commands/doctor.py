@@ -12,7 +12,6 @@ from typing import Any, Dict, Sequence
 import gdb
 
 from gdb_uffd.client.commands.command import Command
-from gdb_uffd.client.commands.options import Parsed, split_files
 from gdb_uffd.client.session import (
     file_search,
     launch,
@@ -22,6 +21,7 @@ from gdb_uffd.client.session.asking import (
     say,
     say_json,
 )
+from gdb_uffd.client.session.options import Parsed, split_files
 from gdb_uffd.client.session.wire import (
     one_line,
 )

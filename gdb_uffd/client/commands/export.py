@@ -5,9 +5,9 @@ from __future__ import annotations
 import gdb
 
 from gdb_uffd.client.commands.command import Command
-from gdb_uffd.client.commands.options import Parsed, split_files
 from gdb_uffd.client.session import sessions
 from gdb_uffd.client.session.asking import say
+from gdb_uffd.client.session.options import Parsed, split_files
 from gdb_uffd.client.show import verdict
 from gdb_uffd.client.show.text import plural, size
 from gdb_uffd.protocol.model import UffdError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Optional
 
 from gdb_uffd.client.commands.command import Command, Completion
-from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.commands.snapshots import names
 from gdb_uffd.client.session import sessions, travel
+from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.protocol.model import UffdError
 
 

@@ -9,13 +9,13 @@ from typing import Any, Dict, List
 import gdb
 
 from gdb_uffd.client.commands.command import Command
-from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.names import addresses
 from gdb_uffd.client.names.heap_damage import ask, damage_notes
 from gdb_uffd.client.names.heap_names import HeapNames, Named, frame_pcs
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import sessions
 from gdb_uffd.client.session.asking import look, say, say_json
+from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import heap_block, heap_words
 from gdb_uffd.protocol.heap import BlockReport, HeapReport, Reference, to_json

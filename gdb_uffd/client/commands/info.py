@@ -6,7 +6,6 @@ import os
 from typing import Any, Dict
 
 from gdb_uffd.client.commands.command import Command
-from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.recording import telling
 from gdb_uffd.client.session import (
     launch,
@@ -18,6 +17,7 @@ from gdb_uffd.client.session.asking import (
     say,
     say_json,
 )
+from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import selected
 from gdb_uffd.client.session.wire import (
     one_line,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from gdb_uffd.client.commands.command import Command
-from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.session import (
     sessions,
 )
 from gdb_uffd.client.session.asking import (
     say,
 )
+from gdb_uffd.client.session.options import Parsed
 
 
 class KillCommand(Command):

@@ -9,10 +9,10 @@ import gdb
 
 from gdb_uffd.client.commands.at_snapshots import Interrupted, NoValue, arguments, evaluate
 from gdb_uffd.client.commands.command import Command
-from gdb_uffd.client.commands.options import Parsed, split_format
 from gdb_uffd.client.names import exceptions
 from gdb_uffd.client.session import sessions, travel
-from gdb_uffd.client.session.asking import look, say, say_json
+from gdb_uffd.client.session.asking import FAILURES, look, say, say_json
+from gdb_uffd.client.session.options import Parsed, split_format
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import timeline
 from gdb_uffd.client.show.timeline import Point, Timeline
@@ -105,5 +105,5 @@ def _number(value: gdb.Value) -> Optional[float]:
         if code in _NUMBERS:
             return int(value)
         return float(value) if code == gdb.TYPE_CODE_FLT else None
-    except (gdb.error, OverflowError, ValueError):
+    except FAILURES:
         return None

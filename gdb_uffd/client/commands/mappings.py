@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gdb_uffd.client.commands.command import Command
-from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.session import (
     sessions,
 )
@@ -11,6 +10,7 @@ from gdb_uffd.client.session.asking import (
     look,
     say,
 )
+from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.wire import (
     one_line,

@@ -13,11 +13,11 @@ from gdb_uffd import __version__
 from gdb_uffd.client.commands import call
 from gdb_uffd.client.commands.command import Command
 from gdb_uffd.client.commands.dirty import last_report
-from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.names import exceptions
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import last_call, sessions
 from gdb_uffd.client.session.asking import say
+from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.wire import PageImage, parse_image, parse_mappings
 from gdb_uffd.client.show import html_page, report_json, report_text, verdict

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gdb_uffd.client.commands.command import Command
-from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.session import (
     libraries,
     sessions,
@@ -15,6 +14,7 @@ from gdb_uffd.client.session.asking import (
     say,
     show_command,
 )
+from gdb_uffd.client.session.options import Parsed
 
 
 class ResetCommand(Command):

@@ -7,9 +7,9 @@ from typing import Optional, Sequence
 import gdb
 
 from gdb_uffd.client.commands.command import Command
-from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.session import sessions, travel
 from gdb_uffd.client.session.asking import look, say, say_json
+from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.show import snapshots
 from gdb_uffd.protocol.model import UffdError
 

@@ -7,14 +7,13 @@ import time
 import gdb
 
 from gdb_uffd.client.commands.command import Command
-from gdb_uffd.client.commands.options import Parsed, split_files
-from gdb_uffd.client.frontends import hooks
 from gdb_uffd.client.session import (
     opened,
     policy,
     sessions,
     travel,
 )
+from gdb_uffd.client.session.options import Parsed, split_files
 
 
 class SpawnCommand(Command):
@@ -36,7 +35,6 @@ class SpawnCommand(Command):
 
     def run(self, parsed: Parsed) -> None:
         """Start the server and connect."""
-        hooks.define_hooks()
         began = time.perf_counter()
         session = sessions.spawn(*split_files(parsed.rest, self.usage))
         opened.show(session, began)

@@ -10,7 +10,6 @@ import gdb
 
 from gdb_uffd.client.commands import call
 from gdb_uffd.client.commands.command import Command
-from gdb_uffd.client.commands.options import Parsed, split_format
 from gdb_uffd.client.names import addresses, exceptions
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import libraries, output, sessions
@@ -23,6 +22,7 @@ from gdb_uffd.client.session.asking import (
     say,
     say_json,
 )
+from gdb_uffd.client.session.options import Parsed, split_format
 from gdb_uffd.client.session.outcome import Outcome
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import first_touches

@@ -12,13 +12,14 @@ import gdb
 
 from gdb_uffd.client.commands.command import Command
 from gdb_uffd.client.commands.dirty import last_report
-from gdb_uffd.client.commands.options import Parsed
 from gdb_uffd.client.names import written_object
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.names.written_object import Object
 from gdb_uffd.client.session import sessions
-from gdb_uffd.client.session.asking import look, quiet, say, say_json
+from gdb_uffd.client.session.asking import FAILURES, look, quiet, say, say_json
+from gdb_uffd.client.session.code import function_block
 from gdb_uffd.client.session.frames import backtrace
+from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.rerun import Again, RerunStart, SeenWrite
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import writes
@@ -155,7 +156,7 @@ def _as_told(session: Session, text: str) -> Optional[Object]:
 
 
 def _type(name: str, size: int) -> Optional[gdb.Type]:
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         found = gdb.parse_and_eval(f"({name} *) 0").type.target()
         return found if found.strip_typedefs().sizeof == size else None
     return None
@@ -166,7 +167,7 @@ def _find_after(session: Session, text: str) -> Optional[Object]:
         for _ in again.writes():
             pass
         again.show()
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             return written_object.find(session, text, after=True)
     return None
 
@@ -180,7 +181,7 @@ def _ran(start: RerunStart) -> str:
 
 
 def _function(address: int) -> str:
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         found = quiet(f"info symbol {address:#x}").split(" in section", 1)
         if len(found) == 2:
             return f"{without_parameters(found[0].split(' + ', 1)[0])} ()"
@@ -216,10 +217,8 @@ def _floor(start: RerunStart) -> int:
 def _instruction(behind: int) -> int:
     """The instruction that ends at `behind`, by disassembling its function; else a byte of it."""
     behind = max(1, behind)  # a program may stand anywhere
-    with contextlib.suppress(gdb.error, RuntimeError):
-        block: Optional[gdb.Block] = gdb.block_for_pc(behind - 1)
-        while block is not None and block.function is None:
-            block = block.superblock
+    with contextlib.suppress(*FAILURES):
+        block = function_block(behind - 1)
         if block is not None and behind - block.start < 1 << 16:
             architecture = gdb.selected_frame().architecture()
             last: List[Tuple[int, int]] = [

@@ -14,7 +14,7 @@ import gdb
 
 from gdb_uffd.client.names import addresses, blocked, exceptions, type_facts
 from gdb_uffd.client.session import interrupts, last_call, output, saved, sessions, settings, unwind
-from gdb_uffd.client.session.asking import look, machine_interface, quiet, say, user_error
+from gdb_uffd.client.session.asking import FAILURES, look, machine_interface, quiet, say, user_error
 from gdb_uffd.client.session.wire import Summary, parse_summary
 from gdb_uffd.client.show import verdict
 from gdb_uffd.client.show.report_text import is_amiss, summary_line
@@ -120,7 +120,7 @@ def _malloc_address() -> int:
     if _malloc is None:
         try:
             _malloc = int(gdb.parse_and_eval("(long)&malloc"))
-        except gdb.error:
+        except FAILURES:
             _malloc = 0
     return _malloc
 
@@ -237,7 +237,7 @@ def after_silent_command() -> None:
 
 
 def _before_prompt(_event: object = None) -> None:
-    with contextlib.suppress(gdb.error, KeyboardInterrupt):
+    with contextlib.suppress(*FAILURES, KeyboardInterrupt):
         sessions.settle()
         saved.relock()
         unwind.restore()
@@ -286,7 +286,7 @@ def before_reverse() -> None:
     session = sessions.selected()
     if session is None:
         return
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         saved.unlock()
         if session.signal not in DEBUGGER_SIGNALS:
             quiet("queue-signal 0")
@@ -299,11 +299,11 @@ def before_quit() -> None:
 
 
 def _end_all(_event: object = None) -> None:
-    with contextlib.suppress(gdb.error, UffdError):
+    with contextlib.suppress(*FAILURES, UffdError):
         sessions.end_all()
 
 
-def define_hooks() -> None:
+def _define_hooks() -> None:
     """Hook gdb's commands (gdb manual, "User-defined Command Hooks"), once.
 
     A hook of the user's own stays; the prompt then does what ours would.
@@ -350,7 +350,7 @@ def _python(function: str) -> str:
 
 
 def _define(name: str, body: str) -> None:
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         quiet(f"show user {name}")
         return  # it is the user's
     quiet(f"define {name}\n{body}\nend")
@@ -363,6 +363,7 @@ def install() -> None:
     gdb.events.memory_changed.connect(_on_memory_changed)
     gdb.events.before_prompt.connect(_before_prompt)
     gdb.events.connection_removed.connect(sessions.on_connection_removed)
+    sessions.openings.append(_define_hooks)
     sessions.forgetful.append(forget_symbols)
     sessions.greetings.append(output.greet)
     gdb.events.new_objfile.connect(forget_symbols)

@@ -12,11 +12,11 @@ import gdb
 
 from gdb_uffd.client.commands import call
 from gdb_uffd.client.commands.dirty import dirty_object
-from gdb_uffd.client.commands.options import split_format
 from gdb_uffd.client.frontends import hooks, mi_values
 from gdb_uffd.client.names import exceptions
 from gdb_uffd.client.session import last_call, libraries, sessions
 from gdb_uffd.client.session.asking import machine_interface, one_cpu, user_errors
+from gdb_uffd.client.session.options import split_format
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import report_text
 from gdb_uffd.protocol.model import CallReport, UffdError

@@ -14,7 +14,7 @@ import gdb
 from gdb_uffd.client.names import exceptions
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import last_call, sessions
-from gdb_uffd.client.session.asking import look, quiet
+from gdb_uffd.client.session.asking import FAILURES, look, quiet
 from gdb_uffd.client.show import report_text
 from gdb_uffd.client.show.scroll import Scroller
 from gdb_uffd.protocol.model import CallReport, UffdError
@@ -122,7 +122,7 @@ class PagesWindow:
 
 def _before_prompt(_event: object = None) -> None:
     for window in list(_windows):
-        with contextlib.suppress(gdb.error, RuntimeError):
+        with contextlib.suppress(*FAILURES):
             window.update()
 
 
@@ -130,7 +130,7 @@ def register() -> None:
     """Make the window and the layout, where gdb has the interface."""
     if not hasattr(gdb, "register_window_type"):
         return
-    with contextlib.suppress(gdb.error, RuntimeError):
+    with contextlib.suppress(*FAILURES):
         gdb.register_window_type(NAME, cast(Any, PagesWindow))
         quiet(LAYOUT)
         gdb.events.before_prompt.connect(_before_prompt)

@@ -16,7 +16,8 @@ import gdb
 from gdb_uffd.client.names import variables
 from gdb_uffd.client.names.variables import Variable, address_of_name, evaluate_name
 from gdb_uffd.client.session import sessions, skips
-from gdb_uffd.client.session.asking import decoded, file_of, quiet
+from gdb_uffd.client.session.asking import FAILURES, decoded, quiet
+from gdb_uffd.client.session.code import blocks, file_of, function_name, line_at
 from gdb_uffd.client.show.report_text import WriteSite
 from gdb_uffd.client.show.text import without_parameters
 from gdb_uffd.protocol.model import FirstWrite, UffdError
@@ -92,7 +93,7 @@ def _place(address: int) -> _Place:
         if len(_cache.places) >= MAX_CACHED:
             _cache.places.clear()
         match = None
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             match = _SYMBOL.match(quiet(f"info symbol {address:#x}").split("\n", 1)[0])
         place = _Place()
         if match:
@@ -164,14 +165,14 @@ def _look_up(name: str, start: int) -> Optional[Variable]:
     for symbol in _candidates(name):
         if symbol is None or not symbol.is_variable or symbol.needs_frame:
             continue
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             value = symbol.value()
             if value.address is not None and int(value.address) == start and value.type.sizeof:
                 text = expression_for(symbol.print_name, start, symbol.symtab)
                 return Variable(text, start, value.type, value.type.sizeof)
     if "::" not in name:
         return None
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         named = evaluate_name(name)  # "f(int)::count", as the linker's name reads
         if named is not None and named.address is not None and int(named.address) == start:
             return Variable(name, start, named.type, named.type.sizeof)
@@ -191,7 +192,7 @@ def _candidates(name: str) -> Iterator[Optional[gdb.Symbol]]:
     # gdb reads "a__b" as a name of Ada's, "a.b".
     names = list(dict.fromkeys((name, _ABI_TAG.sub("", name), name.replace(".", "__"))))
     for each in names:
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             yield from gdb.lookup_static_symbols(each)
     # Of a large program this takes gdb milliseconds where there is none of that name.
     for each in names:
@@ -212,30 +213,18 @@ def expression_for(name: str, address: int, symtab: Optional[gdb.Symtab] = None)
 
 def block_symbols(pc: int) -> Iterator[gdb.Symbol]:
     """Symbols of the blocks around `pc`, up to and including its function's."""
-    with contextlib.suppress(gdb.error, RuntimeError, OverflowError):
-        block: Optional[gdb.Block] = gdb.block_for_pc(pc)
-        while block is not None and not block.is_global and not block.is_static:
-            yield from block
-            block = block.superblock
+    for block in blocks(pc):
+        yield from block
 
 
 def function(pc: int) -> str:
     """The name of the function that holds `pc`, without its parameters; "" for none."""
-    with contextlib.suppress(gdb.error, RuntimeError):
-        block: Optional[gdb.Block] = gdb.block_for_pc(pc)
-        while block is not None and block.function is None:
-            block = block.superblock
-        if block is not None and block.function is not None:
-            return without_parameters(str(block.function.print_name))
-    return without_parameters(_place(pc).name)
+    return without_parameters(function_name(pc) or _place(pc).name)
 
 
 def _with_line(pc: int) -> Optional[WriteSite]:
-    sal = gdb.find_pc_line(pc)
-    if sal.symtab is None or not sal.line:
-        return None
-    name = decoded(sal.symtab.fullname) or file_of(sal.symtab)
-    return WriteSite(function(pc), name, sal.line)
+    where = line_at(pc)
+    return WriteSite(function(pc), where.path(), where.line) if where.path() else None
 
 
 def writer(first: FirstWrite) -> WriteSite:
@@ -285,7 +274,7 @@ def thread_locals(first: FirstWrite) -> Iterator[gdb.Symbol]:
     yield from (symbol for symbol in block_symbols(first.pc) if maybe_tls(symbol))
     symtabs: Dict[str, gdb.Symtab] = {}
     for pc in first.pcs:
-        symtab = gdb.find_pc_line(pc).symtab
+        symtab = line_at(pc).symtab
         if symtab is not None:
             symtabs.setdefault(file_of(symtab), symtab)
     for name, symtab in sorted(symtabs.items(), key=lambda item: not _of_program(item[1])):

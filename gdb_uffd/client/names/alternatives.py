@@ -13,6 +13,7 @@ import gdb
 from gdb_uffd.client.names import type_facts
 from gdb_uffd.client.names.expression import Expression
 from gdb_uffd.client.names.type_facts import MemberField, TypeInfo
+from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.protocol.heap import Condition, has_member
 
 LOOSE = re.compile(r"^std::(__\w+::)?(optional|variant|expected|pair|tuple)<")
@@ -88,7 +89,7 @@ def member_at(place: Expression, type_: gdb.Type, start: int, address: int) -> H
     it holds there: of members that share the byte, the one that is alive."""
     at, guards, offset = HeldMember(place, type_, start), NONE, 0
     found = at
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         raw = bytes(gdb.selected_inferior().read_memory(start, type_facts.info(type_).size))
         for _ in range(MAX_DEPTH):
             about = type_facts.info(at.type)

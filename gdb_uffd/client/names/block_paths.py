@@ -20,6 +20,7 @@ from gdb_uffd.client.names.shapes import (
     Shapes,
     apply,
 )
+from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.protocol.codec import path_from_json
 from gdb_uffd.protocol.model import Block, Path, UffdError
@@ -111,7 +112,7 @@ class Paths:
             raise UffdError(f"the server's paths are not what they should be ({error!r})") from None
         for block, path in zip(wanted, paths):
             if path is not None:
-                with contextlib.suppress(gdb.error, IndexError, RuntimeError):
+                with contextlib.suppress(*FAILURES, IndexError):
                     self.found[block.start] = self._name(block, path, [r for r, _ in used])
 
     def _name(self, block: Block, path: Path, roots: Sequence[Root]) -> FoundBlock:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from typing import Any, Dict, List, Optional
 from weakref import WeakKeyDictionary
@@ -11,8 +10,8 @@ from weakref import WeakKeyDictionary
 import gdb
 
 from gdb_uffd.client.names import addresses
-from gdb_uffd.client.session import interrupts, sessions
-from gdb_uffd.client.session.asking import code_address, decoded, file_of, quiet
+from gdb_uffd.client.session import code, interrupts, sessions
+from gdb_uffd.client.session.asking import FAILURES, decoded, quiet
 from gdb_uffd.client.session.frames import frame_text
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
@@ -65,7 +64,7 @@ def note_selected() -> None:
 def note(session: Session) -> None:
     """Ask the server what is waited for, and put names to it while the frames are there."""
     _blocked.pop(session, None)
-    with contextlib.suppress(UffdError, gdb.error):
+    with contextlib.suppress(*FAILURES, UffdError):
         found = session.request("blocked")
         if isinstance(found, dict):
             _blocked[session] = _named(session, found)
@@ -87,17 +86,11 @@ def symbolic(ended: str) -> str:
     """The server's reason with "for 0x..." as function, file and line."""
 
     def place(match: "re.Match[str]") -> str:
-        with contextlib.suppress(gdb.error, RuntimeError):
-            address = int(match[1], 16)
-            block, sal = gdb.block_for_pc(address), gdb.find_pc_line(address)
-            while block is not None and block.function is None:
-                block = block.superblock
-            if block is not None and block.function is not None:
-                where = (
-                    f" at {os.path.basename(file_of(sal.symtab))}:{sal.line}" if sal.symtab else ""
-                )
-                return f"for {block.function.print_name} (){where}"
-        return match[0]
+        address = int(match[1], 16)
+        name, where = code.function_name(address), code.line_at(address).short()
+        if not name:
+            return match[0]
+        return f"for {name} ()" + (f" at {where}" if where else "")
 
     return re.sub(r"\bfor (0x[0-9a-f]{1,16})\b", place, ended)
 
@@ -150,7 +143,7 @@ def _spinning(frames: List[gdb.Frame], found: Dict[str, Any]) -> Dict[str, Any]:
     """A call that goes in a circle: in which function of the program, and on what."""
     where, name = f"at {found['address']}", ""
     for frame in frames:
-        with contextlib.suppress(gdb.error, RuntimeError, OverflowError):
+        with contextlib.suppress(*FAILURES):
             if _is_program(frame):
                 where, name = f"at {frame_text(frame).replace(' at ', ' ', 1)}", _read_there(frame)
                 break
@@ -165,18 +158,18 @@ def _spinning(frames: List[gdb.Frame], found: Dict[str, Any]) -> Dict[str, Any]:
 def _read_there(frame: gdb.Frame) -> str:
     """The variable that the innermost loop around the frame's instruction reads, as the code has
     it; "" for none or for several."""
-    at, block = code_address(frame), frame.block()
+    at, block = code.code_address(frame), frame.block()
     while block.function is None and block.superblock is not None:
         block = block.superblock
     if block.end - block.start > _LOOP_BYTES:
         return ""
-    code = [
+    listing = [
         (int(one["addr"]), str(one["asm"]))
         for one in frame.architecture().disassemble(block.start, block.end - 1)
     ]
     loops = [
         (address - int(jump[1], 16), int(jump[1], 16), address)
-        for address, text in code
+        for address, text in listing
         for jump in [re.match(r"j\w+\s+0x([0-9a-f]+)", text)]
         if jump and int(jump[1], 16) <= at <= address
     ]
@@ -185,7 +178,7 @@ def _read_there(frame: gdb.Frame) -> str:
     _, low, high = min(loops)
     found = {
         name[1]
-        for address, text in code
+        for address, text in listing
         for name in [re.search(r"#\s*0x[0-9a-f]+\s*<([\w.$:]+)>", text)]
         if name and low <= address <= high and not text.startswith(("call", "j", "lea"))
     }
@@ -208,13 +201,7 @@ def _sentence(found: Dict[str, Any], is_self: bool) -> str:
 
 def _frames() -> List[gdb.Frame]:
     """The selected thread's frames, innermost first, up to gdb's dummy frame."""
-    frames: List[gdb.Frame] = []
-    with contextlib.suppress(gdb.error):
-        frame: Optional[gdb.Frame] = gdb.newest_frame()
-        while frame is not None and frame.type() != gdb.DUMMY_FRAME and len(frames) < MAX_FRAMES:
-            frames.append(frame)
-            frame = frame.older()
-    return frames
+    return list(code.frames(MAX_FRAMES))
 
 
 def _is_program(frame: gdb.Frame) -> bool:
@@ -222,7 +209,7 @@ def _is_program(frame: gdb.Frame) -> bool:
     templates of the C++ library are compiled into the program, but are the library's."""
     if re.match(r"(?:[\w:]+(?:<.*>)? )?(?:std|__gnu_cxx)::", frame.name() or ""):
         return False
-    symtab = frame.find_sal().symtab
+    symtab = code.line_of(frame).symtab
     if symtab is None:
         return False
     objfile = symtab.objfile.owner or symtab.objfile  # debug information may lie beside it
@@ -262,7 +249,7 @@ def _called(frame: gdb.Frame) -> str:
     for length in (5, 6):  # call rel32; call *disp32(%rip), as -fno-plt makes it
         if frame.pc() < length:
             return ""
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             text = quiet(f"x/i {frame.pc() - length:#x}")
             match = re.search(r"\bcallq?\s.*<([\w$.]+)(?:@(?:got\.)?plt|@got\S*)?>\s*$", text)
             if match and match[1].startswith("_Z"):
@@ -276,7 +263,7 @@ def _library_call(frames: List[gdb.Frame], address: int) -> "tuple[str, str]":
     """The library function that the program called, and its first argument's text where the
     source has it and it is the object that holds `address` (0: any)."""
     for index, frame in enumerate(frames):
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             if not _is_program(frame):
                 continue
             name = frames[index - 1].name() if index else None
@@ -336,7 +323,7 @@ def _argument(frame: gdb.Frame, function: str, address: int) -> str:
         frame.select()
         value = gdb.parse_and_eval(text)
         return text if 0 <= address - int(value) < LOCK_BYTES else ""
-    except (gdb.error, OverflowError, ValueError):
+    except FAILURES:
         return ""
     finally:
         before.select()
@@ -358,7 +345,7 @@ def _thread(session: Session, tid: int) -> Dict[str, Any]:
     }  # fmt: skip
     if out["thread"] is None:
         return out
-    with contextlib.suppress(gdb.error), in_thread(tid):
+    with contextlib.suppress(*FAILURES), in_thread(tid):
         thread = gdb.selected_thread()
         frames = _frames()
         call, _ = _library_call(frames, 0)
@@ -371,7 +358,7 @@ def _thread(session: Session, tid: int) -> Dict[str, Any]:
 def _start_routine(frames: List[gdb.Frame]) -> str:
     """The outermost function of the program: what the thread was started with."""
     for frame in reversed(frames):
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             if _is_program(frame) and frame.name():
                 return str(frame.name())
     return ""

@@ -13,12 +13,13 @@ from gdb_uffd.client.names import pending, printers, search_roots, type_facts
 from gdb_uffd.client.names.block_parts import offset_to_top, reaches, tail
 from gdb_uffd.client.names.block_paths import FoundBlock, Paths, Root, element_of
 from gdb_uffd.client.names.budget import Budget
-from gdb_uffd.client.names.context import Context
 from gdb_uffd.client.names.expression import Expression
 from gdb_uffd.client.names.page_images import Images
 from gdb_uffd.client.names.pending import ChangeSetting, PendingChange
 from gdb_uffd.client.names.printers import Difference
-from gdb_uffd.client.names.shapes import NEVER
+from gdb_uffd.client.names.shapes import NEVER, Shapes
+from gdb_uffd.client.session.asking import FAILURES
+from gdb_uffd.client.session.context import Context
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.view import memory
 from gdb_uffd.client.show.report_text import INNER, NEW
@@ -154,7 +155,7 @@ class Blocks:
         """What is found of the blocks, nearest beginnings first; each costs a packet."""
         blocks = {job.block.start: job.block for job in self._jobs}
         wanted = list(blocks.values())[:MAX_WANTED]
-        paths = Paths(self._session, self._all, self._session.shapes)
+        paths = Paths(self._session, self._all, self._session.kept(Shapes))
         paths.found.update(self._at_once(wanted))
         if len(paths.found) == len(wanted):
             return paths.found
@@ -188,7 +189,7 @@ class Blocks:
         return found
 
     def _beginnings(self) -> Iterator[List[Root]]:
-        shapes = self._session.shapes
+        shapes = self._session.kept(Shapes)
         yield [*self.roots, *search_roots.of_call(self._context, shapes)]
         pcs = dict.fromkeys(
             pc
@@ -263,10 +264,11 @@ class Blocks:
         type_ = found.type
         if type_ is None or found.vector or not found.place.pointer:
             return
-        if not any(shape.polymorphic for shape in self._session.shapes.all if shape.type == type_):
+        known = self._session.kept(Shapes).all
+        if not any(shape.polymorphic for shape in known if shape.type == type_):
             return
         shown = memory(self._session, found.after, self._all, self._report.kept)
-        with shown, contextlib.suppress(gdb.error, RuntimeError):
+        with shown, contextlib.suppress(*FAILURES):
             pointer = gdb.Value(found.address).cast(type_.pointer())
             real = pointer.dynamic_type.target()
             if real == type_ or real.sizeof < type_.sizeof:

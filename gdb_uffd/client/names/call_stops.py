@@ -9,7 +9,7 @@ import gdb
 
 from gdb_uffd.client.names import blocked
 from gdb_uffd.client.session import frames, interrupts
-from gdb_uffd.client.session.asking import version
+from gdb_uffd.client.session.asking import FAILURES, version
 from gdb_uffd.client.session.outcome import CallStop, Outcome
 
 _FIRST_WITHOUT_EVENT = 14
@@ -36,7 +36,7 @@ def watch_stops(outcome: Outcome) -> Iterator[None]:
 
     def look_back(event: object) -> None:
         if outcome.stop is None and isinstance(event, gdb.InferiorCallPostEvent):
-            with contextlib.suppress(gdb.error):
+            with contextlib.suppress(*FAILURES):
                 if gdb.newest_frame().type() != gdb.DUMMY_FRAME:
                     outcome.stop = _describe(None)
                     blocked.note_selected()
@@ -61,7 +61,7 @@ def _describe(event: Optional[gdb.StopEvent]) -> CallStop:
     elif isinstance(event, gdb.BreakpointEvent):
         reason, at_breakpoint = f"breakpoint {event.breakpoints[0].number}", True
     where, backtrace = "", []
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         where = frames.frame_text(gdb.newest_frame())
         backtrace = frames.short_backtrace()
     return CallStop(reason, where, backtrace, at_breakpoint)

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import gdb
 
 from gdb_uffd.client.session import interrupts, sessions
-from gdb_uffd.client.session.asking import quiet, say, setting
+from gdb_uffd.client.session.asking import FAILURES, quiet, say, setting
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.settings import report
 from gdb_uffd.protocol.model import UffdError
@@ -50,7 +50,7 @@ _MANGLED = re.compile(r"[A-Za-z0-9_$.]+")
 def _type_name(mangled: str) -> str:
     """ "std::out_of_range" of "St12out_of_range" (Itanium C++ ABI, 5.1: _ZTS, a type's name)."""
     if _MANGLED.fullmatch(mangled):
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             text = quiet(f"demangle -l c++ -- _ZTS{mangled}").strip()
             if text.startswith("typeinfo name for "):
                 return text[len("typeinfo name for ") :]
@@ -75,7 +75,7 @@ def _is_plain(kind: gdb.Type, depth: int = 0) -> bool:
 
 def _type(name: str) -> gdb.Type:
     """ "int const*" is no name of a type, but an expression has one."""
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         return gdb.lookup_type(name)
     with setting("language", "c++"):
         return gdb.parse_and_eval(f"({name} *) 0").type.target()
@@ -84,7 +84,7 @@ def _type(name: str) -> gdb.Type:
 def _value(name: str, found: Dict[str, Any], there: bool) -> Optional[str]:
     """gdb's text of what was thrown, where it knows the type.  Where it is not `there` any more,
     its memory being undone, of its own bytes alone."""
-    with contextlib.suppress(gdb.error, RuntimeError, ValueError, UnicodeDecodeError):
+    with contextlib.suppress(*FAILURES):
         kind = _type(name)
         if there:
             value = gdb.Value(int(found["address"], 16)).cast(kind.pointer()).dereference()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Iterator, List, Optional, Set
@@ -10,7 +11,8 @@ from typing import Iterator, List, Optional, Set
 import gdb
 
 from gdb_uffd.client.names.addresses import block_symbols
-from gdb_uffd.client.session.asking import code_address, machine, quiet
+from gdb_uffd.client.session.asking import FAILURES, machine, quiet
+from gdb_uffd.client.session.code import behind_dummy, code_address
 from gdb_uffd.client.show.text import without_parameters
 
 MAX_FRAMES = 1024
@@ -59,36 +61,17 @@ def locals_at(addresses: List[int]) -> List[Local]:
 
 def _extents(first: int, last: int) -> Iterator["tuple[gdb.Frame, int, int]"]:
     """Each frame that may hold [first, last], with the stack that is its own."""
-    frame = _newest()
+    frames = list(behind_dummy(MAX_FRAMES))
     low = -machine().red_zone
-    for _ in range(MAX_FRAMES):
-        if frame is None:
-            return
-        older: Optional[gdb.Frame] = None
-        with contextlib.suppress(gdb.error):
+    for frame, older in itertools.zip_longest(frames, frames[1:]):
+        with contextlib.suppress(*FAILURES):
             low = int(frame.read_register("sp")) + min(low, 0)
-            older = frame.older()
             high = int(older.read_register("sp")) if older is not None else low + LAST_FRAME_BYTES
             if low > last:
                 return
             if high > first:
                 yield frame, low, high
-        low, frame = 0, older
-
-
-def _newest() -> Optional[gdb.Frame]:
-    """The innermost frame, those of a call that is not finished left out."""
-    frame: Optional[gdb.Frame] = None
-    with contextlib.suppress(gdb.error):
-        frame = gdb.newest_frame()
-        start: Optional[gdb.Frame] = frame
-        for _ in range(MAX_FRAMES):
-            if start is None:
-                break
-            if start.type() == gdb.DUMMY_FRAME:
-                return start.older()
-            start = start.older()
-    return frame
+        low = 0
 
 
 def _function(frame: gdb.Frame) -> str:
@@ -101,7 +84,7 @@ def _variables(frame: gdb.Frame) -> Iterator[Local]:
     for symbol in block_symbols(code_address(frame)):
         if not (symbol.is_variable or symbol.is_argument) or not symbol.needs_frame:
             continue
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             value = symbol.value(frame)
             size = value.type.sizeof
             if value.address is None or not size or int(value.address) in seen:
@@ -113,10 +96,10 @@ def _variables(frame: gdb.Frame) -> Iterator[Local]:
 def _saved(frame: gdb.Frame) -> Iterator[Local]:
     """Where the frame keeps its caller's registers, and where it returns to."""
     before, text = gdb.selected_frame(), ""
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         frame.select()
         text = quiet("info frame").partition("Saved registers:")[2]
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         before.select()
         for name, address in _SAVED.findall(text):
             if name not in ("rsp", "sp"):

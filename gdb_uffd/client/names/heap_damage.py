@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Dict, Iterator, List, Sequence, Type, TypeVar
 
-import gdb
-
 from gdb_uffd.client.names import search_roots
 from gdb_uffd.client.names.block_paths import Paths, Root
 from gdb_uffd.client.names.heap_names import HeapNames, frame_pcs
+from gdb_uffd.client.names.shapes import Shapes
 from gdb_uffd.client.names.variables import no_calls
-from gdb_uffd.client.session.asking import captured
+from gdb_uffd.client.session.asking import FAILURES, captured
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import heap_words
 from gdb_uffd.protocol.heap import BlockReport, from_json
@@ -101,20 +100,20 @@ def _after(session: Session, block: HeapBlock) -> str:
 
     def search() -> str:
         for roots in _beginnings(session):
-            paths = Paths(session, False, session.shapes)
+            paths = Paths(session, False, session.kept(Shapes))
             paths.search(roots, wanted, True)
             found = paths.found.get(block.start)
             if found is not None:
                 return found.place.text if found.place.pointer else f"&{found.place.text}"
         return ""
 
-    with no_calls(), contextlib.suppress(gdb.error, UffdError):
+    with no_calls(), contextlib.suppress(*FAILURES, UffdError):
         return captured(search)
     return ""
 
 
 def _beginnings(session: Session) -> Iterator[List[Root]]:
-    yield list(search_roots.of_call(session.context, session.shapes))
+    yield list(search_roots.of_call(session.context, session.kept(Shapes)))
     pcs = [session.last_call] if session.last_call else []
     yield list(search_roots.of_files([*pcs, *frame_pcs()]))
     yield list(search_roots.of_frames())

@@ -12,9 +12,11 @@ from gdb_uffd.client.names import addresses, alternatives, frame_locals, type_fa
 from gdb_uffd.client.names.block_paths import FoundBlock, Paths, Root, element_of
 from gdb_uffd.client.names.expression import Expression, variable
 from gdb_uffd.client.names.scalars import Walk
+from gdb_uffd.client.names.shapes import Shapes
 from gdb_uffd.client.names.tls import CONTROL_NAME, ThreadLocals
 from gdb_uffd.client.names.variables import Variable, no_calls
-from gdb_uffd.client.session.asking import captured, code_address, machine
+from gdb_uffd.client.session.asking import FAILURES, captured, machine
+from gdb_uffd.client.session.code import code_address, frames
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
 from gdb_uffd.protocol.heap import Reference
@@ -82,7 +84,7 @@ class HeapNames:
             for b in blocks
             if b is not None and b.start not in self._found
         ]
-        paths = Paths(self.session, True, self.session.shapes)
+        paths = Paths(self.session, True, self.session.kept(Shapes))
         with contextlib.suppress(UffdError):
             paths.search([root], wanted, True)
         for start, found in paths.found.items():
@@ -208,7 +210,7 @@ def _offset(ref: Reference) -> str:
 
 def leaf(place: Expression, type_: gdb.Type, start: int, address: int) -> str:
     """The innermost member of an object at `start` that holds `address`."""
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         walk = Walk([address], lambda at, length, after: None, printers=False)
         for each in walk.leaves(place, type_, start):
             return each.place.text
@@ -217,10 +219,4 @@ def leaf(place: Expression, type_: gdb.Type, start: int, address: int) -> str:
 
 def frame_pcs() -> List[int]:
     """Where the selected thread's frames stand."""
-    pcs: List[int] = []
-    with contextlib.suppress(gdb.error):
-        frame: Optional[gdb.Frame] = gdb.newest_frame()
-        while frame is not None and len(pcs) < FRAMES:
-            pcs.append(code_address(frame))
-            frame = frame.older()
-    return pcs
+    return [code_address(frame) for frame in frames(FRAMES, dummies=True)]

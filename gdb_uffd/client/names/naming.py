@@ -14,7 +14,6 @@ from gdb_uffd.client.names import addresses, frame_locals, pending, printers, sc
 from gdb_uffd.client.names.block_paths import Root
 from gdb_uffd.client.names.blocks import Blocks
 from gdb_uffd.client.names.budget import SECONDS, Budget
-from gdb_uffd.client.names.context import Context
 from gdb_uffd.client.names.expression import Expression, variable
 from gdb_uffd.client.names.page_images import Images
 from gdb_uffd.client.names.pending import ChangeSetting, PendingChange
@@ -22,6 +21,8 @@ from gdb_uffd.client.names.scalars import ScalarPart, Walk
 from gdb_uffd.client.names.shapes import VECTOR
 from gdb_uffd.client.names.tls import ThreadLocals
 from gdb_uffd.client.names.variables import Variable
+from gdb_uffd.client.session.asking import FAILURES
+from gdb_uffd.client.session.context import Context
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
 from gdb_uffd.client.session.view import memory
@@ -76,7 +77,7 @@ class Naming:
                 self._say(OUT_OF_ROOM)
                 continue
             # Symbols of a damaged file: the bytes are still told.
-            with contextlib.suppress(gdb.error):
+            with contextlib.suppress(*FAILURES):
                 drafts[page.start] = list(self._page(page))
             self._count += len(drafts[page.start])
         for draft in self._blocks.drafts(self._walk):

@@ -6,6 +6,7 @@ from typing import Dict, Iterable, Optional
 
 import gdb
 
+from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.wire import PageImage, parse_image
 from gdb_uffd.protocol.model import PAGE_SIZE, DirtyPage, page_floor
@@ -56,5 +57,5 @@ class Images:
                 return content[address - start : address - start + size]
         try:  # not written: as it is now
             return bytes(gdb.selected_inferior().read_memory(address, size))
-        except gdb.error:
+        except FAILURES:
             return None

@@ -10,6 +10,7 @@ import gdb
 from gdb_uffd.client.names import printers, scalars, type_facts
 from gdb_uffd.client.names.printers import Difference, ShownContainer
 from gdb_uffd.client.names.scalars import ScalarPart, Walk
+from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.show.report_text import INNER, REST, NamedChange
 from gdb_uffd.protocol.model import PAGE_SIZE
 
@@ -89,7 +90,7 @@ def of_leaf(
     try:
         made.before = scalars.text_of_bytes(leaf, old, key)
         made.after = scalars.text_of_bytes(leaf, new, key)
-    except (gdb.error, ValueError, TypeError):
+    except (*FAILURES, TypeError):
         pass  # a type gdb cannot print from bytes
     if made.before != made.after:
         yield made

@@ -13,6 +13,7 @@ import gdb
 from gdb_uffd.client.names import type_facts
 from gdb_uffd.client.names.expression import Expression
 from gdb_uffd.client.names.type_facts import MemberField, TypeInfo
+from gdb_uffd.client.session.asking import FAILURES
 
 MAX_CHANGES = 64
 """Named changes told of one page; a changed array of a thousand elements is told by 64."""
@@ -150,7 +151,7 @@ class Walk:
         for field in about.plain.fields():
             if not field.is_base_class or getattr(field, "bitpos", None) is not None:
                 continue
-            with contextlib.suppress(gdb.error, TypeError):
+            with contextlib.suppress(*FAILURES, TypeError):
                 pointer = gdb.Value(address).cast(about.plain.pointer())
                 where = pointer.dereference()[field].address
                 if where is not None and field.type is not None:
@@ -203,7 +204,7 @@ def _bit_field(place: Expression, field: MemberField, address: int, union: bool)
 def _is_signed(type_: gdb.Type) -> bool:
     try:
         return bool(gdb.Value(-1).cast(type_) < gdb.Value(0).cast(type_))
-    except gdb.error:
+    except FAILURES:
         return False
 
 

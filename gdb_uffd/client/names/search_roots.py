@@ -12,11 +12,12 @@ import gdb
 from gdb_uffd.client.names import printers, type_facts
 from gdb_uffd.client.names.addresses import MALLOC, block_symbols
 from gdb_uffd.client.names.block_paths import Root
-from gdb_uffd.client.names.context import Context
 from gdb_uffd.client.names.expression import Expression, arguments, variable
 from gdb_uffd.client.names.shapes import Shapes, apply
 from gdb_uffd.client.names.variables import no_calls
-from gdb_uffd.client.session.asking import code_address, file_of
+from gdb_uffd.client.session.asking import FAILURES
+from gdb_uffd.client.session.code import code_address, file_of, frames, line_at
+from gdb_uffd.client.session.context import Context
 
 MAX_GLOBALS = 2_000
 """Variables of one source file that a search begins from."""
@@ -49,7 +50,7 @@ def of_call(context: Context, shapes: Shapes) -> Iterator[Root]:
         return
     with no_calls():
         for text in texts:
-            with contextlib.suppress(gdb.error):
+            with contextlib.suppress(*FAILURES):
                 value = gdb.parse_and_eval(text)
                 inner = text[1:].strip() if text.startswith("&") else ""
                 if inner and value.type.code == gdb.TYPE_CODE_PTR:
@@ -92,7 +93,7 @@ def of_files(pcs: Sequence[int]) -> Iterator[Root]:
     """The variables of the source files that hold these instructions."""
     seen = set()
     for pc in pcs:
-        symtab = gdb.find_pc_line(pc).symtab
+        symtab = line_at(pc).symtab
         if symtab is None or file_of(symtab) in seen:
             continue
         seen.add(file_of(symtab))
@@ -112,7 +113,7 @@ def _of_file(symtab: gdb.Symtab) -> Iterator[Root]:
             count += 1
             if count > MAX_GLOBALS:
                 return
-            with contextlib.suppress(gdb.error):
+            with contextlib.suppress(*FAILURES):
                 value = symbol.value()
                 if value.address is not None and _may_point(value.type):
                     place = variable(str(symbol.print_name))
@@ -168,7 +169,7 @@ def _containers(place: _Place, found: List[_Place], depth: int) -> None:
                 at = place.address + field.offset
                 _containers(_Place(place.root, way, field.type, at), found, depth + 1)
     elif about.code == gdb.TYPE_CODE_PTR:
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             raw = gdb.selected_inferior().read_memory(place.address, 8)
             at = int.from_bytes(bytes(raw), "little")
             if at:
@@ -203,23 +204,17 @@ def _may_point(type_: gdb.Type) -> bool:
 
 def of_frames() -> Iterator[Root]:
     """Locals and arguments of the selected thread's innermost frames, the innermost first."""
-    frame: Optional[gdb.Frame] = None
-    with contextlib.suppress(gdb.error):
-        frame = gdb.newest_frame()
-    for _ in range(MAX_FRAMES):
-        if frame is None:
-            return
-        with contextlib.suppress(gdb.error):
+    for frame in frames(MAX_FRAMES, dummies=True):
+        with contextlib.suppress(*FAILURES):
             if frame.type() != gdb.DUMMY_FRAME:
                 yield from _of_frame(frame)
-        frame = frame.older()
 
 
 def _of_frame(frame: gdb.Frame) -> Iterator[Root]:
     for symbol in block_symbols(code_address(frame)):
         if not (symbol.is_variable or symbol.is_argument) or not symbol.needs_frame:
             continue
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             value = symbol.value(frame)
             if not _may_point(value.type):
                 continue

@@ -12,6 +12,7 @@ from gdb_uffd.client.names import alternatives, type_facts
 from gdb_uffd.client.names.alternatives import Guards
 from gdb_uffd.client.names.expression import Expression
 from gdb_uffd.client.names.type_facts import TypeInfo
+from gdb_uffd.client.session.asking import FAILURES
 
 MAX_SHAPES = 1024
 """Types that are followed from one session's roots; beyond them a pointer leads nowhere."""
@@ -151,7 +152,7 @@ class Shapes:
     def _fill(self, shape: Shape) -> None:
         try:
             self._collect(shape, shape.type, 0, (), None, 0, alternatives.NONE)
-        except gdb.error:
+        except FAILURES:
             pass  # what was found so far is true
         name = type_facts.bare_name(shape.type)
         about = type_facts.info(shape.type)

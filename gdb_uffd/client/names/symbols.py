@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Dict, List, Optional
 
 from gdb_uffd.client.names import addresses, heap_damage
-from gdb_uffd.client.names.context import Context
 from gdb_uffd.client.names.naming import Naming
 from gdb_uffd.client.names.variables import no_calls
 from gdb_uffd.client.session.asking import captured
+from gdb_uffd.client.session.context import Context
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show.report_text import NamedChange, WriteSite
 from gdb_uffd.protocol.model import CallReport, DirtyPage, FirstWrite

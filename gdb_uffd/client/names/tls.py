@@ -10,7 +10,8 @@ import gdb
 
 from gdb_uffd.client.names import addresses, variables
 from gdb_uffd.client.names.variables import Variable
-from gdb_uffd.client.session.asking import file_of, machine, quiet
+from gdb_uffd.client.session.asking import FAILURES, machine, quiet
+from gdb_uffd.client.session.code import file_of
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
 from gdb_uffd.protocol.model import FirstWrite, Run
@@ -52,7 +53,7 @@ class ThreadLocals:
     def _named(self, linker_name: str, start: int) -> Variable:
         """A thread-local by its name in the ELF file."""
         if linker_name == _CONTROL:
-            with contextlib.suppress(gdb.error):
+            with contextlib.suppress(*FAILURES):
                 type_ = gdb.lookup_type("struct pthread")
                 return Variable(f"(*(struct pthread *) {start:#x})", start, type_, type_.sizeof)
             return Variable(CONTROL_NAME, start, None)
@@ -60,7 +61,7 @@ class ThreadLocals:
         candidates: List[Optional[gdb.Symbol]] = []
         for each in dict.fromkeys((name, re.sub(r"\.\d+$", "", name))):
             candidates.append(gdb.lookup_global_symbol(each))
-            with contextlib.suppress(gdb.error):
+            with contextlib.suppress(*FAILURES):
                 candidates += gdb.lookup_static_symbols(each)
         for symbol in candidates:
             if symbol is not None and addresses.maybe_tls(symbol) and symbol.type is not None:
@@ -68,7 +69,7 @@ class ThreadLocals:
                 text = addresses.without_tags(str(symbol.print_name))
                 return Variable(text, start, symbol.type, size)
         value = variables.evaluate_name(name)
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             if value is not None and value.type.sizeof and value.address is not None:
                 return Variable(name, start, value.type, value.type.sizeof)
         return Variable(name, start, None)
@@ -83,7 +84,7 @@ class ThreadLocals:
                 continue
             size = symbol.type.sizeof
             if key not in known:
-                with contextlib.suppress(gdb.error):
+                with contextlib.suppress(*FAILURES):
                     where = symbol.value().address
                     if where is None:
                         continue
@@ -111,6 +112,6 @@ def thread_pointer() -> int:
 def _demangled(name: str) -> str:
     if not re.fullmatch(r"_Z\w+", name):
         return name
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         return quiet(f"demangle -- {name}").strip() or name
     return name

@@ -8,6 +8,8 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import gdb
 
+from gdb_uffd.client.session.asking import FAILURES
+
 STRUCTS = (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION)
 POINTERS = (gdb.TYPE_CODE_PTR, gdb.TYPE_CODE_REF, gdb.TYPE_CODE_RVALUE_REF)
 
@@ -72,7 +74,7 @@ def key_of(type_: gdb.Type) -> Key:
     """Tells types apart: by name and size, structures also by their members' names."""
     code = type_.code
     if code in STRUCTS:
-        with contextlib.suppress(gdb.error, TypeError):
+        with contextlib.suppress(*FAILURES, TypeError):
             names = tuple(type_.keys())
             text = str(type_)
             if "{" in text:  # anonymous: its members are all there is

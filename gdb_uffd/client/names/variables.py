@@ -9,7 +9,8 @@ from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import gdb
 
-from gdb_uffd.client.session.asking import file_of, setting
+from gdb_uffd.client.session.asking import FAILURES, setting
+from gdb_uffd.client.session.code import blocks, file_of, line_at
 from gdb_uffd.client.show.text import without_parameters
 
 MAX_LINES = 20_000
@@ -68,7 +69,7 @@ def evaluate_name(name: str) -> Optional[gdb.Value]:
     """
     if not _NAME.fullmatch(name):
         return None
-    with no_calls(), contextlib.suppress(gdb.error):
+    with no_calls(), contextlib.suppress(*FAILURES):
         return gdb.parse_and_eval(name)
     return None
 
@@ -76,7 +77,7 @@ def evaluate_name(name: str) -> Optional[gdb.Value]:
 def address_of_name(name: str) -> Optional[int]:
     """Where that variable lies; None when it is none, or not in memory."""
     value = evaluate_name(name)
-    with no_calls(), contextlib.suppress(gdb.error):
+    with no_calls(), contextlib.suppress(*FAILURES):
         if value is not None and value.address is not None:
             return int(value.address)
     return None
@@ -94,7 +95,7 @@ def find_static(address: int, pcs: Sequence[int]) -> Optional[Variable]:
     """The static variable of a function, at `address`, in the source files of `pcs`."""
     seen: Set[str] = set()
     for pc in pcs:
-        symtab = gdb.find_pc_line(pc).symtab
+        symtab = line_at(pc).symtab
         if symtab is None or file_of(symtab) in seen:
             continue
         name = file_of(symtab)
@@ -137,11 +138,8 @@ def _key(block: gdb.Block) -> _BlockKey:
 
 def _around(pc: int, seen: Set[_BlockKey]) -> Iterator[Variable]:
     """Those of the blocks around `pc` that were not `seen` yet."""
-    block: Optional[gdb.Block] = None
-    with contextlib.suppress(gdb.error, RuntimeError):
-        block = gdb.block_for_pc(pc)
     found: List[gdb.Symbol] = []
-    while block is not None and not block.is_global and not block.is_static:
+    for block in blocks(pc):
         key = _key(block)
         if key not in seen:
             found += [s for s in block if s.is_variable and s.addr_class == gdb.SYMBOL_LOC_STATIC]
@@ -151,11 +149,10 @@ def _around(pc: int, seen: Set[_BlockKey]) -> Iterator[Variable]:
         if block.function is not None:
             name = without_parameters(str(block.function.print_name))
             for symbol in found:
-                with contextlib.suppress(gdb.error):
+                with contextlib.suppress(*FAILURES):
                     value = symbol.value()
                     size = value.type.sizeof
                     if value.address is not None and size:
                         full = f"{name}::{symbol.name}"
                         yield Variable(full, int(value.address), value.type, size)
             return
-        block = block.superblock

@@ -11,7 +11,7 @@ import gdb
 from gdb_uffd.client.names import addresses, expression, scalars, type_facts
 from gdb_uffd.client.names.type_facts import largest_value
 from gdb_uffd.client.names.variables import Variable
-from gdb_uffd.client.session.asking import setting
+from gdb_uffd.client.session.asking import FAILURES, setting
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.wire import parse_image
 from gdb_uffd.protocol.model import UffdError, page_floor
@@ -92,7 +92,7 @@ def _of_value(session: Session, text: str, value: gdb.Value, after: bool) -> Obj
     _refuse_what_has_no_memory(text, value)
     try:
         address = int(value) & ADDRESS_MASK
-    except (gdb.error, TypeError, ValueError):
+    except (*FAILURES, TypeError):
         raise UffdError(f"{text} is neither a variable nor an address") from None
     return _at_address(session, text, address, after)
 
@@ -259,7 +259,7 @@ def _text(type_: gdb.Type, data: bytes) -> str:
         if plain.code in (gdb.TYPE_CODE_REF, gdb.TYPE_CODE_RVALUE_REF):
             return hex(int.from_bytes(data, "little"))
         text = str(gdb.Value(data, type_).format_string(max_elements=40, raw=True))
-    except (gdb.error, ValueError, TypeError):
+    except (*FAILURES, TypeError):
         return " ".join(f"{byte:02x}" for byte in data[:16])
     return text if len(text) <= scalars.MAX_TEXT else text[: scalars.MAX_TEXT - 1] + "…"
 

@@ -21,6 +21,7 @@ import gdb
 
 from gdb_uffd.client.recording import ptrace
 from gdb_uffd.client.session.asking import quiet
+from gdb_uffd.client.session.code import line_at
 from gdb_uffd.protocol.model import GPR, UffdError
 
 PATIENCE_S = 2.0
@@ -269,7 +270,7 @@ def program_counter(gprs: bytes) -> int:
 
 
 def _has_line(pc: int) -> bool:
-    return gdb.find_pc_line(pc).symtab is not None
+    return line_at(pc).symtab is not None
 
 
 _locations: Optional[FrozenSet[int]] = None

@@ -12,6 +12,7 @@ import gdb
 from gdb_uffd.client.recording import ptrace
 from gdb_uffd.client.recording.freeze import Freezer, Held, NotStill, program_counter
 from gdb_uffd.client.recording.recorder_client import Recorder, Source
+from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.protocol.model import GPR, PAGE_SIZE, UffdError
 from gdb_uffd.recorder.wire import RawThread, pack_thread
@@ -160,5 +161,5 @@ def _code(page: int) -> bytes:
     """A page of code as it is below gdb's breakpoints; b"" when gdb cannot read it."""
     try:
         return bytes(gdb.selected_inferior().read_memory(page, PAGE_SIZE))
-    except gdb.error:
+    except FAILURES:
         return b""

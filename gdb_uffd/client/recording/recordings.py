@@ -18,7 +18,7 @@ from gdb_uffd.client.recording.recorder_client import Committed, Recorder, Recor
 from gdb_uffd.client.recording.snapshot_names import Where, ended, function_at, here, trapped
 from gdb_uffd.client.recording.stub_cores import RemoteProcess
 from gdb_uffd.client.session import interrupts, launch, sessions, settings
-from gdb_uffd.client.session.asking import machine, say
+from gdb_uffd.client.session.asking import FAILURES, machine, say
 from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.client.show import text
 from gdb_uffd.protocol.model import UffdError
@@ -139,7 +139,7 @@ class Recording:
         except RecorderFailed as error:
             why = str(error)
         for action in self.on_end:
-            with contextlib.suppress(gdb.error, RuntimeError):
+            with contextlib.suppress(*FAILURES):
                 action(at_prompt)
         stored = text.plural(self.snapshots, "snapshot")
         path = os.path.relpath(self.recorder.path)

@@ -10,7 +10,8 @@ from typing import Dict, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client.session.asking import decoded, quiet
+from gdb_uffd.client.session.asking import FAILURES, decoded, quiet
+from gdb_uffd.client.session.code import function_block
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Where:
 def here(thread: gdb.InferiorThread) -> Where:
     """The selected thread and its innermost function, by its frame."""
     function = ""
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         function = decoded(lambda: gdb.newest_frame().name())
     name = decoded(lambda: thread.name)
     return Where(thread.ptid[1] or thread.ptid[0], name, function)
@@ -38,12 +39,10 @@ def function_at(pc: int) -> str:
     """Name of the function that holds `pc`, without a frame; "" when there is none."""
     name = _functions.get(pc)
     if name is None:
-        block = gdb.block_for_pc(pc) if pc else None
-        while block is not None and block.function is None:
-            block = block.superblock
+        block = function_block(pc) if pc else None
         name = decoded(lambda: str(block.function)) if block is not None else ""
         if not name:
-            with contextlib.suppress(gdb.error):
+            with contextlib.suppress(*FAILURES):
                 words = quiet(f"info symbol {pc:#x}").split()
                 name = "" if words[:1] == ["No"] else words[0] if words else ""
         if len(_functions) > 4096:
@@ -54,7 +53,7 @@ def function_at(pc: int) -> str:
 
 def trapped() -> bool:
     """Whether the program stopped by a SIGTRAP of its own: gdb tells it by no event."""
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         return "with signal SIGTRAP" in quiet("info program")
     return False
 

@@ -18,7 +18,7 @@ from gdb_uffd.client.recording.record_options import parse_at, parse_interval
 from gdb_uffd.client.recording.recordings import Recording
 from gdb_uffd.client.recording.snapshot_names import Where, here
 from gdb_uffd.client.session import interrupts
-from gdb_uffd.client.session.asking import quiet, say
+from gdb_uffd.client.session.asking import FAILURES, quiet, say
 from gdb_uffd.client.show import text
 from gdb_uffd.protocol.model import UffdError
 
@@ -71,7 +71,7 @@ class SnapshotBreakpoint(gdb.Breakpoint):
             # condition says (bpstat_check_breakpoint_conditions), so it is evaluated there.
             self.condition = condition or None
             self.condition = None
-        except gdb.error:
+        except FAILURES:
             self.delete()
             raise
         self.wanted = condition
@@ -175,7 +175,7 @@ _PLACE = re.compile(r"\bin (.+?) at (\S+:\d+)")
 
 def _places(point: gdb.Breakpoint) -> str:
     """ "in tick () at t.c:3", where a breakpoint is, by gdb's own list."""
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         listed = quiet(f"info breakpoints {point.number}")
         found = [f"in {name} at {os.path.basename(at)}" for name, at in _PLACE.findall(listed)]
         if found:

@@ -20,6 +20,11 @@ from gdb_uffd.terminal import printable_lines
 
 R = TypeVar("R")
 
+FAILURES = (gdb.error, RuntimeError, OverflowError, ValueError)
+"""What gdb raises where it cannot tell something: of memory and symbols; of objects that are not
+valid any more; of numbers that do not fit; of names that are not of its charset (UnicodeDecodeError
+is a ValueError)."""
+
 
 def machine() -> Architecture:
     """The selected inferior's processor."""
@@ -186,11 +191,6 @@ def decoded(get: Callable[[], Optional[str]]) -> str:
         return bytes(error.object).decode("utf-8", "replace")
 
 
-def file_of(symtab: gdb.Symtab) -> str:
-    """The source file's name as the debug information has it."""
-    return decoded(lambda: symtab.filename)
-
-
 _MI_RECORD = re.compile(r'^[~&@]"(.*)"$')
 _MI_ESCAPE = re.compile(r"\\([0-7]{3}|.)")
 _MI_LETTERS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a", "e": "\x1b"}
@@ -244,7 +244,7 @@ def machine_interface() -> bool:
 
 def tui_is_active() -> bool:
     """Whether gdb shows windows, which also take the keys that are typed."""
-    with contextlib.suppress(gdb.error):  # a gdb that was built without
+    with contextlib.suppress(*FAILURES):  # a gdb that was built without
         return "not active" not in quiet("info win")
     return False
 
@@ -267,7 +267,7 @@ def setting(name: str, value: str) -> Iterator[None]:
     try:
         old = gdb.parameter(name)
         gdb.execute(f"set {name} {value}", to_string=True)
-    except (RuntimeError, gdb.error):
+    except FAILURES:
         yield
         return
     try:
@@ -311,14 +311,14 @@ class Selection:
     def __init__(self) -> None:
         self.thread: Optional[gdb.InferiorThread] = gdb.selected_thread()
         self.level = 0
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             self.level = gdb.selected_frame().level()
 
     def restore(self) -> None:
         """Select them again, without a word; a thread that is gone is let be."""
         if self.thread is None or not self.thread.is_valid():
             return
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             if gdb.selected_thread() != self.thread:
                 self.thread.switch()
             elif self.level == 0:
@@ -351,7 +351,7 @@ def pop_dummy_frames(limit: int = 256) -> None:
 
     Looks at the `limit` innermost frames.  Only registers change.
     """
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         frame: Optional[gdb.Frame] = gdb.newest_frame()
         for _ in range(limit):
             if frame is None:
@@ -363,22 +363,6 @@ def pop_dummy_frames(limit: int = 256) -> None:
                 frame = gdb.newest_frame()
             else:
                 frame = frame.older()
-
-
-_CALLERS = (gdb.NORMAL_FRAME, gdb.TAILCALL_FRAME, gdb.INLINE_FRAME)
-
-
-def code_address(frame: gdb.Frame) -> int:
-    """An address in the instruction that the frame is at.
-
-    What a call returns to may be the first of another function, or nothing at all: the outermost
-    frame of a fiber returns to 0.  As gdb's get_frame_address_in_block (frame.c) has it.
-    """
-    newer: Optional[gdb.Frame] = frame.newer()
-    while newer is not None and newer.type() == gdb.INLINE_FRAME:
-        newer = newer.newer()
-    called = newer is not None and newer.type() in _CALLERS and frame.type() in _CALLERS
-    return max(0, int(frame.pc()) - called)
 
 
 def worth_telling(noise: str) -> List[str]:
@@ -403,7 +387,7 @@ def disconnect(connection: gdb.TargetConnection) -> None:
     """Close the connection of the selected inferior."""
     # `disconnect` forgets the threads of every inferior (gdb's target.c): where nothing else helps.
     for command in ("kill", "kill", "disconnect"):
-        with contextlib.suppress(gdb.error), setting("confirm", "off"):
+        with contextlib.suppress(*FAILURES), setting("confirm", "off"):
             quiet(command)
         if not connection.is_valid():
             return

@@ -9,9 +9,9 @@ from typing import Tuple
 
 import gdb
 
-from gdb_uffd.client.commands.options import check_readable, one_or_two
 from gdb_uffd.client.session import file_search, launch, opened, probe, remote, sessions, settings
-from gdb_uffd.client.session.asking import check_architecture, quiet, setting
+from gdb_uffd.client.session.asking import FAILURES, check_architecture, quiet, setting
+from gdb_uffd.client.session.options import check_readable, one_or_two
 from gdb_uffd.client.session.saved import borrowed
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.wire import parse_facts
@@ -32,7 +32,7 @@ def split_address(text: str, usage: str) -> Tuple[str, str]:
 def connect(address: str, token_file: str) -> None:
     """Take the server at `address` for the selected inferior and show where it stands."""
     began = time.perf_counter()
-    sessions.settle()
+    sessions.prepare()
     where = remote.target(address)
     remote.check_socket(address)
     if token_file or os.environ.get(remote.TOKEN_VARIABLE):
@@ -90,6 +90,6 @@ def _leave(session: Session) -> None:
         sessions.end(session)
     elif gdb.selected_inferior().connection is not None and gdb.selected_inferior().pid:
         # Whatever it debugs goes on: it is not ours to kill.
-        with contextlib.suppress(gdb.error), setting("confirm", "off"):
+        with contextlib.suppress(*FAILURES), setting("confirm", "off"):
             quiet("disconnect")
     borrowed.give_back_if(not sessions.sessions())

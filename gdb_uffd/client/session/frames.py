@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client.session.asking import code_address, decoded, file_of
+from gdb_uffd.client.session import code
+from gdb_uffd.client.session.asking import FAILURES, decoded
+from gdb_uffd.client.session.code import code_address, function_block, line_at, line_of
 from gdb_uffd.client.session.skips import functions_around
 from gdb_uffd.client.show.text import without_parameters
 from gdb_uffd.terminal import printable
@@ -74,28 +75,22 @@ def backtrace(pc: int, sp: int, floor: int) -> Tuple[List[FrameInfo], bool]:
     in the instruction that the first is about (the thread stands behind it).  Frames end at
     gdb's dummy frame, which returns to the stack: between `sp` and `floor`, if that is not 0."""
     frames: List[gdb.Frame] = []
-    more = False
-    with contextlib.suppress(gdb.error):
-        frame: Optional[gdb.Frame] = gdb.newest_frame()
-        while frame is not None:
-            if frame.type() == gdb.DUMMY_FRAME:
-                break
-            if sp <= frame.pc() < (floor + STACK_SLACK if floor else sp + STACK_MAX):
-                break
-            if frames and not frame.pc():
-                break  # the unwinder lost its way
-            if len(frames) == MAX_FRAMES:
-                more = True
-                break
-            frames.append(frame)
-            frame = frame.older()
+    for frame in code.frames(MAX_FRAMES + 1):
+        if sp <= frame.pc() < (floor + STACK_SLACK if floor else sp + STACK_MAX):
+            break
+        if frames and not frame.pc():
+            break  # the unwinder lost its way
+        frames.append(frame)
+    more = len(frames) > MAX_FRAMES
+    del frames[MAX_FRAMES:]
     frames = _from_the_writer(frames, pc)
     frames, inlined = _inlined(frames, pc)
     own = [_info(frame, 0 if inlined or index else pc) for index, frame in enumerate(frames)]
     places = functions_around(pc)[len(inlined) :]
     for index, (frame, place) in enumerate(zip(frames, places)):
-        if inlined and place.line and _block(frame) == place[:2]:  # not where it stands now
-            own[index] = replace(own[index], file=place.file(), line=place.line)
+        where = place.where
+        if inlined and where.line and _block(frame) == place[:2]:  # not where it stands now
+            own[index] = replace(own[index], file=where.path(), line=where.line)
     return inlined + own, more
 
 
@@ -113,13 +108,14 @@ def _inlined(frames: List[gdb.Frame], pc: int) -> Tuple[List[gdb.Frame], List[Fr
     kept = [frame for frame in own if _block(frame) in [block[:2] for block in blocks]]
     missing = [block for block in blocks if block[:2] not in [_block(frame) for frame in kept]]
     return [*kept, *rest], [
-        FrameInfo(pc, without_parameters(each.name), (), each.file(), each.line) for each in missing
+        FrameInfo(pc, without_parameters(each.name), (), each.where.path(), each.where.line)
+        for each in missing
     ]
 
 
 def _block(frame: gdb.Frame) -> Tuple[int, int]:
     """Where the frame's function, inlined or not, begins and ends."""
-    with contextlib.suppress(gdb.error, RuntimeError):
+    with contextlib.suppress(*FAILURES):
         block: Optional[gdb.Block] = frame.block()
         while block is not None and block.function is None:
             block = block.superblock
@@ -140,38 +136,33 @@ def _from_the_writer(frames: List[gdb.Frame], pc: int) -> List[gdb.Frame]:
 
 def _start(pc: int) -> int:
     """Where the function of `pc` begins, 0 when that is not known."""
-    with contextlib.suppress(gdb.error, RuntimeError):
-        block: Optional[gdb.Block] = gdb.block_for_pc(pc)
-        while block is not None and block.function is None:
-            block = block.superblock
-        if block is not None:
-            return int(block.start)
-    return 0
+    block = function_block(pc)
+    return int(block.start) if block is not None else 0
 
 
 def _info(frame: gdb.Frame, pc: int) -> FrameInfo:
     at = pc or code_address(frame)
-    name, line, file, library = "", 0, "", ""
-    with contextlib.suppress(gdb.error):
+    name, library = "", ""
+    with contextlib.suppress(*FAILURES):
         name = decoded(frame.name)
-    with contextlib.suppress(gdb.error, RuntimeError):
-        where = gdb.find_pc_line(at)
-        if not pc:
-            where = frame.find_sal()
-        if where.symtab is not None and where.line:
-            file = decoded(where.symtab.fullname) or file_of(where.symtab)
-            line = where.line
+    where = line_at(at) if pc else line_of(frame)
+    file = where.path()
     if not file:
-        with contextlib.suppress(gdb.error, AttributeError):
+        with contextlib.suppress(*FAILURES, AttributeError):
             library = gdb.solib_name(at) or ""
     return FrameInfo(
-        pc or frame.pc(), without_parameters(name), _arguments(frame), file, line, library
+        pc or frame.pc(),
+        without_parameters(name),
+        _arguments(frame),
+        file,
+        where.line if file else 0,
+        library,
     )
 
 
 def _arguments(frame: gdb.Frame) -> Tuple[Tuple[str, str], ...]:
     found: List[Tuple[str, str]] = []
-    with contextlib.suppress(gdb.error, RuntimeError):
+    with contextlib.suppress(*FAILURES):
         block: Optional[gdb.Block] = frame.block()
         while block is not None and block.function is None:
             block = block.superblock
@@ -189,7 +180,7 @@ def _value(frame: gdb.Frame, symbol: gdb.Symbol) -> str:
         if value.type.strip_typedefs().code not in _SCALARS:
             return "..."
         text = value.format_string(max_elements=20)
-    except (gdb.error, UnicodeDecodeError) as error:
+    except FAILURES as error:
         return f"<{type(error).__name__}>"
     return text if len(text) <= MAX_ARGUMENT else text[: MAX_ARGUMENT - 1] + "…"
 
@@ -197,20 +188,13 @@ def _value(frame: gdb.Frame, symbol: gdb.Symbol) -> str:
 def frame_text(frame: gdb.Frame) -> str:
     """ "walk () at sample.c:12", or "0x7f… in memcpy ()"."""
     name = frame.name()
-    where = frame.find_sal()
-    if where.symtab is not None and where.line:
-        return f"{name or '??'} () at {os.path.basename(file_of(where.symtab))}:{where.line}"
+    where = line_of(frame).short()
+    if where:
+        return f"{name or '??'} () at {where}"
     return f"{frame.pc():#x} in {name or '??'} ()"
 
 
 def short_backtrace(limit: int = 8) -> List[str]:
     """The innermost frames of the selected thread, up to gdb's dummy frame."""
-    lines: List[str] = []
-    frame: Optional[gdb.Frame] = gdb.newest_frame()
-    while frame is not None and frame.type() != gdb.DUMMY_FRAME:
-        if len(lines) == limit:
-            lines.append("...")
-            break
-        lines.append(frame_text(frame))
-        frame = frame.older()
-    return lines
+    lines = [frame_text(frame) for frame in code.frames(limit + 1)]
+    return [*lines[:limit], "..."] if len(lines) > limit else lines

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, List, Optional, Tuple
 from weakref import WeakKeyDictionary
 
-import gdb
-
+from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.wire import parse_report
 from gdb_uffd.protocol.model import CallReport, UffdError
@@ -63,7 +62,7 @@ def peek(session: Session, known: int) -> Tuple[int, Optional[CallReport], bool]
 def tell(session: Session, last: Optional[Last]) -> None:
     """Tell the observers; what goes wrong there is not the call's."""
     for observer in observers:
-        with contextlib.suppress(UffdError, gdb.error):
+        with contextlib.suppress(*FAILURES, UffdError):
             observer(session, last)
 
 

@@ -11,7 +11,7 @@ import contextlib
 import gdb
 
 from gdb_uffd.client.session import file_search
-from gdb_uffd.client.session.asking import setting
+from gdb_uffd.client.session.asking import FAILURES, setting
 from gdb_uffd.client.session.sessions import Session
 
 
@@ -19,7 +19,7 @@ def update() -> None:
     """Let gdb's list follow, with the symbols unless the user reads those alone; breakpoints in
     what is back are set again, those in what is gone wait."""
     command = "sharedlibrary" if gdb.parameter("auto-solib-add") else "info sharedlibrary"
-    with contextlib.suppress(gdb.error), setting("print symbol-loading", "off"):
+    with contextlib.suppress(*FAILURES), setting("print symbol-loading", "off"):
         gdb.execute(command, to_string=not file_search.may_ask())
 
 

@@ -8,7 +8,7 @@ import time
 import gdb
 
 from gdb_uffd.client.session import signals
-from gdb_uffd.client.session.asking import say, show_command
+from gdb_uffd.client.session.asking import FAILURES, say, show_command
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import text
 from gdb_uffd.client.show.snapshots import DEBUGGER_SIGNALS
@@ -28,7 +28,7 @@ def show(session: Session, began: float) -> None:
         say(f"Program {ended} signal {signals.text(ready.signal)}.")
         if ready.snapshots == 1:
             gdb.set_convenience_variable("_exitsignal", ready.signal)  # as corelow.c does
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         show_command("frame")
     pages = f"{text.plural(ready.total_pages, 'page')} ({text.size(ready.total_pages * PAGE_SIZE)})"
     took = text.milliseconds((time.perf_counter() - began) * 1000)

@@ -7,7 +7,7 @@ from typing import Dict, Iterator, List
 
 import gdb
 
-from gdb_uffd.client.session.asking import parameter_text, quiet
+from gdb_uffd.client.session.asking import FAILURES, parameter_text, quiet
 
 _USERS = ("sysroot", "solib-search-path", "debug-file-directory", "remotetimeout")
 """Settings that a user changes while a session lasts."""
@@ -60,7 +60,7 @@ class Borrowed:
                 continue
             try:
                 quiet(f"set {name} {value}")
-            except gdb.error:
+            except FAILURES:
                 continue
             del self._old[name]
 
@@ -86,7 +86,7 @@ def unlock() -> None:
 def relock() -> None:
     """As it was before `unlock`, if that was called."""
     while _unlocked:
-        with contextlib.suppress(gdb.error):  # the target went
+        with contextlib.suppress(*FAILURES):  # the target went
             quiet(f"set scheduler-locking {_unlocked.pop()}")
 
 

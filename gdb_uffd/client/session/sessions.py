@@ -6,15 +6,13 @@ import contextlib
 import dataclasses
 import os
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type, TypeVar, cast
 
 import gdb
 
-from gdb_uffd.client.commands.options import check_readable, check_recording
-from gdb_uffd.client.names.context import Context
-from gdb_uffd.client.names.shapes import Shapes
 from gdb_uffd.client.session import engine, file_search, settings
 from gdb_uffd.client.session.asking import (
+    FAILURES,
     check_architecture,
     decoded,
     disconnect,
@@ -25,10 +23,14 @@ from gdb_uffd.client.session.asking import (
     silent_stdout,
     worth_telling,
 )
+from gdb_uffd.client.session.context import Context
+from gdb_uffd.client.session.options import check_readable, check_recording
 from gdb_uffd.client.session.remote import AnyServer
 from gdb_uffd.client.session.saved import borrowed
 from gdb_uffd.client.session.wire import SERVER_GONE, Ready, decode, encode, one_line
 from gdb_uffd.protocol.model import ENGINE_AUTO, SnapshotInfo, UffdError
+
+T = TypeVar("T")
 
 
 class Session:
@@ -59,14 +61,22 @@ class Session:
         self.in_call = False  # `uffd call` is at work and closes its transaction itself
         self.expression = ""  # of that `uffd call`
         self.context = Context()  # of the last `uffd call`
-        self.shapes = Shapes()  # the types that the server was told of
         self.looking = False  # gdb is shown memory as it was (gdb_view)
         self.last_call = 0  # address of the function gdb called last
         self.assigned = False  # gdb wrote memory as a command said, and that is not committed
         self.thread_numbers: Dict[int, int] = {}  # TID -> gdb's number, of the present snapshot
         # Since which snapshots the heap is damaged, by the present one and how (commands/heap.py).
         self.heap_since: Dict[Tuple[object, ...], Tuple[Optional[int], Optional[int], bool]] = {}
+        self._kept: Dict[type, object] = {}
         self.tls_addresses: Dict[Tuple[int, str, str], int] = {}  # see names/symbols.py
+
+    def kept(self, kind: Type[T]) -> T:
+        """What another module keeps as long as the session lasts; made when first asked for."""
+        return cast(T, self._kept.setdefault(kind, kind()))
+
+    def forget_kept(self) -> None:
+        """Everything that `kept` made."""
+        self._kept.clear()
 
     def request(self, verb: str, arguments: Optional[Dict[str, Any]] = None) -> Any:
         """Send ``quffd.VERB`` and return the decoded reply; UffdError, also for a dead server."""
@@ -107,6 +117,9 @@ _travelled: List[bool] = []
 """Not empty once gdb stopped by travelling: it takes that for a signal, and says so once more at
 its next connection, past whatever captures its output (infrun.c, stopped_by_random_signal)."""
 
+openings: List[Callable[[], None]] = []
+"""Called before a core is opened."""
+
 forgetful: List[Callable[[], None]] = []
 """Called when a process is opened: who remembers addresses of files' symbols has to forget them."""
 
@@ -142,9 +155,22 @@ def selected() -> Optional[Session]:
     return _sessions.get(gdb.selected_inferior().num) if _sessions else None
 
 
+def prepare() -> None:
+    """What comes before opening anything."""
+    for each in openings:
+        each()
+    settle()
+
+
+def forget() -> None:
+    """Addresses of the process before go: files that stay may lie elsewhere."""
+    for each in forgetful:
+        each()
+
+
 def spawn(core: str, executable: str) -> Session:
     """Open `core`, or a trace, in the selected inferior."""
-    settle()
+    prepare()
     check_recording(core)
     if executable:
         check_readable(executable, "executable")
@@ -211,8 +237,7 @@ def connect(session: Session, executable: str, socket: str) -> None:
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise UffdError("gdb connected, but not to a remote target")
     session.connection = connection
-    for forget in forgetful:  # addresses of the process before: files that stay may lie elsewhere
-        forget()
+    forget()
     session.request("hello")
     for tell in greetings:
         tell(session)
@@ -366,7 +391,7 @@ def settle() -> None:
         was_there = bool(loaded) and os.path.exists(loaded)
         _leaving.pop().server.stop()
         if was_there and not os.path.exists(loaded):  # a packed core's own executable
-            with contextlib.suppress(gdb.error), setting("confirm", "off"):
+            with contextlib.suppress(*FAILURES), setting("confirm", "off"):
                 quiet("file")
 
 
@@ -374,7 +399,7 @@ def forget_symbols() -> None:
     """Object files came or went: names may mean other addresses."""
     for session in _sessions.values():
         session.tls_addresses.clear()
-        session.shapes = Shapes()
+        session.forget_kept()
 
 
 def at_exit() -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 
-import gdb
-
-from gdb_uffd.client.session.asking import quiet
+from gdb_uffd.client.session.asking import FAILURES, quiet
 
 
 def restore(number: int, first_thread: int) -> None:
@@ -20,7 +18,7 @@ def restore(number: int, first_thread: int) -> None:
     recorded = signal.Signals(number).name if number in set(signal.Signals) else "0"
     wanted = [("all", "0"), (str(first_thread), recorded)]
     for threads, name in wanted if first_thread else wanted[:1]:
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             quiet(f"thread apply {threads} -q -s queue-signal {name}")
 
 

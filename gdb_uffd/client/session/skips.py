@@ -13,7 +13,8 @@ from typing import List, NamedTuple, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client.session.asking import decoded, file_of, quiet
+from gdb_uffd.client.session.asking import FAILURES, decoded, quiet
+from gdb_uffd.client.session.code import Line, blocks, file_of, line_at
 from gdb_uffd.client.show.report_text import WriteSite
 from gdb_uffd.client.show.text import without_parameters
 
@@ -121,32 +122,22 @@ class Around(NamedTuple):
     start: int
     end: int
     name: str
-    symtab: Optional[gdb.Symtab]
-    line: int
-
-    def file(self) -> str:
-        """The line's source file, "" for none."""
-        if self.symtab is None or not self.line:
-            return ""
-        return decoded(self.symtab.fullname) or file_of(self.symtab)
+    where: Line
 
 
 def functions_around(pc: int) -> List[Around]:
     """Those inlined at `pc`, innermost first, and the function itself."""
     found: List[Around] = []
-    with contextlib.suppress(gdb.error, RuntimeError):
-        where = gdb.find_pc_line(pc)
-        symtab, line = where.symtab, where.line
-        block: Optional[gdb.Block] = gdb.block_for_pc(pc)
-        while block is not None and not block.is_global and not block.is_static:
+    with contextlib.suppress(*FAILURES):
+        where = line_at(pc)
+        for block in blocks(pc):
             function = block.function
             if function is not None:
                 name = str(function.print_name)
-                found.append(Around(block.start, block.end, name, symtab, line))
+                found.append(Around(block.start, block.end, name, where))
                 # Of an inlined function gdb has the place of the call (dwarf2/read.c, new_symbol:
                 # DW_AT_call_file, DW_AT_call_line).
-                symtab, line = function.symtab, function.line
-            block = block.superblock
+                where = Line(function.symtab, function.line)
     return found
 
 
@@ -154,8 +145,8 @@ def own_frame(pc: int) -> Optional[WriteSite]:
     """The innermost function of the program's own that has `pc`, inlined or not, and its line
     there; None where it has none."""
     for each in functions_around(pc):
-        if each.line and is_own(each.name, each.symtab):
-            return WriteSite(without_parameters(each.name), each.file(), each.line)
+        if each.where.line and is_own(each.name, each.where.symtab):
+            return WriteSite(without_parameters(each.name), each.where.path(), each.where.line)
     return None
 
 

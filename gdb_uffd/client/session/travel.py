@@ -14,9 +14,9 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import gdb
 
-from gdb_uffd.client.frontends import hooks
 from gdb_uffd.client.session import file_search, launch, libraries, saved, sessions, signals
 from gdb_uffd.client.session.asking import (
+    FAILURES,
     Selection,
     flush_caches,
     look,
@@ -29,6 +29,7 @@ from gdb_uffd.client.session.asking import (
     silent_stdout,
     tui_is_active,
 )
+from gdb_uffd.client.session.code import function_block
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import snapshots
 from gdb_uffd.client.show.text import plural
@@ -113,7 +114,7 @@ def _reconnect(session: Session) -> None:
     finally:
         session.moving = False
         shutil.rmtree(directory, ignore_errors=True)
-    hooks.forget_symbols()
+    sessions.forget()
 
 
 # -- following --------------------------------------------------------------------------------
@@ -158,12 +159,10 @@ def _show_inlined() -> None:
     (infrun.c, skip_inline_frames); the program was recorded inside of it.  gdb forgets that when it
     sees the thread with another PC.
     """
-    with contextlib.suppress(gdb.error, RuntimeError):
+    with contextlib.suppress(*FAILURES):
         frame = gdb.newest_frame()
         pc = frame.pc()
-        block: Optional[gdb.Block] = gdb.block_for_pc(pc)
-        while block is not None and block.function is None:
-            block = block.superblock
+        block = function_block(pc)
         if block is None or block.start != pc or frame.function() == block.function:
             return
         quiet(f"set var $pc = {pc + 1:#x}")
@@ -175,7 +174,7 @@ def _show_inlined() -> None:
 def _frame_name() -> Optional[str]:
     try:
         return gdb.newest_frame().name()
-    except gdb.error:
+    except FAILURES:
         return None
 
 
@@ -196,7 +195,7 @@ def show_conveniences() -> None:
 
 def _empty() -> object:
     """ "" as gdb prints it: gdb 13 makes a pointer of an empty Python string."""
-    with contextlib.suppress(gdb.error):
+    with contextlib.suppress(*FAILURES):
         return gdb.Value(b"\0", gdb.lookup_type("char").array(0))
     return ""
 
@@ -208,7 +207,7 @@ def on_stop(_event: object) -> None:
         return
     saved.relock()
     if session.server.ended() is None and not session.away:
-        with contextlib.suppress(UffdError, gdb.error):
+        with contextlib.suppress(*FAILURES, UffdError):
             follow(session)
 
 

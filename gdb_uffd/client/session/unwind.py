@@ -8,13 +8,13 @@ when it has told of the stop, so it is turned on then.
 
 from __future__ import annotations
 
-import contextlib
-from typing import List, Optional
+from typing import List
 
 import gdb
 
 from gdb_uffd.client.session import interrupts, sessions
 from gdb_uffd.client.session.asking import quiet
+from gdb_uffd.client.session.code import frames
 
 _MAX_FRAMES = 256
 _users: List[str] = []
@@ -38,15 +38,7 @@ def _unwind() -> None:
 
 def _has_dummy() -> bool:
     """Whether the call's frame is still there: a function can leave for frames of its callers'."""
-    with contextlib.suppress(gdb.error):
-        frame: Optional[gdb.Frame] = gdb.newest_frame()
-        for _ in range(_MAX_FRAMES):
-            if frame is None:
-                return False
-            if frame.type() == gdb.DUMMY_FRAME:
-                return True
-            frame = frame.older()
-    return False
+    return any(frame.type() == gdb.DUMMY_FRAME for frame in frames(_MAX_FRAMES, dummies=True))
 
 
 def restore() -> None:

@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator
 
 import gdb
 
-from gdb_uffd.client.session.asking import Selection, flush_memory
+from gdb_uffd.client.session.asking import FAILURES, Selection, flush_memory
 from gdb_uffd.client.session.sessions import Session
 
 
@@ -40,7 +40,7 @@ def _view(session: Session, arguments: Dict[str, Any], is_another: bool) -> Iter
     """
     selection = Selection() if is_another else None
     if selection is not None:
-        with contextlib.suppress(gdb.error):
+        with contextlib.suppress(*FAILURES):
             gdb.newest_frame().select()
     session.request("view", arguments)
     session.looking = True
@@ -50,7 +50,7 @@ def _view(session: Session, arguments: Dict[str, Any], is_another: bool) -> Iter
         yield
     finally:
         if selection is not None:
-            with contextlib.suppress(gdb.error):
+            with contextlib.suppress(*FAILURES):
                 gdb.newest_frame().select()
         session.looking = False
         session.request("view", {"which": "now"})
