@@ -86,13 +86,13 @@ def test_all_warns_once(session):
 
 
 LOCKS = {
-    "lock_queue()": r"pthread_mutex_lock\(&q->lock\), held by thread 2 \(hold, in "
+    "lock_queue()": r"pthread_mutex_lock\(&queue.lock\), held by thread 2 \(hold, in "
     r"pthread_cond_wait\)",
-    "read_table()": r"pthread_rwlock_rdlock\(&q->table\), held by thread 2 \(hold, in "
+    "read_table()": r"pthread_rwlock_rdlock\(&queue.table\), held by thread 2 \(hold, in "
     r"pthread_cond_wait\)",
     "lock_twice()": r"pthread_mutex_lock\(&own\), held by this thread itself",
     "wait_filled()": r"pthread_cond_wait\(.*\), and no other thread runs",
-    "take_slot()": r"sem_wait\(&q->slots\), and no other thread runs",
+    "take_slot()": r"sem_wait\(&queue.slots\), and no other thread runs",
     "join_holder()": r"pthread_join\(holder\), which waits for thread 2 \(hold, in "
     r"pthread_cond_wait\) to end",
     "poll_nothing()": r"poll\(.*\), and no other thread runs",
@@ -117,13 +117,13 @@ def test_a_lock_of_a_thread_that_is_gone(session):
     """A thread that ended without unlocking leaves its TID in the lock."""
     session.run("set var queue.lock.__data.__owner = 4194304")
     text = session.run("uffd call lock_queue()").strip().splitlines()[-1]
-    held = "pthread_mutex_lock(&q->lock), held by LWP 4194304, none of the recorded threads; "
+    held = "pthread_mutex_lock(&queue.lock), held by LWP 4194304, none of the recorded threads; "
     assert held in text
     owner = session.call("lock_queue()")["blocked"]["owner"]
     assert owner == {"tid": 4194304, "thread": None, "name": None, "function": None}
     session.run("set var queue.lock.__data.__owner = 4194305")  # more than a TID can be
     text = session.run("uffd call lock_queue()").strip().splitlines()[-1]
-    assert "pthread_mutex_lock(&q->lock), which is held, and no other thread runs; " in text
+    assert "pthread_mutex_lock(&queue.lock), which is held, and no other thread runs; " in text
 
 
 STD_WAITS = {

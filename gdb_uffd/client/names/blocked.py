@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 
 import gdb
 
-from gdb_uffd.client.names import addresses
+from gdb_uffd.client.names import waited_object
+from gdb_uffd.client.names.shapes import Shapes
 from gdb_uffd.client.session import code, interrupts, sessions
 from gdb_uffd.client.session.asking import FAILURES, decoded, quiet
 from gdb_uffd.client.session.frames import frame_text
@@ -19,16 +20,10 @@ from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.protocol.model import UffdError
 
 MAX_FRAMES = 64
-LOCK_BYTES = 64
-"""The futex lies within so many bytes of the lock's beginning (pthread_rwlock_t has 56)."""
-
 MAX_NAME = 80
 
 _LOOP_BYTES = 1 << 16
 """A function that is larger is not looked through for a loop."""
-
-MAX_LINES = 8
-"""Source lines that a call with its arguments may take."""
 
 _blocked: "WeakKeyDictionary[Session, Dict[str, Any]]" = WeakKeyDictionary()
 """What `note` found, for the report of the call."""
@@ -99,7 +94,7 @@ def passed(session: Session, line: str) -> str:
     """The server's word on a lock that was gone through, with the lock and its holder by name."""
 
     def lock(match: "re.Match[str]") -> str:
-        name = _symbol(int(match[1], 16))
+        name = waited_object.by_symbol(int(match[1], 16))
         return f"the lock {name or f'at {match[1]}'}"
 
     line = re.sub(r"\bthe lock at (0x[0-9a-f]{1,16})\b", lock, line)
@@ -124,8 +119,8 @@ def _named(session: Session, found: Dict[str, Any]) -> Dict[str, Any]:
     frames = _frames()
     if found["kind"] == "spin":
         return _spinning(frames, found)
-    call, argument = _library_call(frames, address if found["kind"] == "lock" else 0)
-    call = call or str(found["call"])
+    call = _library_call(frames) or str(found["call"])
+    argument = _argument(session, frames, str(found["kind"]), call, address)
     owner = int(found["owner"] or (call.startswith("pthread_mutex_") and found["stranger"]))
     out: Dict[str, Any] = {
         "call": call,
@@ -235,13 +230,6 @@ def _without_arguments(name: str) -> str:
     return short[:MAX_NAME]
 
 
-def _object(frame: gdb.Frame, function: str) -> str:
-    """ "changed" where the source has "changed.wait (...)": what a member function is called on."""
-    member = re.escape(function.rsplit("::", 1)[-1])
-    match = re.search(r"([\w.:\[\]>-]*[\w\]])\s*(?:\.|->)\s*" + member + r"\s*\(", _source(frame))
-    return match[1] if match is not None and len(match[1]) <= MAX_NAME else ""
-
-
 def _called(frame: gdb.Frame) -> str:
     """The function that the instruction before the frame's pc calls, as the linker names it: the
     innermost frames of the library may be of functions that it had jumped to.  "" where that
@@ -259,83 +247,32 @@ def _called(frame: gdb.Frame) -> str:
     return ""
 
 
-def _library_call(frames: List[gdb.Frame], address: int) -> "tuple[str, str]":
-    """The library function that the program called, and its first argument's text where the
-    source has it and it is the object that holds `address` (0: any)."""
+def _library_call(frames: List[gdb.Frame]) -> str:
+    """The library function that the program called."""
     for index, frame in enumerate(frames):
         with contextlib.suppress(*FAILURES):
             if not _is_program(frame):
                 continue
             name = frames[index - 1].name() if index else None
             if not name:
-                return "", _symbol(address)
+                return ""
             if "::" not in name:
                 name = _called(frame) or name
-            if "::" in name:
-                plain = _without_arguments(name)
-                return plain, _object(frame, plain) or _symbol(address)
-            plain = _plain(name)
-            return plain, _argument(frame, plain, address) or _symbol(address)
-    names = [frame.name() for frame in frames]
-    return _plain(next((n for n in reversed(names) if n), "")), _symbol(address)
+            return _without_arguments(name) if "::" in name else _plain(name)
+    return _plain(next((n for n in reversed([frame.name() for frame in frames]) if n), ""))
 
 
-def _source(frame: gdb.Frame) -> str:
-    """The frame's source lines from the current one on."""
-    sal = frame.find_sal()
-    if sal.symtab is None:
+def _argument(session: Session, frames: List[gdb.Frame], kind: str, call: str, at: int) -> str:
+    """What the call waits for, as the program's own code names it."""
+    own = [frame for frame in frames if _is_program(frame)]
+    if kind == "join":
+        return waited_object.thread_joined(at, own)
+    if not at:
         return ""
-    symtab = sal.symtab
-    path = decoded(lambda: symtab.fullname())
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read(4 << 20).split("\n")
-    except (OSError, ValueError):
-        return ""
-    return "\n".join(lines[max(0, sal.line - 1) : sal.line - 1 + MAX_LINES])
-
-
-def first_argument(source: str, function: str) -> str:
-    """The text of the first argument in the first call of `function`; "" when there is none."""
-    match = re.search(r"\b" + re.escape(function) + r"\s*\(", source)
-    if match is None:
-        return ""
-    depth, start = 0, match.end()
-    for at in range(start, len(source)):
-        letter = source[at]
-        if letter in "([{":
-            depth += 1
-        elif (letter in ")]}" and depth == 0) or (letter == "," and depth == 0):
-            return " ".join(source[start:at].split())
-        elif letter in ")]}":
-            depth -= 1
-    return ""
-
-
-def _argument(frame: gdb.Frame, function: str, address: int) -> str:
-    text = first_argument(_source(frame), function)
-    if not text or len(text) > 200 or re.search(r"[;\"'{}=]|\+\+|--|\w\s*\(", text):
-        return ""  # evaluating it must neither call nor change anything
-    if not address:
-        return text
-    before = gdb.selected_frame()
-    try:
-        frame.select()
-        value = gdb.parse_and_eval(text)
-        return text if 0 <= address - int(value) < LOCK_BYTES else ""
-    except FAILURES:
-        return ""
-    finally:
-        before.select()
-
-
-def _symbol(address: int) -> str:
-    """ "&queue.lock": by the symbol that holds the address; "" when none does."""
-    known = addresses.variable(address) if address else None
-    if known is None:
-        return ""
-    distance = address - known.address
-    return f"{address:#x} <{known.name}+{distance}>" if distance else f"&{known.name}"
+    kind_of, _, _ = call.rpartition("::")
+    if kind_of:
+        return waited_object.of_class(kind_of, at, own, session.kept(Shapes))
+    return waited_object.pointer_to(at, own, session.kept(Shapes))
 
 
 def _thread(session: Session, tid: int) -> Dict[str, Any]:
@@ -348,8 +285,7 @@ def _thread(session: Session, tid: int) -> Dict[str, Any]:
     with contextlib.suppress(*FAILURES), in_thread(tid):
         thread = gdb.selected_thread()
         frames = _frames()
-        call, _ = _library_call(frames, 0)
-        out["function"] = one_line(call) or None
+        out["function"] = one_line(_library_call(frames)) or None
         name = thread.name if thread is not None else None
         out["name"] = one_line(name or _start_routine(frames)) or None
     return out

@@ -207,10 +207,11 @@ def of_frames() -> Iterator[Root]:
     for frame in frames(MAX_FRAMES, dummies=True):
         with contextlib.suppress(*FAILURES):
             if frame.type() != gdb.DUMMY_FRAME:
-                yield from _of_frame(frame)
+                yield from of_frame(frame)
 
 
-def _of_frame(frame: gdb.Frame) -> Iterator[Root]:
+def of_frame(frame: gdb.Frame) -> Iterator[Root]:
+    """Its locals and arguments, and what those in registers point to."""
     for symbol in block_symbols(code_address(frame)):
         if not (symbol.is_variable or symbol.is_argument) or not symbol.needs_frame:
             continue
