@@ -28,7 +28,7 @@ def arguments(session: Session, text: str) -> Tuple[List[SnapshotInfo], str, ran
     expression, where = snapshots.split_range(text)
     if not where:
         return every, expression, range(len(every))
-    return every, expression, snapshots.find_range(every, where, session.snapshot)
+    return every, expression, snapshots.find_range(every, where, session.position.snapshot)
 
 
 class NoValue(UffdError):
@@ -52,7 +52,7 @@ def evaluate(session: Session, number: int, expression: str, use: Callable[[gdb.
             raise
         raise NoValue(one_line(str(error))) from None
     outcome = Outcome()
-    session.last_call = 0
+    session.calls.last = 0
     with watch_stops(outcome):
         try:
             return use(gdb.parse_and_eval(expression))
@@ -60,7 +60,7 @@ def evaluate(session: Session, number: int, expression: str, use: Callable[[gdb.
             text = one_line(str(error))
     if session.server.ended() is not None:
         raise UffdError(f"{text}{session.death()}")
-    called = bool(session.last_call)
+    called = bool(session.calls.last)
     if called:
         outcome.uncaught = exceptions.note(session)
         pop_dummy_frames()  # it may have stopped half-way

@@ -35,11 +35,11 @@ from gdb_uffd.client.session.asking import (
     show_command,
     silent_stdout,
 )
-from gdb_uffd.client.session.context import Context
 from gdb_uffd.client.session.options import Parsed, split_format
 from gdb_uffd.client.session.outcome import CallStop, Outcome
 from gdb_uffd.client.session.saved import no_breakpoint_commands
 from gdb_uffd.client.session.sessions import Session
+from gdb_uffd.client.session.state import Context
 from gdb_uffd.client.session.wire import one_line, parse_report
 from gdb_uffd.client.show import report_json, report_text
 from gdb_uffd.client.show.text import Look
@@ -118,8 +118,8 @@ def run_call(
         libraries.update()
         raise
     selection = Selection()
-    session.calls_pending = False
-    session.in_call, session.expression, session.call_depth = True, expression, 0
+    session.calls.pending = False
+    session.calls.in_command, session.calls.expression, session.calls.depth = True, expression, 0
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(no_breakpoint_commands())
@@ -141,7 +141,7 @@ def run_call(
             session.request("end", {"keep": False})
         raise
     finally:
-        session.in_call, session.expression = False, ""
+        session.calls.in_command, session.calls.expression = False, ""
     unfinished = outcome.stop is not None and outcome.stop.breakpoint
     kept = keep or unfinished
     report = _end(session, outcome, kept)
@@ -168,7 +168,7 @@ def _end(session: Session, outcome: Outcome, keep: bool) -> CallReport:
     """Close the transaction; when that fails, what is known is told without a report."""
     try:
         answer = session.request("end", {"keep": keep})
-        session.libraries_stale = libraries.are_stale(answer)
+        session.position.libraries_stale = libraries.are_stale(answer)
         report = parse_report(answer)
     except UffdError as error:
         with contextlib.suppress(*FAILURES, UffdError):
@@ -197,8 +197,8 @@ def evaluate_job() -> None:
 
 
 def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str) -> None:
-    session.last_call = 0
-    session.context = Context(expression)
+    session.calls.last = 0
+    session.calls.context = Context(expression)
     with watch_stops(outcome):
         try:
             value = gdb.parse_and_eval(expression)
@@ -208,7 +208,7 @@ def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str)
             number = gdb.add_history(value)
             outcome.value = _value_text(value, number, letters)
             outcome.number = number
-            session.context = Context(expression, number)
+            session.calls.context = Context(expression, number)
             outcome.type = str(value.type)
         except gdb.error as error:
             outcome.error = one_line(str(error))
@@ -216,15 +216,15 @@ def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str)
             if outcome.stop is not None and not outcome.stop.reason:
                 signal = re.search(r"\b(SIG[A-Z0-9]+)\b", outcome.error)
                 outcome.stop.reason = signal[1] if signal else "a stop"
-            if session.last_call:
+            if session.calls.last:
                 outcome.uncaught = exceptions.note(session)
             if "Cannot access memory" in outcome.error:
                 outcome.error += _reason(session, outcome.error)
         except KeyboardInterrupt:
             outcome.error = "interrupted"
             _select_innermost()
-    if session.last_call:
-        outcome.functions.append(session.last_call)
+    if session.calls.last:
+        outcome.functions.append(session.calls.last)
 
 
 def _select_innermost() -> None:

@@ -14,9 +14,9 @@ from gdb_uffd.client.names.variables import address_of_name, no_calls
 from gdb_uffd.client.session import sessions, travel
 from gdb_uffd.client.session.asking import captured, look, say, say_json
 from gdb_uffd.client.session.code import frames
-from gdb_uffd.client.session.context import Context
 from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import Session
+from gdb_uffd.client.session.state import Context
 from gdb_uffd.client.session.view import recorded_memory
 from gdb_uffd.client.session.wire import PageImage, parse_image
 from gdb_uffd.client.show import differences, snapshots
@@ -145,8 +145,8 @@ def _pair(session: Session, text: str, usage: str) -> Tuple[int, int]:
     every = travel.all_snapshots(session)
     words = snapshots.split_names(text)
     if len(words) == 1:
-        words.append(str(session.snapshot))
+        words.append(str(session.position.snapshot))
     if len(words) != 2:
         raise UffdError(f"which two snapshots? usage: {usage}")
-    a, b = (snapshots.find(every, word, session.snapshot) for word in words)
+    a, b = (snapshots.find(every, word, session.position.snapshot) for word in words)
     return a, b

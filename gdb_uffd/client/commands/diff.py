@@ -61,7 +61,7 @@ def diff(session: Session, which_all: bool, expression: str) -> None:
         starts += [page for each in rest for page in range(each.start, each.end, PAGE_SIZE)]
         nothing = "nothing differs"
     else:
-        session.calls_pending = False
+        session.calls.pending = False
         last_report(session, which_all)  # closes a pending transaction
         starts = list(range(page_floor(limits[0]), limits[1], PAGE_SIZE))
         nothing = f"nothing differs in {expression} ({limits[0]:#x}, {limits[1] - limits[0]} bytes)"

@@ -51,7 +51,7 @@ class DirtyCommand(Command):
 
 def last_report(session: Session, which_all: bool) -> Optional[CallReport]:
     """The report of the last call or command; None when nothing has run."""
-    session.calls_pending = session.assigned = False
+    session.calls.told()
     report = parse_report(session.request("report", {"all": which_all}))
     last = last_call.find(session, report)
     if report is not None and last is not None:

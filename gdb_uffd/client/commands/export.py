@@ -36,7 +36,7 @@ class ExportCommand(Command):
         if more:
             raise UffdError(f"one file, please; usage: {self.usage}")
         done = session.request("export", {"path": path})
-        session.calls_pending = False
+        session.calls.pending = False
         lost = int(done["unavailable_pages"])
         left_out = f"; {plural(lost, 'page')} could not be had" if lost else ""
         read = verdict.may_hold([str(name) for name in done["files_read"]])

@@ -69,7 +69,7 @@ def info(as_json: bool) -> None:
     holds = f"{text.plural(int(data.get('threads') or 0), 'thread')}, {pages}"
     if ready.snapshots > 1:
         every = travel.all_snapshots(session)
-        here = snapshots.headline(every, session.snapshot, look()).partition(" ")[2]
+        here = snapshots.headline(every, session.position.snapshot, look()).partition(" ")[2]
         rows = [("trace", ready.core), ("snapshot", f"{here} · {holds}")]
     else:
         rows = [("core", f"{ready.core} · {holds}")]

@@ -37,11 +37,11 @@ class ResetCommand(Command):
         session = sessions.current()
         pop_dummy_frames()
         stale = libraries.are_stale(session.request("reset"))
-        session.calls_pending = session.assigned = False
+        session.calls.told()
         sessions.reselect(session)
         flush_caches()
         if stale:
             libraries.update()
-        signals.restore(session.signal, session.first_thread)
+        signals.restore(session.position.signal, session.position.first_thread)
         say("reset: everything is as recorded")
         show_command("frame")

@@ -39,9 +39,9 @@ class SnapshotsCommand(Command):
         session = sessions.current()
         every = travel.all_snapshots(session)
         if parsed.has("json"):
-            say_json(snapshots.table_json(every, session.snapshot))
+            say_json(snapshots.table_json(every, session.position.snapshot))
         else:
-            say(*snapshots.table(every, session.snapshot, look(), parsed.has("full")))
+            say(*snapshots.table(every, session.position.snapshot, look(), parsed.has("full")))
 
 
 def names(text: str) -> Optional[Sequence[str]]:

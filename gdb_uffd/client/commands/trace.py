@@ -89,8 +89,8 @@ def _traced(session: Session, letters: str, expression: str, as_json: bool) -> T
     """Evaluate in a process of its own, in which nothing is there yet."""
     began = time.perf_counter()
     selection = Selection()
-    context = session.context
-    session.calls_pending = False
+    context = session.calls.context
+    session.calls.pending = False
     session.request("trace-begin")
     try:
         with one_cpu() as cpu:
@@ -103,7 +103,7 @@ def _traced(session: Session, letters: str, expression: str, as_json: bool) -> T
     finally:
         with contextlib.suppress(UffdError):
             session.request("trace-drop")
-        session.context = context  # `uffd dirty` still tells of the call before
+        session.calls.context = context  # `uffd dirty` still tells of the call before
         flush_caches()
         selection.restore()
     return touches, missed, report, outcome

@@ -80,7 +80,7 @@ def show(session: Session, text: str, first: bool, as_json: bool, full: bool) ->
 
 def explain(session: Session, text: str, first: bool, limit: int) -> writes.WhyResult:
     """Every write that the last call made to what `text` names."""
-    session.calls_pending = False
+    session.calls.pending = False
     session.request("report", {"all": False})  # closes a pending transaction
     what = _find(session, text)
     arguments = {

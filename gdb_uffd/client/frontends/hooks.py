@@ -48,7 +48,7 @@ def _on_call(event: object, known: List[Tuple[sessions.Session, int, int]]) -> N
         session = sessions.selected()
         if session is None or session.server.ended() is not None or session.looking:
             return
-        known.append((session, session.call_depth, next(_serials)))
+        known.append((session, session.calls.depth, next(_serials)))
     if isinstance(event, gdb.InferiorCallPreEvent):
         _begins(event, *known[0])
         if interrupts.kept():  # what runs now is what it was meant for
@@ -68,10 +68,10 @@ def _begins(
     address = int(event.address)
     blocked.forget(session)
     unwind.restore()
-    session.call_depth = depth
-    session.calls_pending = not session.in_call
+    session.calls.depth = depth
+    session.calls.pending = not session.calls.in_command
     is_malloc = address == _malloc_address() and _for_gdb(session)
-    session.call_depth = depth + 1
+    session.calls.depth = depth + 1
     arguments: Dict[str, Any] = {"address": hex(address), "malloc": is_malloc, "serial": serial}
     if _is_watched():
         arguments["progress"] = True
@@ -88,12 +88,13 @@ def _is_watched() -> bool:
 def _ends(
     event: gdb.InferiorCallPostEvent, session: sessions.Session, depth: int, serial: int
 ) -> None:
-    session.call_depth = max(0, depth - 1)
-    if session.call_depth == 0:  # one whose arguments cannot be read begins, and has no end
-        session.last_call = int(event.address)
+    calls = session.calls
+    calls.depth = max(0, depth - 1)
+    if calls.depth == 0:  # one whose arguments cannot be read begins, and has no end
+        calls.last = int(event.address)
     # The end of `uffd call`'s transaction ends its outermost call, too; but what gdb writes behind
     # a call is an assignment, and not that call's frame.
-    if session.call_depth or not session.in_call or _ASSIGNS.search(session.expression):
+    if calls.depth or not calls.in_command or _ASSIGNS.search(calls.expression):
         _tell(session, "call-end", {"serial": serial})
 
 
@@ -109,9 +110,9 @@ def _for_gdb(session: sessions.Session) -> bool:
     gdb begins the function's call first and allocates its arguments inside of that.  A
     malloc on its own is the user's, unless their expression does not name it.
     """
-    if session.call_depth > 0:
+    if session.calls.depth > 0:
         return True
-    return bool(session.expression) and not re.search(r"\bmalloc\b", session.expression)
+    return bool(session.calls.expression) and not re.search(r"\bmalloc\b", session.calls.expression)
 
 
 def _malloc_address() -> int:
@@ -140,7 +141,7 @@ def before_command() -> None:
     see_server()
     unwind.restore()
     session = sessions.selected()
-    if session is not None and (session.assigned or session.calls_pending):
+    if session is not None and (session.calls.assigned or session.calls.pending):
         summary = _commit(session)
         if summary is not None and settings.report():
             # How it ended was told when it did; the pages are `uffd dirty -all`'s.
@@ -172,15 +173,15 @@ def _on_memory_changed(_event: object) -> None:
 def _note_assignment() -> None:
     # What gdb writes as a command says belongs to that command, not to the call after it.
     session = sessions.selected()
-    if session is not None and not session.in_call:
-        session.assigned = True
+    if session is not None and not session.calls.in_command:
+        session.calls.assigned = True
 
 
 def _commit(session: sessions.Session) -> Optional[Summary]:
     """Close the transaction of a plain command, unless a command of ours is at work."""
-    if session.in_call or not (session.calls_pending or session.assigned):
+    if session.calls.in_command or not (session.calls.pending or session.calls.assigned):
         return None
-    session.calls_pending, session.assigned, session.call_depth = False, False, 0
+    session.calls.forget()
     try:
         summary = parse_summary(session.request("commit"))
     except UffdError as error:
@@ -208,7 +209,7 @@ def _after_command() -> None:
     session = sessions.selected()
     if session is not None:
         session.evaluating = False
-    if session is None or not session.calls_pending:
+    if session is None or not session.calls.pending:
         return
     summary = _commit(session)
     if summary is not None and settings.report() and (summary.pages or is_amiss(summary)):
@@ -231,7 +232,7 @@ def after_silent_command() -> None:
     session = sessions.selected()
     if session is not None:
         session.evaluating = False
-    if session is not None and session.calls_pending:
+    if session is not None and session.calls.pending:
         _commit(session)
     interrupts.act()
 
@@ -248,7 +249,7 @@ def _before_prompt(_event: object = None) -> None:
             say(f"[{error}]")
         session = sessions.selected()
         # Else the hook behind the command had its turn.
-        failed = session is not None and (session.calls_pending or session.evaluating)
+        failed = session is not None and (session.calls.pending or session.evaluating)
         _after_command()
         interrupts.take()  # at a prompt nothing is left to be ended
         if failed and session is not None and settings.report():
@@ -288,7 +289,7 @@ def before_reverse() -> None:
         return
     with contextlib.suppress(*FAILURES):
         saved.unlock()
-        if session.signal not in DEBUGGER_SIGNALS:
+        if session.position.signal not in DEBUGGER_SIGNALS:
             quiet("queue-signal 0")
 
 

@@ -94,14 +94,14 @@ def _on_inferior_call(event: object) -> None:
     """A front end may call functions without a command that has a hook."""
     if isinstance(event, gdb.InferiorCallPostEvent):
         session = sessions.selected()
-        if session is not None and not session.in_call:
+        if session is not None and not session.calls.in_command:
             gdb.post_event(_settle)
 
 
 @user_errors
 def _settle() -> None:
     session = sessions.selected()
-    if session is None or session.in_call or session.call_depth:
+    if session is None or session.calls.in_command or session.calls.depth:
         return
     hooks.after_command()
     last_call.tell(session, None)

@@ -277,9 +277,8 @@ def _argument(session: Session, frames: List[gdb.Frame], kind: str, call: str, a
 
 def _thread(session: Session, tid: int) -> Dict[str, Any]:
     """The recorded thread `tid`: gdb's number, its name, the function it is in."""
-    out: Dict[str, Any] = {
-        "tid": tid, "thread": session.thread_numbers.get(tid), "name": None, "function": None,
-    }  # fmt: skip
+    number = session.position.thread_numbers.get(tid)
+    out: Dict[str, Any] = {"tid": tid, "thread": number, "name": None, "function": None}
     if out["thread"] is None:
         return out
     with contextlib.suppress(*FAILURES), in_thread(tid):

@@ -19,8 +19,8 @@ from gdb_uffd.client.names.pending import ChangeSetting, PendingChange
 from gdb_uffd.client.names.printers import Difference
 from gdb_uffd.client.names.shapes import NEVER, Shapes
 from gdb_uffd.client.session.asking import FAILURES
-from gdb_uffd.client.session.context import Context
 from gdb_uffd.client.session.sessions import Session
+from gdb_uffd.client.session.state import Context
 from gdb_uffd.client.session.view import memory
 from gdb_uffd.client.show.report_text import INNER, NEW
 from gdb_uffd.protocol.model import Block, CallReport, DirtyPage, Run
@@ -197,8 +197,8 @@ class Blocks:
             if page.first_write is not None
             for pc in page.first_write.pcs
         )
-        if not pcs and self._session.last_call:  # an engine that does not tell
-            pcs[self._session.last_call] = None
+        if not pcs and self._session.calls.last:  # an engine that does not tell
+            pcs[self._session.calls.last] = None
         files = list(search_roots.of_files(list(pcs)[:64]))
         yield files
         frames = list(search_roots.of_frames())

@@ -69,7 +69,7 @@ def since(session: Session, flaws: Sequence[str]) -> str:
     """In which snapshot a heap first had one of these flaws; "" where none tells."""
     if session.ready.snapshots < 2:
         return ""
-    key = (session.snapshot, *sorted(flaws))
+    key = (session.position.snapshot, *sorted(flaws))
     if key not in session.heap_since:
         told = session.request("heap-since", {"flaws": list(flaws)})
         session.heap_since[key] = (told["whole"], told["broken"], bool(told["exact"]))
@@ -113,7 +113,7 @@ def _after(session: Session, block: HeapBlock) -> str:
 
 
 def _beginnings(session: Session) -> Iterator[List[Root]]:
-    yield list(search_roots.of_call(session.context, session.kept(Shapes)))
-    pcs = [session.last_call] if session.last_call else []
+    yield list(search_roots.of_call(session.calls.context, session.kept(Shapes)))
+    pcs = [session.calls.last] if session.calls.last else []
     yield list(search_roots.of_files([*pcs, *frame_pcs()]))
     yield list(search_roots.of_frames())

@@ -149,7 +149,7 @@ class HeapNames:
         return self._roots[key]
 
     def _look_up(self, ref: Reference) -> Tuple[Optional[Root], str, str]:
-        thread = self.session.thread_numbers.get(ref.tid)
+        thread = self.session.position.thread_numbers.get(ref.tid)
         whose = f"of thread {thread}" if thread is not None else ""
         if ref.kind == "register":
             return None, f"${ref.name}", whose
@@ -174,7 +174,7 @@ class HeapNames:
         if not found:
             return None, _word_at(ref.address), f"on the stack {whose}".strip()
         local = found[0]
-        several = len(self.session.thread_numbers) > 1
+        several = len(self.session.position.thread_numbers) > 1
         place = f"of #{local.level} {local.function} ()" + (f" {whose}" if several else "")
         if local.type is None:
             return None, local.name, place

@@ -22,8 +22,8 @@ from gdb_uffd.client.names.shapes import VECTOR
 from gdb_uffd.client.names.tls import ThreadLocals
 from gdb_uffd.client.names.variables import Variable
 from gdb_uffd.client.session.asking import FAILURES
-from gdb_uffd.client.session.context import Context
 from gdb_uffd.client.session.sessions import Session
+from gdb_uffd.client.session.state import Context
 from gdb_uffd.client.session.threads import in_thread
 from gdb_uffd.client.session.view import memory
 from gdb_uffd.client.show.report_text import NEW, REST, NamedChange
@@ -120,14 +120,14 @@ class Naming:
         """Who wrote the page first, or where an engine does not tell, who may have."""
         if page.first_write is not None or self._report.engine in ("", "wp-sync"):
             return page.first_write
-        return addresses.likely(self._session.last_call)
+        return addresses.likely(self._session.calls.last)
 
     def pcs(self, page: DirtyPage) -> List[int]:
         """Instructions that tell which source files matter for a page: of its first write, but
         that may be the linker's; of the function that was called."""
         first = self.first(page)
         pcs = list(first.pcs) if first is not None else []
-        called = self._session.last_call
+        called = self._session.calls.last
         return [*pcs, called] if called else pcs
 
     # -- one page -----------------------------------------------------------------------------

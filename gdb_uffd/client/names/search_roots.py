@@ -17,7 +17,7 @@ from gdb_uffd.client.names.shapes import Shapes, apply
 from gdb_uffd.client.names.variables import no_calls
 from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.session.code import code_address, file_of, frames, line_at
-from gdb_uffd.client.session.context import Context
+from gdb_uffd.client.session.state import Context
 
 MAX_GLOBALS = 2_000
 """Variables of one source file that a search begins from."""

@@ -8,8 +8,8 @@ from gdb_uffd.client.names import addresses, heap_damage
 from gdb_uffd.client.names.naming import Naming
 from gdb_uffd.client.names.variables import no_calls
 from gdb_uffd.client.session.asking import captured
-from gdb_uffd.client.session.context import Context
 from gdb_uffd.client.session.sessions import Session
+from gdb_uffd.client.session.state import Context
 from gdb_uffd.client.show.report_text import NamedChange, WriteSite
 from gdb_uffd.protocol.model import CallReport, DirtyPage, FirstWrite
 
@@ -27,7 +27,7 @@ class ReportSymbols:
         self._session = session
         self._report = report
         self._all = which_all
-        self._context = session.context if context is None else context
+        self._context = session.calls.context if context is None else context
         self._changes: Optional[Dict[int, List[NamedChange]]] = None
         if report is not None and report.heap_trouble is not None:
             heap_damage.tell(session, report)
@@ -44,7 +44,7 @@ class ReportSymbols:
 
     def thread(self, tid: int) -> str:
         """gdb's number for that thread, else "TID n"."""
-        number = self._session.thread_numbers.get(tid)
+        number = self._session.position.thread_numbers.get(tid)
         return f"TID {tid}" if number is None else str(number)
 
     def writer(self, first: FirstWrite) -> WriteSite:

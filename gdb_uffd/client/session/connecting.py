@@ -70,7 +70,7 @@ def _learn(session: Session, address: str) -> None:
     ready = parse_facts(data)
     server = remote.Remote(ready, not remote.is_near(str(data.get("host", "")), ready))
     session.server, session.ready = server, ready
-    session.signal, session.snapshot = ready.signal, ready.snapshot
+    session.position.signal, session.position.snapshot = ready.signal, ready.snapshot
     sessions.note_brought(session, ready.brought)
     if not server.far:
         # Here are the files themselves.

@@ -25,8 +25,8 @@ def update() -> None:
 
 def follow(session: Session) -> None:
     """The same behind a call that is undone, once what it did has been told."""
-    if session.libraries_stale:
-        session.libraries_stale = False
+    if session.position.libraries_stale:
+        session.position.libraries_stale = False
         update()
 
 

@@ -108,7 +108,7 @@ class Again:
     def show(self) -> None:
         """Let gdb see the process where it stands."""
         flush_caches()
-        number = self._session.thread_numbers.get(self.start.tid)
+        number = self._session.position.thread_numbers.get(self.start.tid)
         thread = gdb.selected_thread()
         if thread is None or thread.num != number:
             for each in gdb.selected_inferior().threads():

@@ -23,12 +23,12 @@ from gdb_uffd.client.session.asking import (
     silent_stdout,
     worth_telling,
 )
-from gdb_uffd.client.session.context import Context
 from gdb_uffd.client.session.options import check_readable, check_recording
 from gdb_uffd.client.session.remote import AnyServer
 from gdb_uffd.client.session.saved import borrowed
+from gdb_uffd.client.session.state import CallState, Position
 from gdb_uffd.client.session.wire import SERVER_GONE, Ready, decode, encode, one_line
-from gdb_uffd.protocol.model import ENGINE_AUTO, SnapshotInfo, UffdError
+from gdb_uffd.protocol.model import ENGINE_AUTO, UffdError
 
 T = TypeVar("T")
 
@@ -41,30 +41,16 @@ class Session:
         self.server = server
         self.ready: Ready = server.ready
         self.connection: Optional[gdb.RemoteTargetConnection] = None
-        self.calls_pending = False  # gdb made an inferior call since the last quffd.commit
+        self.calls = CallState()
+        self.position = Position(server.ready.snapshot, server.ready.signal)
         self.explained = ""  # the last_unavailable that the user has been told of
         self.evaluating = False  # a command that evaluates has begun, and has not come to its end
         self.heard = time.monotonic()  # when both sides spoke of the same packet, for sure
-        self.first_thread = 0  # gdb's number of the thread that the snapshot stopped in
-        self.signal = server.ready.signal  # the one it stopped by
-        self.snapshot = server.ready.snapshot  # the number of the present one
-        self.moves = -1  # made in the server, as far as gdb's side has followed; see travel.py
-        self.libraries = -1  # what it said of the libraries then
-        self.libraries_stale = False  # gdb followed them where the last `uffd call` is undone
         self.ending = False  # how, is told by whoever ends it
         self.moving = False  # its connection is about to be replaced by another
         self.going = False  # on the way to another snapshot, and showing it is its own affair
         self.away = False  # on an excursion: what gdb shows is not where the user stands
-        self.where: Optional[Dict[str, Any]] = None  # the last answer of quffd.where
-        self.snapshots: Optional[List[SnapshotInfo]] = None  # the trace's list, once asked for
-        self.call_depth = 0  # gdb's inferior calls that are under way
-        self.in_call = False  # `uffd call` is at work and closes its transaction itself
-        self.expression = ""  # of that `uffd call`
-        self.context = Context()  # of the last `uffd call`
-        self.looking = False  # gdb is shown memory as it was (gdb_view)
-        self.last_call = 0  # address of the function gdb called last
-        self.assigned = False  # gdb wrote memory as a command said, and that is not committed
-        self.thread_numbers: Dict[int, int] = {}  # TID -> gdb's number, of the present snapshot
+        self.looking = False  # gdb is shown memory as it was (view.py)
         # Since which snapshots the heap is damaged, by the present one and how (commands/heap.py).
         self.heap_since: Dict[Tuple[object, ...], Tuple[Optional[int], Optional[int], bool]] = {}
         self._kept: Dict[type, object] = {}
@@ -258,10 +244,10 @@ def note_brought(session: Session, brought: bool) -> None:
 def note_threads(session: Session) -> None:
     """Remember gdb's numbers of the threads, and which one is selected: the snapshot's own."""
     thread = gdb.selected_thread()
-    session.first_thread = thread.num if thread is not None else 0
+    session.position.first_thread = thread.num if thread is not None else 0
     # Asking for the list costs packets, so it is asked for once.
     threads = gdb.selected_inferior().threads()
-    session.thread_numbers = {each.ptid[1]: each.num for each in threads}
+    session.position.thread_numbers = {each.ptid[1]: each.num for each in threads}
 
 
 def note_travel() -> None:
@@ -377,7 +363,7 @@ def on_connection_removed(event: gdb.ConnectionEvent) -> None:
     """
     for session in list(_sessions.values()):
         if session.connection == event.connection and not session.moving:
-            if session.server.ended() and not session.in_call and not session.ending:
+            if session.server.ended() and not session.calls.in_command and not session.ending:
                 say(f"[uffd{session.death()}]")
             _leave(session)
 
@@ -413,5 +399,5 @@ def at_exit() -> None:
 def reselect(session: Session) -> None:
     """Select the thread that the snapshot stopped in, as after `uffd spawn`."""
     for thread in gdb.selected_inferior().threads():
-        if thread.num == session.first_thread:
+        if thread.num == session.position.first_thread:
             thread.switch()

@@ -43,9 +43,9 @@ _shown: List[Tuple[object, ...]] = [()]
 
 def all_snapshots(session: Session) -> List[SnapshotInfo]:
     """The trace's list, asked for once."""
-    if session.snapshots is None:
-        session.snapshots = snapshots.parse_snapshots(session.request("snapshots"))
-    return session.snapshots
+    if session.position.every is None:
+        session.position.every = snapshots.parse_snapshots(session.request("snapshots"))
+    return session.position.every
 
 
 # -- goto -------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ def all_snapshots(session: Session) -> List[SnapshotInfo]:
 def goto(session: Session, name: str) -> None:
     """Go to the snapshot that `name` means, and show it as after a stop."""
     every = all_snapshots(session)
-    number = snapshots.find(every, name, session.snapshot)
+    number = snapshots.find(every, name, session.position.snapshot)
     pop_dummy_frames()
     by_resume = session.ready.snapshots > 1
     arguments = {"number": number, "now": not by_resume, "tell": True}
@@ -62,7 +62,7 @@ def goto(session: Session, name: str) -> None:
     say(snapshots.headline(every, number, look()))
     if move["forgotten"]:
         pages = plural(int(move["forgotten"]), "changed page")
-        say(f"[uffd: {pages} of snapshot {session.snapshot} forgotten]")
+        say(f"[uffd: {pages} of snapshot {session.position.snapshot} forgotten]")
     sessions.note_brought(session, bool(move["brought"]))
     if move["reconnect"]:
         _reconnect(session)
@@ -123,10 +123,10 @@ def _reconnect(session: Session) -> None:
 def follow(session: Session) -> None:
     """Take over where the server stands, if it has moved since it was last asked."""
     where = session.request("where")
-    if where["moves"] == session.moves:
+    if where["moves"] == session.position.moves:
         return
     _arrived(session, where)
-    if session.moves:
+    if session.position.moves:
         sessions.note_travel()
         before = _frame_name()
         # What ran before may have loaded libraries, too; gdb lists those that are in memory.
@@ -134,19 +134,19 @@ def follow(session: Session) -> None:
         _show_inlined()
         if _frame_name() != before and not session.going:
             show_command("frame")  # gdb had shown another one
-    session.libraries = int(where["libraries"])
+    session.position.libraries = int(where["libraries"])
     sessions.note_threads(session)
-    if session.signal not in snapshots.DEBUGGER_SIGNALS and session.moves:
-        signals.restore(session.signal, session.first_thread)
+    if session.position.signal not in snapshots.DEBUGGER_SIGNALS and session.position.moves:
+        signals.restore(session.position.signal, session.position.first_thread)
 
 
 def _arrived(session: Session, where: Dict[str, Any]) -> None:
-    session.moves, session.snapshot = int(where["moves"]), int(where["number"])
-    session.signal = int(where["signal"])
-    session.calls_pending, session.call_depth, session.assigned = False, 0, False
+    session.position.moves, session.position.snapshot = int(where["moves"]), int(where["number"])
+    session.position.signal = int(where["signal"])
+    session.calls.forget()
     session.explained = ""
     session.tls_addresses.clear()
-    session.where = where
+    session.position.where = where
     sessions.note_brought(session, bool(where["brought"]))
     file_search.take_sysroot(str(where["sysroot"]), session.server.far)
     show_conveniences()
@@ -181,10 +181,10 @@ def _frame_name() -> Optional[str]:
 def show_conveniences() -> None:
     """$_uffd_snapshot and its kin, of the selected inferior; void without a session."""
     session = sessions.selected()
-    if session is None or session.where is None:
+    if session is None or session.position.where is None:
         values: Tuple[object, ...] = (None, None, None)
     else:
-        where = session.where
+        where = session.position.where
         values = (int(where["number"]), int(where["time_ns"]) / 1e9, str(where["label"]))
     if _shown[0] == values:
         return
@@ -203,7 +203,12 @@ def _empty() -> object:
 def on_stop(_event: object) -> None:
     """gdb stopped: perhaps at another snapshot."""
     session = sessions.selected()
-    if session is None or session.ready.snapshots < 2 or session.in_call or session.call_depth:
+    if (
+        session is None
+        or session.ready.snapshots < 2
+        or session.calls.in_command
+        or session.calls.depth
+    ):
         return
     saved.relock()
     if session.server.ended() is None and not session.away:
@@ -274,12 +279,12 @@ def jump(session: Session, number: int) -> None:
 
 
 def _follow_quietly(session: Session, move: Dict[str, Any]) -> None:
-    old = session.libraries
+    old = session.position.libraries
     sessions.note_brought(session, bool(move["brought"]))
     if move["reconnect"]:
         _reconnect(session)
         _arrived(session, session.request("where"))
-        session.libraries = int(move["libraries"])
+        session.position.libraries = int(move["libraries"])
         return
     flush_caches()
     _arrived(session, move)
@@ -288,8 +293,8 @@ def _follow_quietly(session: Session, move: Dict[str, Any]) -> None:
     thread = _thread(int(move["tid"]))
     if thread is not None and gdb.selected_thread() != thread:
         thread.switch()
-    session.libraries = int(move["libraries"])
-    if session.libraries != old or libraries.are_stale(move):
+    session.position.libraries = int(move["libraries"])
+    if session.position.libraries != old or libraries.are_stale(move):
         libraries.update()
 
 
