@@ -48,10 +48,10 @@
 #define RECORD_FRESH ...
 #define RECORD_UNTRACKED ...
 #define REFUSED_MAX ...
-#define ENGINE_WP_SYNC ...
-#define ENGINE_WP_ASYNC ...
-#define ENGINE_SOFT_DIRTY ...
-#define ENGINE_COMPARE ...
+#define TRACKER_WP_SYNC ...
+#define TRACKER_WP_ASYNC ...
+#define TRACKER_SOFT_DIRTY ...
+#define TRACKER_COMPARE ...
 #define UFFD_DEVICE ...
 #define UFFD_SYSCALL ...
 #define UFFD_USER_MODE ...
@@ -98,17 +98,17 @@ struct pages { size_t written_count; ...; };
 
 struct uffd_offer { bool known; int way; int rc[3]; uint64_t features, ioctls; ...; };
 int uffd_negotiate(struct uffd_offer *offer);
-struct engine { int kind; struct uffd_offer offer; uint64_t looks, look_ns; ...; };
+struct tracker { int kind; struct uffd_offer offer; uint64_t collections, collect_ns; ...; };
 #define SCAN_UNPOPULATED_WRITTEN ...
 #define SCAN_DROPPED_CLEAN ...
 #define SCAN_DROPPED_LOST ...
-int engine_trial(int kind, const struct uffd_offer *offer, struct error *error);
-int engine_scan_quirks(const struct uffd_offer *offer);
-uint64_t engine_features(int kind, uint64_t offered, uint64_t *lacking);
+int trial_run(int kind, const struct uffd_offer *offer, struct error *error);
+int pagemap_quirks(const struct uffd_offer *offer);
+uint64_t tracker_features(int kind, uint64_t offered, uint64_t *lacking);
 
 struct code_space { uint64_t call_floor; struct { uint64_t low, high, address, len; } frames; ...; };
 struct pager {
-	struct engine engine;
+	struct tracker tracker;
 	struct regions regions, recorded, at_tx, at_call;
 	struct pages pages;
 	bool running, layout_changed, layout_at_call, in_malloc;
@@ -131,16 +131,16 @@ int watch_timer(unsigned int milliseconds);
 int user_store(struct pager *pager, uint64_t address, const void *from, size_t len);
 int pager_init(struct pager *pager);
 void pager_deinit(struct pager *pager);
-int engine_settle(struct pager *pager);
-int pager_populate_range(struct pager *pager, uint64_t start, uint64_t end);
-int pager_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done);
+int tracker_collect(struct pager *pager);
+int feed_range(struct pager *pager, uint64_t start, uint64_t end);
+int memory_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done);
 int gdb_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer);
-int pager_breakpoint_insert(struct pager *pager, uint64_t address);
-int pager_breakpoint_remove(struct pager *pager, uint64_t address);
+int breakpoint_insert(struct pager *pager, uint64_t address);
+int breakpoint_remove(struct pager *pager, uint64_t address);
 void catch_nothing(struct vessel *vessel);
 void catch_everything(struct vessel *vessel);
 void catch_one(struct vessel *vessel, uint64_t nr);
-int pager_plant(struct pager *pager, uint64_t address, bool in);
+int breakpoint_plant(struct pager *pager, uint64_t address, bool in);
 
 struct rule { uint8_t action; bool traced; int16_t result; uint8_t kind[6]; uint16_t size[6]; ...; };
 struct policy { struct rule rules[...]; int level; bool read_files, real_clock, ignore_locks; ...; };
@@ -163,7 +163,7 @@ struct identity {
 	int16_t descriptor_peer[...];
 	...;
 };
-struct desk { uint64_t elapsed_ns; char cwd[...]; ...; };
+struct kernel_state { uint64_t elapsed_ns; char cwd[...]; ...; };
 struct run {
 	int end, signal, status;
 	bool interrupted, entry, thread, stepped;
@@ -179,11 +179,11 @@ struct vessel {
 	int pid;
 	int output_fd, listener, how;
 	bool keeps_cpu;
-	uint64_t gate, gate_bytes;
+	uint64_t restorer, restorer_bytes;
 	struct error error;
 	struct policy policy;
 	struct identity record;
-	struct desk desk;
+	struct kernel_state kernel_state;
 	uint64_t brk_start, brk_now;
 	struct refused refused[...];
 	uint32_t refused_count, refused_more;
@@ -208,36 +208,36 @@ struct vessel {
 	bool kernel_changed, at_exit, no_listener;
 	...;
 };
-void vessel_init(struct vessel *vessel);
+void policy_init(struct vessel *vessel);
 int vessel_create(struct vessel *vessel, struct pager *pager);
 void vessel_destroy(struct vessel *vessel);
-int vessel_get_registers(struct vessel *vessel, struct registers *regs);
-int vessel_set_registers(struct vessel *vessel, const struct registers *regs);
-int vessel_get_regset(struct vessel *vessel, uint64_t kind, void *buffer, size_t room);
-int vessel_set_regset(struct vessel *vessel, uint64_t kind, const void *buffer, size_t len);
-int vessel_set_sigmask(struct vessel *vessel, uint64_t mask);
-int vessel_get_sigmask(struct vessel *vessel, uint64_t *mask);
-bool vessel_is_alive(struct vessel *vessel);
-int vessel_set_siginfo(struct vessel *vessel, const uint8_t *siginfo);
-int vessel_set_debug(struct vessel *vessel, const struct debug_slot *slots, size_t count);
-int vessel_debug_hits(struct vessel *vessel);
-int vessel_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64_t high);
-int vessel_wait(struct vessel *vessel, int control_fd, struct run *run);
-void vessel_leave_cpu(struct vessel *vessel);
-int vessel_interrupt(struct vessel *vessel);
-int vessel_step_over(struct vessel *vessel, uint64_t address);
-void vessel_begin(struct vessel *vessel);
-void vessel_end(struct vessel *vessel, bool keep);
+int task_get_registers(struct vessel *vessel, struct registers *regs);
+int task_set_registers(struct vessel *vessel, const struct registers *regs);
+int task_get_regset(struct vessel *vessel, uint64_t kind, void *buffer, size_t room);
+int task_set_regset(struct vessel *vessel, uint64_t kind, const void *buffer, size_t len);
+int task_set_sigmask(struct vessel *vessel, uint64_t mask);
+int task_get_sigmask(struct vessel *vessel, uint64_t *mask);
+bool task_is_alive(struct vessel *vessel);
+int task_set_siginfo(struct vessel *vessel, const uint8_t *siginfo);
+int task_set_debug(struct vessel *vessel, const struct debug_slot *slots, size_t count);
+int task_debug_hits(struct vessel *vessel);
+int run_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64_t high);
+int wait_vessel(struct vessel *vessel, int control_fd, struct run *run);
+void task_leave_cpu(struct vessel *vessel);
+int task_interrupt(struct vessel *vessel);
+int run_step_over(struct vessel *vessel, uint64_t address);
+void account_begin(struct vessel *vessel);
+void account_end(struct vessel *vessel, bool keep);
 void vessel_deinit(struct vessel *vessel);
-void vessel_forget_desk(struct vessel *vessel);
-void vessel_note_past(struct vessel *vessel);
-void vessel_copy_desk(struct vessel *vessel, const struct vessel *other);
-void vessel_copy_past(struct vessel *vessel, const struct vessel *other);
+void account_forget(struct vessel *vessel);
+void account_note_past(struct vessel *vessel);
+void account_copy(struct vessel *vessel, const struct vessel *other);
+void account_copy_past(struct vessel *vessel, const struct vessel *other);
 uint64_t timers_left(const struct vessel *vessel);
 void timers_disarm(struct vessel *vessel);
-size_t vessel_take_output(struct vessel *vessel, uint8_t *to, size_t room);
+size_t account_take_output(struct vessel *vessel, uint8_t *to, size_t room);
 extern "Python" int own_file(void *context, const char *name);
-bool vessel_signal_is_fatal(struct vessel *vessel, int signal);
+bool task_signal_is_fatal(struct vessel *vessel, int signal);
 
 struct change {
 	uint64_t page;
@@ -265,8 +265,8 @@ int gdb_end_malloc(struct pager *pager);
 bool transaction_program_wrote(const struct pager *pager, uint64_t page);
 size_t pages_count_dirty(const struct pages *pages);
 int transaction_reset(struct pager *pager);
-uint32_t count_changed(const uint8_t *before, const uint8_t *after, size_t len);
-size_t diff_runs(const uint8_t *before, const uint8_t *after, size_t gap, uint16_t *runs, size_t room);
+uint32_t changes_count(const uint8_t *before, const uint8_t *after, size_t len);
+size_t changes_runs(const uint8_t *before, const uint8_t *after, size_t gap, uint16_t *runs, size_t room);
 
 struct undo { size_t count; bool layout_changed; ...; };
 void undo_deinit(struct undo *undo);
@@ -306,7 +306,7 @@ int view_read(struct view *view, uint64_t address, uint8_t *to, size_t len, size
 struct chunk { uint64_t at, size; uint32_t state, list; ...; };
 #define CHUNKS_MAX ...
 struct chunks { struct chunk *at; size_t count; bool broken; uint64_t broken_at; ...; };
-void chunks_deinit(struct chunks *chunks);
+void heap_chunks_deinit(struct chunks *chunks);
 int heap_span(struct view *before, struct view *after, uint64_t start, uint64_t until,
 	      uint64_t limit_before, uint64_t limit_after, struct chunks *was, struct chunks *is);
 void heap_mark_listed(struct chunks *chunks, const uint64_t *listed, size_t count);

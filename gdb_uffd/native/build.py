@@ -1,4 +1,4 @@
-"""Builds gdb_uffd.native._native: cffi in API mode, the cdef in api.h, all the *.c here."""
+"""Builds gdb_uffd.native._native: cffi in API mode, the cdef in api.h, all the */*.c here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-SOURCES = sorted(path.name for path in HERE.glob("*.c") if path.name != "_native.c")
+SOURCES = sorted(str(path.relative_to(HERE)) for path in HERE.glob("*/*.c"))
 """Those of other architectures come out empty."""
 
 
@@ -27,20 +27,31 @@ ffibuilder.set_source(
     #ifndef _GNU_SOURCE
     #define _GNU_SOURCE
     #endif
-    #include "cpu.h"
-    #include "engine_trial.h"
-    #include "heap.h"
-    #include "heap_refs.h"
-    #include "heap_walk.h"
-    #include "notify.h"
-    #include "pagemap.h"
-    #include "record.h"
-    #include "timers.h"
-    #include "transaction.h"
-    #include "uffd.h"
-    #include "undo.h"
-    #include "user_memory.h"
-    #include "vessel.h"
+    #include "effects/changes.h"
+    #include "effects/gdb.h"
+    #include "effects/heap.h"
+    #include "effects/heap_refs.h"
+    #include "effects/heap_walk.h"
+    #include "effects/heap_list.h"
+    #include "effects/transaction.h"
+    #include "effects/trial.h"
+    #include "effects/undo.h"
+    #include "effects/view.h"
+    #include "kernel/cpu.h"
+    #include "kernel/pagemap_quirks.h"
+    #include "pager/breakpoints.h"
+    #include "pager/feed.h"
+    #include "pager/memory.h"
+    #include "process/account.h"
+    #include "process/notify.h"
+    #include "process/run.h"
+    #include "process/task.h"
+    #include "process/timers.h"
+    #include "process/user.h"
+    #include "process/vessel.h"
+    #include "process/wait.h"
+    #include "recording/record.h"
+    #include "syscalls/policy.h"
     """,
     # Relative to setup.py's directory, as setuptools wants them.
     sources=[os.path.join("gdb_uffd", "native", name) for name in SOURCES],
