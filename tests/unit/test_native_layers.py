@@ -1,5 +1,5 @@
-"""The C part's plan: a layer is a folder and calls only those before it, nothing goes in a circle, and a file's
-name is the prefix of its functions."""
+"""The C part's plan: a layer is a folder and calls only those before it, nothing goes in a circle,
+and a file's name is the prefix of its functions."""
 
 from __future__ import annotations
 

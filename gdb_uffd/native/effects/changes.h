@@ -6,11 +6,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
 #include "table/pages.h"
 #include "table/regions.h"
 
 /* One page of a report; the images belong to the report. */
-struct change {
+PYTHON struct change {
 	uint64_t page;
 	struct access first;
 	uint8_t writers;
@@ -23,7 +24,7 @@ struct change {
 				  * transaction is closed; or NULL */
 };
 
-struct changes {
+PYTHON struct changes {
 	struct change *at;
 	size_t count;
 	bool all;       /* everything since the snapshot */
@@ -34,18 +35,18 @@ struct changes {
 	bool truncated; /* more pages than images may be kept for: transaction_load takes those of some */
 };
 
-void changes_deinit(struct changes *changes);
+PYTHON void changes_deinit(struct changes *changes);
 
 /* Pages that only one of the two lists has as written by one of `writers`, or that it left with
  * other bytes; `first` out: the lowest of them.  Pages without images are taken as equal. */
-size_t changes_differ(const struct changes *left, const struct changes *right, int writers,
+PYTHON size_t changes_differ(const struct changes *left, const struct changes *right, int writers,
 		      uint64_t *first);
 
 /* How many of the bytes differ. */
-uint32_t changes_count(const uint8_t *before, const uint8_t *after, size_t len);
+PYTHON uint32_t changes_count(const uint8_t *before, const uint8_t *after, size_t len);
 
 /* Differing stretches of two pages, joined over at most `gap` equal bytes: offsets and lengths
  * into `runs` (pairs), at most `room` pairs; returns how many there are in all. */
-size_t changes_runs(const uint8_t *before, const uint8_t *after, size_t gap, uint16_t *runs, size_t room);
+PYTHON size_t changes_runs(const uint8_t *before, const uint8_t *after, size_t gap, uint16_t *runs, size_t room);
 
 #endif

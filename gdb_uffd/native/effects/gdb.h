@@ -5,13 +5,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
+
 struct pager;
 
 /* Something other than gdb's own malloc is about to run: what was before it is this, from now on. */
-int gdb_begin_program(struct pager *pager);
+PYTHON int gdb_begin_program(struct pager *pager);
 /* gdb's own call of malloc is over: what the program changes on its pages counts from here. */
-int gdb_end_malloc(struct pager *pager);
+PYTHON int gdb_end_malloc(struct pager *pager);
 /* As memory_write, of a frame, an argument or an assignment. */
-int gdb_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer);
+PYTHON int gdb_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer);
 
 #endif

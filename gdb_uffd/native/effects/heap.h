@@ -9,10 +9,11 @@
 #include <stdbool.h>
 
 #include "effects/view.h"
+#include "kernel/python.h"
 
-enum chunk_flag { CHUNK_PREV_INUSE = 1, CHUNK_MMAPPED = 2, CHUNK_OTHER_ARENA = 4 };
+PYTHON enum chunk_flag { CHUNK_PREV_INUSE = 1, CHUNK_MMAPPED = 2, CHUNK_OTHER_ARENA = 4 };
 
-enum chunk_state {
+PYTHON enum chunk_state {
 	CHUNK_USED = 0,
 	CHUNK_FREE = 1,   /* in a bin: the chunk behind it says so */
 	CHUNK_LISTED = 2, /* in a list of a thread's cache or a fastbin, where it looks used */
@@ -21,55 +22,55 @@ enum chunk_state {
 	CHUNK_UNKNOWN = 5, /* what lies behind it is damaged */
 };
 
-struct chunk {
+PYTHON struct chunk {
 	uint64_t at, size; /* without the flags */
 	uint32_t state;
 	uint32_t list; /* the free list that it is in, by its number; 0: none is known */
 };
 
-struct chunks {
+PYTHON struct chunks {
 	struct chunk *at;
 	size_t count, room;
 	bool broken; /* a header that cannot be ended the walk, */
 	uint64_t broken_at; /* the one there */
 };
 
-#define CHUNKS_MAX (1u << 20) /* of one span: 24 MiB */
+#define CHUNKS_MAX (1u << 20) /* PYTHON; of one span: 24 MiB */
 
-void heap_chunks_deinit(struct chunks *chunks);
+PYTHON void heap_chunks_deinit(struct chunks *chunks);
 /* Room for one more at the end; NULL: there is no memory. */
 struct chunk *heap_chunks_append(struct chunks *chunks);
 
 /* The chunks before and after, from `start` (a boundary in both) until both agree again at or
  * behind `until`.  `limit_*`: where the heap ends.  0; 1: more than CHUNKS_MAX; -ENOMEM. */
-int heap_span(struct view *before, struct view *after, uint64_t start, uint64_t until,
+PYTHON int heap_span(struct view *before, struct view *after, uint64_t start, uint64_t until,
 	      uint64_t limit_before, uint64_t limit_after, struct chunks *was, struct chunks *is);
 /* Those at the given addresses (sorted) that look used are listed as free. */
-void heap_mark_listed(struct chunks *chunks, const uint64_t *listed, size_t count);
+PYTHON void heap_mark_listed(struct chunks *chunks, const uint64_t *listed, size_t count);
 /* Index of the chunk that holds `address`, or -1. */
-long heap_find(const struct chunks *chunks, uint64_t address);
+PYTHON long heap_find(const struct chunks *chunks, uint64_t address);
 
 /* Where a heap goes on behind fenceposts that end at `at`, as it does where somebody else had moved
  * the break; 0 where it does not. */
 uint64_t heap_behind_fence(struct view *view, uint64_t at, uint64_t limit);
 
-struct heap_totals {
+PYTHON struct heap_totals {
 	uint64_t allocated, allocated_bytes, freed, freed_bytes;
 };
 
 /* What is used after and was not before, and the reverse; one that changed its size counts as its
  * difference in bytes. */
-void heap_compare(const struct chunks *was, const struct chunks *is, struct heap_totals *totals);
+PYTHON void heap_compare(const struct chunks *was, const struct chunks *is, struct heap_totals *totals);
 
 /* Lists of free chunks, whose `count` heads stand in a row, one after the other; the link is at
  * `skip` behind each entry; the entries as they are linked.  `mangled`: links are protected
  * (PROTECT_PTR, since glibc 2.32).  `stop` out: of the first list that cannot go on, or is too long,
  * the last entry (0: its head) and what the link there leads to; else 0. */
-size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, bool mangled,
+PYTHON size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, bool mangled,
 		  uint64_t *out, size_t room, uint64_t stop[2]);
 
 /* Chunk boundaries of one heap, one for each page that has any; grown on demand. */
-struct heap_index {
+PYTHON struct heap_index {
 	uint64_t start;   /* the first chunk */
 	uint64_t next;    /* where the walk goes on */
 	uint16_t *first;  /* of each page from start's: offset / 16 + 1 of its first boundary, or 0 */
@@ -80,13 +81,13 @@ struct heap_index {
 
 #define HEAP_INDEX_MAX (1ul << 30) /* bytes of a heap that are looked through */
 
-void heap_index_init(struct heap_index *index, uint64_t start);
-void heap_index_deinit(struct heap_index *index);
+PYTHON void heap_index_init(struct heap_index *index, uint64_t start);
+PYTHON void heap_index_deinit(struct heap_index *index);
 /* A boundary at or below `address`, near it; 0 when the headers do not lead there.  `limit`: where
  * the heap ends. */
-uint64_t heap_index_find(struct heap_index *index, struct view *view, uint64_t address, uint64_t limit);
+PYTHON uint64_t heap_index_find(struct heap_index *index, struct view *view, uint64_t address, uint64_t limit);
 /* What lies at or above `address` may have changed. */
-void heap_index_forget(struct heap_index *index, uint64_t address);
+PYTHON void heap_index_forget(struct heap_index *index, uint64_t address);
 
 /* Brent's way to see that a list leads back: it is compared with an entry further and further on. */
 struct loop {

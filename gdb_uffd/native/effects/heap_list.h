@@ -6,8 +6,9 @@
 #include <stdint.h>
 
 #include "effects/view.h"
+#include "kernel/python.h"
 
-enum heap_list_end {
+PYTHON enum heap_list_end {
 	LIST_WHOLE = 0,
 	LIST_UNALIGNED = 1,  /* a link is no multiple of 16 */
 	LIST_UNREADABLE = 2, /* a link leads to where nothing is */
@@ -17,7 +18,7 @@ enum heap_list_end {
 };
 
 /* One list: what is in it, as far as it leads.  Sizes are of chunks: [low, high). */
-struct heap_list {
+PYTHON struct heap_list {
 	uint64_t low, high;
 	bool single;             /* a list of a thread's cache or a fastbin, where a chunk looks used */
 	uint32_t end;            /* enum heap_list_end */
@@ -26,30 +27,30 @@ struct heap_list {
 	uint64_t entries, blocks, bytes; /* followed; of them those that are chunks of a heap */
 };
 
-struct heap_entry {
+PYTHON struct heap_entry {
 	uint64_t at;    /* the chunk */
 	uint32_t list;
 	bool met;       /* it lies in a heap that was walked */
 };
 
-struct heap_entries {
+PYTHON struct heap_entries {
 	struct heap_entry *at;
 	size_t count, room;
 };
 
 #define LIST_ENTRIES_MAX (1ul << 23)
 
-void heap_list_deinit(struct heap_entries *entries);
-void heap_list_sort(struct heap_entries *entries);
+PYTHON void heap_list_deinit(struct heap_entries *entries);
+PYTHON void heap_list_sort(struct heap_entries *entries);
 /* The indexes of entries that lie in no heap, as many as have `room`; how many. */
-size_t heap_list_unmet(const struct heap_entries *entries, size_t *indexes, size_t room);
+PYTHON size_t heap_list_unmet(const struct heap_entries *entries, size_t *indexes, size_t room);
 /* A list linked one way, whose first link is `head`, the next at `skip` behind each; the chunk
  * begins at `back` before what a link leads to.  `mangled`: links are protected (PROTECT_PTR, since
  * glibc 2.32).  0 or -ENOMEM; what came of it is in `list`, whose number is `number`. */
-int heap_list_single(struct view *view, uint64_t head, uint64_t skip, uint64_t back, bool mangled,
+PYTHON int heap_list_single(struct view *view, uint64_t head, uint64_t skip, uint64_t back, bool mangled,
 		     struct heap_entries *entries, struct heap_list *list, uint32_t number);
 /* A bin, linked both ways (`fd` at 16, `bk` at 24); `bin` is the chunk that its head pretends to be. */
-int heap_list_double(struct view *view, uint64_t bin, struct heap_entries *entries,
+PYTHON int heap_list_double(struct view *view, uint64_t bin, struct heap_entries *entries,
 		     struct heap_list *list, uint32_t number);
 
 #endif

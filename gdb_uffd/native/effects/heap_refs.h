@@ -6,8 +6,9 @@
 #include <stdint.h>
 
 #include "effects/view.h"
+#include "kernel/python.h"
 
-struct heap_ref {
+PYTHON struct heap_ref {
 	uint64_t at, value; /* the word's address, and what it holds */
 	uint32_t wanted;    /* which of the ranges */
 };
@@ -15,7 +16,7 @@ struct heap_ref {
 /* The aligned words in [start, end) whose value lies in one of the ranges [starts[i], ends[i]),
  * sorted and disjoint, as many as have `room`; pages that cannot be had are passed over and counted
  * in `lost`.  Returns how many; `next` out: where to go on, `end` when all was looked at. */
-size_t heap_refs_find(struct view *view, uint64_t start, uint64_t end, const uint64_t *starts,
+PYTHON size_t heap_refs_find(struct view *view, uint64_t start, uint64_t end, const uint64_t *starts,
 		      const uint64_t *ends, size_t count, struct heap_ref *out, size_t room,
 		      uint64_t *next, uint64_t *lost);
 

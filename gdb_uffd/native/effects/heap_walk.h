@@ -5,8 +5,9 @@
 
 #include "effects/heap.h"
 #include "effects/heap_list.h"
+#include "kernel/python.h"
 
-enum heap_flaw {
+PYTHON enum heap_flaw {
 	FLAW_UNREADABLE = 1, /* the header lies on a page that cannot be had */
 	FLAW_ALIGNMENT = 2,  /* the size is no multiple of 16 */
 	FLAW_SMALL = 3,      /* below MINSIZE */
@@ -21,19 +22,19 @@ enum heap_flaw {
 	FLAW_UNLISTED = 12,  /* free, and in no list */
 };
 
-struct heap_fault {
+PYTHON struct heap_fault {
 	uint64_t at, value, other; /* the chunk, its size word, and see above */
 	uint32_t flaw, list;
 };
 
-#define FAULTS_MAX 64
+#define FAULTS_MAX 64 /* PYTHON */
 
-struct heap_faults {
+PYTHON struct heap_faults {
 	struct heap_fault at[FAULTS_MAX];
 	size_t count; /* how many there are, those that have no room included */
 };
 
-enum heap_walked { WALK_WHOLE = 0, WALK_BROKEN = 1, WALK_FENCED = 2, WALK_FULL = 3 };
+PYTHON enum heap_walked { WALK_WHOLE = 0, WALK_BROKEN = 1, WALK_FENCED = 2, WALK_FULL = 3 };
 
 #define WALK_CHUNKS_MAX (1ul << 24)
 
@@ -41,20 +42,20 @@ enum heap_walked { WALK_WHOLE = 0, WALK_BROKEN = 1, WALK_FENCED = 2, WALK_FULL =
  * `top`: the heap's last chunk, 0 where none is.  WALK_BROKEN: a header that cannot be, told in
  * `faults`, is at `chunks->broken_at`; WALK_FENCED: fenceposts end the heap there (sysmalloc).
  * -ENOMEM. */
-int heap_walk(struct view *view, uint64_t start, uint64_t limit, uint64_t top, struct chunks *chunks,
+PYTHON int heap_walk(struct view *view, uint64_t start, uint64_t limit, uint64_t top, struct chunks *chunks,
 	      struct heap_faults *faults);
 /* What is known to lie in free lists is marked in `chunks`, and counted in `lists`, by which the
  * numbers in `entries` (sorted) are indexes. */
-void heap_walk_mark(struct view *view, struct chunks *chunks, struct heap_entries *entries,
+PYTHON void heap_walk_mark(struct view *view, struct chunks *chunks, struct heap_entries *entries,
 		    struct heap_list *lists, size_t list_count, struct heap_faults *faults);
 
-struct heap_count {
+PYTHON struct heap_count {
 	uint64_t blocks[8], bytes[8]; /* by enum chunk_state; bytes are those of the chunks */
 	uint64_t largest; /* the largest chunk in use */
 };
 
-void heap_walk_count(const struct chunks *chunks, struct heap_count *count);
+PYTHON void heap_walk_count(const struct chunks *chunks, struct heap_count *count);
 /* Chunks with mappings of their own in [low, high), anonymous memory: added to `chunks`.  -ENOMEM. */
-int heap_walk_mapped(struct view *view, uint64_t low, uint64_t high, struct chunks *chunks);
+PYTHON int heap_walk_mapped(struct view *view, uint64_t low, uint64_t high, struct chunks *chunks);
 
 #endif

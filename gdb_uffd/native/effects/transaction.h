@@ -3,15 +3,16 @@
 #define GDB_UFFD_TRANSACTION_H
 
 #include "effects/changes.h"
+#include "kernel/python.h"
 #include "pager/pager.h"
 
 /* The vessel is stopped (or there is none). */
-int transaction_collect(struct pager *pager, struct changes *changes);
+PYTHON int transaction_collect(struct pager *pager, struct changes *changes);
 /* Everything that differs from the snapshot. */
-int transaction_collect_all(struct pager *pager, struct changes *changes);
+PYTHON int transaction_collect_all(struct pager *pager, struct changes *changes);
 
 /* Keep the images of a page of a list that is truncated; -ENOENT: not mapped any more. */
-int transaction_load(struct pager *pager, struct changes *changes, size_t index);
+PYTHON int transaction_load(struct pager *pager, struct changes *changes, size_t index);
 
 /* The page as it is now, wherever it lies.  -ENOENT: not mapped any more. */
 int transaction_page_now(struct pager *pager, const struct written *w, uint8_t *to);
@@ -28,14 +29,14 @@ static inline const struct regions *transaction_regions_at_call(const struct pag
 }
 
 /* Between the calls of one transaction: so that the next call's first write is seen as its own. */
-int transaction_rearm(struct pager *pager);
-int transaction_commit(struct pager *pager);
+PYTHON int transaction_rearm(struct pager *pager);
+PYTHON int transaction_commit(struct pager *pager);
 /* Whether the program itself wrote that page in the open transaction. */
-bool transaction_program_wrote(const struct pager *pager, uint64_t page);
+PYTHON bool transaction_program_wrote(const struct pager *pager, uint64_t page);
 /* 0: undone in place.  1: the layout had changed, or `rebuild`: the vessel must be destroyed, the
  * next one will be fed with what was kept before. */
-int transaction_discard(struct pager *pager, bool rebuild);
+PYTHON int transaction_discard(struct pager *pager, bool rebuild);
 /* Back to the snapshot; no vessel lives. */
-int transaction_reset(struct pager *pager);
+PYTHON int transaction_reset(struct pager *pager);
 
 #endif

@@ -2,6 +2,7 @@
 #ifndef GDB_UFFD_UNDO_H
 #define GDB_UFFD_UNDO_H
 
+#include "kernel/python.h"
 #include "pager/pager.h"
 
 struct undo_page {
@@ -10,18 +11,18 @@ struct undo_page {
 };
 
 /* The way back over transactions that were kept; sorted by page. */
-struct undo {
+PYTHON struct undo {
 	struct undo_page *at;
 	size_t count;
 	struct regions regions; /* as they were, if `layout_changed` */
 	bool layout_changed;
 };
 
-void undo_deinit(struct undo *undo);
+PYTHON void undo_deinit(struct undo *undo);
 /* The open transaction is about to be committed: takes its before-images over (they are the
  * undo's from then on), unless an earlier transaction left one for that page. */
-int undo_take(struct undo *undo, struct pager *pager);
+PYTHON int undo_take(struct undo *undo, struct pager *pager);
 /* Gives `fresh`, which serves nothing yet, the memory that `pager` had before all of it. */
-int undo_export(const struct undo *undo, struct pager *pager, struct pager *fresh);
+PYTHON int undo_export(const struct undo *undo, struct pager *pager, struct pager *fresh);
 
 #endif

@@ -16,6 +16,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "kernel/python.h"
+
 #if defined(__x86_64__)
 #include "kernel/arch_x86_64.h"
 #elif defined(__aarch64__)
@@ -25,7 +27,7 @@
 #endif
 
 /* The end of what a program can map here, exclusive; behind it munmap(2) and PAGEMAP_SCAN fail. */
-uint64_t arch_user_end(void);
+PYTHON uint64_t arch_user_end(void);
 
 /* A stopped task's registers.  -errno.  NUMBER is the system call that it stands in, -1 for none. */
 int arch_get_registers(pid_t pid, struct registers *regs);
@@ -89,11 +91,11 @@ bool arch_stores_exclusively(const uint8_t *code);
 #define BREAKPOINT ((const uint8_t[])BREAKPOINT_CODE)
 
 /* The processor's own watchpoints and breakpoints. */
-enum debug_kind { DEBUG_EXECUTE = 0, DEBUG_WRITE = 1, DEBUG_READ = 2, DEBUG_ACCESS = 3 };
+PYTHON enum debug_kind { DEBUG_EXECUTE = 0, DEBUG_WRITE = 1, DEBUG_READ = 2, DEBUG_ACCESS = 3 };
 
-#define DEBUG_SLOTS 4
+#define DEBUG_SLOTS 4 /* PYTHON */
 
-struct debug_slot {
+PYTHON struct debug_slot {
 	uint64_t address;
 	uint32_t length; /* 1, 2, 4 or 8; the address is a multiple of it */
 	uint32_t kind;   /* enum debug_kind */

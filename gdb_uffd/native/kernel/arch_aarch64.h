@@ -32,7 +32,7 @@ struct registers {
 #define LONGEST_INSTRUCTION 4
 #define LONGEST_CALL 4
 #define LONGEST_STUB 16
-#define ARCH_UNWINDS 0 /* the caller of a leaf stands in the link register, which a fault does not tell */
+#define ARCH_UNWINDS 0 /* PYTHON; the caller of a leaf stands in the link register, which a fault does not tell */
 #define ARCH_SAVED 0u
 
 #ifndef NT_ARM_TLS

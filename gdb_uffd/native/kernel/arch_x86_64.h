@@ -38,7 +38,7 @@ struct registers {
 #define LONGEST_INSTRUCTION 15 /* Intel SDM vol. 2, 2.3.11 */
 #define LONGEST_CALL 7
 #define LONGEST_STUB 16
-#define ARCH_UNWINDS 1
+#define ARCH_UNWINDS 1 /* PYTHON */
 #define ARCH_SAVED 0xf048u /* rbx, rbp, r12-r15 (psABI, figures 3.4 and 3.36) */
 
 #endif

@@ -4,9 +4,11 @@
 
 #include <stdint.h>
 
+#include "kernel/python.h"
+
 /* The offset and size of component `number` (2..62) in the standard format; -1: not here. */
-int cpu_xsave_component(int number, uint32_t *offset, uint32_t *size);
+PYTHON int cpu_xsave_component(int number, uint32_t *offset, uint32_t *size);
 /* Components that the operating system has switched on (XCR0); 0 without XSAVE. */
-uint64_t cpu_xcr0(void);
+PYTHON uint64_t cpu_xcr0(void);
 
 #endif

@@ -4,7 +4,9 @@
 
 #include <stdarg.h>
 
-struct error {
+#include "kernel/python.h"
+
+PYTHON struct error {
 	char text[256];
 };
 

@@ -7,20 +7,22 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "kernel/python.h"
+
 /* Categories (<linux/fs.h>, PAGE_IS_*). */
 #define PAGE_WRITTEN (1u << 1)
 #define PAGE_FILE (1u << 2)
-#define PAGE_PRESENT (1u << 3)
+#define PAGE_PRESENT (1u << 3) /* PYTHON */
 #define PAGE_SWAPPED (1u << 4)
 #define PAGE_PFNZERO (1u << 5)
 
-struct page_range {
+PYTHON struct page_range {
 	uint64_t start, end, categories;
 };
 
 /* Ranges of pages that have all of `categories`, in [start, end).  Returns how many, at most
  * `room`, or -errno (-ENOTTY: a kernel without it). */
-int pagemap_scan(pid_t pid, uint64_t start, uint64_t end, uint64_t categories,
+PYTHON int pagemap_scan(pid_t pid, uint64_t start, uint64_t end, uint64_t categories,
 		 struct page_range *ranges, size_t room);
 
 /* Which pages to find: all categories of `mask` (those in `inverted`: not), one of `anyof`. */

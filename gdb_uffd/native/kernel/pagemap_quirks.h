@@ -2,9 +2,10 @@
 #ifndef GDB_UFFD_PAGEMAP_QUIRKS_H
 #define GDB_UFFD_PAGEMAP_QUIRKS_H
 
+#include "kernel/python.h"
 #include "kernel/uffd.h"
 
-enum scan_quirk {
+PYTHON enum scan_quirk {
 	/* A page never populated reads as written in the scan for PAGE_IS_WRITTEN alone. */
 	SCAN_UNPOPULATED_WRITTEN = 1,
 	/* A page written, then dropped, reads as clean unless PAGE_IS_WRITTEN alone is asked for
@@ -15,6 +16,6 @@ enum scan_quirk {
 };
 
 /* Bits of enum scan_quirk; -errno where it cannot be tried. */
-int pagemap_quirks(const struct uffd_offer *offer);
+PYTHON int pagemap_quirks(const struct uffd_offer *offer);
 
 #endif

@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <sys/ioctl.h>
 
+#include "kernel/python.h"
+
 #define PAGE_BYTES 4096UL
 
 /* Constants younger than the headers of Debian 12 (include/uapi/linux/userfaultfd.h). */
@@ -43,7 +45,7 @@ struct uffdio_poison {
 int uffd_api(int uffd, uint64_t wanted, uint64_t *features);
 
 /* The ways to a descriptor, in the order in which they are tried. */
-enum uffd_way {
+PYTHON enum uffd_way {
 	UFFD_DEVICE = 0,    /* /dev/userfaultfd (Linux 6.1): whoever may open it */
 	UFFD_SYSCALL = 1,   /* userfaultfd(2): root, or vm.unprivileged_userfaultfd=1 */
 	UFFD_USER_MODE = 2, /* ... with UFFD_USER_MODE_ONLY (5.11): the kernel's own accesses fail */
@@ -51,7 +53,7 @@ enum uffd_way {
 #define UFFD_WAYS 3
 
 /* What this kernel offers this process. */
-struct uffd_offer {
+PYTHON struct uffd_offer {
 	bool known;
 	int way;            /* the first that works, or -1 */
 	int rc[UFFD_WAYS];  /* 0 or -errno of each */
@@ -63,7 +65,7 @@ struct uffd_offer {
 int uffd_open(int way);
 /* Tries each way and asks for the features with a throw-away descriptor (UFFDIO_API works once
  * per descriptor).  0, or the -errno of the last way when none works. */
-int uffd_negotiate(struct uffd_offer *offer);
+PYTHON int uffd_negotiate(struct uffd_offer *offer);
 
 /* Missing events for [start, start + len); with `protect` write-protect events too. */
 int uffd_register(int uffd, uint64_t start, uint64_t len, bool protect);

@@ -69,7 +69,7 @@ int breakpoint_remove(struct pager *pager, uint64_t address)
 	return 0;
 }
 
-int breakpoint_plant(struct pager *pager, uint64_t address, bool in)
+int breakpoint_put(struct pager *pager, uint64_t address, bool in)
 {
 	int rc = tracker_collect(pager);
 

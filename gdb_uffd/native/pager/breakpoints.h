@@ -5,11 +5,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
+
 struct pager;
 
-int breakpoint_insert(struct pager *pager, uint64_t address);
-int breakpoint_remove(struct pager *pager, uint64_t address);
+PYTHON int breakpoint_insert(struct pager *pager, uint64_t address);
+PYTHON int breakpoint_remove(struct pager *pager, uint64_t address);
 /* Takes a planted one out, and puts it in again. */
-int breakpoint_plant(struct pager *pager, uint64_t address, bool in);
+PYTHON int breakpoint_put(struct pager *pager, uint64_t address, bool in);
 
 #endif

@@ -3,13 +3,14 @@
 #define GDB_UFFD_CODE_H
 
 #include "kernel/arch.h"
+#include "kernel/python.h"
 #include "pager/eh_frame.h"
 
 struct known;
 struct regions;
 
 /* A process whose frames are followed.  `read` is as memory_read. */
-struct code_space {
+PYTHON struct code_space {
 	int (*read)(void *context, uint64_t address, uint8_t *to, size_t len, size_t *done);
 	void *context;
 	const struct regions *regions;

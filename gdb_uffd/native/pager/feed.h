@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
+
 struct pager;
 struct region;
 
@@ -18,7 +20,7 @@ int feed_zeros(struct pager *pager, const struct region *region, uint64_t page);
 
 /* The vessel is stopped: the pages that are not there yet. */
 int feed_missing(struct pager *pager, uint64_t page);
-int feed_range(struct pager *pager, uint64_t start, uint64_t end);
+PYTHON int feed_range(struct pager *pager, uint64_t start, uint64_t end);
 /* ... it stands in a system call, and what the program wrote so far stays known. */
 int feed_for_call(struct pager *pager, uint64_t page);
 /* Whether the page is there or may be (pager->limit); otherwise pager->over_limit is set. */

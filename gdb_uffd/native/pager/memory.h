@@ -5,10 +5,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
+
 struct pager;
 
 /* Memory as it is now; `done` out: how many bytes are there from `address` on. */
-int memory_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done);
+PYTHON int memory_read(struct pager *pager, uint64_t address, uint8_t *to, size_t len, size_t *done);
 /* A write by gdb, through any protection. */
 int memory_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer);
 /* One stretch inside a page, which is noted as written. */

@@ -12,6 +12,7 @@
 
 #include "kernel/arch.h"
 #include "kernel/fail.h"
+#include "kernel/python.h"
 #include "pager/code.h"
 #include "pager/tracker.h"
 #include "pager/watch.h"
@@ -22,14 +23,14 @@
 #include "table/touches.h"
 
 #define BREAKPOINTS_MAX 1024
-#define PLANTED_MAX 8
+#define PLANTED_MAX 8 /* PYTHON */
 
 struct breakpoint {
 	uint64_t address;
 	uint8_t original[BREAKPOINT_BYTES]; /* what lies beneath it */
 };
 
-struct pager {
+PYTHON struct pager {
 	pthread_mutex_t lock;
 	pthread_t thread;
 	bool running;
@@ -78,8 +79,8 @@ struct pager {
 	struct code_space code;
 };
 
-int pager_init(struct pager *pager);
-void pager_deinit(struct pager *pager);
+PYTHON int pager_init(struct pager *pager);
+PYTHON void pager_deinit(struct pager *pager);
 
 /* Starts serving `vessel` (descriptors are taken over) and stops again. */
 int pager_start(struct pager *pager, pid_t vessel, int uffd, struct error *error);

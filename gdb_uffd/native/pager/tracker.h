@@ -11,9 +11,10 @@
 #include <stdint.h>
 
 #include "kernel/fail.h"
+#include "kernel/python.h"
 #include "kernel/uffd.h"
 
-enum tracker_number {
+PYTHON enum tracker_number {
 	TRACKER_WP_SYNC = 0,    /* write-protection, answered by the pager */
 	TRACKER_WP_ASYNC = 1,   /* write-protection, lifted by the kernel; PAGEMAP_SCAN tells */
 	TRACKER_SOFT_DIRTY = 2, /* the soft-dirty bit of each pte */
@@ -22,7 +23,7 @@ enum tracker_number {
 #define TRACKER_KINDS 4
 
 /* The kind and the offer are for whoever makes the vessel to choose; the rest is the tracker's. */
-struct tracker {
+PYTHON struct tracker {
 	int kind; /* enum tracker_number */
 	struct uffd_offer offer;
 	bool ran;   /* the program has run since it was collected last */
@@ -78,7 +79,7 @@ void tracker_init(struct tracker *tracker);
 void tracker_deinit(struct tracker *tracker);
 
 /* UFFD_FEATURE_* to ask for, of those that are offered; *lacking out: what it cannot do without. */
-uint64_t tracker_features(int kind, uint64_t offered, uint64_t *lacking);
+PYTHON uint64_t tracker_features(int kind, uint64_t offered, uint64_t *lacking);
 
 /* As the kind's own. */
 int tracker_start(struct pager *pager, struct error *error);
@@ -91,7 +92,7 @@ int tracker_after_feed(struct pager *pager, uint64_t page);
 /* Before it runs on. */
 int tracker_about_to_run(struct pager *pager);
 /* Notes what was written since then, if anything ran. */
-int tracker_collect(struct pager *pager);
+PYTHON int tracker_collect(struct pager *pager);
 /* A system call is about to change mappings; `pages_go`: some pages will be dropped or moved.  What
  * would be forgotten with it is noted. */
 int tracker_before_mappings(struct pager *pager, bool pages_go);

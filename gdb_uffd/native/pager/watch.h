@@ -10,13 +10,14 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "kernel/python.h"
 #include "table/pages.h"
 
-#define WATCH_BYTES_MAX (64ul << 20)
+#define WATCH_BYTES_MAX (64ul << 20) /* PYTHON */
 
 struct pager;
 
-struct watch {
+PYTHON struct watch {
 	uint64_t start, end; /* the object, half-open; 0, 0: nothing is watched */
 	bool pages;          /* by write-protection; else by the caller's debug registers */
 	uint8_t *old, *now;  /* its bytes as told last, and as found since */
@@ -28,16 +29,16 @@ struct watch {
 	struct access hit;
 };
 
-void watch_deinit(struct watch *watch);
+PYTHON void watch_deinit(struct watch *watch);
 /* The vessel is there and stopped.  -E2BIG: the object is too large. */
-int watch_start(struct pager *pager, uint64_t start, uint64_t end, bool pages);
+PYTHON int watch_start(struct pager *pager, uint64_t start, uint64_t end, bool pages);
 /* What lies in [low, high) of the object now is known. */
-void watch_accept(struct watch *watch, uint64_t low, uint64_t high);
+PYTHON void watch_accept(struct watch *watch, uint64_t low, uint64_t high);
 /* Compares the object (`all`), or only its pages that are not protected, which are protected again.
  * 1: it differs, first in [*low, *high). */
-int watch_compare(struct pager *pager, bool all, uint64_t *low, uint64_t *high);
+PYTHON int watch_compare(struct pager *pager, bool all, uint64_t *low, uint64_t *high);
 /* A descriptor that becomes readable once, so many milliseconds from now; or -errno. */
-int watch_timer(unsigned int milliseconds);
+PYTHON int watch_timer(unsigned int milliseconds);
 
 /* Inside the native part. */
 static inline bool watch_holds(const struct watch *watch, uint64_t page)

@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "kernel/python.h"
+
 #define CATCH_CALLS 1024 /* numbers that can be told apart; no architecture has so many */
 
 struct run;
@@ -19,9 +21,9 @@ struct catching {
 	uint64_t wanted[CATCH_CALLS / 64];
 };
 
-void catch_nothing(struct vessel *vessel);
-void catch_everything(struct vessel *vessel);
-void catch_one(struct vessel *vessel, uint64_t nr);
+PYTHON void catch_nothing(struct vessel *vessel);
+PYTHON void catch_everything(struct vessel *vessel);
+PYTHON void catch_one(struct vessel *vessel, uint64_t nr);
 
 /* Inside the native part. */
 /* Whether a stop beside a system call is at its entry. */

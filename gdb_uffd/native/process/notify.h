@@ -7,10 +7,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
+
 struct vessel;
 
 /* Whether the kernel knows them. */
-bool notify_is_available(void);
+PYTHON bool notify_is_available(void);
 /* Takes one notification from vessel->listener and answers it.  -ENOENT: it has gone meanwhile. */
 int notify_serve(struct vessel *vessel);
 /* Answers one after the other, until something else happens or some milliseconds have passed: for

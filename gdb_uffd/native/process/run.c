@@ -51,7 +51,7 @@ int run_resume(struct vessel *vessel, int mode, int signal, uint64_t low, uint64
 
 int run_step_over(struct vessel *vessel, uint64_t address)
 {
-	int status, rc = breakpoint_plant(vessel->pager, address, false);
+	int status, rc = breakpoint_put(vessel->pager, address, false);
 
 	if (rc == 0)
 		rc = tracker_about_to_run(vessel->pager);
@@ -60,7 +60,7 @@ int run_step_over(struct vessel *vessel, uint64_t address)
 	if (ptrace(PTRACE_SINGLESTEP, vessel->pid, NULL, NULL) < 0 || task_wait_stop(vessel, &status) < 0)
 		return 0; /* it was killed: whoever resumes it will see */
 	if (status >> 8 == SIGTRAP)
-		return breakpoint_plant(vessel->pager, address, true);
+		return breakpoint_put(vessel->pager, address, true);
 	/* A fault, or a request to stop: it comes again, and the breakpoint stays out. */
 	if (WSTOPSIG(status) == SIGSTOP)
 		kill(vessel->pid, SIGSTOP);

@@ -6,31 +6,33 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
+
 struct debug_slot;
 struct registers;
 struct vessel;
 
-int task_get_registers(struct vessel *vessel, struct registers *regs);
-int task_set_registers(struct vessel *vessel, const struct registers *regs);
+PYTHON int task_get_registers(struct vessel *vessel, struct registers *regs);
+PYTHON int task_set_registers(struct vessel *vessel, const struct registers *regs);
 /* The register set of a note's type, NT_...; returns its size, which a set must have exactly. */
-int task_get_regset(struct vessel *vessel, uint64_t kind, void *buffer, size_t room);
-int task_set_regset(struct vessel *vessel, uint64_t kind, const void *buffer, size_t len);
-int task_set_sigmask(struct vessel *vessel, uint64_t mask);
-int task_get_sigmask(struct vessel *vessel, uint64_t *mask);
+PYTHON int task_get_regset(struct vessel *vessel, uint64_t kind, void *buffer, size_t room);
+PYTHON int task_set_regset(struct vessel *vessel, uint64_t kind, const void *buffer, size_t len);
+PYTHON int task_set_sigmask(struct vessel *vessel, uint64_t mask);
+PYTHON int task_get_sigmask(struct vessel *vessel, uint64_t *mask);
 /* Whether the process is still there (it can be killed from outside at any time). */
-bool task_is_alive(struct vessel *vessel);
-int task_set_siginfo(struct vessel *vessel, const uint8_t *siginfo);
+PYTHON bool task_is_alive(struct vessel *vessel);
+PYTHON int task_set_siginfo(struct vessel *vessel, const uint8_t *siginfo);
 /* As arch_set_debug and arch_debug_hits. */
-int task_set_debug(struct vessel *vessel, const struct debug_slot *slots, size_t count);
-int task_debug_hits(struct vessel *vessel);
+PYTHON int task_set_debug(struct vessel *vessel, const struct debug_slot *slots, size_t count);
+PYTHON int task_debug_hits(struct vessel *vessel);
 /* Whether the signal's disposition in the vessel ends the process (no handler, not ignored). */
-bool task_signal_is_fatal(struct vessel *vessel, int signal);
+PYTHON bool task_signal_is_fatal(struct vessel *vessel, int signal);
 /* Asks for a stop: SIGSTOP, reported once as RUN_STOPPED with that signal. */
-int task_interrupt(struct vessel *vessel);
+PYTHON int task_interrupt(struct vessel *vessel);
 /* Until it stops: its status as waitpid(2) has it.  -ESRCH: it is gone. */
 int task_wait_stop(struct vessel *vessel, int *status);
 /* Vessel, pager and tracer on one CPU; the tracer on its own ones again. */
 void task_share_cpu(struct vessel *vessel);
-void task_leave_cpu(struct vessel *vessel);
+PYTHON void task_leave_cpu(struct vessel *vessel);
 
 #endif

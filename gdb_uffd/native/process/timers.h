@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
+
 struct vessel;
 
 /* While the program runs: from now on its time counts; what it ran since then; no more. */
@@ -16,10 +18,10 @@ void timers_end(struct vessel *vessel);
 /* Sends the signals of those that are due. */
 void timers_fire(struct vessel *vessel);
 /* Nanoseconds of running until the next one is due; UINT64_MAX: none is. */
-uint64_t timers_left(const struct vessel *vessel);
+PYTHON uint64_t timers_left(const struct vessel *vessel);
 
 /* No more signals: their handlers are gone. */
-void timers_disarm(struct vessel *vessel);
+PYTHON void timers_disarm(struct vessel *vessel);
 
 enum passing { PASSED_WHOLE = 0, PASSED_INTERRUPTED, PASSED_TICKED, PASSED_NEVER };
 /* Lets `*ns` pass for the program (FOR_EVER: no end), or less: up to a signal that it takes, or with `ticks`

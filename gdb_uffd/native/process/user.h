@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
+
 struct pager;
 struct system_call;
 struct vessel;
@@ -16,7 +18,7 @@ int user_load(struct pager *pager, uint64_t address, void *to, size_t len);
 /* The string with its null byte: its length without.  -EFAULT; -ENAMETOOLONG: it does not fit. */
 int user_load_string(struct pager *pager, uint64_t address, char *to, size_t room);
 /* All of it, or -EFAULT (what lay before the bad page was written). */
-int user_store(struct pager *pager, uint64_t address, const void *from, size_t len);
+PYTHON int user_store(struct pager *pager, uint64_t address, const void *from, size_t len);
 
 /* Feeds the pages that a system call names, and lifts the write protection of those that the
  * kernel will write: with UFFD_USER_MODE_ONLY its own accesses wait for nobody. */

@@ -10,6 +10,7 @@
 
 #include "kernel/arch.h"
 #include "kernel/fail.h"
+#include "kernel/python.h"
 #include "pager/pager.h"
 #include "process/catch.h"
 #include "process/signals.h"
@@ -26,16 +27,16 @@ struct restorer_call {
 #define PASSED_MAX 16
 
 /* A lock that the program went through although somebody holds it (`threads ignore-locks`). */
-struct passed {
+PYTHON struct passed {
 	uint64_t address;
 	uint32_t value; /* the futex */
 	int32_t owner;  /* TID of the recorded thread that holds it; 0: not known */
 	uint32_t times;
 };
 
-#define OPENED_NAMES_MAX 32
+#define OPENED_NAMES_MAX 32 /* PYTHON */
 
-struct opened_name {
+PYTHON struct opened_name {
 	uint16_t nr, len;
 	bool cut;
 	uint8_t bytes[REFUSED_BYTES];
@@ -44,7 +45,7 @@ struct opened_name {
 #define NAMES_MAX 4096
 
 /* Paths, each once, a NUL behind each. */
-struct names {
+PYTHON struct names {
 	char *text;
 	size_t len, room;
 	uint32_t count, more; /* more: beyond NAMES_MAX, or for want of memory */
@@ -54,7 +55,7 @@ struct names {
 #define ADOPTED_MAX 32
 
 /* A recorded descriptor of which is only known what the program did with it. */
-struct adopted {
+PYTHON struct adopted {
 	int number, kind; /* enum opened_kind: what it was taken for */
 };
 
@@ -65,7 +66,7 @@ struct redo {
 	int64_t (*finish)(struct vessel *vessel, const struct system_call *call, int64_t result);
 };
 
-enum run_end {
+PYTHON enum run_end {
 	RUN_STOPPED = 0, /* a signal stop: `signal`, `siginfo` */
 	RUN_CONTROL = 1, /* the control descriptor is readable; the vessel runs on */
 	RUN_OUTPUT = 2,  /* the output pipe is readable; the vessel runs on */
@@ -80,7 +81,7 @@ enum run_end {
 	RUN_WATCH = 16, /* the watched object was written: `low` to `high`, by `call` or at `pc` */
 };
 
-struct run {
+PYTHON struct run {
 	int end;
 	int signal;
 	int status;
@@ -95,7 +96,7 @@ struct run {
 	uint8_t siginfo[128];
 };
 
-enum resume { RESUME_CONTINUE = 0, RESUME_STEP = 1, RESUME_RANGE = 2 };
+PYTHON enum resume { RESUME_CONTINUE = 0, RESUME_STEP = 1, RESUME_RANGE = 2 };
 
 /* What the layers above decide about system calls. */
 struct vessel_handlers {
@@ -108,7 +109,7 @@ struct vessel_handlers {
 	int (*traced)(struct vessel *vessel, unsigned long data, struct run *run);
 };
 
-struct vessel {
+PYTHON struct vessel {
 	const struct vessel_handlers *handlers;
 	pid_t pid;
 	int pidfd;
@@ -195,10 +196,10 @@ struct vessel {
 /* No process yet; vessel_destroy may follow at any time. */
 void vessel_init(struct vessel *vessel, const struct vessel_handlers *handlers);
 /* Spawns the vessel and maps pager->regions in it.  On failure nothing is left. */
-int vessel_create(struct vessel *vessel, struct pager *pager);
-void vessel_destroy(struct vessel *vessel);
+PYTHON int vessel_create(struct vessel *vessel, struct pager *pager);
+PYTHON void vessel_destroy(struct vessel *vessel);
 /* Frees what is kept from one process to the next; no process lives. */
-void vessel_deinit(struct vessel *vessel);
+PYTHON void vessel_deinit(struct vessel *vessel);
 
 /* Among the recorded ones. */
 static inline bool vessel_has_thread(const struct vessel *vessel, int32_t tid)

@@ -11,21 +11,22 @@
 #include <sys/types.h>
 
 #include "kernel/fail.h"
+#include "kernel/python.h"
 #include "table/ranges.h"
 
 /* How the pages of a mapping are recorded. */
-#define RECORD_ANONYMOUS 0 /* private; a page that is not there is zeros */
-#define RECORD_FILE 1      /* private, of a file: the pages that the process has of its own */
-#define RECORD_WHOLE 2     /* the same, and the file's pages: it cannot be relied on later */
-#define RECORD_SHARED 3    /* others may write: what the process has mapped is read each time */
-#define RECORD_SHARED_WHOLE 4 /* the same, every page of it */
+#define RECORD_ANONYMOUS 0 /* PYTHON; private; a page that is not there is zeros */
+#define RECORD_FILE 1      /* PYTHON; private, of a file: the pages that the process has of its own */
+#define RECORD_WHOLE 2     /* PYTHON; the same, and the file's pages: it cannot be relied on later */
+#define RECORD_SHARED 3    /* PYTHON; others may write: what the process has mapped is read each time */
+#define RECORD_SHARED_WHOLE 4 /* PYTHON; the same, every page of it */
 
 /* What record_scan found out about a mapping. */
-#define RECORD_TRACKED 0   /* only pages written since the last scan are in `dirty` */
-#define RECORD_FRESH 1     /* new, or moved: all its pages are, and it is tracked from now on */
-#define RECORD_UNTRACKED 2 /* all its pages are; record_copy leaves out those that stayed equal */
+#define RECORD_TRACKED 0   /* PYTHON; only pages written since the last scan are in `dirty` */
+#define RECORD_FRESH 1     /* PYTHON; new, or moved: all its pages are, and it is tracked from now on */
+#define RECORD_UNTRACKED 2 /* PYTHON; all its pages are; record_copy leaves out those that stayed equal */
 
-struct record_map {
+PYTHON struct record_map {
 	uint64_t start, end;
 	uint32_t how;   /* in */
 	uint32_t state; /* out */
@@ -42,7 +43,7 @@ struct page_hashes {
 };
 
 /* Consecutive pages that record_copy took; `bytes` 0: they could not be read. */
-struct record_piece {
+PYTHON struct record_piece {
 	uint64_t start, end, bytes;
 };
 
@@ -50,7 +51,7 @@ struct record_piece {
 #define RANGE_COMPARE 1     /* left out where they stayed equal */
 #define RANGE_MAYBE_THERE 2 /* the same; some of the pages may not be there yet */
 
-struct record {
+PYTHON struct record {
 	int mem, pagemap; /* /proc/PID/mem and pagemap; the caller's */
 	int uffd;         /* -1: nothing is tracked; the caller's */
 	pid_t pid;
@@ -76,19 +77,19 @@ struct record {
 };
 
 /* 0 or -errno.  `uffd` gets its API handshake; -EOPNOTSUPP when it cannot track writes. */
-int record_init(struct record *record, pid_t pid, int mem, int pagemap, int uffd);
-void record_deinit(struct record *record);
+PYTHON int record_init(struct record *record, pid_t pid, int mem, int pagemap, int uffd);
+PYTHON void record_deinit(struct record *record);
 
 /* Fills `dirty`, and begins to fill `present`, from the sorted mappings, and protects what it
  * names: a write after it counts for the next scan.  The process must stand still. */
-int record_scan(struct record *record, struct record_map *maps, size_t count);
+PYTHON int record_scan(struct record *record, struct record_map *maps, size_t count);
 
 /* `present` is complete after it; to be called before the process runs again. */
-int record_finish(struct record *record);
+PYTHON int record_finish(struct record *record);
 
 /* Copies the next pages of `dirty` into `to`, one piece after the other without gaps.  `done` out:
  * pieces filled; 0 of them: all is copied.  Returns bytes written to `to`, or -errno. */
-int64_t record_copy(struct record *record, uint8_t *to, size_t len, struct record_piece *pieces,
+PYTHON int64_t record_copy(struct record *record, uint8_t *to, size_t len, struct record_piece *pieces,
 		    size_t room, size_t *done);
 
 #endif

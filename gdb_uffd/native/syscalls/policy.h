@@ -7,9 +7,11 @@
 #ifndef GDB_UFFD_POLICY_H
 #define GDB_UFFD_POLICY_H
 
+#include "kernel/python.h"
+
 struct vessel;
 
 /* As vessel_init: of a vessel whose system calls are decided here. */
-void policy_init(struct vessel *vessel);
+PYTHON void policy_init(struct vessel *vessel);
 
 #endif

@@ -7,8 +7,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
+
 #define OPENED_MAX 256      /* open files at a time */
-#define DESCRIPTORS_MAX 1024 /* RLIMIT_NOFILE as it is answered */
+#define DESCRIPTORS_MAX 1024 /* PYTHON; RLIMIT_NOFILE as it is answered */
 
 #define TIMERS_MAX 35 /* the three of setitimer(2), then timer_create(2)'s and timerfd_create(2)'s */
 
@@ -27,7 +29,7 @@ struct timer {
 	uint32_t overrun;
 };
 
-enum opened_kind {
+PYTHON enum opened_kind {
 	OPENED_NOTHING = 0, /* a free slot */
 	OPENED_FILE,        /* a regular file */
 	OPENED_DIRECTORY,
@@ -67,7 +69,7 @@ struct opened {
 	struct held *held; /* what waits to be read; an epoll's entries; NULL: nothing */
 };
 
-struct kernel_state {
+PYTHON struct kernel_state {
 	struct opened files[OPENED_MAX];
 	int16_t table[DESCRIPTORS_MAX]; /* descriptor to index in `files`; -1: closed */
 	uint8_t close_on_exec[DESCRIPTORS_MAX / 8];
@@ -84,7 +86,7 @@ struct kernel_state {
 };
 
 /* Who the program was. */
-struct identity {
+PYTHON struct identity {
 	int pid, tid, ppid, pgrp, sid;
 	uint32_t uid, euid, gid, egid;
 	int64_t realtime_ns, monotonic_ns, cpu_ns; /* at the snapshot */

@@ -5,9 +5,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
+
 #define FED_MAX 4000000 /* 15 GiB of pages; `missed` counts the others */
 
-struct fed {
+PYTHON struct fed {
 	uint64_t *at; /* page addresses */
 	size_t count, room, missed;
 };

@@ -6,12 +6,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
+
 #define SLOT_ZERO 0u                  /* a page of zeros, which is never stored */
 #define SLOT_UNAVAILABLE 0xffffffffu  /* could not be read when it was recorded */
 
 #define CRC_TABLES 16
 
-struct page_store {
+PYTHON struct page_store {
 	const uint8_t *pages; /* slot N at pages + N * 4096 */
 	const uint32_t *sums; /* CRC-32 of each slot */
 	uint64_t count;       /* slots that both have */
@@ -19,13 +21,13 @@ struct page_store {
 };
 
 /* `pages` and `sums` stay the caller's; lengths in bytes. */
-void page_store_init(struct page_store *store, const uint8_t *pages, uint64_t pages_len,
+PYTHON void page_store_init(struct page_store *store, const uint8_t *pages, uint64_t pages_len,
 		     const uint32_t *sums, uint64_t sums_len);
 
 /* The CRC-32 of ISO 3309 that zlib's crc32() computes; `len` is a multiple of 16. */
-uint32_t page_store_crc(const struct page_store *store, const uint8_t *bytes, size_t len);
+PYTHON uint32_t page_store_crc(const struct page_store *store, const uint8_t *bytes, size_t len);
 
 /* Copies a slot's page; -EFAULT where it is unavailable, out of bounds, cut short or damaged. */
-int page_store_read(const struct page_store *store, uint32_t slot, uint8_t *to);
+PYTHON int page_store_read(const struct page_store *store, uint32_t slot, uint8_t *to);
 
 #endif

@@ -6,15 +6,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
+
 /* Who touched a page: from /proc/TID/syscall while the thread sleeps in its fault. */
-struct access {
+PYTHON struct access {
 	uint64_t pc, sp;
 	uint64_t address; /* the byte; its page where the kernel does not tell (Linux < 5.18) */
 	uint32_t tid; /* the vessel's TID; 0: nobody */
 	uint32_t call; /* 1 + number of the system call that touched it; 0: an instruction did */
 };
 
-enum writer { /* bits of written.writers */
+PYTHON enum writer { /* bits of written.writers */
 	WRITER_PROGRAM = 1,
 	WRITER_GDB = 2,    /* pushed frames, breakpoints, arguments */
 	WRITER_MALLOC = 4, /* gdb's own call of malloc, for a string argument */
@@ -22,7 +24,7 @@ enum writer { /* bits of written.writers */
 	WRITERS_MEANT = WRITER_PROGRAM | WRITER_ASSIGNMENT,
 };
 
-#define IMAGES_MAX 16384 /* pages whose images one report keeps: 128 MiB of both */
+#define IMAGES_MAX 16384 /* PYTHON; pages whose images one report keeps: 128 MiB of both */
 
 /* A page that was written since the snapshot. */
 struct written {
@@ -56,7 +58,7 @@ struct page_slot {
 	bool shared;  /* ... but it takes no memory: the kernel's own page of zeros */
 };
 
-struct pages {
+PYTHON struct pages {
 	struct page_slot *slots;
 	size_t slot_mask, used;
 	struct written *written;
@@ -65,7 +67,7 @@ struct pages {
 };
 
 /* Pages that may differ from the snapshot. */
-size_t pages_count_dirty(const struct pages *pages);
+PYTHON size_t pages_count_dirty(const struct pages *pages);
 
 int pages_init(struct pages *pages);
 void pages_deinit(struct pages *pages);

@@ -6,13 +6,14 @@
 #include <stdint.h>
 
 #include "kernel/pagemap.h"
+#include "kernel/python.h"
 
-struct ranges {
+PYTHON struct ranges {
 	struct page_range *at;
 	size_t count, room;
 };
 
-void ranges_deinit(struct ranges *ranges);
+PYTHON void ranges_deinit(struct ranges *ranges);
 
 /* Room for `more` ranges behind the last.  0 or -ENOMEM. */
 int ranges_reserve(struct ranges *ranges, size_t more);
@@ -27,7 +28,7 @@ size_t ranges_after(const struct ranges *ranges, uint64_t address);
 void ranges_join(struct ranges *ranges, size_t first);
 
 /* Appends to `out` what `from` has in [start, end) and `less` has not.  0 or -ENOMEM. */
-int ranges_subtract(struct ranges *out, const struct ranges *from, const struct ranges *less,
+PYTHON int ranges_subtract(struct ranges *out, const struct ranges *from, const struct ranges *less,
 		    uint64_t start, uint64_t end);
 
 #endif

@@ -6,9 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
 #include "table/page_store.h"
 
-enum region_kind {
+PYTHON enum region_kind {
 	REGION_ZERO = 0,    /* zeros */
 	REGION_BYTES = 1,   /* bytes_len bytes at `bytes`, then zeros */
 	REGION_UNAVAILABLE = 2, /* no bytes can be had: reserved in the vessel, never readable */
@@ -16,7 +17,7 @@ enum region_kind {
 	REGION_NATIVE = 3,  /* mapped by the program and not registrable (a device): not tracked */
 };
 
-struct region {
+PYTHON struct region {
 	uint64_t start, end; /* page-aligned */
 	const uint8_t *bytes; /* of `start` */
 	uint64_t bytes_len;
@@ -27,21 +28,21 @@ struct region {
 	uint32_t flags; /* REGION_* below */
 };
 
-#define REGION_BORN 1u   /* mapped by the program in the diversion, not recorded */
-#define REGION_FILE 4u   /* private pages of a file: MADV_DONTNEED would bring the file back */
-#define REGION_SHARED 8u /* shared memory, recorded or asked for: MADV_DONTNEED keeps it */
-#define REGION_GROWTH 2u /* room for a recorded stack to grow into */
-#define REGION_UNKNOWN 16u /* the recording does not hold these bytes: they are taken for what is fed */
-#define REGION_BEYOND 32u /* unavailable: behind the end of a mapped file, where a touch is SIGBUS */
+#define REGION_BORN 1u   /* PYTHON; mapped by the program in the diversion, not recorded */
+#define REGION_FILE 4u   /* PYTHON; private pages of a file: MADV_DONTNEED would bring the file back */
+#define REGION_SHARED 8u /* PYTHON; shared memory, recorded or asked for: MADV_DONTNEED keeps it */
+#define REGION_GROWTH 2u /* PYTHON; room for a recorded stack to grow into */
+#define REGION_UNKNOWN 16u /* PYTHON; the recording does not hold these bytes: they are taken for what is fed */
+#define REGION_BEYOND 32u /* PYTHON; unavailable: behind the end of a mapped file, where a touch is SIGBUS */
 
-struct regions {
+PYTHON struct regions {
 	struct region *at;
 	size_t count, room;
 	uint64_t code; /* another number when what is executable, and where, becomes another */
 };
 
-void regions_deinit(struct regions *regions);
-int regions_copy(struct regions *to, const struct regions *from);
+PYTHON void regions_deinit(struct regions *regions);
+PYTHON int regions_copy(struct regions *to, const struct regions *from);
 
 /* Whether the vessel has it without access, so that a touch is SIGSEGV. */
 static inline bool region_is_reserved(const struct region *region)
@@ -50,14 +51,14 @@ static inline bool region_is_reserved(const struct region *region)
 }
 
 /* The region that holds `address`, or NULL. */
-const struct region *regions_find(const struct regions *regions, uint64_t address);
+PYTHON const struct region *regions_find(const struct regions *regions, uint64_t address);
 /* The first region that holds `address` or lies behind it, or NULL. */
 const struct region *regions_next(const struct regions *regions, uint64_t address);
 /* Where what is mapped without a gap from `start` on ends, at most `end`. */
 uint64_t regions_unbroken(const struct regions *regions, uint64_t start, uint64_t end);
 
 /* Replaces whatever lay in [region->start, region->end).  -ENOMEM leaves the table as it was. */
-int regions_set(struct regions *regions, const struct region *region);
+PYTHON int regions_set(struct regions *regions, const struct region *region);
 int regions_clear(struct regions *regions, uint64_t start, uint64_t end);
 int regions_protect(struct regions *regions, uint64_t start, uint64_t end, int prot);
 

@@ -6,9 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RULES 512 /* system-call numbers from 0 that a rule can be given for */
+#include "kernel/python.h"
 
-enum policy_action {
+#define RULES 512 /* PYTHON; system-call numbers from 0 that a rule can be given for */
+
+PYTHON enum policy_action {
 	POLICY_REFUSE = 0, /* the program sees -result (ENOSYS for 0); it is reported */
 	POLICY_RUN = 1,    /* the kernel carries it out, untouched where that can be */
 	POLICY_LET = 2,    /* the kernel carries it out, and is changed by it */
@@ -17,9 +19,9 @@ enum policy_action {
 	POLICY_RESULT = 5, /* the program sees `result`; nothing is done */
 };
 
-enum policy_level { LEVEL_NONE = 0, LEVEL_SAFE = 1, LEVEL_ALL = 2 };
+PYTHON enum policy_level { LEVEL_NONE = 0, LEVEL_SAFE = 1, LEVEL_ALL = 2 };
 
-enum argument_kind {
+PYTHON enum argument_kind {
 	ARGUMENT_NUMBER = 0,
 	ARGUMENT_PATH,          /* a string */
 	ARGUMENT_READ,          /* bytes that the kernel reads; the next argument counts them */
@@ -35,7 +37,7 @@ enum argument_kind {
 	ARGUMENT_BOTH_FIXED,
 };
 
-struct rule {
+PYTHON struct rule {
 	uint8_t action; /* enum policy_action */
 	bool traced;    /* stops at a ptrace event whatever the action */
 	int16_t result;
@@ -43,14 +45,14 @@ struct rule {
 	uint16_t size[6];
 };
 
-struct policy {
+PYTHON struct policy {
 	struct rule rules[RULES];
 	int level; /* enum policy_level */
 	bool read_files, real_clock, ignore_locks;
 };
 
 /* One system call of the program. */
-struct system_call {
+PYTHON struct system_call {
 	uint64_t nr;
 	uint64_t args[6];
 	uint64_t pc; /* behind the instruction */
@@ -58,21 +60,21 @@ struct system_call {
 };
 
 /* OWN: this architecture's; the others are of 32-bit programs, or older ways in. */
-enum call_table { TABLE_OWN = 0, TABLE_I386 = 1, TABLE_X32 = 2, TABLE_VSYSCALL = 3, TABLE_ARM = 4 };
+PYTHON enum call_table { TABLE_OWN = 0, TABLE_I386 = 1, TABLE_X32 = 2, TABLE_VSYSCALL = 3, TABLE_ARM = 4 };
 
-#define REFUSED_MAX 64
+#define REFUSED_MAX 64 /* PYTHON */
 #define REFUSED_BYTES 256
 #define ALIKE_MAX 8
 
 /* Memory that an argument pointed to when the call was refused. */
-struct captured {
+PYTHON struct captured {
 	uint8_t argument; /* its number */
 	bool cut;         /* there was more */
 	uint16_t len;
 	uint8_t bytes[REFUSED_BYTES];
 };
 
-struct refused {
+PYTHON struct refused {
 	struct system_call call;
 	int error;      /* the errno that the program saw; 0: it was told that it went well */
 	uint32_t times;  /* how often */

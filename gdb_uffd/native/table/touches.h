@@ -6,11 +6,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/python.h"
 #include "table/pages.h"
 
-enum touch_how { TOUCH_READ = 0, TOUCH_WRITE = 1, TOUCH_RUN = 2 };
+PYTHON enum touch_how { TOUCH_READ = 0, TOUCH_WRITE = 1, TOUCH_RUN = 2 };
 
-struct touch {
+PYTHON struct touch {
 	uint64_t page;
 	struct access who;
 	uint64_t *callers; /* then: callers.h; or NULL */
@@ -21,7 +22,7 @@ struct touch {
 /* A list that holds so many grows no more; `missed` counts the others. */
 #define TOUCHES_MAX 100000
 
-struct touches {
+PYTHON struct touches {
 	bool on;
 	struct touch *at;
 	size_t count, room, missed;
