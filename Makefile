@@ -4,8 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check
-NATIVE := $(wildcard gdb_uffd/native/*.c gdb_uffd/native/*.h gdb_uffd/native/*.S \
-	gdb_uffd/native/*.cdef gdb_uffd/native/build.py)
+NATIVE := $(wildcard gdb_uffd/native/*/*.c gdb_uffd/native/*/*.h gdb_uffd/native/build.py)
 
 .PHONY: all demo test test-unprivileged lint bench fresh matrix foreign dejagnu peers differential torture clean dev gdb test-extras
 .DELETE_ON_ERROR:

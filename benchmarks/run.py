@@ -200,7 +200,7 @@ def eager_us(core: Path, push: int) -> float:
         machine.ensure()
         for segment in subject.snapshot.segments:
             if segment.kind != "unavailable":
-                check(lib.pager_populate_range(machine.pager, segment.start, segment.end))
+                check(lib.feed_range(machine.pager, segment.start, segment.end))
         subject.call(push, 7)
 
     spent = timed_us(everything)

@@ -1,7 +1,7 @@
 """What differs from processor to processor, as data: registers, conventions, instructions.
 
-The Python side asks here, the C side in native/arch.h; nothing else names a register or a number of
-a system call.  Pure standard library: gdb's side, the server and the recorder share it.
+The Python side asks here, the C side in native/kernel/arch.h; nothing else names a register or
+a number of a system call.  Pure standard library: gdb's side, the server and the recorder share it.
 Extended registers are coded in trace/core/xstate.py and fpsimd.py, the target description in
 server/stub/target_xml.py.
 """

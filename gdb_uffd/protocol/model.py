@@ -174,7 +174,7 @@ class FirstWrite:
     byte written (its page's start where the kernel does not tell: Linux before 5.18).
 
     `callers`: the return addresses of its frames, innermost first, at most CALLERS_MAX of
-    native/callers.h; one of a recursion once; behind a frame that a signal interrupted, its
+    native/pager/callers.h; one of a recursion once; behind a frame that a signal interrupted, its
     instruction + 1. They end where gdb's call began, or where a frame cannot be followed.
     """
 

@@ -111,7 +111,7 @@ def parse(text: bytes) -> List[Line]:
 
 
 def how(line: Line, by_reference: bool) -> Optional[int]:
-    """How its pages are recorded (RECORD_* of native/record.h); None: not at all.
+    """How its pages are recorded (RECORD_* of native/recording/record.h); None: not at all.
 
     `by_reference`: its file can be relied on for pages that the process has no copy of.
     """

@@ -1,7 +1,7 @@
 """Breakpoints and watchpoints: what gdb wants, and what is in the vessel.
 
 Software breakpoints are instructions, put in at a resume and hidden from every read.  Hardware
-ones use the processor's debug registers (native/arch.h).
+ones use the processor's debug registers (native/kernel/arch.h).
 """
 
 from __future__ import annotations
@@ -185,10 +185,10 @@ class Breakpoints:
         too much."""
         pager = self.machine.pager
         for address in self.inserted - self.wanted:
-            lib.pager_breakpoint_remove(pager, address)
+            lib.breakpoint_remove(pager, address)
             self.inserted.discard(address)
         for address in self.wanted - self.inserted:
-            rc = lib.pager_breakpoint_insert(pager, address)
+            rc = lib.breakpoint_insert(pager, address)
             if rc == -errno.ENOSPC:
                 raise UffdError(
                     f"no breakpoint can be set at {address:#x}: "
@@ -217,7 +217,7 @@ class Breakpoints:
         native = ffi.new("struct debug_slot[]", len(slots))
         for to, (kind, address, length) in zip(native, slots):
             to.address, to.length, to.kind = address, length, _KINDS[kind]
-        check(lib.vessel_set_debug(vessel, native, len(slots)), vessel.error)
+        check(lib.task_set_debug(vessel, native, len(slots)), vessel.error)
         self._loaded = slots
 
     def _value(self, slot: Slot) -> bytes:
@@ -229,7 +229,7 @@ class Breakpoints:
     def hits(self, skip: int = 0, until: int = SLOTS) -> List[Slot]:
         """After a trap: what the debug registers that caused it hold, of those in [skip, until)."""
         vessel = self.machine.vessel
-        status = check(lib.vessel_debug_hits(vessel), vessel.error)
+        status = check(lib.task_debug_hits(vessel), vessel.error)
         return [
             slot
             for number, slot in enumerate(self._loaded or [])

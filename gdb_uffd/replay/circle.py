@@ -121,7 +121,7 @@ class Circle:
         """How the vessel stands; None when that is not all known."""
         machine = self._machine
         vessel, pager = machine.vessel, machine.pager
-        if pager.engine.kind != lib.ENGINE_WP_SYNC or lib.timers_left(vessel) != _NO_TIMER:
+        if pager.tracker.kind != lib.TRACKER_WP_SYNC or lib.timers_left(vessel) != _NO_TIMER:
             return None  # what is written is known afterwards only; something is still to come
         if lib.pages_count_dirty(ffi.addressof(pager, "pages")) > _PAGES_MAX:
             return None
@@ -137,5 +137,5 @@ class Circle:
 
     def _extended(self) -> int:
         note = _NT_X86_XSTATE if self._machine.arch.gdb.startswith("i386") else _NT_FPREGSET
-        size = lib.vessel_get_regset(self._machine.vessel, note, self._buffer, _XSTATE_BYTES)
+        size = lib.task_get_regset(self._machine.vessel, note, self._buffer, _XSTATE_BYTES)
         return zlib.crc32(ffi.buffer(self._buffer, max(0, int(size))))

@@ -244,7 +244,7 @@ class Diversion:
                 unknown=self._unknown.so_far(),
             )  # fmt: skip
             self.runner.output.clear()
-            lib.vessel_begin(self.machine.vessel)
+            lib.account_begin(self.machine.vessel)
         return self._open
 
     def refuse_loss(self) -> None:
@@ -327,7 +327,7 @@ class Diversion:
         self.past.closing(open_, report, self._kernel_kept)
         if keep:
             check(lib.transaction_commit(self.machine.pager), doing="keeping the call's effects")
-            lib.vessel_end(self.machine.vessel, True)
+            lib.account_end(self.machine.vessel, True)
             self._kernel_kept |= bool(self.machine.vessel.kernel_changed)
         else:
             self._discard(open_)
@@ -347,7 +347,7 @@ class Diversion:
         if rebuild < 0:
             self._forget_everything()
             check(rebuild, doing="undoing the call failed, so this is the snapshot again")
-        lib.vessel_end(self.machine.vessel, False)
+        lib.account_end(self.machine.vessel, False)
         if rebuild:
             self.machine.destroy()
             self.breakpoints.forget_vessel()

@@ -84,7 +84,7 @@ def _pagemap_scan(found: Kernel) -> Check:
     if rc < 0:
         return Check("PAGEMAP_SCAN", False, os.strerror(-rc), "Linux 6.7 or newer, for wp-async",
                      False)  # fmt: skip
-    quirks = lib.engine_scan_quirks(found.offer)
+    quirks = lib.pagemap_quirks(found.offer)
     known = [text for bit, text in _QUIRKS if quirks >= 0 and quirks & bit]
     return Check("PAGEMAP_SCAN", True, "; ".join(["yes", *known]), "", False)
 

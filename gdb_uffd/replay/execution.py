@@ -18,7 +18,7 @@ from gdb_uffd.replay.policy import waiting
 from gdb_uffd.replay.state import ThreadStates
 from gdb_uffd.replay.vessel import Vessel
 
-MODES = {"c": 0, "s": 1, "r": 2}  # enum resume of native/vessel.h
+MODES = {"c": 0, "s": 1, "r": 2}  # enum resume of native/process/vessel.h
 
 NO_SIGNAL = 0
 """What ends a run that no signal stopped.  gdb takes a SIGTRAP at an unmoved pc for a step that
@@ -35,7 +35,7 @@ OUTPUT_MAX = 16 << 20
 """Bytes of a call's output that are remembered for its report; all of it is passed on."""
 
 WATCHED = "watched"
-"""`Stop.breakpoint` of a write to native/watch.h's object: never shown to a client."""
+"""`Stop.breakpoint` of a write to native/pager/watch.h's object: never shown to a client."""
 
 SIGINFO_BYTES = 128  # SI_MAX_SIZE, <asm-generic/siginfo.h>
 _SIGINFO = struct.Struct("<iiiiQ")  # si_signo, si_errno, si_code, padding, si_addr
@@ -105,7 +105,7 @@ class Runner:
 
     def _cannot_take(self, number: int) -> str:
         """Why a signal is not delivered; "" where it can be, or is none."""
-        if not number or not lib.vessel_signal_is_fatal(self.machine.vessel, number):
+        if not number or not lib.task_signal_is_fatal(self.machine.vessel, number):
             return ""
         name = signal.Signals(number).name if number < 32 else f"signal {number}"
         return (
@@ -115,14 +115,14 @@ class Runner:
 
     def _offer_siginfo(self, siginfo: bytes, number: int) -> None:
         if len(siginfo) >= 128 and _SIGINFO.unpack_from(siginfo)[0] == number and self._signal_stop:
-            lib.vessel_set_siginfo(self.machine.vessel, siginfo[:128])
+            lib.task_set_siginfo(self.machine.vessel, siginfo[:128])
 
     def _go(self, action: Resume, number: int) -> None:
         vessel = self.machine.vessel
         self.threads.fresh = True
         self.machine.ran()
         mode = MODES[action.kind]
-        check(lib.vessel_resume(vessel, mode, number, action.lo, action.hi), vessel.error)
+        check(lib.run_resume(vessel, mode, number, action.lo, action.hi), vessel.error)
 
     def wait(self, action: Resume, client: StubClient) -> Optional[Stop]:
         """One event; None when the vessel runs on."""
@@ -132,22 +132,22 @@ class Runner:
         try:
             stop = self._wait(action, client)
         except BaseException:
-            lib.vessel_leave_cpu(vessel)
+            lib.task_leave_cpu(vessel)
             raise
         if stop is not None:
-            lib.vessel_leave_cpu(vessel)
+            lib.task_leave_cpu(vessel)
         return stop
 
     def _wait(self, action: Resume, client: StubClient) -> Optional[Stop]:
         vessel, run = self.machine.vessel, self.run
-        check(lib.vessel_wait(vessel, client.fileno(), run), vessel.error)
+        check(lib.wait_vessel(vessel, client.fileno(), run), vessel.error)
         if run.end == lib.RUN_OUTPUT:
             self._drain(client)
             return None
         if run.end == lib.RUN_CONTROL:
             if client.interrupt_requested():
                 self._asked = True
-                lib.vessel_interrupt(vessel)
+                lib.task_interrupt(vessel)
             return None
         self._drain(client)
         if self._over:
@@ -216,7 +216,7 @@ class Runner:
     def _drain(self, client: StubClient) -> None:
         vessel = self.machine.vessel
         while vessel.out_len:
-            count = lib.vessel_take_output(vessel, self._buffer, len(self._buffer))
+            count = lib.account_take_output(vessel, self._buffer, len(self._buffer))
             self._show(bytes(ffi.buffer(self._buffer, count)), client)
         while vessel.output_fd >= 0:
             try:
@@ -353,7 +353,7 @@ class Runner:
         if self.machine.read(at, len(instruction)) == instruction:
             self.machine.set_pc(at + len(instruction))
             return self._after(action, at + len(instruction))
-        check(lib.pager_plant(self.machine.pager, at, False), doing="taking out a breakpoint")
+        check(lib.breakpoint_plant(self.machine.pager, at, False), doing="taking out a breakpoint")
         self._over = at
         self._go(Resume(action.tid, "s"), 0)
         return None
@@ -363,7 +363,9 @@ class Runner:
         at, self._over = self._over, 0
         run = self.run
         if run.end != lib.RUN_GONE:
-            check(lib.pager_plant(self.machine.pager, at, True), doing="putting in a breakpoint")
+            check(
+                lib.breakpoint_plant(self.machine.pager, at, True), doing="putting in a breakpoint"
+            )
         stop = self._event(Resume(action.tid, "s"), client)
         if stop is None or not run.stepped or stop != Stop(action.tid, signal.SIGTRAP):
             return stop
@@ -398,7 +400,7 @@ class Runner:
 
     def _step_over(self) -> None:
         vessel = self.machine.vessel
-        check(lib.vessel_step_over(vessel, self._breakpoint()), vessel.error)
+        check(lib.run_step_over(vessel, self._breakpoint()), vessel.error)
 
     def _breakpoint(self) -> int:
         """Where the breakpoint lies that was hit, if it was one."""

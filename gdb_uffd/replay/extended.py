@@ -59,7 +59,7 @@ class Xsave:
 
     def start(self, vessel: Any) -> None:
         """Without XSAVE (or the regset) the extended state stays the machine's initial one."""
-        size = lib.vessel_get_regset(vessel, _NT_X86_XSTATE, self._buffer, ROOM)
+        size = lib.task_get_regset(vessel, _NT_X86_XSTATE, self._buffer, ROOM)
         self._template = bytes(ffi.buffer(self._buffer, size)) if size > 0 else None
         self._loaded = None
 
@@ -68,16 +68,14 @@ class Xsave:
         if self._template is None or registers.xstate == self._loaded:
             return
         image = to_machine(registers, self._layout, self._template)
-        check(lib.vessel_set_regset(vessel, _NT_X86_XSTATE, image, len(image)), vessel.error)
+        check(lib.task_set_regset(vessel, _NT_X86_XSTATE, image, len(image)), vessel.error)
         self._loaded = registers.xstate
 
     def store(self, vessel: Any, xfeatures: int, fallback: bytes) -> bytes:
         """See Extended."""
         if self._template is None:
             return fallback
-        size = check(
-            lib.vessel_get_regset(vessel, _NT_X86_XSTATE, self._buffer, ROOM), vessel.error
-        )
+        size = check(lib.task_get_regset(vessel, _NT_X86_XSTATE, self._buffer, ROOM), vessel.error)
         image = bytes(ffi.buffer(self._buffer, size))
         found = from_machine(image, self._layout, xfeatures & self._have)
         # What this CPU lacks cannot have changed: it stays as recorded.
@@ -109,7 +107,7 @@ class Vectors:
             if registers.xfeatures & bit:
                 part = fpsimd.part(registers.xstate, bit)
                 note = fpsimd.PARTS[bit][0]
-                rc = lib.vessel_set_regset(vessel, note, part, len(part))
+                rc = lib.task_set_regset(vessel, note, part, len(part))
                 if bit == fpsimd.FPSIMD:
                     check(rc, vessel.error)
         self._loaded = registers.xstate
@@ -117,7 +115,7 @@ class Vectors:
     def store(self, vessel: Any, xfeatures: int, fallback: bytes) -> bytes:
         """See Extended."""
         note, offset, length = fpsimd.PARTS[fpsimd.FPSIMD]
-        size = check(lib.vessel_get_regset(vessel, note, self._buffer, length), vessel.error)
+        size = check(lib.task_get_regset(vessel, note, self._buffer, length), vessel.error)
         found = bytearray(fallback.ljust(fpsimd.SIZE, b"\0"))
         found[offset : offset + size] = ffi.buffer(self._buffer, size)
         self._loaded = bytes(found)

@@ -146,7 +146,7 @@ class Builder:
     def _bytes_above(self, change: Any) -> int:
         """Changed bytes at or above the stack pointer as it was before the call's own frames."""
         skip = min(max(0, self.sp_floor - change.page), PAGE_SIZE)
-        return int(lib.count_changed(change.before + skip, change.after + skip, PAGE_SIZE - skip))
+        return int(lib.changes_count(change.before + skip, change.after + skip, PAGE_SIZE - skip))
 
     def _place(self, touched: int, runs: List[Run]) -> AddressPlace:
         """What the changed bytes belong to: one page can hold a stack's top and the TLS block.
@@ -183,7 +183,7 @@ class Builder:
             return [], bool(change.bytes_changed)
         if not detailed:
             return [], True
-        count = lib.diff_runs(change.before, change.after, GAP, self._runs, most)
+        count = lib.changes_runs(change.before, change.after, GAP, self._runs, most)
         before, after = ffi.buffer(change.before, PAGE_SIZE), ffi.buffer(change.after, PAGE_SIZE)
         runs, more = [], count > most
         for i in range(min(count, most)):

@@ -1,7 +1,7 @@
-"""Which of the four tracking engines (native/engine.h) is used: by what works here, tried out.
+"""Which of the four tracking engines (native/pager/tracker.h) is used: what works here, tried out.
 
 Nothing is told from the kernel's version.  What userfaultfd offers is asked with a throw-away
-descriptor, bit by bit; whether an engine works is found out by a trial (native/engine_trial.h).
+descriptor, bit by bit; whether an engine works is found out by a trial (native/effects/trial.h).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from gdb_uffd.protocol.model import ENGINE_AUTO, ENGINES, UffdError
 from gdb_uffd.replay.interface import Choice
 
 KINDS: Dict[str, int] = {
-    "wp-sync": lib.ENGINE_WP_SYNC,
-    "wp-async": lib.ENGINE_WP_ASYNC,
-    "soft-dirty": lib.ENGINE_SOFT_DIRTY,
-    "compare": lib.ENGINE_COMPARE,
+    "wp-sync": lib.TRACKER_WP_SYNC,
+    "wp-async": lib.TRACKER_WP_ASYNC,
+    "soft-dirty": lib.TRACKER_SOFT_DIRTY,
+    "compare": lib.TRACKER_COMPARE,
 }
-"""`struct engine`'s kind of each name."""
+"""`struct tracker`'s kind of each name."""
 
 FOR_CALLS = ("wp-sync", "wp-async", "compare", "soft-dirty")
 """What `auto` tries for calls that a user looks at: who wrote first is worth 3 µs a page.
@@ -59,7 +59,7 @@ FORBIDDEN = (
 """The remedy where userfaultfd(2) gives EPERM."""
 
 WAYS = ("/dev/userfaultfd", "the system call", "the system call, user mode only")
-"""enum uffd_way of native/uffd.h, in a user's words."""
+"""enum uffd_way of native/kernel/uffd.h, in a user's words."""
 
 
 def choose(setting: str, mass: bool, failure: Callable[[str], str]) -> Choice:
@@ -111,7 +111,7 @@ class Kernel:
             lacking = self.offer_rc == 0 and self._lacking(name)
             if lacking:
                 return f"this kernel's userfaultfd has no {lacking}"
-            if lib.engine_trial(KINDS[name], self.offer, error) < 0:
+            if lib.trial_run(KINDS[name], self.offer, error) < 0:
                 return ffi.string(error.text).decode("utf-8", "replace") or "the trial failed"
             self._works[name] = True
         return ""
@@ -119,7 +119,7 @@ class Kernel:
     def _lacking(self, name: str) -> str:
         """The features that the engine cannot do without and that are not offered, in words."""
         lacking = ffi.new("uint64_t *")
-        lib.engine_features(KINDS[name], self.offer.features, lacking)
+        lib.tracker_features(KINDS[name], self.offer.features, lacking)
         return ", ".join(text for bit, text in NEEDED.items() if lacking[0] & bit)
 
 
@@ -137,11 +137,11 @@ class TrackerChoice:
     mass: bool = False
     choice: Choice = field(default_factory=lambda: Choice("", ""))
 
-    def prepare(self, engine: Any) -> None:
-        """Fill a `struct engine` for a new vessel.  UffdError as `choose`."""
+    def prepare(self, tracker: Any) -> None:
+        """Fill a `struct tracker` for a new vessel.  UffdError as `choose`."""
         self.choice = choose(self.setting, self.mass, kernel().failure)
-        engine.kind = KINDS[self.choice.name]
-        engine.offer = kernel().offer[0]
+        tracker.kind = KINDS[self.choice.name]
+        tracker.offer = kernel().offer[0]
 
     def set(self, name: str) -> Choice:
         """Ask for another one.  UffdError when it is none, or does not work here."""

@@ -77,9 +77,9 @@ class Vessel:
         self.pager = ffi.new("struct pager *")
         check(lib.pager_init(self.pager), doing="pager")
         self.vessel = ffi.new("struct vessel *")
-        lib.vessel_init(self.vessel)
+        lib.policy_init(self.vessel)
         identity.fill(self.vessel.record, snapshot)
-        lib.vessel_forget_desk(self.vessel)  # the working directory and the name are recorded ones
+        lib.account_forget(self.vessel)  # the working directory and the name are recorded ones
         self._tids = ffi.new("int32_t[]", [thread.tid for thread in snapshot.threads])
         self.vessel.tids, self.vessel.tid_count = self._tids, len(self._tids)
         self.policy = Policy()
@@ -196,7 +196,7 @@ class Vessel:
 
     def was_killed(self) -> bool:
         """Whether somebody else ended the vessel since it was made."""
-        return self.running and not lib.vessel_is_alive(self.vessel)
+        return self.running and not lib.task_is_alive(self.vessel)
 
     def ensure(self) -> bool:
         """Make the vessel unless there is one.  True when it is new.  UffdError with the remedy."""
@@ -208,7 +208,7 @@ class Vessel:
             holes.mark(self.pager, self.snapshot.segments, self._address, LOWEST_ADDRESS)
             self._holes_marked = True
         self.policy.apply(self.vessel, self.pager)
-        self.engine.prepare(self.pager.engine)
+        self.engine.prepare(self.pager.tracker)
         try:
             check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
         except UffdError as error:
@@ -290,17 +290,17 @@ class Vessel:
         """Put a thread's registers and its mask of blocked signals into the vessel."""
         self._put(registers.gpr)
         self._extended.load(self.vessel, registers)
-        check(lib.vessel_set_sigmask(self.vessel, sigmask), self.vessel.error)
+        check(lib.task_set_sigmask(self.vessel, sigmask), self.vessel.error)
 
     def _put(self, gpr: List[int]) -> None:
         gpr = self.arch.loadable(gpr)
         # Behind them AArch64 has the number of the system call under way: -1, none.
         self._regs_bytes[:] = self._gprs.pack(*gpr).ljust(len(self._regs_bytes), b"\xff")
-        check(lib.vessel_set_registers(self.vessel, self._regs), self.vessel.error)
+        check(lib.task_set_registers(self.vessel, self._regs), self.vessel.error)
 
     def gpr(self) -> List[int]:
         """The vessel's general registers."""
-        check(lib.vessel_get_registers(self.vessel, self._regs), self.vessel.error)
+        check(lib.task_get_registers(self.vessel, self._regs), self.vessel.error)
         return list(self._gprs.unpack_from(self._regs_bytes))
 
     def ran(self) -> None:
@@ -310,7 +310,7 @@ class Vessel:
 
     def sigmask(self) -> int:
         """The vessel's mask of blocked signals."""
-        check(lib.vessel_get_sigmask(self.vessel, self._mask), self.vessel.error)
+        check(lib.task_get_sigmask(self.vessel, self._mask), self.vessel.error)
         return int(self._mask[0])
 
     def store(self, xfeatures: int, fallback: bytes) -> Registers:
@@ -333,7 +333,7 @@ class Vessel:
         """Memory as it is now; MemoryUnavailable."""
         buffer = ffi.new("uint8_t[]", max(length, 1))
         done = ffi.new("size_t *")
-        rc = lib.pager_read(self.pager, address, buffer, length, done)
+        rc = lib.memory_read(self.pager, address, buffer, length, done)
         if rc < 0:
             at = address + done[0]
             raise MemoryUnavailable(at, self.why(at) or "not mapped")
@@ -383,7 +383,7 @@ class Vessel:
 
     def settle(self) -> None:
         """Engines that look after the fact look now: whoever writes next is another."""
-        check(lib.engine_settle(self.pager), doing="looking what was written")
+        check(lib.tracker_collect(self.pager), doing="looking what was written")
 
     def rearm(self) -> None:
         """Each call's first writes are to be seen, also on pages that an earlier one wrote."""
@@ -406,6 +406,6 @@ class Vessel:
         """Back to the undisturbed snapshot; the vessel is gone."""
         self.destroy()
         check(lib.transaction_reset(self.pager), doing="reset")
-        lib.vessel_forget_desk(self.vessel)
+        lib.account_forget(self.vessel)
         self.tls_pages.clear()
         self.restore_brk(self._brk)

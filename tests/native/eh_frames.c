@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "eh_frame.h"
+#include "pager/eh_frame.h"
 
 #define ROUNDS 20000
 

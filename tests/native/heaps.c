@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "heap_refs.h"
-#include "heap_walk.h"
-#include "uffd.h"
-#include "vessel.h"
+#include "effects/heap_refs.h"
+#include "effects/heap_walk.h"
+#include "kernel/uffd.h"
+#include "process/vessel.h"
 
 #define BASE 0x7f0010000000ul
 #define BYTES (64ul * PAGE_BYTES)
@@ -112,8 +112,8 @@ static void turn(struct view *view, uint64_t start)
 	}
 	CHECK(heap_lists(view, BASE, 32, 0, below(2), out, 256, stop) <= 256);
 	heap_list_deinit(&entries);
-	chunks_deinit(&chunks);
-	chunks_deinit(&mapped);
+	heap_chunks_deinit(&chunks);
+	heap_chunks_deinit(&mapped);
 }
 
 int main(int argc, char **argv)

@@ -10,8 +10,15 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "transaction.h"
-#include "uffd.h"
+#include "effects/transaction.h"
+#include "kernel/uffd.h"
+#include "pager/breakpoints.h"
+#include "pager/memory.h"
+#include "process/run.h"
+#include "process/task.h"
+#include "process/wait.h"
+#include "process/vessel.h"
+#include "syscalls/policy.h"
 
 #define CODE 0x10000000ul
 #define OPERATIONS 0x10010000ul
@@ -108,7 +115,7 @@ static void build(void)
 	add(SPARE, 1, PROT_READ | PROT_WRITE, REGION_ZERO, NULL);
 	add(OPERATIONS, 1, PROT_READ | PROT_WRITE, REGION_ZERO, NULL);
 	check(regions_copy(&pager.recorded, &pager.regions) == 0, "regions_copy");
-	memset(&vessel, 0, sizeof(vessel));
+	policy_init(&vessel);
 	check(vessel_create(&vessel, &pager) == 0, "%s", vessel.error.text);
 }
 
@@ -125,17 +132,17 @@ static struct run run(const struct operation *list, size_t count, struct registe
 
 	memcpy(operations, list, count * sizeof(*list));
 	operations[count] = (struct operation){0, END, 0};
-	check(pager_write(&pager, OPERATIONS, (uint8_t *)operations,
+	check(memory_write(&pager, OPERATIONS, (uint8_t *)operations,
 			  (count + 1) * sizeof(*list), WRITER_GDB) == 0, "the operations");
-	check(vessel_get_registers(&vessel, regs) == 0, "%s", vessel.error.text);
+	check(task_get_registers(&vessel, regs) == 0, "%s", vessel.error.text);
 	arch_enter(regs, CODE, OPERATIONS);
 	GATHERED(regs) = 0;
 	SP(regs) = SPARE + 2048;
-	check(vessel_set_registers(&vessel, regs) == 0, "%s", vessel.error.text);
-	check(vessel_resume(&vessel, RESUME_CONTINUE, 0, 0, 0) == 0, "%s", vessel.error.text);
-	check(vessel_wait(&vessel, -1, &how) == 0, "%s", vessel.error.text);
+	check(task_set_registers(&vessel, regs) == 0, "%s", vessel.error.text);
+	check(run_resume(&vessel, RESUME_CONTINUE, 0, 0, 0) == 0, "%s", vessel.error.text);
+	check(wait_vessel(&vessel, -1, &how) == 0, "%s", vessel.error.text);
 	check(how.end == RUN_STOPPED, "ended by %d, status %x", how.end, how.status);
-	check(vessel_get_registers(&vessel, regs) == 0, "%s", vessel.error.text);
+	check(task_get_registers(&vessel, regs) == 0, "%s", vessel.error.text);
 	return how;
 }
 
@@ -144,7 +151,7 @@ static uint8_t now(uint64_t address)
 	uint8_t byte;
 	size_t done;
 
-	check(pager_read(&pager, address, &byte, 1, &done) == 0 && done == 1, "%lx", address);
+	check(memory_read(&pager, address, &byte, 1, &done) == 0 && done == 1, "%lx", address);
 	return byte;
 }
 
@@ -168,7 +175,7 @@ static uint8_t transact(uint64_t address, const int *list, size_t length, uint8_
 	for (size_t i = 0; i < length; i++) {
 		uint8_t value = (uint8_t)(salt + 16 * i + 1);
 		if (list[i] == GDB) {
-			check(pager_write(&pager, address, &value, 1, WRITER_GDB) == 0, "%s", what);
+			check(memory_write(&pager, address, &value, 1, WRITER_GDB) == 0, "%s", what);
 			writers |= WRITER_GDB;
 			byte = value;
 			continue;
@@ -316,7 +323,7 @@ static void breakpoints(void)
 	struct changes changes;
 
 	build();
-	check(pager_breakpoint_insert(&pager, at) == 0, "insert");
+	check(breakpoint_insert(&pager, at) == 0, "insert");
 	check(now(at) == code[at - CODE], "a breakpoint shows");
 	struct run how = run(&(struct operation){ZEROS, WRITE, 1}, 1, &regs);
 	check(how.signal == 5 && how.pc == at + BREAKPOINT_SKIPS, "stopped at %lx", how.pc);
@@ -328,7 +335,7 @@ static void breakpoints(void)
 	check(transaction_discard(&pager, false) == 0, "discard");
 	how = run(&(struct operation){ZEROS, WRITE, 1}, 1, &regs);
 	check(how.pc == at + BREAKPOINT_SKIPS, "the undo took the breakpoint away");
-	check(pager_breakpoint_remove(&pager, at) == 0, "remove");
+	check(breakpoint_remove(&pager, at) == 0, "remove");
 	how = run(&(struct operation){ZEROS, WRITE, 1}, 1, &regs);
 	check(how.signal == 5 && now(ZEROS) == 1, "the breakpoint is still there");
 	tear_down();
@@ -339,12 +346,12 @@ static void runs(void)
 	uint8_t a[PAGE_BYTES] = {0}, b[PAGE_BYTES] = {0};
 	uint16_t found[8];
 
-	check(diff_runs(a, b, 7, found, 4) == 0, "equal pages");
+	check(changes_runs(a, b, 7, found, 4) == 0, "equal pages");
 	b[0] = b[8] = b[100] = b[PAGE_BYTES - 1] = 1;
-	check(diff_runs(a, b, 7, found, 4) == 3, "runs");
+	check(changes_runs(a, b, 7, found, 4) == 3, "runs");
 	check(found[0] == 0 && found[1] == 9, "joined over seven: %d+%d", found[0], found[1]);
 	check(found[2] == 100 && found[3] == 1 && found[4] == PAGE_BYTES - 1 && found[5] == 1, "runs");
-	check(diff_runs(a, b, 6, found, 1) == 4 && found[1] == 1, "cut off");
+	check(changes_runs(a, b, 6, found, 1) == 4 && found[1] == 1, "cut off");
 }
 
 int main(void)

@@ -20,11 +20,11 @@ SANITIZERS = {
 def built(name: str, kind: str) -> Path:
     """The test program `name`, from the cache when its sources are as they were."""
     source = ROOT / "tests" / "native" / f"{name}.c"
-    sources = [source, *(p for p in sorted(NATIVE.glob("*.c")) if p.name != "_native.c")]
+    sources = [source, *sorted(NATIVE.glob("*/*.c"))]
     flags = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]
     flags += [*SANITIZERS[kind], f"-I{NATIVE}"]
     digest = hashlib.sha256(" ".join(flags).encode())
-    for path in [*sources, *sorted(NATIVE.glob("*.h")), *source.parent.glob("*.h")]:
+    for path in [*sources, *sorted(NATIVE.glob("*/*.h")), *source.parent.glob("*.h")]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     program = CACHE / "native" / f"{name}-{kind}-{digest.hexdigest()[:16]}"
     if program.exists():

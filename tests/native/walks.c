@@ -6,8 +6,8 @@
 #include <sys/mman.h>
 
 #include "check.h"
-#include "callers.h"
-#include "regions.h"
+#include "pager/callers.h"
+#include "table/regions.h"
 
 #define CODE 0x10000000ul
 #define CODE_BYTES (16ul << 20)

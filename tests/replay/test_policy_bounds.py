@@ -105,7 +105,7 @@ def test_flags_that_nobody_knows(asker):
 
 def test_the_recorded_directory_opens_no_way_out(asker):
     """A recording may be made up: its directory is found as any other path is."""
-    desk = asker.diversion.machine.vessel.desk
+    desk = asker.diversion.machine.vessel.kernel_state
     for made_up in (b"/proc/self/root", b"/proc/self/cwd", b"/proc", b"/sys/bus"):
         asker.diversion.reset()
         desk.cwd = made_up

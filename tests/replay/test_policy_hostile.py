@@ -17,8 +17,8 @@ from harness.calls import Caller
 from harness.cores import kernel_core
 
 SECRET = 0x1122334455667788
-GATE = 0x3A0000000000
-"""Where the vessel's own code lies while it is made (native/gate.c, gate_choose)."""
+RESTORER = 0x3A0000000000
+"""Where the vessel's own code lies while it is made (native/process/restorer.c)."""
 
 
 @pytest.fixture(scope="module")
@@ -150,14 +150,14 @@ def test_nothing_of_ours_is_mapped(hostile):
             continue
         assert any((a <= start and end <= b) or (start <= a and b <= end) for a, b in allowed), line
         assert "vessel" not in line
-    stop = hostile.start("scribble", GATE)
+    stop = hostile.start("scribble", RESTORER)
     assert stop.signal == signal.SIGSEGV
     hostile.diversion.call_end()
     hostile.diversion.end(False)
 
 
 def test_code_where_the_gate_was(hostile):
-    refused = hostile.tries("escape_from_new_code", GATE)
+    refused = hostile.tries("escape_from_new_code", RESTORER)
     assert names(refused) == ["fork", "setsid", "userfaultfd"]
 
 

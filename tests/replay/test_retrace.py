@@ -319,7 +319,7 @@ def test_a_stop_that_went_with_a_sigcont_is_asked_for_again(caller):
     no time limit ended a call any more from then on."""
     vessel = caller.diversion.machine.vessel
     caller.call("count", 1)
-    assert lib.vessel_interrupt(vessel) == 0
+    assert lib.task_interrupt(vessel) == 0
     os.kill(vessel.pid, signal.SIGCONT)
     assert caller.start("idle").signal == signal.SIGCONT
     with closing(Impatient()) as client:

@@ -29,9 +29,8 @@ FLAGS += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]  # as tes
 def path() -> Path:
     """Where the build of the present sources lies, or will."""
     digest = hashlib.sha256(" ".join([*FLAGS, sys.version]).encode())
-    for source in sorted([*NATIVE.glob("*.[ch]"), NATIVE / "build.py"]):
-        if source.name != "_native.c":
-            digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    for source in sorted([*NATIVE.glob("*/*.[ch]"), NATIVE / "build.py"]):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
     return CACHE / f"native-{digest.hexdigest()[:16]}" / "_native.abi3.so"
 
 

@@ -144,8 +144,7 @@ def native_module(cache: Path, machine: Machine) -> Path:
         "from gdb_uffd.native.build import ffibuilder as b; import sys; b.emit_c_code(sys.argv[1])"
     )
     subprocess.run([sys.executable, "-c", made, str(source)], cwd=ROOT, check=True)
-    sources = [source, *sorted((ROOT / "gdb_uffd/native").glob("*.c"))]
-    sources = [s for s in sources if s == source or s.name != "_native.c"]
+    sources = [source, *sorted((ROOT / "gdb_uffd/native").glob("*/*.c"))]
     headers = root(cache, machine) / "usr/include"
     python = sorted(headers.glob("python3.*"))
     if not python:

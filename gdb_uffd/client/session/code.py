@@ -16,7 +16,7 @@ import gdb
 from gdb_uffd.client.session.asking import FAILURES, decoded
 
 
-class Line(NamedTuple):
+class SourceLine(NamedTuple):
     """A line of the source that an instruction is compiled from; 0 for none."""
 
     symtab: Optional[gdb.Symtab]
@@ -61,20 +61,20 @@ def function_name(pc: int) -> str:
     return str(block.function.print_name) if block is not None and block.function else ""
 
 
-def line_at(pc: int) -> Line:
+def line_at(pc: int) -> SourceLine:
     """The source line that the instruction at `pc` is compiled from."""
     with contextlib.suppress(*FAILURES):
         found = gdb.find_pc_line(pc)
-        return Line(found.symtab, found.line)
-    return Line(None, 0)
+        return SourceLine(found.symtab, found.line)
+    return SourceLine(None, 0)
 
 
-def line_of(frame: gdb.Frame) -> Line:
+def line_of(frame: gdb.Frame) -> SourceLine:
     """The source line at which the frame stands, that of the call in frames that called."""
     with contextlib.suppress(*FAILURES):
         found = frame.find_sal()
-        return Line(found.symtab, found.line)
-    return Line(None, 0)
+        return SourceLine(found.symtab, found.line)
+    return SourceLine(None, 0)
 
 
 def frames(limit: int, dummies: bool = False) -> Iterator[gdb.Frame]:

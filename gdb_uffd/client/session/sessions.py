@@ -26,7 +26,7 @@ from gdb_uffd.client.session.asking import (
 from gdb_uffd.client.session.options import check_readable, check_recording
 from gdb_uffd.client.session.remote import AnyServer
 from gdb_uffd.client.session.saved import borrowed
-from gdb_uffd.client.session.state import CallState, Position
+from gdb_uffd.client.session.state import CallState, TracePosition
 from gdb_uffd.client.session.wire import SERVER_GONE, Ready, decode, encode, one_line
 from gdb_uffd.protocol.model import ENGINE_AUTO, UffdError
 
@@ -42,7 +42,7 @@ class Session:
         self.ready: Ready = server.ready
         self.connection: Optional[gdb.RemoteTargetConnection] = None
         self.calls = CallState()
-        self.position = Position(server.ready.snapshot, server.ready.signal)
+        self.position = TracePosition(server.ready.snapshot, server.ready.signal)
         self.explained = ""  # the last_unavailable that the user has been told of
         self.evaluating = False  # a command that evaluates has begun, and has not come to its end
         self.heard = time.monotonic()  # when both sides spoke of the same packet, for sure

@@ -14,7 +14,7 @@ from typing import List, NamedTuple, Optional, Tuple
 import gdb
 
 from gdb_uffd.client.session.asking import FAILURES, decoded, quiet
-from gdb_uffd.client.session.code import Line, blocks, file_of, line_at
+from gdb_uffd.client.session.code import SourceLine, blocks, file_of, line_at
 from gdb_uffd.client.show.report_text import WriteSite
 from gdb_uffd.client.show.text import without_parameters
 
@@ -122,7 +122,7 @@ class Around(NamedTuple):
     start: int
     end: int
     name: str
-    where: Line
+    where: SourceLine
 
 
 def functions_around(pc: int) -> List[Around]:
@@ -137,7 +137,7 @@ def functions_around(pc: int) -> List[Around]:
                 found.append(Around(block.start, block.end, name, where))
                 # Of an inlined function gdb has the place of the call (dwarf2/read.c, new_symbol:
                 # DW_AT_call_file, DW_AT_call_line).
-                where = Line(function.symtab, function.line)
+                where = SourceLine(function.symtab, function.line)
     return found
 
 

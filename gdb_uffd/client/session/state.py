@@ -40,7 +40,7 @@ class CallState:
 
 
 @dataclass
-class Position:
+class TracePosition:
     """Where the session stands in its trace, and what gdb knows of that snapshot."""
 
     snapshot: int  # its number

@@ -144,8 +144,8 @@ class HeapWork:
             try:
                 reached = self._span(area, span, anchor, last, listed, pages)
             finally:
-                lib.chunks_deinit(span.was)
-                lib.chunks_deinit(span.is_)
+                lib.heap_chunks_deinit(span.was)
+                lib.heap_chunks_deinit(span.is_)
 
     def _span(
         self,

@@ -75,7 +75,7 @@ class HeapImage:
         self.snapshot = owners.snapshot
         self.states: List[MallocState] = []
         self.stretches: List[Stretch] = []
-        self.mapped = ffi.gc(ffi.new("struct chunks *"), lib.chunks_deinit)
+        self.mapped = ffi.gc(ffi.new("struct chunks *"), lib.heap_chunks_deinit)
         self.parameters: Optional[Parameters] = None
         self.caches: List[Cache] = []
         self.lists: Optional[FreeLists] = None
@@ -130,7 +130,7 @@ class HeapImage:
                 self._add(by_address[arena], first, end)
 
     def _add(self, arena: int, start: int, end: int) -> None:
-        chunks = ffi.gc(ffi.new("struct chunks *"), lib.chunks_deinit)
+        chunks = ffi.gc(ffi.new("struct chunks *"), lib.heap_chunks_deinit)
         self.stretches.append(Stretch(arena, start, end, chunks))
 
     def _main_range(self, main: MallocState) -> Optional[Range]:

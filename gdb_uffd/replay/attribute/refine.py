@@ -177,7 +177,7 @@ _runs = ffi.new("uint16_t[]", 2 * 2048)
 
 def differences(page: int, before: bytes, after: bytes, gap: int = 7) -> List[Run]:
     """The differing stretches of two images of a page, joined over `gap` equal bytes."""
-    count = lib.diff_runs(before, after, gap, _runs, 2048)
+    count = lib.changes_runs(before, after, gap, _runs, 2048)
     out = []
     for i in range(min(count, 2048)):
         start, length = _runs[2 * i], _runs[2 * i + 1]

@@ -28,7 +28,7 @@ def facts_of(snapshot: Snapshot) -> ProcessFacts:
 
 
 def fill(record: Any, snapshot: Snapshot) -> None:
-    """Fill in struct record (native/desk.h)."""
+    """Fill in struct record (native/table/fd_table.h)."""
     known = facts_of(snapshot)
     record.pid = record.tid = snapshot.pid
     record.ppid = known.ppid or 1

@@ -12,7 +12,7 @@ MAX_MAP_COUNT = "/proc/sys/vm/max_map_count"
 
 def too_many_mappings(regions: Sequence[Any], setting: str = MAX_MAP_COUNT) -> str:
     """Why no process can be made of the native `regions`, with the remedy; "" when their number is
-    not why.  Neighbours of the same protection are one mapping (native/vessel.c)."""
+    not why.  Neighbours of the same protection are one mapping (native/process/vessel.c)."""
     try:
         with open(setting, encoding="ascii") as file:
             allowed = int(file.read())

@@ -82,13 +82,13 @@ class Policy:
 
 
 _ACTIONS = {"refuse": 0, "run": 1, "let": 2, "answer": 3, "trace": 4, "result": 5}
-"""enum policy_action of native/policy.h."""
+"""enum policy_action of native/table/rules.h."""
 
 _KINDS = {
     "path": 1, "rbuf": 2, "wbuf": 3, "riov": 4, "wiov": 5, "rmsg": 6, "wmsg": 7, "addr": 8,
     "waddr": 9,
 }  # fmt: skip
-"""enum argument_kind of native/policy.h; rN, wN and rwN are 10, 11 and 12."""
+"""enum argument_kind of native/table/rules.h; rN, wN and rwN are 10, 11 and 12."""
 
 _RULE = struct.Struct("<BBh6B6H")
 _HEAD = struct.Struct("<BBh")

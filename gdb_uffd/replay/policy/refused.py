@@ -21,7 +21,7 @@ SHOWN_NAME = 256
 
 CLONE_VM = 0x100  # <linux/sched.h>
 
-I386, X32, VSYSCALL, ARM = 1, 2, 3, 4  # enum call_table of native/policy.h
+I386, X32, VSYSCALL, ARM = 1, 2, 3, 4  # enum call_table of native/table/rules.h
 _VSYSCALLS = {96: "gettimeofday", 201: "time", 309: "getcpu"}
 
 TAKEN_FOR = {
@@ -32,7 +32,7 @@ TAKEN_FOR = {
     lib.OPENED_SIGNALS: "a signalfd of its own",
     lib.OPENED_EPOLL: "an epoll of its own",
 }
-"""By enum opened_kind of native/desk.h."""
+"""By enum opened_kind of native/table/fd_table.h."""
 
 Memory = Dict[int, Tuple[bytes, bool]]
 """Argument number -> what it pointed to, whether that was cut."""

@@ -68,7 +68,7 @@ def make_ghost(
         raise
     # The clock of a core begins where this machine's stood: a later look gives another beginning.
     ghost.machine.vessel.record = real.machine.vessel.record
-    copy = lib.vessel_copy_desk if undo is None else lib.vessel_copy_past
+    copy = lib.account_copy if undo is None else lib.account_copy_past
     copy(ghost.machine.vessel, real.machine.vessel)
     ghost.policy = real.policy
     ghost.machine.restore_brk(brk)

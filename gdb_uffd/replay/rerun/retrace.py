@@ -45,8 +45,8 @@ COUNTED_MAX = 20_000
 
 @dataclass(frozen=True)
 class _Found:
-    """A write as native/watch.h or a debug register tells of it; `pc` 0: the thread stands behind
-    the instruction."""
+    """A write as native/pager/watch.h or a debug register tells of it; `pc` 0: the thread stands
+    behind the instruction."""
 
     by: str
     low: int
@@ -109,7 +109,7 @@ class Retrace:
         if self._running is None:
             return
         action, self._running = self._running, None
-        check(lib.vessel_interrupt(self.diversion.machine.vessel), doing="stopping the process")
+        check(lib.task_interrupt(self.diversion.machine.vessel), doing="stopping the process")
         self._timer.start()
         while self.diversion.runner.wait(action, self._timer) is None:
             pass
@@ -261,7 +261,7 @@ class Retrace:
             if not self._timer.expired:
                 continue
             if step.interrupted and time.perf_counter() - began > LONGER * step.seconds + 1:
-                lib.vessel_interrupt(self.diversion.machine.vessel)
+                lib.task_interrupt(self.diversion.machine.vessel)
             else:
                 yield Running()
             self._timer.start()

@@ -75,7 +75,7 @@ class _Comparison:
         group.went += new is None
         if not both:
             return
-        count = int(lib.count_changed(old, new, PAGE_SIZE))
+        count = int(lib.changes_count(old, new, PAGE_SIZE))
         group.compared += 1
         group.bytes_changed += count
         if place.kind == "data" and runs and len(self.pages) < DETAILED_MAX:
@@ -88,7 +88,7 @@ class _Comparison:
             )  # fmt: skip
 
     def _differences(self, start: int, old: bytes, new: bytes) -> Tuple[List[Run], bool]:
-        count = lib.diff_runs(old, new, GAP, self._runs, RUNS_MAX)
+        count = lib.changes_runs(old, new, GAP, self._runs, RUNS_MAX)
         runs, more = [], count > RUNS_MAX
         for i in range(min(count, RUNS_MAX)):
             at, length = self._runs[2 * i], self._runs[2 * i + 1]

@@ -1,7 +1,7 @@
 """Names that a core chose are looked at only where nobody is made to ask for them: in a directory
 of autofs the mere look makes the automounter fetch what has that name, over the network (Linux,
 Documentation/filesystems/autofs.rst, "Mount Traps").  What is mounted there already may be looked
-at.  native/walk.c does the same for paths of the called program's."""
+at.  native/kernel/walk.c does the same for paths of the called program's."""
 
 from __future__ import annotations
 

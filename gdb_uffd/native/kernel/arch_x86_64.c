@@ -1,0 +1,199 @@
+#ifdef __x86_64__
+#define _GNU_SOURCE
+#include "kernel/arch_x86_64.h"
+
+#include <asm/prctl.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/ptrace.h>
+
+#include "kernel/arch.h"
+
+#define USER_END 0x7ffffffff000ul /* TASK_SIZE_MAX of x86-64 with four-level paging */
+#define TRAP_FLAG 0x100ul
+#ifndef ARCH_GET_XCOMP_SUPP
+#define ARCH_GET_XCOMP_SUPP 0x1021
+#endif
+#ifndef ARCH_REQ_XCOMP_PERM
+#define ARCH_REQ_XCOMP_PERM 0x1023
+#endif
+
+uint64_t arch_user_end(void)
+{
+	return USER_END;
+}
+
+int arch_get_registers(pid_t pid, struct registers *regs)
+{
+	return ptrace(PTRACE_GETREGS, pid, NULL, &regs->user) < 0 ? -errno : 0;
+}
+
+int arch_set_registers(pid_t pid, const struct registers *regs)
+{
+	return ptrace(PTRACE_SETREGS, pid, NULL, &regs->user) < 0 ? -errno : 0;
+}
+
+int arch_get_pc(pid_t pid, uint64_t *pc)
+{
+	errno = 0;
+	long got = ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user, regs.rip), NULL);
+	*pc = (uint64_t)got;
+	return errno ? -errno : 0;
+}
+
+void arch_skip_call(struct registers *regs, int64_t result)
+{
+	NUMBER(regs) = (unsigned long)-1; /* seccomp(2): "-1 skips it" */
+	RESULT(regs) = (unsigned long)result;
+}
+
+void arch_stand_before(struct registers *regs, bool stepped)
+{
+	if (stepped)
+		regs->user.r11 &= ~TRAP_FLAG; /* the instruction has left the flags there */
+	RESULT(regs) = NUMBER(regs);
+	NUMBER(regs) = (unsigned long)-1;
+	PC(regs) -= 2; /* syscall is 0f 05; vsyscall entries never come here */
+}
+
+void arch_restore_arguments(struct registers *regs, const struct registers *own)
+{
+	ARGUMENT(regs, 0) = ARGUMENT(own, 0);
+	ARGUMENT(regs, 1) = ARGUMENT(own, 1);
+	ARGUMENT(regs, 2) = ARGUMENT(own, 2);
+	ARGUMENT(regs, 3) = ARGUMENT(own, 3);
+	ARGUMENT(regs, 4) = ARGUMENT(own, 4);
+	ARGUMENT(regs, 5) = ARGUMENT(own, 5);
+}
+
+/* arch_prctl(2): the bases of FS and GS are registers of ours. */
+int arch_own_call(struct registers *regs, uint64_t *address, uint64_t *value)
+{
+	*address = ARGUMENT(regs, 1);
+	*value = 0;
+	switch (ARGUMENT(regs, 0)) {
+	case ARCH_SET_FS:
+	case ARCH_SET_GS:
+		if (*address >= USER_END)
+			*value = (uint64_t)-EPERM;
+		else if (ARGUMENT(regs, 0) == ARCH_SET_FS)
+			regs->user.fs_base = *address;
+		else
+			regs->user.gs_base = *address;
+		return OWN_SKIPPED;
+	case ARCH_GET_FS:
+		*value = regs->user.fs_base;
+		return OWN_STORED;
+	case ARCH_GET_GS:
+		*value = regs->user.gs_base;
+		return OWN_STORED;
+	case ARCH_REQ_XCOMP_PERM: /* AMX: whether its registers may be used */
+		return OWN_STAYS;
+	default:
+		return ARGUMENT(regs, 0) - ARCH_GET_XCOMP_SUPP < 5 ? OWN_WRITES : OWN_REFUSED;
+	}
+}
+
+/* rbx = table: { nr, a0..a5, result }; runs entries until nr is -1, then int3.
+ *   loop: mov (%rbx),%rax; cmp $-1,%rax; je end; mov 8(%rbx),%rdi; mov 16(%rbx),%rsi;
+ *         mov 24(%rbx),%rdx; mov 32(%rbx),%r10; mov 40(%rbx),%r8; mov 48(%rbx),%r9; syscall;
+ *         mov %rax,56(%rbx); add $64,%rbx; jmp loop;  end: int3 */
+static const uint8_t restorer[] = {
+	0x48, 0x8b, 0x03, 0x48, 0x83, 0xf8, 0xff, 0x74, 0x24, 0x48, 0x8b, 0x7b, 0x08, 0x48, 0x8b, 0x73,
+	0x10, 0x48, 0x8b, 0x53, 0x18, 0x4c, 0x8b, 0x53, 0x20, 0x4c, 0x8b, 0x43, 0x28, 0x4c, 0x8b, 0x4b,
+	0x30, 0x0f, 0x05, 0x48, 0x89, 0x43, 0x38, 0x48, 0x83, 0xc3, 0x40, 0xeb, 0xd3, 0xcc,
+};
+const struct machine_code arch_restorer = {restorer, sizeof(restorer)};
+
+/* rbx points to the steps; anything after them but READ, WRITE, or a system call's number + 2 stops:
+ *   1: mov (%rbx),%rax; mov 8(%rbx),%rdi; mov 16(%rbx),%rsi; mov 24(%rbx),%rdx; mov 32(%rbx),%r10;
+ *      mov 40(%rbx),%r8; add $48,%rbx; cmp $1,%rax; je 2f; jb 3f; cmp $-1,%rax; je 4f;
+ *      sub $2,%rax; syscall; jmp 1b;  2: mov %sil,(%rdi); jmp 1b;  3: mov (%rdi),%cl; jmp 1b;  4: int3 */
+static const uint8_t trial[] = {
+	0x48, 0x8b, 0x03, 0x48, 0x8b, 0x7b, 0x08, 0x48, 0x8b, 0x73, 0x10, 0x48, 0x8b, 0x53, 0x18,
+	0x4c, 0x8b, 0x53, 0x20, 0x4c, 0x8b, 0x43, 0x28, 0x48, 0x83, 0xc3, 0x30, 0x48, 0x83, 0xf8, 0x01,
+	0x74, 0x10, 0x72, 0x13, 0x48, 0x83, 0xf8, 0xff, 0x74, 0x11, 0x48, 0x83, 0xe8, 0x02, 0x0f, 0x05,
+	0xeb, 0xcf, 0x40, 0x88, 0x37, 0xeb, 0xca, 0x8a, 0x0f, 0xeb, 0xc6, 0xcc,
+};
+const struct machine_code arch_trial = {trial, sizeof(trial)};
+
+void arch_enter(struct registers *regs, uint64_t code, uint64_t table)
+{
+	PC(regs) = code;
+	regs->user.rbx = table;
+	NUMBER(regs) = (unsigned long)-1;
+	regs->user.eflags &= ~TRAP_FLAG;
+}
+
+bool arch_is_step(const siginfo_t *info)
+{
+	return info->si_code == TRAP_TRACE;
+}
+
+/* A string instruction with a repeat prefix: one "instruction" may write megabytes, and would be
+ * stepped byte by byte (Intel SDM vol. 2, REP). */
+int arch_repeated(const uint8_t *code)
+{
+	bool repeats = false;
+
+	for (int i = 0; i < 7; i++) {
+		uint8_t byte = code[i];
+		if (byte == 0xf2 || byte == 0xf3)
+			repeats = true;
+		else if (byte == 0xa4 || byte == 0xa5 || byte == 0xaa || byte == 0xab)
+			return repeats ? i + 1 : 0;
+		else if (byte != 0x66 && byte != 0x67 && (byte & 0xf0) != 0x40 && byte != 0x26 &&
+			 byte != 0x2e && byte != 0x36 && byte != 0x3e && byte != 0x64 && byte != 0x65)
+			return 0;
+	}
+	return 0;
+}
+
+bool arch_stores_exclusively(const uint8_t *code)
+{
+	(void)code; /* there is no such instruction */
+	return false;
+}
+
+static int set_debug_register(pid_t pid, int number, uint64_t value)
+{
+	size_t offset = offsetof(struct user, u_debugreg) + (size_t)number * sizeof(long);
+
+	return ptrace(PTRACE_POKEUSER, pid, offset, value) < 0 ? -errno : 0;
+}
+
+/* DR0-3 hold addresses, DR7 what to look for there, DR6 what was hit (Intel SDM vol. 3, 18.2).  There is no
+ * watchpoint for reads alone: R/W=3 traps on both. */
+int arch_set_debug(pid_t pid, const struct debug_slot *slots, size_t count)
+{
+	static const uint64_t access[] = {0, 1, 3, 3}; /* R/W, by enum debug_kind */
+	static const uint64_t lengths[9] = {[1] = 0, [2] = 1, [4] = 3, [8] = 2};
+	uint64_t control = 0;
+
+	if (count > DEBUG_SLOTS)
+		return -ENOSPC;
+	int rc = set_debug_register(pid, 7, 0);
+	for (size_t i = 0; rc == 0 && i < count; i++) {
+		rc = set_debug_register(pid, (int)i, slots[i].address);
+		control |= 1ul << (2 * i);
+		control |= (access[slots[i].kind & 3] | lengths[slots[i].length % 9] << 2) << (16 + 4 * i);
+	}
+	if (rc == 0)
+		rc = set_debug_register(pid, 7, control);
+	return rc == 0 ? arch_forget_hits(pid) : rc;
+}
+
+int arch_forget_hits(pid_t pid)
+{
+	return set_debug_register(pid, 6, 0);
+}
+
+int arch_debug_hits(pid_t pid, const struct debug_slot *slots, size_t count)
+{
+	(void)slots;
+	errno = 0;
+	long got = ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user, u_debugreg) + 6 * sizeof(long), NULL);
+	return errno ? -errno : (int)(got & ((1 << count) - 1));
+}
+
+#endif
