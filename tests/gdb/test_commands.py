@@ -10,6 +10,8 @@ import subprocess
 import pytest
 from harness import ROOT, gdbs, survivors
 
+pytestmark = pytest.mark.every_gdb
+
 COMMANDS = ["spawn", "call", "dirty", "diff", "reset", "kill", "info", "doctor", "mappings"]
 COMMANDS += ["heap"]
 

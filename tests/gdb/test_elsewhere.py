@@ -131,6 +131,7 @@ def server(moved) -> Iterator[Tuple[str, List[str]]]:
     thread.join(20)
 
 
+@pytest.mark.every_gdb
 def test_debuginfod(start_gdb, moved, server, tmp_path):
     url, asked = server
     gdb = start_gdb(env={"DEBUGINFOD_URLS": url})
@@ -151,6 +152,7 @@ def test_debuginfod(start_gdb, moved, server, tmp_path):
 QUESTION = "Enable debuginfod for this session? (y or [n]) "
 
 
+@pytest.mark.every_gdb
 def test_debuginfod_asks_first(start_gdb, moved, server):
     """As gdb does, with its default `ask`; where nobody can answer, or who was asked said no, the
     warning tells what is missing."""

@@ -104,6 +104,7 @@ def test_server_killed_during_a_diversion(sample, all_cores):
     assert sample.value("counter") == "1041"
 
 
+@pytest.mark.every_gdb
 def test_server_killed_during_a_call(zoo, all_cores):
     zoo.send("print forever()")
     survivors.wait_computing()
@@ -382,6 +383,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=False)
 """
 
 
+@pytest.mark.every_gdb
 @pytest.mark.parametrize(
     "at",
     [b"qSupported", b"vMustReplyEmpty", b"QStartNoAckMode", b"qXfer:features", b"qXfer:auxv", b"?",

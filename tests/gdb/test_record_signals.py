@@ -168,6 +168,7 @@ def test_ctrl_c_while_signals_are_being_blocked(gdb, tmp_path):
     assert gdb.run(f"source {tmp_path / 'script'}").splitlines() == ["raised []"] * 2
 
 
+@pytest.mark.every_gdb
 def test_ctrl_c_once_more_comes_to_gdbs_own_thread(gdb):
     """The thread that sends it took it itself where gdb's had it blocked: gdb 18 asserts that its
     handler runs in its own."""

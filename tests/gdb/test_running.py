@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from harness import gdbs, survivors
+
+pytestmark = pytest.mark.every_gdb
 
 CALLS = [
     'mix(1, 2.5, "text")',

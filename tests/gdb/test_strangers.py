@@ -127,6 +127,7 @@ def musl_core(request, tmp_path_factory):
         pytest.skip(str(why))
 
 
+@pytest.mark.every_gdb
 def test_musl(gdb, musl_core):
     """raise() has no frame information: the backtrace ends in a frame at 0, where names are
     looked for, too.  gdb 18 has its own way to thread-locals, which knows glibc's alone."""

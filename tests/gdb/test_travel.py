@@ -161,6 +161,7 @@ def test_symbols_of_libraries_are_not_read_when_the_user_reads_them_alone(trip_g
     assert re.search(r"No .*plugin\.so", libraries(trip_gdb))
 
 
+@pytest.mark.every_gdb
 def test_reverse_continue_goes_to_the_snapshot_before(trip_gdb):
     trip_gdb.run("display counter")
     trip_gdb.run("uffd goto 4")
