@@ -103,7 +103,7 @@ def recorded(player: Player) -> World:
         anonymous = page >= 0x150000000000 and page < ARENA
         content = player.snapshot.read(page, PAGE)
         cells[page] = Cell(content, 1, anonymous=anonymous, recorded=content)
-    return World(cells)
+    return World(cells, str(Path(player.snapshot.path).parent))
 
 
 def resolve(world: World, pages: List[int], wish: Tuple[object, ...]) -> "Step | None":

@@ -101,7 +101,9 @@ def start(path: str, seed: int) -> "tuple[int, int]":
 
 
 def test_killed_at_any_instant(folder: Path) -> None:
-    random_ = random.Random(time.time_ns())
+    seed_of_this_run = time.time_ns()
+    print(f"random.Random({seed_of_this_run})")  # shown when it fails
+    random_ = random.Random(seed_of_this_run)
     path = str(folder / "t.uffd")
     seen: List[int] = []
     for seed in range(KILLS):
