@@ -16,7 +16,8 @@ def attached(start_gdb, built, tmp_path):
     """gdb on a running tests/programs/target.c that it did not start, recorded at each call."""
     program = subprocess.Popen([str(built / "target"), "1000000"])
     session = start_gdb()
-    assert "attach" in session.run(f"attach {program.pid}").lower()
+    session.run(f"attach {program.pid}")
+    assert f"process {program.pid}" in session.run("info inferiors")
     assert "recording to" in session.run(f"uffd record start {tmp_path / 't'}")
     session.run("uffd record at work")
     yield session, program
