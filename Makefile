@@ -93,7 +93,7 @@ differential: dev gdb
 # 0.7 GB in .cache, needs root; what cannot be had is skipped.  Then the tests of them, all of them.
 foreign: dev gdb
 	$(PY) tools/foreign .cache/foreign
-	GDB_UFFD_FOREIGN=all $(PY) -m pytest -rs tests/gdb/test_foreign_roots.py $(PYTEST_ARGS)
+	GDB_UFFD_FOREIGN=all $(PY) -m pytest -rs --every-gdb tests/gdb/test_foreign_roots.py $(PYTEST_ARGS)
 
 # Kills at random instants, and damaged inputs under ASan and UBSan: TORTURE_ARGS="--minutes 60".
 torture: dev gdb

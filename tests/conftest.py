@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import zlib
 from pathlib import Path
 from typing import Callable, Iterator, List, Tuple
 
@@ -33,11 +34,31 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--part", metavar="K/N", help="the K-th of N parts of about the same length")
+    parser.addoption("--every-gdb", action="store_true", help="each test on each gdb there is")
+
+
+def _on_one_gdb(item: pytest.Item, present: List[str]) -> bool:
+    """Whether its gdb is the one of `present` that its name draws, or it asks for all."""
+    asked = getattr(item, "callspec", None)
+    if asked is None or "gdb_path" not in asked.params or item.get_closest_marker("every_gdb"):
+        return True
+    mine = asked.params["gdb_path"]
+    name = item.nodeid.replace(gdbs.label(mine), "")
+    return bool(mine == present[zlib.crc32(name.encode()) % len(present)])
+
+
+def _leave_out(config: pytest.Config, items: List[pytest.Item], kept: List[pytest.Item]) -> None:
+    keys = {id(item) for item in kept}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in keys])
+    items[:] = kept
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
-    """Leave the files of the other parts out.  The same files are chosen whoever chooses."""
+    """Leave out what another gdb or another part runs.  The same is chosen whoever chooses."""
+    if not config.getoption("every_gdb") and not any("::" in one for one in config.args):
+        present = gdbs.present()
+        _leave_out(config, items, [item for item in items if _on_one_gdb(item, present)])
     for item in items:
         limit = item.get_closest_marker("timeout")
         if limit is not None:
@@ -55,12 +76,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
         loads[lightest] += weights[path]
         if lightest == part - 1:
             mine.add(path)
-    config.hook.pytest_deselected(items=[item for item in items if item.path not in mine])
-    items[:] = [item for item in items if item.path in mine]
+    _leave_out(config, items, [item for item in items if item.path in mine])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for `gdb_path` (the `gdb` fixture does) runs on every gdb there is."""
+    """A test that asks for `gdb_path` (the `gdb` fixture does) has a case for each gdb there is."""
     if "gdb_path" in metafunc.fixturenames:
         found = gdbs.present()
         metafunc.parametrize("gdb_path", found, ids=[gdbs.label(g) for g in found], scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shlex
 import shutil
 import struct
@@ -190,7 +191,8 @@ def test_missing_executable(gdb, built, tmp_path):
     (folder / "zoo").unlink()
     text = gdb.run(f"uffd spawn {core}")
     assert str(folder / "zoo") in text, text
-    assert "x" in gdb.run("x/8xb $sp")
+    bytes_at_sp = gdb.run("x/8xb $sp")
+    assert re.fullmatch(r"0x[0-9a-f]+.*:(\s+0x[0-9a-f]{2}){8}\s*", bytes_at_sp), bytes_at_sp
     shown = gdb.run(f"uffd spawn {core} {built / 'zoo'}")
     assert gdb.value("half(3.0)") == "1.5", shown
 
@@ -264,7 +266,7 @@ def test_function_that_exits(zoo, name):
 def test_function_that_forks(zoo):
     before = set(survivors.ours())
     text = zoo.run("uffd call split()")
-    assert "fork" in text, text
+    assert "  refused: fork() → EAGAIN" in text, text
     assert zoo.call("split()")["value"].startswith("-")
     zoo.run("uffd reset")
     assert set(survivors.ours()) <= before | set(survivors.servers())
@@ -272,7 +274,7 @@ def test_function_that_forks(zoo):
 
 def test_function_that_kills(zoo):
     text = zoo.run("uffd call kill_parent()")
-    assert "kill" in text, text
+    assert re.search(r"^  refused: kill\(\d+, SIGTERM\) → EPERM$", text, re.M), text
     assert zoo.call("kill_parent()")["value"].startswith("-")
     assert zoo.value("half(3.0)") == "1.5"
 
@@ -288,7 +290,8 @@ def test_function_that_never_returns(zoo):
 
 def test_function_that_waits_for_a_recorded_lock(zoo):
     text = zoo.run("uffd call take_held_lock()", timeout=30)
-    assert "did not return" in text and "lock" in text.lower(), text
+    end = "did not return: would block: pthread_mutex_lock(&held), held by thread"
+    assert end in text, text
     assert zoo.value("half(3.0)") == "1.5"
 
 
@@ -300,7 +303,7 @@ def test_stack_without_end(zoo):
 
 def test_plain_print_of_a_crashing_function(zoo):
     assert "SIGSEGV" in zoo.run("print crash_after_dirt()")
-    assert "crash" in zoo.run("bt")
+    assert re.match(r"#0 .* in crash \(where=0x8\) at ", zoo.run("bt"))
     zoo.run("uffd reset")
     assert zoo.value("grid[2][3]") == "11"
     assert "abort" in zoo.run("bt")
@@ -308,7 +311,7 @@ def test_plain_print_of_a_crashing_function(zoo):
 
 def test_plain_print_of_a_function_that_exits(zoo):
     text = zoo.run("print leave(3)")
-    assert "exit" in text, text
+    assert "uffd: the program would exit with code 3 here; `uffd call` shows where" in text, text
     zoo.run("uffd reset")
     assert zoo.value("half(3.0)") == "1.5"
 

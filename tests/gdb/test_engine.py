@@ -50,7 +50,7 @@ def by_gdb(data):
 
 
 def test_a_call_is_the_same_under_each(sample, engine):
-    assert "auto" in sample.run("show uffd engine")
+    assert '"auto"' in sample.run("show uffd engine")
     by_default = sample.call("push(7)")
     assert by_default["engine"] == "wp-sync"
     assert sample.run(f"set uffd engine {engine}").strip() == ""

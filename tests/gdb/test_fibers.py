@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 
 def test_the_outermost_pc_is_0(gdb, all_cores):
     gdb.run(f"uffd spawn {all_cores.heaps('fibers', 'fiber')}")
     text = gdb.run("uffd call push(7)")
     assert "= 7" in text and "hidden" in text and "error" not in text, text
     assert "= 7" in gdb.run("uffd trace push(7)")
-    assert "hidden" in gdb.run("uffd why hidden")
+    assert re.search(r"^1 +hidden \d+ → \d+$", gdb.run("uffd why hidden"), re.M)
 
 
 def test_a_function_that_leaves_by_setcontext(gdb, all_cores):

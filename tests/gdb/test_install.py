@@ -56,6 +56,7 @@ def command(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.every_gdb
 @pytest.mark.slow
 def test_gdb_with_the_printed_line(installed, gdb_path, tmp_path, all_cores):
     line = command(installed, "gdbinit").stdout
@@ -85,6 +86,7 @@ def test_shell_command(installed):
     assert command(installed, "frobnicate").returncode == 2
 
 
+@pytest.mark.every_gdb
 def test_init_file_of_the_checkout(gdb_path, tmp_path):
     done = subprocess.run(
         [gdb_path, "-nx", "-batch", "-x", "gdbinit.example", "-ex", "help uffd call"],
@@ -108,6 +110,7 @@ def test_recording_from_a_path_with_spaces(installed, gdb_path, tmp_path, built)
     assert "8 snapshots in" in done.stderr and trace.with_suffix(".uffd").is_dir(), done.stderr
 
 
+@pytest.mark.every_gdb
 @pytest.mark.slow
 @pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
 def test_demo(gdb_path, tmp_path, locale):

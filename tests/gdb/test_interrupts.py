@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytestmark = pytest.mark.every_gdb
+
 SETUP = """\
 python
 import os, signal
+import pytest
 from gdb_uffd.client.session.sessions import Session
 wanted, request = ["", 0], Session.request
 def ask(self, verb, arguments=None, *more):

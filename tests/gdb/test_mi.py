@@ -9,6 +9,8 @@ import pytest
 from harness import gdbs
 from harness.machine import Machine
 
+pytestmark = pytest.mark.every_gdb
+
 HAS_NOTIFY = (14, 1)
 """gdb.notify_mi came with gdb 14 (its NEWS)."""
 

@@ -73,4 +73,4 @@ def test_more_pages_than_are_listed(moves):
     counts = moves.run("python print(len(d['dirty']), more['pages'], spans // 4096)").split()
     assert counts[1] == counts[2] == more[1].replace(",", "")
     assert int(counts[0]) + int(counts[1]) == 18_002
-    assert "7" in moves.run("uffd diff last")
+    assert "→ 7" in moves.run("uffd diff last")

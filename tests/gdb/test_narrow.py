@@ -66,6 +66,7 @@ def shown(gdb, asked: List[str]) -> List[str]:
     return [gdb.run(command).strip() for command in asked]
 
 
+@pytest.mark.every_gdb
 def test_an_i386_program(start_gdb, i386):
     stock = start_gdb()
     stock.run(f"file {i386.parent.parent / 'built' / 'narrow'}")

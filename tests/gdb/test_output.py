@@ -50,6 +50,7 @@ def test_the_prompt_keeps_its_colour(prints):
     assert "half ^[[3" in clean(prints.run("finish"))
 
 
+@pytest.mark.every_gdb
 def test_the_end_is_still_in_a_buffer(prints):
     """A character and a sequence, begun by write(2) and ended by printf."""
     text = clean(prints.run("uffd call buffered()"))
@@ -66,6 +67,7 @@ def test_names_from_the_core(prints):
     assert "a^[]0;NAME^G" in prints.run("info threads")
 
 
+@pytest.mark.every_gdb
 def test_the_setting(prints, tmp_path):
     assert "OWNED" in clean(prints.run("print at_once(1)"))
     assert '"auto"' in prints.run("show uffd control-sequences")

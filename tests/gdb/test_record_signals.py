@@ -16,7 +16,8 @@ def attached(start_gdb, built, tmp_path):
     """gdb on a running tests/programs/target.c that it did not start, recorded at each call."""
     program = subprocess.Popen([str(built / "target"), "1000000"])
     session = start_gdb()
-    assert "attach" in session.run(f"attach {program.pid}").lower()
+    session.run(f"attach {program.pid}")
+    assert f"process {program.pid}" in session.run("info inferiors")
     assert "recording to" in session.run(f"uffd record start {tmp_path / 't'}")
     session.run("uffd record at work")
     yield session, program
@@ -169,6 +170,7 @@ def test_ctrl_c_while_signals_are_being_blocked(gdb, tmp_path):
     assert gdb.run(f"source {tmp_path / 'script'}").splitlines() == ["raised []"] * 2
 
 
+@pytest.mark.every_gdb
 def test_ctrl_c_once_more_comes_to_gdbs_own_thread(gdb):
     """The thread that sends it took it itself where gdb's had it blocked: gdb 18 asserts that its
     handler runs in its own."""

@@ -79,6 +79,7 @@ def test_values_are_those_of_the_live_process(live_zoo, gdb):
     assert [gdb.value(e) for e in LOOKS] == wanted
 
 
+@pytest.mark.every_gdb
 def test_gcore_core_of_each_gdb(gdb, gdb_path, all_cores):
     gdb.run(f"uffd spawn {all_cores.gcore(gdb_path)}")
     assert re.search(r"checkpoint \(depth_left=0\)", gdb.run("bt"))
@@ -164,6 +165,7 @@ def test_spawn_again_takes_the_place_of_the_first(sample, all_cores):
     assert len(survivors.ours()) == 2
 
 
+@pytest.mark.every_gdb
 def test_two_inferiors_two_cores(sample, all_cores):
     if gdbs.version(sample.path) < (13, 0):
         pytest.skip("gdb 12 waits for the wrong one of two remote targets")

@@ -53,9 +53,9 @@ def test_python_runs_python_code(gdb, python_core):
 def test_python_keeps_what_plain_calls_do(gdb, python_core):
     gdb.run(f"uffd spawn {python_core}")
     gdb.run('print PyRun_SimpleString("answer.append(4)")')
-    assert "10" in gdb.run('print PyRun_SimpleString("print(sum(answer), flush=True)")')
+    assert "10\n" in gdb.run('print PyRun_SimpleString("print(sum(answer), flush=True)")')
     gdb.run("uffd reset")
-    assert "6" in gdb.run('print PyRun_SimpleString("print(sum(answer), flush=True)")')
+    assert "6\n" in gdb.run('print PyRun_SimpleString("print(sum(answer), flush=True)")')
 
 
 def test_python_collects_garbage(gdb, python_core):
@@ -127,6 +127,7 @@ def musl_core(request, tmp_path_factory):
         pytest.skip(str(why))
 
 
+@pytest.mark.every_gdb
 def test_musl(gdb, musl_core):
     """raise() has no frame information: the backtrace ends in a frame at 0, where names are
     looked for, too.  gdb 18 has its own way to thread-locals, which knows glibc's alone."""

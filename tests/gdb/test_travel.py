@@ -108,7 +108,7 @@ def test_backward_with_another_thread_selected(trip_gdb):
     trip_gdb.run("info threads")  # gdb looks at every frame
     trip_gdb.run("thread 2")
     assert "at (step=3)" in trip_gdb.run("reverse-continue")
-    assert "on" in trip_gdb.run("show scheduler-locking")
+    assert '"on"' in trip_gdb.run("show scheduler-locking")
     trip_gdb.run("uffd goto end")
     trip_gdb.run("uffd goto 4")
     trip_gdb.run(f"thread {trip_gdb.value('$_gthread')}")
@@ -161,6 +161,7 @@ def test_symbols_of_libraries_are_not_read_when_the_user_reads_them_alone(trip_g
     assert re.search(r"No .*plugin\.so", libraries(trip_gdb))
 
 
+@pytest.mark.every_gdb
 def test_reverse_continue_goes_to_the_snapshot_before(trip_gdb):
     trip_gdb.run("display counter")
     trip_gdb.run("uffd goto 4")

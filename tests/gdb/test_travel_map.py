@@ -98,7 +98,7 @@ def test_map_in_ranges(trip_gdb):
     ]:  # fmt: skip
         data = trip_gdb.json(f"uffd map -json counter in {where}")
         assert [p["snapshot"] for p in data["points"]] == numbers, where
-    assert "after" in trip_gdb.run("uffd map counter in 4..2")
+    assert "snapshot 4 is after 2" in trip_gdb.run("uffd map counter in 4..2")
     assert "no snapshot" in trip_gdb.run("uffd map counter in 2..nowhere")
 
 
@@ -119,7 +119,7 @@ def test_map_shows_errors_in_their_rows(trip_gdb):
 
 def test_map_of_what_would_wait_for_ever(trip_gdb):
     text = trip_gdb.run("uffd map (int) sem_wait(&leave)", 60)
-    assert "leave" in text or "wait" in text or "block" in text, text
+    assert re.match(r"would block: futex\(0x[0-9a-f]+\), and no other thread runs \(", text), text
     assert trip_gdb.value("sum()") == "0"
 
 

@@ -11,6 +11,8 @@ pytest.importorskip("pyte", reason="pyte is not installed: `make dev`")
 
 from harness.screen import Screen
 
+pytestmark = pytest.mark.every_gdb
+
 DOWN, UP = "\x1b[B", "\x1b[A"
 
 

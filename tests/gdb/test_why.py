@@ -198,7 +198,7 @@ def test_a_write_longer_than_what_is_shown(writes):
 def test_what_has_no_memory(writes):
     writes.run("up-silently 1000")
     text = writes.run("info address kept")
-    assert "register" in text or "$rbx" in text or "multi-location" in text, text
+    assert re.search(r"a variable in \$|multi-location", text), text
     writes.run("uffd call count(1)")
     assert "kept is in a register, not in memory" in writes.run("uffd why kept")
 
@@ -281,7 +281,7 @@ def test_ctrl_c(writes):
     writes.send("uffd why beside")
     survivors.until(lambda: len(survivors.vessels()) > 1)
     text = writes.interrupt(timeout=30)
-    assert "until it was interrupted" in text or "Quit" in text, text
+    assert "until it was interrupted" in text or text.strip() == "Quit", text
     assert writes.value("counter") == "41"
     assert len(survivors.vessels()) <= 1
     assert steps_after(writes) == [("41", "42")]
@@ -320,7 +320,7 @@ def test_the_clock_of_the_record_is_the_same_again(writes):
 
 def test_completion_and_help(writes):
     assert "uffd why counter" in writes.run("complete uffd why count")
-    assert "-first" in writes.run("complete uffd why -f")
+    assert writes.run("complete uffd why -fi").strip() == "uffd why -first"
     assert "NAME|ADDRESS" in writes.run("help uffd why")
 
 

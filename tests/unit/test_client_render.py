@@ -316,3 +316,9 @@ def test_what_only_gdb_wrote_is_told_by_its_reason():
         "(breakpoints)",
         "(pushed frames)",
     ]
+
+
+def test_a_full_list_of_nothing_is_no_list():
+    for pages in ((), (page(0x1000, "heap", bytes_changed=0),)):
+        lines = report_text.report_lines(report(*pages), Names(), Look(), all_lines=True)
+        assert len(lines) == 2 + len(pages) and not [x for x in lines if "…" in x], lines

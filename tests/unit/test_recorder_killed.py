@@ -58,34 +58,42 @@ def test_a_program_that_is_killed_while_it_is_read():
 
 
 def killed_once(built, path: Path, victim: str, chance: random.Random) -> List[Dict[int, bytes]]:
-    """What the process held at each snapshot that was reported as being in the trace."""
+    """What the process held at each snapshot that was reported as being in the trace.  Nothing may
+    fail before the kill, and the `first` ones, which are waited for, are in it."""
     puppet = Puppet(built)
     held: List[Dict[int, bytes]] = []
+    first, killed = chance.choice([0, 1, 1, 2, 5]), threading.Event()
     try:
         recorder = puppet.start(path)
         puppet.thaw()
         at = puppet.do(tracing.MMAP, 0, PAGES * PAGE_SIZE, 3 | 0x22 << 8)
         puppet.freeze()
         pid = recorder.pid if victim == "recorder" else puppet.pid
-        timer = threading.Timer(chance.random() * 0.06, kill, [pid])
-        timer.start()
-        with contextlib.suppress(RecorderFailed, OSError, AssertionError):
-            for _ in range(1000):
+        timer = threading.Timer(chance.random() * 0.03, kill, [pid, killed])
+        try:
+            while not killed.is_set():
+                if len(held) == first:
+                    recorder.settle()
+                    timer.start()
                 data = write(puppet, at, chance)
                 puppet.snapshot()
                 held.append(data)
                 recorder.hear()
+        except (RecorderFailed, OSError, AssertionError):
+            if not killed.is_set():
+                raise
         timer.join()
         with contextlib.suppress(RecorderFailed):
             recorder.settle()
         done = recorder.last.number + 1 if recorder.last is not None else 0
-        assert done <= len(held)
+        assert first <= done <= len(held)
         return held[:done]
     finally:
         puppet.end()
 
 
-def kill(pid: int) -> None:
+def kill(pid: int, killed: threading.Event) -> None:
+    killed.set()
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 

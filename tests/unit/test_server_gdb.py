@@ -8,11 +8,14 @@ import threading
 from pathlib import Path
 from typing import List, Tuple
 
+import pytest
 from harness import gdbs
 from server_fakes import DATA, PID, TIDS, FakeDiversion, make_registers, serve_on
 
 from gdb_uffd.protocol.model import GPR
 from gdb_uffd.replay.interface import Resume, Stop, StubClient
+
+pytestmark = pytest.mark.every_gdb
 
 
 def session(

@@ -9,9 +9,10 @@ from typing import Any, Iterator, List
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from server_fakes import DATA, FakeDiversion, FakeSnapshot, FakeTrace, RawClient, serving
+from server_fakes import DATA, PID, TIDS, FakeDiversion, FakeSnapshot, FakeTrace, RawClient, serving
 
 from gdb_uffd.protocol.codec import report_from_json
+from gdb_uffd.replay.interface import SHOWN_BY_BT, Stop
 from gdb_uffd.server.listen.connection import message
 from gdb_uffd.server.navigator import Navigator
 from gdb_uffd.server.requests import registry
@@ -180,3 +181,40 @@ def test_our_own_lines_fit_the_terminal(columns):
 def test_the_terminal_is_told(client):
     assert ask(client, "output", charset=None, columns=80) == {}
     assert "columns is not a whole number" in ask(client, "output", charset=None)
+
+
+def resumed(client: RawClient) -> str:
+    """What is said of an end of the program, `bt` being advised."""
+    client.diversion.on_resume = lambda action, _: Stop(action.tid, 0, message=SHOWN_BY_BT)
+    client.console = b""
+    client.ask(b"vCont;c:p%x.%x" % (PID, TIDS[0]))
+    return client.console.decode()
+
+
+def test_a_call_that_was_ended_more_often_than_begun_is_over_once(client: RawClient) -> None:
+    """What runs next is in a call or in none, and is told so."""
+    for ends in (1, 2, 3):
+        ask(client, "call-begin", address="0x400010", malloc=False)
+        assert "`uffd call`" in resumed(client), ends
+        for _ in range(ends):
+            assert ask(client, "call-end") == {}
+        assert SHOWN_BY_BT in resumed(client), ends
+    ask(client, "begin")
+    ask(client, "call-begin", address="0x400010", malloc=False)
+    ask(client, "end", keep=True)  # it ends the calls in it
+    assert SHOWN_BY_BT in resumed(client)
+
+
+def test_a_report_that_is_known_is_not_sent_again(client: RawClient) -> None:
+    assert ask(client, "peek", known=0) == {"serial": 0, "report": None, "known": False}
+    ask(client, "begin")
+    ask(client, "end", keep=True)
+    first = ask(client, "peek", known=0)
+    assert first["report"] and not first["known"]
+    again = ask(client, "peek", known=first["serial"])
+    assert again == {"serial": first["serial"], "report": None, "known": True}
+    assert ask(client, "peek")["report"] == first["report"]  # to one that has it not
+    ask(client, "begin")
+    ask(client, "end", keep=True)
+    other = ask(client, "peek", known=first["serial"])
+    assert other["serial"] > first["serial"] and other["report"]

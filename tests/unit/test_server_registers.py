@@ -179,3 +179,17 @@ def test_a_single_write_is_the_same_as_one_of_all(xfeatures: int) -> None:
         data = bytearray(layout.encode(r))
         data[offset : offset + size] = value
         assert layout.write(number, value, r) == layout.decode(bytes(data), r), number
+
+
+@pytest.mark.parametrize("name", ["st2", "xmm1", "ymm4h", "k1", "zmm2h", "xmm20", "pkru"])
+def test_a_component_in_its_initial_state_is_left_by_writing_all(name: str) -> None:
+    """By `G`: gdb writes one register by all of them where the stub has no `P`."""
+    layout, r = PacketFormat(ALL_FEATURES), make_registers(5)
+    r.xstate = r.xstate[:512] + bytes(8) + r.xstate[520:]
+    offset, size = layout.slots[names(ALL_FEATURES).index(name)]
+    data = bytearray(layout.encode(r))
+    data[offset : offset + size] = b"\x11" * size
+    out = layout.decode(bytes(data), r)
+    assert get(layout, out, name) == b"\x11" * size
+    component = {"st2": 0, "xmm1": 1, "ymm4h": 2, "k1": 5, "zmm2h": 6, "xmm20": 7, "pkru": 9}[name]
+    assert int.from_bytes(out.xstate[512:520], "little") == 1 << component

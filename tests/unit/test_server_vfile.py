@@ -11,7 +11,7 @@ import pytest
 from server_fakes import PID, TIDS, RawClient, serving
 
 from gdb_uffd.server.stub.framing import unescape
-from gdb_uffd.server.stub.vfile import MAX_OPEN
+from gdb_uffd.server.stub.vfile import MAX_OPEN, PACKET_SIZE
 
 
 @pytest.fixture
@@ -150,3 +150,16 @@ def test_open_files_are_bounded(client: RawClient) -> None:
     assert open_file(client, name) == b"F-1,18"
     assert ask(client, "close", "7") == b"F0"
     assert open_file(client, name) == b"F7"
+
+
+def test_a_read_of_more_than_a_packet_holds_is_cut(client: RawClient, tmp_path: Path) -> None:
+    """Each byte may need an escape: never more than half of a packet."""
+    path = tmp_path / "escaped"
+    path.write_bytes(b"}" * 4 * PACKET_SIZE)
+    for name in (str(path), "/proc/self/maps"):
+        fd = open_file(client, name)[1:].decode()
+        reply = ask(client, "pread", fd, f"{8 * PACKET_SIZE:x}", "0")
+        assert len(reply) < PACKET_SIZE, name
+    head, _, data = ask(client, "pread", open_file(client, str(path))[1:].decode(),
+                        f"{8 * PACKET_SIZE:x}", "0").partition(b";")  # fmt: skip
+    assert 0x100 < int(head[1:], 16) == len(unescape(data)) < PACKET_SIZE // 2

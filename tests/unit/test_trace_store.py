@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import errno
 import fcntl
 import os
 import stat
+import zlib
 from array import array
 from pathlib import Path
-from typing import Dict
+from typing import Dict, List
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -181,6 +183,43 @@ def test_pages_with_the_same_checksum_are_told_apart(
     trace = open_store(writer.path)
     for number in range(2):
         assert trace.snapshot(number).read(BASE, 128 * PAGE) == b"".join(pages)
+
+
+@pytest.mark.parametrize("before", [3, 3000], ids=["few pages", "a table that has grown"])
+def test_after_a_write_that_failed_pages_are_found_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    from gdb_uffd.trace.store import page_file
+
+    def page(number: int) -> bytes:
+        return number.to_bytes(4, "little") * (PAGE // 4)
+
+    def store(*numbers: int) -> List[int]:
+        data = memoryview(b"".join(page(n) for n in numbers))
+        return list(pages.store(data, array("I", [0] * len(numbers))))
+
+    def full(fd: int, data: object, offset: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    fds = [os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in ("pages", "sums")]
+    pages = page_file.PageFile(*fds)
+    pages.start(page_file.header_page(1, bytes(16)))
+    first = store(*range(1, before + 1))
+    for _ in range(3):
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="full"):
+            patched.setattr(page_file, "write_all", full)
+            store(*range(before + 1, before + 2000))
+        assert pages.count == before + 1
+    assert store(*range(1, before + 1)) == first
+    again = store(before + 2, 1, before + 1)
+    assert again == [before + 1, first[0], before + 2]
+    for slot, number in zip(again, (before + 2, 1, before + 1)):
+        assert os.pread(fds[0], PAGE, slot * PAGE) == page(number)
+    pages.flush()
+    sums = array("I", (tmp_path / "sums").read_bytes())
+    assert list(sums[1:3]) == [zlib.crc32(page(n)) for n in (1, 2)] and len(sums) == before + 3
+    for fd in fds:
+        os.close(fd)
 
 
 def test_threads_registers_and_facts(tmp_path: Path) -> None:

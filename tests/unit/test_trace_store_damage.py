@@ -298,6 +298,7 @@ HOSTILE = {
     "NaN": (_layout('{"mappings":[[NaN,1,1]],"files":{}}'), "malformed"),
     "overlap": (_layout('{"mappings":[[4096,12288,3],[8192,16384,3]],"files":{}}'), "malformed"),
     "backwards": (_layout('{"mappings":[[8192,4096,3]],"files":{}}'), "malformed"),
+    "offset": (_layout(f'{{"mappings":[[4096,8192,3,"/x",{1 << 63}]],"files":{{}}}}'), "malformed"),
     "unaligned": (_layout('{"mappings":[[4097,8192,3]],"files":{}}'), "malformed"),
     "kernel": (_layout(f'{{"mappings":[[4096,{1 << 60},3]],"files":{{}}}}'), "malformed"),
     "no name": (_layout('{"mappings":[[4096,8192,3,[]]],"files":{}}'), "malformed"),

@@ -160,6 +160,38 @@ def outcome(snapshot: Any, page: int) -> Any:
         return None
 
 
+def test_a_trace_that_lacks_pages_is_not_packed(made: Recorded, tmp_path: Path) -> None:
+    short = tmp_path / "short.uffd"
+    shutil.copytree(made.path, short)
+    with open(short / "pages", "r+b") as file:
+        file.truncate(os.path.getsize(file.name) - 2 * PAGE)
+    with pytest.raises(UffdError, match="2 pages are missing from its page file; it is not packed"):
+        pack(open_store(short), str(tmp_path / "p.zst"))
+    assert not (tmp_path / "p.zst").exists()
+
+
+def test_each_snapshot_of_a_packed_trace_has_its_files(tmp_path: Path) -> None:
+    """Also those before the last, and each its own."""
+    files = [tmp_path / name for name in ("one", "two")]
+    contents = [b"1" * 3 * PAGE, b"2" * 2 * PAGE]
+    with TraceWriter.create(str(tmp_path / "t")) as writer:
+        for number, (file, content) in enumerate(zip(files, contents)):
+            file.write_bytes(content)
+            status = file.stat()
+            mapped = [Mapping(BASE, BASE + len(content), 1, str(file), 0)]
+            refs = {str(file): FileRef(b"", status.st_size, status.st_mtime_ns)}
+            assert writer.begin(info(), [thread()], b"", mapped, refs).commit() == number
+    path = packed_file(open_store(writer.path), tmp_path / "p.zst")
+    for file in files:
+        file.unlink()
+    trace = open_store(path)
+    for number, content in enumerate(contents):
+        snapshot = trace.snapshot(number)
+        assert not snapshot.warnings
+        assert snapshot.read(BASE, len(content)) == content
+    trace.close()
+
+
 def test_files_that_are_gone_are_named(told: Told, tmp_path: Path) -> None:
     assert told.library is not None
     done = import_cores([str(told.core)], str(tmp_path / "t"))

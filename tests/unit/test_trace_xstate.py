@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdb_uffd.protocol.model import XSTATE_COMPONENTS, XSTATE_SIZE, Registers
-from gdb_uffd.trace.core import xstate
+from gdb_uffd.protocol.model import XSTATE_COMPONENTS, XSTATE_SIZE, Registers, ThreadState
+from gdb_uffd.trace.core import notes, xstate
+from gdb_uffd.trace.core.core_notes import make_notes
+from gdb_uffd.trace.core.elf import iter_notes
 
 INTEL = dict(XSTATE_COMPONENTS)
 AMD = {2: (576, 256), 5: (832, 64), 6: (896, 512), 7: (1408, 1024), 9: (2432, 8)}
@@ -169,3 +171,13 @@ def test_what_a_machine_lacks_stays_as_recorded() -> None:
     assert both[1088:] == recorded[1088:]
     assert int.from_bytes(both[512:520], "little") == 0x2E7
     assert xstate.with_components(here, recorded, 3) == here
+
+
+@pytest.mark.parametrize("features", [0x3, 0x7, 0xE7, 0x207, 0x2E7])
+def test_the_layout_that_we_write_names_the_components_there_are(features: int) -> None:
+    thread = ThreadState(7, Registers([0] * 27, bytes(XSTATE_SIZE), features))
+    raw = make_notes(7, [thread], bytes(16), [])
+    found = [raw[at : at + size] for _, kind, at, size in iter_notes(raw, 0, len(raw))
+             if kind == notes.NT_X86_XSAVE_LAYOUT]  # fmt: skip
+    wanted = {bit: at for bit, at in XSTATE_COMPONENTS.items() if features >> bit & 1}
+    assert [xstate.parse_layout(one) for one in found] == [wanted] * bool(wanted)

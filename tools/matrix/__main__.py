@@ -90,7 +90,7 @@ class Matrix:
         self._write()
 
 
-COMMAND = (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5")
+COMMAND = (PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--every-gdb", "--durations=5")
 
 
 def _pytest(

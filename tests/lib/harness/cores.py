@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ def _raise_limit() -> None:
 
 def kernel_core(command: Sequence[str], folder: Path, env: Optional[dict[str, str]] = None) -> Path:
     """Run `command`, which must crash, in the empty `folder`; the core that the kernel wrote.
+    Without `env` it has ours, and the folder as $PWD, as a shell that had gone there.
 
     NoKernelCore when core_pattern pipes cores away or names another folder (core(5)).
     """
@@ -36,7 +38,7 @@ def kernel_core(command: Sequence[str], folder: Path, env: Optional[dict[str, st
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
-        env=env,
+        env=env or {**os.environ, "PWD": str(folder)},
         timeout=60 * SLOWNESS,
     )
     if done.returncode >= 0:

@@ -70,8 +70,9 @@ class World:
     """The areas' pages as they are now.  Operations give the step to play, or None where they make
     no sense now."""
 
-    def __init__(self, cells: Dict[int, Cell]) -> None:
+    def __init__(self, cells: Dict[int, Cell], cwd: str) -> None:
         self.cells = cells
+        self.cwd = cwd
         self.sum = 1
         self.seen = Seen()
         self._next_vma = 1000
@@ -79,7 +80,7 @@ class World:
 
     def copy(self) -> "World":
         """An independent one, in the same state."""
-        other = World({a: Cell(**vars(c)) for a, c in self.cells.items()})
+        other = World({a: Cell(**vars(c)) for a, c in self.cells.items()}, self.cwd)
         other._next_vma = self._next_vma
         return other
 
@@ -126,7 +127,7 @@ class World:
 
     def kernel_write(self, page: int, offset: int) -> Optional[Step]:
         """getcwd(2): the kernel writes, maybe across a border of pages."""
-        data = os.fsencode(os.getcwd()) + b"\0"
+        data = os.fsencode(self.cwd) + b"\0"
         parts: List[Tuple[int, int, bytes]] = []
         while data:
             cell = self.cells.get(page)

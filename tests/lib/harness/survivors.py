@@ -155,11 +155,13 @@ def cpu_ticks(pid: int) -> int:
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Return as soon as `condition` holds; AssertionError after `seconds`."""
-    deadline = time.monotonic() + seconds * SLOWNESS
+    """Return when `condition` holds, looked at every few ms: who looks all the time takes the
+    processor from what is waited for.  AssertionError after `seconds`."""
+    deadline, pause = time.monotonic() + seconds * SLOWNESS, 0.0005
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
-        os.sched_yield()
+        time.sleep(pause)
+        pause = min(2 * pause, 0.01)
 
 
 def wait_computing() -> None:
