@@ -115,17 +115,17 @@ class Blocks:
         self._jobs.append(_Job(run, otherwise.where, block, otherwise=otherwise))
         return True
 
-    def drafts(self, walk: WalkObject) -> Iterator[PendingChange]:
+    def changes(self, walk: WalkObject) -> Iterator[PendingChange]:
         """The changes in all blocks that were taken."""
-        for draft in self._all_drafts(walk) if self._jobs else ():
-            if not draft.raw:
-                self.mark_new(draft)
-            yield draft
+        for change in self._all_changes(walk) if self._jobs else ():
+            if not change.raw:
+                self.mark_new(change)
+            yield change
 
-    def mark_new(self, draft: PendingChange) -> None:
+    def mark_new(self, change: PendingChange) -> None:
         """Say so where the bytes before mean nothing: the call allocated them."""
-        if self._is_new(draft.address) and not draft.note:
-            draft.note = NEW
+        if self._is_new(change.address) and not change.note:
+            change.note = NEW
 
     def _is_new(self, address: int) -> bool:
         index = bisect.bisect_right(self._starts, address) - 1
@@ -133,7 +133,7 @@ class Blocks:
         inside = block is not None and address < block.start + block.size
         return inside and block is not None and block.state == "allocated"
 
-    def _all_drafts(self, walk: WalkObject) -> Iterator[PendingChange]:
+    def _all_changes(self, walk: WalkObject) -> Iterator[PendingChange]:
         found = self._search()
         holders: Dict[Tuple[int, str], _Holder] = {}
         for job in self._jobs:

@@ -70,39 +70,39 @@ class Naming:
 
     def changes(self) -> Dict[int, List[NamedChange]]:
         """The changes by the start of the page that holds them, by address."""
-        drafts: Dict[int, List[PendingChange]] = {}
+        changes: Dict[int, List[PendingChange]] = {}
         for page in self._pages:
-            drafts[page.start] = []
+            changes[page.start] = []
             if self._count + self._blocks.taken >= MAX_TOLD:
                 self._say(OUT_OF_ROOM)
                 continue
             # Symbols of a damaged file: the bytes are still told.
             with contextlib.suppress(*FAILURES):
-                drafts[page.start] = list(self._page(page))
-            self._count += len(drafts[page.start])
-        for draft in self._blocks.drafts(self._walk):
-            drafts.setdefault(draft.where.page, []).append(draft)
-        self.look([d for found in drafts.values() for d in found])
+                changes[page.start] = list(self._page(page))
+            self._count += len(changes[page.start])
+        for change in self._blocks.changes(self._walk):
+            changes.setdefault(change.where.page, []).append(change)
+        self.look([d for found in changes.values() for d in found])
         if self._budget.overdrawn:
             self._say(OUT_OF_TIME)
-        for draft in (d for found in drafts.values() for d in found) if self._added else ():
-            inside = any(low <= draft.address < high for low, high in self._added)
-            if inside and not draft.note and not draft.raw:
-                draft.note = NEW
-        return {start: self._finished(found) for start, found in drafts.items()}
+        for change in (d for found in changes.values() for d in found) if self._added else ():
+            inside = any(low <= change.address < high for low, high in self._added)
+            if inside and not change.note and not change.raw:
+                change.note = NEW
+        return {start: self._finished(found) for start, found in changes.items()}
 
     def _say(self, note: str) -> None:
         if note not in self._report.notes:
             self._report.notes.append(note)
 
     @staticmethod
-    def _finished(drafts: List[PendingChange]) -> List[NamedChange]:
-        settled = [done for draft in drafts for done in pending.settle(draft)]
-        return [draft.change() for draft in sorted(settled, key=lambda d: d.address)]
+    def _finished(changes: List[PendingChange]) -> List[NamedChange]:
+        settled = [done for change in changes for done in pending.settle(change)]
+        return [change.named() for change in sorted(settled, key=lambda d: d.address)]
 
-    def look(self, drafts: List[PendingChange]) -> None:
+    def look(self, changes: List[PendingChange]) -> None:
         """Read what is missing, in the memory before and in that after."""
-        waiting = [draft for draft in drafts if draft.leaf is not None]
+        waiting = [change for change in changes if change.leaf is not None]
         if not waiting:
             return
         for after in (False, True):
@@ -147,9 +147,9 @@ class Naming:
             elif kind == "tls":
                 yield from self._thread_local(page, run, where)
             elif run.role == "malloc" or not self._blocks.take(run, where):
-                draft = self._unnamed(page, run, where)
-                if run.role or not self._blocks.take_mapping(page, run, draft):
-                    yield draft
+                change = self._unnamed(page, run, where)
+                if run.role or not self._blocks.take_mapping(page, run, change):
+                    yield change
         if page.more_runs and page.runs and page.kind != "stack":
             yield self._left_out(page)
         live = [run for run in page.runs if run.kind == "stack" and run.role != "scratch"]
@@ -263,9 +263,9 @@ class Naming:
             found = [pending.of_bytes(where, name, run.address, run.before, run.after)]
         else:
             found = self._variable(known, run.changed(), where)
-        for draft in found:  # of a library's, a block that the thread had no use for until now
-            self._blocks.mark_new(draft)
-            yield draft
+        for change in found:  # of a library's, a block that the thread had no use for until now
+            self._blocks.mark_new(change)
+            yield change
 
     def _stack(
         self, page: DirtyPage, thread: Optional[int], runs: List[Run]
@@ -307,14 +307,14 @@ def where_is(address: int) -> str:
     return os.path.basename(gdb.solib_name(address) or "")
 
 
-def _unions(drafts: List[PendingChange]) -> List[PendingChange]:
+def _unions(changes: List[PendingChange]) -> List[PendingChange]:
     """Of the members of a union that share bytes, the one that fits the change best is told first,
     and only the others are marked as such."""
     seen: Set[int] = set()
-    for draft in sorted(drafts, key=lambda d: d.size):
-        if draft.other:
-            bytes_ = set(range(draft.address, draft.address + min(draft.size, 64)))
+    for change in sorted(changes, key=lambda d: d.size):
+        if change.other:
+            bytes_ = set(range(change.address, change.address + min(change.size, 64)))
             if not bytes_ & seen:
-                draft.other = False
+                change.other = False
             seen |= bytes_
-    return drafts
+    return changes

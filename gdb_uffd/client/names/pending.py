@@ -47,7 +47,7 @@ class PendingChange:
     bytes: Tuple[bytes, bytes] = (b"", b"")
     shown: List[ShownContainer] = field(default_factory=list)  # before and after; see settle()
 
-    def change(self) -> NamedChange:
+    def named(self) -> NamedChange:
         """The finished change."""
         w = self.where
         return NamedChange(
@@ -141,46 +141,46 @@ def of_rest(
         yield of_bytes(where, f"{name}+{inside[0] - start:#x}", inside[0], old, new, REST)
 
 
-def fill(drafts: Iterable[PendingChange], after: bool) -> None:
-    """What the drafts that need memory show; it is as it was then (`after`: as it became)."""
-    for draft in drafts:
-        if draft.leaf is None:
+def fill(changes: Iterable[PendingChange], after: bool) -> None:
+    """What the changes that need memory show; it is as it was then (`after`: as it became)."""
+    for change in changes:
+        if change.leaf is None:
             continue
         state: Optional[ShownContainer] = None
-        if draft.leaf.printer:
-            state = printers.state(draft.leaf.type, draft.leaf.address)
+        if change.leaf.printer:
+            state = printers.state(change.leaf.type, change.leaf.address)
         if state is None:
-            state = ShownContainer(scalars.text_in_memory(draft.leaf), (), False, True)
-        draft.shown.append(state)
+            state = ShownContainer(scalars.text_in_memory(change.leaf), (), False, True)
+        change.shown.append(state)
 
 
-def settle(draft: PendingChange) -> Iterator[PendingChange]:
-    """The changes that a draft comes to which needed memory.  Of a container: its own words
+def settle(change: PendingChange) -> Iterator[PendingChange]:
+    """The changes that a change comes to which needed memory.  Of a container: its own words
     ("std::map with 3 elements") where these differ, and the elements that lie inside of it."""
-    if draft.leaf is None or len(draft.shown) != 2:
-        yield draft
+    if change.leaf is None or len(change.shown) != 2:
+        yield change
         return
-    old, new = draft.shown
+    old, new = change.shown
     told = False
     if old.head != new.head and old.head and new.head:
-        draft.before, draft.after = old.head, new.head
+        change.before, change.after = old.head, new.head
         told = True
-        yield draft
+        yield change
     if old.children or new.children:
-        low, high = draft.address, draft.address + draft.size
-        inline = not type_facts.leads_elsewhere(draft.leaf.type)
+        low, high = change.address, change.address + change.size
+        inline = not type_facts.leads_elsewhere(change.leaf.type)
         for difference in printers.differences(old, new):
             child = difference.after or difference.before
             at = None if child is None else child.address
             # Without an address it is a value that the printer made up of the object's bits.
             if inline if at is None else low <= at < high:
                 told = True
-                yield of_child(draft.where, draft.name, difference)
+                yield of_child(change.where, change.name, difference)
     if not told:
-        draft.before, draft.after = (scalars.hex_text(data) for data in draft.bytes)
-        draft.raw = True
-        draft.note = INNER if draft.leaf.printer else ""
-        yield draft
+        change.before, change.after = (scalars.hex_text(data) for data in change.bytes)
+        change.raw = True
+        change.note = INNER if change.leaf.printer else ""
+        yield change
 
 
 def of_child(
