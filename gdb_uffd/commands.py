@@ -31,6 +31,7 @@ from gdb_uffd.client.session.asking import (
     user_error,
     user_errors,
 )
+from gdb_uffd.protocol.messages_calls import Reset
 from gdb_uffd.protocol.model import UffdError
 
 
@@ -203,7 +204,7 @@ class ResetCommand(Command):
         self.nothing_else(parsed)
         session = sessions.current()
         pop_dummy_frames()
-        stale = libraries.are_stale(session.request("reset"))
+        stale = session.request(Reset()).libraries_stale
         session.calls_pending = session.assigned = False
         sessions.reselect(session)
         flush_caches()

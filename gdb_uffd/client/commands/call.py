@@ -32,9 +32,11 @@ from gdb_uffd.client.session.asking import (
 from gdb_uffd.client.session.outcome import CallStop, Outcome
 from gdb_uffd.client.session.saved import no_breakpoint_commands
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.session.wire import one_line, parse_report
+from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.client.show import report_json, report_text
 from gdb_uffd.client.show.text import Look
+from gdb_uffd.protocol.codec import to_json
+from gdb_uffd.protocol.messages_calls import BeginTransaction, EndTransaction
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, UffdError, page_floor
 from gdb_uffd.terminal import printable
 
@@ -74,10 +76,9 @@ def run_call(
     are those of the call, whose symbols name what it did, until libraries.follow."""
     outcome = Outcome()
     try:
-        about = {} if cpu is None else {"cpu": cpu}
         # Of -json the one line is all; a front end has a stream for what the program prints.
-        about["quiet"] = as_json and not machine_interface()
-        session.request("begin", {"discards": not keep, **about})
+        quietly = as_json and not machine_interface()
+        session.request(BeginTransaction(cpu, quietly, discards=not keep))
     except UffdError:
         flush_caches()  # the process may have been killed: this is the snapshot again
         libraries.update()
@@ -103,7 +104,7 @@ def run_call(
                 _evaluate(session, outcome, letters, expression)
     except BaseException:
         with contextlib.suppress(UffdError):  # else no call would begin any more
-            session.request("end", {"keep": False})
+            session.request(EndTransaction())
         raise
     finally:
         session.in_call, session.expression = False, ""
@@ -132,9 +133,8 @@ def _forget_the_call(registers: object, selection: Selection) -> None:
 def _end(session: Session, outcome: Outcome, keep: bool) -> CallReport:
     """Close the transaction; when that fails, what is known is told without a report."""
     try:
-        answer = session.request("end", {"keep": keep})
-        session.libraries_stale = libraries.are_stale(answer)
-        report = parse_report(answer)
+        report = session.request(EndTransaction(keep))
+        session.libraries_stale = report.libraries_stale
     except UffdError as error:
         with contextlib.suppress(UffdError, gdb.error):
             flush_caches()
@@ -149,8 +149,6 @@ def _end(session: Session, outcome: Outcome, keep: bool) -> CallReport:
         else:
             why = f"{one_line(why)} ({error})"
         raise UffdError(f"{function_name(outcome)} did not return: {why}") from None
-    if report is None:
-        raise UffdError("the server has no report of this call")
     return report
 
 
@@ -383,5 +381,5 @@ def call_object(
     if outcome.uncaught:
         head["uncaught"] = exceptions.as_json(outcome.uncaught)
     if report.blocked:
-        head["blocked"] = blocked.described(session) or report.blocked
+        head["blocked"] = blocked.described(session) or to_json(report.blocked)
     return {**head, **data}

@@ -13,6 +13,7 @@ from gdb_uffd.client.session import sessions, travel
 from gdb_uffd.client.session.asking import look, say, say_json
 from gdb_uffd.client.show import snapshots, verdict
 from gdb_uffd.client.show.text import plural, size
+from gdb_uffd.protocol.messages_travel import Export
 from gdb_uffd.protocol.model import UffdError
 
 
@@ -203,12 +204,12 @@ class ExportCommand(Command):
         path, more = split_files(parsed.rest, self.usage)
         if more:
             raise UffdError(f"one file, please; usage: {self.usage}")
-        done = session.request("export", {"path": path})
+        done = session.request(Export(path))
         session.calls_pending = False
-        lost = int(done["unavailable_pages"])
+        lost = done.unavailable_pages
         left_out = f"; {plural(lost, 'page')} could not be had" if lost else ""
-        read = verdict.may_hold([str(name) for name in done["files_read"]])
-        say(f"{path}: {size(int(done['size']))}{left_out}{read}")
+        read = verdict.may_hold(done.files_read)
+        say(f"{path}: {size(done.size)}{left_out}{read}")
 
 
 COMMANDS: Tuple[Type[Command], ...] = (

@@ -17,16 +17,13 @@ from gdb_uffd.client.recording import telling
 from gdb_uffd.client.session import file_search, last_call, launch, settings, travel
 from gdb_uffd.client.session.asking import look, say, say_json
 from gdb_uffd.client.session.sessions import Session, selected
-from gdb_uffd.client.session.wire import (
-    one_line,
-    parse_image,
-    parse_mappings,
-    parse_report,
-    parse_summary,
-)
+from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.client.show import report_json, report_text, snapshots, text
 from gdb_uffd.client.show.hexdiff import diff_lines
 from gdb_uffd.client.show.table import aligned, under
+from gdb_uffd.protocol.codec import to_json
+from gdb_uffd.protocol.messages import AskInfo, Info
+from gdb_uffd.protocol.messages_calls import Image, LastReport, ListMappings
 from gdb_uffd.protocol.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, UffdError, page_floor
 
 DOCTOR_TIMEOUT_S = 60.0
@@ -36,7 +33,7 @@ DOCTOR_TIMEOUT_S = 60.0
 def last_report(session: Session, which_all: bool) -> Optional[CallReport]:
     """The report of the last call or command; None when nothing has run."""
     session.calls_pending = session.assigned = False
-    report = parse_report(session.request("report", {"all": which_all}))
+    report = session.request(LastReport(which_all))
     last = last_call.find(session, report)
     if report is not None and last is not None:
         report.called = last.report.called
@@ -89,8 +86,7 @@ def diff(session: Session, which_all: bool, expression: str) -> None:
         nothing = f"nothing differs in {expression} ({limits[0]:#x}, {limits[1] - limits[0]} bytes)"
     shown, lost = False, 0
     for start in starts:
-        arguments = {"address": hex(start), "all": which_all}
-        image = parse_image(session.request("image", arguments))
+        image = session.request(Image(start, which_all))
         if image is not None:
             lines = list(diff_lines(image, looks, limits, context))
             say(*lines)
@@ -132,17 +128,17 @@ def info(as_json: bool) -> None:
         else:
             say("no core is spawned in this inferior: `uffd spawn FILE` does that")
         return
-    data: Dict[str, Any] = session.request("info")
+    told = session.request(AskInfo())
     if as_json:
-        data = {"schema": SCHEMA_VERSION, "session": True, **data, **recorded}
+        data = {"schema": SCHEMA_VERSION, "session": True, **to_json(told), **recorded}
         data["server_pid"] = session.server.pid
         data["interpreter"] = _interpreter()
         say_json(data)
         return
     ready = session.ready
-    total = int(data.get("total_pages") or 0)
+    total = told.total_pages
     pages = f"{text.plural(total, 'page')} ({text.size(total * PAGE_SIZE)})"
-    holds = f"{text.plural(int(data.get('threads') or 0), 'thread')}, {pages}"
+    holds = f"{text.plural(told.threads, 'thread')}, {pages}"
     if ready.snapshots > 1:
         every = travel.all_snapshots(session)
         here = snapshots.headline(every, session.snapshot, look()).partition(" ")[2]
@@ -150,13 +146,13 @@ def info(as_json: bool) -> None:
     else:
         rows = [("core", f"{ready.core} · {holds}")]
     rows += [
-        ("executable", str(data.get("executable") or "not found")),
-        ("process", _process(data)),
-        ("engine", _engine(data)),
+        ("executable", told.executable or "not found"),
+        ("process", _process(told)),
+        ("engine", _engine(told)),
         ("server", f"pid {session.server.pid}, gdb_uffd {ready.server}"),
     ]
     rows += [("warning", warning) for warning in ready.warnings]
-    last = parse_summary(data.get("last_report"))
+    last = told.last_report
     if last is not None:
         state = "kept" if last.kept else "discarded"
         rows.append(("last report", f"{text.plural(last.pages, 'page')} dirtied · {state}"))
@@ -164,27 +160,25 @@ def info(as_json: bool) -> None:
     telling.show()
 
 
-def _process(data: Dict[str, Any]) -> str:
-    if not data.get("alive") or not data.get("vessel_pid"):
+def _process(told: Info) -> str:
+    if not told.alive or not told.vessel_pid:
         return "none; everything is as recorded"
     return " · ".join(
         [
-            f"pid {data['vessel_pid']}",
-            f"{text.plural(int(data.get('fed_pages') or 0), 'page')} fed",
-            f"{text.number(int(data.get('dirty_pages') or 0))} dirty",
-            f"{text.plural(int(data.get('faults') or 0), 'fault')} "
-            f"in {text.milliseconds(float(data.get('fault_us') or 0) / 1000)}",
+            f"pid {told.vessel_pid}",
+            f"{text.plural(told.fed_pages, 'page')} fed",
+            f"{text.number(told.dirty_pages)} dirty",
+            f"{text.plural(told.faults, 'fault')} in {text.milliseconds(told.fault_us / 1000)}",
         ]
     )
 
 
-def _engine(data: Dict[str, Any]) -> str:
+def _engine(told: Info) -> str:
     """ "wp-sync (auto: it alone tells who wrote each page first)"."""
-    setting = str(data.get("engine_setting") or "")
-    if not data.get("engine"):
+    setting, why = told.engine_setting, told.engine_why
+    if not told.engine:
         return f"{setting}, chosen when something runs"
-    why = str(data.get("engine_why") or "")
-    return f"{data['engine']} ({setting}: {why})" if why != "as set" else str(data["engine"])
+    return f"{told.engine} ({setting}: {why})" if why != "as set" else told.engine
 
 
 def _interpreter() -> str:
@@ -199,7 +193,7 @@ def mappings(session: Session) -> None:
     looks = look()
     rows = [["Start Addr", "End Addr", "Size", "Offset", "Perm"]]
     files = ["File"]
-    for m in parse_mappings(session.request("mappings")):
+    for m in session.request(ListMappings()):
         size, offset = hex(m.end - m.start), hex(m.offset)
         rows.append([hex(m.start), hex(m.end), size, offset, m.prot_text()])
         why = f" ({one_line(m.unavailable)})" if m.unavailable else ""

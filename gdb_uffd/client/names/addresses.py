@@ -19,6 +19,7 @@ from gdb_uffd.client.session import sessions, skips
 from gdb_uffd.client.session.asking import decoded, file_of, quiet
 from gdb_uffd.client.show.report_text import WriteSite
 from gdb_uffd.client.show.text import without_parameters
+from gdb_uffd.protocol.messages_calls import Extent
 from gdb_uffd.protocol.model import FirstWrite, UffdError
 
 MAX_CACHED = 100_000
@@ -155,8 +156,8 @@ def _size_at(start: int) -> Optional[int]:
     if start not in _cache.sizes:
         session, found = sessions.selected(), None
         with contextlib.suppress(UffdError):
-            found = session.request("extent", {"address": hex(start)}) if session else None
-        _cache.sizes[start] = found if isinstance(found, int) and found > 0 else None
+            found = session.request(Extent(start)) if session else None
+        _cache.sizes[start] = found if found else None
     return _cache.sizes[start]
 
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple, TypeVar
 
 import gdb
 
@@ -27,8 +27,12 @@ from gdb_uffd.client.session.asking import (
 )
 from gdb_uffd.client.session.remote import AnyServer
 from gdb_uffd.client.session.saved import borrowed
-from gdb_uffd.client.session.wire import SERVER_GONE, Ready, decode, encode, one_line
+from gdb_uffd.client.session.wire import SERVER_GONE, decode, encode, one_line
+from gdb_uffd.protocol.messages import AskInfo, Hello, Ready, Request
+from gdb_uffd.protocol.messages_travel import TracePosition
 from gdb_uffd.protocol.model import ENGINE_AUTO, SnapshotInfo, UffdError
+
+R = TypeVar("R")
 
 
 class Session:
@@ -53,7 +57,7 @@ class Session:
         self.moving = False  # its connection is about to be replaced by another
         self.going = False  # on the way to another snapshot, and showing it is its own affair
         self.away = False  # on an excursion: what gdb shows is not where the user stands
-        self.where: Optional[Dict[str, Any]] = None  # the last answer of quffd.where
+        self.where: Optional[TracePosition] = None  # the last answer of quffd.where
         self.snapshots: Optional[List[SnapshotInfo]] = None  # the trace's list, once asked for
         self.call_depth = 0  # gdb's inferior calls that are under way
         self.in_call = False  # `uffd call` is at work and closes its transaction itself
@@ -68,24 +72,24 @@ class Session:
         self.heap_since: Dict[Tuple[object, ...], Tuple[Optional[int], Optional[int], bool]] = {}
         self.tls_addresses: Dict[Tuple[int, str, str], int] = {}  # see names/symbols.py
 
-    def request(self, verb: str, arguments: Optional[Dict[str, Any]] = None) -> Any:
-        """Send ``quffd.VERB`` and return the decoded reply; UffdError, also for a dead server."""
+    def request(self, asked: Request[R]) -> R:
+        """Send it and return the reply; UffdError, also for a dead server."""
         if self.connection is None or not self.connection.is_valid():
             self.server.is_gone()  # or about to be
             raise UffdError(f"the connection to the server is closed{self.death()}")
         keep_step(self)
         try:
-            reply = self.connection.send_packet(encode(verb, arguments))
+            reply = self.connection.send_packet(encode(asked))
         except gdb.error as error:
             raise UffdError(f"{one_line(str(error))}{self.death()}") from None
         if reply == SERVER_GONE and self.server.is_gone():
             raise UffdError(self.death().lstrip(": "))
-        return decode(verb, reply)
+        return decode(asked, reply)
 
     def last_unavailable(self) -> str:
         """Why the last memory access failed, "" when none did or the server does not answer."""
         with contextlib.suppress(UffdError):
-            return one_line(str(self.request("info").get("last_unavailable") or ""))
+            return one_line(self.request(AskInfo()).last_unavailable)
         return ""
 
     def death(self) -> str:
@@ -213,7 +217,7 @@ def connect(session: Session, executable: str, socket: str) -> None:
     session.connection = connection
     for forget in forgetful:  # addresses of the process before: files that stay may lie elsewhere
         forget()
-    session.request("hello")
+    session.request(Hello())
     for tell in greetings:
         tell(session)
     if settings.engine() != ENGINE_AUTO:
@@ -310,12 +314,11 @@ def keep_step(session: Session) -> None:
     silent, session.heard = now - session.heard, now
     if silent < 3 * int(gdb.parameter("remotetimeout") or 0) or session.connection is None:
         return
-    echo = int(now * 1e6)
+    asked = Hello(int(now * 1e6))
     try:
-        reply = session.connection.send_packet(encode("hello", {"echo": echo}))
-        if decode("hello", reply).get("echo") == echo:
+        if decode(asked, session.connection.send_packet(encode(asked))).echo == asked.echo:
             return
-    except (gdb.error, UffdError, AttributeError):
+    except (gdb.error, UffdError):
         pass
     if session.server.ended() is not None:
         return  # which is told better
