@@ -14,9 +14,9 @@ from typing import Any, Optional, Tuple, Union
 
 from gdb_uffd.cli.trace import warn
 from gdb_uffd.outputs import SCRATCH, UNLOCKED
+from gdb_uffd.protocol.messages import Served
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.server.listen import addresses, searching
-from gdb_uffd.server.session import ReadyFacts
 from gdb_uffd.trace.core.core import USAGE
 
 INTERRUPTED = 130
@@ -103,7 +103,7 @@ def serve(options: argparse.Namespace) -> int:
     for option in searching.missing(options):
         warn([f"{option}: no such directory"])
 
-    def announce(facts: ReadyFacts) -> None:
+    def announce(facts: Served) -> None:
         _announce(facts, "" if options.token_file else token, bool(token))
 
     try:
@@ -130,7 +130,7 @@ def _reachable(address: str) -> Tuple[str, bool]:
     return f"{name}:{port}", not meant.is_loopback
 
 
-def _announce(facts: ReadyFacts, token: str, asked: bool) -> None:
+def _announce(facts: Served, token: str, asked: bool) -> None:
     for warning in facts.warnings:
         warn([warning])
     if facts.brought:

@@ -7,12 +7,11 @@ chunk that it lies in begins 16 bytes earlier (glibc's malloc/malloc.c, "Chunk r
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Type, TypeVar, Union
+from typing import List, Optional, Sequence, Tuple
 
-from gdb_uffd.protocol.model import Address, Damage, FreeList, HeapBlock
+from gdb_uffd.protocol.fields import Address
+from gdb_uffd.protocol.model import Damage, FreeList, HeapBlock
 
 HEADER = 16
 """Bytes from a chunk's start to its block's."""
@@ -138,65 +137,3 @@ class BlockReport:
     kind: str = ""  # of the address: as of a DirtyPage
     mapping: str = ""
     is_mapped: bool = True
-
-
-T = TypeVar("T")
-
-
-def to_json(value: Any) -> Any:
-    """A dataclass of this module (or a list of them) as plain JSON types: addresses as hex strings,
-    as their types say."""
-    if isinstance(value, list):
-        return [to_json(item) for item in value]
-    if not dataclasses.is_dataclass(value):
-        return value
-    out: Dict[str, Any] = {}
-    for name, hint in _hints(type(value)).items():
-        out[name] = _encoded(hint, getattr(value, name))
-    return out
-
-
-def from_json(kind: Type[T], data: Any) -> T:
-    """The dataclass that `to_json` wrote; KeyError, TypeError or ValueError when it is none."""
-    return kind(**{name: _decoded(hint, data[name]) for name, hint in _hints(kind).items()})
-
-
-_known: Dict[Any, Dict[str, Any]] = {}
-
-
-def _hints(kind: Any) -> Dict[str, Any]:
-    """A dataclass's fields with their types, looked up once."""
-    if kind not in _known:
-        _known[kind] = typing.get_type_hints(kind, include_extras=True)
-    return _known[kind]
-
-
-def _inner(hint: Any) -> Any:
-    """What a List[...] or an Optional[...] is of."""
-    return next(arg for arg in typing.get_args(hint) if arg is not type(None))
-
-
-def _encoded(hint: Any, value: Any) -> Any:
-    if hint == Address:
-        return hex(value)
-    origin = typing.get_origin(hint)
-    if origin is list:
-        return [_encoded(_inner(hint), item) for item in value]
-    if origin is Union:
-        return None if value is None else _encoded(_inner(hint), value)
-    return to_json(value)
-
-
-def _decoded(hint: Any, data: Any) -> Any:
-    if hint == Address:
-        return int(data, 16)
-    origin = typing.get_origin(hint)
-    if origin is list:
-        return [_decoded(_inner(hint), item) for item in data]
-    if origin is Union:
-        return None if data is None else _decoded(_inner(hint), data)
-    if dataclasses.is_dataclass(hint):
-        return from_json(typing.cast(Any, hint), data)
-    if not isinstance(data, hint):
-        raise TypeError(f"{data!r} is no {hint.__name__}")
-    return data

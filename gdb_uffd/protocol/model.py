@@ -1,19 +1,17 @@
 """The data that both sides share: plain dataclasses, no gdb, no native code.
 
-Address ranges are half-open, ``[start, end)``.  In JSON every address is a hex
-string (``"0x7f00..."``), every byte string is hex without a prefix; see
-docs/protocol.md for the messages built from these.
+Address ranges are half-open, ``[start, end)``.  See codec.py for their form in JSON, and
+messages*.py for the messages built from these.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from gdb_uffd.arch import X86_64, Architecture
-
-Address = Annotated[int, "hex"]
-"""A number that is shown, and sent, in hex."""
+from gdb_uffd.protocol.ends import Uncaught, Wait
+from gdb_uffd.protocol.fields import Address, left_out
 
 PAGE_SIZE = 4096
 """Bytes a page of x86-64 (psABI 3.3.1), and the unit everywhere; pages of an AArch64 kernel may be
@@ -64,8 +62,8 @@ class Mapping:
     cannot be had ("truncated core", "/lib/libx.so: no such file", ...).
     """
 
-    start: int
-    end: int
+    start: Address
+    end: Address
     prot: int
     name: str = ""
     offset: int = 0
@@ -178,11 +176,11 @@ class FirstWrite:
     instruction + 1. They end where gdb's call began, or where a frame cannot be followed.
     """
 
-    pc: int
-    sp: int
+    pc: Address
+    sp: Address
     tid: int
-    callers: Tuple[int, ...] = ()
-    address: int = 0
+    callers: Tuple[Address, ...] = ()
+    address: Address = 0
 
     @property
     def pcs(self) -> Tuple[int, ...]:
@@ -202,13 +200,13 @@ class Run:
     ELF file, "+0x8" behind it.
     """
 
-    address: int
+    address: Address
     before: bytes
     after: bytes
-    kind: str = ""
-    thread: Optional[int] = None
-    role: str = ""
-    symbol: str = ""
+    kind: str = left_out("")
+    thread: Optional[int] = left_out(None)
+    role: str = left_out("")
+    symbol: str = left_out("")
 
     def changed(self) -> List[int]:
         """Addresses of the bytes that differ, ascending."""
@@ -224,7 +222,7 @@ class Block:
     neither (the call allocated and freed it).  `path`: how pointers lead to it, see Path.
     """
 
-    start: int
+    start: Address
     size: int
     state: str
     path: Optional[Path] = None
@@ -238,8 +236,8 @@ class Path:
     `at`, `type`: where the last one points and to which type's number (-1: void)."""
 
     root: int
-    steps: Tuple[Tuple[int, int, int], ...]
-    at: int
+    steps: Tuple[Tuple[Address, int, int], ...]
+    at: Address
     type: int
     after: bool = True  # found in the memory after the call, else in that before
     count: int = 1  # how many of them lie there, as what holds the pointer tells
@@ -257,8 +255,8 @@ class DirtyPage:
     scratch says little); `more_runs` tells of a cut.
     """
 
-    start: int
-    end: int
+    start: Address
+    end: Address
     kind: str
     mapping: str
     bytes_changed: int
@@ -269,7 +267,7 @@ class DirtyPage:
     more_runs: bool = False
     bytes_above: int = 0  # of a stack page: changed bytes in frames that were there before
     around: List[Run] = field(default_factory=list)  # the 16-byte blocks that hold the runs
-    mapping_start: int = 0  # of its mapping (of a file: of its first one); 0: not known
+    mapping_start: Address = 0  # of its mapping (of a file: of its first one); 0: not known
 
     @property
     def meant(self) -> bool:
@@ -281,8 +279,8 @@ class DirtyPage:
 class PageRange:
     """Neighbouring pages that a report does not list one by one; fields as of DirtyPage."""
 
-    start: int
-    end: int
+    start: Address
+    end: Address
     kind: str
     mapping: str
     thread: Optional[int]
@@ -384,8 +382,8 @@ class CallReport:
     engine: str = ""  # of ENGINES: the one that found the pages; "" where nothing ran
     asked: List[str] = field(default_factory=list)  # system calls that it was granted, "brk"
     files_read: List[str] = field(default_factory=list)  # whose contents came into its memory
-    blocked: Optional[Dict[str, Any]] = None  # the wait it ended at: policy/waiting.py, describe
-    uncaught: Optional[Dict[str, Any]] = None  # the exception: replay/uncaught.py, describe
+    blocked: Optional[Wait] = None  # what it waited for at its end
+    uncaught: Optional[Uncaught] = None
     unsound: List[str] = field(default_factory=list)  # why it proves nothing (`ignore-locks`)
     blocks: List[Block] = field(default_factory=list)  # sorted by start
     heap: Optional[HeapTotals] = None  # None where malloc's heap cannot be understood,
@@ -402,6 +400,9 @@ class CallReport:
     heap_notes: List[str] = field(default_factory=list)  # the client's: of `heap_trouble`, by name
     untold: str = ""  # the client's: why there is no report of a call that has a value
     called: bool = True  # the client's: False where an expression failed before anything ran
+    libraries_stale: bool = left_out(
+        False
+    )  # the client's list of them is another than there is now
 
     def output_text(self) -> str:
         """`output` with U+FFFD for bytes that are no UTF-8."""

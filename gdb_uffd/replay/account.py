@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.protocol.ends import Uncaught, Wait
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.replay import stdio
 from gdb_uffd.replay.calls import Calls
@@ -43,8 +44,8 @@ class Transaction:
     lost: bool = False
     tid: int = 0
     ended: str = ""
-    blocked: Optional[Dict[str, Any]] = None
-    uncaught: Optional[Dict[str, Any]] = None
+    blocked: Optional[Wait] = None
+    uncaught: Optional[Uncaught] = None
     unavailable: str = ""
     tape: Tape = field(default_factory=Tape)
     fed_from: int = 0  # in the pager's list of fed pages

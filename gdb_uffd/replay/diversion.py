@@ -6,9 +6,10 @@ import os
 import signal
 import time
 from dataclasses import replace
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Callable, Dict, Optional, Sequence, Tuple
 
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.protocol.ends import Wait
 from gdb_uffd.protocol.model import (
     CallReport,
     Mapping,
@@ -105,8 +106,7 @@ class Diversion:
         self._kernel_kept = False
 
     @property
-    def blocked(self) -> Optional[Dict[str, Any]]:
-        """The wait that the program stands before, if that is why it stopped."""
+    def blocked(self) -> Optional[Wait]:
         return self.runner.blocked
 
     # -- looking ------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from typing import Any, Dict, List, Optional, Sequence
+from typing import List, Optional, Sequence
 
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.protocol.ends import Wait
 from gdb_uffd.replay import agent, faults, illegal, jumps
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints, Here
@@ -60,7 +61,7 @@ class Runner:
         self.breakpoints = breakpoints
         self.output = bytearray()
         self.unavailable = ""
-        self.blocked: Optional[Dict[str, Any]] = None
+        self.blocked: Optional[Wait] = None
         self.floor = 0  # the stack pointer with which the function that is called began; 0: none
         self.base = 0  # ... and of the frame below which gdb pushed its own
         self.lazy = Lazy(machine)
@@ -191,8 +192,7 @@ class Runner:
             self.again(action)
         elif self._circle.closed:
             self.blocked = waiting.circle(int(self.run.pc))
-            text = f"{waiting.text(self.blocked)}; {SHOWN_BY_BT}"
-            return Stop(action.tid, NO_SIGNAL, message=text)
+            return Stop(action.tid, NO_SIGNAL, message=waiting.message(self.blocked))
         return stop
 
     def _step(self, tid: int, client: StubClient) -> Stop:
@@ -209,7 +209,7 @@ class Runner:
         run = self.run
         if run.end == lib.RUN_WAITING:
             self.blocked = waiting.describe(self.machine, run, self.threads.loaded or 0)
-            return f"{waiting.text(self.blocked)}; {SHOWN_BY_BT}"
+            return waiting.message(self.blocked)
         others = len(self.threads.snapshot.threads) > 1
         return waiting.ending(run, self.machine.policy, others)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, FrozenSet, List, Optional, Protocol, Sequence
 
+from gdb_uffd.protocol.ends import Wait
 from gdb_uffd.protocol.model import CallReport, Mapping, Registers
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.attribute.reach import MemoryState
@@ -90,8 +91,8 @@ class RunnableSnapshot(Protocol):
     """What the program may do (policy/policy.py, Policy); another one can be set at any time."""
 
     @property
-    def blocked(self) -> Optional[Dict[str, Any]]:
-        """The wait that the last stop stands before (policy/waiting.py, describe), or None."""
+    def blocked(self) -> Optional[Wait]:
+        """The wait that the last stop stands before or None."""
         ...
 
     thrown: Any

@@ -13,9 +13,10 @@ import signal
 import struct
 from dataclasses import replace
 from mmap import PROT_EXEC
-from typing import Any, Dict, Iterator, Optional, Sequence
+from typing import Any, Iterator, Optional, Sequence
 
 from gdb_uffd.arch import AARCH64
+from gdb_uffd.protocol.ends import Uncaught
 from gdb_uffd.protocol.model import Mapping, MemoryUnavailable, UffdError
 from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
 from gdb_uffd.replay.rerun.clone import Unseen, make_ghost
@@ -57,14 +58,9 @@ _MESSAGES = ("_ZNKSt13runtime_error4whatEv", "_ZNKSt11logic_error4whatEv")
 """Whose what() gives the pointer behind the vtable's, in both libraries."""
 
 
-def describe(real: Any, stop: Stop, sp: int) -> Optional[Dict[str, Any]]:
+def describe(real: Any, stop: Stop, sp: int) -> Optional[Uncaught]:
     """What `real` (a Diversion), which came to `stop`, ended with; None where that is no uncaught
-    exception, or where it cannot be told.
-
-    `type`: the type's name in the ABI's form, "" for none: std::terminate was called without an
-    exception; `what`: text or None; `cut`: there is more of it; `object`: its first bytes in hex,
-    `address`: where they lie; `foreign`: the class of an exception of another language, "" for C++.
-    """
+    exception, or where it cannot be told."""
     try:
         if not _has_terminated(real, stop, sp):
             return None
@@ -85,9 +81,9 @@ class Thrown:
 
     def __init__(self, real: Any) -> None:
         self._real = real
-        self.last: Optional[Dict[str, Any]] = None
+        self.last: Optional[Uncaught] = None
 
-    def look(self, stop: Stop, sp: int) -> Optional[Dict[str, Any]]:
+    def look(self, stop: Stop, sp: int) -> Optional[Uncaught]:
         """As `describe`, and `last` from now on."""
         self.last = describe(self._real, stop, sp)
         return self.last
@@ -171,7 +167,7 @@ class _Looker:
     def _symbol(self, name: str) -> int:
         return int(self._ghost.snapshot.symbol(name) or 0)
 
-    def exception(self) -> Optional[Dict[str, Any]]:
+    def exception(self) -> Optional[Uncaught]:
         get = self._symbol("__cxa_get_globals")
         if not get:
             return None
@@ -186,7 +182,7 @@ class _Looker:
         text = found.rstrip(b"\0").decode("ascii", "replace")
         return _told(foreign=text or "unknown")
 
-    def _described(self, header: int, shift: int, dependent: bool) -> Dict[str, Any]:
+    def _described(self, header: int, shift: int, dependent: bool) -> Uncaught:
         """`dependent`: made by std::rethrow_exception, its object is another's."""
         thrown = header + shift + _OBJECT
         if dependent:
@@ -277,15 +273,9 @@ def _told(
     thrown: bytes = b"",
     address: int = 0,
     foreign: str = "",
-) -> Dict[str, Any]:
-    return {
-        "type": name,
-        "what": None if what is None else what[:TEXT_MAX].decode("utf-8", "surrogateescape"),
-        "cut": what is not None and len(what) > TEXT_MAX,
-        "object": thrown.hex(),
-        "address": hex(address),
-        "foreign": foreign,
-    }
+) -> Uncaught:
+    text = None if what is None else what[:TEXT_MAX].decode("utf-8", "surrogateescape")
+    return Uncaught(name, text, what is not None and len(what) > TEXT_MAX, thrown, address, foreign)
 
 
 def _signed(word: int) -> int:

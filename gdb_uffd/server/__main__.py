@@ -8,14 +8,14 @@ import json
 import os
 import signal
 import sys
-from dataclasses import asdict
 from typing import Any, Dict, List, Optional
 
 from gdb_uffd import __version__
+from gdb_uffd.protocol.codec import to_json
+from gdb_uffd.protocol.messages import Ready, Served
 from gdb_uffd.protocol.model import PROTOCOL_VERSION, UffdError
 from gdb_uffd.server.listen import searching, serve
 from gdb_uffd.server.listen.endpoint import ACCEPT_SECONDS
-from gdb_uffd.server.session import ReadyFacts
 from gdb_uffd.terminal import printable
 
 _FAILED = 2
@@ -25,16 +25,9 @@ def _say(line: Dict[str, Any]) -> None:
     print(json.dumps(line, ensure_ascii=True), flush=True)
 
 
-def _announce(facts: ReadyFacts) -> None:
-    _say(
-        {
-            "ready": True,
-            "protocol": PROTOCOL_VERSION,
-            "server": __version__,
-            "pid": os.getpid(),
-            **asdict(facts),
-        }
-    )
+def _announce(served: Served) -> None:
+    who: Any = {"server": __version__, "pid": os.getpid(), "protocol": PROTOCOL_VERSION}
+    _say(to_json(Ready(**vars(served), **who)))
 
 
 def _tell(line: str) -> None:
@@ -59,9 +52,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     serve.drop_when_full(sys.stderr.fileno())
     announced = False
 
-    def ready(facts: ReadyFacts) -> None:
+    def ready(served: Served) -> None:
         nonlocal announced
-        _announce(facts)
+        _announce(served)
         announced = True
 
     try:

@@ -6,8 +6,9 @@ import contextlib
 import errno
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, FrozenSet, Optional, Tuple, Union
 
+from gdb_uffd.protocol.messages import Served
 from gdb_uffd.protocol.model import Registers, UffdError
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.attribute.reach import Graph, MemoryState
@@ -51,46 +52,25 @@ class SessionEnded(Exception):
         self.reply = reply
 
 
-@dataclass(frozen=True)
-class ReadyFacts:
-    """What the server said when it was ready (docs/protocol.md, "Start-up")."""
-
-    socket: str
-    core: str
-    executable: str
-    warnings: List[str]
-    threads: int
-    total_pages: int
-    inferior_pid: int
-    signal: int
-    open_ms: float
-    snapshots: int = 1
-    snapshot: int = 0  # the number of the one that is shown
-    sysroot: str = ""  # where the recorded files lie that this machine has not, if anywhere
-    brought: bool = False  # files there came with the trace: gdb runs no scripts beside them
-    architecture: str = ""  # gdb's name of it
-    arguments: str = ""  # the command line
-    unasked: Sequence[str] = ()  # names of missing files that no debuginfod server was asked for
-
-
 @dataclass
 class Aside:
     """What answers instead of the session's own diversion, for a while."""
 
     real: RunnableSnapshot
     work: Any  # Retrace or Tracing
+    halt: Callable[[], None]  # if its process runs between two packets, stop it
 
 
 @dataclass
 class StubSession:
     """State between packets.  Threads are named by their recorded TID.
 
-    `facts` are those of the start; what a move changes in them is asked for anew.
+    `served`: as it was at the start; what a move changes in it is asked for anew.
     """
 
     journey: Navigator
     connection: Connection
-    facts: ReadyFacts
+    served: Served
     diversion: RunnableSnapshot = field(init=False)
     general: int = field(init=False)  # the thread of g, G, m, ... (Hg)
     runner: int = field(init=False)  # the thread that a resume naming none means
@@ -166,6 +146,18 @@ class StubSession:
         self.step_back()
         self.journey.arrive()
         self.arrive()
+
+    def step_aside(self, work: Any, halt: Callable[[], None] = lambda: None) -> None:
+        """Another diversion answers from now on, `work.diversion`."""
+        self.aside = Aside(self.diversion, work, halt)
+        self.diversion = work.diversion
+        self.forget_registers()
+
+    def stand(self) -> None:
+        """What is about to be asked is asked of a process that stands: one that is run again, and
+        goes on between two packets, is stopped, and there is no way to go on then."""
+        if self.aside is not None:
+            self.aside.halt()
 
     def step_back(self) -> None:
         """The place's own diversion answers again; the other process ends.  Idempotent."""

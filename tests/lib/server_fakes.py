@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.arch import X86_64, Architecture
+from gdb_uffd.protocol.ends import Wait
 from gdb_uffd.protocol.model import (
     GPR,
     XSTATE_SIZE,
@@ -24,7 +25,7 @@ from gdb_uffd.protocol.model import (
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.interface import Choice, Resume, Stop, StubClient
 from gdb_uffd.server.listen.connection import Connection
-from gdb_uffd.server.listen.serve import facts
+from gdb_uffd.server.listen.serve import served
 from gdb_uffd.server.navigator import Navigator
 from gdb_uffd.server.session import StubSession
 from gdb_uffd.server.stub import stub, vfile
@@ -147,7 +148,7 @@ class FakeDiversion:
     on_resume: Optional[Callable[[Resume, StubClient], Stop]] = None
     alive: bool = False
     policy: Any = None
-    blocked: Optional[Dict[str, Any]] = None
+    blocked: Optional[Wait] = None
     last_report: Optional[CallReport] = None
     current: Dict[int, Registers] = field(default_factory=dict)
     siginfos: Dict[int, bytes] = field(default_factory=dict)
@@ -398,7 +399,7 @@ def serve_on(sock: socket.socket, diversion: FakeDiversion) -> None:
 def serve_journey(sock: socket.socket, journey: Navigator) -> None:
     """Serve one connection to its end."""
     connection = Connection(sock)
-    session = StubSession(journey, connection, facts(journey, "/tmp/s", 1.0))
+    session = StubSession(journey, connection, served(journey, "/tmp/s", 1.0))
     try:
         stub.serve(session)
     finally:

@@ -20,7 +20,7 @@ def caller(all_cores, monkeypatch):
 def test_it_spins(caller, name):
     stop = caller.start(name)
     assert stop.signal == 0 and "spins for ever" in stop.message, stop
-    assert caller.diversion.blocked["kind"] == "spin"
+    assert caller.diversion.blocked.kind == "spin"
     caller.diversion.call_end()
     report = caller.diversion.end(False)
     assert report.blocked is not None and "spins" in report.ended

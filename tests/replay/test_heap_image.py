@@ -12,7 +12,8 @@ from harness import SLOWNESS, programs
 from harness.calls import Caller
 from harness.cores import NoKernelCore, kernel_core
 
-from gdb_uffd.protocol.heap import BlockReport, HeapReport, from_json, to_json
+from gdb_uffd.protocol.codec import from_json, to_json
+from gdb_uffd.protocol.heap import BlockReport, HeapReport
 from gdb_uffd.replay.attribute import heap_report
 
 MALLINFO = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",

@@ -14,7 +14,7 @@ from harness.cores import NoKernelCore, kernel_core
 import gdb_uffd.trace
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.server.listen.connection import Connection
-from gdb_uffd.server.listen.serve import facts
+from gdb_uffd.server.listen.serve import served
 from gdb_uffd.server.navigator import Navigator
 from gdb_uffd.server.session import StubSession
 from gdb_uffd.server.stub import stub
@@ -38,7 +38,7 @@ def test_it_ends_before_the_move(recorded: Path, way: str) -> None:
     ours, theirs = socket.socketpair()
     with ours, closing(gdb_uffd.trace.open(str(recorded))) as trace:
         journey = Navigator(trace, Diversion)
-        session = StubSession(journey, Connection(theirs), facts(journey, "/tmp/s", 0.0))
+        session = StubSession(journey, Connection(theirs), served(journey, "/tmp/s", 0.0))
         counter = session.diversion.snapshot.symbol("counter")
         assert counter is not None
 

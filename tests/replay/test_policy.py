@@ -57,15 +57,15 @@ def test_a_wait_for_ever_is_told(asker, function, call, kind):
     report = asker.reports[-1]
     assert stop.message.startswith(f"would block: {call}")
     assert report.ended == stop.message
-    assert report.blocked["call"] == call and report.blocked["kind"] == kind
+    assert report.blocked.call == call and report.blocked.kind == kind
     holder = asker.snapshot.threads[1].tid
-    assert report.blocked["owner"] == (0 if kind == "wait" else holder)
+    assert report.blocked.owner == (0 if kind == "wait" else holder)
 
 
 def test_a_lock_of_its_own(asker):
     asker.stopped("lock_twice")
     blocked = asker.reports[-1].blocked
-    assert blocked["self"] and blocked["owner"] == asker.tid
+    assert blocked.itself and blocked.owner == asker.tid
 
 
 @pytest.mark.parametrize("how", ["c", "s"])

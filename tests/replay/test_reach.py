@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import pytest
 
+from gdb_uffd.protocol.codec import from_json
+from gdb_uffd.protocol.messages_calls import TYPES_MAX, TypeShape
 from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
 from gdb_uffd.replay.attribute import reach
 from gdb_uffd.replay.attribute.reach import BlockSearch, Graph
@@ -32,10 +34,15 @@ class Words:
         return self.words.get(address)
 
 
+def extend(graph: Graph, rows: List[Any]) -> None:
+    """Types as a request has them."""
+    graph.extend(from_json(List[TypeShape], rows))
+
+
 def node_graph() -> Graph:
     """Type 0: a pointer to type 1, which is {value, next}."""
     graph = Graph()
-    graph.extend([[8, [[0, 1]], [], True, []], [16, [[8, 1]], [], True, []]])
+    extend(graph, [[8, [[0, 1]], [], 1, []], [16, [[8, 1]], [], 1, []]])
     return graph
 
 
@@ -57,8 +64,8 @@ def test_a_dead_member_leads_nowhere(engaged: int) -> None:
     alive = [[8, 1, 1]]
     for pointers, arrays in (([[0, 1, alive]], []), ([], [[0, 2, 1, alive]])):
         graph = Graph()
-        graph.extend([[16, pointers, arrays, 0, []], [16, [[8, 1]], [], 1, []]])
-        graph.extend([[8, [[0, 1]], [], 0, []]])
+        extend(graph, [[16, pointers, arrays, 0, []], [16, [[8, 1]], [], 1, []]])
+        extend(graph, [[8, [[0, 1]], [], 0, []]])
         found = BlockSearch(graph, Words(words), [(nodes[1], 24)], True).run([(BASE, 0)])
         assert (nodes[1] in found) == bool(engaged)
 
@@ -98,11 +105,11 @@ def test_the_better_fit_wins() -> None:
     """A void pointer and a smaller type lead there, too, and sooner."""
     graph = Graph()
     shapes = [
-        [24, [[0, -1], [8, 2], [16, 1]], [], True, []],
-        [40, [], [], True, []],
-        [8, [], [], True, []],
+        [24, [[0, -1], [8, 2], [16, 1]], [], 1, []],
+        [40, [], [], 1, []],
+        [8, [], [], 1, []],
     ]
-    graph.extend(shapes)
+    extend(graph, shapes)
     block = BASE + 0x2010
     words = {BASE: block, BASE + 8: block, BASE + 16: block, block - 8: 0x31}
     found = BlockSearch(graph, Words(words), [(block, 40)], False).run([(BASE, 0)])
@@ -112,8 +119,8 @@ def test_the_better_fit_wins() -> None:
 def test_arrays_in_blocks_and_in_objects() -> None:
     graph = Graph()
     # 0: struct {x; pointer table[3]}; 1: pointer to 2; 2: {value}; 3: pointer to pointers
-    shapes = [[32, [], [[8, 1, 3]], True, []], [8, [[0, 2]], [], True, []], [8, [], [], True, []]]
-    graph.extend([*shapes, [8, [[0, 1]], [], True, []]])
+    shapes = [[32, [], [[8, 1, 3]], 1, []], [8, [[0, 2]], [], 1, []], [8, [], [], 1, []]]
+    extend(graph, [*shapes, [8, [[0, 1]], [], 1, []]])
     target, grown = BASE + 0x3010, BASE + 0x4010
     words = {BASE + 8 * i: 0 for i in range(4)}
     words[BASE + 24] = target
@@ -134,16 +141,16 @@ def test_a_root_that_lies_in_the_block_itself() -> None:
 
 @pytest.mark.parametrize(
     "types",
-    [[[8]], [["x", [], [], True, []]], [[8, [[0]], [], True, []]], [None], [[8, 5, [], True, []]]],
+    [[[8]], [["x", [], [], 1, []]], [[8, [[0]], [], 1, []]], [None], [[8, 5, [], 1, []]]],
 )
 def test_types_that_are_none(types: List[object]) -> None:
     with pytest.raises(UffdError):
-        Graph().extend(types)
+        extend(Graph(), types)
 
 
 def test_too_many_types() -> None:
     with pytest.raises(UffdError):
-        Graph().extend([[8, [], [], True, []]] * (reach.TYPES_MAX + 1))
+        extend(Graph(), [[8, [], [], 1, []]] * (TYPES_MAX + 1))
 
 
 class Wild:
@@ -165,7 +172,7 @@ def test_pointers_that_are_followed_are_counted(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(reach, "POINTERS_FOLLOWED_MAX", 5000)
     graph = Graph()
     pointers = [[8 * i, 0] for i in range(1000)]
-    graph.extend([[8000, pointers, [], True, []]])
+    extend(graph, [[8000, pointers, [], 1, []]])
     memory = Wild()
     search = BlockSearch(graph, memory, [(0x10, 8)], True)
     assert search.run([(BASE, 0)]) == {}
@@ -197,7 +204,7 @@ def test_how_many_there_are_stands_beside_the_pointer(holder: List[int], count: 
     words, first = row(holder, 8)
     graph = Graph()
     numbers = [[8, 4], [12, 4]]  # the last word is named otherwise
-    graph.extend([[24, [[0, 1]], [], 1, numbers], [16, [[8, 2]], [], 2, []], [8, [], [], 1, []]])
+    extend(graph, [[24, [[0, 1]], [], 1, numbers], [16, [[8, 2]], [], 2, []], [8, [], [], 1, []]])
     last = BASE + 0x3010 + 32 * (count - 1)
     wanted = [(first, 16 * 8), (last, 24), (BASE + 0x3010 + 32 * count, 24)]
     found = BlockSearch(graph, Words(words), wanted, True).run([(BASE, 0)])

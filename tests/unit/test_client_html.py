@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdb_uffd.client.session.wire import PageImage
 from gdb_uffd.client.show import html_page
+from gdb_uffd.protocol.messages_calls import PageImage
 from gdb_uffd.protocol.model import Mapping
 
 HOSTILE = [

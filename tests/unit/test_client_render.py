@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import List
 
-from gdb_uffd.client.session.wire import PageImage, Summary
 from gdb_uffd.client.show import report_json, report_text, verdict
 from gdb_uffd.client.show.hexdiff import diff_lines
 from gdb_uffd.client.show.report_text import NamedChange, WriteSite
 from gdb_uffd.client.show.text import Look
+from gdb_uffd.protocol.messages import Summary
+from gdb_uffd.protocol.messages_calls import PageImage
 from gdb_uffd.protocol.model import CallReport, DirtyPage, FirstWrite, Run
 
 PUSH = WriteSite("push", "/src/sample.c", 7)

@@ -13,7 +13,16 @@ import pytest
 from gdb_uffd.client.session import options, wire
 from gdb_uffd.client.show import text
 from gdb_uffd.client.show.text import Look
-from gdb_uffd.protocol.codec import to_json
+from gdb_uffd.protocol.codec import to_json, to_text
+from gdb_uffd.protocol.messages_calls import (
+    Commit,
+    Image,
+    LastReport,
+    ListMappings,
+    PageImage,
+    Reset,
+)
+from gdb_uffd.protocol.messages_travel import Changes, Export, ListSnapshots
 from gdb_uffd.protocol.model import (
     CallReport,
     DirtyPage,
@@ -277,10 +286,10 @@ def test_formats():
 
 
 def test_packets_hold_nothing_that_framing_alters():
-    assert wire.encode("begin") == "quffd.begin"
-    packet = wire.encode("image", {"address": "0x1000", "all": True})
+    assert wire.encode(Commit()) == "quffd.commit"
+    packet = wire.encode(Image(0x1000, all=True))
     assert packet == 'quffd.image:{"address":"0x1000","all":true}'
-    hostile = wire.encode("x", {"a": "#$*"})
+    hostile = wire.encode(Export("#$*"))
     assert not set("#$*") & set(hostile)
 
 
@@ -298,19 +307,17 @@ def test_packets_hold_nothing_that_framing_alters():
 )
 def test_bad_replies_are_one_line(reply, message):
     with pytest.raises(UffdError) as caught:
-        wire.decode("begin", reply)
+        wire.decode(Reset(), reply)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_good_replies():
-    assert wire.decode("begin", b"{}") == {}
-    assert wire.decode("commit", b"null") is None
-    assert wire.parse_summary(None) is None and wire.parse_image(None) is None
-    image = wire.parse_image({"start": "0x1000", "before": "00ff", "after": "01ff"})
-    assert image == wire.PageImage(0x1000, b"\0\xff", b"\1\xff")
-    (mapping,) = wire.parse_mappings(
-        [{"start": "0x1", "end": "0x2", "prot": 5, "name": "n", "offset": 0, "unavailable": ""}]
-    )
+    assert not wire.decode(Reset(), b"{}").libraries_stale
+    assert wire.decode(Commit(), b"null") is None
+    image = wire.decode(Image(0), b'{"start":"0x1000","before":"00ff","after":"01ff"}')
+    assert image == PageImage(0x1000, b"\0\xff", b"\1\xff")
+    reply = b'[{"start":"0x1","end":"0x2","prot":5,"name":"n","offset":0,"unavailable":""}]'
+    (mapping,) = wire.decode(ListMappings(), reply)
     assert mapping.prot_text() == "r-x"
 
 
@@ -320,14 +327,15 @@ def test_report_survives_the_wire():
         FirstWrite(0x5000, 0x7000, 3, (0x5100,)), [Run(0x1010, b"ab", b"cd")], False, 0x6000,
     )  # fmt: skip
     report = CallReport("call", False, 3, 9, 1.5, "out", [page])
-    assert wire.parse_report(to_json(report)) == report
+    reply = to_text(to_json(report)).encode()
+    assert wire.decode(LastReport(), reply) == report
 
 
-@pytest.mark.parametrize("broken", [{}, [], 3, {"pages": [{}]}, {"pages": None}])
+@pytest.mark.parametrize("broken", [b"{}", b"[]", b"3", b'{"pages":[{}]}', b'{"pages":null}'])
 def test_broken_objects_are_errors(broken):
-    for parse in (wire.parse_report, wire.parse_summary, wire.parse_image):
-        with pytest.raises(UffdError):
-            parse(broken)
+    for asked in (LastReport(), Commit(), Image(0), ListSnapshots(), Changes(0, 1)):
+        with pytest.raises(UffdError, match=rf"^the server's answer to quffd\.{asked.NAME}[ :]"):
+            wire.decode(asked, broken)
 
 
 def test_ready_line():

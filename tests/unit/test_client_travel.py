@@ -16,7 +16,8 @@ from gdb_uffd.client.show.report_text import NamedChange
 from gdb_uffd.client.show.sparkline import sparkline
 from gdb_uffd.client.show.text import Look
 from gdb_uffd.client.show.timeline import Point, Timeline
-from gdb_uffd.protocol.codec import to_json
+from gdb_uffd.protocol.codec import from_json, to_json
+from gdb_uffd.protocol.messages_travel import Differences, SnapshotList
 from gdb_uffd.protocol.model import SnapshotInfo, UffdError
 
 LABELS = ["begin", "", "after insert", "hit", "hit", "a-b", "7", "end of it"]
@@ -208,13 +209,13 @@ def test_elided_rows_hold_the_ends_and_the_present_one(count: int, data: st.Data
 
 def test_parse_snapshots() -> None:
     reply = {"snapshots": json.loads(json.dumps(to_json(made()))), "current": 0}
-    assert snapshots.parse_snapshots(reply) == made()
+    assert from_json(SnapshotList, reply).snapshots == made()
     for bad in ({}, {"snapshots": []}, {"snapshots": [{"number": 0}]}, None, {"snapshots": [1]}):
         with pytest.raises(UffdError):
-            snapshots.parse_snapshots(bad)
+            from_json(SnapshotList, bad)
     reply["snapshots"][3]["number"] = 9
     with pytest.raises(UffdError, match="not numbered from 0"):
-        snapshots.parse_snapshots(reply)
+        from_json(SnapshotList, reply)
 
 
 @pytest.mark.parametrize(
@@ -309,14 +310,14 @@ def test_timeline_json() -> None:
     }  # fmt: skip
 
 
-def differing(**changes: object) -> differences.Differences:
+def differing(**changes: object) -> Differences:
     group = {
         "kind": "data", "mapping": "/usr/bin/x", "thread": None, "pages": 2, "compared": 2,
         "bytes_changed": 9, "came": 0, "went": 0,
     }  # fmt: skip
     stack = {**group, "kind": "stack", "mapping": "", "thread": 42, "came": 1, "compared": 0}
     reply = {"pages": 4, "same_process": True, "groups": [group, stack], "data": [], **changes}
-    return differences.parse(reply)
+    return from_json(Differences, reply)
 
 
 def test_differences() -> None:
@@ -350,5 +351,5 @@ def test_differences_none_and_many() -> None:
 
 @pytest.mark.parametrize("reply", [None, {}, {"pages": 1, "groups": [{}]}, {"pages": "x"}])
 def test_differences_that_are_none(reply: object) -> None:
-    with pytest.raises(UffdError, match="incomplete comparison"):
-        differences.parse(reply)
+    with pytest.raises(UffdError, match="is not "):
+        from_json(Differences, reply)

@@ -74,7 +74,7 @@ def test_reach(client: RawClient) -> None:
     there = 0xAAAAAAAAAAAAAAAA
     arguments = {
         "fresh": True,
-        "types": [[8, [[0, 1]], [], True, []], [16, [], [], True, []]],
+        "types": [[8, [[0, 1]], [], 1, []], [16, [], [], 1, []]],
         "roots": [[hex(CODE), 0]],
         "wanted": [[hex(there), 16], [hex(CODE + 0x999999), 16]],
         "after": True,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from gdb_uffd.protocol.codec import report_from_json, to_json
+from gdb_uffd.protocol import codec
+from gdb_uffd.protocol.messages_calls import LastReport
 from gdb_uffd.protocol.model import CallReport, DirtyPage, Run
-from gdb_uffd.server.requests import registry, shorten
+from gdb_uffd.server.requests import answer, shorten
+from gdb_uffd.server.requests.registry import REQUESTS, Registered
 from gdb_uffd.server.session import StubSession
 
 PAGES = 500
@@ -23,13 +25,14 @@ def large(output: str = "", streamed: int = 0) -> CallReport:
 
 
 def answered(monkeypatch: Any, report: CallReport, most: int) -> CallReport:
-    monkeypatch.setattr(registry, "_MAX_REPLY", most)
-    monkeypatch.setitem(registry._VERBS, "large", lambda _s, _a: to_json(report))
+    monkeypatch.setattr(codec, "MAX_MESSAGE", most)
+    large = Registered(LastReport, lambda _session, _asked: report, False, True)
+    monkeypatch.setitem(REQUESTS, "large", large)
     session = StubSession.__new__(StubSession)
     session.view, session.lldb = None, False
-    reply = registry.answer(session, b"large")
+    reply = answer.answer(session, b"large")
     assert reply is not None and len(reply) <= most
-    return report_from_json(json.loads(reply))
+    return codec.from_json(CallReport, json.loads(reply))
 
 
 def test_pages_become_ranges(monkeypatch: Any) -> None:

@@ -40,9 +40,11 @@ from gdb_uffd.client.session.outcome import CallStop, Outcome
 from gdb_uffd.client.session.saved import no_breakpoint_commands
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.state import Context
-from gdb_uffd.client.session.wire import one_line, parse_report
+from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.client.show import report_json, report_text
 from gdb_uffd.client.show.text import Look
+from gdb_uffd.protocol.codec import to_json
+from gdb_uffd.protocol.messages_calls import BeginTransaction, EndTransaction
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, UffdError, page_floor
 from gdb_uffd.terminal import printable
 
@@ -109,10 +111,9 @@ def run_call(
     are those of the call, whose symbols name what it did, until libraries.follow."""
     outcome = Outcome()
     try:
-        about = {} if cpu is None else {"cpu": cpu}
         # Of -json the one line is all; a front end has a stream for what the program prints.
-        about["quiet"] = as_json and not machine_interface()
-        session.request("begin", {"discards": not keep, **about})
+        quietly = as_json and not machine_interface()
+        session.request(BeginTransaction(cpu, quietly, discards=not keep))
     except UffdError:
         flush_caches()  # the process may have been killed: this is the snapshot again
         libraries.update()
@@ -138,7 +139,7 @@ def run_call(
                 _evaluate(session, outcome, letters, expression)
     except BaseException:
         with contextlib.suppress(UffdError):  # else no call would begin any more
-            session.request("end", {"keep": False})
+            session.request(EndTransaction())
         raise
     finally:
         session.calls.in_command, session.calls.expression = False, ""
@@ -167,9 +168,8 @@ def _forget_the_call(registers: object, selection: Selection) -> None:
 def _end(session: Session, outcome: Outcome, keep: bool) -> CallReport:
     """Close the transaction; when that fails, what is known is told without a report."""
     try:
-        answer = session.request("end", {"keep": keep})
-        session.position.libraries_stale = libraries.are_stale(answer)
-        report = parse_report(answer)
+        report = session.request(EndTransaction(keep))
+        session.position.libraries_stale = report.libraries_stale
     except UffdError as error:
         with contextlib.suppress(*FAILURES, UffdError):
             flush_caches()
@@ -184,8 +184,6 @@ def _end(session: Session, outcome: Outcome, keep: bool) -> CallReport:
         else:
             why = f"{one_line(why)} ({error})"
         raise UffdError(f"{function_name(outcome)} did not return: {why}") from None
-    if report is None:
-        raise UffdError("the server has no report of this call")
     return report
 
 
@@ -367,5 +365,5 @@ def call_object(
     if outcome.uncaught:
         head["uncaught"] = exceptions.as_json(outcome.uncaught)
     if report.blocked:
-        head["blocked"] = blocked.described(session) or report.blocked
+        head["blocked"] = blocked.described(session) or to_json(report.blocked)
     return {**head, **data}

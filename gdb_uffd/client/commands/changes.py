@@ -18,9 +18,10 @@ from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.state import Context
 from gdb_uffd.client.session.view import recorded_memory
-from gdb_uffd.client.session.wire import PageImage, parse_image
 from gdb_uffd.client.show import differences, snapshots
 from gdb_uffd.client.show.report_text import NamedChange
+from gdb_uffd.protocol.messages_calls import PageImage
+from gdb_uffd.protocol.messages_travel import Changes, ChangesImage
 from gdb_uffd.protocol.model import CallReport, DirtyPage, UffdError
 
 
@@ -72,8 +73,7 @@ class _PairImages(Images):
 
     def page(self, start: int) -> Optional[PageImage]:
         """The page at `start` in both."""
-        arguments = {"a": self._pair[0], "b": self._pair[1], "address": hex(start)}
-        return parse_image(self._session.request("changes-image", arguments))
+        return self._session.request(ChangesImage(*self._pair, start))
 
 
 class _PairNaming(Naming):
@@ -124,7 +124,7 @@ def changes(session: Session, text: str, usage: str, as_json: bool, full: bool) 
     """Tell what differs between two snapshots that `text` names."""
     every = travel.all_snapshots(session)
     pair = _pair(session, text, usage)
-    found = differences.parse(session.request("changes", {"a": pair[0], "b": pair[1]}))
+    found = session.request(Changes(*pair))
     names = _Names(session, found.data if found.same_process else [], pair)
     variables: List[NamedChange] = []
     if found.same_process:

@@ -19,11 +19,9 @@ from gdb_uffd.client.session.asking import (
 )
 from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.session.wire import (
-    parse_image,
-)
 from gdb_uffd.client.show import text
 from gdb_uffd.client.show.hexdiff import diff_lines
+from gdb_uffd.protocol.messages_calls import Image
 from gdb_uffd.protocol.model import PAGE_SIZE, UffdError, page_floor
 
 
@@ -67,8 +65,7 @@ def diff(session: Session, which_all: bool, expression: str) -> None:
         nothing = f"nothing differs in {expression} ({limits[0]:#x}, {limits[1] - limits[0]} bytes)"
     shown, lost = False, 0
     for start in starts:
-        arguments = {"address": hex(start), "all": which_all}
-        image = parse_image(session.request("image", arguments))
+        image = session.request(Image(start, which_all))
         if image is not None:
             lines = list(diff_lines(image, looks, limits, context))
             say(*lines)

@@ -18,10 +18,8 @@ from gdb_uffd.client.session.asking import (
 )
 from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.session.wire import (
-    parse_report,
-)
 from gdb_uffd.client.show import report_json, report_text
+from gdb_uffd.protocol.messages_calls import LastReport
 from gdb_uffd.protocol.model import CallReport
 
 
@@ -52,7 +50,7 @@ class DirtyCommand(Command):
 def last_report(session: Session, which_all: bool) -> Optional[CallReport]:
     """The report of the last call or command; None when nothing has run."""
     session.calls.told()
-    report = parse_report(session.request("report", {"all": which_all}))
+    report = session.request(LastReport(which_all))
     last = last_call.find(session, report)
     if report is not None and last is not None:
         report.called = last.report.called

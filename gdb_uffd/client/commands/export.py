@@ -10,6 +10,7 @@ from gdb_uffd.client.session.asking import say
 from gdb_uffd.client.session.options import Parsed, split_files
 from gdb_uffd.client.show import verdict
 from gdb_uffd.client.show.text import plural, size
+from gdb_uffd.protocol.messages_travel import Export
 from gdb_uffd.protocol.model import UffdError
 
 
@@ -35,9 +36,9 @@ class ExportCommand(Command):
         path, more = split_files(parsed.rest, self.usage)
         if more:
             raise UffdError(f"one file, please; usage: {self.usage}")
-        done = session.request("export", {"path": path})
+        done = session.request(Export(path))
         session.calls.pending = False
-        lost = int(done["unavailable_pages"])
+        lost = done.unavailable_pages
         left_out = f"; {plural(lost, 'page')} could not be had" if lost else ""
-        read = verdict.may_hold([str(name) for name in done["files_read"]])
-        say(f"{path}: {size(int(done['size']))}{left_out}{read}")
+        read = verdict.may_hold(done.files_read)
+        say(f"{path}: {size(done.size)}{left_out}{read}")

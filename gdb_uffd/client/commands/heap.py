@@ -10,7 +10,7 @@ import gdb
 
 from gdb_uffd.client.commands.command import Command
 from gdb_uffd.client.names import addresses
-from gdb_uffd.client.names.heap_damage import ask, damage_notes
+from gdb_uffd.client.names.heap_damage import damage_notes
 from gdb_uffd.client.names.heap_names import HeapNames, Named, frame_pcs
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import sessions
@@ -18,7 +18,9 @@ from gdb_uffd.client.session.asking import look, say, say_json
 from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import heap_block, heap_words
-from gdb_uffd.protocol.heap import BlockReport, HeapReport, Reference, to_json
+from gdb_uffd.protocol.codec import to_json
+from gdb_uffd.protocol.heap import BlockReport, Reference
+from gdb_uffd.protocol.messages_heap import BLOCKS_MAX, Heap, HeapBlockAt
 from gdb_uffd.protocol.model import SCHEMA_VERSION, UffdError
 
 
@@ -65,14 +67,14 @@ class HeapCommand(Command):
 NOTES_SECONDS = 5.0
 """How long names are looked for that go with faults."""
 
-BLOCKS_SHOWN, BLOCKS_FULL = 64, 100_000
+BLOCKS_SHOWN, BLOCKS_FULL = 64, BLOCKS_MAX
 """Blocks that a list shows, and that -full and -json show."""
 
 
 def heap(session: Session, blocks: bool, free: bool, full: bool, as_json: bool) -> None:
     """The overview, or a list of blocks."""
     most = 0 if not (blocks or free) else BLOCKS_FULL if full or as_json else BLOCKS_SHOWN
-    told = ask(session, HeapReport, "heap", {"blocks": most, "free": free})
+    told = session.request(Heap(most, free))
     thread, looks = ReportSymbols(session).thread, look()
     notes: List[List[str]] = []
     deadline = time.monotonic() + NOTES_SECONDS
@@ -92,7 +94,7 @@ def heap(session: Session, blocks: bool, free: bool, full: bool, as_json: bool) 
 def block(session: Session, expression: str, as_json: bool) -> None:
     """The block around an address."""
     address = _address(expression)
-    told = ask(session, BlockReport, "heap-block", {"address": hex(address)})
+    told = session.request(HeapBlockAt(address))
     thread, names = ReportSymbols(session).thread, HeapNames(session)
     named = Named()
     before, after = Named(), Named()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict
 
 from gdb_uffd.client.commands.command import Command
 from gdb_uffd.client.recording import telling
@@ -19,11 +18,10 @@ from gdb_uffd.client.session.asking import (
 )
 from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import selected
-from gdb_uffd.client.session.wire import (
-    one_line,
-    parse_summary,
-)
+from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.client.show import snapshots, text
+from gdb_uffd.protocol.codec import to_json
+from gdb_uffd.protocol.messages import AskInfo, Info
 from gdb_uffd.protocol.model import PAGE_SIZE, SCHEMA_VERSION, UffdError
 
 
@@ -56,17 +54,17 @@ def info(as_json: bool) -> None:
         else:
             say("no core is spawned in this inferior: `uffd spawn FILE` does that")
         return
-    data: Dict[str, Any] = session.request("info")
+    told = session.request(AskInfo())
     if as_json:
-        data = {"schema": SCHEMA_VERSION, "session": True, **data, **recorded}
+        data = {"schema": SCHEMA_VERSION, "session": True, **to_json(told), **recorded}
         data["server_pid"] = session.server.pid
         data["interpreter"] = interpreter_path()
         say_json(data)
         return
     ready = session.ready
-    total = int(data.get("total_pages") or 0)
+    total = told.total_pages
     pages = f"{text.plural(total, 'page')} ({text.size(total * PAGE_SIZE)})"
-    holds = f"{text.plural(int(data.get('threads') or 0), 'thread')}, {pages}"
+    holds = f"{text.plural(told.threads, 'thread')}, {pages}"
     if ready.snapshots > 1:
         every = travel.all_snapshots(session)
         here = snapshots.headline(every, session.position.snapshot, look()).partition(" ")[2]
@@ -74,13 +72,13 @@ def info(as_json: bool) -> None:
     else:
         rows = [("core", f"{ready.core} · {holds}")]
     rows += [
-        ("executable", str(data.get("executable") or "not found")),
-        ("process", _process(data)),
-        ("engine", _engine(data)),
+        ("executable", told.executable or "not found"),
+        ("process", _process(told)),
+        ("engine", _engine(told)),
         ("server", f"pid {session.server.pid}, gdb_uffd {ready.server}"),
     ]
     rows += [("warning", warning) for warning in ready.warnings]
-    last = parse_summary(data.get("last_report"))
+    last = told.last_report
     if last is not None:
         state = "kept" if last.kept else "discarded"
         rows.append(("last report", f"{text.plural(last.pages, 'page')} dirtied · {state}"))
@@ -88,27 +86,25 @@ def info(as_json: bool) -> None:
     telling.show()
 
 
-def _process(data: Dict[str, Any]) -> str:
-    if not data.get("alive") or not data.get("vessel_pid"):
+def _process(told: Info) -> str:
+    if not told.alive or not told.vessel_pid:
         return "none; everything is as recorded"
     return " · ".join(
         [
-            f"pid {data['vessel_pid']}",
-            f"{text.plural(int(data.get('fed_pages') or 0), 'page')} fed",
-            f"{text.number(int(data.get('dirty_pages') or 0))} dirty",
-            f"{text.plural(int(data.get('faults') or 0), 'fault')} "
-            f"in {text.milliseconds(float(data.get('fault_us') or 0) / 1000)}",
+            f"pid {told.vessel_pid}",
+            f"{text.plural(told.fed_pages, 'page')} fed",
+            f"{text.number(told.dirty_pages)} dirty",
+            f"{text.plural(told.faults, 'fault')} in {text.milliseconds(told.fault_us / 1000)}",
         ]
     )
 
 
-def _engine(data: Dict[str, Any]) -> str:
+def _engine(told: Info) -> str:
     """ "wp-sync (auto: it alone tells who wrote each page first)"."""
-    setting = str(data.get("engine_setting") or "")
-    if not data.get("engine"):
+    setting, why = told.engine_setting, told.engine_why
+    if not told.engine:
         return f"{setting}, chosen when something runs"
-    why = str(data.get("engine_why") or "")
-    return f"{data['engine']} ({setting}: {why})" if why != "as set" else str(data["engine"])
+    return f"{told.engine} ({setting}: {why})" if why != "as set" else told.engine
 
 
 def interpreter_path() -> str:

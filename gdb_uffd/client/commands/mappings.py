@@ -14,9 +14,9 @@ from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.wire import (
     one_line,
-    parse_mappings,
 )
 from gdb_uffd.client.show.table import aligned, under
+from gdb_uffd.protocol.messages_calls import ListMappings
 
 
 class MappingsCommand(Command):
@@ -40,7 +40,7 @@ def mappings(session: Session) -> None:
     looks = look()
     rows = [["Start Addr", "End Addr", "Size", "Offset", "Perm"]]
     files = ["File"]
-    for m in parse_mappings(session.request("mappings")):
+    for m in session.request(ListMappings()):
         size, offset = hex(m.end - m.start), hex(m.offset)
         rows.append([hex(m.start), hex(m.end), size, offset, m.prot_text()])
         why = f" ({one_line(m.unavailable)})" if m.unavailable else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Sequence
 
 import gdb
 
@@ -19,10 +19,11 @@ from gdb_uffd.client.session import last_call, sessions
 from gdb_uffd.client.session.asking import say
 from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.session.wire import PageImage, parse_image, parse_mappings
 from gdb_uffd.client.show import html_page, report_json, report_text, verdict
 from gdb_uffd.client.show.text import size
 from gdb_uffd.outputs import whole_file
+from gdb_uffd.protocol.messages_calls import Image, ListMappings, PageImage
+from gdb_uffd.protocol.messages_rerun import Fed
 from gdb_uffd.protocol.model import CallReport, UffdError
 
 
@@ -107,8 +108,8 @@ def collect(session: Session) -> html_page.Content:
         verdict=_verdict(report, session),
         core=session.ready.core,
         executable=session.ready.executable,
-        mappings=parse_mappings(session.request("mappings")),
-        fed=_fed(session),
+        mappings=session.request(ListMappings()),
+        fed=session.request(Fed()).ranges,
         images=_images(session, starts[: html_page.MAX_IMAGES]),
         made=f"gdb_uffd {__version__} · {time.strftime('%Y-%m-%d %H:%M')}",
     )
@@ -125,18 +126,10 @@ def _verdict(report: CallReport, session: Session) -> Sequence[str]:
     ]
 
 
-def _fed(session: Session) -> List[Tuple[int, int]]:
-    try:
-        ranges = session.request("fed")["ranges"]
-        return [(int(start, 16), int(end, 16)) for start, end in ranges]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UffdError(f"the server's list of fed pages is incomplete ({error!r})") from None
-
-
 def _images(session: Session, starts: List[int]) -> Dict[int, PageImage]:
     found: Dict[int, PageImage] = {}
     for start in starts:
-        image = parse_image(session.request("image", {"address": hex(start), "all": False}))
+        image = session.request(Image(start))
         if image is not None:
             found[start] = image
     return found

@@ -15,6 +15,7 @@ from gdb_uffd.client.session.asking import (
     show_command,
 )
 from gdb_uffd.client.session.options import Parsed
+from gdb_uffd.protocol.messages_calls import Reset
 
 
 class ResetCommand(Command):
@@ -36,7 +37,7 @@ class ResetCommand(Command):
         self.nothing_else(parsed)
         session = sessions.current()
         pop_dummy_frames()
-        stale = libraries.are_stale(session.request("reset"))
+        stale = session.request(Reset()).libraries_stale
         session.calls.told()
         sessions.reselect(session)
         flush_caches()

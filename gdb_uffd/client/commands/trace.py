@@ -26,6 +26,7 @@ from gdb_uffd.client.session.options import Parsed, split_format
 from gdb_uffd.client.session.outcome import Outcome
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import first_touches
+from gdb_uffd.protocol.messages_rerun import PageTouch, TraceBegin, TraceDrop, TraceEnd
 from gdb_uffd.protocol.model import SCHEMA_VERSION, CallReport, UffdError
 
 
@@ -56,7 +57,7 @@ class TraceCommand(Command):
         show(session, parsed.rest, parsed.has("json"), parsed.has("full"))
 
 
-Traced = Tuple[List[first_touches.ShownTouch], int, CallReport, Outcome]
+Traced = Tuple[List[PageTouch], int, CallReport, Outcome]
 
 
 def show(session: Session, text: str, as_json: bool, full: bool) -> None:
@@ -91,7 +92,7 @@ def _traced(session: Session, letters: str, expression: str, as_json: bool) -> T
     selection = Selection()
     context = session.calls.context
     session.calls.pending = False
-    session.request("trace-begin")
+    session.request(TraceBegin())
     try:
         with one_cpu() as cpu:
             report, outcome = call.run_call(session, letters, expression, False, as_json, cpu)
@@ -99,14 +100,14 @@ def _traced(session: Session, letters: str, expression: str, as_json: bool) -> T
         if outcome.stop is not None and outcome.stop.breakpoint:
             report.kept = False  # the process that stands there goes
             pop_dummy_frames()
-        touches, missed = first_touches.parse(session.request("trace-end"))
+        traced = session.request(TraceEnd())
     finally:
         with contextlib.suppress(UffdError):
-            session.request("trace-drop")
+            session.request(TraceDrop())
         session.calls.context = context  # `uffd dirty` still tells of the call before
         flush_caches()
         selection.restore()
-    return touches, missed, report, outcome
+    return traced.touched, traced.missed, report, outcome
 
 
 def _names(session: Session) -> first_touches.Names:
@@ -116,7 +117,7 @@ def _names(session: Session) -> first_touches.Names:
 
 def _object(
     session: Session,
-    touches: List[first_touches.ShownTouch],
+    touches: List[PageTouch],
     missed: int,
     report: CallReport,
     outcome: Outcome,

@@ -20,10 +20,12 @@ from gdb_uffd.client.session.asking import FAILURES, look, quiet, say, say_json
 from gdb_uffd.client.session.code import function_block
 from gdb_uffd.client.session.frames import backtrace
 from gdb_uffd.client.session.options import Parsed
-from gdb_uffd.client.session.rerun import Again, RerunStart, SeenWrite
+from gdb_uffd.client.session.rerun import Again
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import writes
 from gdb_uffd.client.show.text import without_parameters
+from gdb_uffd.protocol.messages_calls import LastReport
+from gdb_uffd.protocol.messages_rerun import RerunStart, SeenWrite, Why
 from gdb_uffd.protocol.model import UffdError
 
 
@@ -81,16 +83,11 @@ def show(session: Session, text: str, first: bool, as_json: bool, full: bool) ->
 def explain(session: Session, text: str, first: bool, limit: int) -> writes.WhyResult:
     """Every write that the last call made to what `text` names."""
     session.calls.pending = False
-    session.request("report", {"all": False})  # closes a pending transaction
+    session.request(LastReport())  # closes a pending transaction
     what = _find(session, text)
-    arguments = {
-        "address": hex(what.address),
-        "length": what.length,
-        "first": first,
-        "limit": limit,
-    }
+    asked = Why(what.address, what.length, first, limit)
     instruction = functools.lru_cache(10_000)(_instruction)  # of this program, as it is now
-    with Again(session, arguments) as again:
+    with Again(session, asked) as again:
         result = writes.WhyResult(
             text, what.name, str(what.type) if what.type is not None else "", what.address,
             what.length, _ran(again.start), again.start.by, what.after, first=first,
@@ -163,7 +160,7 @@ def _type(name: str, size: int) -> Optional[gdb.Type]:
 
 
 def _find_after(session: Session, text: str) -> Optional[Object]:
-    with Again(session, {}) as again:
+    with Again(session, Why()) as again:
         for _ in again.writes():
             pass
         again.show()

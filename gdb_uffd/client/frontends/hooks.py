@@ -8,17 +8,18 @@ import dataclasses
 import itertools
 import os
 import re
-from typing import Any, Dict, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 import gdb
 
 from gdb_uffd.client.names import addresses, blocked, exceptions, type_facts
 from gdb_uffd.client.session import interrupts, last_call, output, saved, sessions, settings, unwind
 from gdb_uffd.client.session.asking import FAILURES, look, machine_interface, quiet, say, user_error
-from gdb_uffd.client.session.wire import Summary, parse_summary
 from gdb_uffd.client.show import verdict
 from gdb_uffd.client.show.report_text import is_amiss, summary_line
 from gdb_uffd.client.show.snapshots import DEBUGGER_SIGNALS
+from gdb_uffd.protocol.messages import Done, Request, Summary
+from gdb_uffd.protocol.messages_calls import CallBegin, CallEnd, Commit, Interrupt
 from gdb_uffd.protocol.model import UffdError
 
 _REPORTING = ("print", "call")
@@ -52,7 +53,7 @@ def _on_call(event: object, known: List[Tuple[sessions.Session, int, int]]) -> N
     if isinstance(event, gdb.InferiorCallPreEvent):
         _begins(event, *known[0])
         if interrupts.kept():  # what runs now is what it was meant for
-            _tell(known[0][0], "interrupt", {})
+            _tell(known[0][0], Interrupt())
             interrupts.take()
     elif isinstance(event, gdb.InferiorCallPostEvent):
         _ends(event, *known[0])
@@ -72,12 +73,9 @@ def _begins(
     session.calls.pending = not session.calls.in_command
     is_malloc = address == _malloc_address() and _for_gdb(session)
     session.calls.depth = depth + 1
-    arguments: Dict[str, Any] = {"address": hex(address), "malloc": is_malloc, "serial": serial}
-    if _is_watched():
-        arguments["progress"] = True
     with contextlib.suppress(UffdError):
         output.tell(session)
-    _tell(session, "call-begin", arguments)
+    _tell(session, CallBegin(address, is_malloc, serial, _is_watched()))
 
 
 def _is_watched() -> bool:
@@ -95,13 +93,13 @@ def _ends(
     # The end of `uffd call`'s transaction ends its outermost call, too; but what gdb writes behind
     # a call is an assignment, and not that call's frame.
     if calls.depth or not calls.in_command or _ASSIGNS.search(calls.expression):
-        _tell(session, "call-end", {"serial": serial})
+        _tell(session, CallEnd(serial))
 
 
-def _tell(session: sessions.Session, verb: str, arguments: Dict[str, Any]) -> None:
+def _tell(session: sessions.Session, asked: Request[Done]) -> None:
     # A failure shows again, and better, when gdb itself resumes the inferior.
     with contextlib.suppress(UffdError):
-        session.request(verb, arguments)
+        session.request(asked)
 
 
 def _for_gdb(session: sessions.Session) -> bool:
@@ -142,12 +140,12 @@ def before_command() -> None:
     unwind.restore()
     session = sessions.selected()
     if session is not None and (session.calls.assigned or session.calls.pending):
-        summary = _commit(session)
+        summary, told = _commit(session)
         if summary is not None and settings.report():
             # How it ended was told when it did; the pages are `uffd dirty -all`'s.
             rest = dataclasses.replace(summary, pages=0, ended="", unavailable="")
             if is_amiss(rest):
-                say(summary_line(rest, look(), "the command before"))
+                say(summary_line(rest, look(), told, "the command before"))
 
 
 def see_server() -> None:
@@ -177,26 +175,27 @@ def _note_assignment() -> None:
         session.calls.assigned = True
 
 
-def _commit(session: sessions.Session) -> Optional[Summary]:
-    """Close the transaction of a plain command, unless a command of ours is at work."""
+def _commit(session: sessions.Session) -> Tuple[Optional[Summary], str]:
+    """Close the transaction of a plain command, unless a command of ours is at work; what it
+    dirtied, and the exception that it ended by."""
     if session.calls.in_command or not (session.calls.pending or session.calls.assigned):
-        return None
-    session.calls.forget()
+        return None, ""
+    session.calls.pending, session.calls.assigned, session.calls.depth = False, False, 0
+    told = ""
     try:
-        summary = parse_summary(session.request("commit"))
+        summary = session.request(Commit())
     except UffdError as error:
         say(f"[uffd: {error}]")
-        return None
+        return None, ""
     if summary is not None and summary.uncaught:
         exceptions.note(session)  # what was kept is there still
         told = exceptions.text(exceptions.described(session, summary.uncaught))
-        summary = dataclasses.replace(summary, uncaught={"text": told})
     if summary is not None and summary.ended:
         # The server told it when it stopped, but without symbols.
         ended = blocked.text(session) or blocked.symbolic(summary.ended)
         again = ended == summary.ended
         summary = dataclasses.replace(summary, ended="" if again else ended.partition(";")[0])
-    return summary
+    return summary, told
 
 
 def after_command() -> None:
@@ -211,9 +210,9 @@ def _after_command() -> None:
         session.evaluating = False
     if session is None or not session.calls.pending:
         return
-    summary = _commit(session)
+    summary, told = _commit(session)
     if summary is not None and settings.report() and (summary.pages or is_amiss(summary)):
-        say(summary_line(summary, look()))
+        say(summary_line(summary, look(), told))
 
 
 def after_core() -> None:

@@ -20,6 +20,7 @@ from gdb_uffd.client.session.asking import FAILURES, decoded, quiet
 from gdb_uffd.client.session.code import blocks, file_of, function_name, line_at
 from gdb_uffd.client.show.report_text import WriteSite
 from gdb_uffd.client.show.text import without_parameters
+from gdb_uffd.protocol.messages_calls import Extent
 from gdb_uffd.protocol.model import FirstWrite, UffdError
 
 MAX_CACHED = 100_000
@@ -156,8 +157,8 @@ def _size_at(start: int) -> Optional[int]:
     if start not in _cache.sizes:
         session, found = sessions.selected(), None
         with contextlib.suppress(UffdError):
-            found = session.request("extent", {"address": hex(start)}) if session else None
-        _cache.sizes[start] = found if isinstance(found, int) and found > 0 else None
+            found = session.request(Extent(start)) if session else None
+        _cache.sizes[start] = found if found else None
     return _cache.sizes[start]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional, Sequence
+from typing import Dict, Optional, Sequence
 
 import gdb
 
@@ -22,8 +22,8 @@ from gdb_uffd.client.names.shapes import (
 )
 from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.protocol.codec import path_from_json
-from gdb_uffd.protocol.model import Block, Path, UffdError
+from gdb_uffd.protocol.messages_calls import Reach
+from gdb_uffd.protocol.model import Block, Path
 
 
 @dataclass(frozen=True)
@@ -96,20 +96,16 @@ class Paths:
         if not wanted or not used:
             return
         new = self.shapes.all[self.shapes.sent :]
-        arguments: Dict[str, Any] = {
-            "fresh": self.shapes.sent == 0,
-            "types": [shape.wire() for shape in new],
-            "roots": [[hex(root.address), number] for root, number in used],
-            "wanted": [[hex(b.start), b.size] for b in wanted],
-            "after": after,
-            "all": self.which_all,
-        }
-        reply = self.session.request("reach", arguments)
+        asked = Reach(
+            fresh=self.shapes.sent == 0,
+            types=[shape.told() for shape in new],
+            roots=[(root.address, number) for root, number in used],
+            wanted=[(b.start, b.size) for b in wanted],
+            after=after,
+            all=self.which_all,
+        )
+        paths = self.session.request(asked)
         self.shapes.sent = len(self.shapes.all)
-        try:
-            paths = [path_from_json(item) for item in reply]
-        except (KeyError, TypeError, ValueError) as error:
-            raise UffdError(f"the server's paths are not what they should be ({error!r})") from None
         for block, path in zip(wanted, paths):
             if path is not None:
                 with contextlib.suppress(*FAILURES, IndexError):

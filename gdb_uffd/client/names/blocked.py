@@ -17,6 +17,8 @@ from gdb_uffd.client.session.frames import frame_text
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
 from gdb_uffd.client.session.wire import one_line
+from gdb_uffd.protocol.ends import Wait
+from gdb_uffd.protocol.messages_calls import AskBlocked
 from gdb_uffd.protocol.model import UffdError
 
 MAX_FRAMES = 64
@@ -60,8 +62,8 @@ def note(session: Session) -> None:
     """Ask the server what is waited for, and put names to it while the frames are there."""
     _blocked.pop(session, None)
     with contextlib.suppress(*FAILURES, UffdError):
-        found = session.request("blocked")
-        if isinstance(found, dict):
+        found = session.request(AskBlocked())
+        if found is not None:
             _blocked[session] = _named(session, found)
 
 
@@ -114,29 +116,29 @@ def _holder(owner: Dict[str, Any]) -> str:
     return f"thread {owner['thread']}" + (f" ({inside})" if inside else "")
 
 
-def _named(session: Session, found: Dict[str, Any]) -> Dict[str, Any]:
-    address = int(str(found["address"]) or "0", 16)
+def _named(session: Session, found: Wait) -> Dict[str, Any]:
     frames = _frames()
-    if found["kind"] == "spin":
+    if found.kind == "spin":
         return _spinning(frames, found)
-    call = _library_call(frames) or str(found["call"])
-    argument = _argument(session, frames, str(found["kind"]), call, address)
-    owner = int(found["owner"] or (call.startswith("pthread_mutex_") and found["stranger"]))
+    address = int(found.address or "0", 16)
+    call = _library_call(frames) or found.call
+    argument = _argument(session, frames, found.kind, call, address)
+    owner = found.owner or (found.stranger if call.startswith("pthread_mutex_") else 0)
     out: Dict[str, Any] = {
         "call": call,
-        "system_call": str(found["call"]),
-        "kind": str(found["kind"]),
-        "address": str(found["address"]) or None,
+        "system_call": found.call,
+        "kind": found.kind,
+        "address": found.address or None,
         "lock": argument or None,
         "owner": _thread(session, owner) if owner else None,
     }
-    out["text"] = _sentence(out, bool(found["self"]))
+    out["text"] = _sentence(out, found.itself)
     return out
 
 
-def _spinning(frames: List[gdb.Frame], found: Dict[str, Any]) -> Dict[str, Any]:
+def _spinning(frames: List[gdb.Frame], found: Wait) -> Dict[str, Any]:
     """A call that goes in a circle: in which function of the program, and on what."""
-    where, name = f"at {found['address']}", ""
+    where, name = f"at {found.address}", ""
     for frame in frames:
         with contextlib.suppress(*FAILURES):
             if _is_program(frame):
@@ -145,7 +147,7 @@ def _spinning(frames: List[gdb.Frame], found: Dict[str, Any]) -> Dict[str, Any]:
     waits = "which only another thread writes" if name else "which only another thread could end"
     text = f"spins {where}{f' on {name}' if name else ''}, {waits}"
     return {
-        "call": "spins", "system_call": None, "kind": "spin", "address": found["address"],
+        "call": "spins", "system_call": None, "kind": "spin", "address": found.address,
         "lock": name or None, "owner": None, "text": text,
     }  # fmt: skip
 

@@ -17,6 +17,8 @@ from gdb_uffd.client.session import interrupts, sessions
 from gdb_uffd.client.session.asking import FAILURES, quiet, say, setting
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.settings import report
+from gdb_uffd.protocol.ends import Uncaught
+from gdb_uffd.protocol.messages_calls import AskUncaught
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
 
@@ -31,7 +33,7 @@ _STRING = re.compile(
     r"std::(__[0-9]+::)?allocator<char> ?>"
 )
 
-_noted: "WeakKeyDictionary[Session, Tuple[Dict[str, Any], Told]]" = WeakKeyDictionary()
+_noted: "WeakKeyDictionary[Session, Tuple[Uncaught, Told]]" = WeakKeyDictionary()
 """The server's account of the last one, and what `note` made of it."""
 
 _PLAIN = (
@@ -81,15 +83,15 @@ def _type(name: str) -> gdb.Type:
         return gdb.parse_and_eval(f"({name} *) 0").type.target()
 
 
-def _value(name: str, found: Dict[str, Any], there: bool) -> Optional[str]:
+def _value(name: str, found: Uncaught, there: bool) -> Optional[str]:
     """gdb's text of what was thrown, where it knows the type.  Where it is not `there` any more,
     its memory being undone, of its own bytes alone."""
     with contextlib.suppress(*FAILURES):
         kind = _type(name)
         if there:
-            value = gdb.Value(int(found["address"], 16)).cast(kind.pointer()).dereference()
+            value = gdb.Value(found.address).cast(kind.pointer()).dereference()
             return str(value.format_string())
-        thrown = bytes.fromhex(found["object"])
+        thrown = found.object
         if 0 < kind.sizeof <= len(thrown) and _is_plain(kind):
             value = gdb.Value(thrown[: kind.sizeof], kind)
             return str(value.format_string(raw=True))
@@ -100,35 +102,35 @@ def note(session: Session) -> Optional[Told]:
     """What the call let through that has just failed, its memory being there still; None for no
     exception."""
     try:
-        found = session.request("uncaught")
+        found = session.request(AskUncaught())
     except UffdError:
         return None
-    if not isinstance(found, dict):
+    if found is None:
         return None
     told = _described(found, True)
     _noted[session] = found, told
     return told
 
 
-def described(session: Session, found: Optional[Dict[str, Any]]) -> Optional[Told]:
+def described(session: Session, found: Optional[Uncaught]) -> Optional[Told]:
     """The same of what a report holds; None where that is nothing."""
-    if not found:
+    if found is None:
         return None
     noted = _noted.get(session)
     return noted[1] if noted is not None and noted[0] == found else _described(found, False)
 
 
-def _described(found: Dict[str, Any], there: bool) -> Told:
-    name = _type_name(str(found["type"]))
-    what = found["what"]
+def _described(found: Uncaught, there: bool) -> Told:
+    name = _type_name(found.type)
+    what = found.what
     return {
         "type": name or None,
         "what": what.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        if isinstance(what, str)
+        if what is not None
         else None,
-        "cut": bool(found["cut"]),
+        "cut": found.cut,
         "value": _value(name, found, there) if name and what is None else None,
-        "foreign": found["foreign"] or None,
+        "foreign": found.foreign or None,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Dict, Iterator, List, Sequence, Type, TypeVar
+from typing import Iterator, List, Sequence
 
 from gdb_uffd.client.names import search_roots
 from gdb_uffd.client.names.block_paths import Paths, Root
@@ -13,26 +13,14 @@ from gdb_uffd.client.names.variables import no_calls
 from gdb_uffd.client.session.asking import FAILURES, captured
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import heap_words
-from gdb_uffd.protocol.heap import BlockReport, from_json
+from gdb_uffd.protocol.messages_heap import AskHeapSince, HeapBlockAt
 from gdb_uffd.protocol.model import Block, CallReport, Damage, HeapBlock, UffdError
-
-T = TypeVar("T")
 
 WRITTEN = ("link-unaligned", "link-unreadable", "link-loop", "link-back", "tcache-key")
 """Damage inside of a freed block: whoever still points to it may have written there."""
 
 LOST = ("no-heap", "no-arena", "no-thread-locals", "too-many")
 """What is no damage: the heap is not understood."""
-
-
-def ask(session: Session, kind: Type[T], verb: str, arguments: Dict[str, Any]) -> T:
-    """A request whose answer is a dataclass of model_heap.  UffdError."""
-    try:
-        return from_json(kind, session.request(verb, arguments))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UffdError(
-            f"the server sent an incomplete answer about the heap ({error!r})"
-        ) from None
 
 
 def damage_notes(session: Session, damage: Damage) -> List[str]:
@@ -51,7 +39,7 @@ def damage_notes(session: Session, damage: Damage) -> List[str]:
 
 def _holders(session: Session, start: int) -> List[str]:
     """The pointers to a block, by name."""
-    told, names = ask(session, BlockReport, "heap-block", {"address": hex(start)}), []
+    told, names = session.request(HeapBlockAt(start)), []
     tool = HeapNames(session)
     for ref in told.references[: heap_words.HOLDERS_SHOWN]:
         names.append(tool.word(ref).full())
@@ -59,7 +47,7 @@ def _holders(session: Session, start: int) -> List[str]:
 
 
 def _name_of(session: Session, start: int) -> str:
-    told = ask(session, BlockReport, "heap-block", {"address": hex(start)})
+    told = session.request(HeapBlockAt(start))
     if told.block is None or told.block.start != start:
         return ""
     return HeapNames(session).of(told.block, told.chain).full()
@@ -71,8 +59,8 @@ def since(session: Session, flaws: Sequence[str]) -> str:
         return ""
     key = (session.position.snapshot, *sorted(flaws))
     if key not in session.heap_since:
-        told = session.request("heap-since", {"flaws": list(flaws)})
-        session.heap_since[key] = (told["whole"], told["broken"], bool(told["exact"]))
+        told = session.request(AskHeapSince(list(flaws)))
+        session.heap_since[key] = (told.whole, told.broken, told.exact)
     return heap_words.since_text(*session.heap_since[key])
 
 

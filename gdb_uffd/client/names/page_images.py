@@ -8,7 +8,7 @@ import gdb
 
 from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.session.wire import PageImage, parse_image
+from gdb_uffd.protocol.messages_calls import Image, PageImage
 from gdb_uffd.protocol.model import PAGE_SIZE, DirtyPage, page_floor
 
 
@@ -42,8 +42,7 @@ class Images:
 
     def page(self, start: int) -> Optional[PageImage]:
         """The page at `start` before and after; None when it was not written."""
-        arguments = {"address": hex(start), "all": self._all}
-        return parse_image(self._session.request("image", arguments))
+        return self._session.request(Image(start, self._all))
 
     def _part(self, address: int, size: int, after: bool) -> Optional[bytes]:
         """The same inside one page."""

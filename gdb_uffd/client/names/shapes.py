@@ -13,6 +13,7 @@ from gdb_uffd.client.names.alternatives import Guards
 from gdb_uffd.client.names.expression import Expression
 from gdb_uffd.client.names.type_facts import TypeInfo
 from gdb_uffd.client.session.asking import FAILURES
+from gdb_uffd.protocol.messages_calls import ArrayShape, PointerShape, TypeShape
 
 MAX_SHAPES = 1024
 """Types that are followed from one session's roots; beyond them a pointer leads nowhere."""
@@ -74,9 +75,9 @@ class Pointer:
     reference: bool = False
     guards: Guards = alternatives.NONE
 
-    def wire(self) -> List[Any]:
-        """As quffd.reach takes it."""
-        return [self.offset, self.target, *_conditions(self.guards)]
+    def told(self) -> PointerShape:
+        """As the server needs it."""
+        return PointerShape(self.offset, self.target, list(self.guards.conditions))
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,9 @@ class Array:
     container: Optional[Container] = None
     guards: Guards = alternatives.NONE
 
-    def wire(self) -> List[Any]:
-        """As quffd.reach takes it."""
-        return [self.offset, self.element, self.count, *_conditions(self.guards)]
-
-
-def _conditions(guards: Guards) -> List[Any]:
-    return [[list(each) for each in guards.conditions]] if guards.conditions else []
+    def told(self) -> ArrayShape:
+        """As the server needs it."""
+        return ArrayShape(self.offset, self.element, self.count, list(self.guards.conditions))
 
 
 @dataclass
@@ -112,11 +109,11 @@ class Shape:
     calls: bool = False  # it holds pointers to functions
     polymorphic: bool = False
 
-    def wire(self) -> List[Any]:
-        """As quffd.reach takes it."""
-        pointers = [pointer.wire() for pointer in self.pointers]
-        arrays = [array.wire() for array in self.arrays]
-        return [self.size, pointers, arrays, self.spreads, self.numbers]
+    def told(self) -> TypeShape:
+        """As the server needs it."""
+        pointers = [pointer.told() for pointer in self.pointers]
+        arrays = [array.told() for array in self.arrays]
+        return TypeShape(self.size, pointers, arrays, self.spreads, self.numbers)
 
 
 class Shapes:

@@ -13,7 +13,7 @@ from gdb_uffd.client.names.type_facts import largest_value
 from gdb_uffd.client.names.variables import Variable
 from gdb_uffd.client.session.asking import FAILURES, setting
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.session.wire import parse_image
+from gdb_uffd.protocol.messages_calls import Image
 from gdb_uffd.protocol.model import UffdError, page_floor
 
 GAP = 7
@@ -134,7 +134,7 @@ def _at_address(session: Session, text: str, address: int, after: bool) -> Objec
     """A plain number: the stretch that the last call changed there, else the word."""
     start, end = address & -WORD, (address & -WORD) + WORD
     page = page_floor(address)
-    image = parse_image(session.request("image", {"address": hex(page), "all": False}))
+    image = session.request(Image(page))
     if image is not None:
         differ = [i for i, (x, y) in enumerate(zip(image.before, image.after)) if x != y]
         stretch = _stretch(differ, address - image.start)
@@ -161,7 +161,7 @@ def _stretch(differ: List[int], at: int) -> Optional["tuple[int, int]"]:
 def differs(session: Session, what: Object) -> bool:
     """Whether the last call left other bytes there."""
     for start in range(page_floor(what.address), what.end, 4096):
-        image = parse_image(session.request("image", {"address": hex(start), "all": False}))
+        image = session.request(Image(start))
         if image is not None:
             low, high = max(0, what.address - start), what.end - start
             if image.before[low:high] != image.after[low:high]:

@@ -14,7 +14,8 @@ from gdb_uffd.client.session.asking import FAILURES, check_architecture, quiet, 
 from gdb_uffd.client.session.options import check_readable, one_or_two
 from gdb_uffd.client.session.saved import borrowed
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.session.wire import parse_facts
+from gdb_uffd.client.session.wire import clean
+from gdb_uffd.protocol.messages import AskInfo
 from gdb_uffd.protocol.model import UffdError
 
 _CONNECT_SECONDS = 15.0
@@ -66,9 +67,9 @@ def _probe(where: str, address: str) -> None:
 
 def _learn(session: Session, address: str) -> None:
     """What the ready line tells a gdb that starts the server itself."""
-    data = session.request("info")
-    ready = parse_facts(data)
-    server = remote.Remote(ready, not remote.is_near(str(data.get("host", "")), ready))
+    info = session.request(AskInfo())
+    ready = clean(info)
+    server = remote.Remote(ready, not remote.is_near(info.host, ready))
     session.server, session.ready = server, ready
     session.position.signal, session.position.snapshot = ready.signal, ready.snapshot
     sessions.note_brought(session, ready.brought)

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.session.wire import parse_report
+from gdb_uffd.protocol.messages_calls import LastReport, Peek
 from gdb_uffd.protocol.model import CallReport, UffdError
 
 
@@ -52,11 +52,8 @@ def peek(session: Session, known: int) -> Tuple[int, Optional[CallReport], bool]
 
     Closes no transaction: a stretch of steps stays one.
     """
-    data = session.request("peek", {"known": known})
-    try:
-        return int(data["serial"]), parse_report(data["report"]), bool(data["known"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UffdError(f"the server sent an incomplete report ({error!r})") from None
+    told = session.request(Peek(known))
+    return told.serial, told.report, told.known
 
 
 def tell(session: Session, last: Optional[Last]) -> None:
@@ -68,5 +65,5 @@ def tell(session: Session, last: Optional[Last]) -> None:
 
 def files_kept(session: Session) -> List[str]:
     """The files that kept calls read since the snapshot: their bytes may be in its memory."""
-    since = parse_report(session.request("report", {"all": True}))
+    since = session.request(LastReport(all=True))
     return since.files_read if since is not None else []

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
 
 import gdb_uffd
-from gdb_uffd.client.session.wire import Ready, one_line, parse_progress, parse_ready
+from gdb_uffd.client.session.wire import one_line, parse_progress, parse_ready
 from gdb_uffd.outputs import SCRATCH, UNLOCKED
+from gdb_uffd.protocol.messages import Ready
 from gdb_uffd.protocol.model import UffdError
 
 START_TIMEOUT_S = 60.0

@@ -28,8 +28,3 @@ def follow(session: Session) -> None:
     if session.position.libraries_stale:
         session.position.libraries_stale = False
         update()
-
-
-def are_stale(answer: object) -> bool:
-    """Whether the server says so: gdb read another list than there is now."""
-    return isinstance(answer, dict) and bool(answer.pop("libraries_stale", False))

@@ -12,6 +12,7 @@ import gdb
 from gdb_uffd.client.session.asking import charset, machine_interface, write
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.settings import value
+from gdb_uffd.protocol.messages import SetOutput
 from gdb_uffd.protocol.model import CallReport
 from gdb_uffd.terminal import Output
 
@@ -49,7 +50,7 @@ def tell(session: Session) -> None:
     columns = 0 if machine_interface() else int(gdb.parameter("width") or 0)
     wanted = None if _raw() else charset(), columns
     if _told.get(session) != wanted:
-        session.request("output", {"charset": wanted[0], "columns": columns})
+        session.request(SetOutput(columns, wanted[0]))
         _told[session] = wanted
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
 from weakref import WeakKeyDictionary
 
 import gdb
@@ -11,12 +10,13 @@ from gdb_uffd.client.session import output, sessions
 from gdb_uffd.client.session.asking import say
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.settings import Setting, Settings, value
+from gdb_uffd.protocol.messages import SetPolicy
 from gdb_uffd.protocol.model import UffdError
 
 MEMORY_LIMIT_MIB = 1024
 """The default of `set uffd memory-limit`."""
 
-_sent: "WeakKeyDictionary[Session, Dict[str, Any]]" = WeakKeyDictionary()
+_sent: "WeakKeyDictionary[Session, SetPolicy]" = WeakKeyDictionary()
 """What each server was told."""
 
 
@@ -187,16 +187,15 @@ SETTINGS: Settings = (
 )
 
 
-def _wanted() -> Dict[str, Any]:
-    """The arguments of quffd.policy."""
-    return {
-        "syscalls": value("syscalls"),
-        "files": value("files"),
-        "clock": value("clock"),
-        "threads": value("threads"),
-        "call_timeout": int(value("call-timeout") or 0),
-        "memory_limit": int(value("memory-limit") or 0) << 20,
-    }
+def _wanted() -> SetPolicy:
+    return SetPolicy(
+        syscalls=str(value("syscalls")),
+        files=str(value("files")),
+        clock=str(value("clock")),
+        threads=str(value("threads")),
+        call_timeout=int(value("call-timeout") or 0),
+        memory_limit=int(value("memory-limit") or 0) << 20,
+    )
 
 
 def sync(session: Session) -> None:
@@ -204,7 +203,7 @@ def sync(session: Session) -> None:
     output.tell(session)
     wanted = _wanted()
     if _sent.get(session) != wanted:
-        session.request("policy", wanted)
+        session.request(wanted)
         _sent[session] = wanted
 
 

@@ -18,7 +18,8 @@ import time
 from typing import Iterator, Optional, Tuple
 
 from gdb_uffd.client.session.launch import clean_environment
-from gdb_uffd.client.session.wire import decode, encode, parse_facts
+from gdb_uffd.client.session.wire import decode, encode
+from gdb_uffd.protocol.messages import AskInfo
 from gdb_uffd.protocol.model import UffdError
 
 ANSWER_SECONDS = 10.0
@@ -29,6 +30,8 @@ MAX_ANSWER_BYTES = 1 << 20
 _RETRY_SECONDS = 0.2
 _STEP_MS = 200
 """Waits are in steps, so that a KeyboardInterrupt that gdb flagged gets its turn."""
+
+ASKED = AskInfo(probe=True)
 
 _PACKET = re.compile(rb"\$([^#$]*)#[0-9a-fA-F]{2}")
 
@@ -46,7 +49,7 @@ def architecture(where: str, shown: str, seconds: float, retry: bool) -> str:
     listens yet and `retry` (`set tcp connect-timeout`, `set tcp auto-retry`).  UffdError, one line.
     """
     with _opened(where, shown, seconds, retry) as (reader, writer, process):
-        packet = encode("info", {"probe": True}).encode("ascii")
+        packet = encode(ASKED).encode("ascii")
         with contextlib.suppress(OSError):  # it hung up: reading tells
             os.write(writer, b"$%b#%02x" % (packet, sum(packet) & 0xFF))
         answer = _answer(reader, shown, process)
@@ -55,7 +58,7 @@ def architecture(where: str, shown: str, seconds: float, retry: bool) -> str:
     if answer.startswith(b"E.a token is needed"):
         raise TokenWanted(f"{shown}: the server wants a token; ")
     try:
-        return parse_facts(decode("info", answer)).architecture
+        return decode(ASKED, answer).architecture
     except UffdError as error:
         raise UffdError(f"{shown}: {error}") from None
 

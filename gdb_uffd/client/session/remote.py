@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Optional, Union
 
 from gdb_uffd.client.session.launch import Server
-from gdb_uffd.client.session.wire import Ready
+from gdb_uffd.protocol.messages import Ready
 from gdb_uffd.protocol.model import UffdError
 
 TOKEN_VARIABLE = "GDB_UFFD_TOKEN"
@@ -62,7 +62,7 @@ class Remote:
 AnyServer = Union[Server, Remote]
 
 
-UNKNOWN = Ready("", 0, "", "", "", [], 0, 0, 0, 0, 0.0, brought=True)
+UNKNOWN = Ready("", "", "", [], 0, 0, 0, 0, 0.0, brought=True)
 """What is known of a server before it is asked."""
 
 

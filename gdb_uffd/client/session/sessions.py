@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple, Type, TypeVar, cast
+from typing import Callable, Dict, List, Optional, Tuple, Type, TypeVar, cast
 
 import gdb
 
@@ -26,11 +26,14 @@ from gdb_uffd.client.session.asking import (
 from gdb_uffd.client.session.options import check_readable, check_recording
 from gdb_uffd.client.session.remote import AnyServer
 from gdb_uffd.client.session.saved import borrowed
-from gdb_uffd.client.session.state import CallState, TracePosition
-from gdb_uffd.client.session.wire import SERVER_GONE, Ready, decode, encode, one_line
+from gdb_uffd.client.session.state import CallState, PositionState
+from gdb_uffd.client.session.wire import SERVER_GONE, decode, encode, one_line
+from gdb_uffd.protocol.messages import AskInfo, Hello, Ready, Request
 from gdb_uffd.protocol.model import ENGINE_AUTO, UffdError
 
 T = TypeVar("T")
+
+R = TypeVar("R")
 
 
 class Session:
@@ -42,7 +45,7 @@ class Session:
         self.ready: Ready = server.ready
         self.connection: Optional[gdb.RemoteTargetConnection] = None
         self.calls = CallState()
-        self.position = TracePosition(server.ready.snapshot, server.ready.signal)
+        self.position = PositionState(server.ready.snapshot, server.ready.signal)
         self.explained = ""  # the last_unavailable that the user has been told of
         self.evaluating = False  # a command that evaluates has begun, and has not come to its end
         self.heard = time.monotonic()  # when both sides spoke of the same packet, for sure
@@ -64,24 +67,24 @@ class Session:
         """Everything that `kept` made."""
         self._kept.clear()
 
-    def request(self, verb: str, arguments: Optional[Dict[str, Any]] = None) -> Any:
-        """Send ``quffd.VERB`` and return the decoded reply; UffdError, also for a dead server."""
+    def request(self, asked: Request[R]) -> R:
+        """Send it and return the reply; UffdError, also for a dead server."""
         if self.connection is None or not self.connection.is_valid():
             self.server.is_gone()  # or about to be
             raise UffdError(f"the connection to the server is closed{self.death()}")
         keep_step(self)
         try:
-            reply = self.connection.send_packet(encode(verb, arguments))
+            reply = self.connection.send_packet(encode(asked))
         except gdb.error as error:
             raise UffdError(f"{one_line(str(error))}{self.death()}") from None
         if reply == SERVER_GONE and self.server.is_gone():
             raise UffdError(self.death().lstrip(": "))
-        return decode(verb, reply)
+        return decode(asked, reply)
 
     def last_unavailable(self) -> str:
         """Why the last memory access failed, "" when none did or the server does not answer."""
         with contextlib.suppress(UffdError):
-            return one_line(str(self.request("info").get("last_unavailable") or ""))
+            return one_line(self.request(AskInfo()).last_unavailable)
         return ""
 
     def death(self) -> str:
@@ -224,7 +227,7 @@ def connect(session: Session, executable: str, socket: str) -> None:
         raise UffdError("gdb connected, but not to a remote target")
     session.connection = connection
     forget()
-    session.request("hello")
+    session.request(Hello())
     for tell in greetings:
         tell(session)
     if settings.engine() != ENGINE_AUTO:
@@ -321,12 +324,11 @@ def keep_step(session: Session) -> None:
     silent, session.heard = now - session.heard, now
     if silent < 3 * int(gdb.parameter("remotetimeout") or 0) or session.connection is None:
         return
-    echo = int(now * 1e6)
+    asked = Hello(int(now * 1e6))
     try:
-        reply = session.connection.send_packet(encode("hello", {"echo": echo}))
-        if decode("hello", reply).get("echo") == echo:
+        if decode(asked, session.connection.send_packet(encode(asked))).echo == asked.echo:
             return
-    except (gdb.error, UffdError, AttributeError):
+    except (gdb.error, UffdError):
         pass
     if session.server.ended() is not None:
         return  # which is told better

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Dict, List, Optional
 
+from gdb_uffd.protocol.messages_travel import TracePosition
 from gdb_uffd.protocol.model import SnapshotInfo
 
 
@@ -40,7 +41,7 @@ class CallState:
 
 
 @dataclass
-class TracePosition:
+class PositionState:
     """Where the session stands in its trace, and what gdb knows of that snapshot."""
 
     snapshot: int  # its number
@@ -50,5 +51,5 @@ class TracePosition:
     moves: int = -1  # made in the server, as far as gdb's side has followed; see travel.py
     libraries: int = -1  # what the server said of the libraries then
     libraries_stale: bool = False  # gdb followed them where the last `uffd call` is undone
-    where: Optional[Dict[str, Any]] = None  # the last answer of quffd.where
+    where: Optional[TracePosition] = None  # the last answer of quffd.where
     every: Optional[List[SnapshotInfo]] = None  # the trace's list, once asked for

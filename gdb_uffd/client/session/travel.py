@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 import gdb
 
@@ -33,6 +33,17 @@ from gdb_uffd.client.session.code import function_block
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import snapshots
 from gdb_uffd.client.show.text import plural
+from gdb_uffd.protocol.messages_travel import (
+    AskPosition,
+    Away,
+    Back,
+    Goto,
+    Listen,
+    ListSnapshots,
+    Moved,
+    Stay,
+    TracePosition,
+)
 from gdb_uffd.protocol.model import SnapshotInfo, UffdError
 
 _CONVENIENCES = ("_uffd_snapshot", "_uffd_time", "_uffd_label")
@@ -44,7 +55,7 @@ _shown: List[Tuple[object, ...]] = [()]
 def all_snapshots(session: Session) -> List[SnapshotInfo]:
     """The trace's list, asked for once."""
     if session.position.every is None:
-        session.position.every = snapshots.parse_snapshots(session.request("snapshots"))
+        session.position.every = session.request(ListSnapshots()).snapshots
     return session.position.every
 
 
@@ -57,14 +68,13 @@ def goto(session: Session, name: str) -> None:
     number = snapshots.find(every, name, session.position.snapshot)
     pop_dummy_frames()
     by_resume = session.ready.snapshots > 1
-    arguments = {"number": number, "now": not by_resume, "tell": True}
-    move = session.request("goto", arguments)
+    move = session.request(Goto(number, now=not by_resume, tell=True))
     say(snapshots.headline(every, number, look()))
-    if move["forgotten"]:
-        pages = plural(int(move["forgotten"]), "changed page")
+    if move.forgotten:
+        pages = plural(move.forgotten, "changed page")
         say(f"[uffd: {pages} of snapshot {session.position.snapshot} forgotten]")
-    sessions.note_brought(session, bool(move["brought"]))
-    if move["reconnect"]:
+    sessions.note_brought(session, move.brought)
+    if move.reconnect:
         _reconnect(session)
         follow(session)
     elif by_resume:
@@ -87,7 +97,7 @@ def _resume_backward(session: Session) -> None:
             gdb.execute("continue" if direction == "reverse" else "reverse-continue")
     except BaseException:
         with contextlib.suppress(UffdError):
-            session.request("stay")
+            session.request(Stay())
         raise
     finally:
         session.going = False
@@ -96,14 +106,14 @@ def _resume_backward(session: Session) -> None:
 def _reconnect(session: Session) -> None:
     """Another process: to gdb that is another target, reached through a connection of its own."""
     if session.server.far:
-        session.request("stay")
+        session.request(Stay())
         raise UffdError(
             "that snapshot is of another process: only a gdb on the server's machine gets there"
         )
     directory = launch.private_directory()
     try:
         socket = os.path.join(directory, "rsp")
-        session.request("listen", {"path": socket})
+        session.request(Listen(socket))
         session.moving = True
         with setting("confirm", "off"):
             quiet("kill")
@@ -122,8 +132,8 @@ def _reconnect(session: Session) -> None:
 
 def follow(session: Session) -> None:
     """Take over where the server stands, if it has moved since it was last asked."""
-    where = session.request("where")
-    if where["moves"] == session.position.moves:
+    where = session.request(AskPosition())
+    if where.moves == session.position.moves:
         return
     _arrived(session, where)
     if session.position.moves:
@@ -134,21 +144,21 @@ def follow(session: Session) -> None:
         _show_inlined()
         if _frame_name() != before and not session.going:
             show_command("frame")  # gdb had shown another one
-    session.position.libraries = int(where["libraries"])
+    session.position.libraries = where.libraries
     sessions.note_threads(session)
     if session.position.signal not in snapshots.DEBUGGER_SIGNALS and session.position.moves:
         signals.restore(session.position.signal, session.position.first_thread)
 
 
-def _arrived(session: Session, where: Dict[str, Any]) -> None:
-    session.position.moves, session.position.snapshot = int(where["moves"]), int(where["number"])
-    session.position.signal = int(where["signal"])
-    session.calls.forget()
+def _arrived(session: Session, where: TracePosition) -> None:
+    session.position.moves, session.position.snapshot = where.moves, where.number
+    session.position.signal = where.signal
+    session.calls.pending, session.calls.depth, session.calls.assigned = False, 0, False
     session.explained = ""
     session.tls_addresses.clear()
     session.position.where = where
-    sessions.note_brought(session, bool(where["brought"]))
-    file_search.take_sysroot(str(where["sysroot"]), session.server.far)
+    sessions.note_brought(session, where.brought)
+    file_search.take_sysroot(where.sysroot, session.server.far)
     show_conveniences()
 
 
@@ -185,7 +195,7 @@ def show_conveniences() -> None:
         values: Tuple[object, ...] = (None, None, None)
     else:
         where = session.position.where
-        values = (int(where["number"]), int(where["time_ns"]) / 1e9, str(where["label"]))
+        values = (where.number, where.time_ns / 1e9, where.label)
     if _shown[0] == values:
         return
     for name, value in zip(_CONVENIENCES, values):
@@ -230,7 +240,7 @@ def excursion(session: Session) -> Iterator[None]:
     selection, tid = Selection(), _selected_tid()
     disabled = [b for b in gdb.breakpoints() if b.is_valid() and b.enabled]
     with one_cpu() as cpu:
-        session.request("away", {} if cpu is None else {"cpu": cpu})
+        session.request(Away(cpu))
         session.away = True
         try:
             for breakpoint_ in disabled:
@@ -263,7 +273,7 @@ def _selected_tid() -> int:
 
 def _come_back(session: Session, selection: Selection, tid: int) -> None:
     try:
-        _follow_quietly(session, session.request("back"))
+        _follow_quietly(session, session.request(Back()))
     finally:
         session.away = False
     if selection.thread is not None and not selection.thread.is_valid():
@@ -275,26 +285,26 @@ def _come_back(session: Session, selection: Selection, tid: int) -> None:
 def jump(session: Session, number: int) -> None:
     """Go to snapshot `number` without a word; only during an `excursion`, with no call under way
     (`pop_dummy_frames` sees to that)."""
-    _follow_quietly(session, session.request("goto", {"number": number, "now": True}))
+    _follow_quietly(session, session.request(Goto(number, now=True)))
 
 
-def _follow_quietly(session: Session, move: Dict[str, Any]) -> None:
+def _follow_quietly(session: Session, move: Moved) -> None:
     old = session.position.libraries
-    sessions.note_brought(session, bool(move["brought"]))
-    if move["reconnect"]:
+    sessions.note_brought(session, move.brought)
+    if move.reconnect:
         _reconnect(session)
-        _arrived(session, session.request("where"))
-        session.position.libraries = int(move["libraries"])
+        _arrived(session, session.request(AskPosition()))
+        session.position.libraries = move.libraries
         return
     flush_caches()
     _arrived(session, move)
-    if move["threads_changed"]:
+    if move.threads_changed:
         quiet("info threads 1")  # reads the list
-    thread = _thread(int(move["tid"]))
+    thread = _thread(move.tid)
     if thread is not None and gdb.selected_thread() != thread:
         thread.switch()
-    session.position.libraries = int(move["libraries"])
-    if session.position.libraries != old or libraries.are_stale(move):
+    session.position.libraries = move.libraries
+    if session.position.libraries != old or move.libraries_stale:
         libraries.update()
 
 

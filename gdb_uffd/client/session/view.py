@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Dict, Iterator
+from typing import Iterator
 
 import gdb
 
 from gdb_uffd.client.session.asking import FAILURES, Selection, flush_memory
 from gdb_uffd.client.session.sessions import Session
+from gdb_uffd.protocol.messages_calls import View
 
 
 @contextlib.contextmanager
@@ -18,20 +19,20 @@ def memory(session: Session, after: bool, which_all: bool, live_is_after: bool) 
 
     Nothing runs meanwhile: the server refuses that, and the user's own printers may try.
     """
-    arguments = {"which": "after" if after else "before", "all": which_all}
-    with _view(session, arguments, after != live_is_after):
+    asked = View("after" if after else "before", which_all)
+    with _view(session, asked, after != live_is_after):
         yield
 
 
 @contextlib.contextmanager
 def recorded_memory(session: Session, number: int) -> Iterator[None]:
     """While it lasts, gdb reads the memory of that snapshot.  Nothing runs meanwhile."""
-    with _view(session, {"which": "before", "snapshot": number}, True):
+    with _view(session, View("before", snapshot=number), True):
         yield
 
 
 @contextlib.contextmanager
-def _view(session: Session, arguments: Dict[str, Any], is_another: bool) -> Iterator[None]:
+def _view(session: Session, asked: View, is_another: bool) -> Iterator[None]:
     """`is_another`: gdb's own view is not that one.
 
     The innermost frame is selected then.  With another one, which may not be there in that memory,
@@ -42,7 +43,7 @@ def _view(session: Session, arguments: Dict[str, Any], is_another: bool) -> Iter
     if selection is not None:
         with contextlib.suppress(*FAILURES):
             gdb.newest_frame().select()
-    session.request("view", arguments)
+    session.request(asked)
     session.looking = True
     if selection is not None:
         flush_memory()
@@ -53,7 +54,7 @@ def _view(session: Session, arguments: Dict[str, Any], is_another: bool) -> Iter
             with contextlib.suppress(*FAILURES):
                 gdb.newest_frame().select()
         session.looking = False
-        session.request("view", {"which": "now"})
+        session.request(View("now"))
         if selection is not None:
             flush_memory()
             selection.restore()

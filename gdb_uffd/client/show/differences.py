@@ -3,68 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from gdb_uffd.client.show import snapshots as naming
 from gdb_uffd.client.show.report_text import NamedChange
 from gdb_uffd.client.show.table import aligned, under
 from gdb_uffd.client.show.text import Look, number, plural, size
-from gdb_uffd.protocol.codec import report_from_json as _report_from_json
-from gdb_uffd.protocol.codec import to_json
-from gdb_uffd.protocol.model import (
-    PAGE_SIZE,
-    SCHEMA_VERSION,
-    CallReport,
-    DirtyPage,
-    SnapshotInfo,
-    UffdError,
-)
+from gdb_uffd.protocol.messages_travel import Differences, PageGroup
+from gdb_uffd.protocol.model import PAGE_SIZE, SCHEMA_VERSION, SnapshotInfo
 from gdb_uffd.terminal import printable
 
 MAX_LINES = 40
 """Groups, and variables, that the text shows without -full."""
-
-
-@dataclass(frozen=True)
-class DifferenceGroup:
-    """Pages of one kind in one mapping; see the server's changes.PageGroup."""
-
-    kind: str
-    mapping: str
-    thread: Optional[int]
-    pages: int
-    compared: int
-    bytes_changed: int
-    came: int
-    went: int
-
-
-@dataclass(frozen=True)
-class Differences:
-    """The reply of quffd.changes.  `data`: the pages that variables may lie in."""
-
-    pages: int
-    same_process: bool
-    groups: List[DifferenceGroup]
-    data: List[DirtyPage]
-
-
-def parse(reply: Any) -> Differences:
-    """UffdError when it is not one."""
-    try:
-        groups = [
-            DifferenceGroup(
-                str(g["kind"]), str(g["mapping"]), g["thread"], int(g["pages"]),
-                int(g["compared"]), int(g["bytes_changed"]), int(g["came"]), int(g["went"]),
-            )
-            for g in reply["groups"]
-        ]  # fmt: skip
-        report = {**to_json(CallReport("all", True, 0, 0, 0.0, "", [])), "pages": reply["data"]}
-        data = _report_from_json(report).pages
-        return Differences(int(reply["pages"]), bool(reply["same_process"]), groups, data)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UffdError(f"the server sent an incomplete comparison ({error!r})") from None
 
 
 def lines(
@@ -116,16 +66,14 @@ def _name(info: SnapshotInfo) -> str:
     return f'{info.number} "{printable(info.label)}"' if info.label else str(info.number)
 
 
-def _groups(
-    groups: Sequence[DifferenceGroup], thread: Callable[[int], str], look: Look
-) -> List[str]:
+def _groups(groups: Sequence[PageGroup], thread: Callable[[int], str], look: Look) -> List[str]:
     pages = [plural(group.pages, "page") for group in groups]
     width = max(map(len, pages))
     cells = [["  " + _what(g, thread, look), p.rjust(width)] for g, p in zip(groups, pages)]
     return [f"{head}{_bytes(g)}".rstrip() for head, g in zip(aligned(cells, look), groups)]
 
 
-def _what(group: DifferenceGroup, thread: Callable[[int], str], look: Look) -> str:
+def _what(group: PageGroup, thread: Callable[[int], str], look: Look) -> str:
     mapping = group.mapping
     if group.kind == "data":
         return f"data  {look.paint('filename', os.path.basename(mapping))}"
@@ -136,7 +84,7 @@ def _what(group: DifferenceGroup, thread: Callable[[int], str], look: Look) -> s
     return group.kind if name in ("", "anon", group.kind) else printable(f"{group.kind}  {name}")
 
 
-def _bytes(group: DifferenceGroup) -> str:
+def _bytes(group: PageGroup) -> str:
     parts = [f"{number(group.bytes_changed)} B"] if group.compared else []
     parts += [f"{number(group.came)} new"] if group.came else []
     parts += [f"{number(group.went)} gone"] if group.went else []

@@ -4,60 +4,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from gdb_uffd.client.show.report_text import WriteSite
 from gdb_uffd.client.show.table import aligned, under
 from gdb_uffd.client.show.text import Look, milliseconds, number, plural
-from gdb_uffd.protocol.model import FirstWrite, UffdError
+from gdb_uffd.protocol.messages_rerun import PageTouch
+from gdb_uffd.protocol.model import FirstWrite
 
 MAX_ROWS_SHOWN = 200
 """Lines of a text; `-full` and -json are for the rest."""
-
-
-@dataclass(frozen=True)
-class ShownTouch:
-    """The first touch of one page: docs/protocol.md, quffd.trace-end."""
-
-    start: int
-    end: int
-    access: str
-    written: bool
-    fed: bool
-    kind: str
-    mapping: str
-    thread: Optional[int]
-    who: FirstWrite
-    system_call: str
-
-
-def parse(data: Any) -> Tuple[List[ShownTouch], int]:
-    """The touches of a reply, and how many more there were."""
-    try:
-        touches = [
-            ShownTouch(
-                start=int(t["start"], 16),
-                end=int(t["end"], 16),
-                access=str(t["access"]),
-                written=bool(t["written"]),
-                fed=bool(t["fed"]),
-                kind=str(t["kind"]),
-                mapping=str(t["mapping"]),
-                thread=None if t["thread"] is None else int(t["thread"]),
-                who=FirstWrite(
-                    int(t["pc"], 16),
-                    int(t["sp"], 16),
-                    int(t["tid"]),
-                    tuple(int(a, 16) for a in t["callers"]),
-                    int(t["address"], 16),
-                ),
-                system_call=str(t["system_call"]),
-            )
-            for t in data["touched"]
-        ]
-        return touches, int(data["missed"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UffdError(f"the server sent an incomplete trace ({error!r})") from None
 
 
 @dataclass(frozen=True)
@@ -70,7 +26,7 @@ class Names:
 
 
 def lines(
-    touches: Sequence[ShownTouch],
+    touches: Sequence[PageTouch],
     missed: int,
     total_pages: int,
     waited_ms: Callable[[], float],
@@ -104,7 +60,7 @@ def lines(
     return [look.tidy(line) for line in out]
 
 
-def count_line(touches: Sequence[ShownTouch], missed: int, total_pages: int, wall_ms: float) -> str:
+def count_line(touches: Sequence[PageTouch], missed: int, total_pages: int, wall_ms: float) -> str:
     """ "15 pages touched, first 9 read, 4 written, 2 run · 13 fed of 4,711 · 3.6 ms"."""
     text = f"{plural(len(touches) + missed, 'page')} touched"
     if touches:
@@ -132,8 +88,8 @@ class _Row:
     where: str
 
 
-def _rows(touches: Sequence[ShownTouch], names: Names, look: Look) -> List[_Row]:
-    groups: List[List[ShownTouch]] = []
+def _rows(touches: Sequence[PageTouch], names: Names, look: Look) -> List[_Row]:
+    groups: List[List[PageTouch]] = []
     last: Tuple[object, ...] = ()
     for touch in touches:
         place = names.writer(touch.who).text()
@@ -153,7 +109,7 @@ def _rows(touches: Sequence[ShownTouch], names: Names, look: Look) -> List[_Row]
     return rows
 
 
-def _row(group: Sequence[ShownTouch], order: int, names: Names, look: Look) -> _Row:
+def _row(group: Sequence[PageTouch], order: int, names: Names, look: Look) -> _Row:
     head = group[0]
     address = hex(head.start)
     number_text = str(order)
@@ -170,7 +126,7 @@ def _row(group: Sequence[ShownTouch], order: int, names: Names, look: Look) -> _
     return _Row(number_text, access, address, kind, what, head.mapping.startswith("/"), where)
 
 
-def _what(touch: ShownTouch, names: Names) -> Tuple[str, str]:
+def _what(touch: PageTouch, names: Names) -> Tuple[str, str]:
     """The kind of page, or its section; and whose it is."""
     thread = f"thread {names.thread(touch.thread)}" if touch.thread is not None else ""
     if touch.kind in ("stack", "tls"):
@@ -178,20 +134,20 @@ def _what(touch: ShownTouch, names: Names) -> Tuple[str, str]:
     if touch.kind == "heap":
         return "heap", ""
     if touch.mapping.startswith("/"):
-        section = names.section(touch.who.address or touch.start) or "file"
+        section = names.section(touch.address or touch.start) or "file"
         return section, os.path.basename(touch.mapping)
     name = touch.mapping.strip("[]")
     return name if name and name != "anon" else "anon", ""
 
 
-def touch_json(touch: ShownTouch, order: int, names: Names) -> Dict[str, Any]:
+def touch_json(touch: PageTouch, order: int, names: Names) -> Dict[str, Any]:
     """One entry of `touched` (docs/json.md)."""
     writer = names.writer(touch.who)
     first: Dict[str, Any] = {
-        "pc": hex(touch.who.pc),
-        "sp": hex(touch.who.sp),
-        "tid": touch.who.tid,
-        "address": hex(touch.who.address or touch.start),
+        "pc": hex(touch.pc),
+        "sp": hex(touch.sp),
+        "tid": touch.tid,
+        "address": hex(touch.address or touch.start),
         "function": writer.function or None,
         "file": writer.file or None,
         "line": writer.line or None,

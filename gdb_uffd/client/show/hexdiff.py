@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Iterator, List, Optional, Tuple
 
-from gdb_uffd.client.session.wire import PageImage
 from gdb_uffd.client.show.text import Look
+from gdb_uffd.protocol.messages_calls import PageImage
 
 LINE_BYTES = 16
 """Bytes of a line; half of them where that is too wide for the terminal."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from typing import List, Tuple
 
-from gdb_uffd.client.session.wire import PageImage
 from gdb_uffd.client.show.html_parts import folded, tag
+from gdb_uffd.protocol.messages_calls import PageImage
 
 LINE_BYTES = 16
 

@@ -9,11 +9,12 @@ import os
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 
-from gdb_uffd.client.session.wire import Summary, one_line
+from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.client.show import verdict
 from gdb_uffd.client.show.report_aside import PROGRAM, advice, aside_text, gdb_text, whose
 from gdb_uffd.client.show.table import PageRow, table
 from gdb_uffd.client.show.text import Look, milliseconds, number, plural, shortened
+from gdb_uffd.protocol.messages import Summary
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, DirtyPage, FirstWrite
 from gdb_uffd.terminal import printable
 
@@ -236,8 +237,9 @@ def is_amiss(summary: Summary) -> bool:
     return bool(told or any(summary.unknown))
 
 
-def summary_line(summary: Summary, look: Look, whose: str = "") -> str:
-    """The line after a plain `print f()`; `whose`: of an earlier command, that is."""
+def summary_line(summary: Summary, look: Look, uncaught: str = "", whose: str = "") -> str:
+    """The line after a plain `print f()`; `uncaught`: the exception in words; `whose`: of an
+    earlier command, that is."""
     parts = [f"{plural(summary.pages, 'page')} dirtied, kept"] if summary.pages else []
     parts += verdict.files_read(summary.files_read)
     parts += [f"refused {one_line(text)}" for text in summary.refused[:2]]
@@ -247,7 +249,7 @@ def summary_line(summary: Summary, look: Look, whose: str = "") -> str:
     if summary.unavailable:
         parts.append(f"touched a page not recorded: {one_line(summary.unavailable)}")
     parts += [one_line(summary.ended)] if summary.ended else []
-    parts += [summary.uncaught["text"]] if summary.uncaught else []
+    parts += [uncaught] if summary.uncaught else []
     parts += verdict.unknown(*summary.unknown)
     if summary.pages:
         parts.append("uffd dirty shows them, uffd reset forgets them")

@@ -25,33 +25,6 @@ MAX_NAMED = 6
 """Labels or numbers that an error message lists."""
 
 
-def parse_snapshots(data: Any) -> List[SnapshotInfo]:
-    """The list of quffd.snapshots; UffdError when it is not one."""
-    try:
-        found = [
-            SnapshotInfo(
-                number=int(item["number"]),
-                time_ns=int(item["time_ns"]),
-                monotonic_ns=int(item["monotonic_ns"]),
-                label=str(item["label"]),
-                pid=int(item["pid"]),
-                tid=int(item["tid"]),
-                thread_name=str(item["thread_name"]),
-                function=str(item["function"]),
-                threads=int(item["threads"]),
-                pages_changed=int(item["pages_changed"]),
-                pause_us=int(item["pause_us"]),
-                signal=int(item["signal"]),
-            )
-            for item in data["snapshots"]
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UffdError(f"the server sent an incomplete list of snapshots ({error!r})") from None
-    if not found or any(info.number != n for n, info in enumerate(found)):
-        raise UffdError("the server's list of snapshots is not numbered from 0")
-    return found
-
-
 # -- names ------------------------------------------------------------------------------------
 
 

@@ -10,14 +10,12 @@ import struct
 from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Deque, Dict, List, Optional, Protocol, Sequence, Set, Tuple
+from typing import Deque, Dict, List, Optional, Protocol, Sequence, Set, Tuple
 
-from gdb_uffd.protocol.heap import Condition, has_member
+from gdb_uffd.protocol.heap import has_member
+from gdb_uffd.protocol.messages_calls import TYPES_MAX, TypeShape
 from gdb_uffd.protocol.model import MemoryUnavailable, Path, UffdError
 
-TYPES_MAX = 4096
-POINTERS_MAX = 4096  # of one type
-CONDITIONS_MAX = 16  # of one pointer
 NODES_MAX = 8192
 """Objects that one search looks at; some microseconds each."""
 
@@ -52,27 +50,6 @@ class MemoryState(Protocol):
         ...
 
 
-Conditions = Tuple[Condition, ...]
-
-
-def _conditions(given: Sequence[Any]) -> Conditions:
-    if len(given) > 1 or (given and len(given[0]) > CONDITIONS_MAX):
-        raise ValueError("too many conditions")
-    return tuple((int(o), int(s), int(v)) for o, s, v in given[0]) if given else ()
-
-
-@dataclass(frozen=True)
-class TypeShape:
-    """`pointers`: (offset, type pointed to); `arrays`: (offset, element type, count) of parts that
-    hold pointers themselves; each with what must hold for it to be alive; sizes in bytes."""
-
-    size: int
-    pointers: Tuple[Tuple[int, int, Conditions], ...]
-    arrays: Tuple[Tuple[int, int, int, Conditions], ...]
-    spreads: int  # whether several may lie in a row behind a pointer: NEVER, ALWAYS, COUNTED
-    numbers: Tuple[Tuple[int, int], ...]  # (offset, size) of members that tell how many there are
-
-
 @dataclass(frozen=True)
 class _Node:
     """An object to look at, and how it was found."""
@@ -104,27 +81,11 @@ class Graph:
     def __init__(self) -> None:
         self.shapes: List[TypeShape] = []
 
-    def extend(self, shapes: Sequence[Any]) -> None:
-        """More types: [size, [[offset, target] ...], [[offset, element, count] ...], spreads,
-        [[offset, size] ...]]; behind a pointer or an array, [[offset, size, value] ...] that must
-        hold for it to be alive."""
+    def extend(self, shapes: Sequence[TypeShape]) -> None:
+        """More types."""
         if len(self.shapes) + len(shapes) > TYPES_MAX:
             raise UffdError(f"more than {TYPES_MAX} types")
-        try:
-            for size, pointers, arrays, spreads, numbers in shapes:
-                if max(len(pointers), len(arrays), len(numbers)) > POINTERS_MAX:
-                    raise UffdError("a type with too many pointers")
-                self.shapes.append(
-                    TypeShape(
-                        int(size),
-                        tuple((int(o), int(t), _conditions(c)) for o, t, *c in pointers),
-                        tuple((int(o), int(t), int(n), _conditions(c)) for o, t, n, *c in arrays),
-                        int(spreads),
-                        tuple((int(o), int(s)) for o, s in numbers if s in (1, 2, 4, 8)),
-                    )
-                )
-        except (TypeError, ValueError):
-            raise UffdError("the types are not what they should be") from None
+        self.shapes += shapes
 
 
 class BlockSearch:
@@ -181,18 +142,19 @@ class BlockSearch:
                 return
             self._followed += len(shape.pointers) + len(shape.arrays)
             base = element * shape.size
-            for index, (offset, target, conditions) in enumerate(shape.pointers):
-                alive = not conditions or has_member(conditions, raw, base)
-                if base + offset + 8 <= len(raw) and alive:
-                    (value,) = struct.unpack_from("<Q", raw, base + offset)
+            for index, pointer in enumerate(shape.pointers):
+                at = base + pointer.offset
+                alive = not pointer.conditions or has_member(pointer.conditions, raw, base)
+                if at + 8 <= len(raw) and alive:
+                    (value,) = struct.unpack_from("<Q", raw, at)
                     if value >= LOWEST:
-                        self._follow(node, (element, index), value, target)
-            for index, (offset, type_, number, conditions) in enumerate(shape.arrays):
-                if conditions and not has_member(conditions, raw, base):
+                        self._follow(node, (element, index), value, pointer.type)
+            for index, array in enumerate(shape.arrays):
+                if array.conditions and not has_member(array.conditions, raw, base):
                     continue
-                at = node.address + base + offset
-                step = (element, -1 - index)
-                self._add(_Node(at, type_, number, node.root, node.depth + 1, step, node))
+                at, step = node.address + base + array.offset, (element, -1 - index)
+                inner = _Node(at, array.element, array.count, node.root, node.depth + 1, step, node)
+                self._add(inner)
 
     def _claim(self, node: _Node, step: Optional[Tuple[int, int]], value: int, target: int) -> None:
         """Note what a pointer reaches, unless a better one is known."""
@@ -257,7 +219,7 @@ class BlockSearch:
                 best = max(best, behind)
         for offset, width in shape.numbers:
             number = int.from_bytes(raw[offset : offset + width], "little")
-            if 1 < number <= most <= 2 * number:
+            if width in (1, 2, 4, 8) and 1 < number <= most <= 2 * number:
                 best = max(best, number)
         return best
 

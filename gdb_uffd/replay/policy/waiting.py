@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from typing import Any, Dict
+from dataclasses import replace
+from typing import Any
 
 from gdb_uffd.native import lib
+from gdb_uffd.protocol.ends import Wait
 from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.replay.interface import SHOWN_BY_BT
 from gdb_uffd.replay.policy import syscalls
@@ -27,29 +29,17 @@ PID_MAX_LIMIT = 4 << 20
 """No TID is larger (include/linux/threads.h)."""
 
 
-def describe(machine: Vessel, run: Any, self_tid: int) -> Dict[str, Any]:
-    """The wait that the vessel stands before, as plain JSON types.
-
-    `call`: the system call's name; `kind`: "lock", "join" or "wait"; `address`: the futex, ""
-    where it is none; `owner`: TID of the recorded thread that holds the lock or that is waited
-    for, 0 when nothing tells; `self`: whether that is the waiting thread itself; `stranger`: what
-    stands where a pthread_mutex_t has the TID of its owner, if it may be one and no recorded thread
-    has it, else 0.
-    """
+def describe(machine: Vessel, run: Any, self_tid: int) -> Wait:
+    """What the vessel stands before."""
     call = syscalls.table().get(int(run.call))
     name = call.name if call is not None else f"system call {run.call}"
-    out: Dict[str, Any] = {
-        "call": name, "kind": "wait", "address": "", "owner": 0, "self": False, "stranger": 0,
-    }  # fmt: skip
     if name != "futex":
-        return out
-    out["address"] = hex(run.address)
-    out.update(_holder(machine, run.address, self_tid))
-    return out
+        return Wait(name)
+    return _futex(Wait(name, address=hex(run.address)), machine, run.address, self_tid)
 
 
-def _holder(machine: Vessel, address: int, self_tid: int) -> Dict[str, Any]:
-    """What of `describe` the C library's structures around the futex tell."""
+def _futex(found: Wait, machine: Vessel, address: int, self_tid: int) -> Wait:
+    """With what the C library's structures around the futex tell."""
     tids = {thread.tid for thread in machine.snapshot.threads}
     words = [_word(machine, address + 4 * index) for index in range(5)]
     value, owner = words[0], words[OWNER_OFFSET // 4]
@@ -57,17 +47,17 @@ def _holder(machine: Vessel, address: int, self_tid: int) -> Dict[str, Any]:
     if named:
         owner = value & FUTEX_TID_MASK
     if owner in tids and (named or value in (1, 2)):
-        return {"kind": "lock", "owner": owner, "self": owner == self_tid}
+        return replace(found, kind="lock", owner=owner, itself=owner == self_tid)
     if value in tids:
         # pthread_join waits on the TID in `struct pthread`, which the kernel clears at the end.
-        return {"kind": "join", "owner": value}
+        return replace(found, kind="join", owner=value)
     if value in (1, 2, 3):
         for writer in (words[index] for index in WRITER_WORDS):
             if writer in tids:
-                return {"kind": "lock", "owner": writer, "self": writer == self_tid}
+                return replace(found, kind="lock", owner=writer, itself=writer == self_tid)
     # A low-level lock (lowlevellock.h) has no owner written down.
     stranger = owner if owner <= PID_MAX_LIMIT else 0
-    return {"kind": "lock", "stranger": stranger} if value == 2 else {}
+    return replace(found, kind="lock", stranger=stranger) if value == 2 else found
 
 
 def _word(machine: Vessel, address: int) -> int:
@@ -77,25 +67,30 @@ def _word(machine: Vessel, address: int) -> int:
         return 0
 
 
-def circle(pc: int) -> Dict[str, Any]:
+def circle(pc: int) -> Wait:
     """The same of a call that goes in a circle at `pc`, until another thread has done something."""
-    return {"call": "spins", "kind": "spin", "address": hex(pc), "owner": 0, "self": False}
+    return Wait("spins", "spin", hex(pc))
 
 
-def text(blocked: Dict[str, Any]) -> str:
-    """`describe` in one line, without symbols."""
-    if blocked["kind"] == "spin":
-        return f"spins for ever at {blocked['address']}, as only another thread could end it"
-    what = str(blocked["call"])
-    if blocked["address"]:
-        what = f"{what}({blocked['address']})"
-    if blocked["kind"] == "lock":
-        who = "this thread itself" if blocked["self"] else f"thread {blocked['owner']}"
-        held = f"a lock held by {who}" if blocked["owner"] else "a lock that is held"
+def text(blocked: Wait) -> str:
+    """It in one line, without symbols."""
+    if blocked.kind == "spin":
+        return f"spins for ever at {blocked.address}, as only another thread could end it"
+    what = blocked.call
+    if blocked.address:
+        what = f"{what}({blocked.address})"
+    if blocked.kind == "lock":
+        who = "this thread itself" if blocked.itself else f"thread {blocked.owner}"
+        held = f"a lock held by {who}" if blocked.owner else "a lock that is held"
         return f"would block: {what}, {held}, and no other thread runs"
-    if blocked["kind"] == "join":
-        return f"would block: {what}, for thread {blocked['owner']} to end, which does not run"
+    if blocked.kind == "join":
+        return f"would block: {what}, for thread {blocked.owner} to end, which does not run"
     return f"would block: {what}, and no other thread runs"
+
+
+def message(blocked: Wait) -> str:
+    """The same, and where the program stands."""
+    return f"{text(blocked)}; {SHOWN_BY_BT}"
 
 
 def ending(run: Any, policy: Policy, others: bool) -> str:

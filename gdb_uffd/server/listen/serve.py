@@ -13,14 +13,15 @@ import time
 from types import FrameType
 from typing import Callable, Iterator, List, Optional, Sequence, Union
 
+from gdb_uffd.protocol.messages import Served
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.replay.interface import RunnableSnapshot
 from gdb_uffd.server.listen.addresses import Port, open_listener
 from gdb_uffd.server.listen.connection import Connection
 from gdb_uffd.server.listen.holder import Holder
 from gdb_uffd.server.navigator import Navigator
-from gdb_uffd.server.requests.travel import total_pages
-from gdb_uffd.server.session import ReadyFacts, StubSession
+from gdb_uffd.server.requests.server import total_pages
+from gdb_uffd.server.session import StubSession
 from gdb_uffd.server.stub import stub, vfile
 from gdb_uffd.trace.core.argv import arguments, in_a_line
 from gdb_uffd.trace.files.search import FileSearch
@@ -89,13 +90,13 @@ def few(lines: Sequence[str]) -> List[str]:
     return [*lines[:WARNINGS_MAX], *([f"and {more} more such lines"] if more > 0 else [])]
 
 
-def facts(
+def served(
     journey: Navigator, socket_path: str, open_ms: float, search: Optional[FileSearch] = None
-) -> ReadyFacts:
+) -> Served:
     """What the ready line tells (docs/protocol.md)."""
     snapshot = journey.place.diversion.snapshot
     looked = search.problems() if search is not None else []
-    return ReadyFacts(
+    return Served(
         socket=socket_path,
         core=journey.trace.path,
         executable=snapshot.executable,
@@ -119,7 +120,7 @@ def run(
     core: str,
     executable: Optional[str],
     where: Union[str, Port],
-    ready: Callable[[ReadyFacts], None],
+    ready: Callable[[Served], None],
     wake: Optional[int] = None,
     watch: Optional[int] = None,
     seconds: Optional[float] = None,
@@ -149,7 +150,7 @@ def run(
         stack.callback(journey.close)
         endpoint = open_listener(where, token)
         stack.callback(endpoint.close)
-        opened = facts(journey, endpoint.path, (time.perf_counter() - started) * 1000, search)
+        opened = served(journey, endpoint.path, (time.perf_counter() - started) * 1000, search)
         ready(opened)
         _prepare()
         client = endpoint.accept(watch, seconds)
@@ -188,7 +189,7 @@ def _serve(
     client: socket.socket,
     wake: Optional[int],
     journey: Navigator,
-    opened: ReadyFacts,
+    opened: Served,
     holder: Holder,
 ) -> bool:
     """One connection, to its end; whether its client only asked what is served."""

@@ -1,224 +1,146 @@
-"""The `quffd` packets of `uffd why`, `uffd trace` and `uffd report` (docs/protocol.md)."""
+"""The requests about calls: where one begins and ends, and what it did."""
 
 from __future__ import annotations
 
-import re
-from typing import Any, Callable, Dict, Union, cast
+from dataclasses import replace
+from typing import Optional
 
-from gdb_uffd.protocol.codec import to_json
-from gdb_uffd.protocol.model import UffdError
-from gdb_uffd.replay.interface import RunnableSnapshot
-from gdb_uffd.server.session import Aside, StubSession
-
-Arguments = Dict[str, Any]
-
-LIMIT_MAX = 1_000_000
-"""Writes that one `uffd why` may be asked to list."""
-
-
-class _Standing:
-    """The ghost as the client sees it between two `quffd.why-next`.
-
-    Should its process run, any other packet stops it first; there is no way to go on then."""
-
-    def __init__(self, retrace: Any) -> None:
-        self._retrace = retrace
-
-    def __getattr__(self, name: str) -> Any:
-        self._retrace.halt()
-        return getattr(self._retrace.diversion, name)
-
-
-def _real(session: StubSession) -> Any:
-    """The session's diversion, if it is one that can be copied."""
-    from gdb_uffd.replay.diversion import Diversion as Real
-
-    session.step_back()  # a client that went away in the middle, say
-    if not isinstance(session.diversion, Real):
-        raise UffdError("this target cannot run a call again")
-    return session.diversion
+from gdb_uffd.protocol.ends import Uncaught, Wait
+from gdb_uffd.protocol.messages import Done, Summary
+from gdb_uffd.protocol.messages_calls import (
+    AskBlocked,
+    AskUncaught,
+    BeginTransaction,
+    CallBegin,
+    CallEnd,
+    Commit,
+    EndTransaction,
+    Interrupt,
+    LastReport,
+    Peek,
+    Peeked,
+    Reset,
+    Undone,
+)
+from gdb_uffd.protocol.model import CallReport
+from gdb_uffd.server.requests.registry import request
+from gdb_uffd.server.session import StubSession
+from gdb_uffd.server.stub import libraries
 
 
-def _step_aside(session: StubSession, work: Any, seen: Union[RunnableSnapshot, _Standing]) -> None:
-    session.aside = Aside(session.diversion, work)
-    session.diversion = cast(RunnableSnapshot, seen)
+def _is_repeated(session: StubSession, serial: Optional[int]) -> bool:
+    """Whether the client, which did not see the answer, says the same once more."""
+    repeated = serial is not None and serial == session.told
+    session.told = serial
+    return repeated
+
+
+@request(CallBegin)
+def call_begin(session: StubSession, asked: CallBegin) -> Done:
+    """gdb is about to call a function."""
+    if not _is_repeated(session, asked.serial):
+        session.connection.tells_of_long = asked.progress
+        session.called = asked.address
+        session.diversion.call_begin(asked.address, asked.malloc)
+        session.calls += 1
+    return Done()
+
+
+@request(CallEnd)
+def call_end(session: StubSession, asked: CallEnd) -> Done:
+    """It returned, or stopped half-way."""
+    if not _is_repeated(session, asked.serial):
+        session.calls = max(0, session.calls - 1)
+        session.diversion.call_end()
+    return Done()
+
+
+@request(Interrupt, rerun=True)
+def interrupt(session: StubSession, _asked: Interrupt) -> Done:
+    """Ctrl-C came while gdb's side was at work."""
+    session.connection.keep_interrupt()
+    return Done()
+
+
+@request(BeginTransaction)
+def begin(session: StubSession, asked: BeginTransaction) -> Done:
+    """`uffd call` begins."""
+    session.diversion.begin()
+    session.lists_checked = session.lists_read
+    session.discards = asked.discards
+    session.held = True
+    session.connection.muted = asked.quiet
+    if asked.cpu is not None:
+        session.connection.share_cpu(asked.cpu)
+    return Done()
+
+
+@request(EndTransaction)
+def end(session: StubSession, asked: EndTransaction) -> CallReport:
+    """It is over."""
     session.forget_registers()
+    session.calls = 0
+    session.discards = session.held = session.connection.muted = False
+    held = session.connection.take_held()
+    session.connection.forget_interrupt()
+    session.connection.share_cpu(None)
+    report = session.diversion.end(asked.keep)
+    report.streamed -= min(held, report.streamed)
+    session.diversion.refine(report)
+    return replace(report, libraries_stale=libraries.stale_if_read(session))
 
 
-def _number(arguments: Arguments, name: str, most: int) -> int:
-    value = arguments.get(name, 0)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise UffdError(f"{name} is not a number from 0 to {most}")
-    return value
+@request(Commit)
+def commit(session: StubSession, _asked: Commit) -> Optional[Summary]:
+    """Close an implicit transaction."""
+    report = session.diversion.commit_pending()
+    return None if report is None else Summary.of(report)
 
 
-def _flag(arguments: Arguments, name: str) -> bool:
-    value = arguments.get(name, False)
-    if not isinstance(value, bool):
-        raise UffdError(f"{name} is not true or false")
-    return value
+@request(LastReport)
+def last_report(session: StubSession, asked: LastReport) -> Optional[CallReport]:
+    """What was done last, or since the snapshot."""
+    diversion = session.diversion
+    if asked.all:
+        return diversion.report_all()
+    diversion.commit_pending()
+    if diversion.last_report is not None:
+        diversion.refine(diversion.last_report)
+    return diversion.last_report
 
 
-def _address(arguments: Arguments) -> int:
-    value = arguments.get("address", "0x0")
-    if not isinstance(value, str) or not re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}", value):
-        raise UffdError('address is not a hex string such as "0x1000"')
-    return int(value, 16)
-
-
-def _why(session: StubSession, arguments: Arguments) -> Any:
-    real = _real(session)
-    from gdb_uffd.replay.rerun.retrace import Retrace
-
-    work = Retrace(
-        real,
-        _address(arguments),
-        _number(arguments, "length", 1 << 40),
-        _flag(arguments, "first"),
-        _number(arguments, "limit", LIMIT_MAX),
-    )
-    _step_aside(session, work, _Standing(work))
-    cpu = arguments.get("cpu")
-    if isinstance(cpu, int):
-        session.connection.share_cpu(cpu)
-    last = work.last
-    saved = last.saved.changed.get(last.tid)
-    before = saved if saved is not None else real.snapshot.thread(last.tid).registers
-    notes = []
-    if last.kernel_lost:
-        notes.append("what kept calls had opened, handled or timed is not there in the second run")
-    return {
-        "tid": last.tid,
-        "sp": hex(before.sp),
-        "kind": last.report.kind,
-        "kept": last.report.kept,
-        "functions": [hex(address) for address in last.tape.functions],
-        "by": "write-protection" if work.pages else "debug registers",
-        "notes": notes,
-    }
-
-
-def _why_next(session: StubSession, _arguments: Arguments) -> Any:
-    from gdb_uffd.replay.rerun.retrace import Retrace
-    from gdb_uffd.replay.rerun.writes import Running, Write
-
-    work = session.aside.work if session.aside is not None else None
-    if not isinstance(work, Retrace):
-        raise UffdError("nothing is being run again")
-    session.forget_registers()
-    event = work.next()
-    if isinstance(event, Running):
-        return {"event": "running"}
-    if isinstance(event, Write):
-        return {
-            "event": "write",
-            "by": event.by,
-            "low": hex(event.low),
-            "high": hex(event.high),
-            "window": hex(event.window),
-            "before": event.before.hex(),
-            "after": event.after.hex(),
-            "pc": hex(event.pc),
-            "exact": event.exact,
-            "sp": hex(event.sp),
-            "system_call": system_call_name(event.call),
-        }
-    return {
-        "event": "end",
-        "writes": event.writes,
-        "more": work.gave_up,
-        "seconds": round(event.seconds, 6),
-        "differs": event.differs,
-        "compared": event.compared,
-        "why": event.why,
-        "cut": event.cut,
-    }
-
-
-def system_call_name(number: int) -> str:
-    """ "read", "system call 999" for one without a known name, "" for none."""
-    from gdb_uffd.replay.policy.syscalls import name
-
-    return name(number) if number >= 0 else ""
-
-
-def _end(session: StubSession, _arguments: Arguments) -> Any:
-    session.step_back()
-    return {}
-
-
-def _trace_begin(session: StubSession, _arguments: Arguments) -> Any:
-    real = _real(session)
-    from gdb_uffd.replay.rerun.first_touch import Tracing
-
-    work = Tracing(real)
-    _step_aside(session, work, work.diversion)
-    return {}
-
-
-def _trace_end(session: StubSession, _arguments: Arguments) -> Any:
-    from gdb_uffd.replay.rerun.first_touch import Tracing
-
-    work = session.aside.work if session.aside is not None else None
-    if not isinstance(work, Tracing):
-        raise UffdError("nothing is being traced")
-    touched, missed = work.touched, work.missed
-    session.step_back()
-    return {
-        "touched": [
-            {
-                "start": hex(t.start),
-                "end": hex(t.end),
-                "access": t.access,
-                "written": t.written,
-                "fed": t.fed,
-                "kind": t.kind,
-                "mapping": t.mapping,
-                "thread": t.thread,
-                "address": hex(t.address),
-                "pc": hex(t.pc),
-                "sp": hex(t.sp),
-                "tid": t.tid,
-                "callers": [hex(address) for address in t.callers],
-                "system_call": system_call_name(t.call),
-            }
-            for t in touched
-        ],
-        "missed": missed,
-    }
-
-
-def _fed(session: StubSession, _arguments: Arguments) -> Any:
-    real = _real(session)
-    from gdb_uffd.replay.rerun.first_touch import fed_ranges
-
-    real.commit_pending()
-    if real.last_report is None:
-        return {"ranges": [], "complete": True}
-    ranges, complete = fed_ranges(real, real.last_report)
-    return {"ranges": [[hex(a), hex(b)] for a, b in ranges], "complete": complete}
-
-
-def _peek(session: StubSession, arguments: Arguments) -> Any:
+@request(Peek)
+def peek(session: StubSession, asked: Peek) -> Peeked:
     """The last report, unless the client has it; what is under way is not closed."""
     report = session.diversion.last_report
     serial, shown = session.shown
     if report is not shown:
         serial += 1
         session.shown = (serial, report)
-    if report is None or arguments.get("known") == serial:
-        return {"serial": serial, "report": None, "known": report is not None}
+    if report is None or asked.known == serial:
+        return Peeked(serial, None, report is not None)
     session.diversion.refine(report)
-    return {"serial": serial, "report": to_json(report), "known": False}
+    return Peeked(serial, report, False)
 
 
-VERBS: Dict[str, Callable[[StubSession, Arguments], Any]] = {
-    "why": _why,
-    "why-next": _why_next,
-    "why-end": _end,
-    "trace-begin": _trace_begin,
-    "trace-end": _trace_end,
-    "trace-drop": _end,
-    "fed": _fed,
-    "peek": _peek,
-}
+@request(Reset)
+def reset(session: StubSession, _asked: Reset) -> Undone:
+    """Back to the snapshot."""
+    session.forget_registers()
+    session.connection.forget_interrupt()
+    session.diversion.reset()
+    session.journey.place.ran = False
+    return Undone(libraries.stale(session))
+
+
+@request(AskBlocked)
+def blocked(session: StubSession, _asked: AskBlocked) -> Optional[Wait]:
+    """What the last stop waits for."""
+    return session.diversion.blocked
+
+
+@request(AskUncaught)
+def uncaught(session: StubSession, _asked: AskUncaught) -> Optional[Uncaught]:
+    """The exception that the last stop is about."""
+    found: Optional[Uncaught] = session.diversion.thrown.last
+    return found

@@ -3,17 +3,13 @@ data, from which gdb's side names the variables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Set, Tuple
+from dataclasses import dataclass, field, replace
+from typing import Dict, List, Optional, Set, Tuple
 
 from gdb_uffd.native import ffi, lib
-from gdb_uffd.protocol.codec import to_json
-from gdb_uffd.protocol.model import (
-    PAGE_SIZE,
-    DirtyPage,
-    MemoryUnavailable,
-    Run,
-)
+from gdb_uffd.protocol.messages_calls import PageImage
+from gdb_uffd.protocol.messages_travel import Differences, PageGroup
+from gdb_uffd.protocol.model import PAGE_SIZE, DirtyPage, MemoryUnavailable, Run
 from gdb_uffd.replay.report import BLOCK, GAP, RUN_BYTES_MAX, RUNS_MAX
 from gdb_uffd.trace.source import Snapshot, Trace
 
@@ -25,24 +21,6 @@ DETAILED_MAX = 4096
 
 Key = Tuple[str, str, Optional[int]]
 """Kind, mapping and thread, as in DirtyPage."""
-
-
-@dataclass
-class PageGroup:
-    """Pages of one kind in one mapping.
-
-    `bytes_changed` counts in the pages that both snapshots have and whose bytes could be had
-    (`compared` of them); `came` and `went` are pages that only the later, only the earlier has.
-    """
-
-    kind: str
-    mapping: str
-    thread: Optional[int]
-    pages: int = 0
-    compared: int = 0
-    bytes_changed: int = 0
-    came: int = 0
-    went: int = 0
 
 
 @dataclass
@@ -69,15 +47,16 @@ class _Comparison:
             if runs:
                 place = there.classify(runs[0].address)
         key = (place.kind, place.mapping, place.thread)
-        group = self.groups.setdefault(key, PageGroup(*key))
-        group.pages += 1
-        group.came += old is None
-        group.went += new is None
-        if not both:
-            return
-        count = int(lib.changes_count(old, new, PAGE_SIZE))
-        group.compared += 1
-        group.bytes_changed += count
+        group = self.groups.get(key, PageGroup(*key))
+        count = int(lib.changes_count(old, new, PAGE_SIZE)) if both else 0
+        self.groups[key] = replace(
+            group,
+            pages=group.pages + 1,
+            compared=group.compared + both,
+            bytes_changed=group.bytes_changed + count,
+            came=group.came + (old is None),
+            went=group.went + (new is None),
+        )
         if place.kind == "data" and runs and len(self.pages) < DETAILED_MAX:
             around = _around(runs, start, old or b"", new or b"")
             self.pages.append(
@@ -116,8 +95,8 @@ def _page(snapshot: Snapshot, start: int) -> Optional[bytes]:
         return b"" if mapped else None
 
 
-def compare(trace: Trace, a: int, b: int) -> Dict[str, Any]:
-    """The reply of quffd.changes."""
+def compare(trace: Trace, a: int, b: int) -> Differences:
+    """What differs between them."""
     starts = trace.changed_pages(a, b)
     before = trace.snapshot(a)
     try:
@@ -131,15 +110,10 @@ def compare(trace: Trace, a: int, b: int) -> Dict[str, Any]:
             after.close()
     finally:
         before.close()
-    return {
-        "pages": len(starts),
-        "same_process": same,
-        "groups": to_json(list(comparison.groups.values())),
-        "data": to_json(comparison.pages),
-    }
+    return Differences(len(starts), same, list(comparison.groups.values()), comparison.pages)
 
 
-def image(trace: Trace, a: int, b: int, start: int) -> Optional[Dict[str, str]]:
+def image(trace: Trace, a: int, b: int, start: int) -> Optional[PageImage]:
     """The page at `start` in both; None unless both have it."""
     pages = []
     for number in (a, b):
@@ -151,4 +125,4 @@ def image(trace: Trace, a: int, b: int, start: int) -> Optional[Dict[str, str]]:
     if not all(pages):
         return None
     before, after = (page or b"" for page in pages)
-    return {"start": hex(start), "before": before.hex(), "after": after.hex()}
+    return PageImage(start, before, after)

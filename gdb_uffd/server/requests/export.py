@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import replace
-from typing import Any, Dict, List, Sequence
+from typing import List, Sequence
 
+from gdb_uffd.protocol.messages_travel import Exported
 from gdb_uffd.protocol.model import Mapping
 from gdb_uffd.server.session import StubSession
 from gdb_uffd.trace.core.core_write import by_reference, write_core, zero_ranges
 from gdb_uffd.trace.source import FILE, Snapshot
 
 
-def export(session: StubSession, path: str) -> Dict[str, Any]:
-    """Write the core file `path`, which must not exist; the reply of quffd.export.
+def export(session: StubSession, path: str) -> Exported:
+    """Write the core file `path`, which must not exist.
 
     The selected thread comes first.  UffdError, one line; nothing is left behind then.
     """
@@ -49,12 +50,7 @@ def export(session: StubSession, path: str) -> Dict[str, Any]:
         name=snapshot.executable,
         files_read=files,
     )
-    return {
-        "path": path,
-        "size": done.size,
-        "unavailable_pages": done.unavailable_pages,
-        "files_read": files,
-    }
+    return Exported(path, done.size, done.unavailable_pages, files)
 
 
 class _Files:

@@ -1,17 +1,15 @@
-"""The `quffd` packets of `uffd heap` (docs/protocol.md)."""
+"""The requests of `uffd heap`."""
 
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict
+from typing import Any
 
-from gdb_uffd.protocol.heap import to_json
+from gdb_uffd.protocol.heap import BlockReport, HeapReport
+from gdb_uffd.protocol.messages_heap import AskHeapSince, Heap, HeapBlockAt, HeapSince
 from gdb_uffd.protocol.model import FLAWS, UffdError
-from gdb_uffd.server.requests.arguments import Arguments, address, boolean, integer
+from gdb_uffd.server.requests.registry import request
 from gdb_uffd.server.session import StubSession
-
-BLOCKS_MAX = 100_000
-"""Blocks that one answer lists."""
 
 SECONDS = 3.0
 """How long earlier snapshots are looked through."""
@@ -28,35 +26,39 @@ def _own(session: StubSession) -> Any:
     return session.diversion
 
 
-def _heap(session: StubSession, arguments: Arguments) -> Any:
-    blocks = integer(arguments, "blocks") if "blocks" in arguments else 0
-    if not 0 <= blocks <= BLOCKS_MAX:
-        raise UffdError(f"blocks is not a number from 0 to {BLOCKS_MAX:,}")
-    return to_json(_reports().overview(_own(session), blocks, boolean(arguments, "free")))
+@request(Heap)
+def heap(session: StubSession, asked: Heap) -> HeapReport:
+    """All of malloc's heap."""
+    told: HeapReport = _reports().overview(_own(session), asked.blocks, asked.free)
+    return told
 
 
-def _block(session: StubSession, arguments: Arguments) -> Any:
-    return to_json(_reports().block(_own(session), address(arguments)))
+@request(HeapBlockAt)
+def heap_block(session: StubSession, asked: HeapBlockAt) -> BlockReport:
+    """One block of it."""
+    told: BlockReport = _reports().block(_own(session), asked.address)
+    return told
 
 
-def _since(session: StubSession, arguments: Arguments) -> Any:
+@request(AskHeapSince)
+def heap_since(session: StubSession, asked: AskHeapSince) -> HeapSince:
     """Between which two snapshots the heap got one of the given flaws: by halving, for what a heap
     has it keeps."""
-    wanted = arguments.get("flaws")
-    if not isinstance(wanted, list) or not wanted or any(each not in FLAWS for each in wanted):
+    wanted = set(asked.flaws)
+    if not wanted or not wanted <= set(FLAWS):
         raise UffdError("flaws is not a list of what can be wrong with a heap")
     journey = session.journey
     deadline = time.monotonic() + SECONDS
 
     def broken(number: int) -> bool:
         with journey.visit(number) as place:
-            return bool(set(wanted) & _reports().flaws(place.diversion))
+            return bool(wanted & _reports().flaws(place.diversion))
 
     here, first = journey.place.number, 0
     if len(journey.trace.snapshots) < 2 or not broken(here):
-        return {"whole": None, "broken": None, "exact": False}
+        return HeapSince(None, None, False)
     if not here or broken(first):
-        return {"whole": None, "broken": first, "exact": True}
+        return HeapSince(None, first, True)
     last = here
     while last - first > 1 and time.monotonic() < deadline:
         middle = (first + last) // 2
@@ -65,11 +67,4 @@ def _since(session: StubSession, arguments: Arguments) -> Any:
         except UffdError:  # a snapshot that is damaged itself
             break
         first, last = (first, middle) if found else (middle, last)
-    return {"whole": first, "broken": last, "exact": last - first == 1}
-
-
-VERBS: Dict[str, Callable[[StubSession, Arguments], Any]] = {
-    "heap": _heap,
-    "heap-block": _block,
-    "heap-since": _since,
-}
+    return HeapSince(first, last, last - first == 1)

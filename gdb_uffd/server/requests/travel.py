@@ -1,57 +1,52 @@
-"""The `quffd` packets that move between snapshots, and those that look at several of them."""
+"""The requests that move between snapshots, and those that look at several of them."""
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import asdict, replace
-from typing import Any, Callable, Dict, Sequence
+from dataclasses import replace
+from typing import Any, Dict, Optional, Sequence
 
-from gdb_uffd.protocol.codec import to_json
-from gdb_uffd.protocol.model import (
-    PAGE_SIZE,
-    PROT_EXEC,
-    Mapping,
-    page_floor,
+from gdb_uffd.protocol.messages import Done
+from gdb_uffd.protocol.messages_calls import PageImage
+from gdb_uffd.protocol.messages_travel import (
+    AskPosition,
+    Away,
+    Back,
+    Changes,
+    ChangesImage,
+    Differences,
+    Export,
+    Exported,
+    Goto,
+    Listen,
+    ListSnapshots,
+    Moved,
+    SnapshotList,
+    Stay,
+    TracePosition,
 )
+from gdb_uffd.protocol.model import PROT_EXEC, Mapping, page_floor
 from gdb_uffd.server.navigator import Move
-from gdb_uffd.server.requests import export
-from gdb_uffd.server.requests.arguments import Arguments, address, boolean, integer, path
-from gdb_uffd.server.session import ReadyFacts, StubSession
+from gdb_uffd.server.requests import export as core_export
+from gdb_uffd.server.requests.registry import request
+from gdb_uffd.server.session import StubSession
 from gdb_uffd.server.stub import libraries
-from gdb_uffd.trace.source import UNAVAILABLE, Segment
 
 
-def total_pages(segments: Sequence[Segment]) -> int:
-    """Pages that can be had, zeros included."""
-    return sum(s.end - s.start for s in segments if s.kind != UNAVAILABLE) // PAGE_SIZE
-
-
-def facts_now(session: StubSession) -> ReadyFacts:
-    """What the ready line told, for the snapshot that is shown now."""
-    snapshot = session.diversion.snapshot
-    return replace(
-        session.facts,
-        executable=snapshot.executable,
-        threads=len(snapshot.threads),
-        total_pages=total_pages(snapshot.segments),
-        inferior_pid=snapshot.pid,
-        signal=snapshot.threads[0].signal,
-        snapshot=session.journey.place.number,
-        brought=session.journey.brought,
-    )
-
-
-def _snapshots(session: StubSession, _arguments: Arguments) -> Any:
+@request(ListSnapshots)
+def snapshots(session: StubSession, _asked: ListSnapshots) -> SnapshotList:
+    """Those of the trace."""
     journey = session.journey
-    return {"snapshots": to_json(list(journey.trace.snapshots)), "current": journey.place.number}
+    return SnapshotList(list(journey.trace.snapshots), journey.place.number)
 
 
-def _where(session: StubSession, _arguments: Arguments) -> Any:
-    return _place(session)
-
-
-def _place(session: StubSession) -> Dict[str, Any]:
+@request(AskPosition)
+def where(session: StubSession, _asked: AskPosition) -> TracePosition:
     """The present snapshot, for gdb's side to follow."""
+    return TracePosition(**_position(session))
+
+
+def _position(session: StubSession) -> Dict[str, Any]:
     journey, snapshot = session.journey, session.diversion.snapshot
     first = snapshot.threads[0]
     return {
@@ -73,51 +68,65 @@ def _libraries(mappings: Sequence[Mapping]) -> int:
     return zlib.crc32(repr(code).encode("utf-8", "surrogateescape"))
 
 
-def _moved(session: StubSession, move: Move, now: bool) -> Any:
+def _moved(session: StubSession, move: Move, now: bool, forgotten: Optional[int] = None) -> Moved:
     """Make the prepared move if it can be made at once; what it changes either way."""
-    stale: Dict[str, bool] = {}
+    stale = False
     if now and not move.reconnect:
         session.move()
         stale = libraries.stale_if_read(session)
-    return {**asdict(move), **_place(session), "number": move.number, **stale}
+    place = {**_position(session), "number": move.number}
+    return Moved(
+        **place,
+        threads_changed=move.threads_changed,
+        reconnect=move.reconnect,
+        libraries_stale=stale,
+        forgotten=forgotten,
+    )
 
 
-def _goto(session: StubSession, arguments: Arguments) -> Any:
-    number, now = integer(arguments, "number"), boolean(arguments, "now")
+@request(Goto)
+def goto(session: StubSession, asked: Goto) -> Moved:
+    """Open another snapshot, and perhaps go there."""
     journey = session.journey
-    if not boolean(arguments, "tell"):
-        return _moved(session, journey.prepare(number), now)
-    changed = journey.changed_here()
-    return {**_moved(session, journey.prepare(number), now), "forgotten": changed}
+    changed = journey.changed_here() if asked.tell else None
+    return _moved(session, journey.prepare(asked.number), asked.now, forgotten=changed)
 
 
-def _away(session: StubSession, arguments: Arguments) -> Any:
+@request(Away)
+def away(session: StubSession, asked: Away) -> Done:
+    """An excursion begins."""
     session.diversion.commit_pending()
     session.journey.place.thread = session.general
     session.journey.set_aside()
     session.lists_checked = -1  # what is kept here is not there
     session.connection.away = True
-    cpu = arguments.get("cpu")
-    if isinstance(cpu, int):
-        session.connection.share_cpu(cpu)
-    return {}
+    if asked.cpu is not None:
+        session.connection.share_cpu(asked.cpu)
+    return Done()
 
 
-def _back(session: StubSession, _arguments: Arguments) -> Any:
+@request(Back)
+def back(session: StubSession, _asked: Back) -> Moved:
+    """It ends."""
     session.connection.share_cpu(None)
     session.connection.away = False
+    moved = _moved(session, session.journey.prepare_return(), True)
     # What is kept there may have other libraries than were recorded.
-    return {**_moved(session, session.journey.prepare_return(), True), **libraries.stale(session)}
+    return replace(moved, libraries_stale=libraries.stale(session) or moved.libraries_stale)
 
 
-def _stay(session: StubSession, _arguments: Arguments) -> Any:
+@request(Stay)
+def stay(session: StubSession, _asked: Stay) -> Done:
+    """Forget the prepared move."""
     session.journey.cancel()
-    return {}
+    return Done()
 
 
-def _listen(session: StubSession, arguments: Arguments) -> Any:
-    session.journey.listen(path(arguments))
-    return {}
+@request(Listen)
+def listen(session: StubSession, asked: Listen) -> Done:
+    """Make the prepared move with the next connection."""
+    session.journey.listen(asked.path)
+    return Done()
 
 
 def _comparing() -> Any:
@@ -126,30 +135,23 @@ def _comparing() -> Any:
     return changes
 
 
-def _changes(session: StubSession, arguments: Arguments) -> Any:
-    trace = session.journey.trace
-    return _comparing().compare(trace, integer(arguments, "a"), integer(arguments, "b"))
+@request(Changes)
+def changes(session: StubSession, asked: Changes) -> Differences:
+    """What differs between two snapshots."""
+    found: Differences = _comparing().compare(session.journey.trace, asked.a, asked.b)
+    return found
 
 
-def _changes_image(session: StubSession, arguments: Arguments) -> Any:
-    a, b = integer(arguments, "a"), integer(arguments, "b")
-    return _comparing().image(session.journey.trace, a, b, page_floor(address(arguments)))
+@request(ChangesImage)
+def changes_image(session: StubSession, asked: ChangesImage) -> Optional[PageImage]:
+    """A page in both."""
+    start = page_floor(asked.address)
+    found: Optional[PageImage] = _comparing().image(session.journey.trace, asked.a, asked.b, start)
+    return found
 
 
-def _export(session: StubSession, arguments: Arguments) -> Any:
+@request(Export)
+def export(session: StubSession, asked: Export) -> Exported:
+    """The process as it is now, as a core file."""
     session.diversion.commit_pending()
-    return export.export(session, path(arguments))
-
-
-VERBS: Dict[str, Callable[[StubSession, Arguments], Any]] = {
-    "snapshots": _snapshots,
-    "where": _where,
-    "goto": _goto,
-    "away": _away,
-    "back": _back,
-    "stay": _stay,
-    "listen": _listen,
-    "changes": _changes,
-    "changes-image": _changes_image,
-    "export": _export,
-}
+    return core_export.export(session, asked.path)

@@ -33,22 +33,20 @@ def library_list(session: StubSession, annex: bytes) -> bytes:
     return answer
 
 
-def stale(session: StubSession) -> Dict[str, bool]:
-    """For an answer: whether the client's list is another than there is now, since it followed
-    what was undone."""
+def stale(session: StubSession) -> bool:
+    """Whether the client's list is another than there is now, since it followed what was undone."""
     session.lists_checked = session.lists_read
     if session.libraries is None:
-        return {}
+        return False
     try:
-        same = _listed(session, b"") == session.libraries
+        return _listed(session, b"") != session.libraries
     except PacketError:
-        same = False
-    return {} if same else {"libraries_stale": True}
+        return True
 
 
-def stale_if_read(session: StubSession) -> Dict[str, bool]:
+def stale_if_read(session: StubSession) -> bool:
     """The same where it was right before: nothing to compare unless the client read it since."""
-    return stale(session) if session.lists_read != session.lists_checked else {}
+    return session.lists_read != session.lists_checked and stale(session)
 
 
 def _listed(session: StubSession, annex: bytes) -> bytes:

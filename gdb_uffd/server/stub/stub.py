@@ -10,7 +10,7 @@ from typing import Callable, Dict, Optional, Tuple
 
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.replay.interface import Disconnected
-from gdb_uffd.server.requests import registry
+from gdb_uffd.server.requests import answer as requests
 from gdb_uffd.server.session import PacketError, SessionEnded, StubSession
 from gdb_uffd.server.stub import execution, lldb, queries, state, threads, vfile
 from gdb_uffd.server.stub.framing import FramingError
@@ -75,7 +75,7 @@ _NAMED: Dict[bytes, Handler] = {
     b"qXfer": queries.transfer,
     b"qfThreadInfo": threads.first_ids,
     b"qsThreadInfo": threads.next_ids,
-    b"quffd": registry.answer,
+    b"quffd": requests.answer,
     b"vCont": execution.resume,
     b"vCont?": execution.supported_actions,
     b"vFile": vfile.answer,
@@ -110,6 +110,7 @@ def serve(session: StubSession) -> None:
             packets += 1
             if packet == b"g":
                 try:
+                    session.stand()
                     framed = session.registers_packet()
                 except Exception as error:
                     connection.reply(_failed(session, packet, error))
@@ -156,6 +157,8 @@ def handle(session: StubSession, packet: bytes) -> bytes:
     try:
         if session.view is not None and handler in _CHANGING:
             raise UffdError("memory is shown as it was: nothing runs and nothing is written")
+        if handler is not requests.answer:  # which knows what may come meanwhile
+            session.stand()
         reply = handler(session, arguments)
     except (SessionEnded, Disconnected):
         raise
@@ -176,5 +179,5 @@ def _failed(session: StubSession, packet: bytes, error: Exception) -> bytes:
     if session.error_strings and not packet.startswith(b"quffd"):
         return b"E01;" + text.encode("utf-8", "replace").hex().encode("ascii")
     if packet[:1] == b"q" or b"error-message+" in session.offered:
-        return registry.error_text(text)
+        return requests.error_text(text)
     return b"E01"

@@ -1,0 +1,48 @@
+"""What the types of a message's fields say beside what Python's say: see codec.py."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+
+@dataclass(frozen=True)
+class Hex:
+    """A number that is sent as a hex string, of 64 bits at most."""
+
+
+@dataclass(frozen=True)
+class Within:
+    """A whole number from `low` to `high`, both inclusive."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """A list of no more than `count`."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Absolute:
+    """A path from "/" on: the current directory of one side is not the other's."""
+
+
+Address = Annotated[int, Hex()]
+"""A number that is shown, and sent, in hex."""
+
+AbsolutePath = Annotated[str, Absolute()]
+
+
+def left_out(default: Any = None) -> Any:
+    """A field that is not sent where it has its default."""
+    return dataclasses.field(default=default, metadata={"left_out": True})
+
+
+def called(name: str, default: Any = dataclasses.MISSING) -> Any:
+    """A field that is sent by another name."""
+    return dataclasses.field(default=default, metadata={"name": name})
