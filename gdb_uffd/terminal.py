@@ -122,3 +122,8 @@ class Output:
 
     def _encode(self, text: str) -> bytes:
         return text.encode(self._charset, "surrogateescape")
+
+
+def one_line(text: str) -> str:
+    """`text` as a single printable line: it may hold a core's or a program's own bytes."""
+    return printable(" ".join(text.split()))

@@ -349,7 +349,7 @@ def test_ready_line():
 
 
 def test_text_from_outside_becomes_one_line():
-    assert wire.one_line("a\nb\x1b[31mc\t d") == "a b^[[31mc d"
+    assert one_line("a\nb\x1b[31mc\t d") == "a b^[[31mc d"
 
 
 @pytest.mark.parametrize(

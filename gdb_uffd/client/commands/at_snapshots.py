@@ -13,10 +13,10 @@ from gdb_uffd.client.session import travel
 from gdb_uffd.client.session.asking import pop_dummy_frames
 from gdb_uffd.client.session.outcome import Outcome
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.client.show import snapshots
 from gdb_uffd.protocol.messages_calls import Commit
 from gdb_uffd.protocol.model import SnapshotInfo, UffdError
+from gdb_uffd.terminal import one_line
 
 
 class Interrupted(Exception):

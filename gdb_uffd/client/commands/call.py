@@ -40,13 +40,12 @@ from gdb_uffd.client.session.outcome import CallStop, Outcome
 from gdb_uffd.client.session.saved import no_breakpoint_commands
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.state import Context
-from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.client.show import report_json, report_text
 from gdb_uffd.client.show.text import Look
 from gdb_uffd.protocol.codec import to_json
 from gdb_uffd.protocol.messages_calls import BeginTransaction, EndTransaction
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, UffdError, page_floor
-from gdb_uffd.terminal import printable
+from gdb_uffd.terminal import one_line, printable
 
 
 class CallCommand(Command):

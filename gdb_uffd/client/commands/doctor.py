@@ -22,10 +22,8 @@ from gdb_uffd.client.session.asking import (
     say_json,
 )
 from gdb_uffd.client.session.options import Parsed, split_files
-from gdb_uffd.client.session.wire import (
-    one_line,
-)
 from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.terminal import one_line
 
 DOCTOR_TIMEOUT_S = 60.0
 """The doctor tries userfaultfd and ptrace for real, which takes milliseconds."""

@@ -18,11 +18,11 @@ from gdb_uffd.client.session.asking import (
 )
 from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import selected
-from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.client.show import snapshots, text
 from gdb_uffd.protocol.codec import to_json
 from gdb_uffd.protocol.messages import AskInfo, Info
 from gdb_uffd.protocol.model import PAGE_SIZE, SCHEMA_VERSION, UffdError
+from gdb_uffd.terminal import one_line
 
 
 class InfoCommand(Command):

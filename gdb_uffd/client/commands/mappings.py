@@ -12,11 +12,9 @@ from gdb_uffd.client.session.asking import (
 )
 from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.session.wire import (
-    one_line,
-)
 from gdb_uffd.client.show.table import aligned, under
 from gdb_uffd.protocol.messages_calls import ListMappings
+from gdb_uffd.terminal import one_line
 
 
 class MappingsCommand(Command):

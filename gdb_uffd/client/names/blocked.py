@@ -16,10 +16,10 @@ from gdb_uffd.client.session.asking import FAILURES, decoded, quiet
 from gdb_uffd.client.session.frames import frame_text
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
-from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.protocol.ends import Wait
 from gdb_uffd.protocol.messages_calls import AskBlocked
 from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.terminal import one_line
 
 MAX_FRAMES = 64
 MAX_NAME = 80

@@ -17,8 +17,8 @@ from gdb_uffd.client.recording import ptrace, recordings, triggers
 from gdb_uffd.client.recording.snapshot_names import end_of, ended, note_ending, trapped
 from gdb_uffd.client.session.asking import quiet
 from gdb_uffd.client.session.interrupts import start
-from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.terminal import one_line
 
 FATAL = (
     "SIGSEGV SIGBUS SIGILL SIGFPE SIGABRT SIGSYS SIGTRAP SIGQUIT SIGXCPU SIGXFSZ "

@@ -13,9 +13,9 @@ from gdb_uffd.client.recording import ptrace
 from gdb_uffd.client.recording.freeze import Freezer, Held, NotStill, program_counter
 from gdb_uffd.client.recording.recorder_client import Recorder, Source
 from gdb_uffd.client.session.asking import FAILURES
-from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.protocol.model import GPR, PAGE_SIZE, UffdError
 from gdb_uffd.recorder.wire import RawThread, pack_thread
+from gdb_uffd.terminal import one_line
 
 _FILES = ("mem", "pagemap", "maps")
 _SIGTRAP, _SIGSTOP = 5, 19

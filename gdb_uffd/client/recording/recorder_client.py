@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.client.session.launch import clean_environment, last_line, remedy
-from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.outputs import remove_directories, scratch_beside, trace_path
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.recorder.wire import PROTOCOL, Message, WireError, receive, send
+from gdb_uffd.terminal import one_line
 
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 600.0

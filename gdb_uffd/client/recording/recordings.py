@@ -19,9 +19,9 @@ from gdb_uffd.client.recording.snapshot_names import Where, ended, function_at, 
 from gdb_uffd.client.recording.stub_cores import RemoteProcess
 from gdb_uffd.client.session import interrupts, launch, sessions, settings
 from gdb_uffd.client.session.asking import FAILURES, machine, say
-from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.client.show import text
 from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.terminal import one_line
 
 MAX_PENDING = 8
 """Snapshots that may wait to be written when another one is taken; the recorder bounds bytes."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Callable
 
 from gdb_uffd.client.session.asking import say
-from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.protocol.messages import ChosenEngine, SetEngine
 from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.terminal import one_line
 
 Ask = Callable[[SetEngine], ChosenEngine]
 """A session's `request`."""

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
 
 import gdb_uffd
-from gdb_uffd.client.session.wire import one_line, parse_progress, parse_ready
+from gdb_uffd.client.session.wire import parse_progress, parse_ready
 from gdb_uffd.outputs import SCRATCH, UNLOCKED
 from gdb_uffd.protocol.messages import Ready
 from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.terminal import one_line
 
 START_TIMEOUT_S = 60.0
 """A 4 GiB core opens in well under a second; a cold network disk may take long.  Ctrl-C works."""

@@ -27,9 +27,10 @@ from gdb_uffd.client.session.options import check_readable, check_recording
 from gdb_uffd.client.session.remote import AnyServer
 from gdb_uffd.client.session.saved import borrowed
 from gdb_uffd.client.session.state import CallState, PositionState
-from gdb_uffd.client.session.wire import SERVER_GONE, decode, encode, one_line
+from gdb_uffd.client.session.wire import SERVER_GONE, decode, encode
 from gdb_uffd.protocol.messages import AskInfo, Hello, Ready, Request
 from gdb_uffd.protocol.model import ENGINE_AUTO, UffdError
+from gdb_uffd.terminal import one_line
 
 T = TypeVar("T")
 

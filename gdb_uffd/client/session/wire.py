@@ -9,7 +9,7 @@ from typing import Any, Optional, TypeVar
 from gdb_uffd.protocol.codec import CodecError, from_json, from_text, to_json, to_text
 from gdb_uffd.protocol.messages import Ready, Request, Served
 from gdb_uffd.protocol.model import PROTOCOL_VERSION, UffdError
-from gdb_uffd.terminal import printable
+from gdb_uffd.terminal import one_line
 
 R = TypeVar("R")
 
@@ -109,8 +109,3 @@ def clean(served: Served) -> Ready:
         arguments=one_line(ready.arguments),
         unasked=[one_line(name) for name in ready.unasked],
     )
-
-
-def one_line(text: str) -> str:
-    """`text` as a single printable line: it may hold a core's or a program's own bytes."""
-    return printable(" ".join(text.split()))

@@ -9,14 +9,13 @@ import os
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 
-from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.client.show import verdict
 from gdb_uffd.client.show.report_aside import PROGRAM, advice, aside_text, gdb_text, whose
 from gdb_uffd.client.show.table import PageRow, table
 from gdb_uffd.client.show.text import Look, milliseconds, number, plural, shortened
 from gdb_uffd.protocol.messages import Summary
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, DirtyPage, FirstWrite
-from gdb_uffd.terminal import printable
+from gdb_uffd.terminal import one_line, printable
 
 MAX_CHANGES_SHOWN = 4
 """Named changes a text line shows; -json has them all (up to the Namer's own cap)."""

@@ -10,12 +10,11 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.client.show.heap_words import damage_text
 from gdb_uffd.client.show.text import number, plural, size
 from gdb_uffd.protocol.codec import to_json
 from gdb_uffd.protocol.model import CallReport, DirtyPage, Run
-from gdb_uffd.terminal import printable
+from gdb_uffd.terminal import one_line, printable
 
 PURE = "pure: nothing but its own stack"
 

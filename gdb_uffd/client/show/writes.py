@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Sequence, Tuple
 
-from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.client.show.table import under
 from gdb_uffd.client.show.text import Look, milliseconds, number, plural
 from gdb_uffd.protocol.model import SCHEMA_VERSION
+from gdb_uffd.terminal import one_line
 
 MAX_PARTS_SHOWN = 4
 """Parts of an object that a line of text names for one write."""
