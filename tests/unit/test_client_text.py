@@ -30,6 +30,7 @@ from gdb_uffd.protocol.model import (
     Run,
     UffdError,
 )
+from gdb_uffd.terminal import one_line
 
 
 def test_numbers_and_sizes():
