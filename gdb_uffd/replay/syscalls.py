@@ -31,12 +31,13 @@ CLOCKS = ("clock_gettime", "gettimeofday", "time", "times", "nanosleep", "clock_
 
 
 class SystemCall(NamedTuple):
-    """One line of the table; `safe` and `all` in its words; the number is an architecture's."""
+    """One line of the table, in its words; the number is an architecture's."""
 
     number: int
     name: str
     safe: str
     all: str
+    handler: str
     arguments: Tuple[str, ...]
 
 
@@ -59,7 +60,7 @@ def table(arch: Optional[Architecture] = None) -> Dict[int, SystemCall]:
         if own is not None and number < COMMON:
             number = own.get(words_[1], -1)
         if number >= 0:
-            calls[number] = SystemCall(number, words_[1], words_[2], words_[3], tuple(words_[4:]))
+            calls[number] = SystemCall(number, *words_[1:5], tuple(words_[5:]))
     return calls
 
 

@@ -10,7 +10,6 @@
 #include "kernel/compat.h"
 #include "process/clock.h"
 #include "process/user.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 #include "syscalls/channel.h"
 #include "syscalls/refuse.h"

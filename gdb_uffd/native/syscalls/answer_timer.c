@@ -11,7 +11,6 @@
 
 #include "process/clock.h"
 #include "process/user.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 #include "syscalls/refuse.h"
 
