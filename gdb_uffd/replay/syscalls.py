@@ -55,12 +55,12 @@ def table(arch: Optional[Architecture] = None) -> Dict[int, SystemCall]:
     arch = arch or host() or X86_64
     own = _numbers(arch)
     calls: Dict[int, SystemCall] = {}
-    for words_ in _lines(TABLE):
-        number = int(words_[0])
+    for number_, name_, safe, all_, handler, *arguments in _lines(TABLE):
+        number = int(number_)
         if own is not None and number < COMMON:
-            number = own.get(words_[1], -1)
+            number = own.get(name_, -1)
         if number >= 0:
-            calls[number] = SystemCall(number, *words_[1:5], tuple(words_[5:]))
+            calls[number] = SystemCall(number, name_, safe, all_, handler, tuple(arguments))
     return calls
 
 

@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "kernel/cleanup.h"
 #include "process/vessel.h"
 
 bool signals_mend(struct vessel *vessel, siginfo_t *info)
@@ -67,7 +68,7 @@ void signals_read(const struct vessel *vessel, struct signal_sets *sets)
 
 	*sets = (struct signal_sets){0};
 	snprintf(path, sizeof(path), "/proc/%d/status", vessel->pid);
-	FILE *file = fopen(path, "re");
+	FCLOSED FILE *file = fopen(path, "re");
 	if (!file)
 		return;
 	while (fgets(line, sizeof(line), file)) {
@@ -80,6 +81,5 @@ void signals_read(const struct vessel *vessel, struct signal_sets *sets)
 		if (sscanf(line, "SigIgn: %lx", &mask) == 1)
 			sets->ignored = mask;
 	}
-	fclose(file);
 }
 

@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kernel/cleanup.h"
 #include "kernel/compat.h"
 #include "kernel/walk.h"
 #include "process/account.h"
@@ -74,15 +75,13 @@ static int spawn(struct vessel *vessel, int image)
 {
 	int pipes[2] = {-1, -1}, status = 0;
 	sigset_t all, old;
-	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	CLOSED int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	if (null_fd < 0)
 		return fail(&vessel->error, errno, "/dev/null");
-	if (vessel->policy.level == LEVEL_ALL && make_pipe(vessel, pipes) < 0) {
-		close(null_fd);
+	if (vessel->policy.level == LEVEL_ALL && make_pipe(vessel, pipes) < 0)
 		return -EMFILE;
-	}
-	const int cwd_fd = pipes[1] < 0 ? -1 : walk(AT_FDCWD, vessel->record.cwd, O_DIRECTORY, 0);
+	CLOSED const int cwd_fd = pipes[1] < 0 ? -1 : walk(AT_FDCWD, vessel->record.cwd, O_DIRECTORY, 0);
 	/* The child must not run the parent's handlers in the parent's memory; and what it blocks
 	 * at exec it inherits, so it unblocks nothing here: the recorded mask is set later. */
 	sigfillset(&all);
@@ -92,9 +91,6 @@ static int spawn(struct vessel *vessel, int image)
 		child(image, null_fd, pipes[1], cwd_fd);
 	int failed = errno;
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	close(null_fd);
-	if (cwd_fd >= 0)
-		close(cwd_fd);
 	if (pipes[1] >= 0)
 		close(pipes[1]);
 	if (pid < 0) {

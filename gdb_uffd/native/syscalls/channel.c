@@ -162,14 +162,27 @@ static bool is_epoll_ready(struct vessel *vessel, struct opened *file)
 	return found;
 }
 
+static short pipe_ready(struct vessel *vessel, const struct opened *file)
+{
+	const struct opened *peer = peer_of(vessel, file);
+	bool full = peer && peer->held && peer->held->len >= PIPE_BYTES;
+	short in = file->held && file->held->len ? POLLIN | POLLRDNORM : 0;
+
+	if (file->kind == OPENED_PAIR && !peer)
+		return POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLHUP | POLLRDHUP;
+	if (file->kind == OPENED_PIPE && (file->flags & O_ACCMODE) == O_RDONLY)
+		return (short)(in | (peer ? 0 : POLLHUP));
+	if (!peer)
+		return POLLOUT | POLLWRNORM | POLLERR;
+	return (short)(in | (full ? 0 : POLLOUT | POLLWRNORM));
+}
+
 short channel_ready(struct vessel *vessel, struct opened *file)
 {
 	struct signal_sets sets;
 
 	if (!file)
 		return POLLNVAL;
-	struct opened *peer = peer_of(vessel, file);
-	short in = file->held && file->held->len ? POLLIN | POLLRDNORM : 0;
 	switch (file->kind) {
 	case OPENED_OUTPUT:
 		return POLLOUT | POLLWRNORM;
@@ -180,15 +193,8 @@ short channel_ready(struct vessel *vessel, struct opened *file)
 	case OPENED_PATH:
 		return POLLNVAL;
 	case OPENED_PIPE:
-		if ((file->flags & O_ACCMODE) == O_RDONLY)
-			return (short)(in | (peer ? 0 : POLLHUP));
-		if (!peer)
-			return POLLOUT | POLLWRNORM | POLLERR;
-		return (short)(in | (peer->held && peer->held->len >= PIPE_BYTES ? 0 : POLLOUT | POLLWRNORM));
 	case OPENED_PAIR:
-		if (!peer)
-			return POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLHUP | POLLRDHUP;
-		return (short)(in | (peer->held && peer->held->len >= PIPE_BYTES ? 0 : POLLOUT | POLLWRNORM));
+		return pipe_ready(vessel, file);
 	case OPENED_EVENT:
 		return (short)((file->offset ? POLLIN | POLLRDNORM : 0) |
 			       ((uint64_t)file->offset < EVENT_MAX ? POLLOUT | POLLWRNORM : 0));
