@@ -77,7 +77,7 @@ class Machine:
         check(lib.pager_init(self.pager), doing="pager")
         self.vessel = ffi.new("struct vessel *")
         lib.policy_init(self.vessel)
-        record.fill(self.vessel.record, snapshot)
+        record.fill(self.vessel.identity, snapshot)
         lib.account_forget(self.vessel)  # the working directory and the name are recorded ones
         self._tids = ffi.new("int32_t[]", [thread.tid for thread in snapshot.threads])
         self.vessel.tids, self.vessel.tid_count = self._tids, len(self._tids)

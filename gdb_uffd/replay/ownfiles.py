@@ -45,7 +45,7 @@ def _maps(machine: Machine) -> bytes:
 
 
 def _comm(machine: Machine) -> bytes:
-    return bytes(ffi.string(machine.vessel.record.name)) + b"\n"
+    return bytes(ffi.string(machine.vessel.identity.name)) + b"\n"
 
 
 def _cmdline(machine: Machine) -> bytes:
@@ -54,7 +54,7 @@ def _cmdline(machine: Machine) -> bytes:
 
 def _status(machine: Machine) -> bytes:
     """The lines of proc_pid_status(5) that are known."""
-    record = machine.vessel.record
+    record = machine.vessel.identity
     lines = [
         b"Name:\t" + bytes(ffi.string(record.name)),
         b"State:\tR (running)",

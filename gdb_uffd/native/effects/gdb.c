@@ -15,9 +15,9 @@ int gdb_begin_program(struct pager *pager)
 
 	if (pager->program_ran)
 		return 0;
-	if (pager->layout_changed) {
+	if (pager->mappings_changed) {
 		rc = regions_copy(&pager->at_call, &pager->regions);
-		pager->layout_at_call = rc == 0;
+		pager->mappings_at_call = rc == 0;
 	}
 	pager->program_ran = rc == 0;
 	return rc;

@@ -89,12 +89,12 @@ static int keep_old(struct pager *pager, const struct written *w, const uint8_t 
 }
 
 /* What the views need of pages that were unmapped, and of mappings that came and went. */
-static int collect_layout(struct pager *pager, struct changes *changes)
+static int collect_mappings(struct pager *pager, struct changes *changes)
 {
 	uint8_t before[PAGE_BYTES];
 	int rc = regions_copy(&changes->was, transaction_regions_at_call(pager));
 
-	changes->layout = true;
+	changes->mappings = true;
 	if (rc == 0)
 		rc = regions_copy(&changes->is, &pager->regions);
 	if (rc == 0 && !(changes->gone = calloc(pager->pages.written_count, sizeof(*changes->gone))))
@@ -173,8 +173,8 @@ static int collect(struct pager *pager, bool all, struct changes *changes)
 	changes->at = calloc(pages->written_count, sizeof(*changes->at));
 	if (!changes->at)
 		return -ENOMEM;
-	if (!all && pager->layout_changed)
-		rc = collect_layout(pager, changes);
+	if (!all && pager->mappings_changed)
+		rc = collect_mappings(pager, changes);
 	for (size_t i = 0; i < pages->written_count; i++)
 		most += is_told(&pages->written[i], all);
 	changes->truncated = most > IMAGES_MAX;
@@ -251,7 +251,7 @@ static void close_written(struct written *w, bool kept)
 
 static void close_transaction(struct pager *pager)
 {
-	pager->layout_changed = pager->layout_at_call = pager->program_ran = false;
+	pager->mappings_changed = pager->mappings_at_call = pager->program_ran = false;
 	pager->emptied_more = pager->unmoved = 0;
 	pager->in_malloc = false;
 }
@@ -342,7 +342,7 @@ static int discard_by_rebuilding(struct pager *pager)
 		if (w->in_tx)
 			close_written(w, false);
 	}
-	if (pager->layout_changed) {
+	if (pager->mappings_changed) {
 		struct regions now = pager->regions;
 		pager->regions = pager->at_tx;
 		pager->at_tx = now;
@@ -358,7 +358,7 @@ int transaction_discard(struct pager *pager, bool rebuild)
 
 	if (settled < 0)
 		return settled;
-	if (rebuild || pager->layout_changed || !pager->running)
+	if (rebuild || pager->mappings_changed || !pager->running)
 		return discard_by_rebuilding(pager);
 	for (size_t i = 0; i < pager->pages.written_count; i++) {
 		struct written *w = &pager->pages.written[i];

@@ -13,14 +13,14 @@
 
 bool signals_mend(struct vessel *vessel, siginfo_t *info)
 {
-	const struct identity *record = &vessel->record;
+	const struct identity *identity = &vessel->identity;
 	siginfo_t *sent = info->si_signo > 0 && info->si_signo <= SIGNALS ? &vessel->sent[info->si_signo - 1] : NULL;
 
 	if (info->si_code != SI_USER && info->si_code != SI_TKILL)
 		return false;
 	if (info->si_pid == vessel->pid) {
-		info->si_pid = record->pid;
-		info->si_uid = record->uid;
+		info->si_pid = identity->pid;
+		info->si_uid = identity->uid;
 		return true;
 	}
 	if (info->si_pid != getpid() || !sent || !sent->si_signo)

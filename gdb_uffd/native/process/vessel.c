@@ -81,7 +81,7 @@ static int spawn(struct vessel *vessel, int image)
 		return fail(&vessel->error, errno, "/dev/null");
 	if (vessel->policy.level == LEVEL_ALL && make_pipe(vessel, pipes) < 0)
 		return -EMFILE;
-	CLOSED const int cwd_fd = pipes[1] < 0 ? -1 : walk(AT_FDCWD, vessel->record.cwd, O_DIRECTORY, 0);
+	CLOSED const int cwd_fd = pipes[1] < 0 ? -1 : walk(AT_FDCWD, vessel->identity.cwd, O_DIRECTORY, 0);
 	/* The child must not run the parent's handlers in the parent's memory; and what it blocks
 	 * at exec it inherits, so it unblocks nothing here: the recorded mask is set later. */
 	sigfillset(&all);
@@ -316,8 +316,8 @@ static int build(struct vessel *vessel, struct restorer_call *calls)
 void vessel_init(struct vessel *vessel, const struct vessel_handlers *handlers)
 {
 	*vessel = (struct vessel){.handlers = handlers, .pidfd = -1, .output_fd = -1, .listener = -1, .cpu = -1};
-	fd_table_init(&vessel->kernel_state, &vessel->record);
-	fd_table_init(&vessel->past, &vessel->record);
+	fd_table_init(&vessel->kernel_state, &vessel->identity);
+	fd_table_init(&vessel->rerun, &vessel->identity);
 }
 
 int vessel_create(struct vessel *vessel, struct pager *pager)
@@ -384,7 +384,7 @@ void vessel_deinit(struct vessel *vessel)
 {
 	account_end(vessel, false);
 	fd_table_close(&vessel->kernel_state, NULL);
-	fd_table_close(&vessel->past, NULL);
+	fd_table_close(&vessel->rerun, NULL);
 	notify_forget_timer(vessel);
 	free(vessel->read.text);
 	vessel->read = (struct names){0};

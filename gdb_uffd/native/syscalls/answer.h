@@ -35,7 +35,7 @@ int64_t answer_silent(struct vessel *vessel, const struct system_call *call);
 /* Whether a number means the program itself: 0, or its recorded PID or TID. */
 static inline bool answer_is_self(const struct vessel *vessel, uint64_t who)
 {
-	return !(int)who || (int)who == vessel->record.pid || (int)who == vessel->record.tid;
+	return !(int)who || (int)who == vessel->identity.pid || (int)who == vessel->identity.tid;
 }
 
 #endif

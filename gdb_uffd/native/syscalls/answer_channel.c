@@ -15,7 +15,7 @@
 
 static int64_t install(struct vessel *vessel, struct opened *file, bool close_on_exec)
 {
-	int number = file ? fd_table_install(&vessel->kernel_state, &vessel->record, file, 0, close_on_exec) : -EMFILE;
+	int number = file ? fd_table_install(&vessel->kernel_state, &vessel->identity, file, 0, close_on_exec) : -EMFILE;
 
 	if (file && number < 0)
 		fd_table_release(&vessel->kernel_state, NULL, file);

@@ -25,7 +25,7 @@ static int64_t duplicate(struct vessel *vessel, struct opened *file, int64_t low
 {
 	if (lowest < 0 || lowest >= DESCRIPTORS_MAX)
 		return -EINVAL;
-	int number = fd_table_install(&vessel->kernel_state, &vessel->record, file, lowest, close_on_exec);
+	int number = fd_table_install(&vessel->kernel_state, &vessel->identity, file, lowest, close_on_exec);
 	file->refs = (uint16_t)(file->refs + (number >= 0));
 	return number;
 }

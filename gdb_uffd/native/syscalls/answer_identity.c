@@ -83,37 +83,37 @@ static int64_t capget_(struct vessel *vessel, const struct system_call *call)
 
 int64_t answer_identity(struct vessel *vessel, const struct system_call *call)
 {
-	const struct identity *record = &vessel->record;
+	const struct identity *identity = &vessel->identity;
 	uint32_t before = vessel->kernel_state.umask;
 
 	switch (call->nr) {
 	case SYS_getpid:
-		return record->pid;
+		return identity->pid;
 	case SYS_gettid:
 	case SYS_set_tid_address:
-		return record->tid;
+		return identity->tid;
 	case SYS_getppid:
-		return record->ppid;
+		return identity->ppid;
 	case SYS_getuid:
-		return record->uid;
+		return identity->uid;
 	case SYS_geteuid:
-		return record->euid;
+		return identity->euid;
 	case SYS_getgid:
-		return record->gid;
+		return identity->gid;
 	case SYS_getegid:
-		return record->egid;
+		return identity->egid;
 	case SYS_getresuid:
-		return store_three(vessel, call, record->uid, record->euid);
+		return store_three(vessel, call, identity->uid, identity->euid);
 	case SYS_getresgid:
-		return store_three(vessel, call, record->gid, record->egid);
+		return store_three(vessel, call, identity->gid, identity->egid);
 	case SYS_getgroups: /* supplementary groups are not recorded */
 		return 0;
 	case SYS_getpgrp:
-		return record->pgrp;
+		return identity->pgrp;
 	case SYS_getpgid:
-		return answer_is_self(vessel, call->args[0]) ? record->pgrp : -ESRCH;
+		return answer_is_self(vessel, call->args[0]) ? identity->pgrp : -ESRCH;
 	case SYS_getsid:
-		return answer_is_self(vessel, call->args[0]) ? record->sid : -ESRCH;
+		return answer_is_self(vessel, call->args[0]) ? identity->sid : -ESRCH;
 	case SYS_umask:
 		vessel->kernel_state.umask = (uint32_t)call->args[0] & 0777;
 		return before;

@@ -52,7 +52,7 @@ static int64_t machine(struct vessel *vessel, const struct system_call *call)
 
 	if (sysinfo(&info) < 0)
 		return -errno;
-	info.uptime = vessel->record.monotonic_ns / 1000000000;
+	info.uptime = vessel->identity.monotonic_ns / 1000000000;
 	return user_store(vessel->pager, call->args[0], &info, sizeof(info));
 }
 
@@ -102,7 +102,7 @@ int64_t answer_limits(struct vessel *vessel, const struct system_call *call)
 	case SYS_ioprio_get:
 		return answer_is_self(vessel, call->args[1]) ? 0 : -ESRCH;
 	case SYS_uname:
-		return user_store(vessel->pager, call->args[0], vessel->record.uname, sizeof(vessel->record.uname));
+		return user_store(vessel->pager, call->args[0], vessel->identity.uname, sizeof(vessel->identity.uname));
 	case SYS_personality: /* 0xffffffff only asks */
 		return (uint32_t)call->args[0] == 0xffffffffu || !call->args[0] ? 0 : refuse_note(vessel, call, EPERM);
 	case SYS_getrlimit:

@@ -17,7 +17,7 @@ static int64_t socket_(struct vessel *vessel, const struct system_call *call)
 
 	if (!file)
 		return -EMFILE;
-	int number = fd_table_install(&vessel->kernel_state, &vessel->record, file, 0, call->args[1] & SOCK_CLOEXEC);
+	int number = fd_table_install(&vessel->kernel_state, &vessel->identity, file, 0, call->args[1] & SOCK_CLOEXEC);
 	if (number < 0)
 		*file = (struct opened){.fd = -1};
 	else

@@ -140,9 +140,9 @@ static struct opened *woken(struct vessel *vessel, const struct system_call *cal
 	uint64_t value;
 	struct opened *file = NULL;
 
-	if (call->args[2] == 1 || vessel->record.descriptors_told)
+	if (call->args[2] == 1 || vessel->identity.descriptors_told)
 		file = channel_adopt(vessel, number, OPENED_PIPE);
-	if (!file && vessel->record.descriptors_told)
+	if (!file && vessel->identity.descriptors_told)
 		file = channel_adopt(vessel, number, OPENED_PAIR);
 	if (file || call->args[2] != sizeof(value) ||
 	    user_load(vessel->pager, call->args[1], &value, sizeof(value)) < 0)

@@ -44,7 +44,7 @@ static int about_self(struct vessel *vessel, struct registers *regs, struct run 
 	pid_t who = (pid_t)ARGUMENT(regs, 0);
 
 	(void)run;
-	if (who && who != vessel->record.pid && who != vessel->record.tid)
+	if (who && who != vessel->identity.pid && who != vessel->identity.tid)
 		return refuse_call(vessel, regs, EPERM);
 	return call_with(vessel, regs, 0, ARGUMENT(regs, 1));
 }
