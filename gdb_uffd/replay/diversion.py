@@ -270,7 +270,7 @@ class Diversion:
 
     def _settle(self) -> None:
         """Engines that look after the fact look now: whoever writes next is another."""
-        check(lib.tracker_collect(self.machine.pager), doing="looking what was written")
+        check(lib.tracker_sync(self.machine.pager), doing="looking what was written")
 
     def _rearm(self) -> None:
         """Each call's first writes are to be seen, also on pages that an earlier one wrote."""

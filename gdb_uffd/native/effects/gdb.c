@@ -73,7 +73,7 @@ int gdb_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t
 
 int gdb_end_malloc(struct pager *pager)
 {
-	int rc = tracker_collect(pager);
+	int rc = tracker_sync(pager);
 
 	for (size_t i = 0; rc == 0 && i < pager->pages.written_count; i++) {
 		struct written *w = &pager->pages.written[i];

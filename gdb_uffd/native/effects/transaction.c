@@ -167,7 +167,7 @@ static int collect(struct pager *pager, bool all, struct changes *changes)
 	size_t most = 0;
 
 	*changes = (struct changes){.all = all};
-	int rc = tracker_collect(pager);
+	int rc = tracker_sync(pager);
 	if (rc < 0 || !pages->written_count)
 		return rc;
 	changes->at = calloc(pages->written_count, sizeof(*changes->at));
@@ -225,7 +225,7 @@ static int arm(struct pager *pager, struct written *w)
 int transaction_rearm(struct pager *pager)
 {
 	if (!tracker_tells_first(&pager->tracker))
-		return tracker_collect(pager); /* a look leaves everything armed */
+		return tracker_sync(pager); /* a look leaves everything armed */
 	for (size_t i = 0; i < pager->pages.written_count; i++) {
 		int rc = pager->pages.written[i].in_tx ? arm(pager, &pager->pages.written[i]) : 0;
 		if (rc < 0)
@@ -354,7 +354,7 @@ static int discard_by_rebuilding(struct pager *pager)
 
 int transaction_discard(struct pager *pager, bool rebuild)
 {
-	int settled = tracker_collect(pager);
+	int settled = tracker_sync(pager);
 
 	if (settled < 0)
 		return settled;

@@ -74,7 +74,7 @@ static int copy_page(struct pager *fresh, const struct written *from, const uint
 int undo_export(const struct undo *undo, struct pager *pager, struct pager *fresh)
 {
 	uint8_t scratch[PAGE_BYTES];
-	int rc = tracker_collect(pager);
+	int rc = tracker_sync(pager);
 
 	if (rc == 0)
 		rc = regions_copy(&fresh->regions, undo->mappings_changed ? &undo->regions : &pager->regions);
