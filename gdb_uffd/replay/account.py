@@ -138,7 +138,7 @@ class Accounts:
             unsound=self._unsound(),
             ended=open_.ended,
             unavailable=open_.unavailable,
-            layout_changed=bool(pager.layout_changed),
+            layout_changed=bool(pager.mappings_changed),
             notes=self._notes(keep, kernel_kept, open_.ahead_from),
             streamed=len(output) - unseen,
             engine=self.machine.engine.choice.name,
@@ -189,7 +189,7 @@ class Accounts:
                     f"{pages} written by gdb's own call of malloc, too, for an argument: what "
                     f"changed there counts {where}"
                 )
-        remade = self.machine.vessel.kernel_changed or self.machine.pager.layout_changed
+        remade = self.machine.vessel.kernel_changed or self.machine.pager.mappings_changed
         if not keep and remade and kernel_kept:
             notes.append(
                 "undoing it needed a new process: signal handlers and timers (with `syscalls all` "

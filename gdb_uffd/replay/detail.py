@@ -41,9 +41,9 @@ class Detail:
         born: List[Range] = []
         gone: List[Range] = []
         early: List[Range] = []
-        if pager.layout_changed:
+        if pager.mappings_changed:
             was, is_ = covered(pager.at_tx), covered(pager.regions)
-            if pager.layout_at_call:
+            if pager.mappings_at_call:
                 at_call = covered(pager.at_call)
                 was, early = at_call, minus(at_call, was)
             born, gone = minus(is_, was), minus(was, is_)

@@ -19,7 +19,7 @@ from gdb_uffd.replay.policy import waiting
 from gdb_uffd.replay.state import ThreadStates
 from gdb_uffd.replay.vessel import Vessel
 
-MODES = {"c": 0, "s": 1, "r": 2}  # enum resume of native/process/vessel.h
+MODES = {"c": lib.RESUME_CONTINUE, "s": lib.RESUME_STEP, "r": lib.RESUME_RANGE}
 
 NO_SIGNAL = 0
 """What ends a run that no signal stopped.  gdb takes a SIGTRAP at an unmoved pc for a step that
@@ -353,7 +353,7 @@ class Runner:
         if self.machine.read(at, len(instruction)) == instruction:
             self.machine.set_pc(at + len(instruction))
             return self._after(action, at + len(instruction))
-        check(lib.breakpoint_plant(self.machine.pager, at, False), doing="taking out a breakpoint")
+        check(lib.breakpoint_put(self.machine.pager, at, False), doing="taking out a breakpoint")
         self._over = at
         self._go(Resume(action.tid, "s"), 0)
         return None
@@ -363,9 +363,7 @@ class Runner:
         at, self._over = self._over, 0
         run = self.run
         if run.end != lib.RUN_GONE:
-            check(
-                lib.breakpoint_plant(self.machine.pager, at, True), doing="putting in a breakpoint"
-            )
+            check(lib.breakpoint_put(self.machine.pager, at, True), doing="putting in a breakpoint")
         stop = self._event(Resume(action.tid, "s"), client)
         if stop is None or not run.stepped or stop != Stop(action.tid, signal.SIGTRAP):
             return stop

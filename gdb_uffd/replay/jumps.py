@@ -11,7 +11,7 @@ from gdb_uffd.replay.lazy import Lazy
 from gdb_uffd.replay.vessel import Vessel
 
 NAMES = ("longjmp", "_longjmp", "siglongjmp", "__longjmp_chk")
-PLANTED_MAX = 8  # PLANTED_MAX of native/pager/pager.h
+PLANTED_MAX: int = lib.PLANTED_MAX
 
 
 def plant(machine: Vessel) -> FrozenSet[int]:

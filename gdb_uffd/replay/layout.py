@@ -89,7 +89,7 @@ def born_file(region: Any) -> Optional[Tuple[str, int]]:
 
 def mapped_files(machine: Vessel) -> List[str]:
     """Paths of the files that the call in progress, or others with it, mapped."""
-    if not machine.pager.layout_changed:
+    if not machine.pager.mappings_changed:
         return []
     found = (born_file(r) for r in machine.regions() if r.flags & lib.REGION_BORN)
     return list(dict.fromkeys(each[0] for each in found if each is not None))

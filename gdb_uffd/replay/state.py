@@ -77,7 +77,7 @@ class ThreadStates:
             self.fetch()
             mask = self.sigmask.get(tid, self.snapshot.thread(tid).sigmask)
             self.machine.load(self.get(tid), mask)
-            self.machine.vessel.record.tid = tid
+            self.machine.vessel.identity.tid = tid
             self.loaded = tid
 
     def forget_vessel(self) -> None:

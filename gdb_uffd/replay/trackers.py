@@ -58,8 +58,13 @@ FORBIDDEN = (
 )
 """The remedy where userfaultfd(2) gives EPERM."""
 
-WAYS = ("/dev/userfaultfd", "the system call", "the system call, user mode only")
-"""enum uffd_way of native/kernel/uffd.h, in a user's words."""
+_WAYS: Dict[int, str] = {
+    lib.UFFD_DEVICE: "/dev/userfaultfd",
+    lib.UFFD_SYSCALL: "the system call",
+    lib.UFFD_USER_MODE: "the system call, user mode only",
+}
+WAYS = tuple(_WAYS[way] for way in sorted(_WAYS))
+"""To a userfaultfd, in a user's words, in the order in which they are tried."""
 
 
 def choose(setting: str, mass: bool, failure: Callable[[str], str]) -> Choice:

@@ -78,7 +78,7 @@ class Vessel:
         check(lib.pager_init(self.pager), doing="pager")
         self.vessel = ffi.new("struct vessel *")
         lib.policy_init(self.vessel)
-        identity.fill(self.vessel.record, snapshot)
+        identity.fill(self.vessel.identity, snapshot)
         lib.account_forget(self.vessel)  # the working directory and the name are recorded ones
         self._tids = ffi.new("int32_t[]", [thread.tid for thread in snapshot.threads])
         self.vessel.tids, self.vessel.tid_count = self._tids, len(self._tids)
@@ -383,7 +383,7 @@ class Vessel:
 
     def settle(self) -> None:
         """Engines that look after the fact look now: whoever writes next is another."""
-        check(lib.tracker_collect(self.pager), doing="looking what was written")
+        check(lib.tracker_sync(self.pager), doing="looking what was written")
 
     def rearm(self) -> None:
         """Each call's first writes are to be seen, also on pages that an earlier one wrote."""

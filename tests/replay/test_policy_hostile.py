@@ -139,7 +139,7 @@ def test_vsyscall(hostile):
 
 
 def test_nothing_of_ours_is_mapped(hostile):
-    """The gate page is not there to be written to."""
+    """The restorer's page is not there to be written to."""
     hostile.call("escape_io_uring")
     recorded = [(m.start, m.end) for m in hostile.snapshot.mappings]
     growth = hostile.diversion.machine.regions()

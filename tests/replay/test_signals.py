@@ -34,7 +34,7 @@ def caller(core, request) -> Iterator[Caller]:
     made = Caller(core)
     vessel = made.diversion.machine.vessel
     vessel.no_listener = request.param == "traced"
-    vessel.record.uid = UID
+    vessel.identity.uid = UID
     yield made
     made.close()
 

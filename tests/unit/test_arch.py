@@ -245,6 +245,6 @@ def test_its_code_is_not_run_elsewhere(tmp_path):
     with pytest.raises(UffdError, match="recorded on AArch64; its code cannot run on this machine"):
         machine.ensure()
     assert not machine.running
-    assert ffi.string(machine.vessel.record.uname[4]) == b"aarch64"
+    assert ffi.string(machine.vessel.identity.uname[4]) == b"aarch64"
     machine.close()
     snapshot.close()

@@ -30,7 +30,7 @@ PYTHON struct changes {
 	bool all;       /* everything since the snapshot */
 	struct change *gone; /* pages that were unmapped: only how they were before, sorted */
 	size_t gone_count;
-	bool layout;    /* mappings changed: */
+	bool mappings;  /* they changed: */
 	struct regions was, is; /* then those before and after */
 	bool truncated; /* more pages than images may be kept for: transaction_load takes those of some */
 };

@@ -15,9 +15,9 @@ int gdb_begin_program(struct pager *pager)
 
 	if (pager->program_ran)
 		return 0;
-	if (pager->layout_changed) {
+	if (pager->mappings_changed) {
 		rc = regions_copy(&pager->at_call, &pager->regions);
-		pager->layout_at_call = rc == 0;
+		pager->mappings_at_call = rc == 0;
 	}
 	pager->program_ran = rc == 0;
 	return rc;
@@ -73,7 +73,7 @@ int gdb_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t
 
 int gdb_end_malloc(struct pager *pager)
 {
-	int rc = tracker_collect(pager);
+	int rc = tracker_sync(pager);
 
 	for (size_t i = 0; rc == 0 && i < pager->pages.written_count; i++) {
 		struct written *w = &pager->pages.written[i];

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernel/array.h"
 #include "kernel/walk.h"
 
 #define FLAGS 7ul
@@ -21,15 +22,7 @@ void heap_chunks_deinit(struct chunks *chunks)
 
 struct chunk *heap_chunks_append(struct chunks *chunks)
 {
-	if (chunks->count == chunks->room) {
-		size_t room = chunks->room ? chunks->room * 2 : 256;
-		struct chunk *at = realloc(chunks->at, room * sizeof(*at));
-		if (!at)
-			return NULL;
-		chunks->at = at;
-		chunks->room = room;
-	}
-	return &chunks->at[chunks->count++];
+	return array_add(*chunks);
 }
 
 /* The size word at a boundary, checked; 0 for one that cannot be. */
@@ -289,15 +282,12 @@ static int note_boundary(struct heap_index *index, uint64_t at)
 	size_t page = page_number(index, at);
 
 	if (page >= index->room) {
-		size_t room = index->room ? index->room * 2 : 1024;
-		while (room <= page)
-			room *= 2;
-		uint16_t *first = realloc(index->first, room * sizeof(*first));
+		size_t had = index->room;
+		uint16_t *first = array_grown(index->first, had, &index->room, page + 1 - had, sizeof(*first));
 		if (!first)
 			return -ENOMEM;
-		memset(first + index->room, 0, (room - index->room) * sizeof(*first));
+		memset(first + had, 0, (index->room - had) * sizeof(*first));
 		index->first = first;
-		index->room = room;
 	}
 	if (page >= index->pages)
 		index->pages = page + 1;

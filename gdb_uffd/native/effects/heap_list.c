@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "effects/heap.h"
+#include "kernel/array.h"
 
 #define ALIGNMENT 16ul /* MALLOC_ALIGNMENT on 64-bit */
 #define FD 16ul        /* malloc_chunk.fd, .bk */
@@ -45,15 +46,10 @@ static int append(struct heap_entries *entries, uint64_t at, uint32_t list)
 {
 	if (entries->count >= LIST_ENTRIES_MAX)
 		return 1;
-	if (entries->count == entries->room) {
-		size_t room = entries->room ? entries->room * 2 : 256;
-		struct heap_entry *grown = realloc(entries->at, room * sizeof(*grown));
-		if (!grown)
-			return -ENOMEM;
-		entries->at = grown;
-		entries->room = room;
-	}
-	entries->at[entries->count++] = (struct heap_entry){at, list, false};
+	struct heap_entry *made = array_add(*entries);
+	if (!made)
+		return -ENOMEM;
+	*made = (struct heap_entry){at, list, false};
 	return 0;
 }
 

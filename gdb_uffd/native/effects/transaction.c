@@ -89,12 +89,12 @@ static int keep_old(struct pager *pager, const struct written *w, const uint8_t 
 }
 
 /* What the views need of pages that were unmapped, and of mappings that came and went. */
-static int collect_layout(struct pager *pager, struct changes *changes)
+static int collect_mappings(struct pager *pager, struct changes *changes)
 {
 	uint8_t before[PAGE_BYTES];
 	int rc = regions_copy(&changes->was, transaction_regions_at_call(pager));
 
-	changes->layout = true;
+	changes->mappings = true;
 	if (rc == 0)
 		rc = regions_copy(&changes->is, &pager->regions);
 	if (rc == 0 && !(changes->gone = calloc(pager->pages.written_count, sizeof(*changes->gone))))
@@ -126,60 +126,67 @@ int transaction_load(struct pager *pager, struct changes *changes, size_t index)
 	return rc < 0 ? rc : keep_images(change, w->origin, before, after);
 }
 
-static int collect(struct pager *pager, bool all, struct changes *changes)
+/* Appends one page, if it has changed; -ENOENT: not mapped any more. */
+static int collect_page(struct pager *pager, const struct written *w, struct changes *changes)
 {
 	uint8_t before[PAGE_BYTES], after[PAGE_BYTES];
+	const bool all = changes->all;
+	struct change *change = &changes->at[changes->count];
+	int rc = images(pager, w, all, before, after);
+
+	if (rc < 0)
+		return rc;
+	*change = (struct change){.page = w->page, .writers = w->writers, .first = w->first};
+	if (all) {
+		change->first = w->first_ever;
+		change->writers = (w->kept_writers | w->writers) & WRITERS_MEANT;
+		if (!change->writers)
+			change->writers = WRITER_GDB;
+	} else if (change->first.tid) {
+		change->callers = w->callers;
+	}
+	changes->count++;
+	change->bytes_changed = changes_count(before, after, PAGE_BYTES);
+	rc = changes->truncated ? 0 : keep_images(change, w->origin, before, after);
+	if (rc == 0 && !all)
+		rc = keep_old(pager, w, before, change);
+	/* gdb's breakpoints come and go: only a difference counts in the long run. */
+	if (rc == 0 && all && !change->bytes_changed && change->writers == WRITER_GDB)
+		changes->count--;
+	return rc;
+}
+
+static bool is_told(const struct written *w, bool all)
+{
+	return all ? w->dirty : w->in_tx && w->writers;
+}
+
+static int collect(struct pager *pager, bool all, struct changes *changes)
+{
+	const struct pages *pages = &pager->pages;
 	size_t most = 0;
 
 	*changes = (struct changes){.all = all};
-	int rc = tracker_collect(pager);
-	if (rc < 0 || !pager->pages.written_count)
+	int rc = tracker_sync(pager);
+	if (rc < 0 || !pages->written_count)
 		return rc;
-	changes->at = calloc(pager->pages.written_count, sizeof(*changes->at));
+	changes->at = calloc(pages->written_count, sizeof(*changes->at));
 	if (!changes->at)
 		return -ENOMEM;
-	if (!all && pager->layout_changed)
-		rc = collect_layout(pager, changes);
-	if (rc < 0)
-		return rc;
-	for (size_t i = 0; i < pager->pages.written_count; i++) {
-		const struct written *w = &pager->pages.written[i];
-		most += all ? w->dirty : w->in_tx && w->writers;
-	}
+	if (!all && pager->mappings_changed)
+		rc = collect_mappings(pager, changes);
+	for (size_t i = 0; i < pages->written_count; i++)
+		most += is_told(&pages->written[i], all);
 	changes->truncated = most > IMAGES_MAX;
-	for (size_t i = 0; i < pager->pages.written_count; i++) {
-		struct written *w = &pager->pages.written[i];
-		if (all ? !w->dirty : !w->in_tx || !w->writers)
-			continue;
-		rc = images(pager, w, all, before, after);
+	for (size_t i = 0; rc == 0 && i < pages->written_count; i++) {
+		if (is_told(&pages->written[i], all))
+			rc = collect_page(pager, &pages->written[i], changes);
 		if (rc == -ENOENT) /* unmapped meanwhile */
-			continue;
-		if (rc < 0)
-			return rc;
-		struct change *change = &changes->at[changes->count];
-		*change = (struct change){.page = w->page, .writers = w->writers, .first = w->first,
-					  .callers = all ? NULL : w->callers};
-		if (all) {
-			change->first = w->first_ever;
-			change->writers = (w->kept_writers | w->writers) & WRITERS_MEANT;
-			if (!change->writers)
-				change->writers = WRITER_GDB;
-		}
-		if (!change->first.tid)
-			change->callers = NULL;
-		changes->count++;
-		change->bytes_changed = changes_count(before, after, PAGE_BYTES);
-		rc = changes->truncated ? 0 : keep_images(change, w->origin, before, after);
-		if (rc == 0 && !all)
-			rc = keep_old(pager, w, before, change);
-		if (rc < 0)
-			return rc;
-		/* gdb's breakpoints come and go: only a difference counts in the long run. */
-		if (all && !change->bytes_changed && change->writers == WRITER_GDB)
-			changes->count--;
+			rc = 0;
 	}
-	qsort(changes->at, changes->count, sizeof(*changes->at), by_page);
-	return 0;
+	if (rc == 0)
+		qsort(changes->at, changes->count, sizeof(*changes->at), by_page);
+	return rc;
 }
 
 int transaction_collect(struct pager *pager, struct changes *changes)
@@ -218,7 +225,7 @@ static int arm(struct pager *pager, struct written *w)
 int transaction_rearm(struct pager *pager)
 {
 	if (!tracker_tells_first(&pager->tracker))
-		return tracker_collect(pager); /* a look leaves everything armed */
+		return tracker_sync(pager); /* a look leaves everything armed */
 	for (size_t i = 0; i < pager->pages.written_count; i++) {
 		int rc = pager->pages.written[i].in_tx ? arm(pager, &pager->pages.written[i]) : 0;
 		if (rc < 0)
@@ -244,7 +251,7 @@ static void close_written(struct written *w, bool kept)
 
 static void close_transaction(struct pager *pager)
 {
-	pager->layout_changed = pager->layout_at_call = pager->program_ran = false;
+	pager->mappings_changed = pager->mappings_at_call = pager->program_ran = false;
 	pager->emptied_more = pager->unmoved = 0;
 	pager->in_malloc = false;
 }
@@ -335,7 +342,7 @@ static int discard_by_rebuilding(struct pager *pager)
 		if (w->in_tx)
 			close_written(w, false);
 	}
-	if (pager->layout_changed) {
+	if (pager->mappings_changed) {
 		struct regions now = pager->regions;
 		pager->regions = pager->at_tx;
 		pager->at_tx = now;
@@ -347,11 +354,11 @@ static int discard_by_rebuilding(struct pager *pager)
 
 int transaction_discard(struct pager *pager, bool rebuild)
 {
-	int settled = tracker_collect(pager);
+	int settled = tracker_sync(pager);
 
 	if (settled < 0)
 		return settled;
-	if (rebuild || pager->layout_changed || !pager->running)
+	if (rebuild || pager->mappings_changed || !pager->running)
 		return discard_by_rebuilding(pager);
 	for (size_t i = 0; i < pager->pages.written_count; i++) {
 		struct written *w = &pager->pages.written[i];

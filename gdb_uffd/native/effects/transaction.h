@@ -23,9 +23,9 @@ int transaction_page_at_call(struct pager *pager, const struct written *w, uint8
 /* How memory was mapped then. */
 static inline const struct regions *transaction_regions_at_call(const struct pager *pager)
 {
-	if (pager->layout_at_call)
+	if (pager->mappings_at_call)
 		return &pager->at_call;
-	return pager->layout_changed ? &pager->at_tx : &pager->regions;
+	return pager->mappings_changed ? &pager->at_tx : &pager->regions;
 }
 
 /* Between the calls of one transaction: so that the next call's first write is seen as its own. */
@@ -33,7 +33,7 @@ PYTHON int transaction_rearm(struct pager *pager);
 PYTHON int transaction_commit(struct pager *pager);
 /* Whether the program itself wrote that page in the open transaction. */
 PYTHON bool transaction_program_wrote(const struct pager *pager, uint64_t page);
-/* 0: undone in place.  1: the layout had changed, or `rebuild`: the vessel must be destroyed, the
+/* 0: undone in place.  1: mappings had changed, or `rebuild`: the vessel must be destroyed, the
  * next one will be fed with what was kept before. */
 PYTHON int transaction_discard(struct pager *pager, bool rebuild);
 /* Back to the snapshot; no vessel lives. */

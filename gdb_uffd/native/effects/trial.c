@@ -80,9 +80,11 @@ static int add(struct trial *trial, uint64_t start, uint64_t pages, int prot, co
 
 static int build(struct trial *trial)
 {
-	const struct rule layout = {.action = POLICY_TRACE, .traced = true};
+	struct rule *rules = trial->vessel.policy.rules;
 
-	trial->vessel.policy.rules[SYS_madvise] = trial->vessel.policy.rules[SYS_mremap] = layout;
+	rules[SYS_madvise] = rules[SYS_mremap] = (struct rule){.action = POLICY_TRACE, .traced = true};
+	rules[SYS_madvise].handler = (uint8_t)policy_handler("madvise");
+	rules[SYS_mremap].handler = (uint8_t)policy_handler("mremap");
 	memcpy(trial->code, arch_trial.bytes, arch_trial.len);
 	memset(trial->bytes, 0x11, sizeof(trial->bytes));
 	int rc = add(trial, CODE, 1, PROT_READ | PROT_EXEC, trial->code);

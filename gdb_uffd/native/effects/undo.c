@@ -34,11 +34,11 @@ int undo_take(struct undo *undo, struct pager *pager)
 {
 	size_t had = undo->count, room = had + pager->pages.written_count;
 
-	if (pager->layout_changed && !undo->layout_changed) {
+	if (pager->mappings_changed && !undo->mappings_changed) {
 		int rc = regions_copy(&undo->regions, &pager->at_tx);
 		if (rc < 0)
 			return rc;
-		undo->layout_changed = true;
+		undo->mappings_changed = true;
 	}
 	if (room == 0)
 		return 0;
@@ -74,10 +74,10 @@ static int copy_page(struct pager *fresh, const struct written *from, const uint
 int undo_export(const struct undo *undo, struct pager *pager, struct pager *fresh)
 {
 	uint8_t scratch[PAGE_BYTES];
-	int rc = tracker_collect(pager);
+	int rc = tracker_sync(pager);
 
 	if (rc == 0)
-		rc = regions_copy(&fresh->regions, undo->layout_changed ? &undo->regions : &pager->regions);
+		rc = regions_copy(&fresh->regions, undo->mappings_changed ? &undo->regions : &pager->regions);
 	for (size_t i = 0; rc == 0 && i < pager->pages.written_count; i++) {
 		const struct written *w = &pager->pages.written[i];
 		const struct undo_page *u = find(undo, w->page, undo->count);

@@ -14,8 +14,8 @@ struct undo_page {
 PYTHON struct undo {
 	struct undo_page *at;
 	size_t count;
-	struct regions regions; /* as they were, if `layout_changed` */
-	bool layout_changed;
+	struct regions regions; /* as they were, if `mappings_changed` */
+	bool mappings_changed;
 };
 
 PYTHON void undo_deinit(struct undo *undo);

@@ -58,7 +58,7 @@ static int load_change(const struct changes *changes, bool after, uint64_t page,
 		memcpy(to, image, PAGE_BYTES);
 		return 0;
 	}
-	if (!changes || !changes->layout)
+	if (!changes || !changes->mappings)
 		return 1;
 	const struct region *was = regions_find(&changes->was, page), *is = regions_find(&changes->is, page);
 	if (!(after ? is : was))

@@ -1,6 +1,6 @@
 #ifdef __aarch64__
 #define _GNU_SOURCE
-#include "kernel/arch_aarch64.h"
+#include "kernel/arch.h"
 
 #include <asm/ptrace.h>
 #include <errno.h>
@@ -10,8 +10,6 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include "kernel/arch.h"
 
 #define STEPPING (1ul << 21) /* PSTATE.SS (Arm ARM C5.2.19): the kernel sets it when it steps */
 

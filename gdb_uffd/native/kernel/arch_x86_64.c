@@ -1,13 +1,11 @@
 #ifdef __x86_64__
 #define _GNU_SOURCE
-#include "kernel/arch_x86_64.h"
+#include "kernel/arch.h"
 
 #include <asm/prctl.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/ptrace.h>
-
-#include "kernel/arch.h"
 
 #define USER_END 0x7ffffffff000ul /* TASK_SIZE_MAX of x86-64 with four-level paging */
 #define TRAP_FLAG 0x100ul

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "kernel/cleanup.h"
 #include "kernel/pagemap.h"
 
 enum { UNTOUCHED, POPULATED, DROPPED, KEPT, PAGES };
@@ -64,12 +65,9 @@ int pagemap_quirks(const struct uffd_offer *offer)
 	uint8_t *at = mmap(NULL, PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (at == MAP_FAILED)
 		return -errno;
-	int uffd = uffd_open(offer->way), pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	CLOSED int uffd = uffd_open(offer->way);
+	CLOSED int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	int rc = uffd < 0 ? uffd : pagemap < 0 ? -errno : try_pages(uffd, pagemap, at);
-	if (uffd >= 0)
-		close(uffd);
-	if (pagemap >= 0)
-		close(pagemap);
 	munmap(at, PAGES * PAGE_BYTES);
 	return rc;
 }

@@ -24,7 +24,7 @@ int breakpoint_insert(struct pager *pager, uint64_t address)
 		return -EINVAL; /* no instruction begins there */
 	if (pager->breakpoint_count == BREAKPOINTS_MAX)
 		return -ENOSPC;
-	int rc = tracker_collect(pager);
+	int rc = tracker_sync(pager);
 	if (rc == 0)
 		rc = memory_read(pager, address, made.original, BREAKPOINT_BYTES, &done);
 	if (rc == 0)
@@ -53,7 +53,7 @@ int breakpoint_remove(struct pager *pager, uint64_t address)
 		uint64_t page = address & ~(PAGE_BYTES - 1);
 		const struct written *w = pages_written(&pager->pages, page);
 		uint8_t now[BREAKPOINT_BYTES] = {0};
-		int rc = tracker_collect(pager);
+		int rc = tracker_sync(pager);
 		if (rc < 0)
 			return rc;
 		if (w && w->overlay && !pages_has(&pager->pages, page))
@@ -71,7 +71,7 @@ int breakpoint_remove(struct pager *pager, uint64_t address)
 
 int breakpoint_put(struct pager *pager, uint64_t address, bool in)
 {
-	int rc = tracker_collect(pager);
+	int rc = tracker_sync(pager);
 
 	for (size_t i = 0; rc == 0 && i < pager->breakpoint_count; i++)
 		if (pager->breakpoints[i].address == address)

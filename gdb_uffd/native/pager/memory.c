@@ -119,7 +119,7 @@ int memory_poke(struct pager *pager, uint64_t address, const uint8_t *from, size
 int memory_write(struct pager *pager, uint64_t address, const uint8_t *from, size_t len, int writer)
 {
 	struct access nobody = {0};
-	int rc = tracker_collect(pager);
+	int rc = tracker_sync(pager);
 
 	while (rc == 0 && len) {
 		uint64_t page = address & ~(PAGE_BYTES - 1);

@@ -79,82 +79,116 @@ static void give_up(struct pager *pager, uint64_t page, int error)
 	kill(pager->vessel, inside ? SIGSTOP : SIGKILL);
 }
 
-/* Whether one page more would be too many: then the vessel was told to stop. */
-static bool is_over(struct pager *pager, const struct access *who)
+struct fault {
+	uint64_t page;
+	bool protected; /* the page is there */
+	bool write;
+	bool program;   /* the vessel's own; a fault of our own process_vm_* calls carries our TID */
+	bool beyond;    /* behind the end of a mapped file */
+	bool has;       /* its bytes can be had */
+	const struct region *region;
+	struct access who;
+};
+
+static struct fault fault_of(struct pager *pager, const struct uffd_msg *msg)
 {
+	struct fault fault = {
+		.page = msg->arg.pagefault.address & ~(PAGE_BYTES - 1),
+		.protected = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP,
+		.write = msg->arg.pagefault.flags & (UFFD_PAGEFAULT_FLAG_WP | UFFD_PAGEFAULT_FLAG_WRITE),
+		.program = msg->arg.pagefault.feat.ptid == (uint32_t)pager->vessel,
+		.who = {.address = msg->arg.pagefault.address},
+	};
+
+	fault.region = regions_find(&pager->regions, fault.page);
+	fault.beyond = !fault.protected && fault.region && (fault.region->flags & REGION_BEYOND);
+	fault.has = fault.region && fault.region->kind != REGION_UNAVAILABLE && !fault.beyond;
+	/* Who it was is asked only where it is told: it costs more than the rest. */
+	if (fault.program && (tracker_tells_first(&pager->tracker) || pager->touches.on))
+		note_access(pager, &fault.who);
+	return fault;
+}
+
+/* Whether one page more would be too many: then the vessel was told to stop. */
+static bool is_over(struct pager *pager, const struct fault *fault)
+{
+	const struct page_slot *slot = pages_find(&pager->pages, fault->page);
+
+	if (!fault->program || (fault->protected && !(slot && slot->shared)))
+		return false;
 	if (!pager->limit || pager->pages.grown < pager->limit || pager->over_limit)
 		return false;
 	/* Not answered: the signal ends the wait, and the touch comes again if it may go on.  But the
 	 * kernel's own touches come again at once: what it is at may still finish. */
 	pager->over_limit = true;
 	kill(pager->vessel, SIGSTOP);
-	return !who->call;
+	return !fault->who.call;
 }
 
-/* A write to a page that is there.  1: it is not to be made now. */
-static int serve_protected(struct pager *pager, uint64_t page, struct written *w, const struct access *who, bool program)
+/* 1: nothing was recorded of the page, and it is there now; 0: it is another's. */
+static int serve_zeros(struct pager *pager, const struct fault *fault)
 {
-	if (pager->watch.pages && watch_holds(&pager->watch, page) && program &&
-	    watch_stop(&pager->watch, pager->vessel, page, who))
-		return 1;
-	pages_set_own(&pager->pages, pages_find(&pager->pages, page));
-	int rc = uffd_protect(pager->uffd, page, PAGE_BYTES, false);
+	if (!fault->has || fault->write || !fault->program)
+		return 0;
+	int rc = feed_zeros(pager, fault->region, fault->page);
+	if (rc == 1 && pager->touches.on)
+		note_touch(pager, fault->region, &fault->who, false);
+	return rc;
+}
+
+/* A write to a page that is there; `w`: as it was noted, or NULL. */
+static int serve_protected(struct pager *pager, const struct fault *fault, struct written *w)
+{
+	if (pager->watch.pages && watch_holds(&pager->watch, fault->page) && fault->program &&
+	    watch_stop(&pager->watch, pager->vessel, fault->page, &fault->who))
+		return 0; /* it is not to be made now */
+	pages_set_own(&pager->pages, pages_find(&pager->pages, fault->page));
+	int rc = uffd_protect(pager->uffd, fault->page, PAGE_BYTES, false);
 	if (w && rc == 0)
 		w->armed = false;
 	return rc;
 }
 
+static int serve_fault(struct pager *pager, const struct fault *fault)
+{
+	int writer = !fault->program ? WRITER_GDB : pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
+	struct written *w = NULL;
+
+	if (fault->write && !fault->beyond && tracker_tells_first(&pager->tracker)) {
+		w = note_write(pager, fault->page, writer, &fault->who);
+		if (!w)
+			return pager->note_error;
+	}
+	if (fault->protected)
+		return serve_protected(pager, fault, w);
+	if (!fault->has)
+		return -EFAULT;
+	if (pager->touches.on && fault->program)
+		note_touch(pager, fault->region, &fault->who, fault->write);
+	/* A write to a missing page needs one round trip: fed unprotected, counted dirty; but a
+	 * watched page stays protected, and faults again. */
+	bool watched = pager->watch.pages && watch_holds(&pager->watch, fault->page);
+	return feed_touched(pager, fault->region, fault->page, !fault->write || watched);
+}
+
 static void serve(struct pager *pager, const struct uffd_msg *msg)
 {
-	uint64_t page = msg->arg.pagefault.address & ~(PAGE_BYTES - 1);
-	bool protected = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP;
-	bool write = protected || (msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE);
-	/* A fault of our own process_vm_* calls carries our TID, not the vessel's. */
-	bool program = msg->arg.pagefault.feat.ptid == (uint32_t)pager->vessel;
-	bool tells = tracker_tells_first(&pager->tracker);
-	struct access who = {.address = msg->arg.pagefault.address};
-	const struct region *region = regions_find(&pager->regions, page);
-	const struct page_slot *slot = pages_find(&pager->pages, page);
-	int rc = 0;
+	struct fault fault = fault_of(pager, msg);
 
-	/* Who it was is asked only where it is told: it costs more than the rest. */
-	if (program && (tells || pager->touches.on))
-		note_access(pager, &who);
-	bool beyond = !protected && region && (region->flags & REGION_BEYOND);
-	if (beyond && uffd_poison_page(pager->uffd, page) == 0)
+	if (fault.beyond && uffd_poison_page(pager->uffd, fault.page) == 0)
 		return; /* SIGBUS, as it should be */
-	bool has = region && region->kind != REGION_UNAVAILABLE && !beyond;
-	if (has && !write && program) {
-		rc = feed_zeros(pager, region, page);
-		if (rc == 1) {
-			if (pager->touches.on)
-				note_touch(pager, region, &who, false);
-			return;
-		}
-	}
-	if (rc == 0 && program && (!protected || (slot && slot->shared)) && is_over(pager, &who))
+	int rc = serve_zeros(pager, &fault);
+	if (rc == 1 || (rc == 0 && is_over(pager, &fault)))
 		return;
-	int writer = !program ? WRITER_GDB : pager->in_malloc ? WRITER_MALLOC : WRITER_PROGRAM;
-	struct written *w = NULL;
-	if (rc == 0 && !beyond && write && tells && !(w = note_write(pager, page, writer, &who)))
-		rc = pager->note_error;
-	if (rc == 0 && protected) {
-		rc = serve_protected(pager, page, w, &who, program);
-	} else if (rc == 0) {
-		if (has && pager->touches.on && program)
-			note_touch(pager, region, &who, write);
-		/* A write to a missing page needs one round trip: fed unprotected, counted dirty; but a
-		 * watched page stays protected, and faults again. */
-		bool watched = pager->watch.pages && watch_holds(&pager->watch, page);
-		rc = has ? feed_touched(pager, region, page, !write || watched) : -EFAULT;
-	}
+	if (rc == 0)
+		rc = serve_fault(pager, &fault);
 	/* ENOENT: the mapping went; ESRCH, ENOSPC: the process went.  Both are its own doing. */
 	if (rc >= 0 || rc == -ENOENT || rc == -ESRCH || rc == -ENOSPC)
 		return;
 	if (rc == -EFAULT || rc == -EIO)
-		lose(pager, msg, protected, program);
+		lose(pager, msg, fault.protected, fault.program);
 	else
-		give_up(pager, page, -rc);
+		give_up(pager, fault.page, -rc);
 }
 
 /* One event, if there is one.  -errno: there will be no more. */

@@ -40,11 +40,11 @@ PYTHON struct pager {
 	pid_t vessel;
 
 	struct regions regions; /* as the vessel is mapped now */
-	struct regions at_tx;   /* as at the transaction's beginning, when layout_changed */
+	struct regions at_tx;   /* as at the transaction's beginning, when mappings_changed */
 	struct regions recorded; /* the snapshot's */
-	struct regions at_call; /* as when the program first ran in it, when layout_at_call */
-	bool layout_changed;
-	bool layout_at_call; /* gdb's own malloc had changed it by then */
+	struct regions at_call; /* as when the program first ran in it, when mappings_at_call */
+	bool mappings_changed;
+	bool mappings_at_call; /* gdb's own malloc had changed it by then */
 	struct pages pages;
 	bool in_malloc; /* gdb's own call of malloc is running */
 	bool program_ran; /* something else ran in the open transaction */

@@ -62,5 +62,5 @@ int source_before(struct pager *pager, const struct written *w, uint8_t *to)
 		memcpy(to, w->before, PAGE_BYTES);
 		return 0;
 	}
-	return source_page(pager->layout_changed ? &pager->at_tx : &pager->regions, w->page, to);
+	return source_page(pager->mappings_changed ? &pager->at_tx : &pager->regions, w->page, to);
 }

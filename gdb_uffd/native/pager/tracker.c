@@ -6,13 +6,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "kernel/now.h"
 #include "pager/pager.h"
 
 const struct tracker_kind *const tracker_kinds[TRACKER_KINDS] = {
-	[TRACKER_WP_SYNC] = &tracker_sync,
-	[TRACKER_WP_ASYNC] = &tracker_async,
-	[TRACKER_SOFT_DIRTY] = &tracker_softdirty,
+	[TRACKER_WP_SYNC] = &tracker_wp_sync,
+	[TRACKER_WP_ASYNC] = &tracker_wp_async,
+	[TRACKER_SOFT_DIRTY] = &tracker_soft_dirty,
 	[TRACKER_COMPARE] = &tracker_compare,
 };
 
@@ -88,18 +87,12 @@ static bool is_gone(pid_t vessel)
 
 static int collect(struct pager *pager)
 {
-	const struct tracker_kind *is = kind_of(pager);
-	uint64_t began = now_ns();
+	int rc = pager->running && kind_of(pager)->collect ? kind_of(pager)->collect(pager) : 0;
 
-	if (!pager->running)
-		return 0;
-	int rc = is->collect ? is->collect(pager) : 0;
-	pager->tracker.collections++;
-	pager->tracker.collect_ns += now_ns() - began;
 	return rc < 0 && is_gone(pager->vessel) ? 0 : rc;
 }
 
-int tracker_collect(struct pager *pager)
+int tracker_sync(struct pager *pager)
 {
 	if (!pager->tracker.ran)
 		return 0;

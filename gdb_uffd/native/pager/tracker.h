@@ -33,7 +33,6 @@ PYTHON struct tracker {
 		uint64_t *at;
 		size_t count, room;
 	} fed;
-	uint64_t collections, collect_ns;
 };
 
 struct pager;
@@ -62,7 +61,7 @@ struct tracker_kind {
 	/* What was just written to the page was not written by the program. */
 	int (*ignore)(struct pager *pager, uint64_t page);
 };
-extern const struct tracker_kind tracker_sync, tracker_async, tracker_softdirty, tracker_compare;
+extern const struct tracker_kind tracker_wp_sync, tracker_wp_async, tracker_soft_dirty, tracker_compare;
 extern const struct tracker_kind *const tracker_kinds[TRACKER_KINDS];
 
 static inline bool tracker_protects(const struct tracker *tracker)
@@ -92,7 +91,7 @@ int tracker_after_feed(struct pager *pager, uint64_t page);
 /* Before it runs on. */
 int tracker_about_to_run(struct pager *pager);
 /* Notes what was written since then, if anything ran. */
-PYTHON int tracker_collect(struct pager *pager);
+PYTHON int tracker_sync(struct pager *pager);
 /* A system call is about to change mappings; `pages_go`: some pages will be dropped or moved.  What
  * would be forgotten with it is noted. */
 int tracker_before_mappings(struct pager *pager, bool pages_go);

@@ -58,9 +58,9 @@ void account_forget(struct vessel *vessel)
 {
 	account_end(vessel, false);
 	fd_table_close(&vessel->kernel_state, NULL);
-	fd_table_close(&vessel->past, NULL);
-	fd_table_init(&vessel->kernel_state, &vessel->record);
-	fd_table_init(&vessel->past, &vessel->record);
+	fd_table_close(&vessel->rerun, NULL);
+	fd_table_init(&vessel->kernel_state, &vessel->identity);
+	fd_table_init(&vessel->rerun, &vessel->identity);
 	forget_account(vessel);
 	vessel->out_len = 0;
 }
@@ -77,15 +77,15 @@ static void copy_state(struct kernel_state *to, const struct kernel_state *from)
 	}
 }
 
-void account_note_past(struct vessel *vessel)
+void account_note_rerun(struct vessel *vessel)
 {
 	if (vessel->in_transaction)
-		copy_state(&vessel->past, &vessel->saved);
+		copy_state(&vessel->rerun, &vessel->saved);
 }
 
-void account_copy_past(struct vessel *vessel, const struct vessel *other)
+void account_copy_rerun(struct vessel *vessel, const struct vessel *other)
 {
-	copy_state(&vessel->kernel_state, &other->past);
+	copy_state(&vessel->kernel_state, &other->rerun);
 }
 
 void account_copy(struct vessel *vessel, const struct vessel *other)

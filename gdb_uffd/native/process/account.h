@@ -18,8 +18,8 @@ PYTHON void account_end(struct vessel *vessel, bool keep);
 /* Descriptors and clock as in the record. */
 PYTHON void account_forget(struct vessel *vessel);
 /* Before the end of a transaction: how the kernel state was before it, to be gone back to by another vessel. */
-PYTHON void account_note_past(struct vessel *vessel);
-PYTHON void account_copy_past(struct vessel *vessel, const struct vessel *other);
+PYTHON void account_note_rerun(struct vessel *vessel);
+PYTHON void account_copy_rerun(struct vessel *vessel, const struct vessel *other);
 /* ... as it is now. */
 PYTHON void account_copy(struct vessel *vessel, const struct vessel *other);
 const struct kernel_state *account_saved(const struct vessel *vessel); /* NULL: no transaction is open */

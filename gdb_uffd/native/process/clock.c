@@ -21,35 +21,35 @@ void clock_pass(struct vessel *vessel, uint64_t ns)
 
 int64_t clock_now(struct vessel *vessel, int clock, int64_t *ns)
 {
-	const struct identity *record = &vessel->record;
+	const struct identity *identity = &vessel->identity;
 	int64_t elapsed = (int64_t)vessel->kernel_state.elapsed_ns;
 
 	switch (clock) {
 	case CLOCK_REALTIME:
 	case CLOCK_REALTIME_COARSE:
 	case CLOCK_REALTIME_ALARM:
-		*ns = record->realtime_ns + elapsed;
+		*ns = identity->realtime_ns + elapsed;
 		return 0;
 	case CLOCK_TAI:
-		*ns = record->realtime_ns + elapsed + TAI_OFFSET_NS;
+		*ns = identity->realtime_ns + elapsed + TAI_OFFSET_NS;
 		return 0;
 	case CLOCK_MONOTONIC:
 	case CLOCK_MONOTONIC_RAW:
 	case CLOCK_MONOTONIC_COARSE:
 	case CLOCK_BOOTTIME:
 	case CLOCK_BOOTTIME_ALARM:
-		*ns = record->monotonic_ns + elapsed;
+		*ns = identity->monotonic_ns + elapsed;
 		return 0;
 	case CLOCK_PROCESS_CPUTIME_ID:
 	case CLOCK_THREAD_CPUTIME_ID:
-		*ns = record->cpu_ns + elapsed;
+		*ns = identity->cpu_ns + elapsed;
 		return 0;
 	}
 	/* CPU clocks of a process or thread: ~number << 3 | kind (Linux, posix-timers.h). */
 	int who = ~(clock >> 3);
-	if (clock >= 0 || (clock & 3) == 3 || (who && who != record->pid && who != record->tid))
+	if (clock >= 0 || (clock & 3) == 3 || (who && who != identity->pid && who != identity->tid))
 		return -EINVAL;
-	*ns = record->cpu_ns + elapsed;
+	*ns = identity->cpu_ns + elapsed;
 	return 0;
 }
 

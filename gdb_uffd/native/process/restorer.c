@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kernel/cleanup.h"
 #include "process/filter.h"
 #include "process/notify.h"
 #include "process/task.h"
@@ -187,12 +188,10 @@ static uint64_t find_vdso(const struct vessel *vessel, uint64_t *end)
 	uint64_t start, found = 0;
 
 	snprintf(path, sizeof(path), "/proc/%d/maps", vessel->pid);
-	FILE *file = fopen(path, "re");
+	FCLOSED FILE *file = fopen(path, "re");
 	while (file && !found && fgets(line, sizeof(line), file))
 		if (strstr(line, "[vdso]") && sscanf(line, "%lx-%lx", &start, end) == 2)
 			found = start;
-	if (file)
-		fclose(file);
 	return found;
 }
 

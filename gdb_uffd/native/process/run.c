@@ -168,38 +168,93 @@ static int stopped_waiting(struct vessel *vessel, int status, struct run *run)
 	return rc ? rc : let_go(vessel, 0);
 }
 
+static int gone(struct vessel *vessel, int status, struct run *run)
+{
+	int failure = vessel->pager->failure;
+
+	run->end = failure ? RUN_FAILED : RUN_GONE;
+	run->status = failure ? failure : status;
+	run->address = vessel->pager->failure_page;
+	vessel->pid = 0;
+	return 1;
+}
+
+/* At the filter's event. */
+static int at_event(struct vessel *vessel, struct run *run)
+{
+	unsigned long data = 0;
+
+	ptrace(PTRACE_GETEVENTMSG, vessel->pid, NULL, &data);
+	int rc = vessel->handlers->traced(vessel, data, run);
+	if (rc == 1)
+		run->signal = SIGTRAP;
+	else if (rc == 0 && vessel->at_exit)
+		rc = behind_call(vessel, run);
+	return rc ? rc : let_go(vessel, 0);
+}
+
+/* Beside a system call: something is watched, or calls are caught. */
+static int at_call(struct vessel *vessel, struct run *run)
+{
+	int rc = vessel->pager->watch.end ? watched_call(vessel, run) : 0;
+
+	if (rc == 0)
+		rc = catch_call(vessel, run);
+	return rc ? rc : let_go(vessel, 0);
+}
+
+/* A SIGSTOP: whose?  1: the vessel runs on. */
+static int stopped(struct vessel *vessel, struct run *run)
+{
+	struct pager *pager = vessel->pager;
+
+	if (pager->failure) {
+		run->end = RUN_FAILED;
+		run->status = pager->failure;
+		run->address = pager->failure_page;
+		pager->failure = 0;
+		vessel->stop_sent = vessel->stop_stale = false;
+	} else if (pager->over_limit) {
+		run->end = RUN_MEMORY;
+	} else if (vessel->stop_sent) {
+		bool stale = vessel->stop_stale;
+		vessel->stop_sent = vessel->stop_stale = false;
+		if (stale)
+			return 1;
+		run->interrupted = true;
+		if (vessel->timed_out)
+			run->end = RUN_TIMEOUT;
+	}
+	return 0;
+}
+
+static int tell_signal(struct vessel *vessel, struct run *run)
+{
+	siginfo_t *info = (siginfo_t *)run->siginfo;
+
+	if (program_counter(vessel, &run->pc) < 0)
+		return -ESRCH;
+	if (ptrace(PTRACE_GETSIGINFO, vessel->pid, NULL, run->siginfo) < 0)
+		memset(run->siginfo, 0, sizeof(run->siginfo));
+	if (signals_mend(vessel, info))
+		ptrace(PTRACE_SETSIGINFO, vessel->pid, NULL, info);
+	run->stepped = run->signal == SIGTRAP && arch_is_step(info);
+	if (!run->stepped || !step_goes_on(vessel, run))
+		return 1;
+	int rc = watched_look(vessel, run);
+	return rc ? rc : let_go(vessel, 0);
+}
+
 int run_digest(struct vessel *vessel, int status, struct run *run)
 {
-	int rc;
-
 	pager_settle(vessel->pager);
 	vessel->at_exit = false;
-	if (!WIFSTOPPED(status)) {
-		run->end = vessel->pager->failure ? RUN_FAILED : RUN_GONE;
-		run->status = vessel->pager->failure ? vessel->pager->failure : status;
-		run->address = vessel->pager->failure_page;
-		vessel->pid = 0;
-		return 1;
-	}
-	if (status >> 8 == (SIGTRAP | PTRACE_EVENT_SECCOMP << 8)) {
-		unsigned long data = 0;
-		ptrace(PTRACE_GETEVENTMSG, vessel->pid, NULL, &data);
-		rc = vessel->handlers->traced(vessel, data, run);
-		if (rc < 0)
-			return rc;
-		if (rc == 1) {
-			run->signal = SIGTRAP;
-			return 1;
-		}
-		rc = vessel->at_exit ? behind_call(vessel, run) : 0;
-		return rc ? rc : let_go(vessel, 0);
-	}
-	if (WSTOPSIG(status) == (SIGTRAP | 0x80)) {
-		rc = vessel->pager->watch.end ? watched_call(vessel, run) : 0;
-		if (rc == 0)
-			rc = catch_call(vessel, run);
-		return rc ? rc : let_go(vessel, 0);
-	}
+	if (!WIFSTOPPED(status))
+		return gone(vessel, status, run);
+	if (status >> 8 == (SIGTRAP | PTRACE_EVENT_SECCOMP << 8))
+		return at_event(vessel, run);
+	if (WSTOPSIG(status) == (SIGTRAP | 0x80))
+		return at_call(vessel, run);
 	if (vessel->waiting)
 		return stopped_waiting(vessel, status, run);
 	run->end = RUN_STOPPED;
@@ -210,34 +265,7 @@ int run_digest(struct vessel *vessel, int status, struct run *run)
 		return -ESRCH;
 	if (run->signal == SIGSTOP && vessel->pager->watch.hit_page)
 		return watched_write(vessel, run);
-	if (run->signal == SIGSTOP && vessel->pager->failure) {
-		run->end = RUN_FAILED;
-		run->status = vessel->pager->failure;
-		run->address = vessel->pager->failure_page;
-		vessel->pager->failure = 0;
-		vessel->stop_sent = vessel->stop_stale = false;
-	} else if (run->signal == SIGSTOP && vessel->pager->over_limit) {
-		run->end = RUN_MEMORY;
-	} else if (run->signal == SIGSTOP && vessel->stop_sent) {
-		bool stale = vessel->stop_stale;
-		vessel->stop_sent = vessel->stop_stale = false;
-		if (stale)
-			return let_go(vessel, 0);
-		run->interrupted = true;
-		if (vessel->timed_out)
-			run->end = RUN_TIMEOUT;
-	}
-	if (program_counter(vessel, &run->pc) < 0)
-		return -ESRCH;
-	if (ptrace(PTRACE_GETSIGINFO, vessel->pid, NULL, run->siginfo) < 0)
-		memset(run->siginfo, 0, sizeof(run->siginfo));
-	siginfo_t *info = (siginfo_t *)run->siginfo;
-	if (signals_mend(vessel, info))
-		ptrace(PTRACE_SETSIGINFO, vessel->pid, NULL, info);
-	run->stepped = run->signal == SIGTRAP && arch_is_step(info);
-	if (run->stepped && step_goes_on(vessel, run)) {
-		rc = watched_look(vessel, run);
-		return rc ? rc : let_go(vessel, 0);
-	}
-	return 1;
+	if (run->signal == SIGSTOP && stopped(vessel, run))
+		return let_go(vessel, 0);
+	return tell_signal(vessel, run);
 }

@@ -8,18 +8,19 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "kernel/cleanup.h"
 #include "process/vessel.h"
 
 bool signals_mend(struct vessel *vessel, siginfo_t *info)
 {
-	const struct identity *record = &vessel->record;
+	const struct identity *identity = &vessel->identity;
 	siginfo_t *sent = info->si_signo > 0 && info->si_signo <= SIGNALS ? &vessel->sent[info->si_signo - 1] : NULL;
 
 	if (info->si_code != SI_USER && info->si_code != SI_TKILL)
 		return false;
 	if (info->si_pid == vessel->pid) {
-		info->si_pid = record->pid;
-		info->si_uid = record->uid;
+		info->si_pid = identity->pid;
+		info->si_uid = identity->uid;
 		return true;
 	}
 	if (info->si_pid != getpid() || !sent || !sent->si_signo)
@@ -67,7 +68,7 @@ void signals_read(const struct vessel *vessel, struct signal_sets *sets)
 
 	*sets = (struct signal_sets){0};
 	snprintf(path, sizeof(path), "/proc/%d/status", vessel->pid);
-	FILE *file = fopen(path, "re");
+	FCLOSED FILE *file = fopen(path, "re");
 	if (!file)
 		return;
 	while (fgets(line, sizeof(line), file)) {
@@ -80,6 +81,5 @@ void signals_read(const struct vessel *vessel, struct signal_sets *sets)
 		if (sscanf(line, "SigIgn: %lx", &mask) == 1)
 			sets->ignored = mask;
 	}
-	fclose(file);
 }
 

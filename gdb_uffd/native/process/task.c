@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 
+#include "kernel/cleanup.h"
 #include "process/vessel.h"
 
 #ifndef PTRACE_SETSIGMASK
@@ -181,12 +182,11 @@ bool task_signal_is_fatal(struct vessel *vessel, int signal)
 		return true;
 	}
 	snprintf(path, sizeof(path), "/proc/%d/status", vessel->pid);
-	FILE *file = fopen(path, "re");
+	FCLOSED FILE *file = fopen(path, "re");
 	if (!file)
 		return true;
 	while (fgets(line, sizeof(line), file))
 		if (sscanf(line, "SigCgt: %lx", &mask) == 1 || sscanf(line, "SigIgn: %lx", &mask) == 1)
 			handled |= mask;
-	fclose(file);
 	return !(handled >> (signal - 1) & 1);
 }

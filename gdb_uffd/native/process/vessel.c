@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kernel/cleanup.h"
 #include "kernel/compat.h"
 #include "kernel/walk.h"
 #include "process/account.h"
@@ -74,15 +75,13 @@ static int spawn(struct vessel *vessel, int image)
 {
 	int pipes[2] = {-1, -1}, status = 0;
 	sigset_t all, old;
-	int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	CLOSED int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	if (null_fd < 0)
 		return fail(&vessel->error, errno, "/dev/null");
-	if (vessel->policy.level == LEVEL_ALL && make_pipe(vessel, pipes) < 0) {
-		close(null_fd);
+	if (vessel->policy.level == LEVEL_ALL && make_pipe(vessel, pipes) < 0)
 		return -EMFILE;
-	}
-	const int cwd_fd = pipes[1] < 0 ? -1 : walk(AT_FDCWD, vessel->record.cwd, O_DIRECTORY, 0);
+	CLOSED const int cwd_fd = pipes[1] < 0 ? -1 : walk(AT_FDCWD, vessel->identity.cwd, O_DIRECTORY, 0);
 	/* The child must not run the parent's handlers in the parent's memory; and what it blocks
 	 * at exec it inherits, so it unblocks nothing here: the recorded mask is set later. */
 	sigfillset(&all);
@@ -92,9 +91,6 @@ static int spawn(struct vessel *vessel, int image)
 		child(image, null_fd, pipes[1], cwd_fd);
 	int failed = errno;
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	close(null_fd);
-	if (cwd_fd >= 0)
-		close(cwd_fd);
 	if (pipes[1] >= 0)
 		close(pipes[1]);
 	if (pid < 0) {
@@ -320,8 +316,8 @@ static int build(struct vessel *vessel, struct restorer_call *calls)
 void vessel_init(struct vessel *vessel, const struct vessel_handlers *handlers)
 {
 	*vessel = (struct vessel){.handlers = handlers, .pidfd = -1, .output_fd = -1, .listener = -1, .cpu = -1};
-	fd_table_init(&vessel->kernel_state, &vessel->record);
-	fd_table_init(&vessel->past, &vessel->record);
+	fd_table_init(&vessel->kernel_state, &vessel->identity);
+	fd_table_init(&vessel->rerun, &vessel->identity);
 }
 
 int vessel_create(struct vessel *vessel, struct pager *pager)
@@ -388,7 +384,7 @@ void vessel_deinit(struct vessel *vessel)
 {
 	account_end(vessel, false);
 	fd_table_close(&vessel->kernel_state, NULL);
-	fd_table_close(&vessel->past, NULL);
+	fd_table_close(&vessel->rerun, NULL);
 	notify_forget_timer(vessel);
 	free(vessel->read.text);
 	vessel->read = (struct names){0};

@@ -126,9 +126,9 @@ PYTHON struct vessel {
 	bool keeps_cpu;    /* ... and goes on so after a stop: it may resume at once; task_leave_cpu ends it */
 
 	struct policy policy; /* its rules are those of the filter: set them before vessel_create */
-	struct identity record; /* who it impersonates */
+	struct identity identity; /* who it impersonates */
 	struct kernel_state kernel_state, saved; /* `saved`: as at the transaction's beginning */
-	struct kernel_state past; /* as before the last run, with descriptors of its own */
+	struct kernel_state rerun; /* as before the last run, with descriptors of its own */
 	bool in_transaction;
 	uint32_t turn; /* of the transactions: which one this is */
 	uint64_t brk_start, brk_now; /* the recorded heap; 0: none known */

@@ -188,7 +188,7 @@ int watched_look(struct vessel *vessel, struct run *run)
 	return rc < 0 ? rc : 1;
 }
 
-static bool changes_layout(int64_t number)
+static bool changes_mappings(int64_t number)
 {
 	return number == SYS_mmap || number == SYS_munmap || number == SYS_mremap || number == SYS_brk ||
 	       number == SYS_madvise;
@@ -209,7 +209,7 @@ int watched_call(struct vessel *vessel, struct run *run)
 	if (rc == 0 && (CALL_STOP_IS_WHOLE || !entry))
 		rc = watched_look(vessel, run);
 	/* For the look behind it, when pages may have gone. */
-	watch->all |= entry && changes_layout(watch->call);
+	watch->all |= entry && changes_mappings(watch->call);
 	if (rc == 1 && !CALL_STOP_IS_WHOLE)
 		return call_leave(vessel, run);
 	return rc;

@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "kernel/array.h"
 #include "recording/page_hash.h"
 #include "recording/record.h"
 
@@ -89,15 +90,11 @@ static size_t read_some(struct record *record, uint8_t *to, const struct iovec *
 
 static int hash_add(struct page_hashes *hashes, uint64_t page, uint64_t hash)
 {
-	if (hashes->count == hashes->room) {
-		size_t room = hashes->room ? hashes->room * 2 : 1024;
-		struct page_hash *at = realloc(hashes->at, room * sizeof(*at));
-		if (!at)
-			return -ENOMEM;
-		hashes->at = at;
-		hashes->room = room;
-	}
-	hashes->at[hashes->count++] = (struct page_hash){page, hash};
+	struct page_hash *made = array_add(*hashes);
+
+	if (!made)
+		return -ENOMEM;
+	*made = (struct page_hash){page, hash};
 	return 0;
 }
 

@@ -9,14 +9,13 @@
 #include <sys/syscall.h>
 
 #include "process/user.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 #include "syscalls/channel.h"
 #include "syscalls/refuse.h"
 
 static int64_t install(struct vessel *vessel, struct opened *file, bool close_on_exec)
 {
-	int number = file ? fd_table_install(&vessel->kernel_state, &vessel->record, file, 0, close_on_exec) : -EMFILE;
+	int number = file ? fd_table_install(&vessel->kernel_state, &vessel->identity, file, 0, close_on_exec) : -EMFILE;
 
 	if (file && number < 0)
 		fd_table_release(&vessel->kernel_state, NULL, file);

@@ -14,7 +14,6 @@
 #include "kernel/compat.h"
 #include "process/account.h"
 #include "process/user.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 #include "syscalls/channel.h"
 #include "syscalls/refuse.h"
@@ -26,7 +25,7 @@ static int64_t duplicate(struct vessel *vessel, struct opened *file, int64_t low
 {
 	if (lowest < 0 || lowest >= DESCRIPTORS_MAX)
 		return -EINVAL;
-	int number = fd_table_install(&vessel->kernel_state, &vessel->record, file, lowest, close_on_exec);
+	int number = fd_table_install(&vessel->kernel_state, &vessel->identity, file, lowest, close_on_exec);
 	file->refs = (uint16_t)(file->refs + (number >= 0));
 	return number;
 }
@@ -177,48 +176,6 @@ static int64_t fchdir_(struct vessel *vessel, struct opened *file)
 	return 0;
 }
 
-/* A socket of no consequence: what the program would have reached with it is refused by name. */
-static int64_t socket_(struct vessel *vessel, const struct system_call *call)
-{
-	struct opened *file = fd_table_open(&vessel->kernel_state, -1, OPENED_SOCKET, O_RDWR | (call->args[1] & O_NONBLOCK));
-
-	if (!file)
-		return -EMFILE;
-	int number = fd_table_install(&vessel->kernel_state, &vessel->record, file, 0, call->args[1] & SOCK_CLOEXEC);
-	if (number < 0)
-		*file = (struct opened){.fd = -1};
-	else
-		file->offset = (int64_t)(call->args[0] & 0xffff); /* its address family */
-	return number;
-}
-
-static int64_t socket_question(struct vessel *vessel, const struct system_call *call, struct opened *file)
-{
-	uint16_t family = file->kind == OPENED_PAIR ? AF_UNIX : (uint16_t)file->offset;
-	uint32_t len, zero = 0;
-
-	if (file->kind != OPENED_SOCKET && file->kind != OPENED_PAIR)
-		return -ENOTSOCK;
-	if (call->nr == SYS_getpeername && file->kind != OPENED_PAIR)
-		return refuse_note(vessel, call, ENOTCONN);
-	if (call->nr == SYS_setsockopt)
-		return 0;
-	if (call->nr == SYS_getsockopt) {
-		int rc = user_load(vessel->pager, call->args[4], &len, sizeof(len));
-		if (rc == 0 && len > sizeof(zero))
-			len = sizeof(zero);
-		if (rc == 0)
-			rc = user_store(vessel->pager, call->args[3], &zero, len);
-		return rc < 0 ? rc : user_store(vessel->pager, call->args[4], &len, sizeof(len));
-	}
-	struct sockaddr_storage none = {.ss_family = family};
-	int rc = user_load(vessel->pager, call->args[2], &len, sizeof(len));
-	uint32_t have = family == AF_INET6 ? 28 : family == AF_INET ? 16 : 2;
-	if (rc == 0)
-		rc = user_store(vessel->pager, call->args[1], &none, len < have ? len : have);
-	return rc < 0 ? rc : user_store(vessel->pager, call->args[2], &have, sizeof(have));
-}
-
 static int64_t fstatfs_(struct vessel *vessel, const struct system_call *call, struct opened *file)
 {
 	struct statfs info;
@@ -230,43 +187,8 @@ static int64_t fstatfs_(struct vessel *vessel, const struct system_call *call, s
 	return user_store(vessel->pager, call->args[1], &info, sizeof(info));
 }
 
-int64_t answer_descriptor(struct vessel *vessel, const struct system_call *call)
+static int64_t about_file(struct vessel *vessel, const struct system_call *call, int number, struct opened *file)
 {
-	int number = (int)call->args[0]; /* as the kernel takes it: the upper half does not count */
-	struct opened *file = channel_find(vessel, number);
-
-	switch (call->nr) {
-	case SYS_socket:
-		return socket_(vessel, call);
-	case SYS_close_range:
-		return close_range_(vessel, call);
-	case SYS_close:
-		return fd_table_drop(&vessel->kernel_state, account_saved(vessel), number);
-	case SYS_dup:
-	case SYS_dup2:
-	case SYS_dup3:
-	case SYS_fcntl:
-	case SYS_ioctl:
-	case SYS_lseek:
-	case SYS_getdents64:
-	case SYS_fchdir:
-	case SYS_fstatfs:
-	case SYS_fsync:
-	case SYS_fdatasync:
-	case SYS_syncfs:
-	case SYS_sync_file_range:
-	case SYS_readahead:
-	case SYS_fadvise64:
-	case SYS_getsockname:
-	case SYS_getpeername:
-	case SYS_setsockopt:
-	case SYS_getsockopt:
-		if (!file)
-			return refuse_descriptor(vessel, call, number);
-		break;
-	default:
-		return ANSWER_NOT_MINE;
-	}
 	switch (call->nr) {
 	case SYS_dup:
 		return duplicate(vessel, file, 0, false);
@@ -287,15 +209,30 @@ int64_t answer_descriptor(struct vessel *vessel, const struct system_call *call)
 		return fchdir_(vessel, file);
 	case SYS_fstatfs:
 		return fstatfs_(vessel, call, file);
-	case SYS_getsockname:
-	case SYS_getpeername:
-	case SYS_setsockopt:
-	case SYS_getsockopt:
-		return socket_question(vessel, call, file);
 	case SYS_readahead:
 	case SYS_fadvise64:
 		return file->kind == OPENED_FILE ? 0 : -ESPIPE;
-	default: /* fsync and its like: nothing was written */
+	case SYS_fsync: /* nothing was written */
+	case SYS_fdatasync:
+	case SYS_syncfs:
+	case SYS_sync_file_range:
 		return file->kind == OPENED_FILE || file->kind == OPENED_DIRECTORY ? 0 : -EINVAL;
+	default:
+		return ANSWER_NOT_MINE;
 	}
+}
+
+int64_t answer_descriptor(struct vessel *vessel, const struct system_call *call)
+{
+	int number = (int)call->args[0]; /* as the kernel takes it: the upper half does not count */
+	int64_t silent = answer_silent(vessel, call);
+
+	if (silent != ANSWER_NOT_MINE)
+		return silent;
+	if (call->nr == SYS_close_range)
+		return close_range_(vessel, call);
+	struct opened *file = channel_find(vessel, number);
+	if (call->nr == SYS_close)
+		return fd_table_drop(&vessel->kernel_state, account_saved(vessel), number);
+	return file ? about_file(vessel, call, number, file) : refuse_descriptor(vessel, call, number);
 }

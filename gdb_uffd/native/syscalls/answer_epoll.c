@@ -10,7 +10,6 @@
 #include "kernel/compat.h"
 #include "process/clock.h"
 #include "process/user.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 #include "syscalls/channel.h"
 #include "syscalls/refuse.h"
@@ -137,7 +136,7 @@ int64_t answer_epoll(struct vessel *vessel, const struct system_call *call)
 		if (flags & ~(uint32_t)EPOLL_CLOEXEC)
 			return -EINVAL;
 		struct opened *file = fd_table_open(&vessel->kernel_state, -1, OPENED_EPOLL, O_RDWR);
-		int number = file ? fd_table_install(&vessel->kernel_state, &vessel->record, file, 0, flags & EPOLL_CLOEXEC) : -EMFILE;
+		int number = file ? fd_table_install(&vessel->kernel_state, &vessel->identity, file, 0, flags & EPOLL_CLOEXEC) : -EMFILE;
 		if (file && number < 0)
 			fd_table_release(&vessel->kernel_state, NULL, file);
 		return number;

@@ -7,7 +7,6 @@
 #include <sys/syscall.h>
 
 #include "process/user.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 #include "syscalls/channel.h"
 #include "syscalls/refuse.h"
@@ -69,6 +68,28 @@ static int64_t take(struct vessel *vessel, const struct system_call *call, struc
 	return done;
 }
 
+/* Between the two ends of a pair. */
+static int64_t transfer(struct vessel *vessel, const struct system_call *call, struct opened *file, bool send)
+{
+	bool whole = call->nr == SYS_sendmsg || call->nr == SYS_recvmsg;
+	uint64_t flags = whole ? call->args[2] : call->args[3];
+	uint32_t own = file->flags;
+	int64_t result;
+
+	if (flags & ~(uint64_t)(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_CMSG_CLOEXEC | MSG_WAITALL))
+		return refuse_note(vessel, call, EOPNOTSUPP);
+	if (call->nr == SYS_sendto && call->args[4])
+		return -EISCONN;
+	if (flags & MSG_DONTWAIT)
+		file->flags |= O_NONBLOCK;
+	if (whole)
+		result = message_(vessel, call, file, send);
+	else
+		result = send ? channel_write(vessel, call, file, call->args[1], call->args[2]) : take(vessel, call, file);
+	file->flags = own;
+	return result;
+}
+
 int64_t answer_message(struct vessel *vessel, const struct system_call *call)
 {
 	bool send = call->nr == SYS_sendto || call->nr == SYS_sendmsg;
@@ -87,21 +108,5 @@ int64_t answer_message(struct vessel *vessel, const struct system_call *call)
 	/* What a byte was written to is a pipe, or a socket pair after all. */
 	if (file->kind == OPENED_PIPE && (file->flags & O_ACCMODE) == O_RDWR)
 		file->kind = OPENED_PAIR;
-	if (file->kind != OPENED_PAIR)
-		return -ENOTSOCK;
-	uint64_t flags = call->nr == SYS_sendto || call->nr == SYS_recvfrom ? call->args[3] : call->args[2];
-	if (flags & ~(uint64_t)(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_CMSG_CLOEXEC | MSG_WAITALL))
-		return refuse_note(vessel, call, EOPNOTSUPP);
-	if (call->nr == SYS_sendto && call->args[4])
-		return -EISCONN;
-	uint32_t own = file->flags;
-	if (flags & MSG_DONTWAIT)
-		file->flags |= O_NONBLOCK;
-	int64_t result;
-	if (call->nr == SYS_sendmsg || call->nr == SYS_recvmsg)
-		result = message_(vessel, call, file, send);
-	else
-		result = send ? channel_write(vessel, call, file, call->args[1], call->args[2]) : take(vessel, call, file);
-	file->flags = own;
-	return result;
+	return file->kind == OPENED_PAIR ? transfer(vessel, call, file, send) : -ENOTSOCK;
 }

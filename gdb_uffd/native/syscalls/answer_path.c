@@ -33,7 +33,7 @@ static int reopen(int fd, uint64_t flags)
 static int64_t install(struct vessel *vessel, int fd, int kind, uint64_t flags)
 {
 	struct opened *file = fd_table_open(&vessel->kernel_state, fd, kind, (uint32_t)flags & ~(uint32_t)O_CLOEXEC);
-	int number = file ? fd_table_install(&vessel->kernel_state, &vessel->record, file, 0, flags & O_CLOEXEC) : -EMFILE;
+	int number = file ? fd_table_install(&vessel->kernel_state, &vessel->identity, file, 0, flags & O_CLOEXEC) : -EMFILE;
 
 	if (number < 0) {
 		if (file)
@@ -183,8 +183,8 @@ static int64_t readlink_(struct vessel *vessel, const struct system_call *call, 
 		return rc;
 	const char *own = lookup_own_part(vessel, text);
 	if (own && !strcmp(own, "exe") && vessel->policy.read_files) {
-		len = (ssize_t)strlen(vessel->record.executable);
-		memcpy(text, vessel->record.executable, (size_t)len);
+		len = (ssize_t)strlen(vessel->identity.executable);
+		memcpy(text, vessel->identity.executable, (size_t)len);
 	} else if (own && !strcmp(own, "cwd") && vessel->policy.read_files) {
 		len = (ssize_t)strlen(vessel->kernel_state.cwd);
 		memcpy(text, vessel->kernel_state.cwd, (size_t)len);

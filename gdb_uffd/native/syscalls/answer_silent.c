@@ -8,7 +8,6 @@
 #include <sys/syscall.h>
 
 #include "process/user.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 #include "syscalls/channel.h"
 

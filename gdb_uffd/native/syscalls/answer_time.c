@@ -13,7 +13,6 @@
 #include "process/clock.h"
 #include "process/timers.h"
 #include "process/user.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 #include "syscalls/waiting.h"
 

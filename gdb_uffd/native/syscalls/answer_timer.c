@@ -11,7 +11,6 @@
 
 #include "process/clock.h"
 #include "process/user.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 #include "syscalls/refuse.h"
 
@@ -128,7 +127,7 @@ static int64_t create(struct vessel *vessel, const struct system_call *call)
 		return -EINVAL;
 	if (call->args[1] && user_load(vessel->pager, call->args[1], &event, sizeof(event)) < 0)
 		return -EFAULT;
-	bool own = event.sigev_notify == SIGEV_THREAD_ID && event._sigev_un._tid == vessel->record.tid;
+	bool own = event.sigev_notify == SIGEV_THREAD_ID && event._sigev_un._tid == vessel->identity.tid;
 	/* No other thread runs that could be told (SIGEV_THREAD is one that the C library makes). */
 	if (!own && event.sigev_notify != SIGEV_SIGNAL && event.sigev_notify != SIGEV_NONE)
 		return refuse_note(vessel, call, EINVAL);
@@ -203,7 +202,7 @@ static int64_t descriptor(struct vessel *vessel, const struct system_call *call)
 	struct opened *file = fd_table_open(&vessel->kernel_state, -1, OPENED_TIMER, O_RDWR | (flags & O_NONBLOCK));
 	if (file)
 		file->offset = timer - vessel->kernel_state.timers;
-	int number = file ? fd_table_install(&vessel->kernel_state, &vessel->record, file, 0, flags & TFD_CLOEXEC) : -EMFILE;
+	int number = file ? fd_table_install(&vessel->kernel_state, &vessel->identity, file, 0, flags & TFD_CLOEXEC) : -EMFILE;
 	if (file && number < 0)
 		fd_table_release(&vessel->kernel_state, NULL, file);
 	else if (!file)

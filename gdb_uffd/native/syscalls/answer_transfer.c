@@ -9,7 +9,6 @@
 
 #include "process/account.h"
 #include "process/user.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 #include "syscalls/channel.h"
 #include "syscalls/refuse.h"
@@ -141,9 +140,9 @@ static struct opened *woken(struct vessel *vessel, const struct system_call *cal
 	uint64_t value;
 	struct opened *file = NULL;
 
-	if (call->args[2] == 1 || vessel->record.descriptors_told)
+	if (call->args[2] == 1 || vessel->identity.descriptors_told)
 		file = channel_adopt(vessel, number, OPENED_PIPE);
-	if (!file && vessel->record.descriptors_told)
+	if (!file && vessel->identity.descriptors_told)
 		file = channel_adopt(vessel, number, OPENED_PAIR);
 	if (file || call->args[2] != sizeof(value) ||
 	    user_load(vessel->pager, call->args[1], &value, sizeof(value)) < 0)
@@ -151,36 +150,37 @@ static struct opened *woken(struct vessel *vessel, const struct system_call *cal
 	return value && value <= UINT32_MAX ? channel_adopt(vessel, number, OPENED_EVENT) : NULL;
 }
 
-int64_t answer_transfer(struct vessel *vessel, const struct system_call *call)
+/* Where a call reads or writes; -EINVAL. */
+static int offset_of(const struct system_call *call, int64_t *offset)
 {
-	const uint64_t *a = call->args;
-	struct opened *file = channel_find(vessel, (int)a[0]);
-	int64_t offset = HERE;
-	uint64_t len = a[2] < AT_ONCE ? a[2] : AT_ONCE;
+	int64_t asked = (int64_t)call->args[3];
 
+	*offset = HERE;
 	switch (call->nr) {
-	case SYS_read:
-	case SYS_write:
-	case SYS_readv:
-	case SYS_writev:
-		break;
 	case SYS_pread64:
 	case SYS_pwrite64:
 	case SYS_preadv:
 	case SYS_pwritev:
-		if ((int64_t)a[3] < 0)
-			return -EINVAL;
-		offset = (int64_t)a[3];
-		break;
+		*offset = asked;
+		return asked < 0 ? -EINVAL : 0;
 	case SYS_preadv2:
 	case SYS_pwritev2:
-		if ((int64_t)a[3] < -1)
-			return -EINVAL;
-		offset = a[3] == ~0ul ? HERE : (int64_t)a[3];
-		break;
+		*offset = asked == -1 ? HERE : asked;
+		return asked < -1 ? -EINVAL : 0;
 	default:
-		return ANSWER_NOT_MINE;
+		return 0;
 	}
+}
+
+int64_t answer_transfer(struct vessel *vessel, const struct system_call *call)
+{
+	const uint64_t *a = call->args;
+	struct opened *file = channel_find(vessel, (int)a[0]);
+	uint64_t len = a[2] < AT_ONCE ? a[2] : AT_ONCE;
+	int64_t offset, rc = offset_of(call, &offset);
+
+	if (rc < 0)
+		return rc;
 	if (!file && call->nr == SYS_write)
 		file = woken(vessel, call);
 	bool reads = call->nr == SYS_read || call->nr == SYS_readv || call->nr == SYS_preadv2;
@@ -200,7 +200,11 @@ int64_t answer_transfer(struct vessel *vessel, const struct system_call *call)
 	case SYS_preadv:
 	case SYS_preadv2:
 		return vector(vessel, file, call, offset, read_part);
-	default:
+	case SYS_writev:
+	case SYS_pwritev:
+	case SYS_pwritev2:
 		return vector(vessel, file, call, offset, write_part);
+	default:
+		return ANSWER_NOT_MINE;
 	}
 }

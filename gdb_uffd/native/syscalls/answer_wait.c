@@ -15,7 +15,6 @@
 #include "process/clock.h"
 #include "process/timers.h"
 #include "process/user.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 #include "syscalls/channel.h"
 #include "syscalls/pending.h"
@@ -134,7 +133,7 @@ static bool takes_priority(int command)
 static int64_t priority_lock(struct vessel *vessel, const struct system_call *call, uint32_t value)
 {
 	int command = (int)call->args[1] & FUTEX_COMMAND;
-	uint32_t self = (uint32_t)vessel->record.tid, owner = value & FUTEX_TID_MASK;
+	uint32_t self = (uint32_t)vessel->identity.tid, owner = value & FUTEX_TID_MASK;
 	uint32_t next = command == FUTEX_UNLOCK_PI ? 0 : self;
 
 	if (command == FUTEX_UNLOCK_PI ? owner != self : owner != 0) {

@@ -21,7 +21,6 @@
 #include "process/clock.h"
 #include "process/timers.h"
 #include "process/user.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 #include "syscalls/pending.h"
 #include "syscalls/waiting.h"
@@ -71,7 +70,7 @@ struct opened *channel_find(struct vessel *vessel, int number)
 	for (int beside = -1; !file && number > 2 && beside < 2; beside += 2) {
 		struct opened *other = fd_table_find(state, number - beside);
 		struct opened *peer = other ? peer_of(vessel, other) : NULL;
-		if (!peer || !peer->nowhere || !fd_table_may_be(state, &vessel->record, number))
+		if (!peer || !peer->nowhere || !fd_table_may_be(state, &vessel->identity, number))
 			continue;
 		place(vessel, number, peer);
 		file = peer;
@@ -81,11 +80,11 @@ struct opened *channel_find(struct vessel *vessel, int number)
 
 static bool may_be(const struct vessel *vessel, int number, int kind)
 {
-	const struct identity *record = &vessel->record;
+	const struct identity *identity = &vessel->identity;
 
-	if (!fd_table_may_be(&vessel->kernel_state, record, number))
+	if (!fd_table_may_be(&vessel->kernel_state, identity, number))
 		return false;
-	return !record->descriptors_told || record->descriptor_kind[number] == kind;
+	return !identity->descriptors_told || identity->descriptor_kind[number] == kind;
 }
 
 static void tell(struct vessel *vessel, int number, int kind)
@@ -99,7 +98,7 @@ static void tell(struct vessel *vessel, int number, int kind)
 
 bool channel_is_silent(struct vessel *vessel, int number)
 {
-	if (!fd_table_may_be(&vessel->kernel_state, &vessel->record, number))
+	if (!fd_table_may_be(&vessel->kernel_state, &vessel->identity, number))
 		return false;
 	fd_table_take_for_silent(&vessel->kernel_state, number);
 	tell(vessel, number, OPENED_NOTHING);
@@ -119,9 +118,9 @@ struct opened *channel_adopt(struct vessel *vessel, int number, int kind)
 	} else {
 		if (!channel_open_two(vessel, kind, 0, ends))
 			return NULL;
-		int other = vessel->record.descriptors_told ? vessel->record.descriptor_peer[number] : -1;
+		int other = vessel->identity.descriptors_told ? vessel->identity.descriptor_peer[number] : -1;
 		ends[1]->nowhere = true;
-		if (fd_table_may_be(&vessel->kernel_state, &vessel->record, other))
+		if (fd_table_may_be(&vessel->kernel_state, &vessel->identity, other))
 			place(vessel, other, ends[1]);
 	}
 	place(vessel, number, ends[0]);
@@ -163,14 +162,27 @@ static bool is_epoll_ready(struct vessel *vessel, struct opened *file)
 	return found;
 }
 
+static short pipe_ready(struct vessel *vessel, const struct opened *file)
+{
+	const struct opened *peer = peer_of(vessel, file);
+	bool full = peer && peer->held && peer->held->len >= PIPE_BYTES;
+	short in = file->held && file->held->len ? POLLIN | POLLRDNORM : 0;
+
+	if (file->kind == OPENED_PAIR && !peer)
+		return POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLHUP | POLLRDHUP;
+	if (file->kind == OPENED_PIPE && (file->flags & O_ACCMODE) == O_RDONLY)
+		return (short)(in | (peer ? 0 : POLLHUP));
+	if (!peer)
+		return POLLOUT | POLLWRNORM | POLLERR;
+	return (short)(in | (full ? 0 : POLLOUT | POLLWRNORM));
+}
+
 short channel_ready(struct vessel *vessel, struct opened *file)
 {
 	struct signal_sets sets;
 
 	if (!file)
 		return POLLNVAL;
-	struct opened *peer = peer_of(vessel, file);
-	short in = file->held && file->held->len ? POLLIN | POLLRDNORM : 0;
 	switch (file->kind) {
 	case OPENED_OUTPUT:
 		return POLLOUT | POLLWRNORM;
@@ -181,15 +193,8 @@ short channel_ready(struct vessel *vessel, struct opened *file)
 	case OPENED_PATH:
 		return POLLNVAL;
 	case OPENED_PIPE:
-		if ((file->flags & O_ACCMODE) == O_RDONLY)
-			return (short)(in | (peer ? 0 : POLLHUP));
-		if (!peer)
-			return POLLOUT | POLLWRNORM | POLLERR;
-		return (short)(in | (peer->held && peer->held->len >= PIPE_BYTES ? 0 : POLLOUT | POLLWRNORM));
 	case OPENED_PAIR:
-		if (!peer)
-			return POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLHUP | POLLRDHUP;
-		return (short)(in | (peer->held && peer->held->len >= PIPE_BYTES ? 0 : POLLOUT | POLLWRNORM));
+		return pipe_ready(vessel, file);
 	case OPENED_EVENT:
 		return (short)((file->offset ? POLLIN | POLLRDNORM : 0) |
 			       ((uint64_t)file->offset < EVENT_MAX ? POLLOUT | POLLWRNORM : 0));
@@ -310,8 +315,8 @@ static int64_t write_bytes(struct vessel *vessel, const struct system_call *call
 
 	if (!peer) {
 		siginfo_t info = {.si_signo = SIGPIPE, .si_code = SI_USER};
-		info.si_pid = vessel->record.pid;
-		info.si_uid = vessel->record.uid;
+		info.si_pid = vessel->identity.pid;
+		info.si_uid = vessel->identity.uid;
 		if (!(call->nr == SYS_sendto && (call->args[3] & MSG_NOSIGNAL)))
 			signals_send(vessel, &info);
 		return -EPIPE;
@@ -362,17 +367,17 @@ int64_t channel_write(struct vessel *vessel, const struct system_call *call, str
 /* Whether the program was told so before. */
 bool channel_was_silent(struct vessel *vessel, int number)
 {
-	return fd_table_may_be(&vessel->kernel_state, &vessel->record, number) && fd_table_is_silent(&vessel->kernel_state, number);
+	return fd_table_may_be(&vessel->kernel_state, &vessel->identity, number) && fd_table_is_silent(&vessel->kernel_state, number);
 }
 
 int64_t channel_read_silent(struct vessel *vessel, const struct system_call *call)
 {
-	const struct identity *record = &vessel->record;
+	const struct identity *identity = &vessel->identity;
 	int number = (int)call->args[0];
 
 	/* Where the recording knows that it led elsewhere, there was something to be read, or may have been. */
-	if (!channel_was_silent(vessel, number) && record->descriptors_told &&
-	    (number < 0 || number >= DESCRIPTORS_MAX || !record->descriptor_kind[number]))
+	if (!channel_was_silent(vessel, number) && identity->descriptors_told &&
+	    (number < 0 || number >= DESCRIPTORS_MAX || !identity->descriptor_kind[number]))
 		return ANSWER_NOT_MINE;
 	if (!channel_is_silent(vessel, number))
 		return ANSWER_NOT_MINE;

@@ -18,7 +18,7 @@ static int64_t ask(struct vessel *vessel, const struct registers *regs)
 {
 	uint64_t nr = (uint64_t)NUMBER(regs);
 	bool both = nr == SYS_tgkill || nr == SYS_rt_tgsigqueueinfo;
-	pid_t process = nr == SYS_tkill ? vessel->record.pid : (pid_t)ARGUMENT(regs, 0);
+	pid_t process = nr == SYS_tkill ? vessel->identity.pid : (pid_t)ARGUMENT(regs, 0);
 	pid_t target = (pid_t)(both ? ARGUMENT(regs, 1) : ARGUMENT(regs, 0));
 	siginfo_t info;
 
@@ -26,16 +26,16 @@ static int64_t ask(struct vessel *vessel, const struct registers *regs)
 		uint64_t at = both ? ARGUMENT(regs, 3) : ARGUMENT(regs, 2);
 		if (user_load(vessel->pager, at, &info, sizeof(info)) < 0)
 			return -EFAULT;
-		if ((info.si_code >= 0 || info.si_code == SI_TKILL) && target != vessel->record.tid)
+		if ((info.si_code >= 0 || info.si_code == SI_TKILL) && target != vessel->identity.tid)
 			return -EPERM; /* only the kernel may say so (rt_sigqueueinfo(2)) */
 	}
 	if ((both || nr == SYS_tkill) && (process <= 0 || target <= 0))
 		return -EINVAL;
-	if (nr == SYS_kill && (target == 0 || target == -vessel->record.pgrp)) /* its own group */
+	if (nr == SYS_kill && (target == 0 || target == -vessel->identity.pgrp)) /* its own group */
 		return 0;
-	if (target == vessel->record.pid && (!both || process == target))
+	if (target == vessel->identity.pid && (!both || process == target))
 		return 0;
-	if (process != vessel->record.pid && (both || !vessel_has_thread(vessel, target)))
+	if (process != vessel->identity.pid && (both || !vessel_has_thread(vessel, target)))
 		return ANOTHER;
 	return vessel_has_thread(vessel, target) ? 0 : -ESRCH;
 }
@@ -59,9 +59,9 @@ int kill_signal(struct vessel *vessel, struct registers *regs, struct run *run)
 	if (!signal)
 		return answer_probe(vessel, regs);
 	if (both)
-		self = first == vessel->record.pid && second == vessel->record.tid;
+		self = first == vessel->identity.pid && second == vessel->identity.tid;
 	else
-		self = first == (NUMBER(regs) == SYS_tkill ? vessel->record.tid : vessel->record.pid);
+		self = first == (NUMBER(regs) == SYS_tkill ? vessel->identity.tid : vessel->identity.pid);
 	if (!self)
 		return refuse_call(vessel, regs, EPERM);
 	if (signal == SIGKILL || signal == SIGSTOP) {

@@ -76,8 +76,8 @@ const char *lookup_own_part(const struct vessel *vessel, const char *path)
 
 	if (strncmp(path, "/proc/", 6))
 		return NULL;
-	int n = snprintf(pid, sizeof(pid), "/proc/%d/", vessel->record.pid);
-	int m = snprintf(tid, sizeof(tid), "/proc/self/task/%d/", vessel->record.tid);
+	int n = snprintf(pid, sizeof(pid), "/proc/%d/", vessel->identity.pid);
+	int m = snprintf(tid, sizeof(tid), "/proc/self/task/%d/", vessel->identity.tid);
 
 	if (!strncmp(path, tid, (size_t)m))
 		return path + m;
@@ -151,7 +151,7 @@ int lookup(struct vessel *vessel, const struct system_call *call, int64_t base, 
 		return fstat(found->fd, &found->info) < 0 ? -EACCES : 0;
 	}
 	if (own && !strcmp(own, "exe"))
-		found->fd = look_up(vessel, call, AT_FDCWD, vessel->record.executable, flags, resolve);
+		found->fd = look_up(vessel, call, AT_FDCWD, vessel->identity.executable, flags, resolve);
 	else
 		found->fd = own ? -EACCES : look_up(vessel, call, base, path, flags, resolve);
 	if (found->fd >= 0 &&

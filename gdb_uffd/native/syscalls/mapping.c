@@ -16,10 +16,10 @@
 /* Before the first change of a transaction: how it was, for the way back. */
 int mapping_remember(struct pager *pager)
 {
-	if (pager->layout_changed)
+	if (pager->mappings_changed)
 		return 0;
 	int rc = regions_copy(&pager->at_tx, &pager->regions);
-	pager->layout_changed = rc == 0;
+	pager->mappings_changed = rc == 0;
 	return rc;
 }
 

@@ -17,19 +17,17 @@
 #define MADV_PAGEOUT 21
 #endif
 
-int mapping_madvise(struct vessel *vessel, struct registers *regs)
-{
-	struct pager *pager = vessel->pager;
-	uint64_t start = ARGUMENT(regs, 0), end = start + mapping_ceil(ARGUMENT(regs, 1));
-	int64_t result;
+enum effect { NONE, HARMLESS, EMPTIES, UNSEEN };
 
-	switch ((int)ARGUMENT(regs, 2)) {
+static enum effect effect_of(int advice)
+{
+	switch (advice) {
 	case MADV_FREE: /* hints: keeping the pages as they are is allowed */
 	case MADV_COLD:
 	case MADV_PAGEOUT:
 	case MADV_MERGEABLE:
 	case MADV_UNMERGEABLE:
-		return call_skip(vessel, regs, 0);
+		return NONE;
 	case MADV_NORMAL:
 	case MADV_RANDOM:
 	case MADV_SEQUENTIAL:
@@ -42,45 +40,44 @@ int mapping_madvise(struct vessel *vessel, struct registers *regs)
 	case MADV_DODUMP:
 	case MADV_WIPEONFORK:
 	case MADV_KEEPONFORK:
-		return 0;
+		return HARMLESS;
 	case MADV_DONTNEED:
 	case MADV_REMOVE:
 	case MADV_DONTNEED_LOCKED:
-		break;
+		return EMPTIES;
 	default:
 		/* Pages would go or come unseen (MADV_GUARD_INSTALL, for which glibc falls back to mprotect;
 		 * MADV_POPULATE_WRITE, whose loop in the kernel heeds no signal). */
-		return call_skip(vessel, regs, -EINVAL);
+		return UNSEEN;
 	}
-	const struct region *first = regions_find(&pager->regions, start);
-	unsigned long asked = ARGUMENT(regs, 2);
-	if (first && (first->flags & REGION_SHARED)) {
-		for (const struct region *next = first; next && next->start < end; next = regions_next(&pager->regions, next->end))
-			if (!(next->flags & REGION_SHARED))
-				return refuse_call(vessel, regs, EINVAL);
-		if (ARGUMENT(regs, 2) != MADV_REMOVE)
-			return call_skip(vessel, regs, 0);
-		ARGUMENT(regs, 2) = MADV_DONTNEED; /* what frees it where it is private */
-	}
-	/* A recorded file's private pages would show the file again, which is not at hand here. */
-	for (uint64_t at = start; at < end;) {
-		const struct region *region = regions_next(&pager->regions, at);
-		if (!region || region->start >= end)
-			break;
-		if ((region->flags & (REGION_FILE | REGION_BORN)) == REGION_FILE)
-			return refuse_call(vessel, regs, EINVAL);
-		at = region->end;
-	}
-	int rc = mapping_save(vessel, regs, start, end);
-	if (rc == 0)
-		rc = call_finish(vessel, regs, &result);
-	if (rc == 0 && ARGUMENT(regs, 2) != asked) {
-		ARGUMENT(regs, 2) = asked;
-		rc = task_set_registers(vessel, regs);
-	}
-	if (rc < 0 || (result < 0 && result != -ENOMEM)) /* ENOMEM: there were gaps */
-		return rc;
-	/* Anonymous memory reads as zeros from now on; the recorded bytes are gone. */
+}
+
+static bool is_shared(const struct regions *regions, uint64_t address)
+{
+	const struct region *region = regions_find(regions, address);
+
+	return region && (region->flags & REGION_SHARED);
+}
+
+/* Whether there is none but shared memory, or no private pages of a recorded file: they would show the file again,
+ * which is not at hand here. */
+static bool can_be_emptied(const struct regions *regions, uint64_t start, uint64_t end)
+{
+	bool shared = is_shared(regions, start);
+	const struct region *region = regions_next(regions, start);
+
+	for (; region && region->start < end; region = regions_next(regions, region->end))
+		if ((shared && !(region->flags & REGION_SHARED)) ||
+		    (region->flags & (REGION_FILE | REGION_BORN)) == REGION_FILE)
+			return false;
+	return true;
+}
+
+/* Anonymous memory reads as zeros from now on; the recorded bytes are gone. */
+static int empty(struct pager *pager, uint64_t start, uint64_t end)
+{
+	int rc = 0;
+
 	pages_forget_range(&pager->pages, start, end, false);
 	for (uint64_t at = start; rc == 0 && at < end;) {
 		const struct region *region = regions_next(&pager->regions, at);
@@ -100,4 +97,35 @@ int mapping_madvise(struct vessel *vessel, struct registers *regs)
 		rc = regions_set(&pager->regions, &zero);
 	}
 	return rc;
+}
+
+int mapping_madvise(struct vessel *vessel, struct registers *regs)
+{
+	struct pager *pager = vessel->pager;
+	uint64_t start = ARGUMENT(regs, 0), end = start + mapping_ceil(ARGUMENT(regs, 1));
+	unsigned long asked = ARGUMENT(regs, 2);
+	enum effect effect = effect_of((int)asked);
+	int64_t result;
+
+	if (effect == HARMLESS)
+		return 0;
+	if (effect != EMPTIES)
+		return call_skip(vessel, regs, effect == NONE ? 0 : -EINVAL);
+	if (!can_be_emptied(&pager->regions, start, end))
+		return refuse_call(vessel, regs, EINVAL);
+	if (is_shared(&pager->regions, start)) {
+		if ((int)asked != MADV_REMOVE)
+			return call_skip(vessel, regs, 0);
+		ARGUMENT(regs, 2) = MADV_DONTNEED; /* what frees it where it is private */
+	}
+	int rc = mapping_save(vessel, regs, start, end);
+	if (rc == 0)
+		rc = call_finish(vessel, regs, &result);
+	if (rc == 0 && ARGUMENT(regs, 2) != asked) {
+		ARGUMENT(regs, 2) = asked;
+		rc = task_set_registers(vessel, regs);
+	}
+	if (rc < 0 || (result < 0 && result != -ENOMEM)) /* ENOMEM: there were gaps */
+		return rc;
+	return empty(pager, start, end);
 }

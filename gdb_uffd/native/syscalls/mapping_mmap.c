@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kernel/cleanup.h"
 #include "process/account.h"
 #include "process/call.h"
 #include "process/task.h"
@@ -118,7 +119,8 @@ int mapping_mmap(struct vessel *vessel, struct registers *regs)
 {
 	struct pager *pager = vessel->pager;
 	uint64_t len = mapping_ceil(ARGUMENT(regs, 1)), bytes = 0;
-	int prot = (int)ARGUMENT(regs, 2) & 7, fd = -1, rc;
+	int prot = (int)ARGUMENT(regs, 2) & 7, rc;
+	CLOSED int fd = -1;
 	bool native = false, file = !(ARGUMENT(regs, 3) & MAP_ANONYMOUS);
 	void *map = NULL;
 	int64_t result = -ENOMEM;
@@ -136,14 +138,9 @@ int mapping_mmap(struct vessel *vessel, struct registers *regs)
 		rc = mapping_save(vessel, regs, ARGUMENT(regs, 0), ARGUMENT(regs, 0) + len);
 	if (rc == 0 && fd >= 0) {
 		rc = map_ourselves(pager, fd, ARGUMENT(regs, 5), len, &map, &bytes);
-		if (rc < 0) {
-			close(fd);
+		if (rc < 0)
 			return call_skip(vessel, regs, rc);
-		}
-	}
-	if (fd >= 0) {
 		account_note_read(vessel, fd);
-		close(fd);
 	}
 	if (rc == 0)
 		rc = make_mapping(vessel, regs, !native, &result);

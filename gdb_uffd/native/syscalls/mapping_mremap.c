@@ -77,8 +77,6 @@ static void drop_origins(struct origins *origins)
 	for (size_t i = 0; i < origins->count; i++)
 		free(origins->at[i]);
 	free(origins->at);
-	origins->at = NULL;
-	origins->count = 0;
 }
 
 static int keep_origins(struct pager *pager, uint64_t from, uint64_t len, struct origins *origins)
@@ -127,7 +125,7 @@ static int move(struct vessel *vessel, struct registers *regs, uint64_t old_len,
 		pager->over_limit = true;
 		return 0;
 	}
-	struct origins origins = {0};
+	__attribute__((cleanup(drop_origins))) struct origins origins = {0};
 	int rc = mapping_save(vessel, regs, from, from + old_len);
 	if (rc == 0 && (ARGUMENT(regs, 3) & MREMAP_FIXED))
 		rc = mapping_save(vessel, regs, ARGUMENT(regs, 4), ARGUMENT(regs, 4) + len);
@@ -137,10 +135,8 @@ static int move(struct vessel *vessel, struct registers *regs, uint64_t old_len,
 		rc = keep_origins(pager, from, kept, &origins);
 	if (rc == 0)
 		rc = call_finish(vessel, regs, &result);
-	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095) {
-		drop_origins(&origins);
+	if (rc < 0 || (uint64_t)result >= (uint64_t)-4095)
 		return rc;
-	}
 	uint64_t to = (uint64_t)result;
 	rc = stays ? mapping_add(pager, from, from + old_len, prot, 0) : mapping_drop(pager, from, from + old_len);
 	if (rc == 0)
@@ -164,7 +160,6 @@ static int move(struct vessel *vessel, struct registers *regs, uint64_t old_len,
 		rc = tracker_moved(pager, to + done);
 	}
 	pager->unmoved += origins.missed;
-	drop_origins(&origins);
 	return rc;
 }
 

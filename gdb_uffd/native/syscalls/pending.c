@@ -9,7 +9,6 @@
 #include <sys/syscall.h>
 
 #include "process/user.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 
 static int64_t taken(struct vessel *vessel, const struct system_call *call, int64_t result)

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <termios.h>
@@ -14,7 +15,6 @@
 #include "process/task.h"
 #include "process/timers.h"
 #include "process/user.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 #include "syscalls/kill.h"
 #include "syscalls/mapping.h"
@@ -38,6 +38,106 @@ static bool only_asks(const struct system_call *call)
 	       (call->args[1] == TCGETS || call->args[1] == TIOCGWINSZ || call->args[1] == FIONREAD);
 }
 
+/* Calls that name a process: itself by its recorded PID is 0; another one is refused. */
+static int about_self(struct vessel *vessel, struct registers *regs, struct run *run)
+{
+	pid_t who = (pid_t)ARGUMENT(regs, 0);
+
+	(void)run;
+	if (who && who != vessel->identity.pid && who != vessel->identity.tid)
+		return refuse_call(vessel, regs, EPERM);
+	return call_with(vessel, regs, 0, ARGUMENT(regs, 1));
+}
+
+/* A call of this architecture alone. */
+static int own_call(struct vessel *vessel, struct registers *regs, struct run *run)
+{
+	uint64_t address, value;
+
+	(void)run;
+	switch (arch_own_call(regs, &address, &value)) {
+	case OWN_SKIPPED:
+		return call_skip(vessel, regs, (int64_t)value);
+	case OWN_STORED:
+		return call_skip(vessel, regs, user_store(vessel->pager, address, &value, sizeof(value)));
+	case OWN_WRITES:
+		user_make_present(vessel->pager, address, sizeof(value), true);
+		return 0;
+	case OWN_STAYS:
+		vessel->kernel_changed = true;
+		return 0;
+	default:
+		return refuse_call(vessel, regs, EINVAL);
+	}
+}
+
+static int exits(struct vessel *vessel, struct registers *regs, struct run *run)
+{
+	run->end = RUN_EXITING;
+	run->thread = NUMBER(regs) == SYS_exit;
+	run->status = (int)ARGUMENT(regs, 0) & 0xff;
+	return call_stop_before(vessel, regs, run);
+}
+
+/* By the names that syscalls.tbl has.  The vessel stands before a call that is traced: 1: it goes no further, `run`
+ * says why; 0: let it go. */
+static const struct handler {
+	const char *name;
+	int64_t (*answer)(struct vessel *vessel, const struct system_call *call);
+	int (*traced)(struct vessel *vessel, struct registers *regs, struct run *run);
+	int (*mapping)(struct vessel *vessel, struct registers *regs);
+} handlers[] = {
+	{.name = "-"},
+	{.name = "brk", .mapping = mapping_brk},
+	{.name = "channel", .answer = answer_channel},
+	{.name = "descriptor", .answer = answer_descriptor},
+	{.name = "epoll", .answer = answer_epoll},
+	{.name = "exit", .traced = exits},
+	{.name = "identity", .answer = answer_identity},
+	{.name = "kill", .traced = kill_signal},
+	{.name = "limits", .answer = answer_limits, .traced = about_self},
+	{.name = "madvise", .mapping = mapping_madvise},
+	{.name = "memory", .answer = answer_memory},
+	{.name = "message", .answer = answer_message},
+	{.name = "mmap", .mapping = mapping_mmap},
+	{.name = "mprotect", .mapping = mapping_mprotect},
+	{.name = "mremap", .mapping = mapping_mremap},
+	{.name = "munmap", .mapping = mapping_munmap},
+	{.name = "own", .traced = own_call},
+	{.name = "path", .answer = answer_path},
+	{.name = "socket", .answer = answer_socket},
+	{.name = "time", .answer = answer_time},
+	{.name = "timer", .answer = answer_timer},
+	{.name = "transfer", .answer = answer_transfer},
+	{.name = "wait", .answer = answer_wait},
+};
+
+int policy_handler(const char *name)
+{
+	for (size_t i = 0; i < sizeof(handlers) / sizeof(*handlers); i++)
+		if (!strcmp(handlers[i].name, name))
+			return (int)i;
+	return -ENOENT;
+}
+
+static int64_t answer(struct vessel *vessel, const struct rule *rule, const struct system_call *call)
+{
+	int64_t (*answers)(struct vessel *, const struct system_call *) = handlers[rule->handler].answer;
+	int64_t result = answers ? answers(vessel, call) : ANSWER_NOT_MINE;
+
+	return result == ANSWER_NOT_MINE ? refuse_note(vessel, call, ENOSYS) : result;
+}
+
+static int traced(struct vessel *vessel, const struct rule *rule, struct registers *regs, struct run *run)
+{
+	const struct handler *handler = &handlers[rule->handler];
+
+	if (handler->traced)
+		return handler->traced(vessel, regs, run);
+	int rc = tracker_before_mappings(vessel->pager, false);
+	return rc < 0 || !handler->mapping ? rc : handler->mapping(vessel, regs);
+}
+
 static int come_to(struct vessel *vessel, const struct system_call *asked, int64_t *result)
 {
 	struct system_call call = *asked;
@@ -57,7 +157,7 @@ static int come_to(struct vessel *vessel, const struct system_call *asked, int64
 		*result = rule->result;
 		return 1;
 	case POLICY_ANSWER:
-		*result = answer_call(vessel, &call);
+		*result = answer(vessel, rule, &call);
 		if (*result == ANSWER_WAITS || *result == ANSWER_REDO)
 			return *result == ANSWER_WAITS ? 2 : 3;
 		if (*result != ANSWER_LET)
@@ -106,90 +206,6 @@ static int decide(struct vessel *vessel, const struct system_call *call, int64_t
 	return 2;
 }
 
-/* Calls that name a process: itself by its recorded PID is 0; another one is refused. */
-static int about_self(struct vessel *vessel, struct registers *regs)
-{
-	pid_t who = (pid_t)ARGUMENT(regs, 0);
-
-	if (who && who != vessel->record.pid && who != vessel->record.tid)
-		return refuse_call(vessel, regs, EPERM);
-	return call_with(vessel, regs, 0, ARGUMENT(regs, 1));
-}
-
-/* A call of this architecture alone. */
-static int own_call(struct vessel *vessel, struct registers *regs)
-{
-	uint64_t address, value;
-
-	switch (arch_own_call(regs, &address, &value)) {
-	case OWN_SKIPPED:
-		return call_skip(vessel, regs, (int64_t)value);
-	case OWN_STORED:
-		return call_skip(vessel, regs, user_store(vessel->pager, address, &value, sizeof(value)));
-	case OWN_WRITES:
-		user_make_present(vessel->pager, address, sizeof(value), true);
-		return 0;
-	case OWN_STAYS:
-		vessel->kernel_changed = true;
-		return 0;
-	default:
-		return refuse_call(vessel, regs, EINVAL);
-	}
-}
-
-static int change_mappings(struct vessel *vessel, struct registers *regs)
-{
-	int rc = tracker_before_mappings(vessel->pager, false);
-	if (rc < 0)
-		return rc;
-	switch (NUMBER(regs)) {
-	case SYS_brk:
-		return mapping_brk(vessel, regs);
-	case SYS_mmap:
-		return mapping_mmap(vessel, regs);
-	case SYS_munmap:
-		return mapping_munmap(vessel, regs);
-	case SYS_mremap:
-		return mapping_mremap(vessel, regs);
-	case SYS_mprotect:
-		return mapping_mprotect(vessel, regs);
-	case SYS_pkey_mprotect: /* there are no keys but "none" */
-		return (int)ARGUMENT(regs, 3) == -1 ? mapping_mprotect(vessel, regs) : call_skip(vessel, regs, -EINVAL);
-	case SYS_madvise:
-		return mapping_madvise(vessel, regs);
-	default:
-		return 0;
-	}
-}
-
-static int traced(struct vessel *vessel, struct registers *regs, struct run *run)
-{
-	switch (NUMBER(regs)) {
-	case SYS_exit:
-	case SYS_exit_group:
-		run->end = RUN_EXITING;
-		run->thread = NUMBER(regs) == SYS_exit;
-		run->status = (int)ARGUMENT(regs, 0) & 0xff;
-		return call_stop_before(vessel, regs, run);
-	case SYS_kill:
-	case SYS_tkill:
-	case SYS_tgkill:
-	case SYS_rt_sigqueueinfo:
-	case SYS_rt_tgsigqueueinfo:
-		return kill_signal(vessel, regs, run);
-	case SYS_prlimit64:
-	case SYS_sched_setparam:
-	case SYS_sched_setscheduler:
-	case SYS_sched_setaffinity:
-	case SYS_sched_setattr:
-		return about_self(vessel, regs);
-	case SYS_arch_prctl:
-		return own_call(vessel, regs);
-	default:
-		return change_mappings(vessel, regs);
-	}
-}
-
 static int hold(struct vessel *vessel, struct registers *regs, struct run *run)
 {
 	call_waits(vessel, run);
@@ -204,7 +220,7 @@ static int decide_at_event(struct vessel *vessel, struct registers *regs, int ta
 	if (rule && rule->action == POLICY_TRACE) {
 		account_note_granted(vessel, call.nr);
 		user_prepare(vessel, &call);
-		int rc = vessel->pager->over_limit ? 0 : traced(vessel, regs, run);
+		int rc = vessel->pager->over_limit ? 0 : traced(vessel, rule, regs, run);
 		if (rc || !vessel->pager->over_limit)
 			return rc;
 		if (!vessel->at_exit && (uint64_t)NUMBER(regs) == call.nr) /* nothing was done yet */

@@ -13,5 +13,7 @@ struct vessel;
 
 /* As vessel_init: of a vessel whose system calls are decided here. */
 PYTHON void policy_init(struct vessel *vessel);
+/* The number of a handler (struct rule) by its name in syscalls.tbl; -ENOENT. */
+PYTHON int policy_handler(const char *name);
 
 #endif

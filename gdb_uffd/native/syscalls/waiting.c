@@ -8,7 +8,6 @@
 
 #include "process/clock.h"
 #include "process/timers.h"
-#include "process/vessel.h"
 #include "syscalls/answer.h"
 
 #define ERESTARTSYS 512 /* the kernel's own (include/linux/errno.h): no program sees it */

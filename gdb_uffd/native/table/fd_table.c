@@ -27,7 +27,7 @@ static void set_bit(uint8_t *bits, int number, bool on)
 	bits[number / 8] = (uint8_t)((bits[number / 8] & ~(1 << (number % 8))) | on << (number % 8));
 }
 
-void fd_table_init(struct kernel_state *state, const struct identity *record)
+void fd_table_init(struct kernel_state *state, const struct identity *identity)
 {
 	*state = (struct kernel_state){.directory = -1, .umask = 022};
 	for (int i = 0; i < DESCRIPTORS_MAX; i++)
@@ -37,8 +37,8 @@ void fd_table_init(struct kernel_state *state, const struct identity *record)
 		state->table[i] = (int16_t)(file - state->files);
 	}
 	init_timers(state);
-	memcpy(state->name, record->name, sizeof(state->name));
-	memcpy(state->cwd, record->cwd, sizeof(state->cwd));
+	memcpy(state->name, identity->name, sizeof(state->name));
+	memcpy(state->cwd, identity->cwd, sizeof(state->cwd));
 }
 
 static bool holds(const struct kernel_state *state, int fd)
@@ -143,11 +143,11 @@ struct opened *fd_table_open(struct kernel_state *state, int fd, int kind, uint3
 	return NULL;
 }
 
-int fd_table_install(struct kernel_state *state, const struct identity *record, struct opened *file, int64_t lowest,
+int fd_table_install(struct kernel_state *state, const struct identity *identity, struct opened *file, int64_t lowest,
 		 bool close_on_exec)
 {
 	for (int i = lowest < 0 ? 0 : (int)lowest; i < DESCRIPTORS_MAX; i++) {
-		if (state->table[i] >= 0 || bit(record->descriptors, i) || (bit(state->silent, i) && !bit(state->missing, i)))
+		if (state->table[i] >= 0 || bit(identity->descriptors, i) || (bit(state->silent, i) && !bit(state->missing, i)))
 			continue;
 		state->table[i] = (int16_t)(file - state->files);
 		set_bit(state->close_on_exec, i, close_on_exec);
@@ -192,13 +192,13 @@ void fd_table_silent_wait(struct kernel_state *state, int descriptor, bool on)
 	set_bit(state->waits, descriptor, on);
 }
 
-bool fd_table_may_be(const struct kernel_state *state, const struct identity *record, int64_t descriptor)
+bool fd_table_may_be(const struct kernel_state *state, const struct identity *identity, int64_t descriptor)
 {
 	int number = (int)descriptor;
 
 	if (descriptor < 3 || descriptor >= DESCRIPTORS_MAX || state->table[number] >= 0 || bit(state->missing, number))
 		return false;
-	return !record->descriptors_told || bit(record->descriptors, number);
+	return !identity->descriptors_told || bit(identity->descriptors, number);
 }
 
 void fd_table_close_on_exec(struct kernel_state *state, int descriptor, bool on)

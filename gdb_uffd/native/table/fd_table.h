@@ -100,7 +100,7 @@ PYTHON struct identity {
 	int16_t descriptor_peer[DESCRIPTORS_MAX]; /* the other end's number; -1: not known */
 };
 
-void fd_table_init(struct kernel_state *state, const struct identity *record);
+void fd_table_init(struct kernel_state *state, const struct identity *identity);
 /* `to`, which holds nothing, becomes as `from`. */
 void fd_table_share(struct kernel_state *to, const struct kernel_state *from);
 /* Closes everything that `state` holds and `kept` (or NULL) does not. */
@@ -109,7 +109,7 @@ struct opened *fd_table_find(struct kernel_state *state, int64_t descriptor); /*
 /* A free slot with one reference, or NULL. */
 struct opened *fd_table_open(struct kernel_state *state, int fd, int kind, uint32_t flags);
 /* The lowest free descriptor from `lowest` on gets `file`; -EMFILE. */
-int fd_table_install(struct kernel_state *state, const struct identity *record, struct opened *file, int64_t lowest,
+int fd_table_install(struct kernel_state *state, const struct identity *identity, struct opened *file, int64_t lowest,
 		 bool close_on_exec);
 /* That very descriptor, whatever it was before. */
 void fd_table_replace(struct kernel_state *state, const struct kernel_state *saved, int descriptor, struct opened *file,
@@ -126,7 +126,7 @@ bool fd_table_is_silent(const struct kernel_state *state, int descriptor);
 bool fd_table_silent_waits(const struct kernel_state *state, int descriptor);
 void fd_table_silent_wait(struct kernel_state *state, int descriptor, bool on);
 /* Whether a recorded descriptor may have that number. */
-bool fd_table_may_be(const struct kernel_state *state, const struct identity *record, int64_t descriptor);
+bool fd_table_may_be(const struct kernel_state *state, const struct identity *identity, int64_t descriptor);
 int fd_table_drop(struct kernel_state *state, const struct kernel_state *saved, int64_t descriptor); /* -EBADF */
 /* What waits to be read: more behind it, or a part taken away.  -ENOMEM. */
 int fd_table_hold(struct opened *file, const void *bytes, size_t len);

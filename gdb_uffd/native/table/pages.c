@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernel/array.h"
+
 #define FIRST_SLOTS 4096
 
 int pages_init(struct pages *pages)
@@ -100,14 +102,10 @@ struct written *pages_make_written(struct pages *pages, uint64_t page)
 		return NULL;
 	if (slot->written)
 		return &pages->written[slot->written - 1];
-	if (pages->written_count == pages->written_room) {
-		size_t room = pages->written_room ? pages->written_room * 2 : 256;
-		struct written *at = realloc(pages->written, room * sizeof(*at));
-		if (!at)
-			return NULL;
-		pages->written = at;
-		pages->written_room = room;
-	}
+	struct written *written = array_grown(pages->written, pages->written_count, &pages->written_room, 1, sizeof(*written));
+	if (!written)
+		return NULL;
+	pages->written = written;
 	struct written *made = &pages->written[pages->written_count++];
 	*made = (struct written){.page = page};
 	slot->written = (uint32_t)pages->written_count;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernel/array.h"
+
 void ranges_deinit(struct ranges *ranges)
 {
 	free(ranges->at);
@@ -12,26 +14,17 @@ void ranges_deinit(struct ranges *ranges)
 
 int ranges_reserve(struct ranges *ranges, size_t more)
 {
-	if (ranges->count + more <= ranges->room)
-		return 0;
-	size_t room = ranges->room ? ranges->room * 2 : 256;
-	while (room < ranges->count + more)
-		room *= 2;
-	struct page_range *at = realloc(ranges->at, room * sizeof(*at));
-	if (!at)
-		return -ENOMEM;
-	ranges->at = at;
-	ranges->room = room;
-	return 0;
+	return array_reserve(*ranges, more);
 }
 
 int ranges_add(struct ranges *ranges, uint64_t start, uint64_t end, uint64_t categories)
 {
-	int rc = ranges_reserve(ranges, 1);
+	struct page_range *made = array_add(*ranges);
 
-	if (rc == 0)
-		ranges->at[ranges->count++] = (struct page_range){start, end, categories};
-	return rc;
+	if (!made)
+		return -ENOMEM;
+	*made = (struct page_range){start, end, categories};
+	return 0;
 }
 
 size_t ranges_after(const struct ranges *ranges, uint64_t address)

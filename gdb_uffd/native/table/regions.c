@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "kernel/array.h"
+
 const uint8_t zero_page[4096] __attribute__((aligned(4096)));
 
 void regions_deinit(struct regions *regions)
@@ -20,27 +22,13 @@ static void note_code(struct regions *regions)
 	regions->code = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
 }
 
-static int reserve(struct regions *regions, size_t room)
-{
-	if (room <= regions->room)
-		return 0;
-	size_t larger = regions->room ? regions->room * 2 : 64;
-	if (larger < room)
-		larger = room;
-	struct region *at = realloc(regions->at, larger * sizeof(*at));
-	if (!at)
-		return -ENOMEM;
-	regions->at = at;
-	regions->room = larger;
-	return 0;
-}
-
 int regions_copy(struct regions *to, const struct regions *from)
 {
-	int rc = reserve(to, from->count);
+	struct region *at = array_grown(to->at, 0, &to->room, from->count, sizeof(*at));
 
-	if (rc < 0)
-		return rc;
+	if (!at)
+		return -ENOMEM;
+	to->at = at;
 	if (from->count)
 		memcpy(to->at, from->at, from->count * sizeof(*to->at));
 	to->count = from->count;
@@ -123,7 +111,7 @@ static void split_at(struct regions *regions, uint64_t address)
 
 int regions_clear(struct regions *regions, uint64_t start, uint64_t end)
 {
-	int rc = reserve(regions, regions->count + 2);
+	int rc = array_reserve(*regions, 2);
 
 	if (rc < 0)
 		return rc;
@@ -140,7 +128,7 @@ int regions_clear(struct regions *regions, uint64_t start, uint64_t end)
 
 int regions_set(struct regions *regions, const struct region *region)
 {
-	int rc = reserve(regions, regions->count + 3);
+	int rc = array_reserve(*regions, 3);
 
 	if (rc < 0)
 		return rc;
@@ -157,7 +145,7 @@ int regions_set(struct regions *regions, const struct region *region)
 
 int regions_protect(struct regions *regions, uint64_t start, uint64_t end, int prot)
 {
-	int rc = reserve(regions, regions->count + 2);
+	int rc = array_reserve(*regions, 2);
 
 	if (rc < 0)
 		return rc;

@@ -42,6 +42,7 @@ PYTHON struct rule {
 	bool traced;    /* stops at a ptrace event whatever the action */
 	int16_t result;
 	uint8_t kind[6]; /* enum argument_kind */
+	uint8_t handler; /* who answers it, or decides (policy_handler) */
 	uint16_t size[6];
 };
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, fields
 from typing import Any, Dict, Tuple
 
-from gdb_uffd.native import ffi, lib
+from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.model import PAGE_SIZE, UffdError
 from gdb_uffd.replay.policy import syscalls
 
@@ -74,43 +74,62 @@ class Policy:
         """Tell the native side."""
         rules = ffi.buffer(vessel.policy.rules)
         rules[:] = _rules(*self.filter_key())
-        vessel.policy.level = syscalls.LEVELS.index(self.syscalls)
+        vessel.policy.level = _LEVELS[self.syscalls]
         vessel.policy.read_files = self.files == "read"
         vessel.policy.real_clock = self.clock == "real"
         vessel.policy.ignore_locks = self.threads == "ignore-locks"
         pager.limit = -(-self.memory_limit // PAGE_SIZE)
 
 
-_ACTIONS = {"refuse": 0, "run": 1, "let": 2, "answer": 3, "trace": 4, "result": 5}
-"""enum policy_action of native/table/rules.h."""
+_LEVELS: Dict[str, int] = {
+    syscalls.NONE: lib.LEVEL_NONE,
+    syscalls.SAFE: lib.LEVEL_SAFE,
+    syscalls.ALL: lib.LEVEL_ALL,
+}
 
-_KINDS = {
-    "path": 1, "rbuf": 2, "wbuf": 3, "riov": 4, "wiov": 5, "rmsg": 6, "wmsg": 7, "addr": 8,
-    "waddr": 9,
-}  # fmt: skip
-"""enum argument_kind of native/table/rules.h; rN, wN and rwN are 10, 11 and 12."""
+_ACTIONS: Dict[str, int] = {
+    "refuse": lib.POLICY_REFUSE,
+    "run": lib.POLICY_RUN,
+    "let": lib.POLICY_LET,
+    "answer": lib.POLICY_ANSWER,
+    "trace": lib.POLICY_TRACE,
+    "result": lib.POLICY_RESULT,
+}
 
-_RULE = struct.Struct("<BBh6B6H")
+_KINDS: Dict[str, int] = {
+    "path": lib.ARGUMENT_PATH,
+    "rbuf": lib.ARGUMENT_READ,
+    "wbuf": lib.ARGUMENT_WRITE,
+    "riov": lib.ARGUMENT_READ_VECTOR,
+    "wiov": lib.ARGUMENT_WRITE_VECTOR,
+    "rmsg": lib.ARGUMENT_READ_MESSAGE,
+    "wmsg": lib.ARGUMENT_WRITE_MESSAGE,
+    "addr": lib.ARGUMENT_ADDRESS,
+    "waddr": lib.ARGUMENT_WRITE_ADDRESS,
+    "r": lib.ARGUMENT_READ_FIXED,
+    "w": lib.ARGUMENT_WRITE_FIXED,
+    "rw": lib.ARGUMENT_BOTH_FIXED,
+}
+"""By the word of the table, without its size."""
+
+_RULE = struct.Struct("<BBh6BBx6H")
 _HEAD = struct.Struct("<BBh")
-_ARGUMENTS = struct.Struct("<6B6H")
+_ARGUMENTS = struct.Struct("<6BBx6H")
 
 
 def _argument(word: str) -> Tuple[int, int]:
     """(kind, size) of an argument."""
-    if word in _KINDS:
-        return _KINDS[word], 0
-    letters = word.rstrip("0123456789")
-    if letters in ("r", "w", "rw") and letters != word:
-        return {"r": 10, "w": 11, "rw": 12}[letters], int(word[len(letters) :])
-    return 0, 0
+    name = word.rstrip("0123456789")
+    return _KINDS.get(name, int(lib.ARGUMENT_NUMBER)), int(word[len(name) :] or 0)
 
 
 @functools.cache
-def _arguments(words: Tuple[str, ...]) -> bytes:
-    """struct rule's `kind` and `size`."""
+def _arguments(words: Tuple[str, ...], handler: str) -> bytes:
+    """struct rule's `kind`, `handler` and `size`."""
     pairs = [_argument(word) for word in words]
     pairs += [(0, 0)] * (6 - len(pairs))
-    return _ARGUMENTS.pack(*(kind for kind, _ in pairs), *(size for _, size in pairs))
+    number = check(lib.policy_handler(handler.encode()), doing=f"system calls: {handler}")
+    return _ARGUMENTS.pack(*(kind for kind, _ in pairs), number, *(size for _, size in pairs))
 
 
 @functools.cache
@@ -123,7 +142,7 @@ def _rules(level: str, clock: str) -> bytes:
         error = -meant.error if meant.action == "result" else meant.error
         at = call.number * _RULE.size
         _HEAD.pack_into(out, at, _ACTIONS[meant.action], traced, error)
-        out[at + _HEAD.size : at + _RULE.size] = _arguments(call.arguments)
+        out[at + _HEAD.size : at + _RULE.size] = _arguments(call.arguments, call.handler)
     return bytes(out)
 
 

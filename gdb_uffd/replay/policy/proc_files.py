@@ -45,7 +45,7 @@ def _maps(machine: Vessel) -> bytes:
 
 
 def _comm(machine: Vessel) -> bytes:
-    return bytes(ffi.string(machine.vessel.record.name)) + b"\n"
+    return bytes(ffi.string(machine.vessel.identity.name)) + b"\n"
 
 
 def _cmdline(machine: Vessel) -> bytes:
@@ -54,7 +54,7 @@ def _cmdline(machine: Vessel) -> bytes:
 
 def _status(machine: Vessel) -> bytes:
     """The lines of proc_pid_status(5) that are known."""
-    record = machine.vessel.record
+    record = machine.vessel.identity
     lines = [
         b"Name:\t" + bytes(ffi.string(record.name)),
         b"State:\tR (running)",

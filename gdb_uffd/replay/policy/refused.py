@@ -21,7 +21,7 @@ SHOWN_NAME = 256
 
 CLONE_VM = 0x100  # <linux/sched.h>
 
-I386, X32, VSYSCALL, ARM = 1, 2, 3, 4  # enum call_table of native/table/rules.h
+I386, X32, VSYSCALL, ARM = lib.TABLE_I386, lib.TABLE_X32, lib.TABLE_VSYSCALL, lib.TABLE_ARM
 _VSYSCALLS = {96: "gettimeofday", 201: "time", 309: "getcpu"}
 
 TAKEN_FOR = {

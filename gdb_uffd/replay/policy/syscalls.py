@@ -31,12 +31,13 @@ CLOCKS = ("clock_gettime", "gettimeofday", "time", "times", "nanosleep", "clock_
 
 
 class SystemCall(NamedTuple):
-    """One line of the table; `safe` and `all` in its words; the number is an architecture's."""
+    """One line of the table, in its words; the number is an architecture's."""
 
     number: int
     name: str
     safe: str
     all: str
+    handler: str
     arguments: Tuple[str, ...]
 
 
@@ -54,12 +55,12 @@ def table(arch: Optional[Architecture] = None) -> Dict[int, SystemCall]:
     arch = arch or host() or X86_64
     own = _numbers(arch)
     calls: Dict[int, SystemCall] = {}
-    for words_ in _lines(TABLE):
-        number = int(words_[0])
+    for number_, name_, safe, all_, handler, *arguments in _lines(TABLE):
+        number = int(number_)
         if own is not None and number < COMMON:
-            number = own.get(words_[1], -1)
+            number = own.get(name_, -1)
         if number >= 0:
-            calls[number] = SystemCall(number, words_[1], words_[2], words_[3], tuple(words_[4:]))
+            calls[number] = SystemCall(number, name_, safe, all_, handler, tuple(arguments))
     return calls
 
 

@@ -67,8 +67,8 @@ def make_ghost(
         ghost.close()
         raise
     # The clock of a core begins where this machine's stood: a later look gives another beginning.
-    ghost.machine.vessel.record = real.machine.vessel.record
-    copy = lib.account_copy if undo is None else lib.account_copy_past
+    ghost.machine.vessel.identity = real.machine.vessel.identity
+    copy = lib.account_copy if undo is None else lib.account_copy_rerun
     copy(ghost.machine.vessel, real.machine.vessel)
     ghost.policy = real.policy
     ghost.machine.restore_brk(brk)

@@ -42,7 +42,7 @@ class RunHistory:
         # Of what the user had called it is the last, even if nothing ran; steps and the like are.
         if open_.resumed or open_.explicit:
             lib.undo_deinit(self.undo)
-            lib.account_note_past(self._machine.vessel)
+            lib.account_note_rerun(self._machine.vessel)
             fed = open_.fed_from, int(self._machine.pager.fed_log.count)
             self._last = LastRun(
                 open_.tape, report.tid, open_.saved, open_.brk, report, kernel_kept, fed

@@ -60,7 +60,7 @@ static int collect(struct pager *pager)
 	return got < 0 ? got : 0;
 }
 
-const struct tracker_kind tracker_async = {
+const struct tracker_kind tracker_wp_async = {
 	.needed = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_ASYNC,
 	.useful = UFFD_FEATURE_WP_UNPOPULATED,
 	.protects = true,

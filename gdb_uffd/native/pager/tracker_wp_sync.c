@@ -6,7 +6,7 @@ static int copy(struct pager *pager, uint64_t page, const void *from, bool prote
 	return uffd_copy_page(pager->uffd, page, from, protect);
 }
 
-const struct tracker_kind tracker_sync = {
+const struct tracker_kind tracker_wp_sync = {
 	.needed = UFFD_FEATURE_PAGEFAULT_FLAG_WP,
 	.protects = true,
 	.tells_first = true,
