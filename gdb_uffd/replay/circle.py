@@ -40,8 +40,8 @@ State = Tuple[Any, ...]
 class Circle:
     """The looks at one run; they come as its deadline, which may also be a real one."""
 
-    def __init__(self, machine: Vessel) -> None:
-        self._machine = machine
+    def __init__(self, vessel: Vessel) -> None:
+        self._vessel = vessel
         self._changes = ffi.gc(ffi.new("struct changes *"), lib.changes_deinit)
         self._buffer = ffi.new("uint8_t[]", _XSTATE_BYTES)
         self._end = self._began = self._pause = 0
@@ -52,8 +52,8 @@ class Circle:
 
     def begin(self, wanted: bool) -> None:
         """The vessel is about to run; `wanted`: what runs is a call that may go in a circle."""
-        vessel = self._machine.vessel
-        self._end, self._began = int(vessel.deadline_ns), time.monotonic_ns()
+        native = self._vessel.native
+        self._end, self._began = int(native.deadline_ns), time.monotonic_ns()
         self._looks, self._pause, self.closed = 0, FIRST_NS, False
         self._seen.clear()
         self.looking = wanted
@@ -62,7 +62,7 @@ class Circle:
 
     def _next(self, pause: int) -> None:
         at = time.monotonic_ns() + pause
-        self._machine.vessel.deadline_ns = min(at, self._end) if self._end else at
+        self._vessel.native.deadline_ns = min(at, self._end) if self._end else at
 
     def is_over(self) -> bool:
         """Whether the deadline that has passed is the real one."""
@@ -78,7 +78,7 @@ class Circle:
         state = self.state()
         if state is not None and state in self._seen:
             # It need not have run since: that remains to be seen, step by step.
-            self._machine.vessel.deadline_ns = self._end
+            self._vessel.native.deadline_ns = self._end
             return self._around(state, step)
         if state is not None:
             self._seen.add(state)
@@ -107,7 +107,7 @@ class Circle:
         return None
 
     def _pc(self) -> int:
-        return self._machine.gpr()[self._machine.arch.pc]
+        return self._vessel.gpr()[self._vessel.arch.pc]
 
     def _go_on(self, after_a_while: bool) -> None:
         """The vessel is to run on, until the next look."""
@@ -119,9 +119,9 @@ class Circle:
 
     def state(self) -> Optional[State]:
         """How the vessel stands; None when that is not all known."""
-        machine = self._machine
-        vessel, pager = machine.vessel, machine.pager
-        if pager.engine.kind != lib.ENGINE_WP_SYNC or lib.timers_left(vessel) != _NO_TIMER:
+        vessel = self._vessel
+        native, pager = vessel.native, vessel.pager
+        if pager.engine.kind != lib.ENGINE_WP_SYNC or lib.timers_left(native) != _NO_TIMER:
             return None  # what is written is known afterwards only; something is still to come
         if lib.pages_count_dirty(ffi.addressof(pager, "pages")) > _PAGES_MAX:
             return None
@@ -130,12 +130,12 @@ class Circle:
             return None
         pages = [int(self._changes.at[i].page) for i in range(self._changes.count)]
         try:
-            written = tuple((page, zlib.crc32(machine.read(page, PAGE_SIZE))) for page in pages)
+            written = tuple((page, zlib.crc32(vessel.read(page, PAGE_SIZE))) for page in pages)
         except MemoryUnavailable:
             return None
-        return tuple(machine.gpr()), self._extended(), written, int(vessel.felt_calls)
+        return tuple(vessel.gpr()), self._extended(), written, int(native.felt_calls)
 
     def _extended(self) -> int:
-        note = _NT_X86_XSTATE if self._machine.arch.gdb.startswith("i386") else _NT_FPREGSET
-        size = lib.vessel_get_regset(self._machine.vessel, note, self._buffer, _XSTATE_BYTES)
+        note = _NT_X86_XSTATE if self._vessel.arch.gdb.startswith("i386") else _NT_FPREGSET
+        size = lib.vessel_get_regset(self._vessel.native, note, self._buffer, _XSTATE_BYTES)
         return zlib.crc32(ffi.buffer(self._buffer, max(0, int(size))))

@@ -76,12 +76,12 @@ class Vessel:
         self._stores: Dict[Tuple[int, int], Any] = {}
         self.pager = ffi.new("struct pager *")
         check(lib.pager_init(self.pager), doing="pager")
-        self.vessel = ffi.new("struct vessel *")
-        lib.vessel_init(self.vessel)
-        identity.fill(self.vessel.record, snapshot)
-        lib.vessel_forget_desk(self.vessel)  # the working directory and the name are recorded ones
+        self.native = ffi.new("struct vessel *")
+        lib.vessel_init(self.native)
+        identity.fill(self.native.record, snapshot)
+        lib.vessel_forget_desk(self.native)  # the working directory and the name are recorded ones
         self._tids = ffi.new("int32_t[]", [thread.tid for thread in snapshot.threads])
-        self.vessel.tids, self.vessel.tid_count = self._tids, len(self._tids)
+        self.native.tids, self.native.tid_count = self._tids, len(self._tids)
         self.policy = Policy()
         self._closed = self._holes_marked = False
         self.arch = snapshot.arch
@@ -118,7 +118,7 @@ class Vessel:
             check(lib.regions_set(regions, region), doing="region table")
         check(lib.regions_copy(ffi.addressof(self.pager, "regions"), regions))
         self._brk = self._find_brk(snapshot)
-        self.vessel.brk_start, self.vessel.brk_now = self._brk
+        self.native.brk_start, self.native.brk_now = self._brk
 
     def _fill(self, region: Any, segment: Segment) -> None:
         length = segment.end - segment.start
@@ -192,11 +192,11 @@ class Vessel:
     @property
     def running(self) -> bool:
         """Whether a vessel process was made and not ended by us."""
-        return bool(self.vessel.pid > 0)
+        return bool(self.native.pid > 0)
 
     def was_killed(self) -> bool:
         """Whether somebody else ended the vessel since it was made."""
-        return self.running and not lib.vessel_is_alive(self.vessel)
+        return self.running and not lib.vessel_is_alive(self.native)
 
     def ensure(self) -> bool:
         """Make the vessel unless there is one.  True when it is new.  UffdError with the remedy."""
@@ -207,14 +207,14 @@ class Vessel:
         if not self._holes_marked:  # before the first process
             holes.mark(self.pager, self.snapshot.segments, self._address, LOWEST_ADDRESS)
             self._holes_marked = True
-        self.policy.apply(self.vessel, self.pager)
+        self.policy.apply(self.native, self.pager)
         self.engine.prepare(self.pager.engine)
         try:
-            check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
+            check(lib.vessel_create(self.native, self.pager), self.native.error)
         except UffdError as error:
             raise UffdError(limits.too_many_mappings(self.regions()) or str(error)) from error
-        self.vessel.slot_count = 0
-        self._extended.start(self.vessel)
+        self.native.slot_count = 0
+        self._extended.start(self.native)
         return True
 
     def _address(self, data: Any) -> int:
@@ -265,11 +265,11 @@ class Vessel:
         """The policy from now on; the filter of a vessel that runs stays as it is."""
         self.policy = policy
         if self.running:
-            policy.apply(self.vessel, self.pager)
+            policy.apply(self.native, self.pager)
 
     def destroy(self) -> None:
         """Kill the vessel, if any; what was written stays known to the pager."""
-        lib.vessel_destroy(self.vessel)
+        lib.vessel_destroy(self.native)
 
     def close(self) -> None:
         """Kill the vessel and free everything.  Idempotent."""
@@ -277,7 +277,7 @@ class Vessel:
             return
         self._closed = True
         self.destroy()
-        lib.vessel_deinit(self.vessel)
+        lib.vessel_deinit(self.native)
         lib.pager_deinit(self.pager)
         for buffer in self._keep.values():
             if ffi.typeof(buffer).kind == "array":
@@ -289,18 +289,18 @@ class Vessel:
     def load(self, registers: Registers, sigmask: int) -> None:
         """Put a thread's registers and its mask of blocked signals into the vessel."""
         self._put(registers.gpr)
-        self._extended.load(self.vessel, registers)
-        check(lib.vessel_set_sigmask(self.vessel, sigmask), self.vessel.error)
+        self._extended.load(self.native, registers)
+        check(lib.vessel_set_sigmask(self.native, sigmask), self.native.error)
 
     def _put(self, gpr: List[int]) -> None:
         gpr = self.arch.loadable(gpr)
         # Behind them AArch64 has the number of the system call under way: -1, none.
         self._regs_bytes[:] = self._gprs.pack(*gpr).ljust(len(self._regs_bytes), b"\xff")
-        check(lib.vessel_set_registers(self.vessel, self._regs), self.vessel.error)
+        check(lib.vessel_set_registers(self.native, self._regs), self.native.error)
 
     def gpr(self) -> List[int]:
         """The vessel's general registers."""
-        check(lib.vessel_get_registers(self.vessel, self._regs), self.vessel.error)
+        check(lib.vessel_get_registers(self.native, self._regs), self.native.error)
         return list(self._gprs.unpack_from(self._regs_bytes))
 
     def ran(self) -> None:
@@ -310,14 +310,14 @@ class Vessel:
 
     def sigmask(self) -> int:
         """The vessel's mask of blocked signals."""
-        check(lib.vessel_get_sigmask(self.vessel, self._mask), self.vessel.error)
+        check(lib.vessel_get_sigmask(self.native, self._mask), self.native.error)
         return int(self._mask[0])
 
     def store(self, xfeatures: int, fallback: bytes) -> Registers:
         """The vessel's registers, with those components that `xfeatures` names; those of them
         that this CPU lacks are taken from the image `fallback`."""
         gpr = self.gpr()
-        xstate = self._extended.store(self.vessel, xfeatures, fallback)
+        xstate = self._extended.store(self.native, xfeatures, fallback)
         return Registers(gpr, xstate, xfeatures, self.arch)
 
     def set_pc(self, pc: int) -> List[int]:
@@ -396,16 +396,16 @@ class Vessel:
 
     def save_brk(self) -> Tuple[int, int]:
         """The heap's break, for `restore_brk`."""
-        return self.vessel.brk_start, self.vessel.brk_now
+        return self.native.brk_start, self.native.brk_now
 
     def restore_brk(self, brk: Tuple[int, int]) -> None:
         """The heap's break as it was."""
-        self.vessel.brk_start, self.vessel.brk_now = brk
+        self.native.brk_start, self.native.brk_now = brk
 
     def reset(self) -> None:
         """Back to the undisturbed snapshot; the vessel is gone."""
         self.destroy()
         check(lib.transaction_reset(self.pager), doing="reset")
-        lib.vessel_forget_desk(self.vessel)
+        lib.vessel_forget_desk(self.native)
         self.tls_pages.clear()
         self.restore_brk(self._brk)

@@ -27,7 +27,7 @@ PID_MAX_LIMIT = 4 << 20
 """No TID is larger (include/linux/threads.h)."""
 
 
-def describe(machine: Vessel, run: Any, self_tid: int) -> Dict[str, Any]:
+def describe(vessel: Vessel, run: Any, self_tid: int) -> Dict[str, Any]:
     """The wait that the vessel stands before, as plain JSON types.
 
     `call`: the system call's name; `kind`: "lock", "join" or "wait"; `address`: the futex, ""
@@ -44,14 +44,14 @@ def describe(machine: Vessel, run: Any, self_tid: int) -> Dict[str, Any]:
     if name != "futex":
         return out
     out["address"] = hex(run.address)
-    out.update(_holder(machine, run.address, self_tid))
+    out.update(_holder(vessel, run.address, self_tid))
     return out
 
 
-def _holder(machine: Vessel, address: int, self_tid: int) -> Dict[str, Any]:
+def _holder(vessel: Vessel, address: int, self_tid: int) -> Dict[str, Any]:
     """What of `describe` the C library's structures around the futex tell."""
-    tids = {thread.tid for thread in machine.snapshot.threads}
-    words = [_word(machine, address + 4 * index) for index in range(5)]
+    tids = {thread.tid for thread in vessel.snapshot.threads}
+    words = [_word(vessel, address + 4 * index) for index in range(5)]
     value, owner = words[0], words[OWNER_OFFSET // 4]
     named = value >> 30 and value & FUTEX_TID_MASK in tids  # robust, priority-inheriting locks
     if named:
@@ -70,9 +70,9 @@ def _holder(machine: Vessel, address: int, self_tid: int) -> Dict[str, Any]:
     return {"kind": "lock", "stranger": stranger} if value == 2 else {}
 
 
-def _word(machine: Vessel, address: int) -> int:
+def _word(vessel: Vessel, address: int) -> int:
     try:
-        return int.from_bytes(machine.read(address, 4), "little")
+        return int.from_bytes(vessel.read(address, 4), "little")
     except MemoryUnavailable:
         return 0
 

@@ -58,8 +58,8 @@ def make_ghost(
         check(
             lib.undo_export(
                 ffi.new("struct undo *") if undo is None else undo,
-                real.machine.pager,
-                ghost.machine.pager,
+                real.vessel.pager,
+                ghost.vessel.pager,
             ),
             doing="copying the state before the call",
         )
@@ -67,10 +67,10 @@ def make_ghost(
         ghost.close()
         raise
     # The clock of a core begins where this machine's stood: a later look gives another beginning.
-    ghost.machine.vessel.record = real.machine.vessel.record
+    ghost.vessel.native.record = real.vessel.native.record
     copy = lib.vessel_copy_desk if undo is None else lib.vessel_copy_past
-    copy(ghost.machine.vessel, real.machine.vessel)
+    copy(ghost.vessel.native, real.vessel.native)
     ghost.policy = real.policy
-    ghost.machine.restore_brk(brk)
+    ghost.vessel.restore_brk(brk)
     ghost.threads.restore(saved)
     return ghost

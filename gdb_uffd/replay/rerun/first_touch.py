@@ -47,24 +47,24 @@ class Tracing:
 
     def __init__(self, real: Diversion) -> None:
         real.commit_pending()
-        saved, brk = real.threads.save(), real.machine.save_brk()
+        saved, brk = real.threads.save(), real.vessel.save_brk()
         self.touched: List[FirstTouch] = []
         self.missed = 0
         self.diversion = make_ghost(real, saved, brk, None)
         self.diversion.before_end = self._collect
-        self.diversion.machine.pager.touches.on = True
+        self.diversion.vessel.pager.touches.on = True
 
     def _collect(self, tid: int) -> None:
-        touches = self.diversion.machine.pager.touches
+        touches = self.diversion.vessel.pager.touches
         self.touched = [self._touch(touches.at[i], tid) for i in range(touches.count)]
         self.missed = int(touches.missed)
 
     def _touch(self, touch: Any, tid: int) -> FirstTouch:
-        machine, who = self.diversion.machine, touch.who
-        place = classify(machine, who.address or touch.page)
+        vessel, who = self.diversion.vessel, touch.who
+        place = classify(vessel, who.address or touch.page)
         return FirstTouch(
             touch.page, touch.page + PAGE_SIZE, _HOW[touch.how],
-            bool(lib.transaction_program_wrote(machine.pager, touch.page)), bool(touch.recorded),
+            bool(lib.transaction_program_wrote(vessel.pager, touch.page)), bool(touch.recorded),
             place.kind, place.mapping, place.thread, who.address, who.pc, who.sp, tid,
             callers(touch.callers), int(who.call) - 1,
         )  # fmt: skip
@@ -77,7 +77,7 @@ class Tracing:
 def fed_ranges(diversion: Diversion, report: CallReport) -> Tuple[List[Tuple[int, int]], bool]:
     """Page ranges fed in the transaction that ended with `report`, sorted and half-open; whether
     the list is complete."""
-    log = diversion.machine.pager.fed_log
+    log = diversion.vessel.pager.fed_log
     last = diversion.past.fed(report)
     if last is None:
         return [], True

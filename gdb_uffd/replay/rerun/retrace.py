@@ -83,7 +83,7 @@ class Retrace:
         self._running: Optional[Resume] = None
         self._watching = False
         self.diversion = make_ghost(real, self.last.saved, self.last.brk, real.past.undo)
-        self._watch = ffi.addressof(self.diversion.machine.pager, "watch")
+        self._watch = ffi.addressof(self.diversion.vessel.pager, "watch")
         self._events = self._play()
 
     def _fits(self) -> bool:
@@ -109,7 +109,7 @@ class Retrace:
         if self._running is None:
             return
         action, self._running = self._running, None
-        check(lib.vessel_interrupt(self.diversion.machine.vessel), doing="stopping the process")
+        check(lib.vessel_interrupt(self.diversion.vessel.native), doing="stopping the process")
         self._timer.start()
         while self.diversion.runner.wait(action, self._timer) is None:
             pass
@@ -167,7 +167,7 @@ class Retrace:
     def _differences(self) -> str:
         """In which pages this run left something else than the first."""
         again = ffi.new("struct changes *")
-        check(lib.transaction_collect(self.diversion.machine.pager, again), doing="comparing")
+        check(lib.transaction_collect(self.diversion.vessel.pager, again), doing="comparing")
         try:
             count, page = self._real.accounts.compare(again)
         finally:
@@ -195,7 +195,7 @@ class Retrace:
         """Once there is a process."""
         if self._watching or self.start == self.end:
             return
-        pager = self.diversion.machine.pager
+        pager = self.diversion.vessel.pager
         check(lib.watch_start(pager, self.start, self.end, self.pages), doing="watching")
         self._watching = True
 
@@ -207,7 +207,7 @@ class Retrace:
         ghost.breakpoints.ask(step.asked)
         ghost.breakpoints.hardware[:0] = ours
         ghost.prepare(action)
-        ghost.machine.vessel.deadline_ns = 0  # it takes longer than the first time
+        ghost.vessel.native.deadline_ns = 0  # it takes longer than the first time
         self._start_watching()
         stop = ghost.runner.start(action)
         while True:
@@ -261,7 +261,7 @@ class Retrace:
             if not self._timer.expired:
                 continue
             if step.interrupted and time.perf_counter() - began > LONGER * step.seconds + 1:
-                lib.vessel_interrupt(self.diversion.machine.vessel)
+                lib.vessel_interrupt(self.diversion.vessel.native)
             else:
                 yield Running()
             self._timer.start()
@@ -290,7 +290,7 @@ class Retrace:
     def _compare(self, everything: bool) -> Tuple[int, int]:
         """The half-open range in which the object has changed; (0, 0) where it has not."""
         low, high = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-        pager = self.diversion.machine.pager
+        pager = self.diversion.vessel.pager
         check(lib.watch_compare(pager, everything, low, high), doing="comparing")
         return low[0], high[0]
 
@@ -337,9 +337,7 @@ class Retrace:
         self.diversion.write_memory(step.address, step.data)
         after = self._bytes(low_page, high_page)
         if self._watching:
-            lib.watch_accept(
-                ffi.addressof(self.diversion.machine.pager.watch), *self._compare(True)
-            )
+            lib.watch_accept(ffi.addressof(self.diversion.vessel.pager.watch), *self._compare(True))
         self._writes += 1
         if self._writes <= self.limit:
             by = "gdb" if self.diversion.calls_under_way else "assignment"
