@@ -10,7 +10,7 @@ import errno
 from dataclasses import dataclass, field
 from typing import Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
-from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
 from gdb_uffd.replay.agent import AgentError, Orders
 from gdb_uffd.replay.interface import (
@@ -110,7 +110,7 @@ class Breakpoints:
         sense.  `orders` take the place of those given before; of a software breakpoint alone: gdb
         checks a condition itself as well."""
         if kind == SOFTWARE:
-            if not self.vessel.is_mapped(address):
+            if not self.vessel.regions.is_mapped(address):
                 raise UffdError(f"no breakpoint can be set at {address:#x}: not mapped")
             self.wanted.add(address)
             self._named(address)
@@ -153,7 +153,7 @@ class Breakpoints:
     def forget_unmapped(self) -> List[int]:
         """Software breakpoints go with the memory they are in.  gdb does not take out those of a
         library that was unloaded (breakpoint.c, disable_breakpoints_in_unloaded_shlib)."""
-        gone = [each for each in self.wanted if not self.vessel.is_mapped(each)]
+        gone = [each for each in self.wanted if not self.vessel.regions.is_mapped(each)]
         for address in gone:
             self.remove(SOFTWARE, address, 1)
         return gone
@@ -217,7 +217,7 @@ class Breakpoints:
         wanted = ffi.new("struct debug_slot[]", len(slots))
         for to, (kind, address, length) in zip(wanted, slots):
             to.address, to.length, to.kind = address, length, _KINDS[kind]
-        check(lib.vessel_set_debug(native, wanted, len(slots)), native.error)
+        self.vessel.check(lib.vessel_set_debug(native, wanted, len(slots)))
         self._loaded = slots
 
     def _value(self, slot: Slot) -> bytes:
@@ -228,8 +228,7 @@ class Breakpoints:
 
     def hits(self, skip: int = 0, until: int = SLOTS) -> List[Slot]:
         """After a trap: what the debug registers that caused it hold, of those in [skip, until)."""
-        native = self.vessel.native
-        status = check(lib.vessel_debug_hits(native), native.error)
+        status = self.vessel.check(lib.vessel_debug_hits(self.vessel.native))
         return [
             slot
             for number, slot in enumerate(self._loaded or [])

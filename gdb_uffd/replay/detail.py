@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Sequence
 
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import CallReport
 from gdb_uffd.replay.attribute.malloc import mapped_chunk
 from gdb_uffd.replay.attribute.owners import Owners
 from gdb_uffd.replay.attribute.refine import CallFacts, Refiner
+from gdb_uffd.replay.regions import Range
 from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.replay.views import View, Views
-
-Range = Tuple[int, int]
 
 
 class Detail:
@@ -36,15 +35,15 @@ class Detail:
         """A report was made; `stack` gives a thread's stack pointer and `brk` the heap's start
         and break as they were when it began; `rooms`: see refine.Facts.
         Called while the vessel stands as it ended."""
-        pager = self.vessel.pager
+        regions = self.vessel.regions
         tid = tid or self.vessel.snapshot.threads[0].tid  # nothing ran: gdb assigned
         born: List[Range] = []
         gone: List[Range] = []
         early: List[Range] = []
-        if pager.layout_changed:
-            was, is_ = covered(pager.at_tx), covered(pager.regions)
-            if pager.layout_at_call:
-                at_call = covered(pager.at_call)
+        if regions.changed:
+            was, is_ = regions.covered_at_begin(), regions.covered()
+            at_call = regions.covered_at_call()
+            if at_call is not None:
                 was, early = at_call, minus(at_call, was)
             born, gone = minus(is_, was), minus(was, is_)
         now = self.vessel.save_brk()
@@ -85,7 +84,7 @@ class Detail:
         def stack(thread: int) -> int:
             return self.vessel.snapshot.thread(thread).registers.sp
 
-        born = covered(self.vessel.pager.regions, lib.REGION_BORN)
+        born = self.vessel.regions.covered(lib.REGION_BORN)
         facts = CallFacts(tid, self._fs_base(tid), stack, (brk, self.vessel.save_brk()), born)
         self._tool().refine(report, facts)
 
@@ -118,20 +117,6 @@ class Detail:
             return self.vessel.snapshot.thread(tid).registers.thread_pointer
         except KeyError:
             return 0
-
-
-def covered(regions: Any, only: int = 0) -> List[Range]:
-    """The address ranges of a native table that are mapped (with a flag `only`), joined."""
-    out: List[Range] = []
-    for i in range(regions.count):
-        region = regions.at[i]
-        if region.flags & lib.REGION_GROWTH or (only and not region.flags & only):
-            continue
-        if out and out[-1][1] == region.start:
-            out[-1] = (out[-1][0], region.end)
-        else:
-            out.append((region.start, region.end))
-    return out
 
 
 def minus(these: Sequence[Range], those: Sequence[Range]) -> List[Range]:

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
-from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.native import check, lib
 from gdb_uffd.protocol.model import (
     CallReport,
     Mapping,
@@ -26,10 +26,11 @@ from gdb_uffd.replay.interface import Choice, Resume, Stop, StubClient
 from gdb_uffd.replay.layout import current_mappings, mapped_files
 from gdb_uffd.replay.policy import proc_files
 from gdb_uffd.replay.policy.policy import Policy
+from gdb_uffd.replay.regions import LOWEST_ADDRESS
 from gdb_uffd.replay.rerun.last_run import RunHistory
 from gdb_uffd.replay.state import ThreadStates
 from gdb_uffd.replay.unknown import Unknown
-from gdb_uffd.replay.vessel import LOWEST_ADDRESS, Vessel
+from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.replay.views import View
 from gdb_uffd.trace.source import Snapshot
 
@@ -45,7 +46,7 @@ class Diversion:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.vessel = Vessel(snapshot)
-        self._own_files = proc_files.offer(self.vessel)
+        proc_files.offer(self.vessel)
         self.threads = ThreadStates(snapshot, self.vessel)
         points = self.breakpoints = Breakpoints(self.vessel)
         self.insert_breakpoint, self.remove_breakpoint = points.insert, points.remove
@@ -171,6 +172,9 @@ class Diversion:
         return told
 
     def _materialise(self) -> None:
+        if not self.vessel.running:
+            self.vessel.check_processor()
+            _ = self.runner.jumps  # known before the first page is fed
         if self.vessel.ensure():
             self.threads.forget_vessel()
             self.breakpoints.forget_vessel()
@@ -229,20 +233,17 @@ class Diversion:
         if not open_.calls.in_malloc:
             self.accounts.program_begins(open_)
         self.runner.floor, self.runner.base = open_.calls.floor, base
-        self.vessel.pager.code.call_floor = open_.calls.floor
-        self.vessel.native.deadline_ns = self.policy.deadline_ns() if open_.calls.under_way else 0
+        self.vessel.set_call_floor(open_.calls.floor)
+        self.vessel.set_deadline(self.policy.deadline_ns() if open_.calls.under_way else 0)
         return open_
 
     # -- transactions -------------------------------------------------------------------------
 
     def _transaction(self, kind: str, explicit: bool = False) -> Transaction:
         if self._open is None:
-            pager = self.vessel.pager
             self._open = Transaction(
-                kind, explicit, self.threads.save(), self.vessel.save_brk(), pager.fed,
-                pager.fault_ns, fed_from=pager.fed_log.count, ahead_from=pager.fed_ahead,
-                unknown=self._unknown.so_far(),
-            )  # fmt: skip
+                kind, explicit, self.threads.save(), self.vessel.save_brk(), self._unknown.counts()
+            )
             self.runner.output.clear()
             lib.vessel_begin(self.vessel.native)
         return self._open
@@ -274,7 +275,7 @@ class Diversion:
         open_.called = True
         open_.calls.begin(is_malloc)
         open_.tape.began(address, is_malloc)
-        self.vessel.pager.in_malloc = is_malloc
+        self.vessel.set_in_malloc(is_malloc)
 
     @property
     def calls_under_way(self) -> int:
@@ -289,10 +290,10 @@ class Diversion:
             self._open.tape.ended()
             self._open.calls.end(self.threads, self._open.tid, self._open.program_ran)
             outer = self._open.calls.in_malloc
-        if self.vessel.pager.in_malloc and not outer:
+        if self.vessel.in_malloc and not outer:
             check(lib.gdb_end_malloc(self.vessel.pager), doing="write protection")
         self.vessel.settle()
-        self.vessel.pager.in_malloc = outer
+        self.vessel.set_in_malloc(outer)
 
     def end(self, keep: bool) -> CallReport:
         open_ = self._open
@@ -328,7 +329,7 @@ class Diversion:
         if keep:
             check(lib.transaction_commit(self.vessel.pager), doing="keeping the call's effects")
             lib.vessel_end(self.vessel.native, True)
-            self._kernel_kept |= bool(self.vessel.native.kernel_changed)
+            self._kernel_kept |= self.vessel.kernel_changed
         else:
             self._discard(open_)
         self.last_report = report
@@ -342,8 +343,7 @@ class Diversion:
         return self.end(keep=True)
 
     def _discard(self, open_: Transaction) -> None:
-        changed = bool(self.vessel.native.kernel_changed)
-        rebuild = lib.transaction_discard(self.vessel.pager, changed)
+        rebuild = lib.transaction_discard(self.vessel.pager, self.vessel.kernel_changed)
         if rebuild < 0:
             self._forget_everything()
             check(rebuild, doing="undoing the call failed, so this is the snapshot again")
@@ -358,7 +358,7 @@ class Diversion:
 
     def _dirty_pages(self) -> int:
         self.vessel.settle()
-        return int(lib.pages_count_dirty(ffi.addressof(self.vessel.pager, "pages")))
+        return self.vessel.dirty_pages()
 
     def report_all(self) -> CallReport:
         self.commit_pending()
@@ -371,7 +371,7 @@ class Diversion:
         return self.accounts.image(page_floor(address), which_all)
 
     def prefer_engine(self, name: str, mass: bool) -> None:
-        self.vessel.engine.setting, self.vessel.engine.mass = name, mass
+        self.vessel.engine.prefer(name, mass)
 
     def set_engine(self, name: str) -> Choice:
         used = self.vessel.engine.choice.name

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import struct
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, FrozenSet, List, Optional, Sequence
 
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.replay import agent, faults, illegal, jumps
@@ -65,12 +66,17 @@ class Runner:
         self.base = 0  # ... and of the frame below which gdb pushed its own
         self.lazy = Lazy(vessel)
         self.run = ffi.new("struct run *")
-        self._buffer = ffi.new("uint8_t[]", 1 << 16)
         self._over = 0  # the breakpoint beneath which one instruction is being made, to go on then
         self._inject = 0  # sent to the vessel, to be passed on when it arrives
         self._circle = Circle(vessel)
         self._asked = False  # the client wants it to stop
         self._signal_stop = False  # a signal can be injected with the next resume
+
+    @functools.cached_property
+    def jumps(self) -> FrozenSet[int]:
+        """Where a longjmp begins.  To be asked before the first page is fed: it is seen by
+        breakpoints of ours, which are planted then."""
+        return jumps.plant(self.vessel, self.lazy)
 
     def resume(self, action: Resume, client: StubClient) -> Stop:
         """See Diversion.resume."""
@@ -98,7 +104,7 @@ class Runner:
         if told and self.breakpoints.is_strange(self.threads.get(action.tid).pc) and not number:
             return self._pass(action, told)
         if number and not self._signal_stop:
-            os.kill(self.vessel.native.pid, number)  # comes as a stop, and is injected then
+            os.kill(self.vessel.pid, number)  # comes as a stop, and is injected then
             self._inject = number
         self._go(action, number if self._signal_stop else 0)
         return None
@@ -118,17 +124,17 @@ class Runner:
             lib.vessel_set_siginfo(self.vessel.native, siginfo[:128])
 
     def _go(self, action: Resume, number: int) -> None:
-        native = self.vessel.native
         self.threads.fresh = True
         self.vessel.ran()
         mode = MODES[action.kind]
-        check(lib.vessel_resume(native, mode, number, action.lo, action.hi), native.error)
+        vessel = self.vessel
+        vessel.check(lib.vessel_resume(vessel.native, mode, number, action.lo, action.hi))
 
     def wait(self, action: Resume, client: StubClient) -> Optional[Stop]:
         """One event; None when the vessel runs on."""
         native = self.vessel.native
         # To another CPU and back at each stop costs more than the rest of passing a breakpoint.
-        native.keeps_cpu = bool(self.breakpoints.orders)
+        self.vessel.keep_cpu(bool(self.breakpoints.orders))
         try:
             stop = self._wait(action, client)
         except BaseException:
@@ -140,7 +146,7 @@ class Runner:
 
     def _wait(self, action: Resume, client: StubClient) -> Optional[Stop]:
         native, run = self.vessel.native, self.run
-        check(lib.vessel_wait(native, client.fileno(), run), native.error)
+        self.vessel.check(lib.vessel_wait(native, client.fileno(), run))
         if run.end == lib.RUN_OUTPUT:
             self._drain(client)
             return None
@@ -159,7 +165,7 @@ class Runner:
 
     def _event(self, action: Resume, client: StubClient) -> Optional[Stop]:
         """What the end of a wait means; None when the vessel runs on."""
-        native, run = self.vessel.native, self.run
+        run = self.run
         if run.end == lib.RUN_GONE or (run.end == lib.RUN_FAILED and not self.vessel.running):
             return self._gone(action.tid)
         if run.end == lib.RUN_WATCH:
@@ -169,7 +175,7 @@ class Runner:
             self._note(action.tid, trap_info(CALL_CODE))
             side = "syscall_entry" if run.entry else "syscall_return"
             return Stop(action.tid, signal.SIGTRAP, side, run.call)
-        self._signal_stop = run.end == lib.RUN_STOPPED and not native.at_exit
+        self._signal_stop = run.end == lib.RUN_STOPPED and not self.vessel.at_exit
         if self._inject and run.end == lib.RUN_STOPPED and run.signal == self._inject:
             self._inject = 0
             self._go(action, run.signal)
@@ -214,22 +220,9 @@ class Runner:
         return waiting.ending(run, self.vessel.policy, others)
 
     def _drain(self, client: StubClient) -> None:
-        native = self.vessel.native
-        while native.out_len:
-            count = lib.vessel_take_output(native, self._buffer, len(self._buffer))
-            self._show(bytes(ffi.buffer(self._buffer, count)), client)
-        while native.output_fd >= 0:
-            try:
-                data = os.read(native.output_fd, 1 << 16)
-            except BlockingIOError:
-                return
-            if not data:
-                return
-            self._show(data, client)
-
-    def _show(self, data: bytes, client: StubClient) -> None:
-        self.output += data[: max(0, OUTPUT_MAX - len(self.output))]
-        client.output(data)
+        for data in self.vessel.output():
+            self.output += data[: max(0, OUTPUT_MAX - len(self.output))]
+            client.output(data)
 
     def _gone(self, tid: int) -> Stop:
         if self.run.end == lib.RUN_FAILED:
@@ -279,7 +272,7 @@ class Runner:
         """Whether the thread stood where the dynamic linker is missing, or what it needs, and is
         past it."""
         self.lazy.lack = ""
-        if pc not in self.lazy.entries and not self.vessel.why(pc):
+        if pc not in self.lazy.entries and not self.vessel.regions.why(pc):
             return False
         made = self.lazy.bind(self.threads.get(tid))
         self.threads.fresh = True  # the vessel's registers are the newer ones still
@@ -287,9 +280,8 @@ class Runner:
             return False
         self.threads.put(tid, made)
         self.threads.load(tid)
-        if self.vessel.pager.watch.pages:  # the slot's page lost its protection
-            low, high = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-            check(lib.watch_compare(self.vessel.pager, False, low, high), doing="watching on")
+        if self.vessel.watch.pages:  # the slot's page lost its protection
+            self.vessel.watch.compare(False)
         return True
 
     def _note(self, tid: int, siginfo: bytes) -> None:
@@ -298,7 +290,7 @@ class Runner:
     def _trap(self, action: Resume, code: int, info: bytes, client: StubClient) -> Optional[Stop]:
         run, tid, at = self.run, action.tid, self._breakpoint()
         planted = code == self.vessel.arch.breakpoint_code
-        if planted and at in self.vessel.jumps:
+        if planted and at in self.jumps:
             self.vessel.set_pc(at)
             message = self._leaves(tid)
             if message:
@@ -397,8 +389,7 @@ class Runner:
         return None
 
     def _step_over(self) -> None:
-        native = self.vessel.native
-        check(lib.vessel_step_over(native, self._breakpoint()), native.error)
+        self.vessel.check(lib.vessel_step_over(self.vessel.native, self._breakpoint()))
 
     def _breakpoint(self) -> int:
         """Where the breakpoint lies that was hit, if it was one."""
@@ -406,7 +397,7 @@ class Runner:
 
     def _is_above(self, sp: int) -> bool:
         """Whether a stack pointer lies in the frames that were there before the call."""
-        return sp >= self.base and jumps.same_stack(self.vessel, sp, self.base)
+        return sp >= self.base and self.vessel.regions.is_writable_throughout(self.base, sp)
 
     def left(self, sp: int) -> str:
         """A word on a call that stopped with the stack pointer `sp`: "" while it was inside."""

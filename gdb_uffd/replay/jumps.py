@@ -5,16 +5,14 @@ from __future__ import annotations
 import struct
 from typing import FrozenSet, Optional, Tuple
 
-from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import PROT_EXEC, PROT_WRITE, MemoryUnavailable, Registers
 from gdb_uffd.replay.lazy import Lazy
 from gdb_uffd.replay.vessel import Vessel
 
 NAMES = ("longjmp", "_longjmp", "siglongjmp", "__longjmp_chk")
-PLANTED_MAX = 8  # PLANTED_MAX of native/pager.h
 
 
-def plant(vessel: Vessel) -> FrozenSet[int]:
+def plant(vessel: Vessel, lazy: Lazy) -> FrozenSet[int]:
     """Has breakpoints put on the functions when their pages are fed; their addresses.  Also where
     calls are bound (lazy.py)."""
     found = []
@@ -22,10 +20,7 @@ def plant(vessel: Vessel) -> FrozenSet[int]:
         address = vessel.snapshot.symbol(name)
         if address is not None and address not in found:
             found.append(address)
-    planted = [*found, *sorted(Lazy(vessel).entries)][:PLANTED_MAX]
-    for index, address in enumerate(planted):
-        vessel.pager.planted[index] = address
-    vessel.pager.planted_count = len(planted)
+    vessel.plant([*found, *sorted(lazy.entries)])
     return frozenset(found)
 
 
@@ -43,7 +38,7 @@ def target(vessel: Vessel, registers: Registers) -> Optional[Tuple[int, int]]:
     plain = words[jump.sp], words[jump.pc]
     mangled = tuple(_rotate(word, jump.rotate) ^ guard for word in plain)
     for sp, pc in (mangled, plain):
-        if _allows(vessel, sp, PROT_WRITE) and _allows(vessel, pc, PROT_EXEC):
+        if vessel.regions.allows(sp, PROT_WRITE) and vessel.regions.allows(pc, PROT_EXEC):
             return sp, pc
     return None
 
@@ -63,20 +58,3 @@ def _guard(vessel: Vessel, registers: Registers) -> int:
 def _rotate(word: int, bits: int) -> int:
     """To the right, of 64 bits."""
     return (word >> bits | word << (64 - bits)) & ((1 << 64) - 1)
-
-
-def _allows(vessel: Vessel, address: int, prot: int) -> bool:
-    region = lib.regions_find(ffi.addressof(vessel.pager, "regions"), address)
-    return region != ffi.NULL and bool(region.prot & prot)
-
-
-def same_stack(vessel: Vessel, left: int, right: int) -> bool:
-    """Whether both addresses lie in one stretch of writable memory."""
-    table = ffi.addressof(vessel.pager, "regions")
-    low, high = min(left, right), max(left, right)
-    region = lib.regions_find(table, low)
-    while region != ffi.NULL and region.prot & PROT_WRITE:
-        if high < region.end:
-            return True
-        region = lib.regions_find(table, region.end)
-    return False

@@ -21,7 +21,7 @@ def current_mappings(vessel: Vessel) -> List[Mapping]:
     recorded = vessel.snapshot.mappings
     starts = [m.start for m in recorded]
     pieces: List[Tuple[Optional[Mapping], Mapping]] = []
-    for region in vessel.regions():
+    for region in vessel.regions:
         if region.flags & lib.REGION_GROWTH:
             continue
         start, end = region.start, region.end
@@ -59,8 +59,8 @@ def merge_pieces(pieces: Sequence[Tuple[Optional[Mapping], Mapping]]) -> List[Ma
 
 def classify(vessel: Vessel, address: int) -> AddressPlace:
     """What the byte at `address` belongs to, be it recorded or mapped by a call."""
-    region = lib.regions_find(ffi.addressof(vessel.pager, "regions"), address)
-    if region == ffi.NULL or not region.flags & (lib.REGION_BORN | lib.REGION_GROWTH):
+    region = vessel.regions.find(address)
+    if region is None or not region.flags & (lib.REGION_BORN | lib.REGION_GROWTH):
         return vessel.snapshot.classify(address)
     if region.flags & lib.REGION_GROWTH:
         room = vessel.rooms.get(int(region.end))
@@ -89,9 +89,9 @@ def born_file(region: Any) -> Optional[Tuple[str, int]]:
 
 def mapped_files(vessel: Vessel) -> List[str]:
     """Paths of the files that the call in progress, or others with it, mapped."""
-    if not vessel.pager.layout_changed:
+    if not vessel.regions.changed:
         return []
-    found = (born_file(r) for r in vessel.regions() if r.flags & lib.REGION_BORN)
+    found = (born_file(r) for r in vessel.regions if r.flags & lib.REGION_BORN)
     return list(dict.fromkeys(each[0] for each in found if each is not None))
 
 
@@ -111,8 +111,10 @@ def _find_object(vessel: Vessel, region: Any) -> Tuple[str, int]:
     found = born_file(region)
     if found is not None:
         return found[0], region.end
-    before = lib.regions_find(ffi.addressof(vessel.pager, "regions"), region.start - 1)
-    found = born_file(before) if before != ffi.NULL and before.flags & lib.REGION_BORN else None
+    before = vessel.regions.find(region.start - 1)
+    if before is None or not before.flags & lib.REGION_BORN:
+        return "", 0
+    found = born_file(before)
     if found is None:
         return "", 0
     name, offset = found

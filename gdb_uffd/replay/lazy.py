@@ -118,7 +118,7 @@ class Lazy:
         return linker.call(module, index)
 
     def _is_here(self, pc: int) -> bool:
-        return pc in self.entries and not self.vessel.why(pc)
+        return pc in self.entries and not self.vessel.regions.why(pc)
 
     def _go(self, call: UnboundCall, address: int, registers: Registers) -> Registers:
         """The call is bound, and made."""

@@ -76,8 +76,7 @@ class ThreadStates:
         if self.loaded != tid:
             self.fetch()
             mask = self.sigmask.get(tid, self.snapshot.thread(tid).sigmask)
-            self.vessel.load(self.get(tid), mask)
-            self.vessel.native.record.tid = tid
+            self.vessel.load(tid, self.get(tid), mask)
             self.loaded = tid
 
     def forget_vessel(self) -> None:

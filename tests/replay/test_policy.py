@@ -322,7 +322,7 @@ def test_no_files(asker, file):
 
 
 def test_its_own_proc(asker):
-    recorded = asker.diversion.vessel.native.record.pid
+    recorded = asker.diversion.vessel.identity.pid
     assert read_file(asker, "/proc/self/maps") > 0
     text = asker.diversion.read_memory(asker.arena, 4096)
     first = asker.snapshot.mappings[0]

@@ -245,6 +245,6 @@ def test_its_code_is_not_run_elsewhere(tmp_path):
     with pytest.raises(UffdError, match="recorded on AArch64; its code cannot run on this machine"):
         vessel.ensure()
     assert not vessel.running
-    assert ffi.string(vessel.native.record.uname[4]) == b"aarch64"
+    assert ffi.string(vessel.identity.uname[4]) == b"aarch64"
     vessel.close()
     snapshot.close()

@@ -74,7 +74,7 @@ def block(diversion: Diversion, address: int) -> BlockReport:
     place = diversion.snapshot.classify(address)
     nothing = BlockReport(
         address, allocator=allocator, kind=place.kind, mapping=place.mapping,
-        is_mapped=diversion.vessel.is_mapped(address),
+        is_mapped=diversion.vessel.regions.is_mapped(address),
     )  # fmt: skip
     if allocator.name not in OURS:
         return dataclasses.replace(nothing, **_pointers(diversion, address))

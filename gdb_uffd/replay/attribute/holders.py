@@ -240,7 +240,7 @@ class Holders:
 def _searched(vessel: Vessel) -> Iterator[Tuple[int, int]]:
     """Where a pointer may lie: writable memory that is there; of what was never touched only where
     something ran, and not all of a huge one."""
-    for region in vessel.regions():
+    for region in vessel.regions:
         if not region.prot & PROT_WRITE or region.kind == lib.REGION_UNAVAILABLE:
             continue
         start, end = int(region.start), int(region.end)

@@ -12,12 +12,9 @@ from gdb_uffd.replay.vessel import Vessel
 SIZE_MAX = 16 << 20  # bytes of one such file
 
 
-def offer(vessel: Vessel) -> Any:
-    """Has the vessel's system calls find them; keep what is returned as long as the vessel."""
-    handle = ffi.new_handle(vessel)
-    vessel.native.own_file = lib.own_file
-    vessel.native.own_context = handle
-    return handle
+def offer(vessel: Vessel) -> None:
+    """Has the vessel's system calls find them."""
+    vessel.answer_own_files(lib.own_file)
 
 
 @ffi.def_extern(error=-1)  # type: ignore[untyped-decorator,unused-ignore]
@@ -45,7 +42,7 @@ def _maps(vessel: Vessel) -> bytes:
 
 
 def _comm(vessel: Vessel) -> bytes:
-    return bytes(ffi.string(vessel.native.record.name)) + b"\n"
+    return bytes(ffi.string(vessel.identity.name)) + b"\n"
 
 
 def _cmdline(vessel: Vessel) -> bytes:
@@ -54,7 +51,7 @@ def _cmdline(vessel: Vessel) -> bytes:
 
 def _status(vessel: Vessel) -> bytes:
     """The lines of proc_pid_status(5) that are known."""
-    record = vessel.native.record
+    record = vessel.identity
     lines = [
         b"Name:\t" + bytes(ffi.string(record.name)),
         b"State:\tR (running)",

@@ -67,9 +67,7 @@ def make_ghost(
         ghost.close()
         raise
     # The clock of a core begins where this machine's stood: a later look gives another beginning.
-    ghost.vessel.native.record = real.vessel.native.record
-    copy = lib.vessel_copy_desk if undo is None else lib.vessel_copy_past
-    copy(ghost.vessel.native, real.vessel.native)
+    ghost.vessel.copy_kernel_state(real.vessel, undo is not None)
     ghost.policy = real.policy
     ghost.vessel.restore_brk(brk)
     ghost.threads.restore(saved)

@@ -43,7 +43,7 @@ class RunHistory:
         if open_.resumed or open_.explicit:
             lib.undo_deinit(self.undo)
             lib.vessel_note_past(self._vessel.native)
-            fed = open_.fed_from, int(self._vessel.pager.fed_log.count)
+            fed = open_.counts.logged, self._vessel.counts().logged
             self._last = LastRun(
                 open_.tape, report.tid, open_.saved, open_.brk, report, kernel_kept, fed
             )
