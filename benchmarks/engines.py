@@ -41,7 +41,7 @@ def spent_us(subject: Subject, address: int, pages: int) -> float:
     landing = subject.push_frame(address, pages)
     began = time.perf_counter()
     subject.run()
-    check(lib.tracker_sync(d.machine.pager))
+    check(lib.tracker_sync(d.vessel.pager))
     spent = (time.perf_counter() - began) * 1e6
     d.remove_breakpoint(SOFTWARE, landing, 1)
     d.call_end()

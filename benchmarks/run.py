@@ -181,7 +181,7 @@ def fault_cost(subject: Subject, address: int) -> float:
     d = subject.diversion
     d.reset()
     subject.call(address, 1, keep=True)
-    pager = d.machine.pager
+    pager = d.vessel.pager
     landing = subject.push_frame(address, FAULTS)
     before = pager.faults
     spent = timed_us(subject.run)
@@ -196,11 +196,11 @@ def eager_us(core: Path, push: int) -> float:
     subject = Subject(core)
 
     def everything() -> None:
-        machine = subject.diversion.machine
-        machine.ensure()
+        vessel = subject.diversion.vessel
+        vessel.ensure()
         for segment in subject.snapshot.segments:
             if segment.kind != "unavailable":
-                check(lib.feed_range(machine.pager, segment.start, segment.end))
+                check(lib.feed_range(vessel.pager, segment.start, segment.end))
         subject.call(push, 7)
 
     spent = timed_us(everything)

@@ -123,7 +123,7 @@ def _examine(engine: str) -> List[Check]:
             Check(
                 name="native module",
                 ok=False,
-                found=f"cannot be loaded: {error}",
+                found=f"cannot be loaded: {error.__cause__ or error}",
                 remedy="run make in the checkout, or install gdb-uffd again",
             )
         ]

@@ -83,8 +83,10 @@ def _token(path: Optional[str]) -> str:
 
 def serve(options: argparse.Namespace) -> int:
     """Serve a trace to one client, in the foreground; Ctrl-C ends it."""
-    from gdb_uffd.server.listen import serve as server
-
+    try:
+        from gdb_uffd.server.listen import serve as server
+    except ImportError as error:
+        raise UffdError(str(error)) from error
     token = ""
     if options.expose or options.token_file:
         token = addresses.check_token(_token(options.token_file) or addresses.new_token())

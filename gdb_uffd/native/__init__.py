@@ -8,8 +8,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from gdb_uffd.native._native import ffi, lib
 from gdb_uffd.protocol.model import UffdError
+
+try:
+    from gdb_uffd.native._native import ffi, lib
+except ImportError as error:
+    raise ImportError(
+        f"the native module cannot be loaded ({error}); run make in the checkout, or install "
+        "gdb-uffd again"
+    ) from error
 
 __all__ = ["check", "ffi", "lib"]
 

@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 from gdb_uffd.protocol.model import PAGE_SIZE, SnapshotInfo, UffdError
 from gdb_uffd.recorder import maps, threads
 from gdb_uffd.recorder.capture import Chunk, Pool, ScanResult, TargetProcess
+from gdb_uffd.recorder.imported import write_core
 from gdb_uffd.recorder.process import Process
 from gdb_uffd.recorder.ranges import Range, intersect, normal, subtract
 from gdb_uffd.recorder.sink import Begin, Commit, Pages, RecordSink, Whole
@@ -218,8 +219,6 @@ class Service:
         self._areas = wanted
 
     def _import(self, message: Message, sink: RecordSink) -> None:
-        from gdb_uffd.recorder.imported import write_core
-
         core, info = str(message.data["core"]), _info(message.data["info"])
         sink.put(Whole(lambda writer: write_core(writer, core, info)))
 

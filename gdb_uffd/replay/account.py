@@ -21,7 +21,7 @@ from gdb_uffd.replay.report import Builder, page_images
 from gdb_uffd.replay.rerun.log import Tape
 from gdb_uffd.replay.state import SavedThreads, ThreadStates
 from gdb_uffd.replay.trackers import LACKS
-from gdb_uffd.replay.vessel import Vessel
+from gdb_uffd.replay.vessel import Counts, Vessel
 from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
 
 _serials = itertools.count(1)
@@ -35,8 +35,7 @@ class Transaction:
     explicit: bool
     saved: SavedThreads
     brk: Tuple[int, int]
-    fed: int
-    fault_ns: int
+    counts: Counts
     stdout_pending: bytes = b""
     calls: Calls = field(default_factory=Calls)
     called: bool = False
@@ -48,9 +47,6 @@ class Transaction:
     uncaught: Optional[Uncaught] = None
     unavailable: str = ""
     tape: Tape = field(default_factory=Tape)
-    fed_from: int = 0  # in the pager's list of fed pages
-    ahead_from: int = 0  # how many were fed ahead of a touch before
-    unknown: Tuple[int, int] = (0, 0)  # fed so far: taken for zeros, as in the file
     program_ran: bool = False  # something else than gdb's own malloc
     brk_at_call: Tuple[int, int] = (0, 0)  # `brk` when it first ran
 
@@ -64,16 +60,16 @@ class Accounts:
     """Makes the reports of one diversion, and keeps the page images of the last."""
 
     def __init__(
-        self, machine: Vessel, threads: ThreadStates, runner: Runner, read: ReadMemory
+        self, vessel: Vessel, threads: ThreadStates, runner: Runner, read: ReadMemory
     ) -> None:
-        self.machine = machine
+        self.vessel = vessel
         self.threads = threads
         self.runner = runner
         self.read = read
-        self.snapshot = machine.snapshot
+        self.snapshot = vessel.snapshot
         self._changes = ffi.new("struct changes *")
-        self.detail = Detail(machine, self._changes)
-        self.recorded_brk = machine.save_brk()
+        self.detail = Detail(vessel, self._changes)
+        self.recorded_brk = vessel.save_brk()
         self.files_kept: Dict[str, None] = {}  # that kept calls read
         self.total_pages = (
             sum(s.end - s.start for s in self.snapshot.segments if s.kind != UNAVAILABLE)
@@ -103,20 +99,20 @@ class Accounts:
     def program_begins(self, open_: Transaction) -> None:
         """Something else than gdb's own malloc is about to run: what was before is this."""
         if not open_.program_ran:
-            check(lib.gdb_begin_program(self.machine.pager), doing="noting the layout")
-            open_.brk_at_call = self.machine.save_brk()
+            check(lib.gdb_begin_program(self.vessel.pager), doing="noting the layout")
+            open_.brk_at_call = self.vessel.save_brk()
             open_.program_ran = True
 
     def report(self, open_: Transaction, keep: bool, kernel_kept: bool) -> CallReport:
         """The report of `open_`, which ends now."""
-        pager = self.machine.pager
         self.program_begins(open_)  # at the latest: it may be gdb's own malloc alone
         lib.changes_deinit(self._changes)
         check(
-            lib.transaction_collect(pager, self._changes),
+            lib.transaction_collect(self.vessel.pager, self._changes),
             doing="collecting the dirty pages",
         )
-        builder = Builder(self.machine, open_.tid, self.stack(open_, open_.tid))
+        builder = Builder(self.vessel, open_.tid, self.stack(open_, open_.tid))
+        counts, before = self.vessel.counts(), open_.counts
         written = bytes(self.runner.output)
         output, unseen = written, 0
         if open_.explicit and open_.resumed:
@@ -125,27 +121,27 @@ class Accounts:
         made = CallReport(
             kind=open_.kind,
             kept=keep,
-            fed_pages=pager.fed - open_.fed,
+            fed_pages=counts.fed - before.fed,
             total_pages=self.total_pages,
-            fault_us=(pager.fault_ns - open_.fault_ns) / 1000,
+            fault_us=(counts.fault_ns - before.fault_ns) / 1000,
             output=output.decode("utf-8", "surrogateescape"),
             pages=[],
-            refused=refused_lines(self.machine.vessel, self._descriptors),
-            asked=granted_lines(self.machine.vessel),
-            files_read=files_read(self.machine.vessel, self.snapshot.modules),
+            refused=refused_lines(*self.vessel.refused(), self._descriptors),
+            asked=granted_lines(self.vessel),
+            files_read=files_read(*self.vessel.files_read(), self.snapshot.modules),
             blocked=open_.blocked,
             uncaught=open_.uncaught,
             unsound=self._unsound(),
             ended=open_.ended,
             unavailable=open_.unavailable,
-            layout_changed=bool(pager.mappings_changed),
-            notes=self._notes(keep, kernel_kept, open_.ahead_from),
+            layout_changed=self.vessel.regions.changed,
+            notes=self._notes(keep, kernel_kept, counts, counts.fed_ahead - before.fed_ahead),
             streamed=len(output) - unseen,
-            engine=self.machine.engine.choice.name,
+            engine=self.vessel.engine.choice.name,
             tid=open_.tid or self.snapshot.threads[0].tid,
             serial=next(_serials),
-            unknown_zeros=pager.unknown_zeros - open_.unknown[0],
-            unknown_file=pager.unknown_file - open_.unknown[1],
+            unknown_zeros=counts.unknown_zeros - before.unknown_zeros,
+            unknown_file=counts.unknown_file - before.unknown_file,
         )
         builder.fill(made, self._changes)
         stack = functools.partial(self.stack, open_)
@@ -160,42 +156,38 @@ class Accounts:
         return [
             f"the stack of thread {room.tid} is used up: this ran on a stack of its own, up to "
             f"{size(room.end - room.start)} below {room.end:#x}"
-            for room in self.machine.rooms.values()
+            for room in self.vessel.rooms.values()
             if room.tid and not room.top and any(room.start <= page < room.end for page in written)
         ]
 
-    def _notes(self, keep: bool, kernel_kept: bool, ahead_from: int) -> List[str]:
+    def _notes(self, keep: bool, kernel_kept: bool, counts: Counts, ahead: int) -> List[str]:
         notes = self._own_stacks()
-        ahead = int(self.machine.pager.fed_ahead) - ahead_from
         if ahead:
             notes.append(f"of the pages fed, {ahead:,} of zeros were given ahead of a touch")
-        if self.machine.pager.emptied_more:
+        if counts.emptied_more:
             notes.append(
-                f"{self.machine.pager.emptied_more} more pages were emptied or unmapped; "
-                "they are not listed"
+                f"{counts.emptied_more} more pages were emptied or unmapped; they are not listed"
             )
-        if self.machine.pager.unmoved:
-            notes.append(
-                f"{self.machine.pager.unmoved} more pages were moved; what they held counts as new"
-            )
+        if counts.unmoved:
+            notes.append(f"{counts.unmoved} more pages were moved; what they held counts as new")
         both = lib.WRITER_PROGRAM | lib.WRITER_MALLOC
         mixed = [self._changes.at[i] for i in range(self._changes.count)]
         mixed = [change.counts_malloc for change in mixed if change.writers & both == both]
-        for counts, where in ((False, "from behind that"), (True, "with what that changed")):
-            if counts in mixed:
-                many = mixed.count(counts)
+        for late, where in ((False, "from behind that"), (True, "with what that changed")):
+            if late in mixed:
+                many = mixed.count(late)
                 pages = "1 page was" if many == 1 else f"{many} pages were"
                 notes.append(
                     f"{pages} written by gdb's own call of malloc, too, for an argument: what "
                     f"changed there counts {where}"
                 )
-        remade = self.machine.vessel.kernel_changed or self.machine.pager.mappings_changed
+        remade = self.vessel.kernel_changed or self.vessel.regions.changed
         if not keep and remade and kernel_kept:
             notes.append(
                 "undoing it needed a new process: signal handlers and timers (with `syscalls all` "
                 "also descriptors) of kept calls are gone"
             )
-        engine = self.machine.engine.choice.name
+        engine = self.vessel.engine.choice.name
         if LACKS.get(engine) and any(
             self._changes.at[i].writers & lib.WRITER_PROGRAM for i in range(self._changes.count)
         ):
@@ -204,10 +196,9 @@ class Accounts:
 
     def _unsound(self) -> List[str]:
         """What the recorded process would not have done, a line each."""
-        vessel, lines = self.machine.vessel, []
+        lines = []
         tids = {thread.tid for thread in self.snapshot.threads}
-        for i in range(vessel.passed_count):
-            passed = vessel.passed[i]
+        for passed in self.vessel.passed_locks():
             owner = f"held by thread {passed.owner}" if passed.owner in tids else "which was held"
             lines.append(f"went through the lock at {passed.address:#x}, {owner}")
         return lines
@@ -222,18 +213,18 @@ class Accounts:
 
     def everything(self) -> CallReport:
         """Everything written since the snapshot and kept."""
-        pager = self.machine.pager
+        counts = self.vessel.counts()
         tid = self.threads.loaded or self.snapshot.threads[0].tid
         made = CallReport(
-            "all", True, pager.fed, self.total_pages, pager.fault_ns / 1000, "", [],
-            layout_changed=any(r.flags & lib.REGION_BORN for r in self.machine.regions()),
-            engine=self.machine.engine.choice.name,
+            "all", True, counts.fed, self.total_pages, counts.fault_ns / 1000, "", [],
+            layout_changed=any(r.flags & lib.REGION_BORN for r in self.vessel.regions),
+            engine=self.vessel.engine.choice.name,
             files_read=list(self.files_kept), tid=tid,
         )  # fmt: skip
         changes = ffi.new("struct changes *")
-        check(lib.transaction_collect_all(pager, changes), doing="collecting the dirty pages")
+        check(lib.transaction_collect_all(self.vessel.pager, changes), doing="collecting")
         try:
-            Builder(self.machine, tid, 0).fill(made, changes)
+            Builder(self.vessel, tid, 0).fill(made, changes)
         finally:
             lib.changes_deinit(changes)
         self.detail.refine_all(made, tid, self.recorded_brk)
@@ -258,14 +249,14 @@ class Accounts:
 
     def figures(self) -> Dict[str, object]:
         """What `uffd info` tells of the process; see replay/interface.py."""
-        pager, engine = self.machine.pager, self.machine.engine
+        counts, engine = self.vessel.counts(), self.vessel.engine
         return {
-            "vessel_pid": int(self.machine.vessel.pid) if self.machine.running else None,
-            "fed_pages": int(pager.fed),
+            "vessel_pid": self.vessel.pid if self.vessel.running else None,
+            "fed_pages": counts.fed,
             "mapped_pages": self.total_pages,
-            "faults": int(pager.faults),
-            "fault_us": pager.fault_ns / 1000,
-            "engine": engine.choice.name if self.machine.running else None,
+            "faults": counts.faults,
+            "fault_us": counts.fault_ns / 1000,
+            "engine": engine.choice.name if self.vessel.running else None,
             "engine_why": engine.choice.why,
             "engine_setting": engine.setting,
         }

@@ -10,7 +10,7 @@ import errno
 from dataclasses import dataclass, field
 from typing import Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
-from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
 from gdb_uffd.replay.agent import AgentError, Orders
 from gdb_uffd.replay.interface import (
@@ -51,9 +51,9 @@ def pieces(address: int, length: int) -> List[Tuple[int, int]]:
 class Here:
     """Where the vessel stands: see agent.AgentTarget."""
 
-    def __init__(self, machine: Vessel, gpr: List[int]) -> None:
-        self._arch, self._gpr = machine.arch, gpr
-        self.read = machine.read
+    def __init__(self, vessel: Vessel, gpr: List[int]) -> None:
+        self._arch, self._gpr = vessel.arch, gpr
+        self.read = vessel.read
 
     def register(self, number: int) -> int:
         """By the target description's number."""
@@ -82,7 +82,7 @@ class Breakpoints:
     instruction can be run there, so it cannot be hit.  gdb puts some of its own into the dynamic
     linker and the C library before every call."""
 
-    machine: Vessel
+    vessel: Vessel
     wanted: Set[int] = field(default_factory=set)
     inserted: Set[int] = field(default_factory=set)
     hardware: List[Slot] = field(default_factory=list)
@@ -110,7 +110,7 @@ class Breakpoints:
         sense.  `orders` take the place of those given before; of a software breakpoint alone: gdb
         checks a condition itself as well."""
         if kind == SOFTWARE:
-            if not self.machine.is_mapped(address):
+            if not self.vessel.regions.is_mapped(address):
                 raise UffdError(f"no breakpoint can be set at {address:#x}: not mapped")
             self.wanted.add(address)
             self._named(address)
@@ -153,7 +153,7 @@ class Breakpoints:
     def forget_unmapped(self) -> List[int]:
         """Software breakpoints go with the memory they are in.  gdb does not take out those of a
         library that was unloaded (breakpoint.c, disable_breakpoints_in_unloaded_shlib)."""
-        gone = [each for each in self.wanted if not self.machine.is_mapped(each)]
+        gone = [each for each in self.wanted if not self.vessel.regions.is_mapped(each)]
         for address in gone:
             self.remove(SOFTWARE, address, 1)
         return gone
@@ -183,7 +183,7 @@ class Breakpoints:
     def synchronise(self) -> None:
         """Before a resume: the vessel gets what is wanted and can be hit.  UffdError when that is
         too much."""
-        pager = self.machine.pager
+        pager = self.vessel.pager
         for address in self.inserted - self.wanted:
             lib.breakpoint_remove(pager, address)
             self.inserted.discard(address)
@@ -205,31 +205,30 @@ class Breakpoints:
                 self._values[slot] = self._value(slot)
 
     def _catch(self) -> None:
-        vessel = self.machine.vessel
-        lib.catch_nothing(vessel)
+        native = self.vessel.native
+        lib.catch_nothing(native)
         if self.calls is not None and not self.calls:
-            lib.catch_everything(vessel)
+            lib.catch_everything(native)
         for number in self.calls or ():
-            lib.catch_one(vessel, number)
+            lib.catch_one(native, number)
 
     def _load(self, slots: List[Slot]) -> None:
-        vessel, self._loaded = self.machine.vessel, None  # until all of it holds
-        native = ffi.new("struct debug_slot[]", len(slots))
-        for to, (kind, address, length) in zip(native, slots):
+        native, self._loaded = self.vessel.native, None  # until all of it holds
+        wanted = ffi.new("struct debug_slot[]", len(slots))
+        for to, (kind, address, length) in zip(wanted, slots):
             to.address, to.length, to.kind = address, length, _KINDS[kind]
-        check(lib.task_set_debug(vessel, native, len(slots)), vessel.error)
+        self.vessel.check(lib.task_set_debug(native, wanted, len(slots)))
         self._loaded = slots
 
     def _value(self, slot: Slot) -> bytes:
         try:
-            return self.machine.read(slot[1], slot[2])
+            return self.vessel.read(slot[1], slot[2])
         except MemoryUnavailable:
             return b""
 
     def hits(self, skip: int = 0, until: int = SLOTS) -> List[Slot]:
         """After a trap: what the debug registers that caused it hold, of those in [skip, until)."""
-        vessel = self.machine.vessel
-        status = check(lib.task_debug_hits(vessel), vessel.error)
+        status = self.vessel.check(lib.task_debug_hits(self.vessel.native))
         return [
             slot
             for number, slot in enumerate(self._loaded or [])

@@ -52,16 +52,16 @@ class Calls:
         """Whether the innermost has not run yet."""
         return bool(self.under_way) and not self.floor
 
-    def run(self, machine: Vessel, registers: Registers) -> None:
+    def run(self, vessel: Vessel, registers: Registers) -> None:
         """The thread is about to run, and stands at the function's beginning."""
-        call, link = self.under_way[-1], machine.arch.link
+        call, link = self.under_way[-1], vessel.arch.link
         call.floor = registers.sp
-        call.wanted = registers.gpr[machine.arch.arguments[0]]
+        call.wanted = registers.gpr[vessel.arch.arguments[0]]
         if link is not None:
             call.home = registers.gpr[link]
             return
         try:
-            call.home = int.from_bytes(machine.read(registers.sp, 8), "little")
+            call.home = int.from_bytes(vessel.read(registers.sp, 8), "little")
         except MemoryUnavailable:
             call.home = 0
 

@@ -15,7 +15,7 @@ import zlib
 from typing import Any, Callable, Optional, Set, Tuple
 
 from gdb_uffd.native import ffi, lib
-from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable
+from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable, UffdError
 from gdb_uffd.replay.interface import Stop
 from gdb_uffd.replay.vessel import Vessel
 
@@ -25,7 +25,6 @@ FIRST_NS = 1_000_000_000
 _LOOK_NS = 3_000_000
 _LOOKS = 64  # in a row, within a circle of hundreds of instructions two meet
 _PAGES_MAX = 1024  # written, and compared at each look
-_XSTATE_BYTES = 1 << 14
 _NT_X86_XSTATE, _NT_FPREGSET = 0x202, 2
 _STEPS_MAX = 1 << 14
 """Instructions of a circle."""
@@ -40,10 +39,9 @@ State = Tuple[Any, ...]
 class Circle:
     """The looks at one run; they come as its deadline, which may also be a real one."""
 
-    def __init__(self, machine: Vessel) -> None:
-        self._machine = machine
+    def __init__(self, vessel: Vessel) -> None:
+        self._vessel = vessel
         self._changes = ffi.gc(ffi.new("struct changes *"), lib.changes_deinit)
-        self._buffer = ffi.new("uint8_t[]", _XSTATE_BYTES)
         self._end = self._began = self._pause = 0
         self._looks = 0
         self._seen: Set[State] = set()
@@ -52,8 +50,7 @@ class Circle:
 
     def begin(self, wanted: bool) -> None:
         """The vessel is about to run; `wanted`: what runs is a call that may go in a circle."""
-        vessel = self._machine.vessel
-        self._end, self._began = int(vessel.deadline_ns), time.monotonic_ns()
+        self._end, self._began = self._vessel.deadline_ns, time.monotonic_ns()
         self._looks, self._pause, self.closed = 0, FIRST_NS, False
         self._seen.clear()
         self.looking = wanted
@@ -62,7 +59,7 @@ class Circle:
 
     def _next(self, pause: int) -> None:
         at = time.monotonic_ns() + pause
-        self._machine.vessel.deadline_ns = min(at, self._end) if self._end else at
+        self._vessel.set_deadline(min(at, self._end) if self._end else at)
 
     def is_over(self) -> bool:
         """Whether the deadline that has passed is the real one."""
@@ -78,7 +75,7 @@ class Circle:
         state = self.state()
         if state is not None and state in self._seen:
             # It need not have run since: that remains to be seen, step by step.
-            self._machine.vessel.deadline_ns = self._end
+            self._vessel.set_deadline(self._end)
             return self._around(state, step)
         if state is not None:
             self._seen.add(state)
@@ -107,7 +104,7 @@ class Circle:
         return None
 
     def _pc(self) -> int:
-        return self._machine.gpr()[self._machine.arch.pc]
+        return self._vessel.gpr()[self._vessel.arch.pc]
 
     def _go_on(self, after_a_while: bool) -> None:
         """The vessel is to run on, until the next look."""
@@ -119,23 +116,24 @@ class Circle:
 
     def state(self) -> Optional[State]:
         """How the vessel stands; None when that is not all known."""
-        machine = self._machine
-        vessel, pager = machine.vessel, machine.pager
-        if pager.tracker.kind != lib.TRACKER_WP_SYNC or lib.timers_left(vessel) != _NO_TIMER:
+        vessel = self._vessel
+        if vessel.engine.choice.name != "wp-sync" or lib.timers_left(vessel.native) != _NO_TIMER:
             return None  # what is written is known afterwards only; something is still to come
-        if lib.pages_count_dirty(ffi.addressof(pager, "pages")) > _PAGES_MAX:
+        if vessel.dirty_pages() > _PAGES_MAX:
             return None
         lib.changes_deinit(self._changes)
-        if lib.transaction_collect(pager, self._changes) < 0 or self._changes.truncated:
+        if lib.transaction_collect(vessel.pager, self._changes) < 0 or self._changes.truncated:
             return None
         pages = [int(self._changes.at[i].page) for i in range(self._changes.count)]
         try:
-            written = tuple((page, zlib.crc32(machine.read(page, PAGE_SIZE))) for page in pages)
+            written = tuple((page, zlib.crc32(vessel.read(page, PAGE_SIZE))) for page in pages)
         except MemoryUnavailable:
             return None
-        return tuple(machine.gpr()), self._extended(), written, int(vessel.felt_calls)
+        return tuple(vessel.gpr()), self._extended(), written, vessel.felt_calls
 
     def _extended(self) -> int:
-        note = _NT_X86_XSTATE if self._machine.arch.gdb.startswith("i386") else _NT_FPREGSET
-        size = lib.task_get_regset(self._machine.vessel, note, self._buffer, _XSTATE_BYTES)
-        return zlib.crc32(ffi.buffer(self._buffer, max(0, int(size))))
+        note = _NT_X86_XSTATE if self._vessel.arch.gdb.startswith("i386") else _NT_FPREGSET
+        try:
+            return zlib.crc32(self._vessel.regset(note))
+        except UffdError:
+            return 0

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Sequence
 
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import CallReport
 from gdb_uffd.replay.attribute.malloc import mapped_chunk
 from gdb_uffd.replay.attribute.owners import Owners
 from gdb_uffd.replay.attribute.refine import CallFacts, Refiner
+from gdb_uffd.replay.regions import Range
 from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.replay.views import View, Views
-
-Range = Tuple[int, int]
 
 
 class Detail:
     """Of one diversion: the last report's facts, and the views that belong to it."""
 
-    def __init__(self, machine: Vessel, changes: Any) -> None:
-        self.machine = machine
-        self.views = Views(machine, changes)
+    def __init__(self, vessel: Vessel, changes: Any) -> None:
+        self.vessel = vessel
+        self.views = Views(vessel, changes)
         self._refiner: Optional[Refiner] = None
         self._report: Optional[CallReport] = None  # not refined yet
         self._facts: Optional[CallFacts] = None
@@ -36,18 +35,18 @@ class Detail:
         """A report was made; `stack` gives a thread's stack pointer and `brk` the heap's start
         and break as they were when it began; `rooms`: see refine.Facts.
         Called while the vessel stands as it ended."""
-        pager = self.machine.pager
-        tid = tid or self.machine.snapshot.threads[0].tid  # nothing ran: gdb assigned
+        regions = self.vessel.regions
+        tid = tid or self.vessel.snapshot.threads[0].tid  # nothing ran: gdb assigned
         born: List[Range] = []
         gone: List[Range] = []
         early: List[Range] = []
-        if pager.mappings_changed:
-            was, is_ = covered(pager.at_tx), covered(pager.regions)
-            if pager.mappings_at_call:
-                at_call = covered(pager.at_call)
+        if regions.changed:
+            was, is_ = regions.covered_at_begin(), regions.covered()
+            at_call = regions.covered_at_call()
+            if at_call is not None:
                 was, early = at_call, minus(at_call, was)
             born, gone = minus(is_, was), minus(was, is_)
-        now = self.machine.save_brk()
+        now = self.vessel.save_brk()
         self._report = report
         self._facts = CallFacts(
             tid, self._fs_base(tid), stack, (brk, now), born, gone, self._blocks_in(gone), rooms,
@@ -62,7 +61,7 @@ class Detail:
         view = View() if gone else None
         if view is None:
             return sizes
-        view.set(self.machine, ffi.NULL, lib.VIEW_OPEN)
+        view.set(self.vessel, ffi.NULL, lib.VIEW_OPEN)
         for start, end in gone:
             while start < end:
                 found = mapped_chunk(view, start, start, end)
@@ -83,10 +82,10 @@ class Detail:
         """The same for a report of everything since the snapshot."""
 
         def stack(thread: int) -> int:
-            return self.machine.snapshot.thread(thread).registers.sp
+            return self.vessel.snapshot.thread(thread).registers.sp
 
-        born = covered(self.machine.pager.regions, lib.REGION_BORN)
-        facts = CallFacts(tid, self._fs_base(tid), stack, (brk, self.machine.save_brk()), born)
+        born = self.vessel.regions.covered(lib.REGION_BORN)
+        facts = CallFacts(tid, self._fs_base(tid), stack, (brk, self.vessel.save_brk()), born)
         self._tool().refine(report, facts)
 
     def view(self, after: bool, which_all: bool) -> View:
@@ -110,28 +109,14 @@ class Detail:
 
     def _tool(self) -> Refiner:
         if self._refiner is None:
-            self._refiner = Refiner(Owners(self.machine), self.views)
+            self._refiner = Refiner(Owners(self.vessel), self.views)
         return self._refiner
 
     def _fs_base(self, tid: int) -> int:
         try:
-            return self.machine.snapshot.thread(tid).registers.thread_pointer
+            return self.vessel.snapshot.thread(tid).registers.thread_pointer
         except KeyError:
             return 0
-
-
-def covered(regions: Any, only: int = 0) -> List[Range]:
-    """The address ranges of a native table that are mapped (with a flag `only`), joined."""
-    out: List[Range] = []
-    for i in range(regions.count):
-        region = regions.at[i]
-        if region.flags & lib.REGION_GROWTH or (only and not region.flags & only):
-            continue
-        if out and out[-1][1] == region.start:
-            out[-1] = (out[-1][0], region.end)
-        else:
-            out.append((region.start, region.end))
-    return out
 
 
 def minus(these: Sequence[Range], those: Sequence[Range]) -> List[Range]:

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import Callable, Dict, Optional, Sequence, Tuple
 
-from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.native import check, lib
 from gdb_uffd.protocol.ends import Wait
 from gdb_uffd.protocol.model import (
     CallReport,
@@ -27,10 +27,11 @@ from gdb_uffd.replay.interface import Choice, Resume, Stop, StubClient
 from gdb_uffd.replay.layout import current_mappings, mapped_files
 from gdb_uffd.replay.policy import proc_files
 from gdb_uffd.replay.policy.policy import Policy
+from gdb_uffd.replay.regions import LOWEST_ADDRESS
 from gdb_uffd.replay.rerun.last_run import RunHistory
 from gdb_uffd.replay.state import ThreadStates
 from gdb_uffd.replay.unknown import Unknown
-from gdb_uffd.replay.vessel import LOWEST_ADDRESS, Vessel
+from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.replay.views import View
 from gdb_uffd.trace.source import Snapshot
 
@@ -45,14 +46,14 @@ class Diversion:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self.machine = Vessel(snapshot)
-        self._own_files = proc_files.offer(self.machine)
-        self.threads = ThreadStates(snapshot, self.machine)
-        points = self.breakpoints = Breakpoints(self.machine)
+        self.vessel = Vessel(snapshot)
+        proc_files.offer(self.vessel)
+        self.threads = ThreadStates(snapshot, self.vessel)
+        points = self.breakpoints = Breakpoints(self.vessel)
         self.insert_breakpoint, self.remove_breakpoint = points.insert, points.remove
         self.catch_calls, self.pass_signals = points.catch_calls, points.pass_signals
         self.forget_unmapped = points.forget_unmapped
-        self.runner = Runner(self.machine, self.threads, self.breakpoints)
+        self.runner = Runner(self.vessel, self.threads, self.breakpoints)
         self.last_report: Optional[CallReport] = None
         self._open: Optional[Transaction] = None
         self._disturbed = False
@@ -61,24 +62,24 @@ class Diversion:
         self._loss = ""
         self._vessel_is_old = False
         self._kernel_kept = False  # kept calls left something in the vessel's kernel state
-        self._unknown = Unknown(self.machine)
+        self._unknown = Unknown(self.vessel)
         self._unfinished = Unfinished(self.threads)
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
-        self.past = RunHistory(self.machine)
+        self.past = RunHistory(self.vessel)
         self.thrown = uncaught.Thrown(self)
-        self.accounts = Accounts(self.machine, self.threads, self.runner, self.read_memory)
+        self.accounts = Accounts(self.vessel, self.threads, self.runner, self.read_memory)
 
     # -- the policy ---------------------------------------------------------------------------
 
     @property
     def policy(self) -> Policy:
         """What the program may do; another one can be set at any time."""
-        return self.machine.policy
+        return self.vessel.policy
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
-        old = self.machine.policy
-        self.machine.use(policy)
+        old = self.vessel.policy
+        self.vessel.use(policy)
         if policy.filter_key() != old.filter_key():
             self._vessel_is_old = True
             self._renew()
@@ -88,12 +89,12 @@ class Diversion:
         if not self._vessel_is_old or (self._open is not None and self._open.explicit):
             return  # `end` comes back here
         self._vessel_is_old = False
-        if not self.machine.running or self.machine.was_killed():
+        if not self.vessel.running or self.vessel.was_killed():
             return
         self.commit_pending()
         self.threads.fetch()
-        check(lib.transaction_discard(self.machine.pager, True), doing="another process")
-        self.machine.destroy()
+        check(lib.transaction_discard(self.vessel.pager, True), doing="another process")
+        self.vessel.destroy()
         self.threads.forget_vessel()
         self.breakpoints.forget_vessel()
         self._lose_kernel_state()
@@ -102,7 +103,7 @@ class Diversion:
         """What kept calls left in the kernel went with its process; a timer would end the next
         call, with the handler of its signal gone."""
         if self._kernel_kept:
-            lib.timers_disarm(self.machine.vessel)
+            lib.timers_disarm(self.vessel.native)
         self._kernel_kept = False
 
     @property
@@ -116,10 +117,10 @@ class Diversion:
         return self._disturbed
 
     def mappings(self) -> Sequence[Mapping]:
-        return current_mappings(self.machine) if self._disturbed else list(self.snapshot.mappings)
+        return current_mappings(self.vessel) if self._disturbed else list(self.snapshot.mappings)
 
     def mapped_files(self) -> Sequence[str]:
-        return mapped_files(self.machine) if self._disturbed else ()
+        return mapped_files(self.vessel) if self._disturbed else ()
 
     def read_memory(self, address: int, length: int) -> bytes:
         if length > READ_MAX:
@@ -127,7 +128,7 @@ class Diversion:
         self._notice_loss()  # the patched vdso is the vessel's affair: what was recorded is shown
         if address < LOWEST_ADDRESS or any(low <= address < end for low, end in self._patched):
             return self.snapshot.read(address, length)
-        return self.machine.read(address, length)
+        return self.vessel.read(address, length)
 
     def registers(self, tid: int) -> Registers:
         self._notice_loss()
@@ -155,13 +156,13 @@ class Diversion:
         self._notice_loss()
         open_ = self._transaction("run")
         self._materialise()
-        self.machine.write(address, data, open_.calls.writer(address, len(data)))
+        self.vessel.write(address, data, open_.calls.writer(address, len(data)))
         open_.tape.wrote(address, data)
 
     def _notice_loss(self) -> str:
         """Somebody may have killed the vessel while it stood: everything is the snapshot's again.
         Told once, by the next thing that would run."""
-        if self.machine.running and self.machine.was_killed():
+        if self.vessel.running and self.vessel.was_killed():
             self._forget_everything()
             self._loss = KILLED
         return self._loss
@@ -171,7 +172,10 @@ class Diversion:
         return told
 
     def _materialise(self) -> None:
-        if self.machine.ensure():
+        if not self.vessel.running:
+            self.vessel.check_processor()
+            _ = self.runner.jumps  # known before the first page is fed
+        if self.vessel.ensure():
             self.threads.forget_vessel()
             self.breakpoints.forget_vessel()
         self._disturbed = True
@@ -190,7 +194,7 @@ class Diversion:
             stop = self.runner.resume(action, client)
         except UffdError:
             # A kill from outside shows as a failure of whatever was under way.
-            if self.machine.running and not self.machine.was_killed():
+            if self.vessel.running and not self.vessel.was_killed():
                 raise
             stop = Stop(action.tid, signal.SIGKILL, message=KILLED, lost=True)
         open_.blocked = self.blocked
@@ -225,26 +229,23 @@ class Diversion:
         open_.tid = action.tid
         base = self.accounts.stack(open_, action.tid)
         if open_.calls.begins:
-            open_.calls.run(self.machine, self.threads.with_room(action.tid, base))
+            open_.calls.run(self.vessel, self.threads.with_room(action.tid, base))
         if not open_.calls.in_malloc:
             self.accounts.program_begins(open_)
         self.runner.floor, self.runner.base = open_.calls.floor, base
-        self.machine.pager.code.call_floor = open_.calls.floor
-        self.machine.vessel.deadline_ns = self.policy.deadline_ns() if open_.calls.under_way else 0
+        self.vessel.set_call_floor(open_.calls.floor)
+        self.vessel.set_deadline(self.policy.deadline_ns() if open_.calls.under_way else 0)
         return open_
 
     # -- transactions -------------------------------------------------------------------------
 
     def _transaction(self, kind: str, explicit: bool = False) -> Transaction:
         if self._open is None:
-            pager = self.machine.pager
             self._open = Transaction(
-                kind, explicit, self.threads.save(), self.machine.save_brk(), pager.fed,
-                pager.fault_ns, fed_from=pager.fed_log.count, ahead_from=pager.fed_ahead,
-                unknown=self._unknown.so_far(),
-            )  # fmt: skip
+                kind, explicit, self.threads.save(), self.vessel.save_brk(), self._unknown.counts()
+            )
             self.runner.output.clear()
-            lib.account_begin(self.machine.vessel)
+            lib.account_begin(self.vessel.native)
         return self._open
 
     def refuse_loss(self) -> None:
@@ -256,7 +257,7 @@ class Diversion:
         self.commit_pending()
         if self._open is not None:
             raise UffdError("a call is under way already")
-        self.machine.check_processor()
+        self.vessel.check_processor()
         open_ = self._transaction("call", explicit=True)
         open_.stdout_pending = self.accounts.stdout_pending()
 
@@ -268,13 +269,13 @@ class Diversion:
             self.commit_pending()
         open_ = self._transaction("call")
         open_.kind = "call"
-        self.machine.settle()  # what ran so far was not this call
+        self.vessel.settle()  # what ran so far was not this call
         if open_.called:
-            self.machine.rearm()
+            self.vessel.rearm()
         open_.called = True
         open_.calls.begin(is_malloc)
         open_.tape.began(address, is_malloc)
-        self.machine.pager.in_malloc = is_malloc
+        self.vessel.set_in_malloc(is_malloc)
 
     @property
     def calls_under_way(self) -> int:
@@ -289,10 +290,10 @@ class Diversion:
             self._open.tape.ended()
             self._open.calls.end(self.threads, self._open.tid, self._open.program_ran)
             outer = self._open.calls.in_malloc
-        if self.machine.pager.in_malloc and not outer:
-            check(lib.gdb_end_malloc(self.machine.pager), doing="write protection")
-        self.machine.settle()
-        self.machine.pager.in_malloc = outer
+        if self.vessel.in_malloc and not outer:
+            check(lib.gdb_end_malloc(self.vessel.pager), doing="write protection")
+        self.vessel.settle()
+        self.vessel.set_in_malloc(outer)
 
     def end(self, keep: bool) -> CallReport:
         open_ = self._open
@@ -326,9 +327,9 @@ class Diversion:
             report.asked.append("rt_sigprocmask")  # it runs untouched: only this is left of it
         self.past.closing(open_, report, self._kernel_kept)
         if keep:
-            check(lib.transaction_commit(self.machine.pager), doing="keeping the call's effects")
-            lib.account_end(self.machine.vessel, True)
-            self._kernel_kept |= bool(self.machine.vessel.kernel_changed)
+            check(lib.transaction_commit(self.vessel.pager), doing="keeping the call's effects")
+            lib.account_end(self.vessel.native, True)
+            self._kernel_kept |= self.vessel.kernel_changed
         else:
             self._discard(open_)
         self.last_report = report
@@ -342,23 +343,22 @@ class Diversion:
         return self.end(keep=True)
 
     def _discard(self, open_: Transaction) -> None:
-        changed = bool(self.machine.vessel.kernel_changed)
-        rebuild = lib.transaction_discard(self.machine.pager, changed)
+        rebuild = lib.transaction_discard(self.vessel.pager, self.vessel.kernel_changed)
         if rebuild < 0:
             self._forget_everything()
             check(rebuild, doing="undoing the call failed, so this is the snapshot again")
-        lib.account_end(self.machine.vessel, False)
+        lib.account_end(self.vessel.native, False)
         if rebuild:
-            self.machine.destroy()
+            self.vessel.destroy()
             self.breakpoints.forget_vessel()
             self._lose_kernel_state()
         self.threads.restore(open_.saved)
-        self.machine.restore_brk(open_.brk)
-        self._disturbed = self.machine.running or self._dirty_pages() > 0
+        self.vessel.restore_brk(open_.brk)
+        self._disturbed = self.vessel.running or self._dirty_pages() > 0
 
     def _dirty_pages(self) -> int:
-        self.machine.settle()
-        return int(lib.pages_count_dirty(ffi.addressof(self.machine.pager, "pages")))
+        self.vessel.settle()
+        return self.vessel.dirty_pages()
 
     def report_all(self) -> CallReport:
         self.commit_pending()
@@ -371,14 +371,14 @@ class Diversion:
         return self.accounts.image(page_floor(address), which_all)
 
     def prefer_engine(self, name: str, mass: bool) -> None:
-        self.machine.engine.setting, self.machine.engine.mass = name, mass
+        self.vessel.engine.prefer(name, mass)
 
     def set_engine(self, name: str) -> Choice:
-        used = self.machine.engine.choice.name
-        chosen = self.machine.engine.set(name)
+        used = self.vessel.engine.choice.name
+        chosen = self.vessel.engine.set(name)
         holds = self._open is not None or self._kernel_kept or self._dirty_pages() > 0
-        if used != chosen.name and self.machine.running and not holds:
-            self.machine.destroy()
+        if used != chosen.name and self.vessel.running and not holds:
+            self.vessel.destroy()
             self.threads.forget_vessel()
             self.breakpoints.forget_vessel()
         return chosen
@@ -392,7 +392,7 @@ class Diversion:
     # -- ending -------------------------------------------------------------------------------
 
     def _forget_everything(self) -> None:
-        self.machine.reset()
+        self.vessel.reset()
         self.threads.reset()
         self.breakpoints.forget_vessel()
         self.past.forget("everything is as recorded again")
@@ -409,7 +409,7 @@ class Diversion:
 
     def close(self) -> None:
         self.accounts.close()
-        self.machine.close()
+        self.vessel.close()
 
     def info(self) -> Dict[str, object]:
         return {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import struct
-from typing import List, Optional, Sequence
+from typing import FrozenSet, List, Optional, Sequence
 
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.ends import Wait
@@ -55,8 +56,8 @@ class Runner:
     """Runs the vessel.  `output` collects what the program wrote; `unavailable` is why the last
     stop's access failed, if it touched a page that cannot be had."""
 
-    def __init__(self, machine: Vessel, threads: ThreadStates, breakpoints: Breakpoints) -> None:
-        self.machine = machine
+    def __init__(self, vessel: Vessel, threads: ThreadStates, breakpoints: Breakpoints) -> None:
+        self.vessel = vessel
         self.threads = threads
         self.breakpoints = breakpoints
         self.output = bytearray()
@@ -64,14 +65,19 @@ class Runner:
         self.blocked: Optional[Wait] = None
         self.floor = 0  # the stack pointer with which the function that is called began; 0: none
         self.base = 0  # ... and of the frame below which gdb pushed its own
-        self.lazy = Lazy(machine)
+        self.lazy = Lazy(vessel)
         self.run = ffi.new("struct run *")
-        self._buffer = ffi.new("uint8_t[]", 1 << 16)
         self._over = 0  # the breakpoint beneath which one instruction is being made, to go on then
         self._inject = 0  # sent to the vessel, to be passed on when it arrives
-        self._circle = Circle(machine)
+        self._circle = Circle(vessel)
         self._asked = False  # the client wants it to stop
         self._signal_stop = False  # a signal can be injected with the next resume
+
+    @functools.cached_property
+    def jumps(self) -> FrozenSet[int]:
+        """Where a longjmp begins.  To be asked before the first page is fed: it is seen by
+        breakpoints of ours, which are planted then."""
+        return jumps.plant(self.vessel, self.lazy)
 
     def resume(self, action: Resume, client: StubClient) -> Stop:
         """See Diversion.resume."""
@@ -99,14 +105,14 @@ class Runner:
         if told and self.breakpoints.is_strange(self.threads.get(action.tid).pc) and not number:
             return self._pass(action, told)
         if number and not self._signal_stop:
-            os.kill(self.machine.vessel.pid, number)  # comes as a stop, and is injected then
+            os.kill(self.vessel.pid, number)  # comes as a stop, and is injected then
             self._inject = number
         self._go(action, number if self._signal_stop else 0)
         return None
 
     def _cannot_take(self, number: int) -> str:
         """Why a signal is not delivered; "" where it can be, or is none."""
-        if not number or not lib.task_signal_is_fatal(self.machine.vessel, number):
+        if not number or not lib.task_signal_is_fatal(self.vessel.native, number):
             return ""
         name = signal.Signals(number).name if number < 32 else f"signal {number}"
         return (
@@ -116,52 +122,52 @@ class Runner:
 
     def _offer_siginfo(self, siginfo: bytes, number: int) -> None:
         if len(siginfo) >= 128 and _SIGINFO.unpack_from(siginfo)[0] == number and self._signal_stop:
-            lib.task_set_siginfo(self.machine.vessel, siginfo[:128])
+            lib.task_set_siginfo(self.vessel.native, siginfo[:128])
 
     def _go(self, action: Resume, number: int) -> None:
-        vessel = self.machine.vessel
         self.threads.fresh = True
-        self.machine.ran()
+        self.vessel.ran()
         mode = MODES[action.kind]
-        check(lib.run_resume(vessel, mode, number, action.lo, action.hi), vessel.error)
+        vessel = self.vessel
+        vessel.check(lib.run_resume(vessel.native, mode, number, action.lo, action.hi))
 
     def wait(self, action: Resume, client: StubClient) -> Optional[Stop]:
         """One event; None when the vessel runs on."""
-        vessel = self.machine.vessel
+        native = self.vessel.native
         # To another CPU and back at each stop costs more than the rest of passing a breakpoint.
-        vessel.keeps_cpu = bool(self.breakpoints.orders)
+        self.vessel.keep_cpu(bool(self.breakpoints.orders))
         try:
             stop = self._wait(action, client)
         except BaseException:
-            lib.task_leave_cpu(vessel)
+            lib.task_leave_cpu(native)
             raise
         if stop is not None:
-            lib.task_leave_cpu(vessel)
+            lib.task_leave_cpu(native)
         return stop
 
     def _wait(self, action: Resume, client: StubClient) -> Optional[Stop]:
-        vessel, run = self.machine.vessel, self.run
-        check(lib.wait_vessel(vessel, client.fileno(), run), vessel.error)
+        native, run = self.vessel.native, self.run
+        self.vessel.check(lib.wait_vessel(native, client.fileno(), run))
         if run.end == lib.RUN_OUTPUT:
             self._drain(client)
             return None
         if run.end == lib.RUN_CONTROL:
             if client.interrupt_requested():
                 self._asked = True
-                lib.task_interrupt(vessel)
+                lib.task_interrupt(native)
             return None
         self._drain(client)
         if self._over:
             return self._passed(action, client)
         stop = self._event(action, client)
         if run.stepped and stop is not None and run.pc in self.breakpoints.orders:
-            self._carry_out(self.breakpoints.orders[run.pc], self.machine.gpr(), client)
+            self._carry_out(self.breakpoints.orders[run.pc], self.vessel.gpr(), client)
         return stop
 
     def _event(self, action: Resume, client: StubClient) -> Optional[Stop]:
         """What the end of a wait means; None when the vessel runs on."""
-        vessel, run = self.machine.vessel, self.run
-        if run.end == lib.RUN_GONE or (run.end == lib.RUN_FAILED and not self.machine.running):
+        run = self.run
+        if run.end == lib.RUN_GONE or (run.end == lib.RUN_FAILED and not self.vessel.running):
             return self._gone(action.tid)
         if run.end == lib.RUN_WATCH:
             return Stop(action.tid, signal.SIGTRAP, WATCHED)
@@ -170,7 +176,7 @@ class Runner:
             self._note(action.tid, trap_info(CALL_CODE))
             side = "syscall_entry" if run.entry else "syscall_return"
             return Stop(action.tid, signal.SIGTRAP, side, run.call)
-        self._signal_stop = run.end == lib.RUN_STOPPED and not vessel.at_exit
+        self._signal_stop = run.end == lib.RUN_STOPPED and not self.vessel.at_exit
         if self._inject and run.end == lib.RUN_STOPPED and run.signal == self._inject:
             self._inject = 0
             self._go(action, run.signal)
@@ -208,28 +214,15 @@ class Runner:
         """Why the vessel stands where no signal stopped it, told to the user."""
         run = self.run
         if run.end == lib.RUN_WAITING:
-            self.blocked = waiting.describe(self.machine, run, self.threads.loaded or 0)
+            self.blocked = waiting.describe(self.vessel, run, self.threads.loaded or 0)
             return waiting.message(self.blocked)
         others = len(self.threads.snapshot.threads) > 1
-        return waiting.ending(run, self.machine.policy, others)
+        return waiting.ending(run, self.vessel.policy, others)
 
     def _drain(self, client: StubClient) -> None:
-        vessel = self.machine.vessel
-        while vessel.out_len:
-            count = lib.account_take_output(vessel, self._buffer, len(self._buffer))
-            self._show(bytes(ffi.buffer(self._buffer, count)), client)
-        while vessel.output_fd >= 0:
-            try:
-                data = os.read(vessel.output_fd, 1 << 16)
-            except BlockingIOError:
-                return
-            if not data:
-                return
-            self._show(data, client)
-
-    def _show(self, data: bytes, client: StubClient) -> None:
-        self.output += data[: max(0, OUTPUT_MAX - len(self.output))]
-        client.output(data)
+        for data in self.vessel.output():
+            self.output += data[: max(0, OUTPUT_MAX - len(self.output))]
+            client.output(data)
 
     def _gone(self, tid: int) -> Stop:
         if self.run.end == lib.RUN_FAILED:
@@ -253,7 +246,7 @@ class Runner:
             return self._trap(action, code, siginfo, client)
         if number == signal.SIGSEGV and run.pc in self.breakpoints.inserted:
             # gdb's dummy frame returns to the stack, which is not executable: its breakpoint.
-            self._note(tid, trap_info(self.machine.arch.breakpoint_code))
+            self._note(tid, trap_info(self.vessel.arch.breakpoint_code))
             return Stop(tid, signal.SIGTRAP, "swbreak")
         if number == signal.SIGSEGV and fault == run.pc and self._bind(tid, run.pc):
             return self._goes_on(action)
@@ -266,20 +259,20 @@ class Runner:
             return None
         message = ""
         if number in (signal.SIGSEGV, signal.SIGBUS):
-            message, self.unavailable = faults.explain(self.machine, fault, run.pc, self.lazy.lack)
+            message, self.unavailable = faults.explain(self.vessel, fault, run.pc, self.lazy.lack)
             if not message:
                 sp = self.threads.get(self.threads.loaded or 0).sp
                 self.threads.fresh = True
-                message = faults.stack_used_up(self.machine, fault, sp, self.floor)
+                message = faults.stack_used_up(self.vessel, fault, sp, self.floor)
         elif number == signal.SIGILL:
-            message = illegal.explain(run.pc, self.machine.read, illegal.cpu_flags())
+            message = illegal.explain(run.pc, self.vessel.read, illegal.cpu_flags())
         return Stop(tid, number, message=message)
 
     def _bind(self, tid: int, pc: int) -> bool:
         """Whether the thread stood where the dynamic linker is missing, or what it needs, and is
         past it."""
         self.lazy.lack = ""
-        if pc not in self.lazy.entries and not self.machine.why(pc):
+        if pc not in self.lazy.entries and not self.vessel.regions.why(pc):
             return False
         made = self.lazy.bind(self.threads.get(tid))
         self.threads.fresh = True  # the vessel's registers are the newer ones still
@@ -287,9 +280,8 @@ class Runner:
             return False
         self.threads.put(tid, made)
         self.threads.load(tid)
-        if self.machine.pager.watch.pages:  # the slot's page lost its protection
-            low, high = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-            check(lib.watch_compare(self.machine.pager, False, low, high), doing="watching on")
+        if self.vessel.watch.pages:  # the slot's page lost its protection
+            self.vessel.watch.compare(False)
         return True
 
     def _note(self, tid: int, siginfo: bytes) -> None:
@@ -297,9 +289,9 @@ class Runner:
 
     def _trap(self, action: Resume, code: int, info: bytes, client: StubClient) -> Optional[Stop]:
         run, tid, at = self.run, action.tid, self._breakpoint()
-        planted = code == self.machine.arch.breakpoint_code
-        if planted and at in self.machine.jumps:
-            self.machine.set_pc(at)
+        planted = code == self.vessel.arch.breakpoint_code
+        if planted and at in self.jumps:
+            self.vessel.set_pc(at)
             message = self._leaves(tid)
             if message:
                 # Behind the first instruction: gdb has a breakpoint of its own on that one, and
@@ -310,10 +302,10 @@ class Runner:
             if at not in self.breakpoints.wanted:
                 return self._pass_own(action)
         if planted and at in self.lazy.entries and at not in self.breakpoints.wanted:
-            self.machine.set_pc(at)
+            self.vessel.set_pc(at)
             return self._goes_on(action) if self._bind(tid, at) else self._pass_own(action)
         if planted and at in self.breakpoints.inserted:
-            gpr = self.machine.set_pc(at)
+            gpr = self.vessel.set_pc(at)
             orders = self.breakpoints.orders.get(at)
             if orders is not None and self._carry_out(orders, gpr, client):
                 return self._pass(action, at)
@@ -334,14 +326,14 @@ class Runner:
 
     def _carry_out(self, orders: Orders, gpr: List[int], client: StubClient) -> bool:
         """What a breakpoint is to do by itself; True when the program is to go on then."""
-        here = Here(self.machine, gpr)
+        here = Here(self.vessel, gpr)
         if not agent.holds(orders, here):
             return True
         for command in orders.commands:
             try:
                 agent.evaluate(command, here, client.output)
             except agent.AgentError as error:
-                at = gpr[self.machine.arch.pc]
+                at = gpr[self.vessel.arch.pc]
                 client.output(f"uffd: breakpoint at {at:#x}: {error}\n".encode())
         return bool(orders.commands)
 
@@ -349,11 +341,11 @@ class Runner:
         """Begin the one instruction beneath a breakpoint: a step like any other, which may fault,
         ask for a system call, or hit a watchpoint.  A breakpoint of the program's own is left out,
         as gdb does (infrun.c, resume_1)."""
-        instruction = self.machine.arch.breakpoint
-        if self.machine.read(at, len(instruction)) == instruction:
-            self.machine.set_pc(at + len(instruction))
+        instruction = self.vessel.arch.breakpoint
+        if self.vessel.read(at, len(instruction)) == instruction:
+            self.vessel.set_pc(at + len(instruction))
             return self._after(action, at + len(instruction))
-        check(lib.breakpoint_put(self.machine.pager, at, False), doing="taking out a breakpoint")
+        check(lib.breakpoint_put(self.vessel.pager, at, False), doing="taking out a breakpoint")
         self._over = at
         self._go(Resume(action.tid, "s"), 0)
         return None
@@ -363,7 +355,7 @@ class Runner:
         at, self._over = self._over, 0
         run = self.run
         if run.end != lib.RUN_GONE:
-            check(lib.breakpoint_put(self.machine.pager, at, True), doing="putting in a breakpoint")
+            check(lib.breakpoint_put(self.vessel.pager, at, True), doing="putting in a breakpoint")
         stop = self._event(Resume(action.tid, "s"), client)
         if stop is None or not run.stepped or stop != Stop(action.tid, signal.SIGTRAP):
             return stop
@@ -378,7 +370,7 @@ class Runner:
 
     def _leaves(self, tid: int) -> str:
         """The longjmp that is about to be made, if it leaves the called function."""
-        found = jumps.target(self.machine, self.threads.get(tid)) if self.floor else None
+        found = jumps.target(self.vessel, self.threads.get(tid)) if self.floor else None
         self.threads.fresh = True  # the vessel's registers are the newer ones still
         if found is None or not self._is_above(found[0]):
             return ""
@@ -397,16 +389,15 @@ class Runner:
         return None
 
     def _step_over(self) -> None:
-        vessel = self.machine.vessel
-        check(lib.run_step_over(vessel, self._breakpoint()), vessel.error)
+        self.vessel.check(lib.run_step_over(self.vessel.native, self._breakpoint()))
 
     def _breakpoint(self) -> int:
         """Where the breakpoint lies that was hit, if it was one."""
-        return int(self.run.pc) - self.machine.arch.breakpoint_skips
+        return int(self.run.pc) - self.vessel.arch.breakpoint_skips
 
     def _is_above(self, sp: int) -> bool:
         """Whether a stack pointer lies in the frames that were there before the call."""
-        return sp >= self.base and jumps.same_stack(self.machine, sp, self.base)
+        return sp >= self.base and self.vessel.regions.is_writable_throughout(self.base, sp)
 
     def left(self, sp: int) -> str:
         """A word on a call that stopped with the stack pointer `sp`: "" while it was inside."""

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Protocol, Tuple
+from typing import Dict, Optional, Protocol, Tuple
 
 from gdb_uffd.arch import AARCH64, Architecture
-from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.protocol.model import XSTATE_COMPONENTS, Registers
+from gdb_uffd.native import ffi, lib
+from gdb_uffd.protocol.model import XSTATE_COMPONENTS, Registers, UffdError
 from gdb_uffd.trace.core import fpsimd
 from gdb_uffd.trace.core.xstate import from_machine, to_machine, with_components
 
-ROOM = 1 << 16
-"""Bytes; more than any CPU's XSAVE area so far (AMX: 11,008)."""
 _NT_X86_XSTATE = 0x202
+
+
+class Regsets(Protocol):
+    """A Vessel, as far as it is needed here."""
+
+    def regset(self, note: int) -> bytes:
+        """UffdError where there is none."""
+
+    def set_regset(self, note: int, data: bytes) -> None:
+        """UffdError where it is not taken."""
 
 
 class Extended(Protocol):
     """One vessel's; the pieces that this CPU lacks stay as recorded."""
 
-    def start(self, vessel: Any) -> None:
+    def start(self, vessel: Regsets) -> None:
         """The vessel is new."""
 
-    def load(self, vessel: Any, registers: Registers) -> None:
+    def load(self, vessel: Regsets, registers: Registers) -> None:
         """The thread's registers into the vessel.  UffdError."""
 
-    def store(self, vessel: Any, xfeatures: int, fallback: bytes) -> bytes:
+    def store(self, vessel: Regsets, xfeatures: int, fallback: bytes) -> bytes:
         """The vessel's, as `Registers.xstate`; what it cannot have changed is `fallback`'s."""
 
     def ran(self) -> None:
@@ -53,30 +61,30 @@ class Xsave:
     def __init__(self) -> None:
         self._layout = machine_layout()
         self._have = 3 | sum(1 << bit for bit in self._layout)
-        self._buffer = ffi.new("uint8_t[]", ROOM)
         self._template: Optional[bytes] = None
         self._loaded: Optional[bytes] = None
 
-    def start(self, vessel: Any) -> None:
+    def start(self, vessel: Regsets) -> None:
         """Without XSAVE (or the regset) the extended state stays the machine's initial one."""
-        size = lib.task_get_regset(vessel, _NT_X86_XSTATE, self._buffer, ROOM)
-        self._template = bytes(ffi.buffer(self._buffer, size)) if size > 0 else None
+        try:
+            self._template = vessel.regset(_NT_X86_XSTATE) or None
+        except UffdError:
+            self._template = None
         self._loaded = None
 
-    def load(self, vessel: Any, registers: Registers) -> None:
+    def load(self, vessel: Regsets, registers: Registers) -> None:
         """See Extended."""
         if self._template is None or registers.xstate == self._loaded:
             return
         image = to_machine(registers, self._layout, self._template)
-        check(lib.task_set_regset(vessel, _NT_X86_XSTATE, image, len(image)), vessel.error)
+        vessel.set_regset(_NT_X86_XSTATE, image)
         self._loaded = registers.xstate
 
-    def store(self, vessel: Any, xfeatures: int, fallback: bytes) -> bytes:
+    def store(self, vessel: Regsets, xfeatures: int, fallback: bytes) -> bytes:
         """See Extended."""
         if self._template is None:
             return fallback
-        size = check(lib.task_get_regset(vessel, _NT_X86_XSTATE, self._buffer, ROOM), vessel.error)
-        image = bytes(ffi.buffer(self._buffer, size))
+        image = vessel.regset(_NT_X86_XSTATE)
         found = from_machine(image, self._layout, xfeatures & self._have)
         # What this CPU lacks cannot have changed: it stays as recorded.
         self._loaded = with_components(found, fallback, xfeatures & ~self._have)
@@ -91,33 +99,33 @@ class Vectors:
     """AArch64: v0-v31, and the keys of pointer authentication where the kernel hands them out."""
 
     def __init__(self) -> None:
-        self._buffer = ffi.new("uint8_t[]", fpsimd.SIZE)
         self._loaded: Optional[bytes] = None
 
-    def start(self, vessel: Any) -> None:
+    def start(self, vessel: Regsets) -> None:
         """See Extended."""
         self._loaded = None
 
-    def load(self, vessel: Any, registers: Registers) -> None:
+    def load(self, vessel: Regsets, registers: Registers) -> None:
         """A key that this machine does not have cannot be set, nor can it matter: its
         instructions do nothing then."""
         if registers.xstate == self._loaded:
             return
         for bit in fpsimd.LOADED:
-            if registers.xfeatures & bit:
-                part = fpsimd.part(registers.xstate, bit)
-                note = fpsimd.PARTS[bit][0]
-                rc = lib.task_set_regset(vessel, note, part, len(part))
+            if not registers.xfeatures & bit:
+                continue
+            try:
+                vessel.set_regset(fpsimd.PARTS[bit][0], fpsimd.part(registers.xstate, bit))
+            except UffdError:
                 if bit == fpsimd.FPSIMD:
-                    check(rc, vessel.error)
+                    raise
         self._loaded = registers.xstate
 
-    def store(self, vessel: Any, xfeatures: int, fallback: bytes) -> bytes:
+    def store(self, vessel: Regsets, xfeatures: int, fallback: bytes) -> bytes:
         """See Extended."""
         note, offset, length = fpsimd.PARTS[fpsimd.FPSIMD]
-        size = check(lib.task_get_regset(vessel, note, self._buffer, length), vessel.error)
+        now = vessel.regset(note)[:length]
         found = bytearray(fallback.ljust(fpsimd.SIZE, b"\0"))
-        found[offset : offset + size] = ffi.buffer(self._buffer, size)
+        found[offset : offset + len(now)] = now
         self._loaded = bytes(found)
         return self._loaded
 

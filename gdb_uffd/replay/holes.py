@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.model import PAGE_SIZE
 from gdb_uffd.trace.source import FILE, Segment
 
@@ -20,19 +19,6 @@ LEAST = 1 << 16
 
 MOST = 4096
 """Holes that are told of."""
-
-
-def mark(
-    pager: Any, segments: Sequence[Segment], address: Callable[[Any], int], lowest: int
-) -> None:
-    """Those pages are zeros in the native region tables; see `ranges`."""
-    for start, end in ranges(segments, address, lowest):
-        for name in ("recorded", "regions"):
-            table = ffi.addressof(pager, name)
-            region = ffi.new("struct region *", lib.regions_find(table, start)[0])
-            region.start, region.end, region.kind = start, end, lib.REGION_ZERO
-            region.bytes, region.bytes_len = ffi.NULL, 0
-            check(lib.regions_set(table, region), doing="region table")
 
 
 def ranges(

@@ -16,17 +16,17 @@ from gdb_uffd.trace.places import ARENA
 from gdb_uffd.trace.source import AddressPlace
 
 
-def current_mappings(machine: Vessel) -> List[Mapping]:
+def current_mappings(vessel: Vessel) -> List[Mapping]:
     """Sorted; the room that is reserved for the stack's growth is left out."""
-    recorded = machine.snapshot.mappings
+    recorded = vessel.snapshot.mappings
     starts = [m.start for m in recorded]
     pieces: List[Tuple[Optional[Mapping], Mapping]] = []
-    for region in machine.regions():
+    for region in vessel.regions:
         if region.flags & lib.REGION_GROWTH:
             continue
         start, end = region.start, region.end
         if region.flags & lib.REGION_BORN:
-            name, offset = born_file(region) or ("[heap]" if _in_heap(machine, start) else "", 0)
+            name, offset = born_file(region) or ("[heap]" if _in_heap(vessel, start) else "", 0)
             pieces.append((None, Mapping(start, end, region.prot, name, offset)))
             continue
         first = max(0, bisect.bisect_right(starts, start) - 1)
@@ -57,19 +57,19 @@ def merge_pieces(pieces: Sequence[Tuple[Optional[Mapping], Mapping]]) -> List[Ma
     return out
 
 
-def classify(machine: Vessel, address: int) -> AddressPlace:
+def classify(vessel: Vessel, address: int) -> AddressPlace:
     """What the byte at `address` belongs to, be it recorded or mapped by a call."""
-    region = lib.regions_find(ffi.addressof(machine.pager, "regions"), address)
-    if region == ffi.NULL or not region.flags & (lib.REGION_BORN | lib.REGION_GROWTH):
-        return machine.snapshot.classify(address)
+    region = vessel.regions.find(address)
+    if region is None or not region.flags & (lib.REGION_BORN | lib.REGION_GROWTH):
+        return vessel.snapshot.classify(address)
     if region.flags & lib.REGION_GROWTH:
-        room = machine.rooms.get(int(region.end))
+        room = vessel.rooms.get(int(region.end))
         if room is not None and room.tid:
             return AddressPlace("stack", "[stack]", room.tid)
-        return machine.snapshot.classify(region.end)
-    if _in_heap(machine, address) or _in_new_arena(machine, address):
+        return vessel.snapshot.classify(region.end)
+    if _in_heap(vessel, address) or _in_new_arena(vessel, address):
         return AddressPlace("heap", "[heap]")
-    name = _born_object(machine, region, address)
+    name = _born_object(vessel, region, address)
     return AddressPlace("data", name) if name else AddressPlace("anonymous", "[anon]")
 
 
@@ -87,32 +87,34 @@ def born_file(region: Any) -> Optional[Tuple[str, int]]:
     return None
 
 
-def mapped_files(machine: Vessel) -> List[str]:
+def mapped_files(vessel: Vessel) -> List[str]:
     """Paths of the files that the call in progress, or others with it, mapped."""
-    if not machine.pager.mappings_changed:
+    if not vessel.regions.changed:
         return []
-    found = (born_file(r) for r in machine.regions() if r.flags & lib.REGION_BORN)
+    found = (born_file(r) for r in vessel.regions if r.flags & lib.REGION_BORN)
     return list(dict.fromkeys(each[0] for each in found if each is not None))
 
 
-def _born_object(machine: Vessel, region: Any, address: int) -> str:
+def _born_object(vessel: Vessel, region: Any, address: int) -> str:
     """Of which file a call mapped the memory, or the zeros behind it (.bss); "" for none.  Found
     once for each region: a report asks for every page of it."""
     key = region.start, region.end, int(ffi.cast("uintptr_t", region.bytes))
-    known = machine.born.get(key)
+    known = vessel.born.get(key)
     if known is None:
-        known = machine.born[key] = _find_object(machine, region)
+        known = vessel.born[key] = _find_object(vessel, region)
     name, end = known
     return name if address < end else ""
 
 
-def _find_object(machine: Vessel, region: Any) -> Tuple[str, int]:
+def _find_object(vessel: Vessel, region: Any) -> Tuple[str, int]:
     """The file, and up to where the region is its."""
     found = born_file(region)
     if found is not None:
         return found[0], region.end
-    before = lib.regions_find(ffi.addressof(machine.pager, "regions"), region.start - 1)
-    found = born_file(before) if before != ffi.NULL and before.flags & lib.REGION_BORN else None
+    before = vessel.regions.find(region.start - 1)
+    if before is None or not before.flags & lib.REGION_BORN:
+        return "", 0
+    found = born_file(before)
     if found is None:
         return "", 0
     name, offset = found
@@ -130,17 +132,17 @@ def _find_object(machine: Vessel, region: Any) -> Tuple[str, int]:
     return "", 0
 
 
-def _in_heap(machine: Vessel, address: int) -> bool:
-    start, now = machine.save_brk()
+def _in_heap(vessel: Vessel, address: int) -> bool:
+    start, now = vessel.save_brk()
     return start <= address < now
 
 
-def _in_new_arena(machine: Vessel, address: int) -> bool:
+def _in_new_arena(vessel: Vessel, address: int) -> bool:
     """Whether a call made a heap of glibc's malloc there: struct heap_info {ar_ptr, prev,
     size, ...} at a 64 MiB boundary, its arena right behind (malloc/arena.c)."""
     base = address & ~(ARENA - 1)
     try:
-        arena, previous, size = struct.unpack("<3Q", machine.read(base, 24))
+        arena, previous, size = struct.unpack("<3Q", vessel.read(base, 24))
     except MemoryUnavailable:
         return False
     inside = base + 32 <= arena <= base + 256

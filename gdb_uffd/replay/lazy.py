@@ -43,20 +43,20 @@ class Lazy:
     """Of one vessel.  `lack`: what of the linker was needed and is missing, after `bind` gave
     None."""
 
-    def __init__(self, machine: Vessel) -> None:
-        self.machine = machine
+    def __init__(self, vessel: Vessel) -> None:
+        self.vessel = vessel
         self.lack = ""
         self._asked: Optional[_Asked] = None
 
     @functools.cached_property
     def _linker(self) -> Linker:
-        snapshot = self.machine.snapshot
-        return Linker(snapshot.modules, snapshot.main, self.machine.read, snapshot.arch)
+        snapshot = self.vessel.snapshot
+        return Linker(snapshot.modules, snapshot.main, self.vessel.read, snapshot.arch)
 
     @functools.cached_property
     def entries(self) -> FrozenSet[int]:
         """Where the work of a linker that is here begins, if it may need what is not."""
-        snapshot = self.machine.snapshot
+        snapshot = self.vessel.snapshot
         if not self._overflows and all(m.file is not None for m in snapshot.modules):
             return frozenset()
         linker = Linker(snapshot.modules, snapshot.main, snapshot.read, snapshot.arch)
@@ -69,7 +69,7 @@ class Lazy:
         """Whether the linker's entry would save more registers than it has room for: XSAVE writes
         all that this CPU has, and the room was measured on the one that it was started on
         (dl-trampoline.h, STATE_SAVE_MASK; sysdeps/x86/cpu-features.c, xsave_state_size)."""
-        snapshot = self.machine.snapshot
+        snapshot = self.vessel.snapshot
         if snapshot.arch is not X86_64:
             return False
         here = lib.cpu_xcr0() & _SAVED
@@ -106,7 +106,7 @@ class Lazy:
     def _call(self, registers: Registers, pc: int, sp: int) -> Optional[UnboundCall]:
         """The call that the linker is asked to bind: PLT0 has pushed the object and the call's
         number (psABI x86-64, "Procedure Linkage Table"), on AArch64 the slot and the return."""
-        first, second = (read_word(self.machine.read, sp + i) for i in (0, 8))
+        first, second = (read_word(self.vessel.read, sp + i) for i in (0, 8))
         linker = self._linker
         if registers.arch is X86_64:
             module, index = linker.by_entry.get(first), second
@@ -118,18 +118,18 @@ class Lazy:
         return linker.call(module, index)
 
     def _is_here(self, pc: int) -> bool:
-        return pc in self.entries and not self.machine.why(pc)
+        return pc in self.entries and not self.vessel.regions.why(pc)
 
     def _go(self, call: UnboundCall, address: int, registers: Registers) -> Registers:
         """The call is bound, and made."""
         word = ffi.new("uint64_t *", address)
         lib.user_store(
-            self.machine.pager, call.slot, word, 8
+            self.vessel.pager, call.slot, word, 8
         )  # where it may not: bound next time too
         arch, made = registers.arch, registers.copy()
         sp = made.gpr[arch.sp]
         if arch is not X86_64:
-            made.gpr[arch.gpr[_LINK_REGISTER]] = read_word(self.machine.read, sp + 8)
+            made.gpr[arch.gpr[_LINK_REGISTER]] = read_word(self.vessel.read, sp + 8)
         made.gpr[arch.sp] = sp + 16
         made.gpr[arch.pc] = address
         self.lack = ""
@@ -148,7 +148,7 @@ class Lazy:
             return None
         arch, made = registers.arch, registers.copy()
         if arch is X86_64:
-            made.gpr[arch.pc], made.gpr[arch.sp] = read_word(self.machine.read, sp), sp + 8
+            made.gpr[arch.pc], made.gpr[arch.sp] = read_word(self.vessel.read, sp), sp + 8
         else:
             made.gpr[arch.pc] = made.gpr[arch.gpr[_LINK_REGISTER]]
         self.lack = ""
@@ -158,7 +158,7 @@ class Lazy:
     def _nothing_is_tuned(self) -> bool:
         """Whether the program was started without GLIBC_TUNABLES: its strings lie between
         AT_RANDOM's bytes and the end of the stack (fs/binfmt_elf.c)."""
-        snapshot = self.machine.snapshot
+        snapshot = self.vessel.snapshot
         random = auxv_values(snapshot.auxv).get(AT_RANDOM, 0)
         stack = next((m for m in snapshot.mappings if m.start <= random < m.end), None)
         if stack is None:
@@ -175,7 +175,7 @@ class Lazy:
             return None  # it would want to be told of the processor
         back, sp = made.gpr[arch.pc], (made.gpr[arch.sp] & -16) - 8
         word = ffi.new("uint64_t *", back)
-        if lib.user_store(self.machine.pager, sp, word, 8) < 0:
+        if lib.user_store(self.vessel.pager, sp, word, 8) < 0:
             return None
         made.gpr[arch.sp], made.gpr[arch.pc] = sp, chooser
         self._asked = _Asked(call, registers, back, sp + 8)

@@ -58,8 +58,8 @@ _WRITERS = (
 class Builder:
     """Makes DirtyPage objects; `tid` is the recorded thread that the vessel impersonated."""
 
-    def __init__(self, machine: Vessel, tid: int, sp_floor: int) -> None:
-        self.machine = machine
+    def __init__(self, vessel: Vessel, tid: int, sp_floor: int) -> None:
+        self.vessel = vessel
         self.tid = tid
         self.sp_floor = sp_floor
         self._room = ROOM_BYTES
@@ -76,13 +76,13 @@ class Builder:
         detailed, listed = set(order[:DETAILED_PAGES_MAX]), sorted(order[:LISTED_PAGES_MAX])
         if changes.truncated:
             for i in listed:
-                check(lib.transaction_load(self.machine.pager, changes, i), doing="keeping a page")
+                check(lib.transaction_load(self.vessel.pager, changes, i), doing="keeping a page")
         report.pages = [self._page(changes.at[i], i in detailed) for i in listed]
         for i in sorted(order[LISTED_PAGES_MAX:]):
             self._unlisted(report, changes.at[i], places[i])
 
     def _roughly(self, change: Any) -> AddressPlace:
-        return classify(self.machine, change.first.address or change.page)
+        return classify(self.vessel, change.first.address or change.page)
 
     def _rank(self, change: Any, place: AddressPlace) -> int:
         if place.kind == "stack" and place.thread == self.tid:
@@ -151,10 +151,10 @@ class Builder:
     def _place(self, touched: int, runs: List[Run]) -> AddressPlace:
         """What the changed bytes belong to: one page can hold a stack's top and the TLS block.
         Where none changed, the byte that was written first."""
-        place = classify(self.machine, runs[0].address if runs else touched)
+        place = classify(self.vessel, runs[0].address if runs else touched)
         if place.kind != "tls" and len(runs) > 1 and self._has_tls(page_floor(touched)):
             for run in runs[1:]:
-                other = classify(self.machine, run.address)
+                other = classify(self.vessel, run.address)
                 if other.kind == "tls":
                     return other
         return place
@@ -165,13 +165,13 @@ class Builder:
         if runs or not self._has_tls(page):
             return page
         places = range(page, page + PAGE_SIZE, 64)
-        return next((at for at in places if classify(self.machine, at).kind == "tls"), page)
+        return next((at for at in places if classify(self.vessel, at).kind == "tls"), page)
 
     def _has_tls(self, page: int) -> bool:
         """Whether a thread's block lies in that page; recorded, so looked at once a page."""
-        known = self.machine.tls_pages
+        known = self.vessel.tls_pages
         if page not in known:
-            find = self.machine.snapshot.classify
+            find = self.vessel.snapshot.classify
             known[page] = any(find(at).kind == "tls" for at in range(page, page + PAGE_SIZE, 64))
         return known[page]
 

@@ -21,7 +21,7 @@ class ThreadStates:
     """
 
     snapshot: Snapshot
-    machine: Vessel
+    vessel: Vessel
     changed: Dict[int, Registers] = field(default_factory=dict)
     siginfo: Dict[int, bytes] = field(default_factory=dict)
     sigmask: Dict[int, int] = field(default_factory=dict)  # where another than recorded
@@ -30,15 +30,15 @@ class ThreadStates:
 
     def fetch(self) -> None:
         """Take over the vessel's registers if they are newer."""
-        if self.fresh and self.loaded is not None and self.machine.running:
+        if self.fresh and self.loaded is not None and self.vessel.running:
             old = self.changed.get(self.loaded, self.snapshot.thread(self.loaded).registers)
-            made = self.machine.store(old.xfeatures, old.xstate)
+            made = self.vessel.store(old.xfeatures, old.xstate)
             # Where a process must have another value than was recorded, it has not changed.
             for index, taken in enumerate(old.arch.loadable(old.gpr)):
                 if made.gpr[index] == taken:
                     made.gpr[index] = old.gpr[index]
             self.changed[self.loaded] = made
-            self.sigmask[self.loaded] = self.machine.sigmask()
+            self.sigmask[self.loaded] = self.vessel.sigmask()
         self.fresh = False
 
     def get(self, tid: int) -> Registers:
@@ -60,14 +60,14 @@ class ThreadStates:
         """The registers with which a call begins that gdb prepared below `base`: on another stack,
         with what gdb pushed, where the thread's is used up (stacks.py)."""
         registers = self.get(tid)
-        room = stacks.prepared_in(self.machine.rooms, registers.sp)
+        room = stacks.prepared_in(self.vessel.rooms, registers.sp)
         if room is None:
             return registers
         end = base if registers.sp < base <= registers.sp + stacks.GAP else room.end
-        pushed = self.machine.read(registers.sp, end - registers.sp)
+        pushed = self.vessel.read(registers.sp, end - registers.sp)
         moved = registers.copy()
         moved.gpr[registers.arch.sp] += room.top - page_ceil(end)
-        self.machine.write(moved.sp, pushed, lib.WRITER_GDB)
+        self.vessel.write(moved.sp, pushed, lib.WRITER_GDB)
         self.put(tid, moved)
         return moved
 
@@ -76,8 +76,7 @@ class ThreadStates:
         if self.loaded != tid:
             self.fetch()
             mask = self.sigmask.get(tid, self.snapshot.thread(tid).sigmask)
-            self.machine.load(self.get(tid), mask)
-            self.machine.vessel.identity.tid = tid
+            self.vessel.load(tid, self.get(tid), mask)
             self.loaded = tid
 
     def forget_vessel(self) -> None:

@@ -142,6 +142,10 @@ class TrackerChoice:
     mass: bool = False
     choice: Choice = field(default_factory=lambda: Choice("", ""))
 
+    def prefer(self, setting: str, mass: bool) -> None:
+        """Ask for another one, unchecked, from the next vessel on."""
+        self.setting, self.mass = setting, mass
+
     def prepare(self, tracker: Any) -> None:
         """Fill a `struct tracker` for a new vessel.  UffdError as `choose`."""
         self.choice = choose(self.setting, self.mass, kernel().failure)

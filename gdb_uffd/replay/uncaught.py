@@ -64,7 +64,7 @@ def describe(real: Any, stop: Stop, sp: int) -> Optional[Uncaught]:
     try:
         if not _has_terminated(real, stop, sp):
             return None
-        ghost = make_ghost(real, real.threads.save(), real.machine.save_brk(), None)
+        ghost = make_ghost(real, real.threads.save(), real.vessel.save_brk(), None)
         try:
             seconds = real.policy.call_timeout or WHAT_SECONDS
             ghost.policy = replace(ghost.policy, call_timeout=min(seconds, WHAT_SECONDS))

@@ -1,4 +1,4 @@
-"""The native pager and vessel as one Python object: regions in, memory and registers out.
+"""The native pager and vessel as one Python object: the only file that names a field of theirs.
 
 Everything here runs on the thread that created the vessel: ptrace(2) ties a tracee to its tracer
 *thread*.
@@ -6,62 +6,51 @@ Everything here runs on the thread that created the vessel: ptrace(2) ties a tra
 
 from __future__ import annotations
 
-import bisect
 import errno
-import functools
 import mmap
 import os
 import struct
-from typing import Any, Dict, FrozenSet, List, Tuple
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 from gdb_uffd.arch import LOOKED_AT, host
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.protocol.model import (
-    PAGE_SIZE,
-    PROT_WRITE,
-    MemoryUnavailable,
-    Registers,
-    UffdError,
-    page_ceil,
-)
-from gdb_uffd.replay import holes, stacks, unwinding
+from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable, Registers, UffdError
+from gdb_uffd.replay import stacks, unwinding
+from gdb_uffd.replay.brk import recorded_brk
 from gdb_uffd.replay.extended import extended
 from gdb_uffd.replay.policy import identity, limits
 from gdb_uffd.replay.policy.policy import Policy
+from gdb_uffd.replay.regions import Regions
 from gdb_uffd.replay.trackers import TrackerChoice
-from gdb_uffd.trace.files.files import is_shared
-from gdb_uffd.trace.source import (
-    FILE,
-    PAGES,
-    SLOT_UNAVAILABLE,
-    UNAVAILABLE,
-    ZERO,
-    Segment,
-    Snapshot,
-    bad_page,
-)
+from gdb_uffd.replay.watch import Watch
+from gdb_uffd.trace.source import Snapshot
 
-LOWEST_ADDRESS = 1 << 16
-"""vm.mmap_min_addr's default: below it nothing is mapped in the vessel, whatever a core says."""
-
-_KINDS = {
-    FILE: lib.REGION_BYTES,
-    ZERO: lib.REGION_ZERO,
-    PAGES: lib.REGION_PAGES,
-    UNAVAILABLE: lib.REGION_UNAVAILABLE,
-}
+ROOM = 1 << 16
+"""Bytes; more than any CPU's XSAVE area so far (AMX: 11,008)."""
 
 
-def _behind_the_program(snapshot: Snapshot) -> int:
-    """Where a heap can begin of which the program never asked: behind its .bss, as the kernel
-    places it (fs/binfmt_elf.c, set_brk).  0 when the program's mappings are not known."""
-    end = 0
-    for mapping in snapshot.mappings:
-        program = snapshot.main is not None and snapshot.main.holds(mapping.start)
-        bss = end == mapping.start and not mapping.name and mapping.prot & PROT_WRITE
-        if program or bss:
-            end = mapping.end
-    return end + PAGE_SIZE if end else 0
+@dataclass(frozen=True)
+class Counts:
+    """What the pager has counted since the snapshot was opened; the last two: of the transaction
+    that is open, or was last."""
+
+    fed: int
+    """Pages."""
+    fed_ahead: int
+    """Of them, of zeros and before anything touched them."""
+    faults: int
+    fault_ns: int
+    unknown_zeros: int
+    """Pages fed that the recording does not hold: taken for zeros."""
+    unknown_file: int
+    """The same, as in the file."""
+    logged: int
+    """Entries of `Vessel.fed_log`."""
+    emptied_more: int
+    """Pages that were emptied or unmapped, and are not listed."""
+    unmoved: int
+    """Pages that were moved, and count as new."""
 
 
 class Vessel:
@@ -72,153 +61,62 @@ class Vessel:
         self.engine = TrackerChoice()
         self.tls_pages: Dict[int, bool] = {}  # whether a recorded page holds thread-locals
         self.born: Dict[Tuple[int, int, int], Tuple[str, int]] = {}  # files of mapped regions
-        self._keep: Dict[int, Any] = {}  # buffers that C points into
-        self._stores: Dict[Tuple[int, int], Any] = {}
         self.pager = ffi.new("struct pager *")
         check(lib.pager_init(self.pager), doing="pager")
-        self.vessel = ffi.new("struct vessel *")
-        lib.policy_init(self.vessel)
-        identity.fill(self.vessel.identity, snapshot)
-        lib.account_forget(self.vessel)  # the working directory and the name are recorded ones
+        self.native = ffi.new("struct vessel *")
+        lib.policy_init(self.native)
+        identity.fill(self.identity, snapshot)
+        lib.account_forget(self.native)  # the working directory and the name are recorded ones
         self._tids = ffi.new("int32_t[]", [thread.tid for thread in snapshot.threads])
-        self.vessel.tids, self.vessel.tid_count = self._tids, len(self._tids)
+        self.native.tids, self.native.tid_count = self._tids, len(self._tids)
         self.policy = Policy()
-        self._closed = self._holes_marked = False
+        self._closed = False
         self.arch = snapshot.arch
         self._gprs = struct.Struct(f"<{len(self.arch.names)}Q")
         self._extended = extended(self.arch)
         self._regs = ffi.new("struct registers *")
         self._regs_bytes = ffi.buffer(self._regs)
         self._mask = ffi.new("uint64_t *")
-        self._brk = (0, 0)
-        self._add_segments(snapshot)
-        unwinding.tell(self.pager, snapshot)
-
-    # -- the region table ---------------------------------------------------------------------
-
-    def _add_segments(self, snapshot: Snapshot) -> None:
-        segments = snapshot.segments
-        regions = ffi.addressof(self.pager, "recorded")
-        region = ffi.new("struct region *")
+        self._buffer = ffi.new("uint8_t[]", ROOM)
         self.rooms = stacks.rooms(snapshot)
-        files = [m for m in snapshot.mappings if m.name.startswith("/")]
-        starts = [m.start for m in files]
-        for segment in segments:
-            if segment.start < LOWEST_ADDRESS:
-                continue
-            self._fill(region, segment)
-            index = bisect.bisect_right(starts, segment.start) - 1
-            if index >= 0 and segment.start < files[index].end:
-                shared = is_shared(files[index].name)
-                region.flags |= lib.REGION_SHARED if shared else lib.REGION_FILE
-            check(lib.regions_set(regions, region), doing="region table")
-        for room in self.rooms.values():
-            self._fill(region, Segment(room.start, room.end, room.prot, ZERO))
-            region.flags = lib.REGION_GROWTH
-            check(lib.regions_set(regions, region), doing="region table")
-        check(lib.regions_copy(ffi.addressof(self.pager, "regions"), regions))
-        self._brk = self._find_brk(snapshot)
-        self.vessel.brk_start, self.vessel.brk_now = self._brk
-
-    def _fill(self, region: Any, segment: Segment) -> None:
-        length = segment.end - segment.start
-        region.start, region.end, region.prot = segment.start, segment.end, segment.prot
-        region.kind, region.flags = _KINDS[segment.kind], 0
-        region.bytes, region.bytes_len = ffi.NULL, 0
-        region.store, region.slots = ffi.NULL, ffi.NULL
-        if segment.unknown:
-            region.flags |= lib.REGION_UNKNOWN
-        if segment.beyond:
-            region.flags |= lib.REGION_BEYOND
-        if segment.patch is not None:
-            patch = ffi.new("uint8_t[]", segment.patch)
-            self._keep[id(patch)] = patch
-            region.bytes, region.bytes_len = patch, min(len(segment.patch), length)
-            region.kind = lib.REGION_BYTES
-        elif segment.kind == PAGES:
-            if len(segment.slots) < length // PAGE_SIZE:
-                raise UffdError(f"{self.snapshot.path}: too few slots for {segment.start:#x}")
-            region.store = self._store(segment)
-            region.slots = self._buffer(segment.slots, "uint32_t")
-        elif segment.kind == FILE and segment.data is not None:
-            buffer = self._buffer(segment.data, "uint8_t")
-            inside = max(0, min(length, segment.data_end - segment.offset))
-            region.bytes, region.bytes_len = buffer + segment.offset, inside
-
-    def _buffer(self, data: Any, kind: str) -> Any:
-        """`data` for C, which may use it as long as this object lives (cffi keeps a reference)."""
-        buffer = self._keep.get(id(data))
-        if buffer is None:
-            buffer = self._keep[id(data)] = ffi.from_buffer(f"{kind}[]", data)
-        return buffer
-
-    def _store(self, segment: Segment) -> Any:
-        """The page file that a PAGES segment lies in."""
-        key = (id(segment.data), id(segment.sums))
-        if key not in self._stores:
-            pages = self._buffer(segment.data, "uint8_t")
-            sums = self._buffer(segment.sums, "uint32_t")
-            store = self._stores[key] = ffi.new("struct page_store *")
-            lib.page_store_init(store, pages, len(pages), sums, ffi.sizeof(sums))
-        return self._stores[key]
-
-    @staticmethod
-    def _find_brk(snapshot: Snapshot) -> Tuple[int, int]:
-        """(start of the heap, current break); (0, 0) where the break is not known.
-
-        glibc keeps the break in `__curbrk`; before the first malloc there is no heap mapping,
-        and both are the same.
-        """
-        # After fork() the child's heap may grow in a mapping of its own.
-        heap = [m for m in snapshot.mappings if m.name == "[heap]"]
-        start, end = (heap[0].start, heap[-1].end) if heap else (0, 0)
-        address = snapshot.symbol("__curbrk")
-        current = 0
-        if address is not None:
-            try:
-                current = int.from_bytes(snapshot.read(address, 8), "little")
-            except MemoryUnavailable:
-                current = 0
-        if start:
-            return start, current if start <= current <= end else end
-        if not current:
-            current = _behind_the_program(snapshot)
-        if current and not any(m.start < page_ceil(current) <= m.end for m in snapshot.mappings):
-            return current, current
-        return 0, 0
+        self.regions = Regions(self.pager, snapshot, list(self.rooms.values()))
+        self.watch = Watch(self.pager, ffi.addressof(self.pager, "watch"))
+        self._brk = recorded_brk(snapshot)
+        self.restore_brk(self._brk)
+        frames = self.pager.code.frames
+        frames.low, frames.high, frames.address, frames.len = unwinding.eh_frame(snapshot)
 
     # -- the vessel's life --------------------------------------------------------------------
 
     @property
     def running(self) -> bool:
         """Whether a vessel process was made and not ended by us."""
-        return bool(self.vessel.pid > 0)
+        return bool(self.native.pid > 0)
 
     def was_killed(self) -> bool:
         """Whether somebody else ended the vessel since it was made."""
-        return self.running and not lib.task_is_alive(self.vessel)
+        return self.running and not lib.task_is_alive(self.native)
 
     def ensure(self) -> bool:
         """Make the vessel unless there is one.  True when it is new.  UffdError with the remedy."""
         if self.running:
             return False
         self.check_processor()
-        _ = self.jumps  # known before the first page is fed
-        if not self._holes_marked:  # before the first process
-            holes.mark(self.pager, self.snapshot.segments, self._address, LOWEST_ADDRESS)
-            self._holes_marked = True
-        self.policy.apply(self.vessel, self.pager)
+        self.regions.mark_holes()
+        self._apply_policy()
         self.engine.prepare(self.pager.tracker)
         try:
-            check(lib.vessel_create(self.vessel, self.pager), self.vessel.error)
+            self.check(lib.vessel_create(self.native, self.pager))
         except UffdError as error:
-            raise UffdError(limits.too_many_mappings(self.regions()) or str(error)) from error
-        self.vessel.slot_count = 0
-        self._extended.start(self.vessel)
+            raise UffdError(limits.too_many_mappings(self.regions) or str(error)) from error
+        self.native.slot_count = 0
+        self._extended.start(self)
         return True
 
-    def _address(self, data: Any) -> int:
-        return int(ffi.cast("uintptr_t", self._buffer(data, "uint8_t")))
+    def check(self, rc: int) -> int:
+        """`rc` of a native function if it is not negative, else UffdError with the vessel's own
+        words."""
+        return check(rc, self.native.error)
 
     def check_processor(self) -> None:
         """UffdError when nothing of the recorded process can run on this one."""
@@ -239,37 +137,19 @@ class Vessel:
                 f"since that is written for pages of {PAGE_SIZE}. Boot a kernel with such pages"
             )
 
-    @functools.cached_property
-    def jumps(self) -> FrozenSet[int]:
-        """Where a longjmp begins: replay/jumps.py."""
-        from gdb_uffd.replay import jumps  # it needs this module
-
-        return jumps.plant(self)
-
-    def is_mapped(self, address: int) -> bool:
-        """Whether the program has memory there now, be its bytes to be had or not."""
-        region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
-        return bool(region != ffi.NULL)
-
-    def is_beyond(self, address: int) -> bool:
-        """Whether a file is mapped there that ends before."""
-        region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
-        return region != ffi.NULL and bool(region.flags & lib.REGION_BEYOND)
-
-    def is_writable(self, address: int) -> bool:
-        """Whether the program may write there now."""
-        region = lib.regions_find(ffi.addressof(self.pager, "regions"), address)
-        return region != ffi.NULL and bool(region.prot & PROT_WRITE)
-
     def use(self, policy: Policy) -> None:
         """The policy from now on; the filter of a vessel that runs stays as it is."""
         self.policy = policy
         if self.running:
-            policy.apply(self.vessel, self.pager)
+            self._apply_policy()
+
+    def _apply_policy(self) -> None:
+        self.policy.fill(self.native.policy)
+        self.pager.limit = self.policy.memory_pages()
 
     def destroy(self) -> None:
         """Kill the vessel, if any; what was written stays known to the pager."""
-        lib.vessel_destroy(self.vessel)
+        lib.vessel_destroy(self.native)
 
     def close(self) -> None:
         """Kill the vessel and free everything.  Idempotent."""
@@ -277,30 +157,29 @@ class Vessel:
             return
         self._closed = True
         self.destroy()
-        lib.vessel_deinit(self.vessel)
+        lib.vessel_deinit(self.native)
         lib.pager_deinit(self.pager)
-        for buffer in self._keep.values():
-            if ffi.typeof(buffer).kind == "array":
-                ffi.release(buffer)
-        self._keep.clear()
+        self.regions.close()
 
     # -- registers ----------------------------------------------------------------------------
 
-    def load(self, registers: Registers, sigmask: int) -> None:
-        """Put a thread's registers and its mask of blocked signals into the vessel."""
+    def load(self, tid: int, registers: Registers, sigmask: int) -> None:
+        """Put a thread's registers and its mask of blocked signals into the vessel, which is that
+        thread from now on."""
         self._put(registers.gpr)
-        self._extended.load(self.vessel, registers)
-        check(lib.task_set_sigmask(self.vessel, sigmask), self.vessel.error)
+        self._extended.load(self, registers)
+        self.check(lib.task_set_sigmask(self.native, sigmask))
+        self.identity.tid = tid
 
     def _put(self, gpr: List[int]) -> None:
         gpr = self.arch.loadable(gpr)
         # Behind them AArch64 has the number of the system call under way: -1, none.
         self._regs_bytes[:] = self._gprs.pack(*gpr).ljust(len(self._regs_bytes), b"\xff")
-        check(lib.task_set_registers(self.vessel, self._regs), self.vessel.error)
+        self.check(lib.task_set_registers(self.native, self._regs))
 
     def gpr(self) -> List[int]:
         """The vessel's general registers."""
-        check(lib.task_get_registers(self.vessel, self._regs), self.vessel.error)
+        self.check(lib.task_get_registers(self.native, self._regs))
         return list(self._gprs.unpack_from(self._regs_bytes))
 
     def ran(self) -> None:
@@ -310,15 +189,24 @@ class Vessel:
 
     def sigmask(self) -> int:
         """The vessel's mask of blocked signals."""
-        check(lib.task_get_sigmask(self.vessel, self._mask), self.vessel.error)
+        self.check(lib.task_get_sigmask(self.native, self._mask))
         return int(self._mask[0])
 
     def store(self, xfeatures: int, fallback: bytes) -> Registers:
         """The vessel's registers, with those components that `xfeatures` names; those of them
         that this CPU lacks are taken from the image `fallback`."""
         gpr = self.gpr()
-        xstate = self._extended.store(self.vessel, xfeatures, fallback)
+        xstate = self._extended.store(self, xfeatures, fallback)
         return Registers(gpr, xstate, xfeatures, self.arch)
+
+    def regset(self, note: int) -> bytes:
+        """A register set as the kernel has it (ptrace(2), PTRACE_GETREGSET).  UffdError."""
+        size = self.check(lib.task_get_regset(self.native, note, self._buffer, ROOM))
+        return bytes(ffi.buffer(self._buffer, size))
+
+    def set_regset(self, note: int, data: bytes) -> None:
+        """UffdError where the kernel does not take it."""
+        self.check(lib.task_set_regset(self.native, note, data, len(data)))
 
     def set_pc(self, pc: int) -> List[int]:
         """Move the program counter (behind a breakpoint that was hit); the registers then."""
@@ -336,7 +224,7 @@ class Vessel:
         rc = lib.memory_read(self.pager, address, buffer, length, done)
         if rc < 0:
             at = address + done[0]
-            raise MemoryUnavailable(at, self.why(at) or "not mapped")
+            raise MemoryUnavailable(at, self.regions.why(at) or "not mapped")
         return bytes(ffi.buffer(buffer, length))
 
     def write(self, address: int, data: bytes, writer: int) -> None:
@@ -352,34 +240,12 @@ class Vessel:
     def _why_not_written(self, address: int, rc: int) -> str:
         if rc != -errno.EFAULT:
             return f"cannot be written: {os.strerror(-rc)}"
-        return self.why(address) or self._not_mapped(address)
+        return self.regions.why(address) or self._not_mapped(address)
 
     def _not_mapped(self, address: int) -> str:
         if stacks.used_up(self.snapshot.mappings, address):
             return "not mapped: " + stacks.NO_ROOM
         return "not mapped"
-
-    def why(self, address: int) -> str:
-        """Why the byte at `address` cannot be had: the segment's reason, or "" if it can."""
-        for segment in self.snapshot.segments:
-            if segment.start <= address < segment.end:
-                if segment.kind == UNAVAILABLE:
-                    return segment.reason
-                if segment.kind == PAGES:
-                    return self._why_not_stored(segment, address)
-                if self.pager.lost_page and address & -PAGE_SIZE == self.pager.lost_page:
-                    return f"{self.snapshot.path} or a file it names was cut short while in use"
-                return ""
-        return ""
-
-    def _why_not_stored(self, segment: Segment, address: int) -> str:
-        slot = segment.slots[(address - segment.start) // PAGE_SIZE]
-        if slot == SLOT_UNAVAILABLE:
-            return "could not be read when it was recorded"
-        store = self._store(segment)
-        if slot and lib.page_store_read(store, slot, ffi.new("uint8_t[]", PAGE_SIZE)) < 0:
-            return bad_page(self.snapshot.path, slot)
-        return ""
 
     def settle(self) -> None:
         """Engines that look after the fact look now: whoever writes next is another."""
@@ -389,23 +255,165 @@ class Vessel:
         """Each call's first writes are to be seen, also on pages that an earlier one wrote."""
         check(lib.transaction_rearm(self.pager), doing="write protection")
 
-    def regions(self) -> List[Any]:
-        """The native region table as it is now."""
-        table = self.pager.regions
-        return [table.at[i] for i in range(table.count)]
-
     def save_brk(self) -> Tuple[int, int]:
         """The heap's break, for `restore_brk`."""
-        return self.vessel.brk_start, self.vessel.brk_now
+        return self.native.brk_start, self.native.brk_now
 
     def restore_brk(self, brk: Tuple[int, int]) -> None:
         """The heap's break as it was."""
-        self.vessel.brk_start, self.vessel.brk_now = brk
+        self.native.brk_start, self.native.brk_now = brk
 
     def reset(self) -> None:
         """Back to the undisturbed snapshot; the vessel is gone."""
         self.destroy()
         check(lib.transaction_reset(self.pager), doing="reset")
-        lib.account_forget(self.vessel)
+        lib.account_forget(self.native)
         self.tls_pages.clear()
         self.restore_brk(self._brk)
+
+    # -- a run --------------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """The process; not positive where there is none."""
+        return int(self.native.pid)
+
+    @property
+    def deadline_ns(self) -> int:
+        """When a run ends, on CLOCK_MONOTONIC; 0 for never."""
+        return int(self.native.deadline_ns)
+
+    def set_deadline(self, at_ns: int) -> None:
+        """As `deadline_ns`."""
+        self.native.deadline_ns = at_ns
+
+    def set_call_floor(self, sp: int) -> None:
+        """Where gdb's call that is under way found its return address; 0 for none."""
+        self.pager.code.call_floor = sp
+
+    @property
+    def in_malloc(self) -> bool:
+        """Whether what runs is gdb's own call of malloc."""
+        return bool(self.pager.in_malloc)
+
+    def set_in_malloc(self, now: bool) -> None:
+        """As `in_malloc`."""
+        self.pager.in_malloc = now
+
+    def plant(self, addresses: Sequence[int]) -> None:
+        """Has breakpoints there when their pages are fed, as many as there is room for: before the
+        first is."""
+        kept = addresses[: len(self.pager.planted)]
+        self.pager.planted[0 : len(kept)] = kept
+        self.pager.planted_count = len(kept)
+
+    def keep_cpu(self, keep: bool) -> None:
+        """Whether the CPU is kept at a stop, which is for many of them in a row."""
+        self.native.keeps_cpu = keep
+
+    @property
+    def at_exit(self) -> bool:
+        """Whether it stands behind a system call that was made for it."""
+        return bool(self.native.at_exit)
+
+    def output(self) -> Iterator[bytes]:
+        """What the program has written since it was last asked for, piece by piece."""
+        while self.native.out_len:
+            count = lib.account_take_output(self.native, self._buffer, ROOM)
+            yield bytes(ffi.buffer(self._buffer, count))
+        while self.native.output_fd >= 0:
+            try:
+                data = os.read(self.native.output_fd, ROOM)
+            except BlockingIOError:
+                return
+            if not data:
+                return
+            yield data
+
+    # -- what came of it ----------------------------------------------------------------------
+
+    def counts(self) -> Counts:
+        """The pager's, as they are now."""
+        p = self.pager
+        return Counts(
+            p.fed, p.fed_ahead, p.faults, p.fault_ns, p.unknown_zeros, p.unknown_file,
+            p.fed_log.count, p.emptied_more, p.unmoved,
+        )  # fmt: skip
+
+    def dirty_pages(self) -> int:
+        """How many were written, as far as is known without another look."""
+        return int(lib.pages_count_dirty(ffi.addressof(self.pager, "pages")))
+
+    def fed_log(self, start: int, end: int) -> Tuple[List[int], bool]:
+        """Addresses fed, of the entries [start, end) of the list; whether none is missing."""
+        log = self.pager.fed_log
+        return [log.at[i] for i in range(start, min(end, log.count))], not log.missed
+
+    def list_touches(self) -> None:
+        """The first touch of each page is listed from now on."""
+        self.pager.touches.on = True
+
+    def touches(self) -> Tuple[List[Any], int]:
+        """That list of `struct touch`, and how many are missing."""
+        found = self.pager.touches
+        return [found.at[i] for i in range(found.count)], int(found.missed)
+
+    @property
+    def kernel_changed(self) -> bool:
+        """Whether the transaction left something in the process's kernel state."""
+        return bool(self.native.kernel_changed)
+
+    @property
+    def felt_calls(self) -> int:
+        """System calls so far after which another one may answer otherwise."""
+        return int(self.native.felt_calls)
+
+    def passed_locks(self) -> List[Any]:
+        """`struct passed` of each lock that it went through although it was held."""
+        return [self.native.passed[i] for i in range(self.native.passed_count)]
+
+    def refused(self) -> Tuple[List[Any], int]:
+        """`struct refused` of system calls, and how many more there were."""
+        native = self.native
+        return [native.refused[i] for i in range(native.refused_count)], int(native.refused_more)
+
+    def granted(self) -> List[Tuple[int, int]]:
+        """(number, times) of the system calls that it was granted, in the order of their first."""
+        native = self.native
+        order = [native.granted_order[i] for i in range(native.granted_count)]
+        return [(number, native.granted[number] - native.withdrawn[number]) for number in order]
+
+    def opened(self) -> List[Any]:
+        """`struct opened_name` of the first of those that name a file."""
+        count = min(self.native.opened_count, lib.OPENED_NAMES_MAX)
+        return [self.native.opened[i] for i in range(count)]
+
+    def adopted(self) -> List[Any]:
+        """`struct adopted` of each recorded descriptor that was taken for one of its kind."""
+        return [self.native.adopted[i] for i in range(self.native.adopted_count)]
+
+    def files_read(self) -> Tuple[List[bytes], int]:
+        """Paths whose contents came into the program's memory, and how many more there were."""
+        names = self.native.read
+        if not names.count:
+            return [], 0
+        return bytes(ffi.buffer(names.text, names.len)).split(b"\0")[:-1], int(names.more)
+
+    # -- who it is ----------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> Any:
+        """`struct identity`: what the program is told of the process (policy/identity.py)."""
+        return self.native.identity
+
+    def answer_own_files(self, answer: Any) -> None:
+        """The native function `answer` is asked for files of /proc/self, with this object."""
+        self._handle = ffi.new_handle(self)
+        self.native.own_file, self.native.own_context = answer, self._handle
+
+    def copy_kernel_state(self, other: Vessel, before_run: bool) -> None:
+        """Another vessel's identity, descriptors and clock, as they are or were before its last
+        run."""
+        self.native.identity = other.native.identity
+        copy = lib.account_copy_rerun if before_run else lib.account_copy
+        copy(self.native, other.native)

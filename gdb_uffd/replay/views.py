@@ -21,9 +21,9 @@ class View:
         self._buffer = ffi.new("uint8_t[]", 4096)
         self._closed = False
 
-    def set(self, machine: Vessel, changes: Any, kind: int) -> None:
+    def set(self, vessel: Vessel, changes: Any, kind: int) -> None:
         """Read that state from now on."""
-        lib.view_set(self.native, machine.pager, changes, kind)
+        lib.view_set(self.native, vessel.pager, changes, kind)
 
     def read(self, address: int, length: int) -> bytes:
         """`length` bytes; MemoryUnavailable unless all are there."""
@@ -53,8 +53,8 @@ class Views:
     """The views of one diversion: before and after the last report, or everything since the
     snapshot (`which_all`)."""
 
-    def __init__(self, machine: Vessel, changes: Any) -> None:
-        self._machine = machine
+    def __init__(self, vessel: Vessel, changes: Any) -> None:
+        self._vessel = vessel
         self._changes = changes
         self._views: Dict[int, View] = {}
 
@@ -67,7 +67,7 @@ class Views:
         view = self._views.get(kind)
         if view is None:
             view = self._views[kind] = View()
-        view.set(self._machine, self._changes, kind)
+        view.set(self._vessel, self._changes, kind)
         return view
 
     def close(self) -> None:

@@ -14,8 +14,6 @@ from gdb_uffd import __version__
 from gdb_uffd.protocol.codec import to_json
 from gdb_uffd.protocol.messages import Ready, Served
 from gdb_uffd.protocol.model import PROTOCOL_VERSION, UffdError
-from gdb_uffd.server.listen import searching, serve
-from gdb_uffd.server.listen.endpoint import ACCEPT_SECONDS
 from gdb_uffd.terminal import printable
 
 _FAILED = 2
@@ -23,6 +21,14 @@ _FAILED = 2
 
 def _say(line: Dict[str, Any]) -> None:
     print(json.dumps(line, ensure_ascii=True), flush=True)
+
+
+try:
+    from gdb_uffd.server.listen import searching, serve
+    from gdb_uffd.server.listen.endpoint import ACCEPT_SECONDS
+except ImportError as error:  # the native module was not built
+    _say({"ready": False, "error": str(error)})
+    sys.exit(_FAILED)
 
 
 def _announce(served: Served) -> None:

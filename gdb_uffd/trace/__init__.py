@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
-if TYPE_CHECKING:
-    from gdb_uffd.trace.files.search import FileSearch
-    from gdb_uffd.trace.source import Trace
+from gdb_uffd.trace.files.search import FileSearch
+from gdb_uffd.trace.opening import open_trace
+from gdb_uffd.trace.source import Trace
 
 
-def open(
-    path: str, executable: Optional[str] = None, search: Optional["FileSearch"] = None
-) -> "Trace":
+def open(path: str, executable: Optional[str] = None, search: Optional[FileSearch] = None) -> Trace:
     """The trace at `path`: a recorded one (a directory NAME.uffd) or a core, which is a trace of
     one snapshot.
 
@@ -19,6 +17,4 @@ def open(
     where else the mapped files are looked for (None: nowhere).  UffdError: one line with what was
     wrong and what to do.  Nothing at `path` is ever written.
     """
-    from gdb_uffd.trace.opening import open_trace
-
     return open_trace(path, executable, search)

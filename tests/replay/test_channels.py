@@ -21,7 +21,7 @@ def core(tmp_path_factory):
 @pytest.fixture(params=["notified", "traced"])
 def caller(core, request) -> Iterator[Caller]:
     made = Caller(core)
-    made.diversion.machine.vessel.no_listener = request.param == "traced"
+    made.diversion.vessel.native.no_listener = request.param == "traced"
     yield made
     made.close()
 

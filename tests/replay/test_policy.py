@@ -35,7 +35,7 @@ def core(tmp_path_factory) -> Path:
 def asker(core, request) -> Iterator[Asker]:
     """Both ways in which a call can arrive: a kernel may give no listener for notifications."""
     made = Asker(core)
-    made.diversion.machine.vessel.no_listener = request.param == "traced"
+    made.diversion.vessel.native.no_listener = request.param == "traced"
     yield made
     made.close()
 
@@ -323,7 +323,7 @@ def test_no_files(asker, file):
 
 
 def test_its_own_proc(asker):
-    recorded = asker.diversion.machine.vessel.identity.pid
+    recorded = asker.diversion.vessel.identity.pid
     assert read_file(asker, "/proc/self/maps") > 0
     text = asker.diversion.read_memory(asker.arena, 4096)
     first = asker.snapshot.mappings[0]

@@ -29,7 +29,7 @@ def core(tmp_path_factory) -> Path:
 @pytest.fixture(params=["notified", "traced"])
 def asker(core, request) -> Iterator[Asker]:
     made = Asker(core)
-    made.diversion.machine.vessel.no_listener = request.param == "traced"
+    made.diversion.vessel.native.no_listener = request.param == "traced"
     yield made
     made.close()
 
@@ -105,7 +105,7 @@ def test_flags_that_nobody_knows(asker):
 
 def test_the_recorded_directory_opens_no_way_out(asker):
     """A recording may be made up: its directory is found as any other path is."""
-    desk = asker.diversion.machine.vessel.kernel_state
+    desk = asker.diversion.vessel.native.kernel_state
     for made_up in (b"/proc/self/root", b"/proc/self/cwd", b"/proc", b"/sys/bus"):
         asker.diversion.reset()
         desk.cwd = made_up

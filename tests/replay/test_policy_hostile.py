@@ -142,7 +142,7 @@ def test_nothing_of_ours_is_mapped(hostile):
     """The restorer's page is not there to be written to."""
     hostile.call("escape_io_uring")
     recorded = [(m.start, m.end) for m in hostile.snapshot.mappings]
-    growth = hostile.diversion.machine.regions()
+    growth = hostile.diversion.vessel.regions
     allowed = [*recorded, *((r.start, r.end) for r in growth)]
     for line in Path(f"/proc/{hostile.vessel}/maps").read_text().splitlines():
         start, end = (int(part, 16) for part in line.split()[0].split("-"))

@@ -211,13 +211,13 @@ def outside(tmp_path) -> Iterator[Outside]:
 def asker(core, outside) -> Iterator[Asker]:
     made = Asker(core)
     # The recorded number is a live process's by now.
-    made.diversion.machine.vessel.identity.pid = outside.process.pid
+    made.diversion.vessel.identity.pid = outside.process.pid
     yield made
     made.close()
 
 
 def table(asker: Asker, outside: Outside) -> List[Row]:
-    record = asker.diversion.machine.vessel.identity
+    record = asker.diversion.vessel.identity
     return rows(outside, asker.room, record.pid, asker.tid)
 
 

@@ -317,7 +317,7 @@ class Impatient(Client):
 def test_a_stop_that_went_with_a_sigcont_is_asked_for_again(caller):
     """SIGCONT takes SIGSTOPs that are pending with it (signal(7)), whoever sends it: no Ctrl-C and
     no time limit ended a call any more from then on."""
-    vessel = caller.diversion.machine.vessel
+    vessel = caller.diversion.vessel.native
     caller.call("count", 1)
     assert lib.task_interrupt(vessel) == 0
     os.kill(vessel.pid, signal.SIGCONT)

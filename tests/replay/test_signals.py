@@ -32,7 +32,7 @@ def core(tmp_path_factory):
 def caller(core, request) -> Iterator[Caller]:
     """Both ways in which a system call can arrive."""
     made = Caller(core)
-    vessel = made.diversion.machine.vessel
+    vessel = made.diversion.vessel.native
     vessel.no_listener = request.param == "traced"
     vessel.identity.uid = UID
     yield made

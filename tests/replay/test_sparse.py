@@ -39,7 +39,7 @@ def test_it_is_read_in_batches_and_takes_no_memory(caller, function):
     report = caller.reports[-1]
     assert PAGES <= report.fed_pages < PAGES + 100
     assert resident(caller) < 1024
-    assert int(caller.diversion.machine.pager.faults) < PAGES // 100
+    assert int(caller.diversion.vessel.counts().faults) < PAGES // 100
     (note,) = [note for note in report.notes if "ahead of a touch" in note]
     assert int(note.split()[4].replace(",", "")) > PAGES * 9 // 10
     assert not [page for page in report.pages if page.kind != "stack"]

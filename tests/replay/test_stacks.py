@@ -27,10 +27,10 @@ def program(tmp_path_factory):
 )
 def test_calls_run_below_it(program, tmp_path, arguments, monkeypatch):
     caller = Caller(kernel_core([str(program), *arguments], tmp_path))
-    machine, writers = caller.diversion.machine, []
-    real = machine.write
+    vessel, writers = caller.diversion.vessel, []
+    real = vessel.write
     monkeypatch.setattr(
-        machine, "write", lambda at, data, by: writers.append(by) or real(at, data, by)
+        vessel, "write", lambda at, data, by: writers.append(by) or real(at, data, by)
     )
     try:
         before = caller.diversion.mappings()

@@ -21,7 +21,7 @@ def core(tmp_path_factory):
 @pytest.fixture(params=["notified", "traced"])
 def caller(core, request) -> Iterator[Caller]:
     made = Caller(core)
-    made.diversion.machine.vessel.no_listener = request.param == "traced"
+    made.diversion.vessel.native.no_listener = request.param == "traced"
     yield made
     made.close()
 
@@ -84,7 +84,7 @@ def test_waits(caller):
     assert passing(caller, "wait_cut") == errno.EINTR
     assert passing(caller, "wait_for_alarm") == signal.SIGALRM
     assert passing(caller, "suspend") == 1
-    notified = caller.diversion.machine.vessel.listener >= 0
+    notified = caller.diversion.vessel.native.listener >= 0
     again = passing(caller, "wait_again")
     if notified:  # else the kernel cannot be told to begin anew
         assert isinstance(again, Stop) and again.message.startswith("would block: futex")

@@ -241,10 +241,10 @@ def test_numbers_of_system_calls():
 @pytest.mark.skipif(host() is AARCH64, reason="this is such a machine")
 def test_its_code_is_not_run_elsewhere(tmp_path):
     snapshot = open_core(str(made_core(tmp_path / "core", registers())), None)
-    machine = Vessel(snapshot)
+    vessel = Vessel(snapshot)
     with pytest.raises(UffdError, match="recorded on AArch64; its code cannot run on this machine"):
-        machine.ensure()
-    assert not machine.running
-    assert ffi.string(machine.vessel.identity.uname[4]) == b"aarch64"
-    machine.close()
+        vessel.ensure()
+    assert not vessel.running
+    assert ffi.string(vessel.identity.uname[4]) == b"aarch64"
+    vessel.close()
     snapshot.close()

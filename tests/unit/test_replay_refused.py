@@ -95,11 +95,8 @@ def test_a_descriptor_with_a_history():
 
 
 def test_repeats_are_counted():
-    vessel = ffi.new("struct vessel *")
-    vessel.refused_count, vessel.refused_more = 2, 3
-    vessel.refused[0] = entry(62, (1, 9), 1, times=1000)[0]
-    vessel.refused[1] = entry(62, (2, 9), 1, others=5)[0]
-    assert refused.refused_lines(vessel, {}) == [
+    entries = [entry(62, (1, 9), 1, times=1000), entry(62, (2, 9), 1, others=5)]
+    assert refused.refused_lines(entries, 3, {}) == [
         "kill(1, SIGKILL) → EPERM (1,000 times)",
         "kill(2, SIGKILL) → EPERM (and 5 more with other arguments)",
         "and 3 more",

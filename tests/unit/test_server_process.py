@@ -45,7 +45,7 @@ class Diversion(server_fakes.FakeDiversion):
 
 serve.open_trace = lambda core, executable, search: server_fakes.FakeTrace(
     [server_fakes.FakeSnapshot()], path=core)
-serve.make_diversion = lambda snapshot: Diversion(snapshot, run)
+serve.Diversion = lambda snapshot: Diversion(snapshot, run)
 sys.exit(__main__.main())
 """
 

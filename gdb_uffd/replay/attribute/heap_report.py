@@ -37,7 +37,7 @@ def image_of(diversion: Diversion) -> HeapImage:
     view = diversion.view(True, True)
     for thread in diversion.snapshot.threads:
         detail.owners.look(thread.tid, view.read, False)
-    return HeapImage(detail.owners, view, diversion.machine.save_brk())
+    return HeapImage(detail.owners, view, diversion.vessel.save_brk())
 
 
 def overview(diversion: Diversion, blocks: int = 0, free_only: bool = False) -> HeapReport:
@@ -74,7 +74,7 @@ def block(diversion: Diversion, address: int) -> BlockReport:
     place = diversion.snapshot.classify(address)
     nothing = BlockReport(
         address, allocator=allocator, kind=place.kind, mapping=place.mapping,
-        is_mapped=diversion.machine.is_mapped(address),
+        is_mapped=diversion.vessel.regions.is_mapped(address),
     )  # fmt: skip
     if allocator.name not in OURS:
         return dataclasses.replace(nothing, **_pointers(diversion, address))
@@ -83,7 +83,7 @@ def block(diversion: Diversion, address: int) -> BlockReport:
     if found is None:
         return dataclasses.replace(nothing, damage=image.damage[:8])
     deadline = time.monotonic() + SECONDS
-    holders = Holders(diversion.machine, image, diversion.registers, deadline)
+    holders = Holders(diversion.vessel, image, diversion.registers, deadline)
     before = image.block_at(found.start - 17) if found.state != "mapped" else None
     after = image.block_at(found.start + found.size - 8) if found.state != "mapped" else None
     if after is not None and after.start == found.start:
@@ -117,7 +117,7 @@ def _pointers(diversion: Diversion, address: int) -> Dict[str, Any]:
     owners = diversion.accounts.detail.owners
     bare = NoBlocks(diversion.view(True, True), owners)
     deadline = time.monotonic() + SECONDS
-    holders = Holders(diversion.machine, bare, diversion.registers, deadline)
+    holders = Holders(diversion.vessel, bare, diversion.registers, deadline)
     found = holders.of(HeapBlock(address, 1, "unknown")).roots
     return {
         "references": found[:REFERENCES_TOLD],

@@ -92,7 +92,7 @@ class Holders:
 
     def __init__(
         self,
-        machine: Vessel,
+        vessel: Vessel,
         image: KnownBlocks,
         registers: Callable[[int], Registers],
         deadline: float,
@@ -100,17 +100,17 @@ class Holders:
         self.complete = True
         self._image = image
         self._owners = image.owners
-        self._snapshot = machine.snapshot
+        self._snapshot = vessel.snapshot
         self._registers = registers
         self._deadline = deadline
         self._known: Dict[int, _Found] = {}
         self._refs = ffi.new("struct heap_ref[]", ROOM)
         self._next, self._lost = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-        self._ranges = list(_searched(machine))
+        self._ranges = list(_searched(vessel))
         self._own = [(s.address, s.address + s.layout.size) for s in image.states]
         self._caches = {cache.address for cache in image.caches}
-        floor = machine.snapshot.arch.red_zone
-        self._floors = {t.tid: registers(t.tid).sp - floor for t in machine.snapshot.threads}
+        floor = vessel.snapshot.arch.red_zone
+        self._floors = {t.tid: registers(t.tid).sp - floor for t in vessel.snapshot.threads}
 
     def look(self, blocks: Iterable[HeapBlock]) -> None:
         """Search for the holders of all these at once."""
@@ -237,15 +237,15 @@ class Holders:
                         self._known[block.start].roots.append(ref)
 
 
-def _searched(machine: Vessel) -> Iterator[Tuple[int, int]]:
+def _searched(vessel: Vessel) -> Iterator[Tuple[int, int]]:
     """Where a pointer may lie: writable memory that is there; of what was never touched only where
     something ran, and not all of a huge one."""
-    for region in machine.regions():
+    for region in vessel.regions:
         if not region.prot & PROT_WRITE or region.kind == lib.REGION_UNAVAILABLE:
             continue
         start, end = int(region.start), int(region.end)
         if region.flags & lib.REGION_GROWTH or region.kind == lib.REGION_ZERO:
-            if not machine.running:
+            if not vessel.running:
                 continue
             end = min(end, start + ZEROS_MAX)
         yield start, end

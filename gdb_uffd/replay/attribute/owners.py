@@ -48,9 +48,9 @@ class TlsBlock:
 class Owners:
     """Look-ups over one snapshot; what they find is remembered."""
 
-    def __init__(self, machine: Vessel) -> None:
-        self.machine = machine
-        self.snapshot = machine.snapshot
+    def __init__(self, vessel: Vessel) -> None:
+        self.vessel = vessel
+        self.snapshot = vessel.snapshot
         self.modules: Sequence[Module] = self.snapshot.modules
         self._starts: Dict[str, int] = {}
         for m in self.snapshot.mappings:

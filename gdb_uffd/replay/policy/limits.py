@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Iterable
 
 from gdb_uffd.native import lib
 
@@ -10,7 +10,7 @@ _OWN = 16  # mappings of the vessel's own, and room for what a call maps
 MAX_MAP_COUNT = "/proc/sys/vm/max_map_count"
 
 
-def too_many_mappings(regions: Sequence[Any], setting: str = MAX_MAP_COUNT) -> str:
+def too_many_mappings(regions: Iterable[Any], setting: str = MAX_MAP_COUNT) -> str:
     """Why no process can be made of the native `regions`, with the remedy; "" when their number is
     not why.  Neighbours of the same protection are one mapping (native/process/vessel.c)."""
     try:

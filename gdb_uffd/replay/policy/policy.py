@@ -70,15 +70,18 @@ class Policy:
             return 0
         return min(time.monotonic_ns() + self.call_timeout * 1_000_000_000, (1 << 63) - 1)
 
-    def apply(self, vessel: Any, pager: Any) -> None:
-        """Tell the native side."""
-        rules = ffi.buffer(vessel.policy.rules)
+    def memory_pages(self) -> int:
+        """`memory_limit` in pages."""
+        return -(-self.memory_limit // PAGE_SIZE)
+
+    def fill(self, native: Any) -> None:
+        """Fill in struct policy (native/policy.h)."""
+        rules = ffi.buffer(native.rules)
         rules[:] = _rules(*self.filter_key())
-        vessel.policy.level = _LEVELS[self.syscalls]
-        vessel.policy.read_files = self.files == "read"
-        vessel.policy.real_clock = self.clock == "real"
-        vessel.policy.ignore_locks = self.threads == "ignore-locks"
-        pager.limit = -(-self.memory_limit // PAGE_SIZE)
+        native.level = _LEVELS[self.syscalls]
+        native.read_files = self.files == "read"
+        native.real_clock = self.clock == "real"
+        native.ignore_locks = self.threads == "ignore-locks"
 
 
 _LEVELS: Dict[str, int] = {

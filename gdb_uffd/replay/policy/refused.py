@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.replay.policy import syscalls
+from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.trace.files.files import MappedFile, Module
 
 AT_FDCWD = -100
@@ -38,15 +39,15 @@ Memory = Dict[int, Tuple[bytes, bool]]
 """Argument number -> what it pointed to, whether that was cut."""
 
 
-def refused_lines(vessel: Any, descriptors: Mapping[int, str]) -> List[str]:
+def refused_lines(refused: Sequence[Any], more: int, descriptors: Mapping[int, str]) -> List[str]:
     """One line a call, "connect(3, 127.0.0.1:6379) → EPERM"; repeats are counted.
 
-    `descriptors`: what the recorded ones were, as far as that is known.
+    `refused`: each a struct refused; `more` have no entry.  `descriptors`: what the recorded ones
+    were, as far as that is known.
     """
     lines: Dict[str, int] = {}
     others: Dict[str, int] = {}
-    for i in range(vessel.refused_count):
-        entry = vessel.refused[i]
+    for entry in refused:
         line = one(entry, descriptors)
         lines[line] = lines.get(line, 0) + entry.times
         others[line] = others.get(line, 0) + entry.others
@@ -56,8 +57,8 @@ def refused_lines(vessel: Any, descriptors: Mapping[int, str]) -> List[str]:
         + (f" (and {others[line]:,} more with other arguments)" if others[line] else "")
         for line, times in lines.items()
     ]
-    if vessel.refused_more:
-        out.append(f"and {vessel.refused_more:,} more")
+    if more:
+        out.append(f"and {more:,} more")
     return out
 
 
@@ -204,17 +205,15 @@ def address(data: bytes) -> str:
     return f"address family {family}"
 
 
-def files_read(vessel: Any, known: Sequence[Module]) -> List[str]:
+def files_read(paths: Sequence[bytes], more: int, known: Sequence[Module]) -> List[str]:
     """Paths of the files (and directories, and links) whose contents came into the program's
     memory, in that order; those that it had mapped already, as they were, are left out."""
-    names = vessel.read
-    if not names.count:
+    if not paths:
         return []
-    raw = bytes(ffi.buffer(names.text, names.len)).split(b"\0")[:-1]
     mapped = {os.path.realpath(m.file.path) for m in known if m.file is not None and _is(m.file)}
-    out = [path for path in map(os.fsdecode, raw) if path not in mapped]
-    if names.more:
-        out.append(f"and {names.more:,} more")
+    out = [path for path in map(os.fsdecode, paths) if path not in mapped]
+    if more:
+        out.append(f"and {more:,} more")
     return out
 
 
@@ -227,25 +226,21 @@ def _is(file: MappedFile) -> bool:
     return (now.st_size, now.st_mtime_ns) == (len(file.data), file.mtime_ns)
 
 
-def granted_lines(vessel: Any) -> List[str]:
+def granted_lines(vessel: Vessel) -> List[str]:
     """System calls that it was granted, in the order of their first time: `brk`,
     `mmap (2 times)`, `openat("/etc/hosts")`; those that run untouched are not seen."""
     names: Dict[int, List[str]] = {}
-    for i in range(min(vessel.opened_count, lib.OPENED_NAMES_MAX)):
-        opened = vessel.opened[i]
+    for opened in vessel.opened():
         data = bytes(ffi.buffer(opened.bytes))[: opened.len]
         names.setdefault(opened.nr, []).append(_printable(data, bool(opened.cut)))
     out: List[str] = []
-    for i in range(vessel.granted_count):
-        number = vessel.granted_order[i]
+    for number, times in vessel.granted():
         call = syscalls.table().get(number)
         name = call.name if call is not None else f"system call {number}"
         files = list(dict.fromkeys(names.get(number, [])))
         out += [f'{name}("{path}")' for path in files]
-        times = vessel.granted[number] - vessel.withdrawn[number]
         if not files and times:
             out.append(name if times == 1 else f"{name} ({times:,} times)")
-    for i in range(vessel.adopted_count):
-        made = vessel.adopted[i]
+    for made in vessel.adopted():
         out.append(f"descriptor {made.number}, taken for {TAKEN_FOR[made.kind]}")
     return out

@@ -29,19 +29,19 @@ PID_MAX_LIMIT = 4 << 20
 """No TID is larger (include/linux/threads.h)."""
 
 
-def describe(machine: Vessel, run: Any, self_tid: int) -> Wait:
+def describe(vessel: Vessel, run: Any, self_tid: int) -> Wait:
     """What the vessel stands before."""
     call = syscalls.table().get(int(run.call))
     name = call.name if call is not None else f"system call {run.call}"
     if name != "futex":
         return Wait(name)
-    return _futex(Wait(name, address=hex(run.address)), machine, run.address, self_tid)
+    return _futex(Wait(name, address=hex(run.address)), vessel, run.address, self_tid)
 
 
-def _futex(found: Wait, machine: Vessel, address: int, self_tid: int) -> Wait:
+def _futex(found: Wait, vessel: Vessel, address: int, self_tid: int) -> Wait:
     """With what the C library's structures around the futex tell."""
-    tids = {thread.tid for thread in machine.snapshot.threads}
-    words = [_word(machine, address + 4 * index) for index in range(5)]
+    tids = {thread.tid for thread in vessel.snapshot.threads}
+    words = [_word(vessel, address + 4 * index) for index in range(5)]
     value, owner = words[0], words[OWNER_OFFSET // 4]
     named = value >> 30 and value & FUTEX_TID_MASK in tids  # robust, priority-inheriting locks
     if named:
@@ -60,9 +60,9 @@ def _futex(found: Wait, machine: Vessel, address: int, self_tid: int) -> Wait:
     return replace(found, kind="lock", stranger=stranger) if value == 2 else found
 
 
-def _word(machine: Vessel, address: int) -> int:
+def _word(vessel: Vessel, address: int) -> int:
     try:
-        return int.from_bytes(machine.read(address, 4), "little")
+        return int.from_bytes(vessel.read(address, 4), "little")
     except MemoryUnavailable:
         return 0
 

@@ -58,8 +58,8 @@ def make_ghost(
         check(
             lib.undo_export(
                 ffi.new("struct undo *") if undo is None else undo,
-                real.machine.pager,
-                ghost.machine.pager,
+                real.vessel.pager,
+                ghost.vessel.pager,
             ),
             doing="copying the state before the call",
         )
@@ -67,10 +67,8 @@ def make_ghost(
         ghost.close()
         raise
     # The clock of a core begins where this machine's stood: a later look gives another beginning.
-    ghost.machine.vessel.identity = real.machine.vessel.identity
-    copy = lib.account_copy if undo is None else lib.account_copy_rerun
-    copy(ghost.machine.vessel, real.machine.vessel)
+    ghost.vessel.copy_kernel_state(real.vessel, undo is not None)
     ghost.policy = real.policy
-    ghost.machine.restore_brk(brk)
+    ghost.vessel.restore_brk(brk)
     ghost.threads.restore(saved)
     return ghost

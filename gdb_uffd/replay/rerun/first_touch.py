@@ -47,24 +47,23 @@ class Tracing:
 
     def __init__(self, real: Diversion) -> None:
         real.commit_pending()
-        saved, brk = real.threads.save(), real.machine.save_brk()
+        saved, brk = real.threads.save(), real.vessel.save_brk()
         self.touched: List[FirstTouch] = []
         self.missed = 0
         self.diversion = make_ghost(real, saved, brk, None)
         self.diversion.before_end = self._collect
-        self.diversion.machine.pager.touches.on = True
+        self.diversion.vessel.list_touches()
 
     def _collect(self, tid: int) -> None:
-        touches = self.diversion.machine.pager.touches
-        self.touched = [self._touch(touches.at[i], tid) for i in range(touches.count)]
-        self.missed = int(touches.missed)
+        touches, self.missed = self.diversion.vessel.touches()
+        self.touched = [self._touch(touch, tid) for touch in touches]
 
     def _touch(self, touch: Any, tid: int) -> FirstTouch:
-        machine, who = self.diversion.machine, touch.who
-        place = classify(machine, who.address or touch.page)
+        vessel, who = self.diversion.vessel, touch.who
+        place = classify(vessel, who.address or touch.page)
         return FirstTouch(
             touch.page, touch.page + PAGE_SIZE, _HOW[touch.how],
-            bool(lib.transaction_program_wrote(machine.pager, touch.page)), bool(touch.recorded),
+            bool(lib.transaction_program_wrote(vessel.pager, touch.page)), bool(touch.recorded),
             place.kind, place.mapping, place.thread, who.address, who.pc, who.sp, tid,
             callers(touch.callers), int(who.call) - 1,
         )  # fmt: skip
@@ -77,15 +76,15 @@ class Tracing:
 def fed_ranges(diversion: Diversion, report: CallReport) -> Tuple[List[Tuple[int, int]], bool]:
     """Page ranges fed in the transaction that ended with `report`, sorted and half-open; whether
     the list is complete."""
-    log = diversion.machine.pager.fed_log
     last = diversion.past.fed(report)
     if last is None:
         return [], True
-    pages = sorted({page_floor(log.at[i]) for i in range(last[0], min(last[1], log.count))})
+    addresses, complete = diversion.vessel.fed_log(*last)
+    pages = sorted(set(map(page_floor, addresses)))
     out: List[Tuple[int, int]] = []
     for page in pages:
         if out and out[-1][1] == page:
             out[-1] = (out[-1][0], page + PAGE_SIZE)
         else:
             out.append((page, page + PAGE_SIZE))
-    return out, not log.missed
+    return out, complete

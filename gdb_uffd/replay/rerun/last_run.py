@@ -30,8 +30,8 @@ class LastRun:
 class RunHistory:
     """Follows the transactions of one diversion."""
 
-    def __init__(self, machine: Vessel) -> None:
-        self._machine = machine
+    def __init__(self, vessel: Vessel) -> None:
+        self._vessel = vessel
         self._last: Optional[LastRun] = None
         self._why_not = "nothing has run yet"
         self.undo = ffi.gc(ffi.new("struct undo *"), lib.undo_deinit)
@@ -42,13 +42,13 @@ class RunHistory:
         # Of what the user had called it is the last, even if nothing ran; steps and the like are.
         if open_.resumed or open_.explicit:
             lib.undo_deinit(self.undo)
-            lib.account_note_rerun(self._machine.vessel)
-            fed = open_.fed_from, int(self._machine.pager.fed_log.count)
+            lib.account_note_rerun(self._vessel.native)
+            fed = open_.counts.logged, self._vessel.counts().logged
             self._last = LastRun(
                 open_.tape, report.tid, open_.saved, open_.brk, report, kernel_kept, fed
             )
         if report.kept and self._last is not None:
-            check(lib.undo_take(self.undo, self._machine.pager), doing="keeping the way back")
+            check(lib.undo_take(self.undo, self._vessel.pager), doing="keeping the way back")
 
     def last(self) -> LastRun:
         """UffdError when there is nothing that could be run again."""

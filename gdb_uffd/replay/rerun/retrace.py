@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from dataclasses import dataclass
-from typing import Generator, Iterator, List, Optional, Tuple
+from typing import Generator, Iterator, List, Optional
 
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
@@ -83,7 +83,7 @@ class Retrace:
         self._running: Optional[Resume] = None
         self._watching = False
         self.diversion = make_ghost(real, self.last.saved, self.last.brk, real.past.undo)
-        self._watch = ffi.addressof(self.diversion.machine.pager, "watch")
+        self._watch = self.diversion.vessel.watch
         self._events = self._play()
 
     def _fits(self) -> bool:
@@ -109,7 +109,7 @@ class Retrace:
         if self._running is None:
             return
         action, self._running = self._running, None
-        check(lib.task_interrupt(self.diversion.machine.vessel), doing="stopping the process")
+        check(lib.task_interrupt(self.diversion.vessel.native), doing="stopping the process")
         self._timer.start()
         while self.diversion.runner.wait(action, self._timer) is None:
             pass
@@ -167,7 +167,7 @@ class Retrace:
     def _differences(self) -> str:
         """In which pages this run left something else than the first."""
         again = ffi.new("struct changes *")
-        check(lib.transaction_collect(self.diversion.machine.pager, again), doing="comparing")
+        check(lib.transaction_collect(self.diversion.vessel.pager, again), doing="comparing")
         try:
             count, page = self._real.accounts.compare(again)
         finally:
@@ -195,8 +195,7 @@ class Retrace:
         """Once there is a process."""
         if self._watching or self.start == self.end:
             return
-        pager = self.diversion.machine.pager
-        check(lib.watch_start(pager, self.start, self.end, self.pages), doing="watching")
+        self._watch.start(self.start, self.end, self.pages)
         self._watching = True
 
     def _run(self, step: Ran) -> Generator[Event, None, Optional[Stop]]:
@@ -207,7 +206,7 @@ class Retrace:
         ghost.breakpoints.ask(step.asked)
         ghost.breakpoints.hardware[:0] = ours
         ghost.prepare(action)
-        ghost.machine.vessel.deadline_ns = 0  # it takes longer than the first time
+        ghost.vessel.set_deadline(0)  # it takes longer than the first time
         self._start_watching()
         stop = ghost.runner.start(action)
         while True:
@@ -220,7 +219,7 @@ class Retrace:
                 if self._writes <= self.limit:
                     yield self._write(told)
                 else:
-                    lib.watch_accept(self._watch, told.low, told.high)
+                    self._watch.accept(told.low, told.high)
                     if self._is_time():
                         yield Running()
                 if self.first:
@@ -237,7 +236,7 @@ class Retrace:
 
     def _stop_watching(self) -> None:
         """Too many writes: the rest of the run only serves to compare."""
-        lib.watch_deinit(self._watch)
+        self._watch.stop()
         self._watching, self.end, self.gave_up = False, self.start, True
 
     def _is_time(self) -> bool:
@@ -261,7 +260,7 @@ class Retrace:
             if not self._timer.expired:
                 continue
             if step.interrupted and time.perf_counter() - began > LONGER * step.seconds + 1:
-                lib.task_interrupt(self.diversion.machine.vessel)
+                lib.task_interrupt(self.diversion.vessel.native)
             else:
                 yield Running()
             self._timer.start()
@@ -287,13 +286,6 @@ class Retrace:
 
     # -- what was written ---------------------------------------------------------------------
 
-    def _compare(self, everything: bool) -> Tuple[int, int]:
-        """The half-open range in which the object has changed; (0, 0) where it has not."""
-        low, high = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-        pager = self.diversion.machine.pager
-        check(lib.watch_compare(pager, everything, low, high), doing="comparing")
-        return low[0], high[0]
-
     def _written(self, stop: Stop, ours: int) -> Optional[_Found]:
         """The write that `stop` tells of; None when there is none."""
         if not self._watching:
@@ -303,7 +295,7 @@ class Retrace:
             by = "kernel" if run.call >= 0 else "program"
             return _Found(by, run.low or run.address, run.high, run.pc, run.call)
         hits = self.diversion.breakpoints.hits(until=ours) if ours else []
-        low, high = self._compare(bool(self._watch.all) or not self.pages)
+        low, high = self._watch.compare(self._watch.all or not self.pages)
         if hits:
             return _Found("program", low or hits[0][1], high)
         return _Found("kernel", low, high, 0, self._watch.call) if low else None
@@ -314,10 +306,9 @@ class Retrace:
         if end - start > WINDOW_MAX:
             start = max(start, low - WINDOW)
             end = min(end, min(high, low + WINDOW_MAX) + WINDOW)
-        at, length = start - self.start, end - start
-        before = bytes(ffi.buffer(self._watch.old + at, length))
-        lib.watch_accept(self._watch, low, high)
-        after = bytes(ffi.buffer(self._watch.old + at, length))
+        before = self._watch.remembered(start, end)
+        self._watch.accept(low, high)
+        after = self._watch.remembered(start, end)
         registers = self.diversion.threads.get(self.last.tid)
         return Write(
             found.by, low, high, start, before, after, found.pc or registers.pc,
@@ -337,9 +328,7 @@ class Retrace:
         self.diversion.write_memory(step.address, step.data)
         after = self._bytes(low_page, high_page)
         if self._watching:
-            lib.watch_accept(
-                ffi.addressof(self.diversion.machine.pager.watch), *self._compare(True)
-            )
+            self._watch.accept(*self._watch.compare(True))
         self._writes += 1
         if self._writes <= self.limit:
             by = "gdb" if self.diversion.calls_under_way else "assignment"

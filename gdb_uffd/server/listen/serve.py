@@ -13,9 +13,11 @@ import time
 from types import FrameType
 from typing import Callable, Iterator, List, Optional, Sequence, Union
 
+import gdb_uffd.trace
 from gdb_uffd.protocol.messages import Served
 from gdb_uffd.protocol.model import UffdError
-from gdb_uffd.replay.interface import RunnableSnapshot
+from gdb_uffd.replay.diversion import Diversion
+from gdb_uffd.replay.policy.policy import Policy
 from gdb_uffd.server.listen.addresses import Port, open_listener
 from gdb_uffd.server.listen.connection import Connection
 from gdb_uffd.server.listen.holder import Holder
@@ -25,7 +27,7 @@ from gdb_uffd.server.session import StubSession
 from gdb_uffd.server.stub import stub, vfile
 from gdb_uffd.trace.core.argv import arguments, in_a_line
 from gdb_uffd.trace.files.search import FileSearch
-from gdb_uffd.trace.source import Snapshot, Trace
+from gdb_uffd.trace.source import Trace
 
 
 class Terminated(BaseException):
@@ -57,25 +59,11 @@ def termination(*signals: int) -> Iterator[int]:
 
 def open_trace(core: str, executable: Optional[str], search: Optional[FileSearch] = None) -> Trace:
     """Open whatever was recorded.  UffdError in the user's words for anything wrong with it."""
-    import gdb_uffd.trace
-
     try:
         return gdb_uffd.trace.open(core, executable, search)
     except OSError as error:
         name = os.fsdecode(error.filename) if error.filename is not None else core
         raise UffdError(f"{name}: {error.strerror}") from error
-
-
-def make_diversion(snapshot: Snapshot) -> RunnableSnapshot:
-    """The diversion of `snapshot`; UffdError when the native module cannot be loaded."""
-    try:
-        from gdb_uffd.replay.diversion import Diversion as Real
-    except ImportError as error:
-        raise UffdError(
-            f"the native module cannot be loaded ({error}); run make in the checkout, "
-            "or install gdb-uffd again"
-        ) from error
-    return Real(snapshot)
 
 
 WARNINGS_MAX = 10
@@ -146,13 +134,13 @@ def run(
             stack.callback(search.close)
         trace = open_trace(core, executable, search)
         stack.callback(trace.close)
-        journey = Navigator(trace, make_diversion)
+        journey = Navigator(trace, Diversion)
         stack.callback(journey.close)
         endpoint = open_listener(where, token)
         stack.callback(endpoint.close)
         opened = served(journey, endpoint.path, (time.perf_counter() - started) * 1000, search)
         ready(opened)
-        _prepare()
+        Policy.prepare()  # the first call needs it, and no core has a part in it
         client = endpoint.accept(watch, seconds)
         while client is not None:
             if _serve(client, wake, journey, opened, holder):
@@ -175,14 +163,6 @@ def _linger(watch: int) -> None:
     poll = select.poll()
     poll.register(watch, select.POLLHUP)
     poll.poll(LINGER_SECONDS * 1000)
-
-
-def _prepare() -> None:
-    """What the first call needs and no core has a part in, while the client is still busy."""
-    with contextlib.suppress(ImportError):
-        from gdb_uffd.replay.policy.policy import Policy
-
-        Policy.prepare()
 
 
 def _serve(

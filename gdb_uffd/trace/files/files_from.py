@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Callable, Iterable, List, Optional, Protocol, Sequence, Tuple
 
+from gdb_uffd.trace.files.archive import ArchivePlace
 from gdb_uffd.trace.files.automount import is_file
 from gdb_uffd.trace.files.folder import Folder
 
@@ -79,13 +80,10 @@ def open_place(
 ) -> FilesPlace:
     """The place at `name`, an absolute path; never fails: its `problem` tells.  `tell` is told how
     far unpacking is; `limit`: as of compressed.Limit."""
-    # What only archives need is imported for them only: a core opens as fast as ever.
     if os.path.isdir(name):
         if not is_file(os.path.join(name, "oci-layout")):
             return Folder(name)
     elif not os.path.isfile(name):
         there = os.path.lexists(name)
         return Nothing(name, "not a folder or archive" if there else "no such file or folder")
-    from gdb_uffd.trace.files.archive import ArchivePlace
-
     return ArchivePlace(name, tell, limit)

@@ -12,11 +12,11 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core.core import CoreSnapshot
+from gdb_uffd.trace.core.core_trace import CoreTrace
 from gdb_uffd.trace.core.elf import Buffer
 from gdb_uffd.trace.files import debug_files
 from gdb_uffd.trace.files.files import FileProblem, Module, map_file, without_mark
 from gdb_uffd.trace.files.search import FileSearch
-from gdb_uffd.trace.opening import CoreTrace
 from gdb_uffd.trace.source import UNAVAILABLE
 from gdb_uffd.trace.store.core_packed import CORE, ROOT, VERSION
 from gdb_uffd.trace.store.packed import BLOCK, CORE_MARK, Progress, write
