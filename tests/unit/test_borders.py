@@ -44,7 +44,7 @@ THIRD = {"cffi", "elftools", "pexpect", "hypothesis", "numpy", "psutil"}
 DATA_ONLY = {"__future__", "dataclasses", "os", "typing"}
 PURE = {
     "arch": DATA_ONLY,
-    "protocol": DATA_ONLY | {"enum", "json", "struct"},
+    "protocol": DATA_ONLY | {"collections", "enum", "functools", "json", "re", "struct"},
     "terminal": {"__future__", "codecs", "re"},
 }
 """By unit: what of the standard library may be used where nothing may be asked of the system."""

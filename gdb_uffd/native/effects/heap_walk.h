@@ -36,7 +36,7 @@ PYTHON struct heap_faults {
 
 PYTHON enum heap_walked { WALK_WHOLE = 0, WALK_BROKEN = 1, WALK_FENCED = 2, WALK_FULL = 3 };
 
-#define WALK_CHUNKS_MAX (1ul << 24)
+#define WALK_CHUNKS_MAX (1ul << 24) /* PYTHON */
 
 /* The chunks from `start`, a boundary, to `limit`, the end of the heap, are added to `chunks`;
  * `top`: the heap's last chunk, 0 where none is.  WALK_BROKEN: a header that cannot be, told in
