@@ -13,7 +13,7 @@ def test_what_is_asked_of_the_native_module_exists():
     lacking = []
     for path in sorted((ROOT / "gdb_uffd").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                if node.value.id == "lib" and not hasattr(lib, node.attr):
-                    lacking.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.attr}")
+            asked = isinstance(node, ast.Attribute) and ast.unparse(node.value) == "lib"
+            if asked and not hasattr(lib, node.attr):
+                lacking.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.attr}")
     assert not lacking
