@@ -6,12 +6,12 @@ import errno
 import re
 
 import pytest
-from gdb_uffd.model import UffdError
 from harness import ROOT
 
 from gdb_uffd.native import check, lib
-from gdb_uffd.replay import syscalls
-from gdb_uffd.replay.policy import _arguments
+from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.replay.policy import syscalls
+from gdb_uffd.replay.policy.policy import _arguments
 
 SOURCES = ROOT / "gdb_uffd" / "native" / "syscalls"
 
