@@ -37,10 +37,7 @@ from gdb_uffd.client.session import (
     travel,
     unwind,
 )
-from gdb_uffd.client.session.asking import (
-    user_error,
-    user_errors,
-)
+from gdb_uffd.client.session.printing import user_error, user_errors
 from gdb_uffd.protocol.model import UffdError
 
 

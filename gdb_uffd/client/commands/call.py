@@ -24,19 +24,15 @@ from gdb_uffd.client.session.asking import (
     Selection,
     flush_caches,
     flush_memory,
-    look,
     machine_interface,
     one_cpu,
     quiet,
-    say,
-    say_json,
-    say_quoted,
     setting,
-    show_command,
     silent_stdout,
 )
 from gdb_uffd.client.session.options import Parsed, split_format
 from gdb_uffd.client.session.outcome import CallStop, Outcome
+from gdb_uffd.client.session.printing import look, say, say_json, say_quoted, show_command
 from gdb_uffd.client.session.saved import no_breakpoint_commands
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.state import Context

@@ -12,9 +12,10 @@ from gdb_uffd.client.names.page_images import Images
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.names.variables import address_of_name, no_calls
 from gdb_uffd.client.session import sessions, travel
-from gdb_uffd.client.session.asking import captured, look, say, say_json
+from gdb_uffd.client.session.asking import captured
 from gdb_uffd.client.session.code import frames
 from gdb_uffd.client.session.options import Parsed
+from gdb_uffd.client.session.printing import look, say, say_json
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.state import Context
 from gdb_uffd.client.session.view import recorded_memory

@@ -7,8 +7,9 @@ from typing import Iterator, Optional, Sequence, Type, Union
 
 import gdb
 
-from gdb_uffd.client.session.asking import look, say, setting, user_errors
+from gdb_uffd.client.session.asking import setting
 from gdb_uffd.client.session.options import Parsed, complete_options, parse_options
+from gdb_uffd.client.session.printing import look, say, user_errors
 from gdb_uffd.client.show.table import aligned, under
 from gdb_uffd.protocol.model import UffdError
 

@@ -12,12 +12,9 @@ from gdb_uffd.client.session import (
     sessions,
     settings,
 )
-from gdb_uffd.client.session.asking import (
-    FAILURES,
-    look,
-    say,
-)
+from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.session.options import Parsed
+from gdb_uffd.client.session.printing import look, say
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import text
 from gdb_uffd.client.show.hexdiff import diff_lines

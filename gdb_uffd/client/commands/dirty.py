@@ -11,12 +11,8 @@ from gdb_uffd.client.session import (
     last_call,
     sessions,
 )
-from gdb_uffd.client.session.asking import (
-    look,
-    say,
-    say_json,
-)
 from gdb_uffd.client.session.options import Parsed
+from gdb_uffd.client.session.printing import look, say, say_json
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import report_json, report_text
 from gdb_uffd.protocol.messages_calls import LastReport

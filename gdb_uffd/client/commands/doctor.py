@@ -17,11 +17,8 @@ from gdb_uffd.client.session import (
     launch,
     settings,
 )
-from gdb_uffd.client.session.asking import (
-    say,
-    say_json,
-)
 from gdb_uffd.client.session.options import Parsed, split_files
+from gdb_uffd.client.session.printing import say, say_json
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import one_line
 

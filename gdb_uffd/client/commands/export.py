@@ -6,8 +6,8 @@ import gdb
 
 from gdb_uffd.client.commands.command import Command
 from gdb_uffd.client.session import sessions
-from gdb_uffd.client.session.asking import say
 from gdb_uffd.client.session.options import Parsed, split_files
+from gdb_uffd.client.session.printing import say
 from gdb_uffd.client.show import verdict
 from gdb_uffd.client.show.text import plural, size
 from gdb_uffd.protocol.messages_travel import Export

@@ -14,8 +14,8 @@ from gdb_uffd.client.names.heap_damage import damage_notes
 from gdb_uffd.client.names.heap_names import HeapNames, Named, frame_pcs
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import sessions
-from gdb_uffd.client.session.asking import look, say, say_json
 from gdb_uffd.client.session.options import Parsed
+from gdb_uffd.client.session.printing import look, say, say_json
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import heap_block, heap_words
 from gdb_uffd.protocol.codec import to_json

@@ -11,12 +11,8 @@ from gdb_uffd.client.session import (
     settings,
     travel,
 )
-from gdb_uffd.client.session.asking import (
-    look,
-    say,
-    say_json,
-)
 from gdb_uffd.client.session.options import Parsed
+from gdb_uffd.client.session.printing import look, say, say_json
 from gdb_uffd.client.session.sessions import selected
 from gdb_uffd.client.show import snapshots, text
 from gdb_uffd.protocol.codec import to_json

@@ -6,10 +6,8 @@ from gdb_uffd.client.commands.command import Command
 from gdb_uffd.client.session import (
     sessions,
 )
-from gdb_uffd.client.session.asking import (
-    say,
-)
 from gdb_uffd.client.session.options import Parsed
+from gdb_uffd.client.session.printing import say
 
 
 class KillCommand(Command):

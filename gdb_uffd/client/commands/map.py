@@ -11,8 +11,9 @@ from gdb_uffd.client.commands.at_snapshots import Interrupted, NoValue, argument
 from gdb_uffd.client.commands.command import Command
 from gdb_uffd.client.names import exceptions
 from gdb_uffd.client.session import sessions, travel
-from gdb_uffd.client.session.asking import FAILURES, look, say, say_json
+from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.session.options import Parsed, split_format
+from gdb_uffd.client.session.printing import look, say, say_json
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import timeline
 from gdb_uffd.client.show.timeline import Point, Timeline

@@ -6,11 +6,8 @@ from gdb_uffd.client.commands.command import Command
 from gdb_uffd.client.session import (
     sessions,
 )
-from gdb_uffd.client.session.asking import (
-    look,
-    say,
-)
 from gdb_uffd.client.session.options import Parsed
+from gdb_uffd.client.session.printing import look, say
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show.table import aligned, under
 from gdb_uffd.protocol.messages_calls import ListMappings

@@ -10,8 +10,8 @@ import gdb
 
 from gdb_uffd.client.commands.command import Command, list_commands
 from gdb_uffd.client.recording import recordings, telling, triggers
-from gdb_uffd.client.session.asking import user_errors
 from gdb_uffd.client.session.options import Parsed
+from gdb_uffd.client.session.printing import user_errors
 from gdb_uffd.protocol.model import UffdError
 
 

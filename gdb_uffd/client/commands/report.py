@@ -16,8 +16,8 @@ from gdb_uffd.client.commands.dirty import last_report
 from gdb_uffd.client.names import exceptions
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import last_call, sessions
-from gdb_uffd.client.session.asking import say
 from gdb_uffd.client.session.options import Parsed
+from gdb_uffd.client.session.printing import say
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import html_page, report_json, report_text, verdict
 from gdb_uffd.client.show.text import size

@@ -8,13 +8,9 @@ from gdb_uffd.client.session import (
     sessions,
     signals,
 )
-from gdb_uffd.client.session.asking import (
-    flush_caches,
-    pop_dummy_frames,
-    say,
-    show_command,
-)
+from gdb_uffd.client.session.asking import flush_caches, pop_dummy_frames
 from gdb_uffd.client.session.options import Parsed
+from gdb_uffd.client.session.printing import say, show_command
 from gdb_uffd.protocol.messages_calls import Reset
 
 

@@ -8,8 +8,8 @@ import gdb
 
 from gdb_uffd.client.commands.command import Command
 from gdb_uffd.client.session import sessions, travel
-from gdb_uffd.client.session.asking import look, say, say_json
 from gdb_uffd.client.session.options import Parsed
+from gdb_uffd.client.session.printing import look, say, say_json
 from gdb_uffd.client.show import snapshots
 from gdb_uffd.protocol.model import UffdError
 

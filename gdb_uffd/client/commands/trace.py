@@ -13,17 +13,10 @@ from gdb_uffd.client.commands.command import Command
 from gdb_uffd.client.names import addresses, exceptions
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import libraries, output, sessions
-from gdb_uffd.client.session.asking import (
-    Selection,
-    flush_caches,
-    look,
-    one_cpu,
-    pop_dummy_frames,
-    say,
-    say_json,
-)
+from gdb_uffd.client.session.asking import Selection, flush_caches, one_cpu, pop_dummy_frames
 from gdb_uffd.client.session.options import Parsed, split_format
 from gdb_uffd.client.session.outcome import Outcome
+from gdb_uffd.client.session.printing import look, say, say_json
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import first_touches
 from gdb_uffd.protocol.messages_rerun import PageTouch, TraceBegin, TraceDrop, TraceEnd

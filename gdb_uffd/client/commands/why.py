@@ -16,10 +16,11 @@ from gdb_uffd.client.names import written_object
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.names.written_object import Object
 from gdb_uffd.client.session import sessions
-from gdb_uffd.client.session.asking import FAILURES, look, quiet, say, say_json
+from gdb_uffd.client.session.asking import FAILURES, quiet
 from gdb_uffd.client.session.code import function_block
 from gdb_uffd.client.session.frames import backtrace
 from gdb_uffd.client.session.options import Parsed
+from gdb_uffd.client.session.printing import look, say, say_json
 from gdb_uffd.client.session.rerun import Again
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import writes

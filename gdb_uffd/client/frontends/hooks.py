@@ -14,7 +14,8 @@ import gdb
 
 from gdb_uffd.client.names import addresses, blocked, exceptions, type_facts
 from gdb_uffd.client.session import interrupts, last_call, output, saved, sessions, settings, unwind
-from gdb_uffd.client.session.asking import FAILURES, look, machine_interface, quiet, say, user_error
+from gdb_uffd.client.session.asking import FAILURES, machine_interface, quiet
+from gdb_uffd.client.session.printing import look, say, user_error
 from gdb_uffd.client.show import verdict
 from gdb_uffd.client.show.report_text import is_amiss, summary_line
 from gdb_uffd.client.show.snapshots import DEBUGGER_SIGNALS

@@ -15,8 +15,9 @@ from gdb_uffd.client.commands.dirty import dirty_object
 from gdb_uffd.client.frontends import hooks, mi_values
 from gdb_uffd.client.names import exceptions
 from gdb_uffd.client.session import last_call, libraries, sessions
-from gdb_uffd.client.session.asking import machine_interface, one_cpu, user_errors
+from gdb_uffd.client.session.asking import machine_interface, one_cpu
 from gdb_uffd.client.session.options import split_format
+from gdb_uffd.client.session.printing import user_errors
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import report_text
 from gdb_uffd.protocol.model import CallReport, UffdError

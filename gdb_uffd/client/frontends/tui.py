@@ -14,7 +14,8 @@ import gdb
 from gdb_uffd.client.names import exceptions
 from gdb_uffd.client.names.symbols import ReportSymbols
 from gdb_uffd.client.session import last_call, sessions
-from gdb_uffd.client.session.asking import FAILURES, look, quiet
+from gdb_uffd.client.session.asking import FAILURES, quiet
+from gdb_uffd.client.session.printing import look
 from gdb_uffd.client.show import report_text
 from gdb_uffd.client.show.scroll import Scroller
 from gdb_uffd.protocol.model import CallReport, UffdError

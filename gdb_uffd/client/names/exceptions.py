@@ -14,7 +14,8 @@ from weakref import WeakKeyDictionary
 import gdb
 
 from gdb_uffd.client.session import interrupts, sessions
-from gdb_uffd.client.session.asking import FAILURES, quiet, say, setting
+from gdb_uffd.client.session.asking import FAILURES, quiet, setting
+from gdb_uffd.client.session.printing import say
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.settings import report
 from gdb_uffd.protocol.ends import Uncaught

@@ -11,7 +11,7 @@ from typing import Iterator, List, Optional, Set
 import gdb
 
 from gdb_uffd.client.names.addresses import block_symbols
-from gdb_uffd.client.session.asking import FAILURES, machine, quiet
+from gdb_uffd.client.session.asking import FAILURES, quiet, selected_arch
 from gdb_uffd.client.session.code import behind_dummy, code_address
 from gdb_uffd.client.show.text import without_parameters
 
@@ -62,7 +62,7 @@ def locals_at(addresses: List[int]) -> List[Local]:
 def _extents(first: int, last: int) -> Iterator["tuple[gdb.Frame, int, int]"]:
     """Each frame that may hold [first, last], with the stack that is its own."""
     frames = list(behind_dummy(MAX_FRAMES))
-    low = -machine().red_zone
+    low = -selected_arch().red_zone
     for frame, older in itertools.zip_longest(frames, frames[1:]):
         with contextlib.suppress(*FAILURES):
             low = int(frame.read_register("sp")) + min(low, 0)

@@ -15,7 +15,7 @@ from gdb_uffd.client.names.scalars import Walk
 from gdb_uffd.client.names.shapes import Shapes
 from gdb_uffd.client.names.tls import CONTROL_NAME, ThreadLocals
 from gdb_uffd.client.names.variables import Variable, no_calls
-from gdb_uffd.client.session.asking import FAILURES, captured, machine
+from gdb_uffd.client.session.asking import FAILURES, captured, selected_arch
 from gdb_uffd.client.session.code import code_address, frames
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
@@ -193,7 +193,7 @@ def _word_at(address: int) -> str:
 def _untyped_word(known: Optional[Variable], ref: Reference) -> str:
     if known is None:
         return _word_at(ref.address)
-    dtv = known.address + DTV_AT.get(machine().name, -1)
+    dtv = known.address + DTV_AT.get(selected_arch().name, -1)
     if known.name == CONTROL_NAME and ref.address == dtv:
         return f"{CONTROL_NAME}'s dtv"
     return known.at(ref.address)

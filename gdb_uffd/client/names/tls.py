@@ -10,7 +10,7 @@ import gdb
 
 from gdb_uffd.client.names import addresses, variables
 from gdb_uffd.client.names.variables import Variable
-from gdb_uffd.client.session.asking import FAILURES, machine, quiet
+from gdb_uffd.client.session.asking import FAILURES, quiet, selected_arch
 from gdb_uffd.client.session.code import file_of
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
@@ -104,7 +104,7 @@ class ThreadLocals:
 
 def thread_pointer() -> int:
     """What the selected thread's static thread-locals are addressed by.  gdb.error."""
-    arch = machine()
+    arch = selected_arch()
     register = arch.names[arch.thread_pointer]
     return int(gdb.parse_and_eval(f"(unsigned long) ${register}"))
 

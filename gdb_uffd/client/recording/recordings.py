@@ -18,7 +18,8 @@ from gdb_uffd.client.recording.recorder_client import Committed, Recorder, Recor
 from gdb_uffd.client.recording.snapshot_names import Where, ended, function_at, here, trapped
 from gdb_uffd.client.recording.stub_cores import RemoteProcess
 from gdb_uffd.client.session import interrupts, launch, sessions, settings
-from gdb_uffd.client.session.asking import FAILURES, machine, say
+from gdb_uffd.client.session.asking import FAILURES, selected_arch
+from gdb_uffd.client.session.printing import say
 from gdb_uffd.client.show import text
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import one_line
@@ -223,7 +224,7 @@ def start(path: str, self_contained: bool) -> None:
         raise UffdError("the program is not being run: `start` or `attach` it first")
     if was_killed(inferior.pid):
         raise UffdError("the program was killed: `kill` lets gdb know of it, `run` starts it again")
-    if not machine().records:
+    if not selected_arch().records:
         raise UffdError("live processes are recorded on x86-64 only; `gcore` writes a core")
     if thread.is_running():
         raise UffdError("the program runs: stop it first (Ctrl-C, or `interrupt`)")

@@ -6,7 +6,7 @@ from typing import Any, Dict, Optional
 
 from gdb_uffd.client.recording import recordings
 from gdb_uffd.client.recording.record_options import HOW
-from gdb_uffd.client.session.asking import say
+from gdb_uffd.client.session.printing import say
 from gdb_uffd.client.show import text
 from gdb_uffd.terminal import one_line
 

@@ -18,7 +18,8 @@ from gdb_uffd.client.recording.record_options import parse_at, parse_interval
 from gdb_uffd.client.recording.recordings import Recording
 from gdb_uffd.client.recording.snapshot_names import Where, here
 from gdb_uffd.client.session import interrupts
-from gdb_uffd.client.session.asking import FAILURES, quiet, say
+from gdb_uffd.client.session.asking import FAILURES, quiet
+from gdb_uffd.client.session.printing import say
 from gdb_uffd.client.show import text
 from gdb_uffd.protocol.model import UffdError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from gdb_uffd.client.session.asking import say
+from gdb_uffd.client.session.printing import say
 from gdb_uffd.protocol.messages import ChosenEngine, SetEngine
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import one_line

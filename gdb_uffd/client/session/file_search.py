@@ -9,7 +9,8 @@ from typing import List, Sequence
 import gdb
 
 from gdb_uffd.client.session import launch, settings
-from gdb_uffd.client.session.asking import machine_interface, parameter_text, say, tui_is_active
+from gdb_uffd.client.session.asking import machine_interface, parameter_text, tui_is_active
+from gdb_uffd.client.session.printing import say
 from gdb_uffd.client.session.saved import borrowed
 from gdb_uffd.terminal import printable
 

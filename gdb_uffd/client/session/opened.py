@@ -8,7 +8,8 @@ import time
 import gdb
 
 from gdb_uffd.client.session import signals
-from gdb_uffd.client.session.asking import FAILURES, say, show_command
+from gdb_uffd.client.session.asking import FAILURES
+from gdb_uffd.client.session.printing import say, show_command
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import text
 from gdb_uffd.client.show.snapshots import DEBUGGER_SIGNALS

@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 
 import gdb
 
-from gdb_uffd.client.session.asking import charset, machine_interface, write
+from gdb_uffd.client.session.asking import machine_interface
+from gdb_uffd.client.session.printing import charset, write
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.settings import value
 from gdb_uffd.protocol.messages import SetOutput

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 import gdb
 
 from gdb_uffd.client.session import output, sessions
-from gdb_uffd.client.session.asking import say
+from gdb_uffd.client.session.printing import say
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.settings import Setting, Settings, value
 from gdb_uffd.protocol.messages import SetPolicy

@@ -18,12 +18,11 @@ from gdb_uffd.client.session.asking import (
     disconnect,
     quiet,
     quote_file,
-    say,
     setting,
     silent_stdout,
-    worth_telling,
 )
 from gdb_uffd.client.session.options import check_readable, check_recording
+from gdb_uffd.client.session.printing import say, worth_telling
 from gdb_uffd.client.session.remote import AnyServer
 from gdb_uffd.client.session.saved import borrowed
 from gdb_uffd.client.session.state import CallState, PositionState

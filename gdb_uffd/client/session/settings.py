@@ -7,7 +7,8 @@ from typing import Callable, Dict, List, Tuple, Union
 
 import gdb
 
-from gdb_uffd.client.session.asking import look, parameter_text, say, user_error
+from gdb_uffd.client.session.asking import parameter_text
+from gdb_uffd.client.session.printing import look, say, user_error
 from gdb_uffd.client.show.table import aligned, under
 from gdb_uffd.protocol.model import ENGINE_AUTO, ENGINES, UffdError
 

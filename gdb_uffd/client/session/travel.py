@@ -19,17 +19,15 @@ from gdb_uffd.client.session.asking import (
     FAILURES,
     Selection,
     flush_caches,
-    look,
     one_cpu,
     pop_dummy_frames,
     quiet,
-    say,
     setting,
-    show_command,
     silent_stdout,
     tui_is_active,
 )
 from gdb_uffd.client.session.code import function_block
+from gdb_uffd.client.session.printing import look, say, show_command
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import snapshots
 from gdb_uffd.client.show.text import plural
