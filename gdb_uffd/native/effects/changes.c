@@ -50,8 +50,7 @@ static bool same_outcome(const struct change *left, const struct change *right)
 	return !left->after || !right->after || memcmp(left->after, right->after, PAGE_BYTES) == 0;
 }
 
-size_t changes_differ(const struct changes *left, const struct changes *right, int writers,
-		      uint64_t *first)
+size_t changes_differ(const struct changes *left, const struct changes *right, int writers, uint64_t *first)
 {
 	size_t i = 0, j = 0, count = 0;
 

@@ -40,7 +40,7 @@ PYTHON void changes_deinit(struct changes *changes);
 /* Pages that only one of the two lists has as written by one of `writers`, or that it left with
  * other bytes; `first` out: the lowest of them.  Pages without images are taken as equal. */
 PYTHON size_t changes_differ(const struct changes *left, const struct changes *right, int writers,
-		      uint64_t *first);
+			     uint64_t *first);
 
 /* How many of the bytes differ. */
 PYTHON uint32_t changes_count(const uint8_t *before, const uint8_t *after, size_t len);

@@ -125,8 +125,8 @@ static void settle_last(struct walk *walk)
 		last->state = word & CHUNK_PREV_INUSE ? CHUNK_USED : CHUNK_FREE;
 }
 
-int heap_span(struct view *before, struct view *after, uint64_t start, uint64_t until,
-	      uint64_t limit_before, uint64_t limit_after, struct chunks *was, struct chunks *is)
+int heap_span(struct view *before, struct view *after, uint64_t start, uint64_t until, uint64_t limit_before,
+	      uint64_t limit_after, struct chunks *was, struct chunks *is)
 {
 	struct walk old = {.view = before, .chunks = was, .at = start, .limit = limit_before};
 	struct walk new = {.view = after, .chunks = is, .at = start, .limit = limit_after};
@@ -227,8 +227,8 @@ void heap_compare(const struct chunks *was, const struct chunks *is, struct heap
 	}
 }
 
-static size_t list(struct view *view, uint64_t head, uint64_t skip, bool mangled, uint64_t *out,
-		   size_t room, uint64_t stop[2])
+static size_t list(struct view *view, uint64_t head, uint64_t skip, bool mangled, uint64_t *out, size_t room,
+		   uint64_t stop[2])
 {
 	uint64_t at = head, before = 0, stored;
 	struct loop loop = LOOP;
@@ -248,8 +248,8 @@ static size_t list(struct view *view, uint64_t head, uint64_t skip, bool mangled
 	return count;
 }
 
-size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, bool mangled,
-		  uint64_t *out, size_t room, uint64_t stop[2])
+size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, bool mangled, uint64_t *out,
+		  size_t room, uint64_t stop[2])
 {
 	size_t found = 0;
 	uint64_t head;

@@ -44,7 +44,7 @@ struct chunk *heap_chunks_append(struct chunks *chunks);
 /* The chunks before and after, from `start` (a boundary in both) until both agree again at or
  * behind `until`.  `limit_*`: where the heap ends.  0; 1: more than CHUNKS_MAX; -ENOMEM. */
 PYTHON int heap_span(struct view *before, struct view *after, uint64_t start, uint64_t until,
-	      uint64_t limit_before, uint64_t limit_after, struct chunks *was, struct chunks *is);
+		     uint64_t limit_before, uint64_t limit_after, struct chunks *was, struct chunks *is);
 /* Those at the given addresses (sorted) that look used are listed as free. */
 PYTHON void heap_mark_listed(struct chunks *chunks, const uint64_t *listed, size_t count);
 /* Index of the chunk that holds `address`, or -1. */
@@ -67,7 +67,7 @@ PYTHON void heap_compare(const struct chunks *was, const struct chunks *is, stru
  * (PROTECT_PTR, since glibc 2.32).  `stop` out: of the first list that cannot go on, or is too long,
  * the last entry (0: its head) and what the link there leads to; else 0. */
 PYTHON size_t heap_lists(struct view *view, uint64_t heads, size_t count, uint64_t skip, bool mangled,
-		  uint64_t *out, size_t room, uint64_t stop[2]);
+			 uint64_t *out, size_t room, uint64_t stop[2]);
 
 /* Chunk boundaries of one heap, one for each page that has any; grown on demand. */
 PYTHON struct heap_index {

@@ -109,8 +109,8 @@ int heap_list_single(struct view *view, uint64_t head, uint64_t skip, uint64_t b
 	return 0;
 }
 
-int heap_list_double(struct view *view, uint64_t bin, struct heap_entries *entries,
-		     struct heap_list *list, uint32_t number)
+int heap_list_double(struct view *view, uint64_t bin, struct heap_entries *entries, struct heap_list *list,
+		     uint32_t number)
 {
 	struct loop loop = LOOP;
 	uint64_t at, before = bin, back;

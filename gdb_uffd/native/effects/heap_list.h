@@ -48,9 +48,9 @@ PYTHON size_t heap_list_unmet(const struct heap_entries *entries, size_t *indexe
  * begins at `back` before what a link leads to.  `mangled`: links are protected (PROTECT_PTR, since
  * glibc 2.32).  0 or -ENOMEM; what came of it is in `list`, whose number is `number`. */
 PYTHON int heap_list_single(struct view *view, uint64_t head, uint64_t skip, uint64_t back, bool mangled,
-		     struct heap_entries *entries, struct heap_list *list, uint32_t number);
+			    struct heap_entries *entries, struct heap_list *list, uint32_t number);
 /* A bin, linked both ways (`fd` at 16, `bk` at 24); `bin` is the chunk that its head pretends to be. */
 PYTHON int heap_list_double(struct view *view, uint64_t bin, struct heap_entries *entries,
-		     struct heap_list *list, uint32_t number);
+			    struct heap_list *list, uint32_t number);
 
 #endif

@@ -18,8 +18,8 @@ static size_t range_of(uint64_t value, const uint64_t *starts, const uint64_t *e
 }
 
 size_t heap_refs_find(struct view *view, uint64_t start, uint64_t end, const uint64_t *starts,
-		      const uint64_t *ends, size_t count, struct heap_ref *out, size_t room,
-		      uint64_t *next, uint64_t *lost)
+		      const uint64_t *ends, size_t count, struct heap_ref *out, size_t room, uint64_t *next,
+		      uint64_t *lost)
 {
 	uint64_t lowest = count ? starts[0] : 0, span = count ? ends[count - 1] - lowest : 0;
 	size_t found = 0;

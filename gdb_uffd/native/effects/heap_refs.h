@@ -17,7 +17,7 @@ PYTHON struct heap_ref {
  * sorted and disjoint, as many as have `room`; pages that cannot be had are passed over and counted
  * in `lost`.  Returns how many; `next` out: where to go on, `end` when all was looked at. */
 PYTHON size_t heap_refs_find(struct view *view, uint64_t start, uint64_t end, const uint64_t *starts,
-		      const uint64_t *ends, size_t count, struct heap_ref *out, size_t room,
-		      uint64_t *next, uint64_t *lost);
+			     const uint64_t *ends, size_t count, struct heap_ref *out, size_t room,
+			     uint64_t *next, uint64_t *lost);
 
 #endif

@@ -9,8 +9,8 @@
 #define HEADER 16ul /* CHUNK_HDR_SZ */
 #define ALIGNMENT_MAX (64ul << 20) /* of mapped chunks that are looked for */
 
-static void tell(struct heap_faults *faults, enum heap_flaw flaw, uint64_t at, uint64_t value,
-		 uint64_t other, uint32_t list)
+static void tell(struct heap_faults *faults, enum heap_flaw flaw, uint64_t at, uint64_t value, uint64_t other,
+		 uint32_t list)
 {
 	if (faults->count < FAULTS_MAX)
 		faults->at[faults->count] = (struct heap_fault){at, value, other, flaw, list};
@@ -104,8 +104,8 @@ int heap_walk(struct view *view, uint64_t start, uint64_t limit, uint64_t top, s
 	return WALK_WHOLE;
 }
 
-static void mark(struct view *view, struct chunk *chunk, struct heap_entry *entry,
-		 struct heap_list *list, struct heap_faults *faults)
+static void mark(struct view *view, struct chunk *chunk, struct heap_entry *entry, struct heap_list *list,
+		 struct heap_faults *faults)
 {
 	uint64_t word = chunk->size;
 

@@ -43,11 +43,11 @@ PYTHON enum heap_walked { WALK_WHOLE = 0, WALK_BROKEN = 1, WALK_FENCED = 2, WALK
  * `faults`, is at `chunks->broken_at`; WALK_FENCED: fenceposts end the heap there (sysmalloc).
  * -ENOMEM. */
 PYTHON int heap_walk(struct view *view, uint64_t start, uint64_t limit, uint64_t top, struct chunks *chunks,
-	      struct heap_faults *faults);
+		     struct heap_faults *faults);
 /* What is known to lie in free lists is marked in `chunks`, and counted in `lists`, by which the
  * numbers in `entries` (sorted) are indexes. */
 PYTHON void heap_walk_mark(struct view *view, struct chunks *chunks, struct heap_entries *entries,
-		    struct heap_list *lists, size_t list_count, struct heap_faults *faults);
+			   struct heap_list *lists, size_t list_count, struct heap_faults *faults);
 
 PYTHON struct heap_count {
 	uint64_t blocks[8], bytes[8]; /* by enum chunk_state; bytes are those of the chunks */

@@ -73,8 +73,7 @@ int transaction_page_at_call(struct pager *pager, const struct written *w, uint8
 }
 
 /* What the views need of pages that gdb's own malloc wrote: all of memory at one instant. */
-static int keep_old(struct pager *pager, const struct written *w, const uint8_t *before,
-		    struct change *change)
+static int keep_old(struct pager *pager, const struct written *w, const uint8_t *before, struct change *change)
 {
 	uint8_t old[PAGE_BYTES];
 

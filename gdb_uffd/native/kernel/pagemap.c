@@ -45,8 +45,8 @@ int pagemap_scan_fd(int fd, const struct page_scan *what, uint64_t start, uint64
 	return got;
 }
 
-int pagemap_scan(pid_t pid, uint64_t start, uint64_t end, uint64_t categories,
-		 struct page_range *ranges, size_t room)
+int pagemap_scan(pid_t pid, uint64_t start, uint64_t end, uint64_t categories, struct page_range *ranges,
+		 size_t room)
 {
 	struct page_scan what = {.mask = categories};
 	char path[64];

@@ -22,8 +22,8 @@ PYTHON struct page_range {
 
 /* Ranges of pages that have all of `categories`, in [start, end).  Returns how many, at most
  * `room`, or -errno (-ENOTTY: a kernel without it). */
-PYTHON int pagemap_scan(pid_t pid, uint64_t start, uint64_t end, uint64_t categories,
-		 struct page_range *ranges, size_t room);
+PYTHON int pagemap_scan(pid_t pid, uint64_t start, uint64_t end, uint64_t categories, struct page_range *ranges,
+			size_t room);
 
 /* Which pages to find: all categories of `mask` (those in `inverted`: not), one of `anyof`. */
 struct page_scan {

@@ -221,8 +221,8 @@ int eh_frame_walk(const struct eh_memory *memory, uint64_t frames, uint64_t len,
 }
 
 /* The last entry of the sorted table that begins at or before `pc`: its FDE; 0: none does. */
-static int search_table(const struct eh_memory *memory, uint64_t header, uint64_t table, uint64_t count, uint64_t pc,
-			uint64_t *fde)
+static int search_table(const struct eh_memory *memory, uint64_t header, uint64_t table, uint64_t count,
+			uint64_t pc, uint64_t *fde)
 {
 	uint64_t low = 0, high = count;
 	int32_t pair[2];

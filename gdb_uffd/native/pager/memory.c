@@ -22,8 +22,7 @@ int memory_make_writable(struct pager *pager, uint64_t page)
 }
 
 /* A write to a page that is not fed yet: it will be fed with it. */
-static int write_unfed(struct pager *pager, struct written *w, size_t offset, const uint8_t *from,
-		       size_t len)
+static int write_unfed(struct pager *pager, struct written *w, size_t offset, const uint8_t *from, size_t len)
 {
 	if (!w)
 		return -ENOMEM;

@@ -42,8 +42,7 @@ static int take_overlay(const struct pager *pager, const struct written *w, uint
 	return 0;
 }
 
-struct written *note_write(struct pager *pager, uint64_t page, int writer,
-				 const struct access *who)
+struct written *note_write(struct pager *pager, uint64_t page, int writer, const struct access *who)
 {
 	struct written *w = pages_make_written(&pager->pages, page);
 
@@ -85,8 +84,7 @@ struct written *note_write(struct pager *pager, uint64_t page, int writer,
 	return w;
 }
 
-void note_touch(struct pager *pager, const struct region *region, const struct access *who,
-		      bool write)
+void note_touch(struct pager *pager, const struct region *region, const struct access *who, bool write)
 {
 	struct touch *touch = touches_add(&pager->touches, who->address & ~(PAGE_BYTES - 1), who, write,
 					  region->prot & PROT_EXEC);

@@ -95,8 +95,8 @@ static int scan(struct record *record, const struct page_scan *what, uint64_t st
 }
 
 /* The same without PAGEMAP_SCAN: 64 bits a page in /proc/PID/pagemap (proc_pid_pagemap(5)). */
-static int read_pagemap(struct record *record, bool own, uint64_t start, uint64_t end,
-			struct ranges *out, uint64_t flags)
+static int read_pagemap(struct record *record, bool own, uint64_t start, uint64_t end, struct ranges *out,
+			uint64_t flags)
 {
 	uint64_t entries[512];
 	const size_t first = out->count;

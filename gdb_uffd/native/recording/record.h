@@ -90,6 +90,6 @@ PYTHON int record_finish(struct record *record);
 /* Copies the next pages of `dirty` into `to`, one piece after the other without gaps.  `done` out:
  * pieces filled; 0 of them: all is copied.  Returns bytes written to `to`, or -errno. */
 PYTHON int64_t record_copy(struct record *record, uint8_t *to, size_t len, struct record_piece *pieces,
-		    size_t room, size_t *done);
+			   size_t room, size_t *done);
 
 #endif

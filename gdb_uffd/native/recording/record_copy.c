@@ -63,8 +63,7 @@ static ssize_t read_direct(pid_t pid, uint8_t *to, const struct iovec *from, siz
  *
  * A page that is not there, in memory that the program watches by a userfaultfd of its own, would
  * make process_vm_readv wait for the program's handler, which stands still; /proc/PID/mem fails. */
-static size_t read_some(struct record *record, uint8_t *to, const struct iovec *from, size_t count,
-			bool there)
+static size_t read_some(struct record *record, uint8_t *to, const struct iovec *from, size_t count, bool there)
 {
 	size_t total = 0;
 
@@ -138,8 +137,7 @@ static void output_add(struct output *out, uint64_t page, bool bytes)
 }
 
 /* The iovecs of what comes next and fits.  Pages that are compared go alone with their like. */
-static size_t gather(struct record *record, struct output *out, struct iovec *from, bool *compare,
-		     bool *there)
+static size_t gather(struct record *record, struct output *out, struct iovec *from, bool *compare, bool *there)
 {
 	size_t count = 0, bytes = 0, index = record->range_cursor;
 	size_t limit = out->room - out->count < IOVECS ? out->room - out->count : IOVECS;
@@ -188,8 +186,8 @@ static int note_trap(struct record *record, uint64_t page, const uint8_t *bytes)
 }
 
 /* Takes the pages that were read behind out->used, and says where to go on. */
-static int take(struct record *record, struct output *out, const struct iovec *from, size_t count,
-		size_t got, bool compare)
+static int take(struct record *record, struct output *out, const struct iovec *from, size_t count, size_t got,
+		bool compare)
 {
 	const uint8_t *bytes = out->to + out->used;
 
@@ -220,8 +218,8 @@ static int take(struct record *record, struct output *out, const struct iovec *f
 	return 0;
 }
 
-int64_t record_copy(struct record *record, uint8_t *to, size_t len, struct record_piece *pieces,
-		    size_t room, size_t *done)
+int64_t record_copy(struct record *record, uint8_t *to, size_t len, struct record_piece *pieces, size_t room,
+		    size_t *done)
 {
 	struct output out = {.to = to, .len = len, .pieces = pieces, .room = room};
 	struct iovec from[IOVECS];

@@ -223,8 +223,8 @@ static int64_t later(struct vessel *vessel, const struct system_call *call, cons
 	return channel_later(vessel, call, file->flags & O_NONBLOCK);
 }
 
-static int64_t read_event(struct vessel *vessel, const struct system_call *call, struct opened *file, uint64_t at,
-			  uint64_t len)
+static int64_t read_event(struct vessel *vessel, const struct system_call *call, struct opened *file,
+			  uint64_t at, uint64_t len)
 {
 	uint64_t value = file->semaphore ? 1 : (uint64_t)file->offset;
 
@@ -238,8 +238,8 @@ static int64_t read_event(struct vessel *vessel, const struct system_call *call,
 	return sizeof(value);
 }
 
-static int64_t write_event(struct vessel *vessel, const struct system_call *call, struct opened *file, uint64_t at,
-			   uint64_t len)
+static int64_t write_event(struct vessel *vessel, const struct system_call *call, struct opened *file,
+			   uint64_t at, uint64_t len)
 {
 	uint64_t value;
 
@@ -256,8 +256,8 @@ static int64_t write_event(struct vessel *vessel, const struct system_call *call
 	return sizeof(value);
 }
 
-static int64_t read_signals(struct vessel *vessel, const struct system_call *call, struct opened *file, uint64_t at,
-			    uint64_t len)
+static int64_t read_signals(struct vessel *vessel, const struct system_call *call, struct opened *file,
+			    uint64_t at, uint64_t len)
 {
 	struct system_call into = *call;
 
@@ -291,8 +291,8 @@ static int64_t read_timer(struct vessel *vessel, const struct system_call *call,
 	return sizeof(timer->ticks);
 }
 
-static int64_t read_bytes(struct vessel *vessel, const struct system_call *call, struct opened *file, uint64_t at,
-			  uint64_t len)
+static int64_t read_bytes(struct vessel *vessel, const struct system_call *call, struct opened *file,
+			  uint64_t at, uint64_t len)
 {
 	if (!len)
 		return 0;
@@ -306,8 +306,8 @@ static int64_t read_bytes(struct vessel *vessel, const struct system_call *call,
 	return rc < 0 ? rc : (int64_t)len;
 }
 
-static int64_t write_bytes(struct vessel *vessel, const struct system_call *call, struct opened *file, uint64_t at,
-			   uint64_t len)
+static int64_t write_bytes(struct vessel *vessel, const struct system_call *call, struct opened *file,
+			   uint64_t at, uint64_t len)
 {
 	struct opened *peer = peer_of(vessel, file);
 	uint8_t bytes[PART];

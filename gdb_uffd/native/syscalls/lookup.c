@@ -134,8 +134,8 @@ static int look_up(struct vessel *vessel, const struct system_call *call, int64_
 	return walk(from, path, flags, resolve);
 }
 
-int lookup(struct vessel *vessel, const struct system_call *call, int64_t base, uint64_t address, uint64_t flags,
-	   uint64_t resolve, struct found *found)
+int lookup(struct vessel *vessel, const struct system_call *call, int64_t base, uint64_t address,
+	   uint64_t flags, uint64_t resolve, struct found *found)
 {
 	char path[PATH_BYTES];
 	int rc = user_load_string(vessel->pager, address, path, sizeof(path));

@@ -20,8 +20,8 @@ struct found {
 
 /* `flags`: O_NOFOLLOW, O_DIRECTORY; `resolve`: as openat2(2) has it.  0, with the descriptor the caller's;
  * or the error that the program is to see, noted where it is a refusal. */
-int lookup(struct vessel *vessel, const struct system_call *call, int64_t base, uint64_t address, uint64_t flags,
-	   uint64_t resolve, struct found *found);
+int lookup(struct vessel *vessel, const struct system_call *call, int64_t base, uint64_t address,
+	   uint64_t flags, uint64_t resolve, struct found *found);
 /* For stat and its like: `at` flags, the descriptor itself where the path is empty.  enum opened_kind
  * (lookup_release follows), or the error. */
 int lookup_at(struct vessel *vessel, const struct system_call *call, int64_t base, uint64_t path, uint64_t at,

@@ -56,8 +56,8 @@ int64_t waiting_over(struct vessel *vessel, const struct system_call *call, int6
 	return waiting_told(vessel, call, call->nr == SYS_futex ? call->args[0] : 0);
 }
 
-bool waiting_nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t *ns, uint64_t descriptors,
-			  int64_t *result)
+bool waiting_nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t *ns,
+			   uint64_t descriptors, int64_t *result)
 {
 	if (vessel->policy.real_clock && *ns && *ns != FOR_EVER && !descriptors) {
 		*result = ANSWER_LET;

@@ -18,7 +18,7 @@ int64_t waiting_for_ever(struct vessel *vessel, const struct system_call *call, 
  * somebody who does not run. */
 int64_t waiting_over(struct vessel *vessel, const struct system_call *call, int64_t ns, int64_t result);
 /* After a look at descriptors that found nothing: they are waited for `*ns`.  False: look again. */
-bool waiting_nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t *ns, uint64_t descriptors,
-			  int64_t *result);
+bool waiting_nothing_ready(struct vessel *vessel, const struct system_call *call, int64_t *ns,
+			   uint64_t descriptors, int64_t *result);
 
 #endif

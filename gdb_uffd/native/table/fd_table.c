@@ -143,8 +143,8 @@ struct opened *fd_table_open(struct kernel_state *state, int fd, int kind, uint3
 	return NULL;
 }
 
-int fd_table_install(struct kernel_state *state, const struct identity *identity, struct opened *file, int64_t lowest,
-		 bool close_on_exec)
+int fd_table_install(struct kernel_state *state, const struct identity *identity, struct opened *file,
+		     int64_t lowest, bool close_on_exec)
 {
 	for (int i = lowest < 0 ? 0 : (int)lowest; i < DESCRIPTORS_MAX; i++) {
 		if (state->table[i] >= 0 || bit(identity->descriptors, i) || (bit(state->silent, i) && !bit(state->missing, i)))
@@ -240,8 +240,8 @@ int fd_table_drop(struct kernel_state *state, const struct kernel_state *saved, 
 	return 0;
 }
 
-void fd_table_replace(struct kernel_state *state, const struct kernel_state *saved, int descriptor, struct opened *file,
-		  bool close_on_exec)
+void fd_table_replace(struct kernel_state *state, const struct kernel_state *saved, int descriptor,
+		      struct opened *file, bool close_on_exec)
 {
 	file->refs++;
 	fd_table_drop(state, saved, descriptor);

@@ -109,11 +109,11 @@ struct opened *fd_table_find(struct kernel_state *state, int64_t descriptor); /*
 /* A free slot with one reference, or NULL. */
 struct opened *fd_table_open(struct kernel_state *state, int fd, int kind, uint32_t flags);
 /* The lowest free descriptor from `lowest` on gets `file`; -EMFILE. */
-int fd_table_install(struct kernel_state *state, const struct identity *identity, struct opened *file, int64_t lowest,
-		 bool close_on_exec);
+int fd_table_install(struct kernel_state *state, const struct identity *identity, struct opened *file,
+		     int64_t lowest, bool close_on_exec);
 /* That very descriptor, whatever it was before. */
-void fd_table_replace(struct kernel_state *state, const struct kernel_state *saved, int descriptor, struct opened *file,
-		  bool close_on_exec);
+void fd_table_replace(struct kernel_state *state, const struct kernel_state *saved, int descriptor,
+		      struct opened *file, bool close_on_exec);
 /* Of a descriptor that fd_table_find knows; a number that can be none does nothing. */
 bool fd_table_closes_on_exec(const struct kernel_state *state, int descriptor);
 void fd_table_close_on_exec(struct kernel_state *state, int descriptor, bool on);

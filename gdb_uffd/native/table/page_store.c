@@ -10,8 +10,8 @@
 
 #define CRC_POLYNOMIAL 0xedb88320u /* ISO 3309, reflected (RFC 1952, 8) */
 
-void page_store_init(struct page_store *store, const uint8_t *pages, uint64_t pages_len,
-		     const uint32_t *sums, uint64_t sums_len)
+void page_store_init(struct page_store *store, const uint8_t *pages, uint64_t pages_len, const uint32_t *sums,
+		     uint64_t sums_len)
 {
 	uint64_t with_bytes = pages_len / PAGE_BYTES, with_sum = sums_len / sizeof(*sums);
 

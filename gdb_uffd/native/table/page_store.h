@@ -22,7 +22,7 @@ PYTHON struct page_store {
 
 /* `pages` and `sums` stay the caller's; lengths in bytes. */
 PYTHON void page_store_init(struct page_store *store, const uint8_t *pages, uint64_t pages_len,
-		     const uint32_t *sums, uint64_t sums_len);
+			    const uint32_t *sums, uint64_t sums_len);
 
 /* The CRC-32 of ISO 3309 that zlib's crc32() computes; `len` is a multiple of 16. */
 PYTHON uint32_t page_store_crc(const struct page_store *store, const uint8_t *bytes, size_t len);

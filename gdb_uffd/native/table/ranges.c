@@ -41,8 +41,8 @@ size_t ranges_after(const struct ranges *ranges, uint64_t address)
 	return low;
 }
 
-int ranges_subtract(struct ranges *out, const struct ranges *from, const struct ranges *less,
-		    uint64_t start, uint64_t end)
+int ranges_subtract(struct ranges *out, const struct ranges *from, const struct ranges *less, uint64_t start,
+		    uint64_t end)
 {
 	size_t j = ranges_after(less, start);
 

@@ -29,6 +29,6 @@ void ranges_join(struct ranges *ranges, size_t first);
 
 /* Appends to `out` what `from` has in [start, end) and `less` has not.  0 or -ENOMEM. */
 PYTHON int ranges_subtract(struct ranges *out, const struct ranges *from, const struct ranges *less,
-		    uint64_t start, uint64_t end);
+			   uint64_t start, uint64_t end);
 
 #endif
