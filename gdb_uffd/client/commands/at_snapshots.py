@@ -18,7 +18,7 @@ from gdb_uffd.client.session.wire import one_line
 from gdb_uffd.client.show import snapshots, timeline
 from gdb_uffd.client.show.timeline import Point, Timeline
 from gdb_uffd.protocol.codec import to_json
-from gdb_uffd.protocol.messages_calls import Commit
+from gdb_uffd.protocol.messages_calls import CommitPending
 from gdb_uffd.protocol.model import SCHEMA_VERSION, SnapshotInfo, UffdError
 
 _NUMBERS = (gdb.TYPE_CODE_INT, gdb.TYPE_CODE_BOOL, gdb.TYPE_CODE_ENUM, gdb.TYPE_CODE_CHAR)
@@ -122,7 +122,7 @@ def _evaluate(session: Session, number: int, expression: str, use: Callable[[gdb
 def _why(session: Session, text: str, outcome: Optional[Outcome]) -> str:
     """Why there is no value: the server's words where gdb's say little.  `outcome`: of a call."""
     if outcome is not None:
-        ran = session.request(Commit())
+        ran = session.request(CommitPending())
         if ran is not None and ran.unavailable:
             return f"touched memory that was not recorded: {ran.unavailable}"
         if ran is not None and ran.ended:
