@@ -217,7 +217,7 @@ def _told_apart(kinds: Sequence[Any]) -> Tuple[Convert, Convert]:
     by: Dict[Any, Convert] = {}
     tag = ""
     for kind in kinds:
-        for field in _fields(kind):
+        for field in fields_of(kind):
             if typing.get_origin(field.hint) is Literal:
                 tag = field.name
                 by.update(dict.fromkeys(typing.get_args(field.hint), _converters(kind)[1]))
@@ -290,7 +290,8 @@ class Field:
 
 
 @functools.cache
-def _fields(kind: Any) -> Tuple[Field, ...]:
+def fields_of(kind: Any) -> Tuple[Field, ...]:
+    """Those of a dataclass, in their order."""
     hints = typing.get_type_hints(kind, include_extras=True)
     every = bool(getattr(kind, "sparse", False))
     out = []
@@ -306,7 +307,7 @@ def _fields(kind: Any) -> Tuple[Field, ...]:
 
 
 def _dataclass(kind: Any) -> Tuple[Convert, Convert]:
-    fields = [(field, *_converters(field.hint)) for field in _fields(kind)]
+    fields = [(field, *_converters(field.hint)) for field in fields_of(kind)]
     if getattr(kind, "in_a_row", False):
         return _row(kind, fields)
     plain = [(f.wire, f.name, write) for f, write, _ in fields if not f.left_out]

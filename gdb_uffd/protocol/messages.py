@@ -25,6 +25,7 @@ class Request(Generic[R]):
     sparse: ClassVar[bool] = True
 
     def __init_subclass__(cls, name: str) -> None:
+        super().__init_subclass__()
         cls.NAME = name
         bases: Tuple[Any, ...] = getattr(cls, "__orig_bases__", ())
         (cls.REPLY,) = typing.get_args(bases[0])

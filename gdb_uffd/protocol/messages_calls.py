@@ -60,7 +60,7 @@ class EndTransaction(Request[CallReport], name="end"):
 
 
 @dataclass(frozen=True)
-class Commit(Request[Optional[Summary]], name="commit"):
+class CommitPending(Request[Optional[Summary]], name="commit"):
     """Of the implicit transaction, which is closed; null where none was open."""
 
 
@@ -138,7 +138,7 @@ class ListMappings(Request[List[Mapping]], name="mappings"):
 
 
 @dataclass(frozen=True)
-class View(Request[Done], name="view"):
+class SetView(Request[Done], name="view"):
     """From now on memory reads (`m`, `x`) see that state of the last report's pages; `all`: as
     recorded, as it is; `snapshot` (with `before`): the memory of that snapshot of the trace.  While
     it is not `now`, resumes and writes are refused."""

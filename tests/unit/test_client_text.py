@@ -15,7 +15,7 @@ from gdb_uffd.client.show import text
 from gdb_uffd.client.show.text import Look
 from gdb_uffd.protocol.codec import to_json, to_text
 from gdb_uffd.protocol.messages_calls import (
-    Commit,
+    CommitPending,
     Image,
     LastReport,
     ListMappings,
@@ -287,7 +287,7 @@ def test_formats():
 
 
 def test_packets_hold_nothing_that_framing_alters():
-    assert wire.encode(Commit()) == "quffd.commit"
+    assert wire.encode(CommitPending()) == "quffd.commit"
     packet = wire.encode(Image(0x1000, all=True))
     assert packet == 'quffd.image:{"address":"0x1000","all":true}'
     hostile = wire.encode(Export("#$*"))
@@ -314,7 +314,7 @@ def test_bad_replies_are_one_line(reply, message):
 
 def test_good_replies():
     assert not wire.decode(Reset(), b"{}").libraries_stale
-    assert wire.decode(Commit(), b"null") is None
+    assert wire.decode(CommitPending(), b"null") is None
     image = wire.decode(Image(0), b'{"start":"0x1000","before":"00ff","after":"01ff"}')
     assert image == PageImage(0x1000, b"\0\xff", b"\1\xff")
     reply = b'[{"start":"0x1","end":"0x2","prot":5,"name":"n","offset":0,"unavailable":""}]'
@@ -334,7 +334,7 @@ def test_report_survives_the_wire():
 
 @pytest.mark.parametrize("broken", [b"{}", b"[]", b"3", b'{"pages":[{}]}', b'{"pages":null}'])
 def test_broken_objects_are_errors(broken):
-    for asked in (LastReport(), Commit(), Image(0), ListSnapshots(), Changes(0, 1)):
+    for asked in (LastReport(), CommitPending(), Image(0), ListSnapshots(), Changes(0, 1)):
         with pytest.raises(UffdError, match=rf"^the server's answer to quffd\.{asked.NAME}[ :]"):
             wire.decode(asked, broken)
 

@@ -14,7 +14,7 @@ from gdb_uffd.client.session.asking import pop_dummy_frames
 from gdb_uffd.client.session.outcome import Outcome
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import snapshots
-from gdb_uffd.protocol.messages_calls import Commit
+from gdb_uffd.protocol.messages_calls import CommitPending
 from gdb_uffd.protocol.model import SnapshotInfo, UffdError
 from gdb_uffd.terminal import one_line
 
@@ -75,7 +75,7 @@ def evaluate(session: Session, number: int, expression: str, use: Callable[[gdb.
 def _why(session: Session, text: str, outcome: Optional[Outcome]) -> str:
     """Why there is no value: the server's words where gdb's say little.  `outcome`: of a call."""
     if outcome is not None:
-        ran = session.request(Commit())
+        ran = session.request(CommitPending())
         if ran is not None and ran.unavailable:
             return f"touched memory that was not recorded: {ran.unavailable}"
         if ran is not None and ran.ended:

@@ -20,7 +20,7 @@ from gdb_uffd.client.show import verdict
 from gdb_uffd.client.show.report_text import is_amiss, summary_line
 from gdb_uffd.client.show.snapshots import DEBUGGER_SIGNALS
 from gdb_uffd.protocol.messages import Done, Request, Summary
-from gdb_uffd.protocol.messages_calls import CallBegin, CallEnd, Commit, Interrupt
+from gdb_uffd.protocol.messages_calls import CallBegin, CallEnd, CommitPending, Interrupt
 from gdb_uffd.protocol.model import UffdError
 
 _REPORTING = ("print", "call")
@@ -184,7 +184,7 @@ def _commit(session: sessions.Session) -> Tuple[Optional[Summary], str]:
     session.calls.pending, session.calls.assigned, session.calls.depth = False, False, 0
     told = ""
     try:
-        summary = session.request(Commit())
+        summary = session.request(CommitPending())
     except UffdError as error:
         say(f"[uffd: {error}]")
         return None, ""

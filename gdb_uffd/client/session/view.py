@@ -9,7 +9,7 @@ import gdb
 
 from gdb_uffd.client.session.asking import FAILURES, Selection, flush_memory
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.protocol.messages_calls import View
+from gdb_uffd.protocol.messages_calls import SetView
 
 
 @contextlib.contextmanager
@@ -19,7 +19,7 @@ def memory(session: Session, after: bool, which_all: bool, live_is_after: bool) 
 
     Nothing runs meanwhile: the server refuses that, and the user's own printers may try.
     """
-    asked = View("after" if after else "before", which_all)
+    asked = SetView("after" if after else "before", which_all)
     with _view(session, asked, after != live_is_after):
         yield
 
@@ -27,12 +27,12 @@ def memory(session: Session, after: bool, which_all: bool, live_is_after: bool) 
 @contextlib.contextmanager
 def recorded_memory(session: Session, number: int) -> Iterator[None]:
     """While it lasts, gdb reads the memory of that snapshot.  Nothing runs meanwhile."""
-    with _view(session, View("before", snapshot=number), True):
+    with _view(session, SetView("before", snapshot=number), True):
         yield
 
 
 @contextlib.contextmanager
-def _view(session: Session, asked: View, is_another: bool) -> Iterator[None]:
+def _view(session: Session, asked: SetView, is_another: bool) -> Iterator[None]:
     """`is_another`: gdb's own view is not that one.
 
     The innermost frame is selected then.  With another one, which may not be there in that memory,
@@ -54,7 +54,7 @@ def _view(session: Session, asked: View, is_another: bool) -> Iterator[None]:
             with contextlib.suppress(*FAILURES):
                 gdb.newest_frame().select()
         session.looking = False
-        session.request(View("now"))
+        session.request(SetView("now"))
         if selection is not None:
             flush_memory()
             selection.restore()

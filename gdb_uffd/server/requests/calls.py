@@ -13,7 +13,7 @@ from gdb_uffd.protocol.messages_calls import (
     BeginTransaction,
     CallBegin,
     CallEnd,
-    Commit,
+    CommitPending,
     EndTransaction,
     Interrupt,
     LastReport,
@@ -90,8 +90,8 @@ def end(session: StubSession, asked: EndTransaction) -> CallReport:
     return replace(report, libraries_stale=libraries.stale_if_read(session))
 
 
-@request(Commit)
-def commit(session: StubSession, _asked: Commit) -> Optional[Summary]:
+@request(CommitPending)
+def commit(session: StubSession, _asked: CommitPending) -> Optional[Summary]:
     """Close an implicit transaction."""
     report = session.diversion.commit_pending()
     return None if report is None else Summary.of(report)

@@ -11,7 +11,7 @@ from gdb_uffd.protocol.messages_calls import (
     ListMappings,
     PageImage,
     Reach,
-    View,
+    SetView,
 )
 from gdb_uffd.protocol.model import Mapping, Path
 from gdb_uffd.replay.attribute.reach import BlockSearch, Graph
@@ -23,8 +23,8 @@ from gdb_uffd.trace.symbols import variable_size
 SNAPSHOTS_HELD = 2
 
 
-@request(View, looking=True)
-def view(session: StubSession, asked: View) -> Done:
+@request(SetView, looking=True)
+def view(session: StubSession, asked: SetView) -> Done:
     """What memory reads see from now on."""
     session.view = None
     if asked.which != "now" and asked.snapshot is not None:
