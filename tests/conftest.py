@@ -10,6 +10,7 @@ from typing import Callable, Iterator, List, Tuple
 
 import pytest
 from harness import SLOWNESS, cores, gdbs, programs, survivors
+from harness.pool import Pool, Shared
 from hypothesis import HealthCheck, settings
 
 
@@ -226,46 +227,73 @@ def gdb(start_gdb: Callable[..., gdbs.Gdb]) -> gdbs.Gdb:
     return start_gdb()
 
 
+@pytest.fixture(scope="module")
+def shared_gdbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """What tests marked `shared_gdb` take."""
+    pool = Pool(tmp_path_factory.mktemp("shared"))
+    yield pool
+    pool.close()
+
+
 @pytest.fixture
-def sample(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
+def opened(request: pytest.FixtureRequest, gdb_path: str) -> Iterator[Callable[[Path], gdbs.Gdb]]:
+    """Gives a gdb that has a core or trace opened: a fresh one, or where the test or its module
+    is marked `shared_gdb` (and not `own_gdb`) one that others had before."""
+    marked = request.node.get_closest_marker
+    taken: List[Tuple[Path, Shared]] = []
+
+    def fresh(path: Path) -> gdbs.Gdb:
+        session: gdbs.Gdb = request.getfixturevalue("gdb")
+        session.spawned = session.run(f"uffd spawn {path}")
+        return session
+
+    def shared(path: Path) -> gdbs.Gdb:
+        taken.append((path, pool.take(gdb_path, path)))
+        return taken[-1][1].gdb
+
+    if not marked("shared_gdb") or marked("own_gdb"):
+        yield fresh
+        return
+    pool: Pool = request.getfixturevalue("shared_gdbs")
+    yield shared
+    for path, one in taken:
+        pool.give_back(gdb_path, path, one)
+
+
+@pytest.fixture
+def sample(opened: Callable[[Path], gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
     """A gdb with the sample's kernel core opened."""
-    gdb.spawned = gdb.run(f"uffd spawn {all_cores.sample()}")
-    return gdb
+    return opened(all_cores.sample())
 
 
 @pytest.fixture
-def zoo(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
+def zoo(opened: Callable[[Path], gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
     """A gdb with the zoo's kernel core (abort) opened."""
-    gdb.spawned = gdb.run(f"uffd spawn {all_cores.zoo()}")
-    return gdb
+    return opened(all_cores.zoo())
 
 
 @pytest.fixture
-def stops(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
-    """A gdb with the core of the program of ends, watchpoints and system calls."""
-    gdb.spawned = gdb.run(f"uffd spawn {all_cores.stops()}")
-    return gdb
+def stops(opened: Callable[[Path], gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
+    """A gdb with the core of the program of ends, watchpoints and system calls opened."""
+    return opened(all_cores.stops())
 
 
 @pytest.fixture
-def names(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
-    """A gdb with the core of the program that notes its writes by name."""
-    gdb.spawned = gdb.run(f"uffd spawn {all_cores.names()}")
-    return gdb
+def names(opened: Callable[[Path], gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
+    """A gdb with the core of the program that notes its writes by name opened."""
+    return opened(all_cores.names())
 
 
 @pytest.fixture
-def shapes(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
+def shapes(opened: Callable[[Path], gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
     """A gdb with the C++ program's kernel core opened."""
-    gdb.spawned = gdb.run(f"uffd spawn {all_cores.shapes()}")
-    return gdb
+    return opened(all_cores.shapes())
 
 
 @pytest.fixture
-def writes(gdb: gdbs.Gdb, all_cores: Cores) -> gdbs.Gdb:
-    """A gdb with the core of the program that notes its own writes."""
-    gdb.spawned = gdb.run(f"uffd spawn {all_cores.writes()}")
-    return gdb
+def writes(opened: Callable[[Path], gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
+    """A gdb with the core of the program that notes its own writes opened."""
+    return opened(all_cores.writes())
 
 
 class Oracle:

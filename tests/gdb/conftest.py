@@ -35,10 +35,9 @@ def trip(built: Path, tmp_path_factory: pytest.TempPathFactory) -> traces.Made:
 
 
 @pytest.fixture
-def trip_gdb(gdb: gdbs.Gdb, trip: traces.Made) -> gdbs.Gdb:
+def trip_gdb(opened: Callable[[Path], gdbs.Gdb], trip: traces.Made) -> gdbs.Gdb:
     """A gdb with that trace opened."""
-    gdb.spawned = gdb.run(f"uffd spawn {trip.path}")
-    return gdb
+    return opened(trip.path)
 
 
 SCRIPTS = "/usr/share/gdb/auto-load"

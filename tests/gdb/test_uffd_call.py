@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
+pytestmark = pytest.mark.shared_gdb
+
 
 def page(data, kind):
     return [p for p in data["dirty"] if p["kind"] == kind]
 
 
+@pytest.mark.own_gdb
 def test_text_of_a_call(sample):
     text = sample.run("uffd call push(7)")
     lines = text.strip().split("\n")
@@ -33,6 +38,7 @@ def test_the_call_is_forgotten(sample):
         assert sample.call("push(7)")["value"] == "1042"
 
 
+@pytest.mark.own_gdb
 def test_value_enters_the_history(sample):
     sample.run("uffd call push(7)")
     assert sample.value("$") == "1042"

@@ -28,6 +28,7 @@ struct queue {
 	sem_t slots;
 } queue = {0, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_RWLOCK_INITIALIZER, {{0}}};
 struct queue *q = &queue;
+pthread_rwlock_t *table = &queue.table;
 char *block; /* four pages full of sixes, and four empty ones */
 pthread_t holder;
 static pthread_mutex_t meeting = PTHREAD_MUTEX_INITIALIZER;

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 from harness import calls
 
+from gdb_uffd.model import ENGINES
 from gdb_uffd.replay import circle
+from gdb_uffd.replay.engines import kernel
+from gdb_uffd.replay.interface import SOFTWARE
 
 
 @pytest.fixture
@@ -43,3 +49,51 @@ def test_alone(all_cores, monkeypatch):
     assert made.call("count", 100_000_000) == 100_000_000
     assert not looks
     made.close()
+
+
+class Killer(calls.Client):
+    """Kills the vessel when it is told that it runs for long."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self.pid = pid
+
+    def runs_on(self, seconds: float) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+        self.pid = 0
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if not kernel().failure(name)])
+def test_a_vessel_that_is_killed_while_it_runs_is_told_under_each_engine(caller, engine):
+    """No error is made of what cannot be read of it any more."""
+    d = caller.diversion
+    d.set_engine(engine)
+    assert caller.call("count", 5, keep=True) == 5
+    at = caller.symbol("work")
+    before = caller.snapshot.read(at, 8)
+    d.write_memory(at, b"\x77" * 8)
+    stop = caller.start("count", 2_000_000_000, Killer(d.info()["vessel_pid"]))
+    assert stop.lost and "was killed by signal 9 from outside" in stop.message, stop
+    assert d.read_memory(at, 8) == before
+    d.call_end()
+    d.end(False)
+    assert caller.call("count", 5) == 5
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if not kernel().failure(name)])
+def test_a_vessel_that_is_killed_where_a_call_stands(caller, engine):
+    """The report says what happened, and no error is made of it."""
+    d = caller.diversion
+    d.set_engine(engine)
+    d.insert_breakpoint(SOFTWARE, caller.symbol("count"), 1)
+    d.write_memory(caller.symbol("work"), bytes(8))
+    assert caller.start("count", 5).breakpoint == "swbreak"
+    os.kill(d.info()["vessel_pid"], signal.SIGKILL)
+    os.waitid(os.P_PID, d.info()["vessel_pid"], os.WEXITED | os.WNOWAIT)
+    d.call_end()
+    report = d.end(True)
+    assert not report.kept and not report.pages
+    assert report.ended.startswith("the process was killed from outside"), report
+    d.remove_breakpoint(SOFTWARE, caller.symbol("count"), 1)
+    assert caller.call("count", 5) == 5

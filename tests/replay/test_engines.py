@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Tuple
@@ -238,5 +239,19 @@ def test_an_engine_that_does_not_work_is_refused_by_name(steps_core, name):
     try:
         with pytest.raises(UffdError, match=name):
             player.diversion.set_engine(name)
+    finally:
+        player.close()
+
+
+def test_the_time_that_faults_took_is_told(steps_core):
+    """Of this call, in microseconds: some, and not more than it took."""
+    player = Player(steps_core, OFFERED[0])
+    try:
+        for _ in range(2):
+            began = time.monotonic()
+            assert player.call("play", player.symbol("list")) == 1
+            took_us = (time.monotonic() - began) * 1e6
+            report = player.reports[-1]
+            assert 0.1 < report.fault_us < took_us, report
     finally:
         player.close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import signal
+import socket
 import struct
 import subprocess
 import time
@@ -92,6 +94,73 @@ def test_locks_can_be_passed_and_are_held_again_afterwards(asker):
         assert asker.stopped(function).message.startswith("would block")
     asker.set(threads="freeze")
     assert asker.stopped("lock_queue").message.startswith("would block")
+
+
+def test_a_lock_that_was_passed_is_free(asker):
+    """struct __pthread_rwlock_arch_t (glibc): no writer in it or waiting, nobody its owner."""
+    table = int.from_bytes(asker.diversion.read_memory(asker.symbol("table"), 8), "little")
+    holder = asker.snapshot.threads[1].tid
+
+    def lock():
+        readers, _, phase, waiters, _, _, owner = struct.unpack(
+            "<7I", asker.diversion.read_memory(table, 28)
+        )
+        return readers & 3, phase, waiters, owner
+
+    assert lock()[3] == holder and any(lock()[:2])
+    asker.set(threads="ignore-locks")
+    assert asker.call("read_table", keep=True) == 0
+    assert lock() == (0, 0, 0, 0)
+
+
+def server_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize(
+    "call", [("statfs", "/", bytes(512)), ("rt_sigtimedwait", bytes(8), 0, bytes(16), 8)]
+)
+def test_an_answer_leaves_no_descriptor_in_the_server(asker, call):
+    asker.call("nothing")
+    before = server_descriptors()
+    for _ in range(5):
+        assert asker.ask(*call) in (0, -errno.EAGAIN)
+    assert server_descriptors() == before
+
+
+def test_flags_of_a_descriptor_are_set(asker):
+    """F_SETFL (fcntl(2)): some of them; the access mode and creation flags stay."""
+    fd = asker.ask("openat", -100, "/etc/passwd", os.O_RDONLY, 0, keep=True)
+    flags = asker.ask("fcntl", fd, fcntl.F_GETFL)
+    wanted = os.O_NONBLOCK | os.O_APPEND
+    assert asker.ask("fcntl", fd, fcntl.F_SETFL, wanted | os.O_RDWR | os.O_CREAT, keep=True) == 0
+    assert asker.ask("fcntl", fd, fcntl.F_GETFL) == flags | wanted
+    assert asker.ask("fcntl", fd, fcntl.F_SETFL, os.O_APPEND, keep=True) == 0
+    assert asker.ask("fcntl", fd, fcntl.F_GETFL) == flags | os.O_APPEND
+
+
+@pytest.mark.parametrize("family, size", [(socket.AF_INET, 16), (socket.AF_INET6, 28), (1, 2)])
+def test_what_is_asked_of_a_socket(asker, family, size):
+    fd = asker.ask("socket", int(family), 1, 0, keep=True)
+    at, length = asker.room, asker.room + 256
+
+    def ask(call, *before, room):
+        """(result, what is there, how long it says that it is), with `room` bytes for it."""
+        asker.diversion.write_memory(at, b"\xff" * 64 + bytes(192) + struct.pack("<I", room))
+        result = asker.ask(call, fd, *before, at, length, keep=True)
+        return result, asker.memory(64), int.from_bytes(asker.memory(4, length), "little")
+
+    for room in (4, 64, 2):  # no error, no option set: an int of zero (socket(7))
+        got = min(room, 4)
+        result = ask("getsockopt", socket.SOL_SOCKET, socket.SO_ERROR, room=room)
+        assert result == (0, bytes(got) + b"\xff" * (64 - got), got)
+    for room in (64, 2, 0):  # unbound: its family and nothing more, as long as such an address is
+        got = min(room, size)
+        address = struct.pack("<H", family).ljust(size, b"\0")[:got]
+        assert ask("getsockname", room=room) == (0, address + b"\xff" * (64 - got), size)
+    assert ask("getpeername", room=64)[0] == -errno.ENOTCONN
+    assert asker.ask("setsockopt", fd, socket.SOL_SOCKET, socket.SO_REUSEADDR, at, 4) == 0
+    assert asker.ask("getsockname", 1, at, length) == -errno.ENOTSOCK
 
 
 def test_waits_with_a_limit_are_over_at_once(asker):

@@ -12,6 +12,7 @@ from harness import ROOT
 from harness.calls import Caller, Client
 from harness.cores import kernel_core
 
+from gdb_uffd.replay import syscalls
 from gdb_uffd.replay.interface import SOFTWARE, Resume
 
 KILL, RAISE, TGKILL, THREAD, QUEUE, ABORT = range(6)
@@ -107,3 +108,22 @@ def test_nothing_of_a_call_is_left_for_the_next(caller):
         report = caller.reports[-1]
         assert not (report.refused or report.asked or report.ended or report.blocked)
         assert caller.diversion.siginfo(caller.tid) == caller.snapshot.threads[0].siginfo
+
+
+def test_a_signal_of_the_users_reaches_the_handler_and_is_no_stop(caller):
+    """`signal SIGUSR1` where no signal stopped it: behind a system call."""
+    d = caller.diversion
+    d.catch_calls(frozenset({syscalls.by_name()["getpid"].number}))
+    stop = caller.start("handle", signal.SIGUSR1 | KILL << 8)  # getpid() comes before its own
+    assert stop.breakpoint == "syscall_entry", stop
+    assert d.resume(Resume(caller.tid, "c"), Client()).breakpoint == "syscall_return"
+    d.catch_calls(None)
+    at = caller.symbol("handled")
+    assert d.read_memory(at, 4) == bytes(4)
+    stop = d.resume(Resume(caller.tid, "c", signal.SIGUSR1), Client())
+    assert stop.signal == signal.SIGUSR1, stop  # its own, and the handler was there before
+    assert struct.unpack("<i", d.read_memory(at, 4))[0] == signal.SIGUSR1
+    pid, uid = struct.unpack_from("<iI", d.siginfo(caller.tid), 16)
+    assert (pid, uid) == (caller.snapshot.pid, UID)
+    d.call_end()
+    d.end(False)

@@ -88,6 +88,7 @@ class Gdb:
             timeout=30 * SLOWNESS,
         )
         self.child.delaybeforesend = None
+        self.child.ptyproc.delayafterclose = 0  # it is waited for before that
         self.path = gdb
         self.transcript = ""
         self.spawned = ""
@@ -153,10 +154,12 @@ class Gdb:
                 self.child.expect(pexpect.EOF, timeout=30 * SLOWNESS)
             except pexpect.TIMEOUT:
                 raise AssertionError(f"gdb did not quit: {self.child.before!r}") from None
+            self.child.wait()
         self.child.close(force=True)
 
     def kill(self) -> None:
         """End the gdb process by SIGKILL: no exit handler runs."""
         self.child.kill(9)
         self.child.expect(pexpect.EOF, timeout=30 * SLOWNESS)
+        self.child.wait()
         self.child.close(force=True)

@@ -11,11 +11,15 @@ import os
 import select
 import signal
 import time
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Dict, List, Set, Tuple
 
 from harness import SLOWNESS
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+
+parked: Set[int] = set()
+"""Processes that wait for another test (harness/pool.py): neither they nor their children are
+anybody's now."""
 
 
 def become_subreaper() -> None:
@@ -54,7 +58,7 @@ def _descendants(root: int) -> List[int]:
     found: List[int] = []
     fringe = {root}
     while fringe:
-        fringe = {pid for pid, parent in parents.items() if parent in fringe}
+        fringe = {pid for pid, parent in parents.items() if parent in fringe} - parked
         found += fringe - ended
     return found
 
