@@ -78,7 +78,7 @@ class Aside:
     """What answers instead of the session's own diversion, for a while."""
 
     real: RunnableSnapshot
-    work: Any  # Retrace or Tracing
+    work: Any  # Rerun or Tracing
 
 
 @dataclass

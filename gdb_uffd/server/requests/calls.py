@@ -17,16 +17,16 @@ LIMIT_MAX = 1_000_000
 
 
 class _Standing:
-    """The ghost as the client sees it between two `quffd.why-next`.
+    """The clone as the client sees it between two `quffd.why-next`.
 
     Should its process run, any other packet stops it first; there is no way to go on then."""
 
-    def __init__(self, retrace: Any) -> None:
-        self._retrace = retrace
+    def __init__(self, rerun: Any) -> None:
+        self._rerun = rerun
 
     def __getattr__(self, name: str) -> Any:
-        self._retrace.halt()
-        return getattr(self._retrace.diversion, name)
+        self._rerun.halt()
+        return getattr(self._rerun.diversion, name)
 
 
 def _real(session: StubSession) -> Any:
@@ -68,9 +68,9 @@ def _address(arguments: Arguments) -> int:
 
 def _why(session: StubSession, arguments: Arguments) -> Any:
     real = _real(session)
-    from gdb_uffd.replay.rerun.retrace import Retrace
+    from gdb_uffd.replay.rerun.play import Rerun
 
-    work = Retrace(
+    work = Rerun(
         real,
         _address(arguments),
         _number(arguments, "length", 1 << 40),
@@ -92,18 +92,18 @@ def _why(session: StubSession, arguments: Arguments) -> Any:
         "sp": hex(before.sp),
         "kind": last.report.kind,
         "kept": last.report.kept,
-        "functions": [hex(address) for address in last.tape.functions],
+        "functions": [hex(address) for address in last.log.functions],
         "by": "write-protection" if work.pages else "debug registers",
         "notes": notes,
     }
 
 
 def _why_next(session: StubSession, _arguments: Arguments) -> Any:
-    from gdb_uffd.replay.rerun.retrace import Retrace
+    from gdb_uffd.replay.rerun.play import Rerun
     from gdb_uffd.replay.rerun.writes import Running, Write
 
     work = session.aside.work if session.aside is not None else None
-    if not isinstance(work, Retrace):
+    if not isinstance(work, Rerun):
         raise UffdError("nothing is being run again")
     session.forget_registers()
     event = work.next()
