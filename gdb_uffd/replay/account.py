@@ -18,7 +18,7 @@ from gdb_uffd.replay.policy.identity import facts_of
 from gdb_uffd.replay.policy.refused import files_read, granted_lines, refused_lines
 from gdb_uffd.replay.policy.waiting import size
 from gdb_uffd.replay.report import Builder, page_images
-from gdb_uffd.replay.rerun.log import Tape
+from gdb_uffd.replay.rerun.log import RunLog
 from gdb_uffd.replay.state import SavedThreads, ThreadStates
 from gdb_uffd.replay.trackers import LACKS
 from gdb_uffd.replay.vessel import Counts, Vessel
@@ -46,7 +46,7 @@ class Transaction:
     blocked: Optional[Wait] = None
     uncaught: Optional[Uncaught] = None
     unavailable: str = ""
-    tape: Tape = field(default_factory=Tape)
+    log: RunLog = field(default_factory=RunLog)
     program_ran: bool = False  # something else than gdb's own malloc
     brk_at_call: Tuple[int, int] = (0, 0)  # `brk` when it first ran
 

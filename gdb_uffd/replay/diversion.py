@@ -28,7 +28,7 @@ from gdb_uffd.replay.layout import current_mappings, mapped_files
 from gdb_uffd.replay.policy import proc_files
 from gdb_uffd.replay.policy.policy import Policy
 from gdb_uffd.replay.regions import LOWEST_ADDRESS
-from gdb_uffd.replay.rerun.last_run import RunHistory
+from gdb_uffd.replay.rerun.last_run import LastRunKeeper
 from gdb_uffd.replay.state import ThreadStates
 from gdb_uffd.replay.unknown import Unknown
 from gdb_uffd.replay.vessel import Vessel
@@ -65,7 +65,7 @@ class Diversion:
         self._unknown = Unknown(self.vessel)
         self._unfinished = Unfinished(self.threads)
         self._patched = [(s.start, s.end) for s in snapshot.segments if s.patch is not None]
-        self.past = RunHistory(self.vessel)
+        self.last_run = LastRunKeeper(self.vessel)
         self.thrown = uncaught.Thrown(self)
         self.accounts = Accounts(self.vessel, self.threads, self.runner, self.read_memory)
 
@@ -139,7 +139,7 @@ class Diversion:
         self.threads.put(tid, registers)
         if self._open is not None:
             self._open.tid = self._open.tid or tid
-            self._open.tape.set_registers(tid, self.threads.changed[tid])
+            self._open.log.set_registers(tid, self.threads.changed[tid])
 
     def siginfo(self, tid: int) -> bytes:
         found = self.threads.siginfo.get(tid)
@@ -148,7 +148,7 @@ class Diversion:
     def set_siginfo(self, tid: int, data: bytes) -> None:
         self.threads.siginfo[tid] = data
         if self._open is not None:
-            self._open.tape.set_siginfo(tid, data)
+            self._open.log.set_siginfo(tid, data)
 
     # -- changing -----------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class Diversion:
         open_ = self._transaction("run")
         self._materialise()
         self.vessel.write(address, data, open_.calls.writer(address, len(data)))
-        open_.tape.wrote(address, data)
+        open_.log.wrote(address, data)
 
     def _notice_loss(self) -> str:
         """Somebody may have killed the vessel while it stood: everything is the snapshot's again.
@@ -213,7 +213,7 @@ class Diversion:
             open_.ended = f"{what} ({left}){separator}{advice}" if what else left
             stop = replace(stop, message=open_.ended)
         seconds, cut = time.perf_counter() - started, bool(self.runner.run.interrupted)
-        open_.tape.ran(action, self.breakpoints, stop, after, seconds, cut)
+        open_.log.ran(action, self.breakpoints, stop, after, seconds, cut)
         open_.uncaught = self.thrown.look(stop, after.sp) or open_.uncaught
         return stop
 
@@ -274,7 +274,7 @@ class Diversion:
             self.vessel.rearm()
         open_.called = True
         open_.calls.begin(is_malloc)
-        open_.tape.began(address, is_malloc)
+        open_.log.began(address, is_malloc)
         self.vessel.set_in_malloc(is_malloc)
 
     @property
@@ -287,7 +287,7 @@ class Diversion:
         # under way already.
         outer = False
         if self._open is not None:
-            self._open.tape.ended()
+            self._open.log.ended()
             self._open.calls.end(self.threads, self._open.tid, self._open.program_ran)
             outer = self._open.calls.in_malloc
         if self.vessel.in_malloc and not outer:
@@ -325,7 +325,7 @@ class Diversion:
             raise
         if not open_.ended and self.threads.mask_changed(open_.tid, open_.saved):
             report.asked.append("rt_sigprocmask")  # it runs untouched: only this is left of it
-        self.past.closing(open_, report, self._kernel_kept)
+        self.last_run.closing(open_, report, self._kernel_kept)
         if keep:
             check(lib.transaction_commit(self.vessel.pager), doing="keeping the call's effects")
             lib.account_end(self.vessel.native, True)
@@ -395,7 +395,7 @@ class Diversion:
         self.vessel.reset()
         self.threads.reset()
         self.breakpoints.forget_vessel()
-        self.past.forget("everything is as recorded again")
+        self.last_run.forget("everything is as recorded again")
         self._open = None
         self._disturbed = self._kernel_kept = False
         self._unfinished.forget()

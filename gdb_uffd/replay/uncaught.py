@@ -19,7 +19,7 @@ from gdb_uffd.arch import AARCH64
 from gdb_uffd.protocol.ends import Uncaught
 from gdb_uffd.protocol.model import Mapping, MemoryUnavailable, UffdError
 from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
-from gdb_uffd.replay.rerun.clone import Unseen, make_ghost
+from gdb_uffd.replay.rerun.clone import Unseen, make_clone
 
 WHAT_SECONDS = 2
 """How long what() may run, where `set uffd call-timeout` does not say less."""
@@ -64,14 +64,14 @@ def describe(real: Any, stop: Stop, sp: int) -> Optional[Uncaught]:
     try:
         if not _has_terminated(real, stop, sp):
             return None
-        ghost = make_ghost(real, real.threads.save(), real.vessel.save_brk(), None)
+        clone = make_clone(real, real.threads.save(), real.vessel.save_brk(), None)
         try:
             seconds = real.policy.call_timeout or WHAT_SECONDS
-            ghost.policy = replace(ghost.policy, call_timeout=min(seconds, WHAT_SECONDS))
-            ghost.begin()
-            return _Looker(ghost, stop.tid).exception()
+            clone.policy = replace(clone.policy, call_timeout=min(seconds, WHAT_SECONDS))
+            clone.begin()
+            return _Looker(clone, stop.tid).exception()
         finally:
-            ghost.close()
+            clone.close()
     except (UffdError, MemoryUnavailable, struct.error):
         return None
 
@@ -130,23 +130,23 @@ def _stack(real: Any, sp: int) -> Iterator[int]:
 class _Looker:
     """Reads and calls in a process of its own."""
 
-    def __init__(self, ghost: Any, tid: int) -> None:
-        self._ghost, self._tid = ghost, tid
+    def __init__(self, clone: Any, tid: int) -> None:
+        self._clone, self._tid = clone, tid
 
     def _word(self, address: int) -> int:
-        return int.from_bytes(self._ghost.read_memory(address, 8), "little")
+        return int.from_bytes(self._clone.read_memory(address, 8), "little")
 
     def _text(self, address: int) -> bytes:
         """Up to its NUL, at most TEXT_MAX + 1 bytes."""
         out = b""
         while b"\0" not in out and len(out) <= TEXT_MAX:
             at = address + len(out)
-            out += self._ghost.read_memory(at, min(256, 4096 - at % 4096))
+            out += self._clone.read_memory(at, min(256, 4096 - at % 4096))
         return out.split(b"\0")[0][: TEXT_MAX + 1]
 
     def _bounded(self, address: int, length: int) -> bytes:
         """A text of that length, of which one byte more than TEXT_MAX tells that there is more."""
-        return bytes(self._ghost.read_memory(address, min(length, TEXT_MAX + 1)))
+        return bytes(self._clone.read_memory(address, min(length, TEXT_MAX + 1)))
 
     def _string(self, name: bytes, thrown: int) -> Optional[bytes]:
         """The text of a thrown `char const *` or std::string; None for another type."""
@@ -158,14 +158,14 @@ class _Looker:
             at = self._word(thrown)
             return self._bounded(at, self._word(at - 24))
         if _LLVM_STRING.fullmatch(name):
-            first = self._ghost.read_memory(thrown, 1)[0]
+            first = self._clone.read_memory(thrown, 1)[0]
             if first & 1:
                 return self._bounded(self._word(thrown + 16), self._word(thrown + 8))
             return self._bounded(thrown + 1, min(first >> 1, 22))
         return None
 
     def _symbol(self, name: str) -> int:
-        return int(self._ghost.snapshot.symbol(name) or 0)
+        return int(self._clone.snapshot.symbol(name) or 0)
 
     def exception(self) -> Optional[Uncaught]:
         get = self._symbol("__cxa_get_globals")
@@ -175,10 +175,10 @@ class _Looker:
         if not header:
             return _told()
         for kind, shift in _SHIFT.items():
-            found = self._ghost.read_memory(header + shift + _UNWIND, 8)[::-1]
+            found = self._clone.read_memory(header + shift + _UNWIND, 8)[::-1]
             if found[:7] == kind:
                 return self._described(header, shift, found[7] == 1)
-        found = self._ghost.read_memory(header + _UNWIND, 8)[::-1]
+        found = self._clone.read_memory(header + _UNWIND, 8)[::-1]
         text = found.rstrip(b"\0").decode("ascii", "replace")
         return _told(foreign=text or "unknown")
 
@@ -200,7 +200,7 @@ class _Looker:
         """As far as they are there, at most OBJECT_MAX of them."""
         for length in (OBJECT_MAX, OBJECT_MAX // 8, 8):
             try:
-                return bytes(self._ghost.read_memory(address, length))
+                return bytes(self._clone.read_memory(address, length))
             except MemoryUnavailable:
                 continue
         return b""
@@ -240,28 +240,28 @@ class _Looker:
 
     def _call(self, function: int, argument: int) -> int:
         """What it returns, its effects there.  UffdError when it does not."""
-        ghost, tid = self._ghost, self._tid
-        registers = ghost.registers(tid).copy()
+        clone, tid = self._clone, self._tid
+        registers = clone.registers(tid).copy()
         arch, stack = registers.arch, registers.sp - 1024 & ~15
         values = {**arch.pending, arch.arguments[0]: argument, arch.pc: function}
-        ghost.call_begin(function, False)
+        clone.call_begin(function, False)
         landing = stack + 64
         if arch is AARCH64:
             values[arch.gpr["x30"]] = landing
         else:
             stack -= 8
-            ghost.write_memory(stack, landing.to_bytes(8, "little"))
+            clone.write_memory(stack, landing.to_bytes(8, "little"))
         values[arch.sp] = stack
-        ghost.insert_breakpoint(SOFTWARE, landing, 1)
+        clone.insert_breakpoint(SOFTWARE, landing, 1)
         for register, value in values.items():
             registers.gpr[register] = value
-        ghost.set_registers(tid, registers)
+        clone.set_registers(tid, registers)
         action = Resume(tid, "c")
-        ghost.prepare(action)
-        stop = ghost.runner.resume(action, Unseen())  # what it throws is not described in its turn
-        after = ghost.registers(tid)
-        ghost.remove_breakpoint(SOFTWARE, landing, 1)
-        ghost.call_end()
+        clone.prepare(action)
+        stop = clone.runner.resume(action, Unseen())  # what it throws is not described in its turn
+        after = clone.registers(tid)
+        clone.remove_breakpoint(SOFTWARE, landing, 1)
+        clone.call_end()
         if stop.breakpoint != "swbreak" or after.pc != landing:
             raise UffdError("it did not return")
         return int(after.gpr[arch.result])

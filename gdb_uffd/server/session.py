@@ -57,7 +57,7 @@ class Aside:
     """What answers instead of the session's own diversion, for a while."""
 
     real: RunnableSnapshot
-    work: Any  # Retrace or Tracing
+    work: Any  # Rerun or Tracing
     halt: Callable[[], None]  # if its process runs between two packets, stop it
 
 

@@ -8,10 +8,10 @@ import signal
 import pytest
 from harness import calls
 
-from gdb_uffd.model import ENGINES
+from gdb_uffd.protocol.model import ENGINES
 from gdb_uffd.replay import circle
-from gdb_uffd.replay.engines import kernel
 from gdb_uffd.replay.interface import SOFTWARE
+from gdb_uffd.replay.trackers import kernel
 
 
 @pytest.fixture

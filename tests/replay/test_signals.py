@@ -12,8 +12,8 @@ from harness import ROOT
 from harness.calls import Caller, Client
 from harness.cores import kernel_core
 
-from gdb_uffd.replay import syscalls
 from gdb_uffd.replay.interface import SOFTWARE, Resume
+from gdb_uffd.replay.policy import syscalls
 
 KILL, RAISE, TGKILL, THREAD, QUEUE, ABORT = range(6)
 UID = 4242

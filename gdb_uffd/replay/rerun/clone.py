@@ -47,28 +47,28 @@ class Unseen:
         self._fd = -1
 
 
-def make_ghost(
+def make_clone(
     real: "Diversion", saved: SavedThreads, brk: Tuple[int, int], undo: Optional[Any]
 ) -> "Diversion":
     """Another diversion of `real`'s snapshot, with the memory that `undo` leads back to, and the
     descriptors and clock from before the last run; without `undo` as everything is now."""
-    ghost = type(real)(real.snapshot)
-    ghost.prefer_engine("wp-sync", False)  # the only one to stop at a write, or to tell of a touch
+    clone = type(real)(real.snapshot)
+    clone.prefer_engine("wp-sync", False)  # the only one to stop at a write, or to tell of a touch
     try:
         check(
             lib.undo_export(
                 ffi.new("struct undo *") if undo is None else undo,
                 real.vessel.pager,
-                ghost.vessel.pager,
+                clone.vessel.pager,
             ),
             doing="copying the state before the call",
         )
     except BaseException:
-        ghost.close()
+        clone.close()
         raise
     # The clock of a core begins where this machine's stood: a later look gives another beginning.
-    ghost.vessel.copy_kernel_state(real.vessel, undo is not None)
-    ghost.policy = real.policy
-    ghost.vessel.restore_brk(brk)
-    ghost.threads.restore(saved)
-    return ghost
+    clone.vessel.copy_kernel_state(real.vessel, undo is not None)
+    clone.policy = real.policy
+    clone.vessel.restore_brk(brk)
+    clone.threads.restore(saved)
+    return clone

@@ -10,7 +10,7 @@ from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, page_floor
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.layout import classify
 from gdb_uffd.replay.report import callers
-from gdb_uffd.replay.rerun.clone import make_ghost
+from gdb_uffd.replay.rerun.clone import make_clone
 
 _HOW = {lib.TOUCH_READ: "read", lib.TOUCH_WRITE: "write", lib.TOUCH_RUN: "run"}
 
@@ -40,7 +40,7 @@ class FirstTouch:
 
 
 class Tracing:
-    """A ghost with the state as it is now, which lists what is touched.
+    """A clone with the state as it is now, which lists what is touched.
 
     Serves one transaction: `diversion` collects the list before it undoes anything.
     """
@@ -50,7 +50,7 @@ class Tracing:
         saved, brk = real.threads.save(), real.vessel.save_brk()
         self.touched: List[FirstTouch] = []
         self.missed = 0
-        self.diversion = make_ghost(real, saved, brk, None)
+        self.diversion = make_clone(real, saved, brk, None)
         self.diversion.before_end = self._collect
         self.diversion.vessel.list_touches()
 
@@ -69,14 +69,14 @@ class Tracing:
         )  # fmt: skip
 
     def close(self) -> None:
-        """End the ghost.  Idempotent."""
+        """End the clone.  Idempotent."""
         self.diversion.close()
 
 
 def fed_ranges(diversion: Diversion, report: CallReport) -> Tuple[List[Tuple[int, int]], bool]:
     """Page ranges fed in the transaction that ended with `report`, sorted and half-open; whether
     the list is complete."""
-    last = diversion.past.fed(report)
+    last = diversion.last_run.fed(report)
     if last is None:
         return [], True
     addresses, complete = diversion.vessel.fed_log(*last)

@@ -8,7 +8,7 @@ from typing import Optional, Tuple
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.model import CallReport, UffdError
 from gdb_uffd.replay.account import Transaction
-from gdb_uffd.replay.rerun.log import Tape
+from gdb_uffd.replay.rerun.log import RunLog
 from gdb_uffd.replay.state import SavedThreads
 from gdb_uffd.replay.vessel import Vessel
 
@@ -18,7 +18,7 @@ class LastRun:
     """What ran, from which state, and what it did.  `kernel_lost`: calls kept before it had left
     something in the kernel, which no new process has."""
 
-    tape: Tape
+    log: RunLog
     tid: int
     saved: SavedThreads
     brk: Tuple[int, int]
@@ -27,7 +27,7 @@ class LastRun:
     fed: Tuple[int, int]  # from and to in the pager's list of fed pages
 
 
-class RunHistory:
+class LastRunKeeper:
     """Follows the transactions of one diversion."""
 
     def __init__(self, vessel: Vessel) -> None:
@@ -45,16 +45,16 @@ class RunHistory:
             lib.account_note_rerun(self._vessel.native)
             fed = open_.counts.logged, self._vessel.counts().logged
             self._last = LastRun(
-                open_.tape, report.tid, open_.saved, open_.brk, report, kernel_kept, fed
+                open_.log, report.tid, open_.saved, open_.brk, report, kernel_kept, fed
             )
         if report.kept and self._last is not None:
             check(lib.undo_take(self.undo, self._vessel.pager), doing="keeping the way back")
 
-    def last(self) -> LastRun:
+    def get(self) -> LastRun:
         """UffdError when there is nothing that could be run again."""
         if self._last is None:
             raise UffdError(f"{self._why_not}: `uffd call` something first")
-        if self._last.tape.too_long:
+        if self._last.log.too_long:
             raise UffdError("the last run was too long to be run again: `uffd call` it")
         return self._last
 

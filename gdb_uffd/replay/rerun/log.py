@@ -9,8 +9,8 @@ from gdb_uffd.protocol.model import Registers
 from gdb_uffd.replay.breakpoints import Asked, Breakpoints
 from gdb_uffd.replay.interface import Resume, Stop
 
-TAPE_BYTES = 64 << 20
-"""What a tape may hold; a longer transaction cannot be run again."""
+LOG_BYTES = 64 << 20
+"""What a log may hold; a longer transaction cannot be run again."""
 
 _STEP_BYTES = 1000  # a rough figure for one step's Python objects
 _REGISTERS_BYTES = 4000
@@ -71,7 +71,7 @@ Step = Union[GdbWrote, SetRegisters, SetSiginfo, CallBegan, CallEnded, Ran]
 
 
 @dataclass
-class Tape:
+class RunLog:
     """The steps in their order.  `too_long`: some are missing."""
 
     steps: List[Step] = field(default_factory=list)
@@ -112,9 +112,9 @@ class Tape:
         self._add(Ran(action, asked, stop, digest(after), seconds, interrupted))
 
     def _add(self, step: Step, more: int = 0) -> None:
-        """Append, unless the tape is full."""
+        """Append, unless the log is full."""
         size = _STEP_BYTES + more
-        if self.too_long or self._bytes + size > TAPE_BYTES:
+        if self.too_long or self._bytes + size > LOG_BYTES:
             self.too_long = True
             self.steps.clear()
             return

@@ -8,17 +8,12 @@ from typing import Any
 from gdb_uffd.protocol.heap import BlockReport, HeapReport
 from gdb_uffd.protocol.messages_heap import AskHeapSince, Heap, HeapBlockAt, HeapSince
 from gdb_uffd.protocol.model import FLAWS, UffdError
+from gdb_uffd.replay.attribute import heap_report  # native code, which may lack, and takes time
 from gdb_uffd.server.requests.registry import request
 from gdb_uffd.server.session import StubSession
 
 SECONDS = 3.0
 """How long earlier snapshots are looked through."""
-
-
-def _reports() -> Any:
-    from gdb_uffd.replay.attribute import heap_report  # native code, which may lack, and takes time
-
-    return heap_report
 
 
 def _own(session: StubSession) -> Any:
@@ -29,14 +24,14 @@ def _own(session: StubSession) -> Any:
 @request(Heap)
 def heap(session: StubSession, asked: Heap) -> HeapReport:
     """All of malloc's heap."""
-    told: HeapReport = _reports().overview(_own(session), asked.blocks, asked.free)
+    told: HeapReport = heap_report.overview(_own(session), asked.blocks, asked.free)
     return told
 
 
 @request(HeapBlockAt)
 def heap_block(session: StubSession, asked: HeapBlockAt) -> BlockReport:
     """One block of it."""
-    told: BlockReport = _reports().block(_own(session), asked.address)
+    told: BlockReport = heap_report.block(_own(session), asked.address)
     return told
 
 
@@ -52,7 +47,7 @@ def heap_since(session: StubSession, asked: AskHeapSince) -> HeapSince:
 
     def broken(number: int) -> bool:
         with journey.visit(number) as place:
-            return bool(wanted & _reports().flaws(place.diversion))
+            return bool(wanted & heap_report.flaws(place.diversion))
 
     here, first = journey.place.number, 0
     if len(journey.trace.snapshots) < 2 or not broken(here):

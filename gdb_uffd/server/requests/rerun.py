@@ -22,16 +22,18 @@ from gdb_uffd.protocol.messages_rerun import (
     WhyNext,
 )
 from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.replay.diversion import Diversion
+from gdb_uffd.replay.policy import syscalls
+from gdb_uffd.replay.rerun.first_touch import Tracing, fed_ranges
+from gdb_uffd.replay.rerun.play import Rerun
 from gdb_uffd.server.requests.registry import request
 from gdb_uffd.server.session import StubSession
 
 
 def _real(session: StubSession) -> Any:
     """The session's diversion, if it is one that can be copied."""
-    from gdb_uffd.replay.diversion import Diversion as Real
-
     session.step_back()  # a client that went away in the middle, say
-    if not isinstance(session.diversion, Real):
+    if not isinstance(session.diversion, Diversion):
         raise UffdError("this target cannot run a call again")
     return session.diversion
 
@@ -40,9 +42,7 @@ def _real(session: StubSession) -> Any:
 def why(session: StubSession, asked: Why) -> RerunStart:
     """Get ready to run it again."""
     real = _real(session)
-    from gdb_uffd.replay.rerun.retrace import Retrace
-
-    work = Retrace(real, asked.address, asked.length, asked.first, asked.limit)
+    work = Rerun(real, asked.address, asked.length, asked.first, asked.limit)
     session.step_aside(work, work.halt)
     if asked.cpu is not None:
         session.connection.share_cpu(asked.cpu)
@@ -57,7 +57,7 @@ def why(session: StubSession, asked: Why) -> RerunStart:
         sp=before.sp,
         kind=last.report.kind,
         kept=last.report.kept,
-        functions=list(last.tape.functions),
+        functions=list(last.log.functions),
         by="write-protection" if work.pages else "debug registers",
         notes=notes,
     )
@@ -66,11 +66,10 @@ def why(session: StubSession, asked: Why) -> RerunStart:
 @request(WhyNext, rerun=True)
 def why_next(session: StubSession, _asked: WhyNext) -> Union[StillRunning, SeenWrite, RerunEnd]:
     """Run it until something happens."""
-    from gdb_uffd.replay.rerun.retrace import Retrace
     from gdb_uffd.replay.rerun.writes import Running, Write
 
     work = session.aside.work if session.aside is not None else None
-    if not isinstance(work, Retrace):
+    if not isinstance(work, Rerun):
         raise UffdError("nothing is being run again")
     session.forget_registers()
     event = work.next()
@@ -89,9 +88,7 @@ def why_next(session: StubSession, _asked: WhyNext) -> Union[StillRunning, SeenW
 
 def system_call_name(number: int) -> str:
     """ "read", "system call 999" for one without a known name, "" for none."""
-    from gdb_uffd.replay.policy.syscalls import name
-
-    return name(number) if number >= 0 else ""
+    return syscalls.name(number) if number >= 0 else ""
 
 
 @request(WhyEnd, rerun=True)
@@ -105,8 +102,6 @@ def why_end(session: StubSession, _asked: WhyEnd) -> Done:
 def trace_begin(session: StubSession, _asked: TraceBegin) -> Done:
     """A process without any page answers."""
     real = _real(session)
-    from gdb_uffd.replay.rerun.first_touch import Tracing
-
     session.step_aside(Tracing(real))
     return Done()
 
@@ -114,8 +109,6 @@ def trace_begin(session: StubSession, _asked: TraceBegin) -> Done:
 @request(TraceEnd)
 def trace_end(session: StubSession, _asked: TraceEnd) -> Touched:
     """What it touched."""
-    from gdb_uffd.replay.rerun.first_touch import Tracing
-
     work = session.aside.work if session.aside is not None else None
     if not isinstance(work, Tracing):
         raise UffdError("nothing is being traced")
@@ -144,8 +137,6 @@ def trace_drop(session: StubSession, _asked: TraceDrop) -> Done:
 def fed(session: StubSession, _asked: Fed) -> FedRanges:
     """What the last run had of the recording."""
     real = _real(session)
-    from gdb_uffd.replay.rerun.first_touch import fed_ranges
-
     real.commit_pending()
     if real.last_report is None:
         return FedRanges([], True)

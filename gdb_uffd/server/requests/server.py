@@ -23,6 +23,7 @@ from gdb_uffd.protocol.messages import (
     Summary,
 )
 from gdb_uffd.protocol.model import PAGE_SIZE, PROTOCOL_VERSION
+from gdb_uffd.replay.policy.policy import Policy  # needs the native module
 from gdb_uffd.server.requests.registry import request
 from gdb_uffd.server.session import StubSession
 from gdb_uffd.terminal import Output
@@ -105,8 +106,6 @@ def engine(session: StubSession, asked: SetEngine) -> ChosenEngine:
 @request(SetPolicy)
 def policy(session: StubSession, asked: SetPolicy) -> PolicyNow:
     """What the program may do from now on."""
-    from gdb_uffd.replay.policy.policy import Policy  # needs the native module
-
     diversion, wanted = session.diversion, to_json(asked)
     if wanted:
         diversion.policy = Policy.parse({**asdict(diversion.policy), **wanted})

@@ -27,6 +27,7 @@ from gdb_uffd.protocol.messages_travel import (
 )
 from gdb_uffd.protocol.model import PROT_EXEC, Mapping, page_floor
 from gdb_uffd.server.navigator import Move
+from gdb_uffd.server.requests import changes as comparison
 from gdb_uffd.server.requests import export as core_export
 from gdb_uffd.server.requests.registry import request
 from gdb_uffd.server.session import StubSession
@@ -129,16 +130,10 @@ def listen(session: StubSession, asked: Listen) -> Done:
     return Done()
 
 
-def _comparing() -> Any:
-    from gdb_uffd.server.requests import changes  # native code, which may lack
-
-    return changes
-
-
 @request(Changes)
 def changes(session: StubSession, asked: Changes) -> Differences:
     """What differs between two snapshots."""
-    found: Differences = _comparing().compare(session.journey.trace, asked.a, asked.b)
+    found: Differences = comparison.compare(session.journey.trace, asked.a, asked.b)
     return found
 
 
@@ -146,7 +141,7 @@ def changes(session: StubSession, asked: Changes) -> Differences:
 def changes_image(session: StubSession, asked: ChangesImage) -> Optional[PageImage]:
     """A page in both."""
     start = page_floor(asked.address)
-    found: Optional[PageImage] = _comparing().image(session.journey.trace, asked.a, asked.b, start)
+    found: Optional[PageImage] = comparison.image(session.journey.trace, asked.a, asked.b, start)
     return found
 
 

@@ -1,7 +1,7 @@
 """The last run once more, in a process of its own: every write to one object, one by one.
 
-A second diversion of the same snapshot (the ghost) gets the state from before the last run, and
-then what gdb did in that run, from its tape.  The session's own diversion is not touched.
+A second diversion of the same snapshot (the clone) gets the state from before the last run, and
+then what gdb did in that run, from its log.  The session's own diversion is not touched.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gdb_uffd.replay.breakpoints import SLOTS, Breakpoints, Slot, pieces
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.execution import WATCHED
 from gdb_uffd.replay.interface import WRITE_WATCH, Resume, Stop
-from gdb_uffd.replay.rerun.clone import SLICE_MS, Unseen, make_ghost
+from gdb_uffd.replay.rerun.clone import SLICE_MS, Unseen, make_clone
 from gdb_uffd.replay.rerun.last_run import LastRun
 from gdb_uffd.replay.rerun.log import (
     CallBegan,
@@ -60,14 +60,14 @@ ADDRESSES_END = 1 << 63
 arch/arm64/memory.rst)."""
 
 
-class Retrace:
+class Rerun:
     """The last run of `real` again.  `length` 0: only run it.  UffdError when it cannot be.
 
-    `next` gives what happens; `diversion` is the ghost, which stands at the write just told."""
+    `next` gives what happens; `diversion` is the clone, which stands at the write just told."""
 
     def __init__(self, real: Diversion, address: int, length: int, first: bool, limit: int) -> None:
         real.commit_pending()
-        self.last: LastRun = real.past.last()
+        self.last: LastRun = real.last_run.get()
         if length < 0 or length > lib.WATCH_BYTES_MAX:
             raise UffdError(f"{length} bytes cannot be watched: at most 64 MiB can")
         if address < 0 or address + length > ADDRESSES_END:
@@ -82,7 +82,7 @@ class Retrace:
         self.gave_up = False  # there were more writes than are counted
         self._running: Optional[Resume] = None
         self._watching = False
-        self.diversion = make_ghost(real, self.last.saved, self.last.brk, real.past.undo)
+        self.diversion = make_clone(real, self.last.saved, self.last.brk, real.last_run.undo)
         self._watch = self.diversion.vessel.watch
         self._events = self._play()
 
@@ -91,7 +91,7 @@ class Retrace:
         arch = self._real.snapshot.arch
         if self.end - self.start > 8 * SLOTS or not arch.traps_after_writes:
             return False
-        runs = [step for step in self.last.tape.steps if isinstance(step, Ran)]
+        runs = [step for step in self.last.log.steps if isinstance(step, Ran)]
         return all(Breakpoints.fit([*step.asked.hardware, *self._slots()]) for step in runs)
 
     def _slots(self) -> List[Slot]:
@@ -117,30 +117,30 @@ class Retrace:
         self._events = iter(())
 
     def close(self) -> None:
-        """End the ghost.  Idempotent."""
+        """End the clone.  Idempotent."""
         self._timer.stop()
         self._running = None
         self._events = iter(())
         self.diversion.close()
 
-    # -- playing the tape ---------------------------------------------------------------------
+    # -- playing the log ---------------------------------------------------------------------
 
     def _play(self) -> Iterator[Event]:
-        ghost = self.diversion
-        ghost.begin()
-        runs = sum(isinstance(step, Ran) for step in self.last.tape.steps)
+        clone = self.diversion
+        clone.begin()
+        runs = sum(isinstance(step, Ran) for step in self.last.log.steps)
         other = ""
-        for step in self.last.tape.steps:
+        for step in self.last.log.steps:
             if isinstance(step, GdbWrote):
                 yield from self._gdb_writes(step)
             elif isinstance(step, SetRegisters):
-                ghost.set_registers(step.tid, step.registers)
+                clone.set_registers(step.tid, step.registers)
             elif isinstance(step, SetSiginfo):
-                ghost.set_siginfo(step.tid, step.data)
+                clone.set_siginfo(step.tid, step.data)
             elif isinstance(step, CallBegan):
-                ghost.call_begin(step.address, step.is_malloc)
+                clone.call_begin(step.address, step.is_malloc)
             elif isinstance(step, CallEnded):
-                ghost.call_end()
+                clone.call_end()
             else:
                 stop = yield from self._run(step)
                 runs -= 1
@@ -159,7 +159,7 @@ class Retrace:
         if self._real.last_report is not self.last.report:
             why = "memory was written since the first run"
             return End(self._writes, seconds, compared=False, why=why)
-        if any(isinstance(step, Ran) and step.interrupted for step in self.last.tape.steps):
+        if any(isinstance(step, Ran) and step.interrupted for step in self.last.log.steps):
             why = "that was ended from outside, this one at another instruction"
             return End(self._writes, seconds, compared=False, why=why)
         return End(self._writes, seconds, self._differences())
@@ -201,14 +201,14 @@ class Retrace:
     def _run(self, step: Ran) -> Generator[Event, None, Optional[Stop]]:
         """Until the stop that ended it the first time, or another one; None after the first write
         where only that is wanted."""
-        ghost, action = self.diversion, step.action
+        clone, action = self.diversion, step.action
         ours = [] if self.pages else self._slots()
-        ghost.breakpoints.ask(step.asked)
-        ghost.breakpoints.hardware[:0] = ours
-        ghost.prepare(action)
-        ghost.vessel.set_deadline(0)  # it takes longer than the first time
+        clone.breakpoints.ask(step.asked)
+        clone.breakpoints.hardware[:0] = ours
+        clone.prepare(action)
+        clone.vessel.set_deadline(0)  # it takes longer than the first time
         self._start_watching()
-        stop = ghost.runner.start(action)
+        stop = clone.runner.start(action)
         while True:
             if stop is None:
                 stop = yield from self._wait(step)
@@ -230,8 +230,8 @@ class Retrace:
                 return Stop(stop.tid, signal.SIGTRAP)
             if self._writes >= self.limit + COUNTED_MAX and self._watching:
                 self._stop_watching()
-                ghost.breakpoints.hardware, ours = [*step.asked.hardware], []
-            ghost.runner.again(action)
+                clone.breakpoints.hardware, ours = [*step.asked.hardware], []
+            clone.runner.again(action)
             stop = None
 
     def _stop_watching(self) -> None:

@@ -15,7 +15,7 @@ from gdb_uffd.native import lib
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.replay.interface import Resume
 from gdb_uffd.replay.policy import syscalls
-from gdb_uffd.replay.rerun.retrace import COUNTED_MAX, Retrace
+from gdb_uffd.replay.rerun.play import COUNTED_MAX, Rerun
 from gdb_uffd.replay.rerun.writes import End, Running, Write
 
 LARGE = 20000 * 8
@@ -39,11 +39,11 @@ def again(
     caller: Caller, name: str, size: int, offset: int = 0, first: bool = False, limit: int = 1000
 ) -> Tuple[List[Write], End]:
     """The writes to `size` bytes at the symbol `name` in the last call, run once more."""
-    retrace = Retrace(caller.diversion, caller.symbol(name) + offset, size, first, limit)
+    rerun = Rerun(caller.diversion, caller.symbol(name) + offset, size, first, limit)
     try:
         told: List[Write] = []
         while True:
-            event = retrace.next()
+            event = rerun.next()
             if isinstance(event, End):
                 return told, event
             if isinstance(event, Write):
@@ -51,7 +51,7 @@ def again(
             else:
                 assert isinstance(event, Running)
     finally:
-        retrace.close()
+        rerun.close()
 
 
 def numbers(told: List[Write], size: int = 4) -> List[Tuple[int, int]]:
@@ -213,15 +213,15 @@ def test_more_writes_than_are_listed(caller):
 
 def test_more_writes_than_are_counted(caller):
     caller.call("busy", COUNTED_MAX + 5000)
-    retrace = Retrace(caller.diversion, caller.symbol("beside"), 4, False, 1)
+    rerun = Rerun(caller.diversion, caller.symbol("beside"), 4, False, 1)
     try:
-        event = retrace.next()
+        event = rerun.next()
         while not isinstance(event, End):
-            event = retrace.next()
-        assert retrace.gave_up and event.writes == COUNTED_MAX + 1
+            event = rerun.next()
+        assert rerun.gave_up and event.writes == COUNTED_MAX + 1
         assert not event.differs  # it was run to its end
     finally:
-        retrace.close()
+        rerun.close()
 
 
 def test_the_layout_that_a_kept_call_changed(caller):
@@ -239,15 +239,15 @@ def test_memory_that_the_call_maps_itself(caller):
     place = caller.call("maps", keep=True)
     assert place == 2
     new = [p for p in caller.reports[-1].pages if p.kind == "anonymous"]
-    retrace = Retrace(caller.diversion, new[0].start, 1 << 16, False, 100)
+    rerun = Rerun(caller.diversion, new[0].start, 1 << 16, False, 100)
     try:
         events = []
-        while not isinstance(event := retrace.next(), End):
+        while not isinstance(event := rerun.next(), End):
             events.append(event)
         assert [e.after[e.low - e.window] for e in events] == [1, 2, 3, 4]
         assert not event.differs
     finally:
-        retrace.close()
+        rerun.close()
 
 
 def test_nothing_to_run_again(caller):
@@ -271,19 +271,19 @@ def test_addresses_that_no_program_has(caller):
     caller.call("count", 1)
     for address in (1 << 63, (1 << 64) - 4096, (1 << 64) - 1047, (1 << 64) - 4, (1 << 63) - 3):
         with pytest.raises(UffdError, match="no address that a program can write to"):
-            Retrace(caller.diversion, address, 4, False, 1)
-    Retrace(caller.diversion, (1 << 63) - 4, 4, False, 1).close()
+            Rerun(caller.diversion, address, 4, False, 1)
+    Rerun(caller.diversion, (1 << 63) - 4, 4, False, 1).close()
 
 
 def test_an_object_at_an_address_that_is_not_mapped(caller):
     caller.call("count", 1)
     for address, size in ((0x1000, 4), (0x1000, 9000), ((1 << 47) - 4096, 4096)):
-        retrace = Retrace(caller.diversion, address, size, False, 10)
+        rerun = Rerun(caller.diversion, address, size, False, 10)
         try:
-            event = retrace.next()
+            event = rerun.next()
             assert isinstance(event, End) and not event.writes and not event.differs
         finally:
-            retrace.close()
+            rerun.close()
 
 
 def test_a_view_ends_with_its_diversion(caller):
