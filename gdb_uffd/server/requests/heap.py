@@ -8,7 +8,7 @@ from typing import Any
 from gdb_uffd.protocol.heap import BlockReport, HeapReport
 from gdb_uffd.protocol.messages_heap import AskHeapSince, Heap, HeapBlockAt, HeapSince
 from gdb_uffd.protocol.model import FLAWS, UffdError
-from gdb_uffd.replay.attribute import heap_report  # native code, which may lack, and takes time
+from gdb_uffd.replay.attribute import heap_report
 from gdb_uffd.server.requests.registry import request
 from gdb_uffd.server.session import StubSession
 
@@ -47,7 +47,8 @@ def heap_since(session: StubSession, asked: AskHeapSince) -> HeapSince:
 
     def broken(number: int) -> bool:
         with journey.visit(number) as place:
-            return bool(wanted & heap_report.flaws(place.diversion))
+            there: Any = place.diversion
+            return bool(wanted & heap_report.flaws(there))
 
     here, first = journey.place.number, 0
     if len(journey.trace.snapshots) < 2 or not broken(here):

@@ -26,6 +26,7 @@ from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.policy import syscalls
 from gdb_uffd.replay.rerun.first_touch import Tracing, fed_ranges
 from gdb_uffd.replay.rerun.play import Rerun
+from gdb_uffd.replay.rerun.writes import Running, Write
 from gdb_uffd.server.requests.registry import request
 from gdb_uffd.server.session import StubSession
 
@@ -66,7 +67,6 @@ def why(session: StubSession, asked: Why) -> RerunStart:
 @request(WhyNext, rerun=True)
 def why_next(session: StubSession, _asked: WhyNext) -> Union[StillRunning, SeenWrite, RerunEnd]:
     """Run it until something happens."""
-    from gdb_uffd.replay.rerun.writes import Running, Write
 
     work = session.aside.work if session.aside is not None else None
     if not isinstance(work, Rerun):
