@@ -58,6 +58,7 @@ lint: dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) tools/structure.py
 	tools/lint-c $(PY)
 
 bench: dev gdb
