@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""What breaks the plan of the house (CONTRIBUTING.md, "Where things are"), a line each; exit 1 while
-anything does.
+"""What breaks the plan of the house (CONTRIBUTING.md, "Where things are"), a line each.
+
+Exit 1 while anything does.
 
 usage: structure.py [CHECKOUT]
 """
