@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.protocol.ends import Uncaught, Wait
+from gdb_uffd.protocol.ends import End, PassedLock, Uncaught, Wait
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.replay import stdio
 from gdb_uffd.replay.calls import Calls
@@ -43,7 +43,7 @@ class Transaction:
     resumed: bool = False
     lost: bool = False
     tid: int = 0
-    ended: str = ""
+    end: Optional[End] = None
     blocked: Optional[Wait] = None
     uncaught: Optional[Uncaught] = None
     unavailable: str = ""
@@ -96,8 +96,9 @@ class Accounts:
         """The report of a transaction whose vessel was killed from outside."""
         return CallReport(
             open_.kind, False, 0, self.total_pages, 0.0,
-            bytes(self.runner.output).decode("utf-8", "surrogateescape"), [], ended=open_.ended,
-            streamed=len(self.runner.output), returned=False, serial=next(_serials),
+            bytes(self.runner.output).decode("utf-8", "surrogateescape"), [],
+            ended=str(open_.end or ""), end=open_.end, streamed=len(self.runner.output),
+            returned=False, serial=next(_serials),
         )  # fmt: skip
 
     def program_begins(self, open_: Transaction) -> None:
@@ -122,6 +123,7 @@ class Accounts:
         if open_.explicit and open_.resumed:
             after = self.stdout_pending()
             output, unseen = stdio.printed(open_.stdout_pending, written, after)
+        passed = self._passed()
         made = CallReport(
             kind=open_.kind,
             kept=keep,
@@ -135,8 +137,10 @@ class Accounts:
             files_read=files_read(self.machine.vessel, self.snapshot.modules),
             blocked=open_.blocked,
             uncaught=open_.uncaught,
-            unsound=self._unsound(),
-            ended=open_.ended,
+            unsound=[lock.text() for lock in passed],
+            passed=passed,
+            ended=str(open_.end or ""),
+            end=open_.end,
             unavailable=open_.unavailable,
             layout_changed=bool(pager.layout_changed),
             notes=self._notes(keep, kernel_kept, open_.ahead_from),
@@ -202,15 +206,15 @@ class Accounts:
             notes.append(f"engine {engine}: {LACKS[engine]}")
         return notes
 
-    def _unsound(self) -> List[str]:
-        """What the recorded process would not have done, a line each."""
-        vessel, lines = self.machine.vessel, []
+    def _passed(self) -> List[PassedLock]:
+        """Locks that the recorded process would have waited for."""
+        vessel = self.machine.vessel
         tids = {thread.tid for thread in self.snapshot.threads}
-        for i in range(vessel.passed_count):
-            passed = vessel.passed[i]
-            owner = f"held by thread {passed.owner}" if passed.owner in tids else "which was held"
-            lines.append(f"went through the lock at {passed.address:#x}, {owner}")
-        return lines
+        locks = [vessel.passed[i] for i in range(vessel.passed_count)]
+        return [
+            PassedLock(int(lock.address), int(lock.owner) if lock.owner in tids else 0)
+            for lock in locks
+        ]
 
     def stack(self, open_: Transaction, tid: int) -> int:
         """A thread's stack pointer before gdb pushed a frame: what lies below was free."""
