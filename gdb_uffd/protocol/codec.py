@@ -359,7 +359,9 @@ def _reader(kind: Any, fields: Sequence[Tuple[Field, Convert, Convert]]) -> Conv
     for n, (field, _, read) in enumerate(fields):
         names[f"read{n}"], names[f"default{n}"] = read, field.default
         part = f"read{n}(data[{field.wire!r}])"
-        part += f" if {field.wire!r} in data else default{n}" if field.left_out else ""
+        if field.left_out:
+            fresh = ".copy()" if isinstance(field.default, list) else ""
+            part += f" if {field.wire!r} in data else default{n}{fresh}"
         parts.append(part)
     made: Convert = eval(f"lambda data: kind({', '.join(parts)})", names)
     return made

@@ -1,9 +1,13 @@
-"""How a call ended otherwise than by returning, as data; the words for it are the client's."""
+"""How a call ended otherwise than by returning, and what it did that proves nothing, as data.
+
+Both sides tell it: the server where a program runs that no command of ours began, and to lldb; the
+client with the program's names.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Callable, Optional
 
 from gdb_uffd.protocol.fields import Address, called
 
@@ -38,3 +42,46 @@ class Uncaught:
     object: bytes
     address: Address
     foreign: str = ""
+
+
+LEFT = "the called function had been left before, by longjmp or the like"
+
+
+@dataclass(frozen=True)
+class End:
+    """Why a program goes no further: `what` it would do, or happened; `target`: where a longjmp
+    leaves for; `left`: the called function was left before; `advice`: what holds while the program
+    still stands there, and what to do then."""
+
+    what: str
+    advice: str = ""
+    target: Optional[Address] = None
+    left: bool = False
+
+    def short(self, place: Callable[[int], str] = hex) -> str:
+        """It in words, without the advice; `place` names the target."""
+        text = self.what if self.target is None else f"{self.what}, for {place(self.target)}"
+        if not self.left:
+            return text
+        return f"{text} ({LEFT})" if text else LEFT
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self, place: Callable[[int], str] = hex) -> str:
+        """All of it."""
+        return self.short(place) + (f"; {self.advice}" if self.advice else "")
+
+
+@dataclass(frozen=True)
+class PassedLock:
+    """A lock that a call went through (`set uffd threads ignore-locks`); `owner`: TID of the
+    recorded thread that holds it, 0 when nothing tells."""
+
+    address: Address
+    owner: int = 0
+
+    def text(self) -> str:
+        """It in words, without symbols."""
+        held = f"held by thread {self.owner}" if self.owner else "which was held"
+        return f"went through the lock at {self.address:#x}, {held}"

@@ -38,9 +38,8 @@ Address = Annotated[int, Hex()]
 AbsolutePath = Annotated[str, Absolute()]
 
 
-def left_out(default: Any = None) -> Any:
-    """A field that is not sent where it has its default."""
-    return dataclasses.field(default=default, metadata={"left_out": True})
+LEFT_OUT = {"left_out": True}
+"""The metadata of a field that is not sent where it has its default."""
 
 
 def called(name: str, default: Any = dataclasses.MISSING) -> Any:

@@ -9,8 +9,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, List, Optional, Sequence, Tuple, Type, TypeVar
 
-from gdb_uffd.protocol.ends import Uncaught
-from gdb_uffd.protocol.fields import left_out
+from gdb_uffd.protocol.ends import End, Uncaught
+from gdb_uffd.protocol.fields import LEFT_OUT
 from gdb_uffd.protocol.model import CallReport
 
 R = TypeVar("R", covariant=True)
@@ -48,7 +48,7 @@ class Greeting:
     protocol: int
     server: str
     pid: int
-    echo: Optional[int] = left_out(None)
+    echo: Optional[int] = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Summary:
     refused: List[str] = field(default_factory=list)
     unsound: List[str] = field(default_factory=list)
     files_read: List[str] = field(default_factory=list)
+    end: Optional[End] = field(default=None, metadata=LEFT_OUT)
 
     @classmethod
     def of(cls, report: CallReport) -> "Summary":
@@ -97,6 +98,7 @@ class Summary:
             refused=report.refused,
             unsound=report.unsound,
             files_read=report.files_read,
+            end=report.end,
         )
 
 

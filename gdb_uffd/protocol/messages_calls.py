@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, List, Literal, Optional, Tuple
 
 from gdb_uffd.protocol.ends import Uncaught, Wait
-from gdb_uffd.protocol.fields import Address, AtMost, Within, left_out
+from gdb_uffd.protocol.fields import LEFT_OUT, Address, AtMost, Within
 from gdb_uffd.protocol.heap import Condition
 from gdb_uffd.protocol.messages import Done, Request, Summary
 from gdb_uffd.protocol.model import CallReport, Mapping, Path
@@ -92,7 +92,7 @@ class Peek(Request[Peeked], name="peek"):
 class Undone:
     """`libraries_stale` as with `end`."""
 
-    libraries_stale: bool = left_out(False)
+    libraries_stale: bool = field(default=False, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)

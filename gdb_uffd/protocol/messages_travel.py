@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import List, Optional
 
-from gdb_uffd.protocol.fields import AbsolutePath, Address, left_out
+from gdb_uffd.protocol.fields import LEFT_OUT, AbsolutePath, Address
 from gdb_uffd.protocol.messages import Done, Request
 from gdb_uffd.protocol.messages_calls import PageImage
 from gdb_uffd.protocol.model import DirtyPage, SnapshotInfo
@@ -54,8 +54,8 @@ class Moved(TracePosition):
 
     threads_changed: bool = False
     reconnect: bool = False
-    libraries_stale: bool = left_out(False)
-    forgotten: Optional[int] = left_out(None)
+    libraries_stale: bool = field(default=False, metadata=LEFT_OUT)
+    forgotten: Optional[int] = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Tuple
 
 from gdb_uffd.arch import X86_64, Architecture
-from gdb_uffd.protocol.ends import Uncaught, Wait
-from gdb_uffd.protocol.fields import Address, left_out
+from gdb_uffd.protocol.ends import End, PassedLock, Uncaught, Wait
+from gdb_uffd.protocol.fields import LEFT_OUT, Address
 
 PAGE_SIZE = 4096
 """Bytes a page of x86-64 (psABI 3.3.1), and the unit everywhere; pages of an AArch64 kernel may be
@@ -203,10 +203,10 @@ class Run:
     address: Address
     before: bytes
     after: bytes
-    kind: str = left_out("")
-    thread: Optional[int] = left_out(None)
-    role: str = left_out("")
-    symbol: str = left_out("")
+    kind: str = field(default="", metadata=LEFT_OUT)
+    thread: Optional[int] = field(default=None, metadata=LEFT_OUT)
+    role: str = field(default="", metadata=LEFT_OUT)
+    symbol: str = field(default="", metadata=LEFT_OUT)
 
     def changed(self) -> List[int]:
         """Addresses of the bytes that differ, ascending."""
@@ -400,9 +400,10 @@ class CallReport:
     heap_notes: List[str] = field(default_factory=list)  # the client's: of `heap_trouble`, by name
     untold: str = ""  # the client's: why there is no report of a call that has a value
     called: bool = True  # the client's: False where an expression failed before anything ran
-    libraries_stale: bool = left_out(
-        False
-    )  # the client's list of them is another than there is now
+    # As `ended` and `unsound` tell; then: the client's list of them is another than there is now.
+    end: Optional[End] = field(default=None, metadata=LEFT_OUT)
+    passed: List[PassedLock] = field(default_factory=list, metadata=LEFT_OUT)
+    libraries_stale: bool = field(default=False, metadata=LEFT_OUT)
 
     def output_text(self) -> str:
         """`output` with U+FFFD for bytes that are no UTF-8."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.protocol.ends import Uncaught, Wait
+from gdb_uffd.protocol.ends import End, PassedLock, Uncaught, Wait
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.replay import stdio
 from gdb_uffd.replay.calls import Calls
@@ -42,7 +42,7 @@ class Transaction:
     resumed: bool = False
     lost: bool = False
     tid: int = 0
-    ended: str = ""
+    end: Optional[End] = None
     blocked: Optional[Wait] = None
     uncaught: Optional[Uncaught] = None
     unavailable: str = ""
@@ -92,8 +92,9 @@ class Accounts:
         """The report of a transaction whose vessel was killed from outside."""
         return CallReport(
             open_.kind, False, 0, self.total_pages, 0.0,
-            bytes(self.runner.output).decode("utf-8", "surrogateescape"), [], ended=open_.ended,
-            streamed=len(self.runner.output), returned=False, serial=next(_serials),
+            bytes(self.runner.output).decode("utf-8", "surrogateescape"), [],
+            ended=str(open_.end or ""), end=open_.end, streamed=len(self.runner.output),
+            returned=False, serial=next(_serials),
         )  # fmt: skip
 
     def program_begins(self, open_: Transaction) -> None:
@@ -118,6 +119,7 @@ class Accounts:
         if open_.explicit and open_.resumed:
             after = self.stdout_pending()
             output, unseen = stdio.printed(open_.stdout_pending, written, after)
+        passed = self._passed()
         made = CallReport(
             kind=open_.kind,
             kept=keep,
@@ -131,8 +133,10 @@ class Accounts:
             files_read=files_read(*self.vessel.files_read(), self.snapshot.modules),
             blocked=open_.blocked,
             uncaught=open_.uncaught,
-            unsound=self._unsound(),
-            ended=open_.ended,
+            unsound=[lock.text() for lock in passed],
+            passed=passed,
+            ended=str(open_.end or ""),
+            end=open_.end,
             unavailable=open_.unavailable,
             layout_changed=self.vessel.regions.changed,
             notes=self._notes(keep, kernel_kept, counts, counts.fed_ahead - before.fed_ahead),
@@ -194,14 +198,13 @@ class Accounts:
             notes.append(f"engine {engine}: {LACKS[engine]}")
         return notes
 
-    def _unsound(self) -> List[str]:
-        """What the recorded process would not have done, a line each."""
-        lines = []
+    def _passed(self) -> List[PassedLock]:
+        """Locks that the recorded process would have waited for."""
         tids = {thread.tid for thread in self.snapshot.threads}
-        for passed in self.vessel.passed_locks():
-            owner = f"held by thread {passed.owner}" if passed.owner in tids else "which was held"
-            lines.append(f"went through the lock at {passed.address:#x}, {owner}")
-        return lines
+        return [
+            PassedLock(int(lock.address), int(lock.owner) if lock.owner in tids else 0)
+            for lock in self.vessel.passed_locks()
+        ]
 
     def stack(self, open_: Transaction, tid: int) -> int:
         """A thread's stack pointer before gdb pushed a frame: what lies below was free."""

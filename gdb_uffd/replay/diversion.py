@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Callable, Dict, Optional, Sequence, Tuple
 
 from gdb_uffd.native import check, lib
-from gdb_uffd.protocol.ends import Wait
+from gdb_uffd.protocol.ends import End, Wait
 from gdb_uffd.protocol.model import (
     CallReport,
     Mapping,
@@ -35,7 +35,7 @@ from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.replay.views import View
 from gdb_uffd.trace.source import Snapshot
 
-KILLED = f"the process was killed from outside; {SNAPSHOT_AGAIN}"
+KILLED = End("the process was killed from outside", SNAPSHOT_AGAIN)
 
 READ_MAX = 1 << 26
 """Bytes of one read; gdb asks for less than its packet size."""
@@ -59,7 +59,7 @@ class Diversion:
         self._disturbed = False
         self.before_end: Optional[Callable[[int], None]] = None
         """Told the thread that ran, before an ended transaction is undone or committed."""
-        self._loss = ""
+        self._loss: Optional[End] = None
         self._vessel_is_old = False
         self._kernel_kept = False  # kept calls left something in the vessel's kernel state
         self._unknown = Unknown(self.vessel)
@@ -159,7 +159,7 @@ class Diversion:
         self.vessel.write(address, data, open_.calls.writer(address, len(data)))
         open_.log.wrote(address, data)
 
-    def _notice_loss(self) -> str:
+    def _notice_loss(self) -> Optional[End]:
         """Somebody may have killed the vessel while it stood: everything is the snapshot's again.
         Told once, by the next thing that would run."""
         if self.vessel.running and self.vessel.was_killed():
@@ -167,8 +167,8 @@ class Diversion:
             self._loss = KILLED
         return self._loss
 
-    def _tell_loss(self) -> str:
-        told, self._loss = self._loss, ""
+    def _tell_loss(self) -> Optional[End]:
+        told, self._loss = self._loss, None
         return told
 
     def _materialise(self) -> None:
@@ -183,7 +183,7 @@ class Diversion:
     def resume(self, action: Resume, client: StubClient) -> Stop:
         self.snapshot.thread(action.tid)
         if self._notice_loss():
-            return Stop(action.tid, signal.SIGKILL, message=self._tell_loss(), lost=True)
+            return Stop(action.tid, signal.SIGKILL, end=self._tell_loss(), lost=True)
         open_ = self._open
         over = open_ is not None and open_.kind == "call" and not open_.calls.under_way
         if open_ is not None and over and not open_.explicit:
@@ -196,11 +196,11 @@ class Diversion:
             # A kill from outside shows as a failure of whatever was under way.
             if self.vessel.running and not self.vessel.was_killed():
                 raise
-            stop = Stop(action.tid, signal.SIGKILL, message=KILLED, lost=True)
+            stop = Stop(action.tid, signal.SIGKILL, end=KILLED, lost=True)
         open_.blocked = self.blocked
         open_.unavailable = self.runner.unavailable
         # Of this stop alone: what ended an earlier run is told with that one.
-        open_.ended = stop.message
+        open_.end = stop.end
         if stop.lost:
             self._forget_everything()
             open_.lost = True
@@ -208,10 +208,9 @@ class Diversion:
             return stop
         after = self.threads.get(stop.tid)  # whoever reports the stop needs them as well
         open_.calls.stopped(after)
-        if not stop.breakpoint and (left := self.runner.left(after.sp)):
-            what, separator, advice = stop.message.partition(";")
-            open_.ended = f"{what} ({left}){separator}{advice}" if what else left
-            stop = replace(stop, message=open_.ended)
+        if not stop.breakpoint and self.runner.left(after.sp):
+            open_.end = replace(stop.end or End(""), left=True)
+            stop = replace(stop, end=open_.end)
         seconds, cut = time.perf_counter() - started, bool(self.runner.run.interrupted)
         open_.log.ran(action, self.breakpoints, stop, after, seconds, cut)
         open_.uncaught = self.thrown.look(stop, after.sp) or open_.uncaught
@@ -250,7 +249,7 @@ class Diversion:
 
     def refuse_loss(self) -> None:
         if self._notice_loss():
-            raise UffdError(self._tell_loss())
+            raise UffdError(str(self._tell_loss()))
 
     def begin(self) -> None:
         self.refuse_loss()
@@ -263,7 +262,7 @@ class Diversion:
 
     def call_begin(self, address: int, is_malloc: bool) -> None:
         if self._notice_loss():  # the resume that follows tells it to whoever does not read this
-            raise UffdError(self._loss)
+            raise UffdError(str(self._loss))
         self._materialise()  # a lack is told here, in words; the writes that follow have none
         if self._open is not None and self._open.is_over:
             self.commit_pending()
@@ -300,7 +299,7 @@ class Diversion:
         if open_ is None:
             raise UffdError("no call is under way")
         if self._notice_loss():
-            open_.lost, open_.ended = True, self._tell_loss()
+            open_.lost, open_.end = True, self._tell_loss()
         while open_.calls.under_way:
             open_.calls.end(self.threads, open_.tid, open_.program_ran)
         self._open = None
@@ -323,7 +322,7 @@ class Diversion:
             if not keep:
                 self._discard(open_)  # whatever cannot be told, it is undone
             raise
-        if not open_.ended and self.threads.mask_changed(open_.tid, open_.saved):
+        if open_.end is None and self.threads.mask_changed(open_.tid, open_.saved):
             report.asked.append("rt_sigprocmask")  # it runs untouched: only this is left of it
         self.last_run.closing(open_, report, self._kernel_kept)
         if keep:
@@ -403,7 +402,7 @@ class Diversion:
 
     def reset(self) -> None:
         self._forget_everything()
-        self._loss = ""  # whatever was lost, it would be gone now
+        self._loss = None  # whatever was lost, it would be gone now
         self.accounts.forget()
         self.last_report = None
 

@@ -9,7 +9,7 @@ import struct
 from typing import FrozenSet, List, Optional, Sequence
 
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.protocol.ends import Wait
+from gdb_uffd.protocol.ends import End, Wait
 from gdb_uffd.replay import agent, faults, illegal, jumps
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints, Here
@@ -92,8 +92,8 @@ class Runner:
         number = action.signal if action.signal != signal.SIGSTOP else 0  # nobody would continue it
         self.threads.load(action.tid)
         refused = self._cannot_take(number)
-        if refused:
-            return Stop(action.tid, NO_SIGNAL, message=refused, stands=True)
+        if refused is not None:
+            return Stop(action.tid, NO_SIGNAL, end=refused, stands=True)
         self.breakpoints.synchronise()
         if number and action.tid in self.threads.siginfo:
             self._offer_siginfo(self.threads.siginfo[action.tid], number)
@@ -110,15 +110,13 @@ class Runner:
         self._go(action, number if self._signal_stop else 0)
         return None
 
-    def _cannot_take(self, number: int) -> str:
-        """Why a signal is not delivered; "" where it can be, or is none."""
+    def _cannot_take(self, number: int) -> Optional[End]:
+        """Why a signal is not delivered; None where it can be, or is none."""
         if not number or not lib.task_signal_is_fatal(self.vessel.native, number):
-            return ""
+            return None
         name = signal.Signals(number).name if number < 32 else f"signal {number}"
-        return (
-            f"{name} is not delivered: a core does not tell the program's signal handlers, and "
-            "without one it would end here; `continue` goes on without it"
-        )
+        what = f"{name} is not delivered: a core does not tell the program's signal handlers, and "
+        return End(what + "without one it would end here", "`continue` goes on without it")
 
     def _offer_siginfo(self, siginfo: bytes, number: int) -> None:
         if len(siginfo) >= 128 and _SIGINFO.unpack_from(siginfo)[0] == number and self._signal_stop:
@@ -183,9 +181,9 @@ class Runner:
             return None
         if run.end == lib.RUN_TIMEOUT and not self._circle.is_over():
             return self._look(action, client)
-        message = self._goes_no_further()
-        if message:
-            return Stop(action.tid, NO_SIGNAL, message=message)
+        end = self._goes_no_further()
+        if end is not None:
+            return Stop(action.tid, NO_SIGNAL, end=end)
         return self._stopped(action, client)
 
     def _look(self, action: Resume, client: StubClient) -> Optional[Stop]:
@@ -198,7 +196,7 @@ class Runner:
             self.again(action)
         elif self._circle.closed:
             self.blocked = waiting.circle(int(self.run.pc))
-            return Stop(action.tid, NO_SIGNAL, message=waiting.message(self.blocked))
+            return Stop(action.tid, NO_SIGNAL, end=waiting.end(self.blocked))
         return stop
 
     def _step(self, tid: int, client: StubClient) -> Stop:
@@ -210,12 +208,12 @@ class Runner:
             stop = self._wait(step, client)
         return stop
 
-    def _goes_no_further(self) -> str:
+    def _goes_no_further(self) -> Optional[End]:
         """Why the vessel stands where no signal stopped it, told to the user."""
         run = self.run
         if run.end == lib.RUN_WAITING:
             self.blocked = waiting.describe(self.vessel, run, self.threads.loaded or 0)
-            return waiting.message(self.blocked)
+            return waiting.end(self.blocked)
         others = len(self.threads.snapshot.threads) > 1
         return waiting.ending(run, self.vessel.policy, others)
 
@@ -226,14 +224,12 @@ class Runner:
 
     def _gone(self, tid: int) -> Stop:
         if self.run.end == lib.RUN_FAILED:
-            message = f"{waiting.failed(self.run)}; {SNAPSHOT_AGAIN}"
-            return Stop(tid, signal.SIGKILL, lost=True, message=message)
+            end = End(waiting.failed(self.run), SNAPSHOT_AGAIN)
+            return Stop(tid, signal.SIGKILL, lost=True, end=end)
         status = self.run.status
         how = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
-        return Stop(
-            tid, signal.SIGKILL, lost=True,
-            message=f"the process {how} from outside; {SNAPSHOT_AGAIN}",
-        )  # fmt: skip
+        end = End(f"the process {how} from outside", SNAPSHOT_AGAIN)
+        return Stop(tid, signal.SIGKILL, lost=True, end=end)
 
     def _stopped(self, action: Resume, client: StubClient) -> Optional[Stop]:
         run, tid = self.run, action.tid
@@ -252,21 +248,21 @@ class Runner:
             return self._goes_on(action)
         self._note(tid, siginfo)
         if number in self.breakpoints.passes and number not in TRAPS and action.kind == "c":
-            message = self._cannot_take(number)
-            if message:
-                return Stop(tid, NO_SIGNAL, message=message)
+            end = self._cannot_take(number)
+            if end is not None:
+                return Stop(tid, NO_SIGNAL, end=end)
             self._go(action, number)
             return None
-        message = ""
+        end = None
         if number in (signal.SIGSEGV, signal.SIGBUS):
-            message, self.unavailable = faults.explain(self.vessel, fault, run.pc, self.lazy.lack)
-            if not message:
+            end, self.unavailable = faults.explain(self.vessel, fault, run.pc, self.lazy.lack)
+            if end is None:
                 sp = self.threads.get(self.threads.loaded or 0).sp
                 self.threads.fresh = True
-                message = faults.stack_used_up(self.vessel, fault, sp, self.floor)
+                end = faults.stack_used_up(self.vessel, fault, sp, self.floor)
         elif number == signal.SIGILL:
-            message = illegal.explain(run.pc, self.vessel.read, illegal.cpu_flags())
-        return Stop(tid, number, message=message)
+            end = illegal.explain(run.pc, self.vessel.read, illegal.cpu_flags())
+        return Stop(tid, number, end=end)
 
     def _bind(self, tid: int, pc: int) -> bool:
         """Whether the thread stood where the dynamic linker is missing, or what it needs, and is
@@ -292,13 +288,13 @@ class Runner:
         planted = code == self.vessel.arch.breakpoint_code
         if planted and at in self.jumps:
             self.vessel.set_pc(at)
-            message = self._leaves(tid)
-            if message:
+            end = self._leaves(tid)
+            if end is not None:
                 # Behind the first instruction: gdb has a breakpoint of its own on that one, and
                 # would take the stop for it, and go on.
                 self._step_over()
                 self._note(tid, b"")
-                return Stop(tid, NO_SIGNAL, message=message)
+                return Stop(tid, NO_SIGNAL, end=end)
             if at not in self.breakpoints.wanted:
                 return self._pass_own(action)
         if planted and at in self.lazy.entries and at not in self.breakpoints.wanted:
@@ -368,13 +364,13 @@ class Runner:
         self._go(action, 0)
         return None
 
-    def _leaves(self, tid: int) -> str:
+    def _leaves(self, tid: int) -> Optional[End]:
         """The longjmp that is about to be made, if it leaves the called function."""
         found = jumps.target(self.vessel, self.threads.get(tid)) if self.floor else None
         self.threads.fresh = True  # the vessel's registers are the newer ones still
         if found is None or not self._is_above(found[0]):
-            return ""
-        return f"longjmp leaves the called function here, for {found[1]:#x}; {SHOWN_BY_BT}"
+            return None
+        return End("longjmp leaves the called function here", SHOWN_BY_BT, found[1])
 
     def _pass_own(self, action: Resume) -> Optional[Stop]:
         """A longjmp inside of the called function, or a call that the linker can bind: it goes its
@@ -399,11 +395,9 @@ class Runner:
         """Whether a stack pointer lies in the frames that were there before the call."""
         return sp >= self.base and self.vessel.regions.is_writable_throughout(self.base, sp)
 
-    def left(self, sp: int) -> str:
-        """A word on a call that stopped with the stack pointer `sp`: "" while it was inside."""
-        if not self.floor or not self._is_above(sp):
-            return ""
-        return "the called function had been left before, by longjmp or the like"
+    def left(self, sp: int) -> bool:
+        """Whether a call that stopped with the stack pointer `sp` had been left before."""
+        return bool(self.floor) and self._is_above(sp)
 
     def again(self, action: Resume) -> None:
         """Go on after a stop that is nobody's business."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Optional, Tuple
 
+from gdb_uffd.protocol.ends import End
 from gdb_uffd.protocol.model import PROT_WRITE
 from gdb_uffd.replay.interface import SHOWN_BY_BT
 from gdb_uffd.replay.policy import waiting
@@ -13,34 +14,38 @@ STACK_NEAR = 1 << 16
 """Bytes around the stack pointer where an access means the stack; a frame is rarely larger."""
 
 
-def explain(vessel: Vessel, address: int, pc: int, lack: str) -> Tuple[str, str]:
-    """(sentence for the user, page and reason for the report); both "" when it is the program's.
+def explain(vessel: Vessel, address: int, pc: int, lack: str) -> Tuple[Optional[End], str]:
+    """(what the user is told, page and reason for the report); nothing when it is the program's.
 
     `lack`: what was missing to bind the call at `pc`, "" where none was to be bound.
     """
     for at in (address, pc):
         if vessel.regions.is_beyond(at):
-            return "", ""
+            return None, ""
         reason = vessel.regions.why(at)
         if reason:
-            remedy = vessel.snapshot.remedy(at)
-            reason = f"{reason}; {remedy}" if remedy else reason
             if lack and at == pc:
                 reason = f"{lack}: {reason}"
-            return f"the page at {at:#x} is not in the trace: {reason}", f"{at:#x}: {reason}"
+            what = f"the page at {at:#x} is not in the trace"
+            return _told(what, at, reason, vessel.snapshot.remedy(at))
     left_out = vessel.snapshot.left_out
     if left_out and not vessel.regions.is_mapped(address):
-        return f"nothing is mapped at {address:#x}: {left_out}", f"{address:#x}: {left_out}"
-    return "", ""
+        return _told(f"nothing is mapped at {address:#x}", address, *left_out)
+    return None, ""
 
 
-def stack_used_up(vessel: Vessel, fault: int, sp: int, floor: int) -> str:
-    """A word on an access just below the stack of a call, which has no room left; "" where it is
-    none.  `floor`: the stack pointer with which the call began, 0: there is no call."""
+def _told(what: str, at: int, reason: str, remedy: str) -> Tuple[End, str]:
+    end = End(f"{what}: {reason}", remedy)
+    return end, End(f"{at:#x}: {reason}", remedy).text()
+
+
+def stack_used_up(vessel: Vessel, fault: int, sp: int, floor: int) -> Optional[End]:
+    """Of an access just below the stack of a call, which has no room left; None where it is none.
+    `floor`: the stack pointer with which the call began, 0: there is no call."""
     if not floor or fault > floor or not sp - STACK_NEAR <= fault <= sp + STACK_NEAR:
-        return ""
+        return None
     if vessel.regions.allows(fault, PROT_WRITE) or not vessel.regions.allows(floor, PROT_WRITE):
-        return ""
+        return None
     used = waiting.size(floor - sp)
-    text = f"the stack is used up, {used} below the call, as by endless recursion"
-    return f"{text}; {SHOWN_BY_BT}"
+    what = f"the stack is used up, {used} below the call, as by endless recursion"
+    return End(what, SHOWN_BY_BT)

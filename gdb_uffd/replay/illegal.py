@@ -10,6 +10,7 @@ import functools
 from typing import Callable, FrozenSet, Optional, Tuple
 
 from gdb_uffd.arch import AARCH64, host
+from gdb_uffd.protocol.ends import End
 from gdb_uffd.protocol.model import MemoryUnavailable
 
 _PREFIXES = frozenset(b"\x66\xf2\xf3\x2e\x36\x3e\x26\x64\x65\x67\xf0")
@@ -94,8 +95,8 @@ def cpu_flags() -> FrozenSet[str]:
     return frozenset()
 
 
-def explain(pc: int, read: Callable[[int, int], bytes], flags: FrozenSet[str]) -> str:
-    """A line for the user about the illegal instruction at `pc`; "" when it is the program's own
+def explain(pc: int, read: Callable[[int, int], bytes], flags: FrozenSet[str]) -> Optional[End]:
+    """What the user is told of the illegal instruction at `pc`; None when it is the program's own
     doing, as far as can be told."""
     code = b""
     for length in (_LENGTH_MAX, 4):  # the next page may not be there
@@ -106,13 +107,13 @@ def explain(pc: int, read: Callable[[int, int], bytes], flags: FrozenSet[str]) -
             continue
     need = (needed_aarch64 if host() is AARCH64 else needed)(code)
     if need is None or not flags:
-        return ""
+        return None
     name, all_of = need
     lacking = [flag for flag in all_of if flag not in flags]
     if not lacking:
-        return ""
-    return (
+        return None
+    what = (
         f"the instruction at {pc:#x} needs {name}, which this machine's CPU does not have "
-        f"(no {', '.join(lacking)}): the program chose it for the CPU that it was started on; "
-        "open the trace on such a machine"
+        f"(no {', '.join(lacking)}): the program chose it for the CPU that it was started on"
     )
+    return End(what, "open the trace on such a machine")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, FrozenSet, List, Optional, Protocol, Sequence
 
-from gdb_uffd.protocol.ends import Wait
+from gdb_uffd.protocol.ends import End, Wait
 from gdb_uffd.protocol.model import CallReport, Mapping, Registers
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.attribute.reach import MemoryState
@@ -24,7 +24,7 @@ class Stop:
 
     `breakpoint`: "" | "swbreak" | "hwbreak" | "watch" | "rwatch" | "awatch" | "syscall_entry" |
     "syscall_return"; `address` is the watched data address, or the system call's number.
-    `message`: "" or one line for the user ("the program called exit(3); ...").  `lost`: the
+    `end`: what the user is to be told of it, if anything.  `lost`: the
     vessel was killed from outside; memory and registers are the snapshot's again.  `stands`:
     nothing ran, the thread stands as it stood.
     """
@@ -33,9 +33,14 @@ class Stop:
     signal: int
     breakpoint: str = ""
     address: int = 0
-    message: str = ""
+    end: Optional[End] = None
     lost: bool = False
     stands: bool = False
+
+    @property
+    def message(self) -> str:
+        """ "" or one line for the user ("the program would exit with code 3 here; ...")."""
+        return self.end.text() if self.end is not None else ""
 
 
 class Disconnected(Exception):

@@ -71,7 +71,7 @@ class RecordedSnapshot:
         self.told: Optional[ProcessFacts] = None  # by the recorder
         self.pages = pages
         self.path = path
-        self.left_out = ""
+        self.left_out: Optional[Tuple[str, str]] = None
         self.pid = notes.pid
         self.auxv = notes.auxv
         self.threads: Sequence[ThreadState] = notes.threads

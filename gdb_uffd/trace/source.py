@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
-from typing import Any, List, Optional, Protocol, Sequence, Union
+from typing import Any, List, Optional, Protocol, Sequence, Tuple, Union
 
 from gdb_uffd.arch import Architecture
 from gdb_uffd.protocol.model import Mapping, SnapshotInfo, ThreadState
@@ -77,7 +77,8 @@ class Snapshot(Protocol):
     mappings: Sequence[Mapping]  # sorted by start; [vsyscall] left out
     segments: Sequence[Segment]  # sorted, disjoint, cover exactly the mappings
     warnings: List[str]  # one line each: missing library, wrong build-id, truncation
-    left_out: str  # memory that is not in it at all, which the program cannot do without
+    # Memory that is not in it at all, which the program cannot do without, and the remedy.
+    left_out: Optional[Tuple[str, str]]
 
     def read(self, address: int, length: int) -> bytes:
         """`length` recorded bytes; MemoryUnavailable (with reason) unless all are there."""

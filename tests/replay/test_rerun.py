@@ -16,7 +16,7 @@ from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.replay.interface import Resume
 from gdb_uffd.replay.policy import syscalls
 from gdb_uffd.replay.rerun.play import COUNTED_MAX, Rerun
-from gdb_uffd.replay.rerun.writes import End, Running, Write
+from gdb_uffd.replay.rerun.writes import PlayEnd, Running, Write
 
 LARGE = 20000 * 8
 
@@ -37,14 +37,14 @@ def caller(writes_core):
 
 def again(
     caller: Caller, name: str, size: int, offset: int = 0, first: bool = False, limit: int = 1000
-) -> Tuple[List[Write], End]:
+) -> Tuple[List[Write], PlayEnd]:
     """The writes to `size` bytes at the symbol `name` in the last call, run once more."""
     rerun = Rerun(caller.diversion, caller.symbol(name) + offset, size, first, limit)
     try:
         told: List[Write] = []
         while True:
             event = rerun.next()
-            if isinstance(event, End):
+            if isinstance(event, PlayEnd):
                 return told, event
             if isinstance(event, Write):
                 told.append(event)
@@ -216,7 +216,7 @@ def test_more_writes_than_are_counted(caller):
     rerun = Rerun(caller.diversion, caller.symbol("beside"), 4, False, 1)
     try:
         event = rerun.next()
-        while not isinstance(event, End):
+        while not isinstance(event, PlayEnd):
             event = rerun.next()
         assert rerun.gave_up and event.writes == COUNTED_MAX + 1
         assert not event.differs  # it was run to its end
@@ -242,7 +242,7 @@ def test_memory_that_the_call_maps_itself(caller):
     rerun = Rerun(caller.diversion, new[0].start, 1 << 16, False, 100)
     try:
         events = []
-        while not isinstance(event := rerun.next(), End):
+        while not isinstance(event := rerun.next(), PlayEnd):
             events.append(event)
         assert [e.after[e.low - e.window] for e in events] == [1, 2, 3, 4]
         assert not event.differs
@@ -281,7 +281,7 @@ def test_an_object_at_an_address_that_is_not_mapped(caller):
         rerun = Rerun(caller.diversion, address, size, False, 10)
         try:
             event = rerun.next()
-            assert isinstance(event, End) and not event.writes and not event.differs
+            assert isinstance(event, PlayEnd) and not event.writes and not event.differs
         finally:
             rerun.close()
 

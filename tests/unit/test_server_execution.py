@@ -9,6 +9,7 @@ from typing import Iterator
 import pytest
 from server_fakes import PID, TIDS, FakeDiversion, RawClient, serving
 
+from gdb_uffd.protocol.ends import End
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.interface import Disconnected, Resume, Stop, StubClient
@@ -112,7 +113,7 @@ def test_swbreak_is_not_said_to_who_did_not_ask() -> None:
 def test_output_and_messages_come_before_the_stop() -> None:
     def run(action: Resume, client: StubClient) -> Stop:
         client.output(b"x" * 20000)
-        return Stop(action.tid, 5, message="the program called exit(3);\nit goes no further")
+        return Stop(action.tid, 5, end=End("the program called exit(3)", "\nit goes no further"))
 
     with serving(FakeDiversion(on_resume=run)) as client:
         assert (client.ask(b"vCont;c") or b"").startswith(b"T05")

@@ -12,6 +12,7 @@ import pytest
 from harness import gdbs
 from server_fakes import DATA, PID, TIDS, FakeDiversion, make_registers, serve_on
 
+from gdb_uffd.protocol.ends import End
 from gdb_uffd.protocol.model import GPR
 from gdb_uffd.replay.interface import Resume, Stop, StubClient
 
@@ -152,7 +153,7 @@ def test_running(gdb_path: str, tmp_path: Path) -> None:
 def test_what_the_program_and_the_server_say(gdb_path: str, tmp_path: Path) -> None:
     def run(action: Resume, client: StubClient) -> Stop:
         client.output(b"hello from the program\n")
-        return Stop(action.tid, 6, message="the program called abort()")
+        return Stop(action.tid, 6, end=End("the program called abort()"))
 
     lines, errors = session(gdb_path, tmp_path, ["continue"], FakeDiversion(on_resume=run))
     # gdb shows what its target says on its own stderr (gdb_stdtarg).

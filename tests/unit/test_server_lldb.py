@@ -8,6 +8,7 @@ from typing import Iterator
 import pytest
 from server_fakes import CODE, PID, STACK, TIDS, FakeDiversion, RawClient, serving
 
+from gdb_uffd.protocol.ends import End
 from gdb_uffd.protocol.model import GPR
 from gdb_uffd.replay.interface import Resume, Stop, StubClient
 from gdb_uffd.server.stub.framing import unescape
@@ -115,7 +116,7 @@ def test_registers_are_saved_and_restored_once(client: RawClient) -> None:
 
 def test_errors_have_text_once_asked_for() -> None:
     def fails(action: Resume, client: StubClient) -> Stop:
-        return Stop(action.tid, 5, message="not here")
+        return Stop(action.tid, 5, end=End("not here"))
 
     diversion = FakeDiversion(on_resume=fails)
     diversion.snapshot.memory[CODE][0x123:0x125] = b"\x0f\x05"

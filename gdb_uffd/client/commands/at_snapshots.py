@@ -14,6 +14,7 @@ from gdb_uffd.client.session.asking import pop_dummy_frames
 from gdb_uffd.client.session.outcome import Outcome
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import snapshots
+from gdb_uffd.protocol.ends import End
 from gdb_uffd.protocol.messages_calls import CommitPending
 from gdb_uffd.protocol.model import SnapshotInfo, UffdError
 from gdb_uffd.terminal import one_line
@@ -79,7 +80,7 @@ def _why(session: Session, text: str, outcome: Optional[Outcome]) -> str:
         if ran is not None and ran.unavailable:
             return f"touched memory that was not recorded: {ran.unavailable}"
         if ran is not None and ran.ended:
-            return one_line(ran.ended.split(";", 1)[0])
+            return one_line((ran.end or End(ran.ended)).short())
         if outcome.uncaught is not None:
             return exceptions.text(outcome.uncaught)
         signal = re.search(r"\b(SIG[A-Z0-9]+)\b", text)

@@ -39,6 +39,7 @@ from gdb_uffd.client.session.state import Context
 from gdb_uffd.client.show import report_json, report_text
 from gdb_uffd.client.show.text import Look
 from gdb_uffd.protocol.codec import to_json
+from gdb_uffd.protocol.ends import End
 from gdb_uffd.protocol.messages_calls import BeginTransaction, EndTransaction
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, UffdError, page_floor
 from gdb_uffd.terminal import one_line, printable
@@ -142,7 +143,8 @@ def run_call(
     kept = keep or unfinished
     report = _end(session, outcome, kept)
     outcome.uncaught = exceptions.described(session, report.uncaught)
-    report.unsound = [blocked.passed(session, line) for line in report.unsound]
+    locks = [blocked.passed(session, lock) for lock in report.passed]
+    report.unsound = locks or report.unsound
     wrote = any(page.meant for page in report.pages)
     report.called = bool(outcome.functions or wrote or not outcome.error)
     if not kept and (outcome.functions or report.pages or report.registers):
@@ -315,11 +317,12 @@ def _reason_is(stop: Optional[CallStop], reason: str) -> bool:
 
 def _ended_for(session: Session, report: CallReport) -> str:
     """Why the server ended the call; "" when it did not."""
-    if report.blocked and blocked.text(session):
-        return blocked.text(session)
+    waits = blocked.end(session) if report.blocked else None
+    if waits is not None:
+        return waits.text()
+    end = report.end or End(report.ended)
     # What the server advises holds where the program still stands there.
-    why = report.ended if report.kept else report.ended.split(";", 1)[0]
-    return blocked.symbolic(one_line(why))
+    return one_line((end.text if report.kept else end.short)(blocked.place))
 
 
 def function_name(outcome: Outcome) -> str:

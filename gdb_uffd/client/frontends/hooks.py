@@ -19,6 +19,7 @@ from gdb_uffd.client.session.printing import look, say, user_error
 from gdb_uffd.client.show import verdict
 from gdb_uffd.client.show.report_text import is_amiss, summary_line
 from gdb_uffd.client.show.snapshots import DEBUGGER_SIGNALS
+from gdb_uffd.protocol.ends import End
 from gdb_uffd.protocol.messages import Done, Request, Summary
 from gdb_uffd.protocol.messages_calls import CallBegin, CallEnd, CommitPending, Interrupt
 from gdb_uffd.protocol.model import UffdError
@@ -193,9 +194,10 @@ def _commit(session: sessions.Session) -> Tuple[Optional[Summary], str]:
         told = exceptions.text(exceptions.described(session, summary.uncaught))
     if summary is not None and summary.ended:
         # The server told it when it stopped, but without symbols.
-        ended = blocked.text(session) or blocked.symbolic(summary.ended)
-        again = ended == summary.ended
-        summary = dataclasses.replace(summary, ended="" if again else ended.partition(";")[0])
+        end = summary.end or End(summary.ended)
+        plain = end.short()
+        named = (blocked.end(session) or end).short(blocked.place)
+        summary = dataclasses.replace(summary, ended="" if named == plain else named)
     return summary, told
 
 

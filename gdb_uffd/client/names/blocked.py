@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 from weakref import WeakKeyDictionary
 
 import gdb
@@ -16,7 +16,7 @@ from gdb_uffd.client.session.asking import FAILURES, decoded, quiet
 from gdb_uffd.client.session.frames import frame_text
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
-from gdb_uffd.protocol.ends import Wait
+from gdb_uffd.protocol.ends import End, PassedLock, Wait
 from gdb_uffd.protocol.messages_calls import AskBlocked
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import one_line
@@ -27,7 +27,10 @@ MAX_NAME = 80
 _LOOP_BYTES = 1 << 16
 """A function that is larger is not looked through for a loop."""
 
-_blocked: "WeakKeyDictionary[Session, Dict[str, Any]]" = WeakKeyDictionary()
+Named = Tuple[Dict[str, Any], End]
+"""A wait as docs/json.md has it, and in words."""
+
+_blocked: "WeakKeyDictionary[Session, Named]" = WeakKeyDictionary()
 """What `note` found, for the report of the call."""
 
 
@@ -69,42 +72,30 @@ def note(session: Session) -> None:
 
 def described(session: Session) -> Optional[Dict[str, Any]]:
     """The wait that the last call ended at, as docs/json.md has it; None when it did not."""
-    return _blocked.get(session)
+    found = _blocked.get(session)
+    return found[0] if found is not None else None
 
 
-def text(session: Session) -> str:
-    """ "would block: pthread_mutex_lock(&q->lock), held by thread 3 (worker, in pause)"; "" when
+def end(session: Session) -> Optional[End]:
+    """ "would block: pthread_mutex_lock(&q->lock), held by thread 3 (worker, in pause)"; None when
     the last call did not end that way."""
     found = _blocked.get(session)
-    return str(found["text"]) if found is not None else ""
+    return found[1] if found is not None else None
 
 
-def symbolic(ended: str) -> str:
-    """The server's reason with "for 0x..." as function, file and line."""
-
-    def place(match: "re.Match[str]") -> str:
-        address = int(match[1], 16)
-        name, where = code.function_name(address), code.line_at(address).short()
-        if not name:
-            return match[0]
-        return f"for {name} ()" + (f" at {where}" if where else "")
-
-    return re.sub(r"\bfor (0x[0-9a-f]{1,16})\b", place, ended)
+def place(address: int) -> str:
+    """ "main () at x.c:7": the function, file and line of an instruction; the address where nothing
+    tells."""
+    name, where = code.function_name(address), code.line_at(address).short()
+    return f"{name} ()" + (f" at {where}" if where else "") if name else hex(address)
 
 
-def passed(session: Session, line: str) -> str:
-    """The server's word on a lock that was gone through, with the lock and its holder by name."""
-
-    def lock(match: "re.Match[str]") -> str:
-        name = waited_object.by_symbol(int(match[1], 16))
-        return f"the lock {name or f'at {match[1]}'}"
-
-    line = re.sub(r"\bthe lock at (0x[0-9a-f]{1,16})\b", lock, line)
-    return re.sub(
-        r"\bheld by thread ([0-9]{1,10})\b",
-        lambda match: "held by " + _holder(_thread(session, int(match[1]))),
-        line,
-    )
+def passed(session: Session, lock: PassedLock) -> str:
+    """A lock that was gone through, and its holder, by name."""
+    name = waited_object.by_symbol(lock.address) or f"at {lock.address:#x}"
+    if not lock.owner:
+        return f"went through the lock {name}, which was held"
+    return f"went through the lock {name}, held by {_holder(_thread(session, lock.owner))}"
 
 
 def _holder(owner: Dict[str, Any]) -> str:
@@ -116,7 +107,7 @@ def _holder(owner: Dict[str, Any]) -> str:
     return f"thread {owner['thread']}" + (f" ({inside})" if inside else "")
 
 
-def _named(session: Session, found: Wait) -> Dict[str, Any]:
+def _named(session: Session, found: Wait) -> Named:
     frames = _frames()
     if found.kind == "spin":
         return _spinning(frames, found)
@@ -132,11 +123,11 @@ def _named(session: Session, found: Wait) -> Dict[str, Any]:
         "lock": argument or None,
         "owner": _thread(session, owner) if owner else None,
     }
-    out["text"] = _sentence(out, found.itself)
-    return out
+    told = _told(out, found.itself)
+    return {**out, "text": told.text()}, told
 
 
-def _spinning(frames: List[gdb.Frame], found: Wait) -> Dict[str, Any]:
+def _spinning(frames: List[gdb.Frame], found: Wait) -> Named:
     """A call that goes in a circle: in which function of the program, and on what."""
     where, name = f"at {found.address}", ""
     for frame in frames:
@@ -146,10 +137,11 @@ def _spinning(frames: List[gdb.Frame], found: Wait) -> Dict[str, Any]:
                 break
     waits = "which only another thread writes" if name else "which only another thread could end"
     text = f"spins {where}{f' on {name}' if name else ''}, {waits}"
-    return {
+    out = {
         "call": "spins", "system_call": None, "kind": "spin", "address": found.address,
         "lock": name or None, "owner": None, "text": text,
     }  # fmt: skip
+    return out, End(text)
 
 
 def _read_there(frame: gdb.Frame) -> str:
@@ -182,18 +174,18 @@ def _read_there(frame: gdb.Frame) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def _sentence(found: Dict[str, Any], is_self: bool) -> str:
+def _told(found: Dict[str, Any], is_self: bool) -> End:
     what = f"would block: {found['call']}({found['lock'] or found['address'] or ''})"
     owner = found["owner"]
     if found["kind"] == "lock" and is_self:
-        return f"{what}, held by this thread itself"
+        return End(f"{what}, held by this thread itself")
     if owner is None:
         held = ", which is held" if found["kind"] == "lock" else ""
-        return f"{what}{held}, and no other thread runs"
+        return End(f"{what}{held}, and no other thread runs")
     who = _holder(owner)
     if found["kind"] == "join":
-        return f"{what}, which waits for {who} to end; it does not run"
-    return f"{what}, held by {who}"
+        return End(f"{what}, which waits for {who} to end", "it does not run")
+    return End(f"{what}, held by {who}")
 
 
 def _frames() -> List[gdb.Frame]:

@@ -19,6 +19,7 @@ from typing import Iterator, Optional, Tuple
 
 from gdb_uffd.client.session.launch import clean_environment
 from gdb_uffd.client.session.wire import decode, encode
+from gdb_uffd.protocol.codec import CodecError
 from gdb_uffd.protocol.messages import AskInfo
 from gdb_uffd.protocol.model import UffdError
 
@@ -59,6 +60,9 @@ def architecture(where: str, shown: str, seconds: float, retry: bool) -> str:
         raise TokenWanted(f"{shown}: the server wants a token; ")
     try:
         return decode(ASKED, answer).architecture
+    except CodecError as error:
+        told = f"the server does not tell what it serves ({error})"
+        raise UffdError(f"{shown}: {told}") from None
     except UffdError as error:
         raise UffdError(f"{shown}: {error}") from None
 

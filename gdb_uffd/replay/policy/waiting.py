@@ -6,10 +6,10 @@ import errno
 import os
 import signal
 from dataclasses import replace
-from typing import Any
+from typing import Any, Optional
 
 from gdb_uffd.native import lib
-from gdb_uffd.protocol.ends import Wait
+from gdb_uffd.protocol.ends import End, Wait
 from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.replay.interface import SHOWN_BY_BT
 from gdb_uffd.replay.policy import syscalls
@@ -88,35 +88,34 @@ def text(blocked: Wait) -> str:
     return f"would block: {what}, and no other thread runs"
 
 
-def message(blocked: Wait) -> str:
-    """The same, and where the program stands."""
-    return f"{text(blocked)}; {SHOWN_BY_BT}"
+def end(blocked: Wait) -> End:
+    """The end of what waits for ever."""
+    return End(text(blocked), SHOWN_BY_BT)
 
 
-def ending(run: Any, policy: Policy, others: bool) -> str:
-    """Why the program goes no further, for what is neither a wait nor a signal; "" otherwise.
-    `others`: whether it has other threads."""
-    back = f"{SHOWN_BY_BT}, `uffd reset` goes back to the snapshot"
+def ending(run: Any, policy: Policy, others: bool) -> Optional[End]:
+    """Why the program goes no further, for what is neither a wait nor a signal.  `others`: whether
+    it has other threads."""
+    what = _ending(run, policy, others)
+    return End(what, f"{SHOWN_BY_BT}, `uffd reset` goes back to the snapshot") if what else None
+
+
+def _ending(run: Any, policy: Policy, others: bool) -> str:
     if run.end == lib.RUN_EXITING and run.thread and others:
-        return f"this thread would end here, and the program go on without it; {back}"
+        return "this thread would end here, and the program go on without it"
     if run.end == lib.RUN_EXITING:
-        return f"the program would exit with code {run.status} here; {back}"
+        return f"the program would exit with code {run.status} here"
     if run.end == lib.RUN_KILLING:
         does = "stop itself by SIGSTOP" if run.status == signal.SIGSTOP else "end itself by SIGKILL"
-        return f"the program would {does} here; {back}"
+        return f"the program would {does} here"
     if run.end == lib.RUN_TIMEOUT:
-        return (
-            f"the call ran for {policy.call_timeout} s without an end (set uffd call-timeout); "
-            + back
-        )
+        return f"the call ran for {policy.call_timeout} s without an end (set uffd call-timeout)"
     if run.end == lib.RUN_MEMORY:
         return (
             f"the call needs more than {size(policy.memory_limit)} of memory that was not "
-            f"recorded (set uffd memory-limit); {back}"
+            "recorded (set uffd memory-limit)"
         )
-    if run.end == lib.RUN_FAILED:
-        return f"{failed(run)}; {back}"
-    return ""
+    return failed(run) if run.end == lib.RUN_FAILED else ""
 
 
 def failed(run: Any) -> str:

@@ -28,7 +28,7 @@ from gdb_uffd.replay.rerun.log import (
     SetSiginfo,
     digest,
 )
-from gdb_uffd.replay.rerun.writes import End, Event, Running, Write
+from gdb_uffd.replay.rerun.writes import PlayEnd, Event, Running, Write
 
 WINDOW = 256
 """Bytes beside a change that are told with it: a value of `MAX_VALUE_BYTES` lies within."""
@@ -99,9 +99,9 @@ class Rerun:
         return [(WRITE_WATCH, at, size) for at, size in pieces(self.start, length)]
 
     def next(self) -> Event:
-        """What happens next; End after the last."""
+        """What happens next; PlayEnd after the last."""
         self._asked = time.perf_counter()
-        cut = End(self._writes, time.perf_counter() - self._began, compared=False, cut=True)
+        cut = PlayEnd(self._writes, time.perf_counter() - self._began, compared=False, cut=True)
         return next(self._events, cut)
 
     def halt(self) -> None:
@@ -117,7 +117,7 @@ class Rerun:
         self._events = iter(())
 
     def close(self) -> None:
-        """End the clone.  Idempotent."""
+        """PlayEnd the clone.  Idempotent."""
         self._timer.stop()
         self._running = None
         self._events = iter(())
@@ -149,20 +149,20 @@ class Rerun:
                 break  # what gdb did next rests on how this run ended
         yield self._end(other, bool(runs))
 
-    def _end(self, other: str, cut: bool) -> End:
+    def _end(self, other: str, cut: bool) -> PlayEnd:
         seconds = time.perf_counter() - self._began
         if other:
-            return End(self._writes, seconds, other, cut=cut)
+            return PlayEnd(self._writes, seconds, other, cut=cut)
         if self.first and self._writes:
             why = "it was ended after the first write"
-            return End(self._writes, seconds, compared=False, why=why, cut=True)
+            return PlayEnd(self._writes, seconds, compared=False, why=why, cut=True)
         if self._real.last_report is not self.last.report:
             why = "memory was written since the first run"
-            return End(self._writes, seconds, compared=False, why=why)
+            return PlayEnd(self._writes, seconds, compared=False, why=why)
         if any(isinstance(step, Ran) and step.interrupted for step in self.last.log.steps):
             why = "that was ended from outside, this one at another instruction"
-            return End(self._writes, seconds, compared=False, why=why)
-        return End(self._writes, seconds, self._differences())
+            return PlayEnd(self._writes, seconds, compared=False, why=why)
+        return PlayEnd(self._writes, seconds, self._differences())
 
     def _differences(self) -> str:
         """In which pages this run left something else than the first."""

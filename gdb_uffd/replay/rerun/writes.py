@@ -30,7 +30,7 @@ class Write:
 
 
 @dataclass(frozen=True)
-class End:
+class PlayEnd:
     """It is over.  `differs`: "" when this run left what the first one did; `compared` False: that
     cannot be told, `why` says why.  `cut`: it did not run to its end."""
 

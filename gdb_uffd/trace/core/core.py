@@ -234,9 +234,9 @@ def _open(
         )
     problems += _truncation(core, loads)
     problems += executable.file_warnings(found, made)
-    left_out = sanitizers.left_out(found.modules, found.main, mappings) if notes.gcore else ""
+    left_out = sanitizers.left_out(found.modules, found.main, mappings) if notes.gcore else None
     if left_out:
-        problems.append(left_out)
+        problems.append("; ".join(left_out))
     snapshot = CoreSnapshot(
         path,
         notes,

@@ -21,18 +21,21 @@ _SHADOWS: Dict[str, Tuple[str, int, int]] = {
 }
 
 
-def left_out(modules: Sequence[Module], main: Optional[Module], mappings: Sequence[Mapping]) -> str:
-    """What gcore left out of the core, with the remedy; "" where all is there."""
+def left_out(
+    modules: Sequence[Module], main: Optional[Module], mappings: Sequence[Mapping]
+) -> Optional[Tuple[str, str]]:
+    """What gcore left out of the core, and the remedy; None where all is there."""
     for short, (name, start, end) in _SHADOWS.items():
         if not _uses(short, modules, main):
             continue
         if not any(m.start < end and start < m.end for m in mappings):
             return (
                 f"gcore left out {name}'s shadow memory (MADV_DONTDUMP), without which no function "
-                "built with it can run; `set dump-excluded-mappings on` before gcore keeps it, and "
-                "the kernel's own cores have it"
+                "built with it can run",
+                "`set dump-excluded-mappings on` before gcore keeps it, and the kernel's own cores "
+                "have it",
             )
-    return ""
+    return None
 
 
 def _uses(short: str, modules: Sequence[Module], main: Optional[Module]) -> bool:
