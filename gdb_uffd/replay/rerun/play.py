@@ -28,7 +28,7 @@ from gdb_uffd.replay.rerun.log import (
     SetSiginfo,
     digest,
 )
-from gdb_uffd.replay.rerun.writes import PlayEnd, Event, Running, Write
+from gdb_uffd.replay.rerun.writes import Event, PlayEnd, Running, Write
 
 WINDOW = 256
 """Bytes beside a change that are told with it: a value of `MAX_VALUE_BYTES` lies within."""

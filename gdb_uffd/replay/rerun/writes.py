@@ -42,4 +42,4 @@ class PlayEnd:
     cut: bool = False
 
 
-Event = Union[Running, Write, End]
+Event = Union[Running, Write, PlayEnd]
