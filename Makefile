@@ -1,4 +1,4 @@
-# `make` builds .venv; `make demo` shows a session; `make test`, `lint`, `bench`; `fresh`, `matrix`, `foreign`, `dejagnu`, `peers`, `differential`, `torture`.
+# `make` builds .venv; `make demo` shows a session; `make test`, `lint`, `bench`; `fresh`, `matrix`, `foreign`, `dejagnu`, `peers`, `differential`, `torture`, `mutants`.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check
 NATIVE := $(wildcard gdb_uffd/native/*/*.c gdb_uffd/native/*/*.h gdb_uffd/native/build.py)
 
-.PHONY: all demo test test-unprivileged lint bench fresh matrix foreign dejagnu peers differential torture clean dev gdb test-extras
+.PHONY: all demo test test-unprivileged lint bench fresh matrix foreign dejagnu peers differential torture mutants clean dev gdb test-extras
 .DELETE_ON_ERROR:
 
 all: $(VENV)/.native
@@ -100,6 +100,10 @@ foreign: dev gdb
 torture: dev gdb
 	tools/with-python-headers $(PY) $(PY) tests/torture/sanitized.py
 	$(PY) tests/torture/run.py $(TORTURE_ARGS)
+
+# Does a test fail when a line is wrong?  A minute for each place: MUTANTS_ARGS="--count 30 --seed 2".
+mutants: dev gdb
+	$(PY) tools/mutants $(MUTANTS_ARGS)
 
 clean:
 	rm -rf .venv .venv-gdb .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
