@@ -265,7 +265,9 @@ class Runner:
                 self.threads.fresh = True
                 message = faults.stack_used_up(self.vessel, fault, sp, self.floor)
         elif number == signal.SIGILL:
-            message = illegal.explain(run.pc, self.vessel.read, illegal.cpu_flags())
+            message = illegal.explain(
+                self.vessel.arch, run.pc, self.vessel.read, illegal.cpu_flags()
+            )
         return Stop(tid, number, message=message)
 
     def _bind(self, tid: int, pc: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Callable, Iterator, List, Optional, TypeVar
 
 import gdb
 
-from gdb_uffd.arch import X86_64, Architecture, of_gdb
+from gdb_uffd.arch import RECORDED, Architecture, of_gdb
 from gdb_uffd.client.session.styles import gdb_styles, is_typed
 from gdb_uffd.client.show.text import STYLES, Look, can_show
 from gdb_uffd.protocol.model import UffdError
@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 def machine() -> Architecture:
     """The selected inferior's processor."""
-    return of_gdb(gdb.selected_inferior().architecture().name()) or X86_64
+    return of_gdb(gdb.selected_inferior().architecture().name()) or RECORDED
 
 
 def check_architecture(name: str) -> None:
