@@ -7,9 +7,10 @@ messages*.py for the messages built from these.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
-from gdb_uffd.arch import X86_64, Architecture
+from gdb_uffd.arch import GPR as GPR
+from gdb_uffd.arch import Registers as Registers
 from gdb_uffd.protocol.ends import End, PassedLock, Uncaught, Wait
 from gdb_uffd.protocol.fields import LEFT_OUT, Address
 
@@ -72,60 +73,6 @@ class Mapping:
     def prot_text(self) -> str:
         """The protection as "rwx" with "-" for what is not allowed (proc(5))."""
         return "".join(c if self.prot & b else "-" for c, b in (("r", 1), ("w", 2), ("x", 4)))
-
-
-@dataclass
-class Registers:
-    """A thread's registers.
-
-    `gpr`: unsigned 64-bit values in the order of `arch.names`.
-    `xstate`: extended registers.  x86-64: XSTATE_SIZE bytes, the XSAVE standard format with the
-    components at the offsets of Intel's CPUs (XSTATE_COMPONENTS), whatever machine recorded them;
-    the header's XSTATE_BV (bytes 512-519) tells which components are not in their initial
-    state.  AArch64: see trace/core/fpsimd.py.  `xfeatures`: which components the recording has at
-    all (x86-64: XCR0 bits).
-    """
-
-    gpr: List[int]
-    xstate: bytes
-    xfeatures: int
-    arch: Architecture = X86_64
-
-    def copy(self) -> "Registers":
-        """An independent copy."""
-        return Registers(list(self.gpr), self.xstate, self.xfeatures, self.arch)
-
-    @property
-    def pc(self) -> int:
-        """The program counter."""
-        return self.gpr[self.arch.pc]
-
-    @property
-    def sp(self) -> int:
-        """The stack pointer."""
-        return self.gpr[self.arch.sp]
-
-    @property
-    def thread_pointer(self) -> int:
-        """What thread-locals are addressed by; 0 when it was not recorded."""
-        return self.gpr[self.arch.thread_pointer]
-
-
-GPR = X86_64.gpr
-"""Name -> index for what runs on x86-64 only: the recorder."""
-
-XSTATE_COMPONENTS: Dict[int, Tuple[int, int]] = {
-    2: (576, 256),  # AVX: YMM_Hi128
-    5: (1088, 64),  # AVX-512: opmask k0-k7
-    6: (1152, 512),  # AVX-512: ZMM_Hi256 of zmm0-15
-    7: (1664, 1024),  # AVX-512: Hi16_ZMM, zmm16-31
-    9: (2688, 8),  # PKRU
-}
-"""XCR0 bit -> (offset, size) in `Registers.xstate`; the offsets that Intel's CPUs report
-in CPUID leaf 0DH (Intel SDM vol. 1, 13.5.6).  Components 0 (x87) and 1 (SSE) are the
-512-byte FXSAVE image at offset 0; the XSAVE header follows at 512."""
-
-XSTATE_SIZE = 2696
 
 
 @dataclass

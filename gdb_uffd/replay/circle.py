@@ -15,7 +15,7 @@ import zlib
 from typing import Any, Callable, Optional, Set, Tuple
 
 from gdb_uffd.native import ffi, lib
-from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable, UffdError
+from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable
 from gdb_uffd.replay.interface import Stop
 from gdb_uffd.replay.vessel import Vessel
 
@@ -25,7 +25,6 @@ FIRST_NS = 1_000_000_000
 _LOOK_NS = 3_000_000
 _LOOKS = 64  # in a row, within a circle of hundreds of instructions two meet
 _PAGES_MAX = 1024  # written, and compared at each look
-_NT_X86_XSTATE, _NT_FPREGSET = 0x202, 2
 _STEPS_MAX = 1 << 14
 """Instructions of a circle."""
 
@@ -132,8 +131,4 @@ class Circle:
         return tuple(vessel.gpr()), self._extended(), written, vessel.felt_calls
 
     def _extended(self) -> int:
-        note = _NT_X86_XSTATE if self._vessel.arch.gdb.startswith("i386") else _NT_FPREGSET
-        try:
-            return zlib.crc32(self._vessel.regset(note))
-        except UffdError:
-            return 0
+        return zlib.crc32(self._vessel.regset(self._vessel.arch.vectors.note))

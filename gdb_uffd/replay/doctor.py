@@ -7,8 +7,9 @@ import os
 import platform
 from typing import Any, Callable, List
 
-from gdb_uffd.arch import AARCH64, KNOWN, host
+from gdb_uffd.arch import KNOWN, RECORDED, host
 from gdb_uffd.native import ffi, lib
+from gdb_uffd.native.cpu import HostCpu
 from gdb_uffd.protocol.model import ENGINE_AUTO, ENGINES, PAGE_SIZE, UffdError
 from gdb_uffd.replay.interface import Check
 from gdb_uffd.replay.trackers import FORBIDDEN, LACKS, WAYS, Kernel, choose, kernel
@@ -105,14 +106,9 @@ def _ptrace() -> Check:
 
 
 def _extended_state() -> Check:
-    if host() is AARCH64:
-        return Check("extended registers", True, "v0-v31 (SVE and SME are not kept)")
-    enabled = lib.cpu_xcr0()
-    names = [n for bit, n in ((2, "AVX"), (7, "AVX-512"), (9, "PKRU")) if enabled >> bit & 1]
-    return Check(
-        "extended registers", bool(enabled), ", ".join(["SSE", *names]),
-        "" if enabled else "no XSAVE: recorded vector registers are not restored", False,
-    )  # fmt: skip
+    offered, which = (host() or RECORDED).vectors.offered(HostCpu())
+    remedy = "" if offered else "no XSAVE: recorded vector registers are not restored"
+    return Check("extended registers", offered, which, remedy, False)
 
 
 def _engine(found: Kernel, name: str) -> Check:

@@ -261,7 +261,7 @@ class Runner:
                 self.threads.fresh = True
                 end = faults.stack_used_up(self.vessel, fault, sp, self.floor)
         elif number == signal.SIGILL:
-            end = illegal.explain(run.pc, self.vessel.read, illegal.cpu_flags())
+            end = illegal.explain(self.vessel.arch, run.pc, self.vessel.read, illegal.cpu_flags())
         return Stop(tid, number, end=end)
 
     def _bind(self, tid: int, pc: int) -> bool:

@@ -15,17 +15,14 @@ import functools
 from dataclasses import dataclass
 from typing import FrozenSet, Optional
 
-from gdb_uffd.arch import X86_64
 from gdb_uffd.native import ffi, lib
+from gdb_uffd.native.cpu import HostCpu
 from gdb_uffd.protocol.model import MemoryUnavailable, Registers, UffdError
 from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.trace.binding import Linker, UnboundCall
 from gdb_uffd.trace.core.facts import auxv_values
 from gdb_uffd.trace.snapshot import AT_RANDOM
 from gdb_uffd.trace.symbols import read_word
-
-_LINK_REGISTER = "x30"
-_SAVED = 0xE6  # XCR0 bits: SSE, AVX and AVX-512
 
 
 @dataclass(frozen=True)
@@ -70,9 +67,8 @@ class Lazy:
         all that this CPU has, and the room was measured on the one that it was started on
         (dl-trampoline.h, STATE_SAVE_MASK; sysdeps/x86/cpu-features.c, xsave_state_size)."""
         snapshot = self.vessel.snapshot
-        if snapshot.arch is not X86_64:
-            return False
-        here = lib.cpu_xcr0() & _SAVED
+        saves = snapshot.arch.linker_saves
+        here = HostCpu().xcr0() & saves if saves else 0
         return any(here & ~thread.registers.xfeatures for thread in snapshot.threads)
 
     def bind(self, registers: Registers) -> Optional[Registers]:
@@ -105,14 +101,14 @@ class Lazy:
 
     def _call(self, registers: Registers, pc: int, sp: int) -> Optional[UnboundCall]:
         """The call that the linker is asked to bind: PLT0 has pushed the object and the call's
-        number (psABI x86-64, "Procedure Linkage Table"), on AArch64 the slot and the return."""
+        number (psABI x86-64, "Procedure Linkage Table"), or the slot and the return."""
         first, second = (read_word(self.vessel.read, sp + i) for i in (0, 8))
         linker = self._linker
-        if registers.arch is X86_64:
-            module, index = linker.by_entry.get(first), second
-        else:
+        if registers.arch.plt_pushes_slot:
             module = next((m for m in linker.order if m.holds(first)), None)
             index = linker.index_of_slot(module, first) if module is not None else -1
+        else:
+            module, index = linker.by_entry.get(first), second
         if module is None or linker.resolver(module) != pc:
             return None
         return linker.call(module, index)
@@ -128,8 +124,8 @@ class Lazy:
         )  # where it may not: bound next time too
         arch, made = registers.arch, registers.copy()
         sp = made.gpr[arch.sp]
-        if arch is not X86_64:
-            made.gpr[arch.gpr[_LINK_REGISTER]] = read_word(self.vessel.read, sp + 8)
+        if arch.link is not None:
+            made.gpr[arch.link] = read_word(self.vessel.read, sp + 8)
         made.gpr[arch.sp] = sp + 16
         made.gpr[arch.pc] = address
         self.lack = ""
@@ -147,10 +143,10 @@ class Lazy:
         if name != b"__tunable_get_val" or not self._nothing_is_tuned:
             return None
         arch, made = registers.arch, registers.copy()
-        if arch is X86_64:
-            made.gpr[arch.pc], made.gpr[arch.sp] = read_word(self.vessel.read, sp), sp + 8
+        if arch.link is not None:
+            made.gpr[arch.pc] = made.gpr[arch.link]
         else:
-            made.gpr[arch.pc] = made.gpr[arch.gpr[_LINK_REGISTER]]
+            made.gpr[arch.pc], made.gpr[arch.sp] = read_word(self.vessel.read, sp), sp + 8
         self.lack = ""
         return made
 
@@ -171,7 +167,7 @@ class Lazy:
     def _ask(self, call: UnboundCall, chooser: int, registers: Registers) -> Optional[Registers]:
         """Lets the indirect function choose; it returns to where nothing can run, which is seen."""
         arch, made = registers.arch, registers.copy()
-        if arch is not X86_64:
+        if arch.plt_pushes_slot:
             return None  # it would want to be told of the processor
         back, sp = made.gpr[arch.pc], (made.gpr[arch.sp] & -16) - 8
         word = ffi.new("uint64_t *", back)

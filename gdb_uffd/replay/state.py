@@ -99,8 +99,8 @@ class ThreadStates:
         away, so that only what an expression assigned is left."""
         now = self.get(tid)
         before = saved.changed.get(tid) or self.snapshot.thread(tid).registers
-        pairs = zip(now.arch.names, before.gpr, now.gpr)
-        return [name for name, old, new in pairs if old != new and name != "orig_rax"]
+        triples = enumerate(zip(now.arch.names, before.gpr, now.gpr))
+        return [name for i, (name, old, new) in triples if old != new and i not in now.arch.pending]
 
     def restore(self, saved: "SavedThreads") -> None:
         """As `save` found it."""

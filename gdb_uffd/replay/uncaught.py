@@ -15,7 +15,6 @@ from dataclasses import replace
 from mmap import PROT_EXEC
 from typing import Any, Iterator, Optional, Sequence
 
-from gdb_uffd.arch import AARCH64
 from gdb_uffd.protocol.ends import Uncaught
 from gdb_uffd.protocol.model import Mapping, MemoryUnavailable, UffdError
 from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
@@ -246,8 +245,8 @@ class _Looker:
         values = {**arch.pending, arch.arguments[0]: argument, arch.pc: function}
         clone.call_begin(function, False)
         landing = stack + 64
-        if arch is AARCH64:
-            values[arch.gpr["x30"]] = landing
+        if arch.link is not None:
+            values[arch.link] = landing
         else:
             stack -= 8
             clone.write_memory(stack, landing.to_bytes(8, "little"))

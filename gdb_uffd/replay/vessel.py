@@ -15,10 +15,10 @@ from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 from gdb_uffd.arch import LOOKED_AT, host
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.native.cpu import HostCpu
 from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable, Registers, UffdError
 from gdb_uffd.replay import stacks, unwinding
 from gdb_uffd.replay.brk import recorded_brk
-from gdb_uffd.replay.extended import extended
 from gdb_uffd.replay.policy import identity, limits
 from gdb_uffd.replay.policy.policy import Policy
 from gdb_uffd.replay.regions import Regions
@@ -73,7 +73,7 @@ class Vessel:
         self._closed = False
         self.arch = snapshot.arch
         self._gprs = struct.Struct(f"<{len(self.arch.names)}Q")
-        self._extended = extended(self.arch)
+        self._extended = self.arch.vectors.loader(HostCpu())
         self._regs = ffi.new("struct registers *")
         self._regs_bytes = ffi.buffer(self._regs)
         self._mask = ffi.new("uint64_t *")
@@ -200,13 +200,15 @@ class Vessel:
         return Registers(gpr, xstate, xfeatures, self.arch)
 
     def regset(self, note: int) -> bytes:
-        """A register set as the kernel has it (ptrace(2), PTRACE_GETREGSET).  UffdError."""
-        size = self.check(lib.task_get_regset(self.native, note, self._buffer, ROOM))
-        return bytes(ffi.buffer(self._buffer, size))
+        """A register set as the kernel has it (ptrace(2), PTRACE_GETREGSET); b"" for none."""
+        size = lib.task_get_regset(self.native, note, self._buffer, ROOM)
+        return bytes(ffi.buffer(self._buffer, max(0, size)))
 
-    def set_regset(self, note: int, data: bytes) -> None:
-        """UffdError where the kernel does not take it."""
-        self.check(lib.task_set_regset(self.native, note, data, len(data)))
+    def set_regset(self, note: int, data: bytes, needed: bool = True) -> None:
+        """UffdError where the kernel does not take it and it is `needed`."""
+        rc = lib.task_set_regset(self.native, note, data, len(data))
+        if needed:
+            self.check(rc)
 
     def set_pc(self, pc: int) -> List[int]:
         """Move the program counter (behind a breakpoint that was hit); the registers then."""

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, FrozenSet, Optional, Tuple, Union
 
+from gdb_uffd.arch.interface import PacketLayout
 from gdb_uffd.protocol.messages import Served
 from gdb_uffd.protocol.model import Registers, UffdError
 from gdb_uffd.replay.agent import Orders
@@ -16,7 +17,7 @@ from gdb_uffd.replay.interface import SOFTWARE, RunnableSnapshot, Stop
 from gdb_uffd.server.listen.connection import Connection
 from gdb_uffd.server.navigator import Navigator
 from gdb_uffd.server.stub.framing import frame
-from gdb_uffd.server.stub.packets import RegisterLayout, layout_of
+from gdb_uffd.server.stub.packets import layout_of
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.source import Snapshot
 
@@ -83,7 +84,7 @@ class StubSession:
     shown: Tuple[int, Any] = (0, None)  # the last report that was peeked at, and its number
     aside: Optional[Aside] = None  # while another diversion answers for the place's own
     files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
-    layout: RegisterLayout = field(init=False)
+    layout: PacketLayout = field(init=False)
     described: bool = False  # the client has read the target description
     thread_ids: Dict[int, bytes] = field(init=False)  # TID -> b"p1f.2e", or b"2e": see `greet`
     thread_xml: bytes = b""  # made once a snapshot: its threads stay

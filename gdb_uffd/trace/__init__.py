@@ -1,4 +1,9 @@
-"""What was recorded: the snapshot interface, ELF cores and recorded traces that offer it."""
+"""What was recorded: the snapshot interface, ELF cores and recorded traces that offer it.
+
+It imports `arch` and `protocol`, nothing else of the program.  From below, each may import those
+before it: core's formats (elf, notes, loads), files, source (the interface); what both kinds of
+recordings share (symbols, places, binding, tls, snapshot); core and its core_trace; store; opening.
+"""
 
 from __future__ import annotations
 

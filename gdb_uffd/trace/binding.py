@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
-from gdb_uffd.arch import AARCH64, Architecture
+from gdb_uffd.arch import Architecture
 from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.trace.core.elf import (
     DT_STRTAB,
@@ -38,9 +38,6 @@ _STB_LOCAL = 0
 _VER_NDX_GLOBAL = 1
 _VERSIONS_MAX = 4096  # records of a version table; a loop in a damaged one ends
 _RELOCATIONS_MAX = 1 << 20
-
-_KINDS = {True: (1026, 1025, 1032), False: (7, 6, 37)}
-"""JUMP_SLOT, GLOB_DAT, IRELATIVE by whether it is AArch64 (the psABIs)."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Linker:
         read: ReadMemory,
         arch: Architecture,
     ) -> None:
-        self.jump_slot, self.global_data, self.indirect = _KINDS[arch is AARCH64]
+        self.jump_slot, self.global_data, self.indirect = arch.relocations
         self.read = read
         self.by_entry: Dict[int, Module] = {}  # link map: object
         self._known_names: Dict[int, List[bytes]] = {}

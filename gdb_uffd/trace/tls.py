@@ -3,7 +3,7 @@
 glibc tells its layout through the _thread_db_* descriptors (nptl_db/structs.def), as libthread_db
 uses them: each is {bits, elements, offset}, three 32-bit words.  In libc.so.6 since
 glibc 2.34, in libpthread before.  The TCB and the dtv: psABI x86-64 and "ELF Handling For
-Thread-Local Storage", 3.4.6 (variant II), 3.1 (variant I: AArch64).
+Thread-Local Storage", 3.4.6 (variant II), 3.1 (variant I).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import Callable, List, Optional, Sequence
 
-from gdb_uffd.arch import X86_64, Architecture
+from gdb_uffd.arch import RECORDED, Architecture
 from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
 from gdb_uffd.trace.core.elf import PT_DYNAMIC
 from gdb_uffd.trace.files.files import Module
@@ -41,7 +41,7 @@ class RecordedThreadLocals:
         recorded: ReadMemory,
         order: Sequence[Module],
         executable: Optional[Module],
-        arch: Architecture = X86_64,
+        arch: Architecture = RECORDED,
     ) -> None:
         self._above = arch.tls  # variant I: blocks lie above the thread pointer
         self._symbol = symbol

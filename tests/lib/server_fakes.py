@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.arch import X86_64, Architecture
+from gdb_uffd.arch.x86_64.xstate import XSTATE_SIZE
 from gdb_uffd.protocol.ends import Wait
 from gdb_uffd.protocol.model import (
     GPR,
-    XSTATE_SIZE,
     CallReport,
     DirtyPage,
     Mapping,
@@ -48,7 +48,7 @@ def make_registers(seed: int = 0, xfeatures: int = ALL_FEATURES) -> Registers:
     xstate = bytearray((i * 7 + seed) & 0xFF for i in range(XSTATE_SIZE))
     xstate[4] = 0xFF  # no x87 register is empty
     xstate[512:576] = (xfeatures & 0x2E7).to_bytes(8, "little") + bytes(56)
-    return Registers(gpr, bytes(xstate), xfeatures)
+    return Registers(gpr, bytes(xstate), xfeatures, X86_64)
 
 
 @dataclass

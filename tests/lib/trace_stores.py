@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
-from gdb_uffd.protocol.model import XSTATE_SIZE, Mapping, Registers, SnapshotInfo, ThreadState
+from gdb_uffd.arch import X86_64
+from gdb_uffd.arch.x86_64.xstate import XSTATE_SIZE
+from gdb_uffd.protocol.model import Mapping, Registers, SnapshotInfo, ThreadState
 from gdb_uffd.trace.core.facts import ProcessFacts
 from gdb_uffd.trace.store.write import TraceWriter
 
@@ -21,7 +23,9 @@ def thread(tid: int = 77, seed: int = 0, name: str = "main") -> ThreadState:
     image = bytearray(XSTATE_SIZE)
     image[512] = 7
     image[160:168] = seed.to_bytes(8, "little")
-    return ThreadState(tid, Registers([seed + i for i in range(27)], bytes(image), 7), name=name)
+    return ThreadState(
+        tid, Registers([seed + i for i in range(27)], bytes(image), 7, X86_64), name=name
+    )
 
 
 @dataclass

@@ -11,14 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdb_uffd.arch import AARCH64, ALL, X86_64, host, of_gdb, of_machine
+from gdb_uffd.arch import AARCH64, ALL, X86_64, aarch64, host, of_gdb, of_machine
 from gdb_uffd.native import ffi
 from gdb_uffd.protocol.model import Mapping, Registers, ThreadState, UffdError
 from gdb_uffd.replay.policy import syscalls
 from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.server.stub import packets
-from gdb_uffd.server.stub.registers_aarch64 import Aarch64Layout
-from gdb_uffd.trace.core import fpsimd
 from gdb_uffd.trace.core.core import open_core
 from gdb_uffd.trace.core.core_write import write_core
 from gdb_uffd.trace.core.vdso import patch_vdso
@@ -29,11 +27,11 @@ BASE = 0x400000
 PAGE = 4096
 
 
-def registers(seed: int = 1, features: int = fpsimd.FPSIMD | fpsimd.PAC) -> Registers:
+def registers(seed: int = 1, features: int = aarch64.FPSIMD | aarch64.PAC) -> Registers:
     """Every byte another one."""
     gpr = [seed << 32 | n for n in range(len(AARCH64.names))]
     gpr[AARCH64.gpr["cpsr"]] = 0x60000000 + seed
-    image = bytearray((seed + n) % 251 for n in range(fpsimd.SIZE))
+    image = bytearray((seed + n) % 251 for n in range(aarch64.SIZE))
     image[520:528] = bytes(8)  # reserved
     return Registers(gpr, bytes(image), features, AARCH64)
 
@@ -82,7 +80,7 @@ def test_a_core_that_was_written_is_read(tmp_path):
     assert one.thread_pointer == first.gpr[AARCH64.gpr["tpidr"]] == first.gpr[34]
     assert (one.pc, one.sp) == (first.gpr[32], BASE + 64)
     # What was not recorded comes out empty.
-    assert two.xfeatures == fpsimd.FPSIMD | fpsimd.PAC
+    assert two.xfeatures == aarch64.FPSIMD | aarch64.PAC
     assert two.xstate[:544] == second.xstate[:544] and not any(two.xstate[544:])
     assert snapshot.read(BASE, 4) == b"\0\1\2\3"
     snapshot.close()
@@ -101,10 +99,10 @@ def test_its_addresses_reach_higher_than_x86_64_s(tmp_path):
 
 def test_scalable_vectors_are_said_to_be_left_out():
     def of(sve: bytes) -> list[str]:
-        notes = {fpsimd.NT_ARM_SVE: sve, fpsimd.NT_PRFPREG: bytes(528)}
-        image, features = fpsimd.from_notes(notes)
-        assert len(image) == fpsimd.SIZE and features & fpsimd.FPSIMD
-        return ["SVE"] if features & fpsimd.SVE else []
+        notes = {aarch64.NT_ARM_SVE: sve, aarch64.NT_PRFPREG: bytes(528)}
+        image, features = AARCH64.vectors.read(notes, {})
+        assert len(image) == aarch64.SIZE and features & aarch64.FPSIMD
+        return ["SVE"] if features & aarch64.SVE else []
 
     header = struct.pack("<IIHHHH", 16, 4096, 64, 256, 1, 0)
     assert of(header) == []  # only the header: not in use
@@ -112,16 +110,16 @@ def test_scalable_vectors_are_said_to_be_left_out():
     assert of(struct.pack("<IIHHHH", 528, 4096, 64, 256, 0, 0) + bytes(512)) == []
 
 
-@given(st.binary(max_size=700), st.sampled_from(sorted(fpsimd.NOTES)))
+@given(st.binary(max_size=700), st.sampled_from(sorted(aarch64.NOTES)))
 def test_no_note_breaks_the_reader(raw, kind):
-    image, features = fpsimd.from_notes({kind: raw})
-    assert len(image) == fpsimd.SIZE and 0 <= features < 64
+    image, features = AARCH64.vectors.read({kind: raw}, {})
+    assert len(image) == aarch64.SIZE and 0 <= features < 64
 
 
 # -- packets ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("features", [0, fpsimd.FPSIMD, 3])
+@pytest.mark.parametrize("features", [0, aarch64.FPSIMD, 3])
 def test_description_and_packet_agree(features):
     r = registers(3, features)
     layout = packets.layout_of(AARCH64, features)
@@ -140,14 +138,14 @@ def test_description_and_packet_agree(features):
         34,
         66,
     ]
-    assert ("pauth_cmask" in names) == bool(features & fpsimd.PAC)
+    assert ("pauth_cmask" in names) == bool(features & aarch64.PAC)
     types = {e.get("id") for e in root.iter() if e.get("id")}
     used = {d.get("type") for d in described} - {"int", "data_ptr", "code_ptr"}
     assert used <= types
 
 
 def test_where_the_registers_lie():
-    layout, r = Aarch64Layout(3), registers(5, 3)
+    layout, r = aarch64.Packet(3), registers(5, 3)
     packet = layout.encode(r)
     for number, (offset, size) in enumerate(layout.slots[:33]):
         assert packet[offset : offset + size] == r.gpr[number].to_bytes(8, "little")
@@ -159,7 +157,7 @@ def test_where_the_registers_lie():
 
 @given(st.integers(1, 200), st.integers(1, 200))
 def test_decode_inverts_encode(one, other):
-    layout, mine, theirs = Aarch64Layout(1), registers(one, 1), registers(other, 1)
+    layout, mine, theirs = aarch64.Packet(1), registers(one, 1), registers(other, 1)
     assert layout.decode(layout.encode(mine), mine) == mine
     back = layout.decode(layout.encode(theirs), mine)
     assert layout.encode(back) == layout.encode(theirs)
@@ -167,19 +165,19 @@ def test_decode_inverts_encode(one, other):
 
 @given(WORDS)
 def test_one_register_is_written(value):
-    layout, r = Aarch64Layout(1), registers(1, fpsimd.FPSIMD)
+    layout, r = aarch64.Packet(1), registers(1, aarch64.FPSIMD)
     after = layout.write(32, value.to_bytes(8, "little"), r)
     assert after.pc == value and after.gpr[:32] == r.gpr[:32] and after.xstate == r.xstate
     vector = value.to_bytes(16, "little")
     after = layout.write(34 + 31, vector, registers(1, 0))
-    assert after.xstate[496:512] == vector and after.xfeatures == fpsimd.FPSIMD
+    assert after.xstate[496:512] == vector and after.xfeatures == aarch64.FPSIMD
     with pytest.raises(ValueError, match="no register"):
         layout.write(len(layout.slots), b"", r)
 
 
 def test_what_was_not_recorded_is_shown_as_unknown():
-    text = Aarch64Layout(0).encode_hex(registers(1, 0))
-    offset, _ = Aarch64Layout(0).slots[34]
+    text = aarch64.Packet(0).encode_hex(registers(1, 0))
+    offset, _ = aarch64.Packet(0).slots[34]
     assert text[2 * offset : 2 * offset + 32] == b"x" * 32
     assert b"x" not in text[: 2 * offset]
 

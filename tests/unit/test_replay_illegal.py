@@ -9,6 +9,8 @@ from typing import List, Optional, Tuple
 
 import pytest
 
+from gdb_uffd.arch import X86_64
+from gdb_uffd.arch.x86_64 import instructions
 from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.replay import illegal
 
@@ -62,14 +64,14 @@ def encoded(tmp_path_factory) -> List[bytes]:
 
 def test_what_is_needed(encoded: List[bytes]) -> None:
     for (text, name), code in zip(INSTRUCTIONS, encoded):
-        need = illegal.needed(code)
+        need = instructions.needed(code)
         assert (need[0] if need else None) == name, (text, code.hex())
 
 
 def test_no_bytes_raise() -> None:
     for first in range(256):
         for code in (b"", bytes([first]), bytes([first]) * 15, b"\x66" * 15, b"\x0f" * 3):
-            illegal.needed(code)
+            instructions.needed(code)
 
 
 def test_the_line_names_what_lacks(encoded: List[bytes]) -> None:
@@ -78,10 +80,13 @@ def test_the_line_names_what_lacks(encoded: List[bytes]) -> None:
     def read(address: int, length: int) -> bytes:
         return code[:length]
 
-    text = str(illegal.explain(0x1000, read, frozenset({"fpu", "avx512f", "avx512bw"})))
+    text = str(illegal.explain(X86_64, 0x1000, read, frozenset({"fpu", "avx512f", "avx512bw"})))
     assert "0x1000 needs AVX-512" in text and "no avx512vl" in text and "\n" not in text
-    assert illegal.explain(0x1000, read, frozenset({"avx512f", "avx512vl", "avx512bw"})) is None
-    assert illegal.explain(0x1000, read, frozenset()) is None
+    assert (
+        illegal.explain(X86_64, 0x1000, read, frozenset({"avx512f", "avx512vl", "avx512bw"}))
+        is None
+    )
+    assert illegal.explain(X86_64, 0x1000, read, frozenset()) is None
 
 
 def test_at_the_end_of_a_page(encoded: List[bytes]) -> None:
@@ -90,12 +95,12 @@ def test_at_the_end_of_a_page(encoded: List[bytes]) -> None:
             raise MemoryUnavailable(address + 4, "not mapped")
         return encoded[0][:length]
 
-    assert "AVX-512" in str(illegal.explain(0xFFC, read, frozenset({"fpu"})))
+    assert "AVX-512" in str(illegal.explain(X86_64, 0xFFC, read, frozenset({"fpu"})))
 
     def nothing(address: int, length: int) -> bytes:
         raise MemoryUnavailable(address, "not mapped")
 
-    assert illegal.explain(0xFFC, nothing, frozenset({"fpu"})) is None
+    assert illegal.explain(X86_64, 0xFFC, nothing, frozenset({"fpu"})) is None
 
 
 def test_this_machine_s_flags() -> None:

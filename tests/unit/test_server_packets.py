@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from server_fakes import DATA, PID, STACK, TIDS, FakeDiversion, RawClient, make_registers, serving
 
+from gdb_uffd.arch.x86_64.packet import PacketFormat
 from gdb_uffd.protocol.model import GPR
 from gdb_uffd.server.stub.framing import escape, frame, unescape
-from gdb_uffd.server.stub.registers import PacketFormat
 
 OFFERED = b"qSupported:multiprocess+;swbreak+;hwbreak+;vContSupported+"
 T1, T2, T3 = (b"p%x.%x" % (PID, t) for t in TIDS)

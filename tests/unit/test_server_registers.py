@@ -10,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server_fakes import ALL_FEATURES, make_registers
 
-from gdb_uffd.protocol.model import GPR, XSTATE_COMPONENTS, XSTATE_SIZE, Registers
-from gdb_uffd.server.stub import signals, target_xml
-from gdb_uffd.server.stub.registers import PacketFormat, abridged_tag_word, full_tag_word
+from gdb_uffd.arch import GPR, X86_64, Registers
+from gdb_uffd.arch.x86_64 import description
+from gdb_uffd.arch.x86_64.packet import PacketFormat, abridged_tag_word, full_tag_word
+from gdb_uffd.arch.x86_64.xstate import XSTATE_COMPONENTS, XSTATE_SIZE
+from gdb_uffd.server.stub import signals
 
 XFEATURES = (3, 7, 0xE7, 0x207, ALL_FEATURES)
 
 
 def names(xfeatures: int) -> List[str]:
-    return [r.name for r in target_xml.registers(xfeatures)]
+    return [r.name for r in description.registers(xfeatures)]
 
 
 def get(layout: PacketFormat, registers: Registers, name: str) -> bytes:
@@ -28,7 +30,7 @@ def get(layout: PacketFormat, registers: Registers, name: str) -> bytes:
 
 @pytest.mark.parametrize("xfeatures", XFEATURES)
 def test_description_and_packet_agree(xfeatures: int) -> None:
-    root = ET.fromstring(target_xml.target_xml(xfeatures))
+    root = ET.fromstring(X86_64.description(xfeatures))
     registers = root.findall("feature/reg")
     layout = PacketFormat(xfeatures)
     assert layout.size == sum(int(r.get("bitsize", "0")) for r in registers) // 8
@@ -46,8 +48,8 @@ def test_decode_inverts_encode(xfeatures: int) -> None:
 
 
 def test_avx512_only_whole() -> None:
-    assert target_xml.described(0x27) == 7
-    assert target_xml.described(0xE3) == 3
+    assert description.described(0x27) == 7
+    assert description.described(0xE3) == 3
 
 
 def test_where_the_registers_lie() -> None:
@@ -77,7 +79,7 @@ def test_initial_state_is_shown_not_what_lies_there() -> None:
         assert not any(get(layout, r, name)), name
     assert get(layout, r, "fctrl") == b"\x7f\x03\0\0"
     assert get(layout, r, "ftag") == b"\xff\xff\0\0"
-    empty = Registers(r.gpr, bytes(XSTATE_SIZE), ALL_FEATURES)
+    empty = Registers(r.gpr, bytes(XSTATE_SIZE), ALL_FEATURES, X86_64)
     assert get(layout, empty, "mxcsr") == b"\x80\x1f\0\0"
 
 
@@ -132,8 +134,8 @@ def test_what_was_not_recorded_is_x() -> None:
 
 def test_a_short_xstate_is_no_harm() -> None:
     layout = PacketFormat(ALL_FEATURES)
-    assert len(layout.encode(Registers([0] * 27, b"", 0))) == layout.size
-    assert len(layout.encode(Registers([0] * 27, bytes(9999), 0))) == layout.size
+    assert len(layout.encode(Registers([0] * 27, b"", 0, X86_64))) == layout.size
+    assert len(layout.encode(Registers([0] * 27, bytes(9999), 0, X86_64))) == layout.size
 
 
 def test_tag_word() -> None:

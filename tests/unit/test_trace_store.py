@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from trace_stores import BASE, PAGE, Memory, info, read_page, record, thread
 
 import gdb_uffd.trace
+from gdb_uffd.arch import X86_64
 from gdb_uffd.protocol.model import Mapping, MemoryUnavailable, Registers, ThreadState, UffdError
 from gdb_uffd.trace.files.files import FileRef
 from gdb_uffd.trace.source import PAGES, SLOT_UNAVAILABLE, ZERO
@@ -226,7 +227,7 @@ def test_threads_registers_and_facts(tmp_path: Path) -> None:
     threads = [
         ThreadState(
             100 + i,
-            Registers([(i << 40) + j for j in range(27)], os.urandom(2696), 0x2E7),
+            Registers([(i << 40) + j for j in range(27)], os.urandom(2696), 0x2E7, X86_64),
             signal=i % 3,
             siginfo=os.urandom(128) if i % 2 else b"",
             sigmask=(1 << 64) - 1 - i,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Dict, List
 
+from gdb_uffd.arch import X86_64
 from gdb_uffd.protocol.model import GPR, Mapping, MemoryUnavailable, Registers, ThreadState
 from gdb_uffd.trace.core import thread_base
 
@@ -20,7 +21,7 @@ MAPPINGS = [
 def thread(tid: int, sp: int, base: int = 0) -> ThreadState:
     gpr = [0] * 27
     gpr[GPR["rsp"]], gpr[GPR["fs_base"]] = sp, base
-    return ThreadState(tid, Registers(gpr, b"", 0))
+    return ThreadState(tid, Registers(gpr, b"", 0, X86_64))
 
 
 class Memory:

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdb_uffd.protocol.model import XSTATE_COMPONENTS, XSTATE_SIZE, Registers, ThreadState
-from gdb_uffd.trace.core import notes, xstate
+from gdb_uffd.arch import X86_64, Registers
+from gdb_uffd.arch.x86_64 import xstate
+from gdb_uffd.arch.x86_64.xstate import XSTATE_COMPONENTS, XSTATE_SIZE
+from gdb_uffd.protocol.model import ThreadState
+from gdb_uffd.trace.core import notes
 from gdb_uffd.trace.core.core_notes import make_notes
 from gdb_uffd.trace.core.elf import iter_notes
 
@@ -95,7 +98,7 @@ def test_too_short_is_refused() -> None:
     with pytest.raises(ValueError):
         xstate.from_machine(b"", {}, 3)
     with pytest.raises(ValueError):
-        xstate.to_machine(xstate.initial(), {}, b"")
+        xstate.to_machine(Registers([0] * 27, xstate.INITIAL, 0, X86_64), {}, b"")
 
 
 def test_layout_note() -> None:
@@ -114,7 +117,7 @@ def test_round_trip_across_cpus(
     image[160:224] = data
     canonical, features = xstate.from_note(bytes(image), None)
     own = machine_image(target, 0x2E7, 0, t_size)
-    there = xstate.to_machine(Registers([0] * 27, canonical, features), target, own)
+    there = xstate.to_machine(Registers([0] * 27, canonical, features, X86_64), target, own)
     assert len(there) == t_size
     assert there[416:512] == own[416:512]  # the machine's own software bytes
     back = xstate.from_machine(there, target, 0x2E7)
@@ -127,7 +130,7 @@ def test_round_trip_across_cpus(
 def test_components_the_machine_lacks_are_dropped() -> None:
     canonical, features = xstate.from_note(machine_image(INTEL, 0x2E7, 0x2E7, 2696), None)
     own = machine_image({2: (576, 256)}, 7, 0, 832)
-    out = xstate.to_machine(Registers([0] * 27, canonical, features), {2: (576, 256)}, own)
+    out = xstate.to_machine(Registers([0] * 27, canonical, features, X86_64), {2: (576, 256)}, own)
     assert len(out) == 832
     assert out[576:832] == b"\x02" * 256
     assert int.from_bytes(out[512:520], "little") == 7
@@ -136,7 +139,7 @@ def test_components_the_machine_lacks_are_dropped() -> None:
 def test_components_the_recording_lacks_stay_the_machines() -> None:
     canonical, features = xstate.from_fpregs(machine_image({}, 3, 3, 576)[:512])
     own = machine_image(INTEL, 0x2E7, 0x200, 2696)
-    out = xstate.to_machine(Registers([0] * 27, canonical, features), INTEL, own)
+    out = xstate.to_machine(Registers([0] * 27, canonical, features, X86_64), INTEL, own)
     assert out[576:] == own[576:]
     assert int.from_bytes(out[512:520], "little") == 0x203
 
@@ -146,7 +149,7 @@ def test_reserved_mxcsr_bits_are_cut() -> None:
     image[24:28] = b"\xff\xff\xff\xff"
     canonical, features = xstate.from_fpregs(bytes(image))
     own = machine_image(INTEL, 0x2E7, 0, 2696)
-    out = xstate.to_machine(Registers([0] * 27, canonical, features), INTEL, own)
+    out = xstate.to_machine(Registers([0] * 27, canonical, features, X86_64), INTEL, own)
     assert out[24:28] == b"\xff\xff\0\0"
 
 

@@ -21,8 +21,6 @@ MAX_FRAMES = 1024
 LAST_FRAME_BYTES = 1 << 16
 """How far the outermost frame may reach; nothing tells."""
 
-RETURN_ADDRESS = ("rip", "x30")  # where it is saved: x86-64 names the place, AArch64 the register
-
 _SAVED = re.compile(r"(\w+) at (0x[0-9a-f]+)")
 
 
@@ -95,6 +93,8 @@ def _variables(frame: gdb.Frame) -> Iterator[Local]:
 
 def _saved(frame: gdb.Frame) -> Iterator[Local]:
     """Where the frame keeps its caller's registers, and where it returns to."""
+    arch = selected_arch()
+    returns = arch.names[arch.pc if arch.link is None else arch.link]
     before, text = gdb.selected_frame(), ""
     with contextlib.suppress(*FAILURES):
         frame.select()
@@ -102,6 +102,6 @@ def _saved(frame: gdb.Frame) -> Iterator[Local]:
     with contextlib.suppress(*FAILURES):
         before.select()
         for name, address in _SAVED.findall(text):
-            if name not in ("rsp", "sp"):
-                what = "return address" if name in RETURN_ADDRESS else f"saved {name}"
+            if name != arch.names[arch.sp]:
+                what = "return address" if name == returns else f"saved {name}"
                 yield Local(what, int(address, 16), 8, None, frame.level(), _function(frame))

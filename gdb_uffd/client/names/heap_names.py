@@ -193,15 +193,10 @@ def _word_at(address: int) -> str:
 def _untyped_word(known: Optional[Variable], ref: Reference) -> str:
     if known is None:
         return _word_at(ref.address)
-    dtv = known.address + DTV_AT.get(selected_arch().name, -1)
+    dtv = known.address + selected_arch().dtv_offset
     if known.name == CONTROL_NAME and ref.address == dtv:
         return f"{CONTROL_NAME}'s dtv"
     return known.at(ref.address)
-
-
-DTV_AT = {"x86_64": 8, "aarch64": 0}
-"""Where the thread pointer's block points to the vector of thread-local blocks (tcbhead_t in
-glibc's sysdeps/*/nptl/tls.h)."""
 
 
 def _offset(ref: Reference) -> str:

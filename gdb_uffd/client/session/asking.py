@@ -11,7 +11,7 @@ from typing import Callable, Iterator, List, Optional, TypeVar
 
 import gdb
 
-from gdb_uffd.arch import X86_64, Architecture, of_gdb
+from gdb_uffd.arch import RECORDED, Architecture, of_gdb
 from gdb_uffd.protocol.model import UffdError
 
 R = TypeVar("R")
@@ -24,7 +24,7 @@ is a ValueError)."""
 
 def selected_arch() -> Architecture:
     """The selected inferior's processor."""
-    return of_gdb(gdb.selected_inferior().architecture().name()) or X86_64
+    return of_gdb(gdb.selected_inferior().architecture().name()) or RECORDED
 
 
 def check_architecture(name: str) -> None:

@@ -7,7 +7,6 @@ import os
 import time
 from typing import Any, Dict, List, Mapping, Optional
 
-from gdb_uffd.arch import X86_64
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.trace.core.facts import ProcessFacts, auxv_values
 from gdb_uffd.trace.source import Snapshot
@@ -98,7 +97,7 @@ def clocks(known: ProcessFacts) -> "tuple[int, int]":
     return real, monotonic if monotonic > 0 else real
 
 
-def uname(release: str, machine: str = X86_64.name) -> List[str]:
+def uname(release: str, machine: str) -> List[str]:
     """struct new_utsname: of this machine where its kernel is the recorded one, by the version in
     the recorded vdso; else what the vdso tells."""
     here = os.uname()

@@ -7,11 +7,10 @@ import functools
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
-from gdb_uffd.arch import AARCH64, X86_64, Architecture, host
+from gdb_uffd.arch import RECORDED, Architecture, host
 
 TABLE = Path(__file__).with_name("syscalls.tbl")
-"""With x86-64's numbers."""
-NUMBERS = {AARCH64.name: Path(__file__).with_name("syscalls_aarch64.tbl")}
+"""With x86-64's numbers; arch/ has others."""
 COMMON = 424
 """From here on numbers are the same everywhere (Linux, include/uapi/asm-generic/unistd.h)."""
 
@@ -52,7 +51,7 @@ class PolicyOutcome(NamedTuple):
 @functools.cache
 def table(arch: Optional[Architecture] = None) -> Dict[int, SystemCall]:
     """By number: the processor's that system calls are made on, unless another one is named."""
-    arch = arch or host() or X86_64
+    arch = arch or host() or RECORDED
     own = _numbers(arch)
     calls: Dict[int, SystemCall] = {}
     for number_, name_, safe, all_, handler, *arguments in _lines(TABLE):
@@ -71,8 +70,9 @@ def _lines(path: Path) -> List[List[str]]:
 
 def _numbers(arch: Architecture) -> Optional[Dict[str, int]]:
     """Name -> number below COMMON; None where those of the table hold."""
-    path = NUMBERS.get(arch.name)
-    return {name_: int(number) for number, name_ in _lines(path)} if path is not None else None
+    if arch.calls is None:
+        return None
+    return {name_: int(number) for number, name_ in _lines(arch.calls)}
 
 
 @functools.cache
@@ -140,5 +140,5 @@ def documented() -> List[str]:
     return [
         f"| {call.number} | `{call.name}` | {words(call, NONE)} | {words(call, SAFE)} "
         f"| {words(call, ALL)} |"
-        for call in table(X86_64).values()
+        for call in table(RECORDED).values()
     ]

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Optional, Tuple
+from typing import Any, Optional, Protocol, Tuple, TypeVar
 
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.replay.state import SavedThreads
-
-if TYPE_CHECKING:  # it makes them
-    from gdb_uffd.replay.diversion import Diversion
+from gdb_uffd.replay.policy.policy import Policy
+from gdb_uffd.replay.state import SavedThreads, ThreadStates
+from gdb_uffd.replay.vessel import Vessel
+from gdb_uffd.trace.source import Snapshot
 
 SLICE_MS = 200
 """How long it runs before whoever asks may think again: gdb sees Ctrl-C between two packets."""
+
+
+class Cloneable(Protocol):
+    """A Diversion, as far as it is needed here."""
+
+    snapshot: Snapshot
+    vessel: Vessel
+    threads: ThreadStates
+    policy: Policy
+
+    def __init__(self, snapshot: Snapshot) -> None: ...
+
+    def prefer_engine(self, name: str, mass: bool) -> None:
+        """For its next process."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+AnyDiversion = TypeVar("AnyDiversion", bound=Cloneable)
 
 
 class Unseen:
@@ -48,8 +68,8 @@ class Unseen:
 
 
 def make_clone(
-    real: "Diversion", saved: SavedThreads, brk: Tuple[int, int], undo: Optional[Any]
-) -> "Diversion":
+    real: AnyDiversion, saved: SavedThreads, brk: Tuple[int, int], undo: Optional[Any]
+) -> AnyDiversion:
     """Another diversion of `real`'s snapshot, with the memory that `undo` leads back to, and the
     descriptors and clock from before the last run; without `undo` as everything is now."""
     clone = type(real)(real.snapshot)

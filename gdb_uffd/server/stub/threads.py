@@ -10,7 +10,6 @@ import errno
 import html  # xml.sax.saxutils would load urllib: a third of the server's start
 from typing import List, Optional
 
-from gdb_uffd.arch import X86_64
 from gdb_uffd.protocol.model import ThreadState
 from gdb_uffd.server.session import PacketError, StubSession, parse_hex
 from gdb_uffd.terminal import printable
@@ -91,8 +90,9 @@ def extra_info(session: StubSession, arguments: bytes) -> bytes:
 
 
 def _handle(thread: ThreadState) -> str:
-    """The pthread_t in hex, as libthread_db has it: the thread pointer, in glibc for x86-64."""
-    pointer = thread.registers.thread_pointer if thread.registers.arch is X86_64 else 0
+    """The pthread_t in hex, as libthread_db has it, where that is the thread pointer."""
+    registers = thread.registers
+    pointer = registers.thread_pointer if registers.arch.pthread_at_pointer else 0
     return pointer.to_bytes(8, "little").hex() if pointer else ""
 
 

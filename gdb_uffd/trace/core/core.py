@@ -17,7 +17,7 @@ import os
 import stat
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.arch import KNOWN, X86_64, of_machine
+from gdb_uffd.arch import KNOWN, RECORDED, of_machine
 from gdb_uffd.arch.others import spoken
 from gdb_uffd.protocol.model import PROT_WRITE, Mapping, UffdError
 from gdb_uffd.terminal import printable
@@ -200,7 +200,7 @@ def _open(
     problems: List[str] = []
     shown = printable(path)
     header = _check_header(shown, core)
-    arch = of_machine(header.machine, header.word) or X86_64
+    arch = of_machine(header.machine, header.word) or RECORDED
     segments = _read_segments(shown, core, header, problems)
     notes = read_notes(core, [s for s in segments if s.type == elf.PT_NOTE], arch)
     problems += notes.problems

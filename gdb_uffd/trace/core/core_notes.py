@@ -11,16 +11,11 @@ import os
 import struct
 from typing import List, Sequence
 
-from gdb_uffd.arch import AARCH64, X86_64
-from gdb_uffd.protocol.model import PAGE_SIZE, XSTATE_COMPONENTS, Mapping, ThreadState
-from gdb_uffd.trace.core import fpsimd
+from gdb_uffd.protocol.model import PAGE_SIZE, Mapping, ThreadState
 from gdb_uffd.trace.core import notes as read
-from gdb_uffd.trace.core.xstate import AVX, AVX512, EXTENDED, FXSAVE_SIZE, PKRU, SW_XCR0
 
 _PRSTATUS = struct.Struct("<iiihHQQiiii64x")
 _PRPSINFO = struct.Struct("<4b4xQIIiiii16s80s")
-_COMPONENT = struct.Struct("<IIII")  # struct x86_xfeat_component (<asm/elf.h>)
-_BITS = {bit: 1 << bit for bit in XSTATE_COMPONENTS}
 
 
 def note(owner: bytes, kind: int, description: bytes) -> bytes:
@@ -49,56 +44,19 @@ def make_notes(
         if index == 0:
             out.append(note(b"CORE", read.NT_AUXV, auxv))
             out.append(note(b"CORE", read.NT_FILE, _files(mappings)))
-        out += _vectors(thread) if thread.registers.arch is AARCH64 else _extended(thread)
+        arch = thread.registers.arch
+        for kind, vectors in arch.vectors.write(thread.registers):
+            out.append(note(b"CORE" if kind == read.NT_FPREGSET else b"LINUX", kind, vectors))
+        if arch.thread_pointer_note:
+            pointer = thread.registers.thread_pointer.to_bytes(8, "little")
+            out.append(note(b"LINUX", arch.thread_pointer_note, pointer))
     first = threads[0].registers
-    layout = _layout(first.xfeatures) if first.arch is X86_64 else b""
-    if layout:
-        out.append(note(b"LINUX", read.NT_X86_XSAVE_LAYOUT, layout))
+    for kind, told in first.arch.vectors.shared(first.xfeatures):
+        out.append(note(b"LINUX", kind, told))
     if files_read:
         names = b"".join(os.fsencode(path) + b"\0" for path in files_read)
         out.append(note(read.OWN, read.NT_FILES_READ, names))
     return b"".join(out)
-
-
-def _extended(thread: ThreadState) -> List[bytes]:
-    """x86-64."""
-    out = [note(b"CORE", read.NT_FPREGSET, thread.registers.xstate[:FXSAVE_SIZE])]
-    if thread.registers.xfeatures:
-        out.append(note(b"LINUX", read.NT_X86_XSTATE, xstate_note(thread)))
-    return out
-
-
-def _vectors(thread: ThreadState) -> List[bytes]:
-    """AArch64."""
-    registers, out = thread.registers, []
-    for bit, (kind, _, _) in fpsimd.PARTS.items():
-        if registers.xfeatures & bit:
-            owner = b"CORE" if bit == fpsimd.FPSIMD else b"LINUX"
-            out.append(note(owner, kind, fpsimd.part(registers.xstate, bit)))
-    pointer = registers.thread_pointer.to_bytes(8, "little")
-    return [*out, note(b"LINUX", fpsimd.NT_ARM_TLS, pointer)]
-
-
-def xstate_note(thread: ThreadState) -> bytes:
-    """The XSAVE image, as long as readers expect for its components: gdb guesses the layout
-    from the length (gdb/i387-tdep.c, i387_guess_xsave_layout)."""
-    features = thread.registers.xfeatures
-    image = bytearray(thread.registers.xstate)
-    struct.pack_into("<Q", image, SW_XCR0, features)
-    if features & PKRU:
-        return bytes(image)
-    if features & AVX512:
-        return bytes(image[: XSTATE_COMPONENTS[9][0]])
-    return bytes(image[: sum(XSTATE_COMPONENTS[2]) if features & AVX else EXTENDED])
-
-
-def _layout(features: int) -> bytes:
-    """NT_X86_XSAVE_LAYOUT: where the components are, as kernels since 6.12 tell."""
-    return b"".join(
-        _COMPONENT.pack(bit, size, offset, 0)
-        for bit, (offset, size) in XSTATE_COMPONENTS.items()
-        if features & _BITS[bit]
-    )
 
 
 def _prstatus(pid: int, thread: ThreadState, first_signal: int) -> bytes:

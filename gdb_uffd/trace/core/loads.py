@@ -7,7 +7,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
-from gdb_uffd.arch import X86_64
+from gdb_uffd.arch import RECORDED
 from gdb_uffd.protocol.model import PAGE_SIZE, page_ceil, page_floor
 from gdb_uffd.trace.core.elf import PF_R, PF_W, PF_X, PT_LOAD, ElfError, ProgramHeader
 
@@ -47,7 +47,7 @@ def make_loads(
     segments: Sequence[ProgramHeader],
     file_size: int,
     problems: List[str],
-    user_end: int = X86_64.user_end,
+    user_end: int = RECORDED.user_end,
 ) -> Tuple[List[Load], List[Fringe]]:
     """Sorted and disjoint; PT_LOADs that overlap give way to the lower (earlier) one.
 

@@ -11,16 +11,13 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from gdb_uffd.arch import AARCH64, X86_64, Architecture
+from gdb_uffd.arch import RECORDED, Architecture
 from gdb_uffd.protocol.model import PAGE_SIZE, Registers, ThreadState
-from gdb_uffd.trace.core import fpsimd, xstate
 from gdb_uffd.trace.core.elf import Buffer, ProgramHeader, iter_notes
 
 NT_PRSTATUS, NT_FPREGSET, NT_PRPSINFO, NT_AUXV = 1, 2, 3, 6
-NT_X86_XSTATE, NT_X86_XSAVE_LAYOUT = 0x202, 0x205
-NT_PRXFPREG = 0x46E62B7F  # i386's FXSAVE image
 OWN, NT_FILES_READ = b"GDB_UFFD", 0x44414552
 """Of cores that we write: paths of files whose bytes calls brought into the memory, a NUL behind
 each.  Readers of cores go by the type alone (bfd/elf.c, elfcore_grok_note): no other has it."""
@@ -30,9 +27,10 @@ MAX_NOTES_BYTES = 256 << 20
 """Bytes of notes that are read: room for 65,536 threads with AVX-512 state (3.5 kB each)."""
 MAX_THREADS = 1 << 18
 MAX_FILES_READ = 32 << 20  # bytes of their paths
-MAX_OTHER = 1024  # bytes of a note of vectors that are looked at
+MAX_VECTORS = 1 << 16  # bytes of a note of vectors that are looked at
+MAX_SHARED = 4096  # ... and of one that tells of all of them
 MAX_AUXV = 4096  # bytes; the kernel's vector has about 22 entries of 16
-USER_END = X86_64.user_end
+USER_END = RECORDED.user_end
 """Of what can be recorded in a trace."""
 SIGINFO_SIZE = 128
 
@@ -72,7 +70,7 @@ class Notes:
     files: Optional[List[FileRange]] = None
     gcore: bool = False  # gdb's gcore wrote them
     problems: List[str] = field(default_factory=list)
-    arch: Architecture = X86_64
+    arch: Architecture = RECORDED
 
     def auxv_value(self, kind: int) -> Optional[int]:
         """The value of the first entry of that type (getauxval(3)), or None."""
@@ -91,16 +89,12 @@ class _Thread:
     sigmask: int
     gpr: List[int]
     siginfo: bytes = b""
-    fpregs: bytes = b""
-    xsave: Tuple[int, int] = (0, 0)  # where the note's description lies, its length
-    others: Dict[int, bytes] = field(default_factory=dict)  # AArch64: see fpsimd.from_notes
-
-
-_FXSAVE = (NT_FPREGSET, NT_PRXFPREG)
+    vectors: Dict[int, Tuple[int, int]] = field(default_factory=dict)
+    """By a note's type, where its description lies, and its length."""
 
 
 def read_notes(
-    data: Buffer, segments: Sequence[ProgramHeader], arch: Architecture = X86_64
+    data: Buffer, segments: Sequence[ProgramHeader], arch: Architecture = RECORDED
 ) -> Notes:
     """The notes of all PT_NOTE `segments` of the core `data`, made on `arch`.
 
@@ -108,7 +102,8 @@ def read_notes(
     """
     notes = Notes(arch=arch)
     raw: List[_Thread] = []
-    layout: Optional[xstate.Layout] = None
+    shared: Dict[int, bytes] = {}
+    vectors = arch.vectors.thread_notes | {arch.thread_pointer_note}
     tids: Set[int] = set()
     budget = MAX_NOTES_BYTES
     skipping = False  # inside a thread that was refused: its notes are nobody's
@@ -135,17 +130,13 @@ def read_notes(
                 raw.append(thread)
                 tids.add(thread.tid)
                 notes.cpu_ns += _cpu_ns(data[at : at + arch.prstatus_bytes], arch)
-            elif arch is AARCH64 and kind in fpsimd.NOTES:
+            elif kind in vectors:
                 if raw and not skipping:
-                    raw[-1].others[kind] = bytes(data[at : at + min(length, MAX_OTHER)])
-            elif kind in _FXSAVE and raw and not skipping and length == xstate.FXSAVE_SIZE:
-                raw[-1].fpregs = bytes(data[at : at + length])
-            elif kind == NT_X86_XSTATE and raw and not skipping and length >= xstate.EXTENDED:
-                raw[-1].xsave = (at, min(length, 1 << 16))
+                    raw[-1].vectors[kind] = (at, min(length, MAX_VECTORS))
             elif kind == NT_SIGINFO and raw and not skipping and length <= 4096:
                 raw[-1].siginfo = bytes(data[at : at + min(length, SIGINFO_SIZE)])
-            elif kind == NT_X86_XSAVE_LAYOUT:
-                layout = xstate.parse_layout(bytes(data[at : at + min(length, 4096)]))
+            elif kind in arch.vectors.shared_notes:
+                shared[kind] = bytes(data[at : at + min(length, MAX_SHARED)])
             elif kind == NT_PRPSINFO and length >= _prpsinfo_bytes(arch):
                 _psinfo(data[at : at + _prpsinfo_bytes(arch)], notes)
             elif kind == NT_AUXV and length <= MAX_AUXV:
@@ -153,17 +144,18 @@ def read_notes(
             elif kind == NT_FILE:
                 notes.files = _parse_files(data[at : at + length], notes.problems, arch)
                 notes.gcore = _GCORE_UNIT.startswith(data[at + arch.word : at + 2 * arch.word])
-    if arch is AARCH64:
-        _tell_of_vectors(raw, notes.problems)
-    notes.problems = notes.problems[:20]
     if raw and not notes.pid:
         notes.pid = raw[0].tid
     images: Dict[bytes, bytes] = {}
+    features = 0
     for index, thread in enumerate(raw):
-        notes.threads.append(_finish(thread, index == 0, data, layout, notes))
+        notes.threads.append(_finish(thread, index == 0, data, shared, notes))
         registers = notes.threads[-1].registers
+        features |= registers.xfeatures
         # Of thousands of threads most wait in the same place: keep equal images once.
         registers.xstate = images.setdefault(registers.xstate, registers.xstate)
+    lost = arch.vectors.lost(features)
+    notes.problems = [*notes.problems, *([lost] if lost else [])][:20]
     return notes
 
 
@@ -224,19 +216,14 @@ def _cpu_ns(raw: bytes, arch: Architecture) -> int:
 
 
 def _finish(
-    thread: _Thread, first: bool, data: Buffer, layout: Optional[xstate.Layout], notes: Notes
+    thread: _Thread, first: bool, data: Buffer, shared: Mapping[int, bytes], notes: Notes
 ) -> ThreadState:
-    at, length = thread.xsave
-    if notes.arch is AARCH64:
-        image, features = fpsimd.from_notes(thread.others)
-        pointer = thread.others.get(fpsimd.NT_ARM_TLS, b"")[:8]
-        thread.gpr[AARCH64.thread_pointer] = int.from_bytes(pointer, "little")
-    elif length:
-        image, features = xstate.from_note(data[at : at + length], layout)
-    elif thread.fpregs:
-        image, features = xstate.from_fpregs(thread.fpregs)
-    else:
-        image, features = xstate.initial().xstate, 0
+    arch = notes.arch
+    found = {k: bytes(data[at : at + length]) for k, (at, length) in thread.vectors.items()}
+    image, features = arch.vectors.read(found, shared)
+    if arch.thread_pointer_note:
+        pointer = found.get(arch.thread_pointer_note, b"")[:8]
+        thread.gpr[arch.thread_pointer] = int.from_bytes(pointer, "little")
     # The kernel writes the fatal signal into every thread's pr_cursig; only the one it was
     # delivered to has a siginfo (fs/binfmt_elf.c, fill_thread_core_info).
     signal = thread.signal if first or thread.siginfo else 0
@@ -248,19 +235,6 @@ def _finish(
         sigmask=thread.sigmask,
         name=notes.name if thread.tid == notes.pid else "",
     )
-
-
-def _tell_of_vectors(threads: Sequence[_Thread], problems: List[str]) -> None:
-    """Scalable vectors cannot be loaded into another processor's, which has others."""
-    features = 0
-    for thread in threads:
-        features |= fpsimd.from_notes(thread.others)[1]
-    names = [n for bit, n in ((fpsimd.SVE, "SVE"), (fpsimd.SME, "SME")) if features & bit]
-    if names:
-        problems.append(
-            f"threads had {' and '.join(names)} registers in use; of these only v0-v31, their low "
-            "128 bits, are shown and loaded"
-        )
 
 
 def _parse_files(raw: bytes, problems: List[str], arch: Architecture) -> Optional[List[FileRange]]:

@@ -15,12 +15,10 @@ from __future__ import annotations
 import struct
 from typing import Iterator, Sequence
 
-from gdb_uffd.arch import X86_64
 from gdb_uffd.protocol.model import PROT_WRITE, Mapping, MemoryUnavailable, ThreadState
 from gdb_uffd.trace.source import ReadMemory
 
 ALIGNMENT = 64  # TCB_ALIGNMENT in glibc's tls.h
-TID_OFFSETS = (720,)  # of `tid` in struct pthread, glibc 2.4 to 2.41 on x86-64 (nptl/descr.h)
 _HEAD = struct.Struct("<QQQ")
 _CHUNK = 1 << 20
 _SEARCH_MAX = 1 << 26
@@ -40,19 +38,23 @@ def restore(
     """
     if not threads or not (threads[0].registers.thread_pointer or thread_locals):
         return
-    if threads[0].registers.arch is not X86_64:
+    arch = threads[0].registers.arch
+    if not arch.tid_offsets:
         return
-    search = _Search(mappings, read)
+    search = _Search(mappings, read, arch.tid_offsets)
     for thread in threads:
         if not thread.registers.thread_pointer:
-            thread.registers.gpr[X86_64.thread_pointer] = search.find(thread)
+            thread.registers.gpr[arch.thread_pointer] = search.find(thread)
 
 
 class _Search:
     """Looks through memory, `left` bytes of it at most."""
 
-    def __init__(self, mappings: Sequence[Mapping], read: ReadMemory) -> None:
+    def __init__(
+        self, mappings: Sequence[Mapping], read: ReadMemory, tid_offsets: Sequence[int]
+    ) -> None:
         self.mappings, self.read, self.left = mappings, read, _SEARCH_MAX
+        self.tid_offsets = tid_offsets
 
     def find(self, thread: ThreadState) -> int:
         """The address of the thread's control block; 0 when it is not found."""
@@ -68,7 +70,7 @@ class _Search:
             if not mapping.prot & PROT_WRITE or mapping.name.startswith("/"):
                 continue
             for address in self._blocks(mapping.start, mapping.end):
-                if _has_tid(address, thread.tid, self.read):
+                if self._has_tid(address, thread.tid):
                     return address
         return 0
 
@@ -84,19 +86,18 @@ class _Search:
                 if tcb == own == at + offset:
                     yield tcb
 
+    def _has_tid(self, address: int, tid: int) -> bool:
+        for offset in self.tid_offsets:
+            try:
+                if int.from_bytes(self.read(address + offset, 4), "little") == tid:
+                    return True
+            except MemoryUnavailable:
+                continue
+        return False
+
 
 def _readable(start: int, length: int, read: ReadMemory) -> bytes:
     try:
         return read(start, length)
     except MemoryUnavailable:
         return b""
-
-
-def _has_tid(address: int, tid: int, read: ReadMemory) -> bool:
-    for offset in TID_OFFSETS:
-        try:
-            if int.from_bytes(read(address + offset, 4), "little") == tid:
-                return True
-        except MemoryUnavailable:
-            continue
-    return False

@@ -6,14 +6,14 @@ into plain system calls they need nothing, and whoever answers system calls answ
 
 from __future__ import annotations
 
-from gdb_uffd.arch import X86_64, Architecture
+from gdb_uffd.arch import RECORDED, Architecture
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.trace.core.elf import ElfError, ElfImage
 
 MAX_VDSO = 1 << 20  # bytes; the kernel's has two to four pages
 
 
-def patch_vdso(image: bytes, arch: Architecture = X86_64) -> bytes:
+def patch_vdso(image: bytes, arch: Architecture = RECORDED) -> bytes:
     """`image` (the whole [vdso] mapping) with its clock functions made system calls.
 
     Same length as `image`.  UffdError when it is not the ELF object a vdso is.

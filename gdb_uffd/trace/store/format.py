@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Sequence, Tuple
 from typing import Mapping as Dictionary
 
+from gdb_uffd.arch import RECORDED
 from gdb_uffd.protocol.model import (
     PAGE_SIZE,
-    XSTATE_SIZE,
     Mapping,
     Registers,
     SnapshotInfo,
@@ -200,12 +200,12 @@ def decode_thread(raw: bytes) -> ThreadState:
     tid, signal, sigmask, xfeatures, *gpr, name_len, siginfo_len = _THREAD.unpack_from(raw)
     siginfo_at = _THREAD.size + name_len
     xstate_at = siginfo_at + siginfo_len
-    if siginfo_len not in (0, SIGINFO_SIZE) or len(raw) != xstate_at + XSTATE_SIZE:
+    if siginfo_len not in (0, SIGINFO_SIZE) or len(raw) != xstate_at + RECORDED.vectors.size:
         raise FormatError(f"a thread record of {len(raw)} bytes")
     if tid <= 0 or signal > 64:
         raise FormatError(f"a thread record with TID {tid}, signal {signal}")
     name = raw[_THREAD.size : siginfo_at].decode("utf-8", "backslashreplace")
-    registers = Registers(gpr, raw[xstate_at:], xfeatures)
+    registers = Registers(gpr, raw[xstate_at:], xfeatures, RECORDED)
     return ThreadState(tid, registers, signal, raw[siginfo_at:xstate_at], sigmask, name)
 
 

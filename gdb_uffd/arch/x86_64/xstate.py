@@ -1,4 +1,4 @@
-"""Extended registers: any CPU's XSAVE image to and from the canonical one of model.Registers.
+"""Extended registers: any CPU's XSAVE image to and from the canonical one of `Registers.xstate`.
 
 The XSAVE standard format puts each component at an offset that the CPU reports (CPUID leaf
 0DH); Intel's and AMD's differ.  Sources: Intel SDM vol. 1 chapter 13; Linux
@@ -10,14 +10,29 @@ from __future__ import annotations
 import struct
 from typing import Dict, Optional, Tuple
 
-from gdb_uffd.protocol.model import XSTATE_COMPONENTS, XSTATE_SIZE, Registers
+from gdb_uffd.arch.interface import Cpu, Registers
 
 Layout = Dict[int, Tuple[int, int]]
 """XCR0 bit -> (offset, size in bytes) in a machine's XSAVE image."""
 
-X87, SSE, AVX = 1 << 0, 1 << 1, 1 << 2
-AVX512 = 1 << 5 | 1 << 6 | 1 << 7
-PKRU = 1 << 9
+X87, SSE, AVX, OPMASK, ZMM_HI256, HI16_ZMM, PKRU = (1 << n for n in (0, 1, 2, 5, 6, 7, 9))
+"""XCR0 bits (Intel SDM vol. 1, 13.1)."""
+
+AVX512 = OPMASK | ZMM_HI256 | HI16_ZMM
+
+XSTATE_COMPONENTS: Dict[int, Tuple[int, int]] = {
+    2: (576, 256),  # AVX: YMM_Hi128
+    5: (1088, 64),  # AVX-512: opmask k0-k7
+    6: (1152, 512),  # AVX-512: ZMM_Hi256 of zmm0-15
+    7: (1664, 1024),  # AVX-512: Hi16_ZMM, zmm16-31
+    9: (2688, 8),  # PKRU
+}
+"""XCR0 bit -> (offset, size) in `Registers.xstate`; the offsets that Intel's CPUs report
+in CPUID leaf 0DH (Intel SDM vol. 1, 13.5.6).  Components 0 (x87) and 1 (SSE) are the
+512-byte FXSAVE image at offset 0; the XSAVE header follows at 512."""
+
+XSTATE_SIZE = 2696
+
 FXSAVE_SIZE = 512
 HEADER = 512  # offset of XSTATE_BV
 EXTENDED = 576  # offset of the first component beyond SSE
@@ -32,6 +47,16 @@ _AMD: Layout = {2: (576, 256), 5: (832, 64), 6: (896, 512), 7: (1408, 1024), 9: 
 _AMD_SIZES = (2432, 2440)  # without and with PKRU; Zen 3 has PKRU there without AVX-512
 
 _COMPONENT = struct.Struct("<IIII")  # struct x86_xfeat_component (<asm/elf.h>, note 0x205)
+
+
+def machine_layout(cpu: Cpu) -> Layout:
+    """Of this CPU's images: those components that a snapshot can hold."""
+    enabled, layout = cpu.xcr0(), {}
+    for bit in XSTATE_COMPONENTS:
+        found = cpu.xsave_component(bit) if enabled >> bit & 1 else None
+        if found is not None:
+            layout[bit] = found
+    return layout
 
 
 def parse_layout(description: bytes) -> Layout:
@@ -69,9 +94,8 @@ def _empty_fxsave() -> bytearray:
     return image
 
 
-def initial() -> Registers:
-    """Extended state of a thread of which nothing was recorded: initial, xfeatures 0."""
-    return Registers([0] * 27, bytes(_empty_fxsave()), 0)
+INITIAL = bytes(_empty_fxsave())
+"""Of a thread of which nothing was recorded."""
 
 
 def from_machine(buf: bytes, layout: Layout, xfeatures: int) -> bytes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import List
 
+from gdb_uffd.arch.description import document
 from gdb_uffd.arch.interface import Architecture, JumpBuffer
-
-NAMES = (
-    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax "
-    "rip cs eflags rsp ss fs_base gs_base ds es fs gs"
-).split()
-"""Order of struct user_regs_struct (<sys/user.h>)."""
+from gdb_uffd.arch.x86_64.description import features
+from gdb_uffd.arch.x86_64.general import GPR, NAMES
+from gdb_uffd.arch.x86_64.instructions import needed
+from gdb_uffd.arch.x86_64.packet import PacketFormat
+from gdb_uffd.arch.x86_64.vectors import XsaveVectors
 
 NUMBERED = (
     *"rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip".split(),
@@ -19,7 +19,6 @@ NUMBERED = (
     *"orig_rax fs_base gs_base".split(),
 )
 
-_AT = {name: index for index, name in enumerate(NAMES)}
 NO_CALL = (1 << 64) - 1
 
 
@@ -39,12 +38,12 @@ def _loadable(gpr: List[int]) -> List[int]:
     """
     made = list(gpr)
     for name, usual in _SELECTORS.items():
-        value = made[_AT[name]]
+        value = made[GPR[name]]
         if (value & 3 != 3 and (value or usual)) or value > 0xFFFF:
-            made[_AT[name]] = usual
+            made[GPR[name]] = usual
     for name in ("fs_base", "gs_base"):
-        if made[_AT[name]] >= _USER_END:
-            made[_AT[name]] = 0
+        if made[GPR[name]] >= _USER_END:
+            made[GPR[name]] = 0
     return made
 
 
@@ -56,14 +55,14 @@ X86_64 = Architecture(
     triple="x86_64-pc-linux-gnu",
     names=tuple(NAMES),
     dumped=27,
-    pc=_AT["rip"],
-    sp=_AT["rsp"],
-    frame=_AT["rbp"],
-    thread_pointer=_AT["fs_base"],
-    number=_AT["rax"],
-    result=_AT["rax"],
-    arguments=tuple(_AT[n] for n in ("rdi", "rsi", "rdx", "r10", "r8", "r9")),  # psABI, A.2.1
-    pending={_AT["orig_rax"]: NO_CALL},
+    pc=GPR["rip"],
+    sp=GPR["rsp"],
+    frame=GPR["rbp"],
+    thread_pointer=GPR["fs_base"],
+    number=GPR["rax"],
+    result=GPR["rax"],
+    arguments=tuple(GPR[n] for n in ("rdi", "rsi", "rdx", "r10", "r8", "r9")),  # psABI, A.2.1
+    pending={GPR["orig_rax"]: NO_CALL},
     user_end=_USER_END,
     breakpoint=b"\xcc",
     breakpoint_skips=1,
@@ -84,9 +83,18 @@ X86_64 = Architecture(
     pthread_bytes=2304,
     # sysdeps/x86_64/jmpbuf-offsets.h, nptl/tcb-offsets.sym; musl's buffer has the same order.
     jump=JumpBuffer(words=8, sp=6, pc=7, rotate=17, guard_offset=0x30),
+    vectors=XsaveVectors(),
+    packet=PacketFormat,
+    description=lambda xfeatures: document("i386:x86-64", features(xfeatures)),
+    relocations=(7, 6, 37),  # psABI, "Relocation Types"
+    dtv_offset=8,
+    needed=needed,
+    linker_saves=0xE6,  # SSE, AVX and AVX-512 (dl-trampoline.h, STATE_SAVE_MASK)
+    tid_offsets=(720,),  # glibc 2.4 to 2.41 (nptl/descr.h)
+    pthread_at_pointer=True,
     red_zone=128,  # psABI 3.2.2
     numbered=NUMBERED,
-    expedited=((6, _AT["rbp"]), (7, _AT["rsp"]), (16, _AT["rip"])),
+    expedited=((6, GPR["rbp"]), (7, GPR["rsp"]), (16, GPR["rip"])),
     records=True,
     loadable=_loadable,
 )

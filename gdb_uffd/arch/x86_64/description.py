@@ -1,46 +1,16 @@
-"""The target description: which registers there are, under the names that gdb knows.
+"""x86-64's target description.
 
-Sources: gdb manual, appendix "Target Descriptions" ("i386 Features" and "Target Description
-Format"); names, types and groups are those of gdb/features/i386/64bit-*.xml.
+Sources: gdb manual, appendix "Target Descriptions" ("i386 Features"); names, types and groups are
+those of gdb/features/i386/64bit-*.xml.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import Iterator, List, Tuple
+from typing import Iterator, Tuple
 
-from gdb_uffd.arch import X86_64
-
-X87, SSE, AVX, OPMASK, ZMM_HI256, HI16_ZMM, PKRU = (1 << n for n in (0, 1, 2, 5, 6, 7, 9))
-"""XCR0 bits (Intel SDM vol. 1, 13.1)."""
-
-AVX512 = OPMASK | ZMM_HI256 | HI16_ZMM
-
-
-@dataclass(frozen=True)
-class Register:
-    """One register of the description; its number is its place in `registers()`."""
-
-    name: str
-    bits: int
-    type: str
-    group: str = ""
-
-
-@dataclass(frozen=True)
-class Feature:
-    """A named feature: the XML of its types, then its registers."""
-
-    name: str
-    types: str
-    registers: Tuple[Register, ...]
-
-
-def flags(identifier: str, bits: List[Tuple[str, int]]) -> str:
-    fields = "".join(f'<field name="{n}" start="{b}" end="{b}"/>' for n, b in bits)
-    return f'<flags id="{identifier}" size="4">{fields}</flags>'
-
+from gdb_uffd.arch.description import Feature, Register, flags
+from gdb_uffd.arch.x86_64.xstate import AVX, AVX512, PKRU, SSE, X87
 
 _EFLAGS = flags(
     "i386_eflags",
@@ -157,36 +127,6 @@ def features(xfeatures: int) -> Tuple[Feature, ...]:
     return tuple(out)
 
 
-def document(architecture: str, parts: Tuple[Feature, ...]) -> bytes:
-    """The `target.xml` of `qXfer:features:read`."""
-    lines = [
-        '<?xml version="1.0"?>',
-        '<!DOCTYPE target SYSTEM "gdb-target.dtd">',
-        "<target>",
-        f"<architecture>{architecture}</architecture>",
-        "<osabi>GNU/Linux</osabi>",
-    ]
-    number = 0
-    for feature in parts:
-        lines.append(f'<feature name="{feature.name}">{feature.types}')
-        for r in feature.registers:
-            group = f' group="{r.group}"' if r.group else ""
-            lines.append(
-                f'<reg name="{r.name}" bitsize="{r.bits}" type="{r.type}"'
-                f' regnum="{number}"{group}/>'
-            )
-            number += 1
-        lines.append("</feature>")
-    lines.append("</target>\n")
-    return "\n".join(lines).encode("ascii")
-
-
 def registers(xfeatures: int) -> Tuple[Register, ...]:
     """Every register, by number."""
     return tuple(r for feature in features(xfeatures) for r in feature.registers)
-
-
-@functools.lru_cache(maxsize=8)
-def target_xml(xfeatures: int) -> bytes:
-    """The document for a machine with these XCR0 bits."""
-    return document(X86_64.gdb, features(xfeatures))

@@ -1,6 +1,6 @@
-"""`model.Registers` to and from the bytes of the `g` packet.
+"""x86-64's `Registers` to and from the bytes of the `g` packet.
 
-The layout is that of target_xml.registers(): register after register in the order of
+The layout is that of description.registers(): register after register in the order of
 numbers, little-endian, without gaps (gdb manual, node "Packets", `g`).  x87 fields follow
 gdb's i387-tdep.c: they are 16 bits of the FXSAVE image shown as 32, the opcode 11 bits, and the
 tag word is the classic one of two bits a register, where FXSAVE keeps one.
@@ -14,10 +14,18 @@ import struct
 from operator import itemgetter
 from typing import Dict, Tuple
 
-from gdb_uffd.protocol.model import GPR, XSTATE_COMPONENTS, XSTATE_SIZE, Registers
-from gdb_uffd.server.stub import target_xml
-from gdb_uffd.server.stub.registers_base import PacketLayout
-from gdb_uffd.server.stub.target_xml import AVX, AVX512, PKRU, SSE, X87
+from gdb_uffd.arch.interface import PacketLayout, Registers
+from gdb_uffd.arch.x86_64 import description
+from gdb_uffd.arch.x86_64.general import GPR
+from gdb_uffd.arch.x86_64.xstate import (
+    AVX,
+    AVX512,
+    PKRU,
+    SSE,
+    X87,
+    XSTATE_COMPONENTS,
+    XSTATE_SIZE,
+)
 
 _WIDE = "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip".split()
 _NARROW = "eflags cs ss ds es fs gs".split()
@@ -36,7 +44,7 @@ _XMM = slice(160, 416)
 _MXCSR = slice(24, 28)
 _XSTATE_BV = slice(512, 520)
 _YMMH = slice(576, 832)
-_ZMM = slice(1088, 2688)  # opmasks, ZMM_Hi256, Hi16_ZMM: one piece, see target_xml._avx512
+_ZMM = slice(1088, 2688)  # opmasks, ZMM_Hi256, Hi16_ZMM: one piece, see description._avx512
 _PKRU = slice(2688, 2692)
 
 _G_ST, _G_CONTROL, _G_XMM, _G_MXCSR, _G_TAIL, _G_YMMH = 164, 244, 276, 532, 536, 560
@@ -123,8 +131,8 @@ class PacketFormat(PacketLayout):
     """The register packet for the components in `xfeatures` (XCR0 bits)."""
 
     def __init__(self, xfeatures: int) -> None:
-        self.described = target_xml.described(xfeatures)
-        super().__init__(r.bits for r in target_xml.registers(xfeatures))
+        self.described = description.described(xfeatures)
+        super().__init__(r.bits for r in description.registers(xfeatures))
         zmm = _G_YMMH + (256 if self.described & AVX else 0)
         pkru = zmm + (1600 if self.described & AVX512 else 0)
         self._zmm, self._pkru = zmm, pkru
