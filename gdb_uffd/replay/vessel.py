@@ -35,8 +35,7 @@ class Counts:
     """What the pager has counted since the snapshot was opened; the last two: of the transaction
     that is open, or was last."""
 
-    fed: int
-    """Pages."""
+    fed: int  # pages
     fed_ahead: int
     """Of them, of zeros and before anything touched them."""
     faults: int
