@@ -137,7 +137,7 @@ class FirstWrite:
 
 
 @dataclass
-class Run:
+class DirtyRange:
     """Bytes that differ: `before` and `after` are of the same length.
 
     What follows tells them apart from the rest of their page: `kind` ("" as the page) and
@@ -210,10 +210,10 @@ class DirtyPage:
     thread: Optional[int] = None
     writers: List[str] = field(default_factory=list)
     first_write: Optional[FirstWrite] = None
-    runs: List[Run] = field(default_factory=list)
+    runs: List[DirtyRange] = field(default_factory=list)
     more_runs: bool = False
     bytes_above: int = 0  # of a stack page: changed bytes in frames that were there before
-    around: List[Run] = field(default_factory=list)  # the 16-byte blocks that hold the runs
+    around: List[DirtyRange] = field(default_factory=list)  # the 16-byte blocks that hold the runs
     mapping_start: Address = 0  # of its mapping (of a file: of its first one); 0: not known
 
     @property

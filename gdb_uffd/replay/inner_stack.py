@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import List, Optional, Sequence
 
-from gdb_uffd.protocol.model import CallReport, DirtyPage, Run, page_floor
+from gdb_uffd.protocol.model import CallReport, DirtyPage, DirtyRange, page_floor
 from gdb_uffd.replay.attribute.owners import part
 from gdb_uffd.trace.files.files import Module
 from gdb_uffd.trace.symbols import variable_around
@@ -58,7 +58,7 @@ def _lowest(pages: Sequence[DirtyPage], start: int, floor: int, red_zone: int) -
     )
 
 
-def _cut(run: Run, start: int, floor: int, tid: int) -> List[Run]:
+def _cut(run: DirtyRange, start: int, floor: int, tid: int) -> List[DirtyRange]:
     """`run` in up to three pieces; the one on the stack says so."""
     end = run.address + len(run.before)
     cuts = [run.address, *(at for at in (start, floor) if run.address < at < end), end]

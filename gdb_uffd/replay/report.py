@@ -10,9 +10,9 @@ from gdb_uffd.protocol.model import (
     PAGE_SIZE,
     CallReport,
     DirtyPage,
+    DirtyRange,
     FirstWrite,
     PageRange,
-    Run,
     page_floor,
 )
 from gdb_uffd.replay.layout import classify
@@ -148,7 +148,7 @@ class Builder:
         skip = min(max(0, self.sp_floor - change.page), PAGE_SIZE)
         return int(lib.changes_count(change.before + skip, change.after + skip, PAGE_SIZE - skip))
 
-    def _place(self, touched: int, runs: List[Run]) -> AddressPlace:
+    def _place(self, touched: int, runs: List[DirtyRange]) -> AddressPlace:
         """What the changed bytes belong to: one page can hold a stack's top and the TLS block.
         Where none changed, the byte that was written first."""
         place = classify(self.vessel, runs[0].address if runs else touched)
@@ -159,7 +159,7 @@ class Builder:
                     return other
         return place
 
-    def _thread_local_in(self, page: int, runs: List[Run]) -> int:
+    def _thread_local_in(self, page: int, runs: List[DirtyRange]) -> int:
         """An address in a page of which is not known what was written: of a thread's block, if it
         holds one, as its other bytes change least often without a trace."""
         if runs or not self._has_tls(page):
@@ -177,7 +177,7 @@ class Builder:
 
     def _differences(
         self, change: Any, detailed: bool, most: int, longest: int
-    ) -> Tuple[List[Run], bool]:
+    ) -> Tuple[List[DirtyRange], bool]:
         """At most `most` stretches of at most `longest` bytes; whether there is more."""
         if change.before == ffi.NULL:
             return [], bool(change.bytes_changed)
@@ -190,14 +190,14 @@ class Builder:
             start, length = self._runs[2 * i], self._runs[2 * i + 1]
             more |= length > longest
             end = start + min(length, longest)
-            runs.append(Run(change.page + start, before[start:end], after[start:end]))
+            runs.append(DirtyRange(change.page + start, before[start:end], after[start:end]))
         return runs, more
 
     @staticmethod
-    def _around(change: Any, runs: List[Run]) -> List[Run]:
+    def _around(change: Any, runs: List[DirtyRange]) -> List[DirtyRange]:
         """The 16-byte blocks that hold the runs, joined: a scalar or pointer of the program lies
         inside one (psABI 3.1.2: natural alignment), so its values need no further question."""
-        out: List[Run] = []
+        out: List[DirtyRange] = []
         if not runs:
             return out
         before, after = ffi.buffer(change.before, PAGE_SIZE), ffi.buffer(change.after, PAGE_SIZE)
@@ -206,11 +206,11 @@ class Builder:
             offset = run.address - change.page
             low, high = offset & -BLOCK, (offset + len(run.before) + BLOCK - 1) & -BLOCK
             if low > end >= 0:
-                out.append(Run(change.page + start, before[start:end], after[start:end]))
+                out.append(DirtyRange(change.page + start, before[start:end], after[start:end]))
             if low > end or end < 0:
                 start = low
             end = high
-        out.append(Run(change.page + start, before[start:end], after[start:end]))
+        out.append(DirtyRange(change.page + start, before[start:end], after[start:end]))
         return out
 
 

@@ -11,7 +11,7 @@ from gdb_uffd.client.show.report_text import NamedChange, WriteSite
 from gdb_uffd.client.show.text import Look
 from gdb_uffd.protocol.messages import Summary
 from gdb_uffd.protocol.messages_calls import PageImage
-from gdb_uffd.protocol.model import CallReport, DirtyPage, FirstWrite, Run
+from gdb_uffd.protocol.model import CallReport, DirtyPage, DirtyRange, FirstWrite
 
 PUSH = WriteSite("push", "/src/sample.c", 7)
 
@@ -70,7 +70,7 @@ def sample() -> CallReport:
             0x55BDF8D37000,
             "heap",
             first_write=FirstWrite(0x2222, 0, 42),
-            runs=[Run(0x55BDF8D37278, b"\0" * 24, b"\1" * 24)],
+            runs=[DirtyRange(0x55BDF8D37278, b"\0" * 24, b"\1" * 24)],
         ),
         page(0x7FD19C1B8000, "tls", thread=42),
         page(
@@ -79,7 +79,7 @@ def sample() -> CallReport:
             thread=42,
             first_write=None,
             bytes_changed=96,
-            runs=[Run(floor - 96, b"\0" * 96, b"\1" * 96)],
+            runs=[DirtyRange(floor - 96, b"\0" * 96, b"\1" * 96)],
         ),
     )
 
@@ -134,7 +134,7 @@ def test_long_lists_are_cut_with_a_way_to_see_the_rest():
 
 def changed(role, at=0x10):
     """A byte that changed, of that role, at an offset of a page."""
-    return Run(at, b"\0", b"\1", role=role)
+    return DirtyRange(at, b"\0", b"\1", role=role)
 
 
 def test_what_is_not_the_programs_is_one_line_behind_what_is():
@@ -210,7 +210,7 @@ def test_a_writer_in_a_library_leads_to_the_program():
 
 
 def test_stack_bytes_in_and_below_the_frames():
-    run = Run(0x17F8, b"\0" * 16, b"\1" * 16)
+    run = DirtyRange(0x17F8, b"\0" * 16, b"\1" * 16)
     stack = page(0x1000, "stack", bytes_changed=16, bytes_above=8, runs=[run], first_write=None)
     line = report_text.report_lines(report(stack), Names(), Look())[2]
     assert line.endswith("8 B in the frames, 8 B below the frame")

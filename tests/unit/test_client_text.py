@@ -26,8 +26,8 @@ from gdb_uffd.protocol.messages_travel import Changes, Export, ListSnapshots
 from gdb_uffd.protocol.model import (
     CallReport,
     DirtyPage,
+    DirtyRange,
     FirstWrite,
-    Run,
     UffdError,
 )
 from gdb_uffd.terminal import one_line
@@ -325,7 +325,7 @@ def test_good_replies():
 def test_report_survives_the_wire():
     page = DirtyPage(
         0x1000, 0x2000, "heap", "[heap]", 4, None, ["program"],
-        FirstWrite(0x5000, 0x7000, 3, (0x5100,)), [Run(0x1010, b"ab", b"cd")], False, 0x6000,
+        FirstWrite(0x5000, 0x7000, 3, (0x5100,)), [DirtyRange(0x1010, b"ab", b"cd")], False, 0x6000,
     )  # fmt: skip
     report = CallReport("call", False, 3, 9, 1.5, "out", [page])
     reply = to_text(to_json(report)).encode()

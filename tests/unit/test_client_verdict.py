@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gdb_uffd.client.show import verdict
-from gdb_uffd.protocol.model import CallReport, DirtyPage, HeapTotals, Run
+from gdb_uffd.protocol.model import CallReport, DirtyPage, DirtyRange, HeapTotals
 
 TID = 42
 
@@ -13,7 +13,7 @@ def thread(tid: int) -> str:
 
 
 def page(kind: str, *roles: str, **more: object) -> DirtyPage:
-    runs = [Run(0x1000 + 8 * i, b"\0", b"\1", role=role) for i, role in enumerate(roles)]
+    runs = [DirtyRange(0x1000 + 8 * i, b"\0", b"\1", role=role) for i, role in enumerate(roles)]
     values = {"mapping": "/bin/x", "bytes_changed": 1, "writers": ["program"], **more}
     return DirtyPage(0x1000, 0x2000, kind, runs=runs, **values)  # type: ignore[arg-type]
 

@@ -20,7 +20,7 @@ from gdb_uffd.protocol.messages import Ready, every
 from gdb_uffd.protocol.messages_calls import Reach
 from gdb_uffd.protocol.messages_rerun import Why
 from gdb_uffd.protocol.messages_travel import SnapshotList
-from gdb_uffd.protocol.model import CallReport, Run, UffdError
+from gdb_uffd.protocol.model import CallReport, DirtyRange, UffdError
 from gdb_uffd.server.requests.answer import REQUESTS
 
 KINDS: List[Any] = [*every(), *(kind.REPLY for kind in every()), Ready]
@@ -143,15 +143,23 @@ ROW = ["0x1", 2]
 @pytest.mark.parametrize(
     ("kind", "data", "words"),
     [
-        (Run, {**RUN, "address": "0x" + "f" * 17}, 'address is not a hex string such as "0x1000"'),
-        (Run, {**RUN, "address": "-0x1"}, 'address is not a hex string such as "0x1000"'),
-        (Run, {**RUN, "address": 16}, 'address is not a hex string such as "0x1000"'),
-        (Run, {**RUN, "before": "0"}, "before is not hex digits, two for each byte"),
-        (Run, {**RUN, "before": "00 11"}, "before is not hex digits, two for each byte"),
-        (Run, {**RUN, "thread": True}, "thread is not a whole number"),
-        (Run, {**RUN, "thread": 1 << 64}, "thread is not a whole number"),
-        (Run, {"address": "0x10", "before": "00"}, "after is not hex digits, two for each byte"),
-        (Run, [RUN], "is not an object"),
+        (
+            DirtyRange,
+            {**RUN, "address": "0x" + "f" * 17},
+            'address is not a hex string such as "0x1000"',
+        ),
+        (DirtyRange, {**RUN, "address": "-0x1"}, 'address is not a hex string such as "0x1000"'),
+        (DirtyRange, {**RUN, "address": 16}, 'address is not a hex string such as "0x1000"'),
+        (DirtyRange, {**RUN, "before": "0"}, "before is not hex digits, two for each byte"),
+        (DirtyRange, {**RUN, "before": "00 11"}, "before is not hex digits, two for each byte"),
+        (DirtyRange, {**RUN, "thread": True}, "thread is not a whole number"),
+        (DirtyRange, {**RUN, "thread": 1 << 64}, "thread is not a whole number"),
+        (
+            DirtyRange,
+            {"address": "0x10", "before": "00"},
+            "after is not hex digits, two for each byte",
+        ),
+        (DirtyRange, [RUN], "is not an object"),
         (Reach, {"roots": [ROW] * 8193}, "roots is not a list of at most 8,192"),
         (Reach, {"roots": [ROW, ["0x1"]]}, "roots[1] is not a list of 2"),
         (Reach, {"roots": [ROW, ["0x1", None]]}, "roots[1][1] is not a whole number"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from gdb_uffd.protocol import codec
 from gdb_uffd.protocol.messages_calls import LastReport
-from gdb_uffd.protocol.model import CallReport, DirtyPage, Run
+from gdb_uffd.protocol.model import CallReport, DirtyPage, DirtyRange
 from gdb_uffd.server.requests import answer, shorten
 from gdb_uffd.server.requests.registry import REQUESTS, Registered
 from gdb_uffd.server.session import StubSession
@@ -16,7 +16,7 @@ PAGES = 500
 
 
 def large(output: str = "", streamed: int = 0) -> CallReport:
-    run = Run(0x10000, bytes(64), b"\1" * 64)
+    run = DirtyRange(0x10000, bytes(64), b"\1" * 64)
     pages = [
         DirtyPage(at, at + 4096, "heap", "[heap]", 64, None, ["program"], runs=[run])
         for at in range(0x10000, 0x10000 + PAGES * 4096, 4096)

@@ -10,7 +10,7 @@ from gdb_uffd.client.names import type_facts
 from gdb_uffd.client.names.block_paths import FoundBlock
 from gdb_uffd.client.names.expression import Expression
 from gdb_uffd.client.names.shapes import ALWAYS, is_open_ended
-from gdb_uffd.protocol.model import Run
+from gdb_uffd.protocol.model import DirtyRange
 
 
 def tail(
@@ -29,7 +29,7 @@ def tail(
     return place, element.array(count - 1), start
 
 
-def reaches(found: FoundBlock, run: Run) -> bool:
+def reaches(found: FoundBlock, run: DirtyRange) -> bool:
     """Whether all changed bytes of a run are of the objects that a pointer into its mapping means:
     the one there, or the array that the mapping begins with."""
     size = found.type.sizeof if found.type is not None else 0

@@ -23,7 +23,7 @@ from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.state import Context
 from gdb_uffd.client.session.view import memory
 from gdb_uffd.client.show.report_text import INNER, NEW
-from gdb_uffd.protocol.model import Block, CallReport, DirtyPage, Run
+from gdb_uffd.protocol.model import Block, CallReport, DirtyPage, DirtyRange
 
 TEXT_BYTES = 256
 """Bytes of a text in a block that are shown."""
@@ -48,7 +48,7 @@ WalkObject = Callable[[Expression, gdb.Type, int, List[int], ChangeSetting], Lis
 class _Job:
     """Changed bytes of one block, on one page."""
 
-    run: Run
+    run: DirtyRange
     where: ChangeSetting
     block: Block
     found: Optional[FoundBlock] = None
@@ -93,7 +93,7 @@ class Blocks:
         """Stretches of bytes that are told at the end."""
         return len(self._jobs)
 
-    def take(self, run: Run, where: ChangeSetting) -> bool:
+    def take(self, run: DirtyRange, where: ChangeSetting) -> bool:
         """Whether the run lies in a block, and is named from here on."""
         index = bisect.bisect_right(self._starts, run.address) - 1
         if index < 0:
@@ -104,7 +104,7 @@ class Blocks:
         self._jobs.append(_Job(run, where, block))
         return True
 
-    def take_mapping(self, page: DirtyPage, run: Run, otherwise: PendingChange) -> bool:
+    def take_mapping(self, page: DirtyPage, run: DirtyRange, otherwise: PendingChange) -> bool:
         """Whether the run, in no block, may be named by a pointer into its mapping."""
         start = page.mapping_start
         if not start or (start not in self._mappings and len(self._mappings) >= MAX_MAPPINGS):

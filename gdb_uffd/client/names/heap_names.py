@@ -20,7 +20,7 @@ from gdb_uffd.client.session.code import code_address, frames
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
 from gdb_uffd.protocol.heap import Reference
-from gdb_uffd.protocol.model import Block, HeapBlock, Run, UffdError
+from gdb_uffd.protocol.model import Block, DirtyRange, HeapBlock, UffdError
 
 DEAD = "(holds it no more)"
 """Behind the name of a word that an empty std::optional, or another alternative, left there."""
@@ -156,7 +156,7 @@ class HeapNames:
         if ref.kind == "stack":
             return self._local(ref, whose)
         if ref.kind == "tls":
-            run = Run(ref.address, b"", b"", symbol=ref.name)
+            run = DirtyRange(ref.address, b"", b"", symbol=ref.name)
             known = ThreadLocals(self.session).find(run, ref.tid, None)
         else:
             known, whose = addresses.variable(ref.address, frame_pcs()), ""

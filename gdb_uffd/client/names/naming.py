@@ -27,7 +27,7 @@ from gdb_uffd.client.session.state import Context
 from gdb_uffd.client.session.threads import in_thread
 from gdb_uffd.client.session.view import memory
 from gdb_uffd.client.show.report_text import NEW, REST, NamedChange
-from gdb_uffd.protocol.model import CallReport, DirtyPage, FirstWrite, Run
+from gdb_uffd.protocol.model import CallReport, DirtyPage, DirtyRange, FirstWrite
 
 MAX_TOLD = 4000
 """Named changes of one report; each costs some ten microseconds."""
@@ -166,7 +166,7 @@ class Naming:
         where = ChangeSetting(page.start, page.kind, "", page.thread)
         return PendingChange(where, name, "", end, max(0, count), raw=True, note=REST)
 
-    def _unnamed(self, page: DirtyPage, run: Run, where: ChangeSetting) -> PendingChange:
+    def _unnamed(self, page: DirtyPage, run: DirtyRange, where: ChangeSetting) -> PendingChange:
         base = page.mapping_start or page.start
         name = f"{os.path.basename(page.mapping) or page.mapping}+{run.address - base:#x}"
         return pending.of_bytes(where, name, run.address, run.before, run.after)
@@ -207,7 +207,9 @@ class Naming:
             if start == now and end < after <= room:
                 self._added.append((end, after))
 
-    def _data(self, page: DirtyPage, run: Run, where: ChangeSetting) -> Iterator[PendingChange]:
+    def _data(
+        self, page: DirtyPage, run: DirtyRange, where: ChangeSetting
+    ) -> Iterator[PendingChange]:
         count = 0
         pcs = self.pcs(page)
         for address in run.changed():
@@ -229,7 +231,7 @@ class Naming:
             self._done_until = known.address + known.size
             yield from found
 
-    def _next_known(self, run: Run, address: int, pcs: List[int]) -> int:
+    def _next_known(self, run: DirtyRange, address: int, pcs: List[int]) -> int:
         """Where bytes without a name end: at the next changed variable, or with the run."""
         words = {at & -4: at for at in run.changed() if at & -4 > address}  # one look each
         for at in itertools.islice(words.values(), _NEXT_MAX):
@@ -253,7 +255,7 @@ class Naming:
         return self._walk(variable(known.name), known.type, known.address, changed, where)
 
     def _thread_local(
-        self, page: DirtyPage, run: Run, where: ChangeSetting
+        self, page: DirtyPage, run: DirtyRange, where: ChangeSetting
     ) -> Iterator[PendingChange]:
         known = self._tls.find(run, where.thread, self.first(page))
         if known is None:
@@ -268,7 +270,7 @@ class Naming:
             yield change
 
     def _stack(
-        self, page: DirtyPage, thread: Optional[int], runs: List[Run]
+        self, page: DirtyPage, thread: Optional[int], runs: List[DirtyRange]
     ) -> Iterator[PendingChange]:
         """Locals of live frames, else bytes of the stack."""
         changed = [a for run in runs for a in run.changed()]

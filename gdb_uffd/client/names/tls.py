@@ -14,7 +14,7 @@ from gdb_uffd.client.session.asking import FAILURES, quiet, selected_arch
 from gdb_uffd.client.session.code import file_of
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
-from gdb_uffd.protocol.model import FirstWrite, Run
+from gdb_uffd.protocol.model import DirtyRange, FirstWrite
 
 STATIC_TLS_BYTES = 1 << 20
 """Thread-locals within this distance below the thread pointer are static TLS, whose address
@@ -34,7 +34,9 @@ class ThreadLocals:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def find(self, run: Run, tid: Optional[int], first: Optional[FirstWrite]) -> Optional[Variable]:
+    def find(
+        self, run: DirtyRange, tid: Optional[int], first: Optional[FirstWrite]
+    ) -> Optional[Variable]:
         """The thread-local that holds the run's first byte, in the thread `tid`."""
         match = _SYMBOL.match(run.symbol)
         named: Optional[Variable] = None

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from gdb_uffd.client.show.heap_words import damage_text
 from gdb_uffd.client.show.text import number, plural, size
 from gdb_uffd.protocol.codec import to_json
-from gdb_uffd.protocol.model import CallReport, DirtyPage, Run
+from gdb_uffd.protocol.model import CallReport, DirtyPage, DirtyRange
 from gdb_uffd.terminal import one_line, printable
 
 PURE = "pure: nothing but its own stack"
@@ -71,7 +71,9 @@ def _of_page(page: DirtyPage, report: CallReport, starts: Sequence[int]) -> List
     return [(_key(page, run, report, starts), len(run.changed())) for run in listed]
 
 
-def _key(page: DirtyPage, run: Optional[Run], report: CallReport, starts: Sequence[int]) -> _Key:
+def _key(
+    page: DirtyPage, run: Optional[DirtyRange], report: CallReport, starts: Sequence[int]
+) -> _Key:
     if run is not None and run.role in ("malloc", "linker"):
         return run.role, None, None
     kind = (run.kind if run is not None else "") or page.kind

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.protocol.model import PAGE_SIZE, Block, CallReport, Damage, DirtyPage, HeapTotals, Run
+from gdb_uffd.protocol.model import (
+    PAGE_SIZE,
+    Block,
+    CallReport,
+    Damage,
+    DirtyPage,
+    DirtyRange,
+    HeapTotals,
+)
 from gdb_uffd.replay.attribute import damage, layouts, leftovers, malloc
 from gdb_uffd.replay.attribute.layouts import MallocState
 from gdb_uffd.replay.attribute.malloc import HeapArea, Heaps, Known
@@ -251,8 +259,8 @@ class HeapWork:
         return self.known.words
 
     def _split(
-        self, runs: List[Run], span: _Span, area: HeapArea, anchor: int, end: int
-    ) -> Iterator[Run]:
+        self, runs: List[DirtyRange], span: _Span, area: HeapArea, anchor: int, end: int
+    ) -> Iterator[DirtyRange]:
         """`runs` cut where chunks' headers and blocks meet."""
         for run in runs:
             at, stop = run.address, run.address + len(run.before)

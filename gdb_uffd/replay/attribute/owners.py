@@ -8,7 +8,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
-from gdb_uffd.protocol.model import PAGE_SIZE, DirtyPage, Mapping, Run, UffdError
+from gdb_uffd.protocol.model import PAGE_SIZE, DirtyPage, DirtyRange, Mapping, UffdError
 from gdb_uffd.replay.attribute import layouts, malloc
 from gdb_uffd.replay.attribute.layouts import MallocState
 from gdb_uffd.replay.vessel import Vessel
@@ -109,8 +109,8 @@ class Owners:
         return [*found, (at, at + 8)] if at else found
 
     def data_runs(
-        self, runs: List[Run], mapping: str, words: Callable[[], List[Range]]
-    ) -> List[Run]:
+        self, runs: List[DirtyRange], mapping: str, words: Callable[[], List[Range]]
+    ) -> List[DirtyRange]:
         """`runs` on a page of a file's data, with the roles of those that are not the program's."""
         if _LINKER.search(mapping):
             return [dataclasses.replace(run, role="linker") for run in runs]
@@ -164,11 +164,11 @@ class Owners:
 
     def tls_runs(
         self, page: DirtyPage, tid: int, read: ReadMemory, pointers: Set[int]
-    ) -> List[Run]:
+    ) -> List[DirtyRange]:
         """The page's runs, cut at thread-locals, with thread and name.  `tid`: who ran;
         `pointers`: addresses of malloc's own thread-locals and of what they point to."""
         tids = {tid, page.thread if page.kind == "tls" and page.thread else tid}
-        out: List[Run] = []
+        out: List[DirtyRange] = []
         for run in page.runs:
             pieces = [run]
             for each in tids:
@@ -176,7 +176,7 @@ class Owners:
             out += pieces
         return [_malloc_pointer(r, read, pointers) if r.kind == "tls" else r for r in out]
 
-    def linker_runs(self, runs: List[Run], base: int, read: ReadMemory) -> List[Run]:
+    def linker_runs(self, runs: List[DirtyRange], base: int, read: ReadMemory) -> List[DirtyRange]:
         """`runs` with the role of those in the vector of thread-local blocks of the thread whose
         thread pointer is `base`: the linker fills it when a thread first uses a library's
         (glibc's sysdeps/x86_64/nptl/tls.h, tcbhead_t; elf/dl-tls.c)."""
@@ -192,7 +192,7 @@ class Owners:
             return runs
         return [piece for run in runs for piece in _with_roles(run, [cut])]
 
-    def _in_blocks(self, run: Run, tid: int, read: ReadMemory) -> List[Run]:
+    def _in_blocks(self, run: DirtyRange, tid: int, read: ReadMemory) -> List[DirtyRange]:
         end = run.address + len(run.before)
         for block in self.tls_blocks(tid, read):
             if run.address < block.end and block.start < end and not run.kind:
@@ -305,7 +305,7 @@ def _got(image: ElfImage) -> Optional[Range]:
     return at, at + GOT_RESERVED + size // RELA_BYTES * 8
 
 
-def part(run: Run, start: int, end: int, role: str = "") -> Optional[Run]:
+def part(run: DirtyRange, start: int, end: int, role: str = "") -> Optional[DirtyRange]:
     """[start, end) of `run` without the equal bytes at its ends, in that role; None when all are
     equal."""
     low, high = max(0, start - run.address), max(0, end - run.address)
@@ -319,11 +319,13 @@ def part(run: Run, start: int, end: int, role: str = "") -> Optional[Run]:
     while before[last - 1] == after[last - 1]:
         last -= 1
     address = run.address + low + skip
-    return Run(address, before[skip:last], after[skip:last], run.kind, run.thread, role, run.symbol)
+    return DirtyRange(
+        address, before[skip:last], after[skip:last], run.kind, run.thread, role, run.symbol
+    )
 
 
-def _with_roles(run: Run, cuts: Sequence[Tuple[int, int, str]]) -> List[Run]:
-    out: List[Run] = []
+def _with_roles(run: DirtyRange, cuts: Sequence[Tuple[int, int, str]]) -> List[DirtyRange]:
+    out: List[DirtyRange] = []
     at, end = run.address, run.address + len(run.before)
     for start, stop, role in sorted(cuts):
         if stop <= at or start >= end:
@@ -335,7 +337,7 @@ def _with_roles(run: Run, cuts: Sequence[Tuple[int, int, str]]) -> List[Run]:
     return [*out, rest] if rest is not None else out
 
 
-def _by_symbol(run: Run, block: TlsBlock) -> List[Run]:
+def _by_symbol(run: DirtyRange, block: TlsBlock) -> List[DirtyRange]:
     """The run cut at the block's variables; what lies outside stays as it is."""
     pieces = [
         part(run, run.address, block.start),
@@ -362,7 +364,7 @@ def _by_symbol(run: Run, block: TlsBlock) -> List[Run]:
     return sorted(out, key=lambda r: r.address)
 
 
-def _malloc_pointer(run: Run, read: ReadMemory, pointers: Set[int]) -> Run:
+def _malloc_pointer(run: DirtyRange, read: ReadMemory, pointers: Set[int]) -> DirtyRange:
     """With its role where the thread-local is malloc's own: its cache, its arena."""
     word = run.address & -8
     try:

@@ -15,8 +15,8 @@ from gdb_uffd.protocol.model import (
     PAGE_SIZE,
     CallReport,
     DirtyPage,
+    DirtyRange,
     MemoryUnavailable,
-    Run,
 )
 from gdb_uffd.replay import inner_stack
 from gdb_uffd.replay.attribute.heap_blocks import HeapWork
@@ -137,7 +137,7 @@ class Refiner:
                 if page.kind == "tls":
                     page.runs = [self._on_tls_page(run, facts) for run in page.runs]
 
-    def _on_tls_page(self, run: Run, facts: CallFacts) -> Run:
+    def _on_tls_page(self, run: DirtyRange, facts: CallFacts) -> DirtyRange:
         """A thread's stack may end on the page where its thread-locals begin."""
         if run.kind:
             return run
@@ -165,7 +165,7 @@ def _above(page: DirtyPage, floor: int, before: View, after: View) -> None:
     for run in differences(page.start, old, new):
         if run.address + len(run.before) > floor:
             cut = max(0, floor - run.address)
-            live = Run(run.address + cut, run.before[cut:], run.after[cut:])
+            live = DirtyRange(run.address + cut, run.before[cut:], run.after[cut:])
             page.bytes_above += sum(a != b for a, b in zip(live.before, live.after))
             runs.append(live)
     if page.bytes_above:
@@ -175,11 +175,13 @@ def _above(page: DirtyPage, floor: int, before: View, after: View) -> None:
 _runs = ffi.new("uint16_t[]", 2 * 2048)
 
 
-def differences(page: int, before: bytes, after: bytes, gap: int = 7) -> List[Run]:
+def differences(page: int, before: bytes, after: bytes, gap: int = 7) -> List[DirtyRange]:
     """The differing stretches of two images of a page, joined over `gap` equal bytes."""
     count = lib.changes_runs(before, after, gap, _runs, 2048)
     out = []
     for i in range(min(count, 2048)):
         start, length = _runs[2 * i], _runs[2 * i + 1]
-        out.append(Run(page + start, before[start : start + length], after[start : start + length]))
+        out.append(
+            DirtyRange(page + start, before[start : start + length], after[start : start + length])
+        )
     return out

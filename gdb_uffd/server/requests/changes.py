@@ -9,7 +9,7 @@ from typing import Dict, List, Optional, Set, Tuple
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.messages_calls import PageImage
 from gdb_uffd.protocol.messages_travel import Differences, PageGroup
-from gdb_uffd.protocol.model import PAGE_SIZE, DirtyPage, MemoryUnavailable, Run
+from gdb_uffd.protocol.model import PAGE_SIZE, DirtyPage, DirtyRange, MemoryUnavailable
 from gdb_uffd.replay.report import BLOCK, GAP, RUN_BYTES_MAX, RUNS_MAX
 from gdb_uffd.trace.source import Snapshot, Trace
 
@@ -41,7 +41,7 @@ class _Comparison:
         there = self.after if new is not None else self.before
         place = there.classify(start)
         both = compare and bool(old) and bool(new)
-        runs: List[Run] = []
+        runs: List[DirtyRange] = []
         if both:
             runs, more = self._differences(start, old or b"", new or b"")
             if runs:
@@ -66,24 +66,26 @@ class _Comparison:
                 )
             )  # fmt: skip
 
-    def _differences(self, start: int, old: bytes, new: bytes) -> Tuple[List[Run], bool]:
+    def _differences(self, start: int, old: bytes, new: bytes) -> Tuple[List[DirtyRange], bool]:
         count = lib.changes_runs(old, new, GAP, self._runs, RUNS_MAX)
         runs, more = [], count > RUNS_MAX
         for i in range(min(count, RUNS_MAX)):
             at, length = self._runs[2 * i], self._runs[2 * i + 1]
             more |= length > RUN_BYTES_MAX
             end = at + min(length, RUN_BYTES_MAX)
-            runs.append(Run(start + at, old[at:end], new[at:end]))
+            runs.append(DirtyRange(start + at, old[at:end], new[at:end]))
         return runs, more
 
 
-def _around(runs: List[Run], start: int, old: bytes, new: bytes) -> List[Run]:
+def _around(runs: List[DirtyRange], start: int, old: bytes, new: bytes) -> List[DirtyRange]:
     """The 16-byte blocks that hold the runs: see DirtyPage."""
     blocks: Set[int] = set()
     for run in runs:
         offset = run.address - start
         blocks.update(range(offset & -BLOCK, offset + len(run.before), BLOCK))
-    return [Run(start + at, old[at : at + BLOCK], new[at : at + BLOCK]) for at in sorted(blocks)]
+    return [
+        DirtyRange(start + at, old[at : at + BLOCK], new[at : at + BLOCK]) for at in sorted(blocks)
+    ]
 
 
 def _page(snapshot: Snapshot, start: int) -> Optional[bytes]:
