@@ -50,8 +50,8 @@ class NamedChange:
     `before` and `after` are gdb's text; `raw` says that they are bytes in hex, as nothing tells
     their type; "" where it was not there (an element of a container that came or went).
     `size` counts the bytes from `address` on that it is about.  `kind`, `role`, `thread` as in
-    model.DirtyRange, `kind` never "".  `frame`: (level, function) for a local.  `other`: another member
-    of the same union is told first.  `note`: what else there is to say, in a few words.
+    model.DirtyRange, `kind` never "".  `frame`: (level, function) for a local.  `other`: another
+    member of the same union is told first.  `note`: what else there is to say, in a few words.
     """
 
     name: str
