@@ -43,7 +43,7 @@ GDB_SIDE = ("client", "commands", "gdbinit")
 THIRD = {"cffi", "elftools", "pexpect", "hypothesis", "numpy", "psutil"}
 DATA_ONLY = {"__future__", "dataclasses", "os", "typing"}
 PURE = {
-    "arch": DATA_ONLY | {"binascii", "functools", "pathlib", "struct"},
+    "arch": DATA_ONLY | {"binascii", "functools", "operator", "pathlib", "struct"},
     "protocol": DATA_ONLY | {"collections", "enum", "functools", "json", "re", "struct"},
     "terminal": {"__future__", "codecs", "re"},
 }
