@@ -183,8 +183,10 @@ class Gdb:
         return text + self.sync(interrupts=bool(interrupt_s))
 
     def sync(self, interrupts: bool = False) -> str:
-        """What it says until it answers to this; a Ctrl-C may have taken a line away.  `interrupts`:
-        the command before only ends by Ctrl-C, and the prompt may have been an earlier one's."""
+        """What it says until it answers to this; a Ctrl-C may have taken a line away.
+
+        `interrupts`: the command before only ends by Ctrl-C, and the prompt may have been an
+        earlier one's."""
         self._marks += 1
         mark, text = f"=@{self._marks}=", ""
         for bound_s in (3.0, 3.0, BOUND_S):
