@@ -180,13 +180,18 @@ class Gdb:
                 raise EOFError from None
         if not text:
             text = self._expect(re.escape(PROMPT))
-        return text + self.sync()
+        return text + self.sync(interrupts=bool(interrupt_s))
 
-    def sync(self) -> str:
-        """What it says until it answers to this; a Ctrl-C may have taken a line away."""
+    def sync(self, interrupts: bool = False) -> str:
+        """What it says until it answers to this; a Ctrl-C may have taken a line away.
+
+        `interrupts`: the command before only ends by Ctrl-C, and the prompt may have been an
+        earlier one's."""
         self._marks += 1
         mark, text = f"=@{self._marks}=", ""
         for bound_s in (3.0, 3.0, BOUND_S):
+            if interrupts and bound_s == BOUND_S:
+                self.child.sendintr()
             self._send(f"echo =\\100{self._marks}=\\n")
             try:
                 text += self._expect(re.escape(mark), bound_s)

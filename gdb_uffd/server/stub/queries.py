@@ -10,7 +10,7 @@ import os
 from typing import Callable, Dict, Optional
 
 from gdb_uffd.server.session import PacketError, StubSession, parse_hex
-from gdb_uffd.server.stub import libraries, packets, threads
+from gdb_uffd.server.stub import auxv, libraries, packets, threads
 from gdb_uffd.server.stub.framing import PACKET_SIZE, escape, unescape
 from gdb_uffd.trace.core.notes import own_auxv
 
@@ -116,7 +116,8 @@ def _target_description(session: StubSession, annex: bytes) -> Optional[bytes]:
 
 def _auxv(session: StubSession, _annex: bytes) -> Optional[bytes]:
     snapshot = session.diversion.snapshot
-    return own_auxv(snapshot.auxv, snapshot.arch)
+    told = auxv.harmless(snapshot.auxv, snapshot.arch.word, session.diversion.read_memory)
+    return own_auxv(told, snapshot.arch)
 
 
 def _exec_file(session: StubSession, annex: bytes) -> Optional[bytes]:
