@@ -10,6 +10,7 @@ from typing import Dict, List, Optional, Sequence
 
 from gdb_uffd.model import XSTATE_SIZE, Mapping, Registers, SnapshotInfo, ThreadState
 from gdb_uffd.trace.facts import ProcessFacts
+from gdb_uffd.trace.source import Snapshot
 from gdb_uffd.trace.store_write import Writer
 
 PAGE = 4096
@@ -41,9 +42,9 @@ class Memory:
         return [Mapping(BASE, BASE + self.mapped * PAGE, 3)]
 
 
-def read_page(snapshot: object, page: int) -> bytes:
+def read_page(snapshot: Snapshot, page: int) -> bytes:
     """Page number `page` of a snapshot."""
-    return snapshot.read(BASE + page * PAGE, PAGE)  # type: ignore[attr-defined]
+    return snapshot.read(BASE + page * PAGE, PAGE)
 
 
 @dataclass
@@ -89,8 +90,8 @@ def record(
                 pending.area(BASE, pages)
             chosen = range(pages) if number == 0 else random_.sample(range(pages), dirty)
             for page in sorted(chosen):
-                memory.pages[page] = random_.randbytes(PAGE)
-                pending.put(BASE + page * PAGE, memory.pages[page])
+                memory.pages[page] = data = random_.randbytes(PAGE)
+                pending.put(BASE + page * PAGE, data)
             assert pending.commit() == number
             out.memories.append(copy.deepcopy(memory))
     return out
