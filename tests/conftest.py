@@ -6,7 +6,7 @@ import re
 import signal
 import zlib
 from pathlib import Path
-from typing import Callable, Iterator, List, Tuple
+from typing import Callable, Iterator, List, Sequence, Tuple
 
 import pytest
 from harness import SLOWNESS, cores, gdbs, programs, survivors
@@ -236,19 +236,21 @@ def shared_gdbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
 
 
 @pytest.fixture
-def opened(request: pytest.FixtureRequest, gdb_path: str) -> Iterator[Callable[[Path], gdbs.Gdb]]:
-    """Gives a gdb that has a core or trace opened: a fresh one, or where the test or its module
-    is marked `shared_gdb` (and not `own_gdb`) one that others had before."""
+def opened(request: pytest.FixtureRequest, gdb_path: str) -> Iterator[Callable[..., gdbs.Gdb]]:
+    """Gives a gdb that has a core or trace opened, after some commands: a fresh one, or where the
+    test or its module is marked `shared_gdb` (and not `own_gdb`) one that others had before."""
     marked = request.node.get_closest_marker
     taken: List[Tuple[Path, Shared]] = []
 
-    def fresh(path: Path) -> gdbs.Gdb:
+    def fresh(path: Path, first: Sequence[str] = ()) -> gdbs.Gdb:
         session: gdbs.Gdb = request.getfixturevalue("gdb")
+        for command in first:
+            session.run(command)
         session.spawned = session.run(f"uffd spawn {path}")
         return session
 
-    def shared(path: Path) -> gdbs.Gdb:
-        taken.append((path, pool.take(gdb_path, path)))
+    def shared(path: Path, first: Sequence[str] = ()) -> gdbs.Gdb:
+        taken.append((path, pool.take(gdb_path, path, first)))
         return taken[-1][1].gdb
 
     if not marked("shared_gdb") or marked("own_gdb"):
@@ -261,37 +263,37 @@ def opened(request: pytest.FixtureRequest, gdb_path: str) -> Iterator[Callable[[
 
 
 @pytest.fixture
-def sample(opened: Callable[[Path], gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
+def sample(opened: Callable[..., gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
     """A gdb with the sample's kernel core opened."""
     return opened(all_cores.sample())
 
 
 @pytest.fixture
-def zoo(opened: Callable[[Path], gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
+def zoo(opened: Callable[..., gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
     """A gdb with the zoo's kernel core (abort) opened."""
     return opened(all_cores.zoo())
 
 
 @pytest.fixture
-def stops(opened: Callable[[Path], gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
+def stops(opened: Callable[..., gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
     """A gdb with the core of the program of ends, watchpoints and system calls opened."""
     return opened(all_cores.stops())
 
 
 @pytest.fixture
-def names(opened: Callable[[Path], gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
+def names(opened: Callable[..., gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
     """A gdb with the core of the program that notes its writes by name opened."""
     return opened(all_cores.names())
 
 
 @pytest.fixture
-def shapes(opened: Callable[[Path], gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
+def shapes(opened: Callable[..., gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
     """A gdb with the C++ program's kernel core opened."""
     return opened(all_cores.shapes())
 
 
 @pytest.fixture
-def writes(opened: Callable[[Path], gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
+def writes(opened: Callable[..., gdbs.Gdb], all_cores: Cores) -> gdbs.Gdb:
     """A gdb with the core of the program that notes its own writes opened."""
     return opened(all_cores.writes())
 

@@ -35,7 +35,7 @@ def trip(built: Path, tmp_path_factory: pytest.TempPathFactory) -> traces.Made:
 
 
 @pytest.fixture
-def trip_gdb(opened: Callable[[Path], gdbs.Gdb], trip: traces.Made) -> gdbs.Gdb:
+def trip_gdb(opened: Callable[..., gdbs.Gdb], trip: traces.Made) -> gdbs.Gdb:
     """A gdb with that trace opened."""
     return opened(trip.path)
 
@@ -43,11 +43,12 @@ def trip_gdb(opened: Callable[[Path], gdbs.Gdb], trip: traces.Made) -> gdbs.Gdb:
 SCRIPTS = "/usr/share/gdb/auto-load"
 
 
-def with_printers(gdb: gdbs.Gdb, core: Path, expression: str, shown: str) -> gdbs.Gdb:
+def with_printers(
+    opened: Callable[..., gdbs.Gdb], core: Path, expression: str, shown: str
+) -> gdbs.Gdb:
     """gdb with libstdc++'s printers, which gdb 18.1 from PyPI does not find by itself."""
-    gdb.run(f"add-auto-load-safe-path {SCRIPTS}")
-    gdb.run(f"add-auto-load-scripts-directory {SCRIPTS}")
-    gdb.run(f"uffd spawn {core}")
+    allowed = f"add-auto-load-safe-path {SCRIPTS}"
+    gdb = opened(core, [allowed, f"add-auto-load-scripts-directory {SCRIPTS}"])
     gdb.run("frame function main")
     if shown not in gdb.run(f"print {expression}"):
         pytest.skip("libstdc++'s printers are not installed for gdb")
@@ -55,12 +56,12 @@ def with_printers(gdb: gdbs.Gdb, core: Path, expression: str, shown: str) -> gdb
 
 
 @pytest.fixture
-def containers(start_gdb: Callable[..., gdbs.Gdb], all_cores: Any) -> gdbs.Gdb:
+def containers(opened: Callable[..., gdbs.Gdb], all_cores: Any) -> gdbs.Gdb:
     """A gdb at the core of tests/programs/containers.cpp."""
-    return with_printers(start_gdb(), all_cores.containers(), "ages", "std::map with 3 elements")
+    return with_printers(opened, all_cores.containers(), "ages", "std::map with 3 elements")
 
 
 @pytest.fixture
-def holders(start_gdb: Callable[..., gdbs.Gdb], all_cores: Any) -> gdbs.Gdb:
+def holders(opened: Callable[..., gdbs.Gdb], all_cores: Any) -> gdbs.Gdb:
     """A gdb at the core of tests/programs/holders.cpp."""
-    return with_printers(start_gdb(), all_cores.holders(), "table", "std::map with 1 element")
+    return with_printers(opened, all_cores.holders(), "table", "std::map with 1 element")

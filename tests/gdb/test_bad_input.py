@@ -13,6 +13,8 @@ import subprocess
 import pytest
 from harness import ROOT, cores, gdbs, survivors
 
+pytestmark = pytest.mark.shared_gdb
+
 
 def refused(gdb, command: str, *words: str) -> str:
     """The one line of `command`, which must have `words` in it; gdb must go on."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.shared_gdb
+
 CALLS = [
     "ages.size()",
     "primes.size()",

@@ -14,6 +14,8 @@ from harness.extras import extra
 
 from gdb_uffd.trace.store.importing import import_cores
 
+pytestmark = pytest.mark.shared_gdb
+
 
 @pytest.fixture(scope="session")
 def broken(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
@@ -33,21 +35,17 @@ def broken(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
 
 
 @pytest.fixture
-def opened(gdb: Any, broken: Callable[..., Path]) -> Callable[..., Any]:
-    def open_(*arguments: str) -> Any:
-        gdb.run("set width 80")
-        gdb.run(f"uffd spawn {broken(*arguments)}")
-        return gdb
-
-    return open_
+def blocks(opened: Callable[..., Any], broken: Callable[..., Path]) -> Callable[..., Any]:
+    """Opens a core of the program that ran with these arguments, in 80 columns."""
+    return lambda *arguments: opened(broken(*arguments), ["set width 80"])
 
 
 def lines(text: str) -> List[str]:
     return [line.strip() for line in text.strip().splitlines()]
 
 
-def test_the_whole_heap(opened):
-    gdb = opened("plain")
+def test_the_whole_heap(blocks):
+    gdb = blocks("plain")
     text = gdb.run("uffd heap")
     assert re.match(r"glibc \d\.\d+ malloc · 1 arena · \d+ blocks in use", text.strip()), text
     told = [" ".join(line.split()) for line in lines(text)]
@@ -68,8 +66,8 @@ def test_the_whole_heap(opened):
     assert gdb.json("uffd info -json")["vessel_pid"] is None
 
 
-def test_a_block_by_its_holders(opened):
-    gdb = opened("plain")
+def test_a_block_by_its_holders(blocks):
+    gdb = blocks("plain")
     name = "cache.items[2]->next->name"
     told = lines(gdb.run(f"uffd heap {name}"))
     assert re.match(r"0x[0-9a-f]+: 24 B, in use$", told[0])
@@ -89,8 +87,8 @@ def test_a_block_by_its_holders(opened):
     assert mapped[0].endswith("in use, with a mapping of its own") and "held by  aligned" in mapped
 
 
-def test_pointers_to_freed_memory_are_named(opened):
-    gdb = opened("plain")
+def test_pointers_to_freed_memory_are_named(blocks):
+    gdb = blocks("plain")
     told = lines(gdb.run("uffd heap stale"))
     assert told[0].endswith("24 B, free, in thread 1's cache of 0x20, first of 1")
     assert "still pointed to by cache.items[4]; stale" in told
@@ -112,8 +110,8 @@ def test_pointers_to_freed_memory_are_named(opened):
         ("double-free", "a block of the same list: it was freed twice", ""),
     ],
 )  # fmt: skip
-def test_damage_in_words(opened, damage, sentence, note):
-    gdb = opened(damage)
+def test_damage_in_words(blocks, damage, sentence, note):
+    gdb = blocks(damage)
     text = gdb.run("uffd heap")
     told = " ".join(text.split())
     assert "damaged: " in told and sentence in told and note in told, text
@@ -123,9 +121,9 @@ def test_damage_in_words(opened, damage, sentence, note):
 
 
 @pytest.mark.parametrize("damage", ["use-after-free", "double-free"])
-def test_a_link_is_told_alike_in_the_report_and_the_heap(opened, damage):
+def test_a_link_is_told_alike_in_the_report_and_the_heap(blocks, damage):
     """As it stands in memory, and where it leads."""
-    gdb = opened(damage)
+    gdb = blocks(damage)
     links = [d for d in gdb.json("uffd heap -json")["damage"] if d["what"].startswith("link-")]
     trouble = gdb.call("calloc(1, 5000)")["verdict"]["heap_damage"]
     assert trouble["what"] == links[0]["what"] and trouble["block"] == links[0]["block"]
@@ -137,8 +135,8 @@ def test_a_link_is_told_alike_in_the_report_and_the_heap(opened, damage):
         assert f"reads {trouble['value']} (protected, for {trouble['leads']}), " in text
 
 
-def test_a_report_says_what_is_damaged(opened):
-    gdb = opened("overflow")
+def test_a_report_says_what_is_damaged(blocks):
+    gdb = blocks("overflow")
     text = " ".join(gdb.run("uffd call calloc(1, 5000)").split())
     assert "malloc's heap cannot be read (the size of the block at 0x" in text, text
     assert "before it: input->text, 24 B at 0x" in text
@@ -148,24 +146,24 @@ def test_a_report_says_what_is_damaged(opened):
     assert data["heap_notes"][0].startswith("before it: input->text, ")
 
 
-def test_a_long_list_is_no_loop(opened):
+def test_a_long_list_is_no_loop(blocks):
     """100,000 blocks in fastbins."""
-    gdb = opened("many", "400000")
+    gdb = blocks("many", "400000")
     data = gdb.call("calloc(1, 5000)")["verdict"]
     assert data["heap_damage"] is None, data
     assert data["allocated"]["blocks"] == 1
 
 
-def test_an_assignment_leaves_the_heap_readable(opened):
+def test_an_assignment_leaves_the_heap_readable(blocks):
     """No thread ran, so that no thread's cache was looked for."""
-    gdb = opened("plain")
+    gdb = blocks("plain")
     verdict = gdb.call("cache.items[0]->key = 77")["verdict"]
     assert verdict["heap_trouble"] is None and verdict["text"] == "wrote heap"
     assert "held by  cache.items[0]->name" in gdb.run("uffd heap cache.items[0]->name")
 
 
-def test_a_call_that_does_the_damage_is_told(opened):
-    gdb = opened("plain")
+def test_a_call_that_does_the_damage_is_told(blocks):
+    gdb = blocks("plain")
     text = " ".join(gdb.run("uffd call spoil()").split())
     assert "malloc's heap cannot be read (the size of the block at 0x" in text, text
     assert "before it: input->text, 24 B at 0x" in text
@@ -190,8 +188,8 @@ def test_since_which_snapshot(gdb, broken, tmp_path):
     assert "nothing in it is damaged" in gdb.run("uffd heap")
 
 
-def test_arenas_of_threads(opened):
-    gdb = opened("threads", "5")
+def test_arenas_of_threads(blocks):
+    gdb = blocks("threads", "5")
     data = gdb.json("uffd heap -json")
     assert len(data["arenas"]) == 6 and data["damage_count"] == 0
     text = gdb.run("uffd heap")
@@ -213,15 +211,15 @@ def test_arenas_of_threads(opened):
         ("uffd heap $sp", "is in a stack"),
     ],
 )
-def test_what_is_no_block(opened, typed, said):
-    gdb = opened("plain")
+def test_what_is_no_block(blocks, typed, said):
+    gdb = blocks("plain")
     text = gdb.run(typed)
     assert said in text and len(text.strip().splitlines()) <= 2, text
     assert "nothing" in gdb.run("uffd dirty -all")
 
 
-def test_completion(opened):
-    gdb = opened("plain")
+def test_completion(blocks):
+    gdb = blocks("plain")
     assert "uffd heap -blocks" in gdb.run("complete uffd heap -b")
     assert "uffd heap cache" in gdb.run("complete uffd heap cach")
     assert json.loads(gdb.run("uffd heap -json").strip())["schema"] == 1

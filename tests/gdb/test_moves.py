@@ -7,10 +7,12 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.shared_gdb
+
 
 @pytest.fixture
-def moves(gdb, all_cores):
-    gdb.run(f"uffd spawn {all_cores.moves()}")
+def moves(opened, all_cores):
+    gdb = opened(all_cores.moves())
     gdb.run("frame function main")
     return gdb
 
@@ -52,6 +54,7 @@ def test_a_string_argument_is_not_the_programs(moves):
     assert not moves.call("drop()")["notes"]
 
 
+@pytest.mark.own_gdb
 def test_more_pages_than_are_listed(moves):
     text = moves.run("uffd call dirty(18000)")
     lines = text.strip().splitlines()
@@ -73,4 +76,5 @@ def test_more_pages_than_are_listed(moves):
     counts = moves.run("python print(len(d['dirty']), more['pages'], spans // 4096)").split()
     assert counts[1] == counts[2] == more[1].replace(",", "")
     assert int(counts[0]) + int(counts[1]) == 18_002
-    assert "→ 7" in moves.run("uffd diff last")
+    before, after = moves.run("uffd diff last").splitlines()
+    assert "  07 00 00 00 " in before and "  08 00 00 00 " in after

@@ -7,6 +7,8 @@ import re
 import pytest
 from harness.noted import changes, notes, told
 
+pytestmark = pytest.mark.shared_gdb
+
 
 def plain(text):
     """A value as it stands in a structure: `print` puts the type before a pointer."""

@@ -11,14 +11,15 @@ from harness import cores
 from harness.extras import extra
 from harness.noted import changes
 
+pytestmark = pytest.mark.shared_gdb
+
 PAST = re.compile(r"(datastack_chunk|name|value|\)|me_key)\[\d+\]\.")
 """Members of CPython's that point to one object."""
 
 
 @pytest.fixture
-def arrays(gdb, all_cores):
-    gdb.run(f"uffd spawn {all_cores.arrays()}")
-    return gdb
+def arrays(opened, all_cores):
+    return opened(all_cores.arrays())
 
 
 def names(gdb, call):

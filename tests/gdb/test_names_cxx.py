@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from harness.noted import changes, notes, told
+
+pytestmark = pytest.mark.shared_gdb
 
 
 def test_scalars_bases_and_namespaces(containers):

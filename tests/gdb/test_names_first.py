@@ -7,11 +7,12 @@ import re
 import pytest
 from harness.noted import changes
 
+pytestmark = pytest.mark.shared_gdb
+
 
 @pytest.fixture
-def firsts(gdb, all_cores):
-    gdb.spawned = gdb.run(f"uffd spawn {all_cores.names('firsts')}")
-    return gdb
+def firsts(opened, all_cores):
+    return opened(all_cores.names("firsts"))
 
 
 def test_thread_locals_that_a_call_makes_are_new_and_go_with_it(firsts):

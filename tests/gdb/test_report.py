@@ -11,6 +11,8 @@ from typing import Iterator
 import pytest
 from harness import browser
 
+pytestmark = pytest.mark.shared_gdb
+
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
@@ -28,6 +30,7 @@ def write(gdb, path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.own_gdb
 def test_the_file(writes, tmp_path):
     writes.run("uffd call members()")
     path = tmp_path / "a file.html"

@@ -7,7 +7,7 @@ import re
 import pytest
 from harness import gdbs, survivors
 
-pytestmark = pytest.mark.every_gdb
+pytestmark = [pytest.mark.every_gdb, pytest.mark.shared_gdb]
 
 CALLS = [
     'mix(1, 2.5, "text")',
@@ -147,6 +147,7 @@ def test_stepi_and_registers(gdb, gdb_path, all_cores):
     assert int(gdb.value("(long)$pc")) == before
 
 
+@pytest.mark.own_gdb
 def test_hardware_watchpoint(zoo):
     # gdb itself arms no watchpoint while it calls a function; from a breakpoint in it, it does.
     zoo.run("break set_grid")
@@ -157,6 +158,7 @@ def test_hardware_watchpoint(zoo):
     assert "set_grid" in text
 
 
+@pytest.mark.own_gdb
 def test_read_watchpoint(zoo):
     zoo.run("break bump_tls")
     zoo.run("print bump_tls()")

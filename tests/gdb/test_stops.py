@@ -7,6 +7,8 @@ import re
 import pytest
 from harness import survivors
 
+pytestmark = pytest.mark.shared_gdb
+
 
 def one_end(text: str, words: str) -> None:
     """The command ended, with one line of ours that says `words`."""
@@ -68,6 +70,7 @@ def test_an_argument_that_cannot_be_read(stops):
     assert stops.run("uffd call shared").splitlines()[1].startswith("pure")
 
 
+@pytest.mark.own_gdb
 @pytest.mark.parametrize("command", ["continue", "no_such_command", "uffd call count(2)"])
 def test_commands_of_a_breakpoint_in_a_call(stops, command):
     """As with `print`, they are not carried out, however they would end; they are kept."""
@@ -133,6 +136,7 @@ def test_watchpoints_of_each_kind_on_one_variable(stops):
     assert "read watchpoint 2" in stops.run("continue")
 
 
+@pytest.mark.own_gdb
 def test_conditions_are_the_servers(stops):
     stops.run("break stops.c:" + line_of(stops, "sum += copy & 1"))
     stops.run("condition $bpnum i == 2000")

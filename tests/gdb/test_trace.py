@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from harness import survivors
+
+pytestmark = pytest.mark.shared_gdb
 
 
 def trace(gdb, expression, *options):
@@ -15,6 +18,7 @@ def place(touch):
     return touch["kind"], touch["mapping"].rpartition("/")[2], touch["access"]
 
 
+@pytest.mark.own_gdb
 def test_text(writes):
     text = writes.run("uffd trace push(5)")
     lines = text.strip().split("\n")
@@ -109,6 +113,7 @@ def test_a_crash(writes):
     assert writes.value("counter") == "41"
 
 
+@pytest.mark.own_gdb
 def test_a_breakpoint_ends_it(writes):
     before = writes.run("bt")
     writes.run("break bump")

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from harness import gdbs, traces
 
+pytestmark = pytest.mark.shared_gdb
+
 ORDER = [0, 6, 3, 2, 5, 4, 1, 6, 0]
 
 
@@ -91,6 +93,7 @@ def test_threads_come_and_go(trip_gdb):
     assert counts == [1, 2, 1, 2, 1]
 
 
+@pytest.mark.own_gdb
 def test_the_snapshots_own_thread_is_selected(trip_gdb):
     trip_gdb.run("uffd goto 3")
     trip_gdb.run("thread 2")
@@ -116,6 +119,7 @@ def test_backward_with_another_thread_selected(trip_gdb):
     assert trip_gdb.value("mine") == "105"
 
 
+@pytest.mark.own_gdb
 def test_backward_by_the_direction_with_another_thread_selected(trip_gdb):
     """No hook of ours sees this: the selected thread stays, where it exists."""
     trip_gdb.run("uffd goto 4")

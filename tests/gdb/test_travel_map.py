@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from harness import gdbs, programs, survivors, traces
 
+pytestmark = pytest.mark.shared_gdb
+
 COUNTERS = [1, 2, 3, 4, 5, 6, 6]
 SUMS = [0, 10, 30, 60, 100, 150, 150]
 
@@ -299,6 +301,7 @@ def test_changes_of_one(trip_gdb):
     assert re.search(r"counter +4 → 3", backward)
 
 
+@pytest.mark.own_gdb
 def test_export(trip_gdb, gdb_path, built, tmp_path):
     core = tmp_path / "home" / "there.core"
     trip_gdb.run("uffd goto plugin")

@@ -89,6 +89,7 @@ def test_first_write_names_the_line(sample):
     assert found and image["first_write"]["line"] == int(found[1])
 
 
+@pytest.mark.own_gdb
 def test_output_is_shown_and_in_json(zoo):
     text = zoo.run('uffd call mix(1, 2.5, "text")')
     assert text.index("mix 1 2.50 text") < text.index("$1 = 5") and text.count("mix 1") == 1, text

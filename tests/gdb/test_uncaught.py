@@ -11,6 +11,8 @@ from typing import Optional, Tuple
 
 import pytest
 
+pytestmark = pytest.mark.shared_gdb
+
 CALLS = [
     *("out_of_range", "quoted", "derived", "worded", "several", "plain", "no_memory"),
     *(
@@ -52,9 +54,8 @@ def program(request):
 
 
 @pytest.fixture
-def throws(gdb, all_cores, program):
-    gdb.run(f"uffd spawn {all_cores.throws(program)}")
-    return gdb
+def throws(opened, all_cores, program):
+    return opened(all_cores.throws(program))
 
 
 def call(program: str, name: str) -> str:
@@ -140,10 +141,8 @@ def assert_refused(text: str) -> None:
 
 
 @pytest.fixture
-def thrown(gdb, all_cores):
-    gdb.run(f"uffd spawn {all_cores.throws('throws')}")
-    gdb.run("set width 0")
-    return gdb
+def thrown(opened, all_cores):
+    return opened(all_cores.throws("throws"))
 
 
 def test_a_struct_is_told_as_print_shows_it(thrown):

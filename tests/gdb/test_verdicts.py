@@ -9,6 +9,8 @@ import pytest
 from harness import ROOT
 from harness.cores import kernel_core
 
+pytestmark = pytest.mark.shared_gdb
+
 
 def dirty(session, options="-json"):
     text = session.run(f"uffd dirty {options}")

@@ -7,6 +7,8 @@ import re
 import pytest
 from harness import survivors
 
+pytestmark = pytest.mark.shared_gdb
+
 
 def why(gdb, text, *options):
     """The object of `uffd why -json`."""
@@ -112,6 +114,7 @@ def test_after_stepping_out_of_a_call(writes):
     assert "internal error" not in said and "not written" in said, said
 
 
+@pytest.mark.own_gdb
 def test_a_call_that_a_breakpoint_stopped(writes):
     writes.run("break bump if by == 2")
     assert "Breakpoint 1" in writes.run("print count(3)")
@@ -128,6 +131,7 @@ def test_with_a_watchpoint_of_the_users_own(writes):
     assert steps(why(writes, "counter")) == [("41", "42")]
 
 
+@pytest.mark.own_gdb
 def test_what_cannot_be_run_again(writes):
     assert "nothing has run yet" in writes.run("uffd why counter")
     writes.run("uffd call count(1)")

@@ -6,6 +6,8 @@ from typing import Any, Dict, Tuple
 
 import pytest
 
+pytestmark = pytest.mark.shared_gdb
+
 CALLS = {
     "locked()": "lock", "copy(\"after\")": "copied", "sort()": "count", "push(4)": "numbers",
     "assign(\"after, and longer than it was before\")": "text", "swap()": "count",
@@ -15,9 +17,8 @@ CALLS = {
 
 
 @pytest.fixture(params=["through", "through-o2"])
-def through(gdb, all_cores, request):
-    gdb.run(f"uffd spawn {all_cores.through(request.param)}")
-    return gdb
+def through(opened, all_cores, request):
+    return opened(all_cores.through(request.param))
 
 
 def first_write(gdb: Any, call: str, name: str) -> Dict[str, Any]:

@@ -6,7 +6,7 @@ import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple, cast
 
 from gdb_uffd.arch import X86_64, Architecture
 from gdb_uffd.arch.x86_64.xstate import XSTATE_SIZE
@@ -393,7 +393,8 @@ def serving(diversion: Optional[FakeDiversion] = None, plain: bool = False) -> I
 def serve_on(sock: socket.socket, diversion: FakeDiversion) -> None:
     """Serve one connection to its end."""
     trace = FakeTrace([diversion.snapshot], path=diversion.snapshot.path)
-    serve_journey(sock, Navigator(trace, lambda snapshot: diversion))
+    # As much of a trace and of a diversion as the stub asks for.
+    serve_journey(sock, Navigator(cast(Any, trace), lambda _: cast(Any, diversion)))
 
 
 def serve_journey(sock: socket.socket, journey: Navigator) -> None:

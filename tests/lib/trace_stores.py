@@ -12,6 +12,7 @@ from gdb_uffd.arch import X86_64
 from gdb_uffd.arch.x86_64.xstate import XSTATE_SIZE
 from gdb_uffd.protocol.model import Mapping, Registers, SnapshotInfo, ThreadState
 from gdb_uffd.trace.core.facts import ProcessFacts
+from gdb_uffd.trace.source import Snapshot
 from gdb_uffd.trace.store.write import TraceWriter
 
 PAGE = 4096
@@ -45,9 +46,9 @@ class Memory:
         return [Mapping(BASE, BASE + self.mapped * PAGE, 3)]
 
 
-def read_page(snapshot: object, page: int) -> bytes:
+def read_page(snapshot: Snapshot, page: int) -> bytes:
     """Page number `page` of a snapshot."""
-    return snapshot.read(BASE + page * PAGE, PAGE)  # type: ignore[attr-defined]
+    return snapshot.read(BASE + page * PAGE, PAGE)
 
 
 @dataclass
@@ -93,8 +94,8 @@ def record(
                 pending.area(BASE, pages)
             chosen = range(pages) if number == 0 else random_.sample(range(pages), dirty)
             for page in sorted(chosen):
-                memory.pages[page] = random_.randbytes(PAGE)
-                pending.put(BASE + page * PAGE, memory.pages[page])
+                memory.pages[page] = data = random_.randbytes(PAGE)
+                pending.put(BASE + page * PAGE, data)
             assert pending.commit() == number
             out.memories.append(copy.deepcopy(memory))
     return out

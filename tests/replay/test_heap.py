@@ -7,7 +7,7 @@ from typing import Iterator
 import pytest
 from harness import programs
 from harness.calls import Caller
-from harness.cores import NoKernelCore, kernel_core
+from harness.cores import NoKernelCore, core_of, kernel_core
 
 from gdb_uffd.protocol.model import CallReport
 
@@ -103,3 +103,30 @@ def test_damaged_headers_are_not_believed(caller):
     assert report.pages
     caller.call("usable")
     assert told(caller).blocks == []
+
+
+@pytest.fixture
+def unheaped(tmp_path) -> Iterator[Caller]:
+    """A core of a process that had no heap yet."""
+    try:
+        made = Caller(core_of("newheap", tmp_path))
+    except NoKernelCore as why:
+        pytest.skip(str(why))
+    yield made
+    made.close()
+
+
+def test_a_heap_that_a_call_begins(unheaped):
+    """Its block is told; so is that what malloc noted in thread-locals is malloc's own."""
+    assert unheaped.call("begin", 100, keep=True) == 1
+    report = told(unheaped)
+    assert report.heap is not None, report.heap_trouble
+    assert (report.heap.allocated, report.heap.freed) == (2, 0)  # the cache of freed ones, and it
+    assert report.heap.allocated_bytes == 0x288 + 104, report.heap
+    roles = {page.kind: {run.role for run in page.runs} for page in report.pages}
+    assert roles["heap"] == {"malloc", ""} and roles["tls"] == {"malloc"}, roles
+    assert number(unheaped, "mine") in {block.start for block in report.blocks}
+    # Where malloc has no word of its own they stay the program's.
+    unheaped.call("set_own", 7)
+    (run,) = [r for p in told(unheaped).pages if p.kind == "tls" for r in p.runs]
+    assert run.role == "" and run.symbol.startswith("own+"), run

@@ -181,22 +181,28 @@ def test_nothing_can_be_loaded_or_run():
     assert "url(" not in page and "<script" not in page
 
 
-def test_a_long_list_is_cut():
-    page = html_page.document(content("x" * 10_000, pages=1500))
-    reader = read(page)
-    assert len(page) < 30_000_000
-    assert "… 500 more pages" in reader.text
-    assert "its bytes are not in this report" in reader.text
+def test_a_long_list_is_cut(monkeypatch):
+    assert len(html_page.document(content("x" * 10_000, pages=1500))) < 30_000_000
+    monkeypatch.setattr(html_page, "MAX_PAGES", 20)
+    monkeypatch.setattr(html_page, "MAX_IMAGES", 5)
+    reader = read(html_page.document(content("x" * 100, pages=30)))
+    assert "… 10 more pages" in reader.text
+    assert reader.text.count("its bytes are not in this report") == 15
 
 
-def test_pages_that_changed_throughout():
-    made = content("m", pages=300)
+def changed_throughout(pages: int) -> str:
+    made = content("m", pages=pages)
     for start in list(made.images):
         made.images[start] = PageImage(start, bytes(4096), b"<" * 4096)
-    page = html_page.document(made)
-    assert len(page) < 8_000_000
+    return html_page.document(made)
+
+
+def test_pages_that_changed_throughout(monkeypatch):
+    assert len(changed_throughout(300)) < 8_000_000
+    monkeypatch.setattr(html_page, "MAX_LINES", 1024)
+    page = changed_throughout(10)
     reader = read(page)
-    assert reader.text.count("its bytes are not in this report") == 300 - 16_384 // 256
+    assert reader.text.count("its bytes are not in this report") == 10 - 1024 // 256
     changed = [text for tag, text in re.findall(r"<(b)>(.*?)</b>", page)]
     assert " ".join(["3c"] * 8) + "  " + " ".join(["3c"] * 8) in changed  # a stretch is one mark
 

@@ -89,8 +89,8 @@ def gdbs(cache: Path, root: Path) -> List[Debugger]:
         except Lacking as why:
             found.append(Debugger(f"gdb {version}", "PyPI", lacking=str(why)))
     if not any(d.label.startswith("gdb 12") for d in found):
-        why = f"no distribution or index within reach has it: build it and name it in {NAMED}"
-        found.append(Debugger("gdb 12", "", lacking=why))
+        none = f"no distribution or index within reach has it: build it and name it in {NAMED}"
+        found.append(Debugger("gdb 12", "", lacking=none))
     return sorted(found, key=lambda d: [int(n) for n in re.findall(r"\d+", d.label)])
 
 

@@ -36,8 +36,8 @@ class Kernel:
         kernel_version: at 0x20e, relative to 0x200).
         """
         if self.is_arm:  # not compressed: its banner is in there
-            found = re.search(rb"SMP Debian (\d+\.\d+\.\d+)", self.image.read_bytes())
-            return found[1].decode("ascii") if found else version_of(self.version)
+            banner = re.search(rb"SMP Debian (\d+\.\d+\.\d+)", self.image.read_bytes())
+            return banner[1].decode("ascii") if banner else version_of(self.version)
         image = self.image.read_bytes()[:0x10000]
         start = int.from_bytes(image[0x20E:0x210], "little") + 0x200
         text = image[start : start + 200].partition(b"\0")[0].decode("ascii", "replace")

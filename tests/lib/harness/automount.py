@@ -15,7 +15,7 @@ import subprocess
 import threading
 import traceback
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, List
 
 import pytest
 
@@ -37,7 +37,8 @@ class Automount:
     """`kind`: "indirect" (each name below the folder is asked for) or "direct" (the folder is)."""
 
     def __init__(self, folder: Path, kind: str = "indirect") -> None:
-        self.folder, self.asked = folder, []  # type: Path, List[str]
+        self.folder = folder
+        self.asked: List[str] = []
         self._other = subprocess.Popen(
             ["sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )

@@ -77,7 +77,7 @@ def without_notes(core_file: Path, target: Path, kinds: Sequence[int]) -> Path:
     data = bytearray(core_file.read_bytes())
     header = read_header(bytes(data[:64]))
     notes = next(s for s in read_segments(bytes(data), header, 1) if s.type == PT_NOTE)
-    for _, kind, at, _ in iter_notes(data, notes.offset, notes.offset + notes.filesz):
+    for _, kind, at, _ in iter_notes(bytes(data), notes.offset, notes.offset + notes.filesz):
         if kind in kinds:
             names = (b"CORE", b"LINUX")
             start = max(data.rfind(kind.to_bytes(4, "little") + name, 0, at) for name in names)
@@ -91,7 +91,7 @@ def without_segments(core_file: Path, target: Path) -> Path:
     data = bytearray(core_file.read_bytes())
     header = read_header(bytes(data[:64]))
     notes = next(s for s in read_segments(bytes(data), header, 1) if s.type == PT_NOTE)
-    for _, kind, at, _ in iter_notes(data, notes.offset, notes.offset + notes.filesz):
+    for _, kind, at, _ in iter_notes(bytes(data), notes.offset, notes.offset + notes.filesz):
         if kind == NT_PRSTATUS:
             for index in (17, 20):  # cs, ss of pr_reg (<sys/user.h>)
                 start = at + 112 + 8 * index

@@ -88,8 +88,9 @@ class Gdb:
             timeout=30 * SLOWNESS,
         )
         self.child.delaybeforesend = None
-        self.child.ptyproc.delayafterclose = 0  # it is waited for before that
-        self.path = gdb
+        self.child.ptyproc.delayafterclose = 0  # type: ignore[attr-defined]  # it is waited for
+        assert self.child.pid is not None
+        self.path, self.pid = gdb, self.child.pid
         self.transcript = ""
         self.spawned = ""
         self.banner = self.wait()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Set, Tuple
+from typing import Dict, Sequence, Set, Tuple
 
 from harness import survivors
 from harness.gdbs import Gdb
@@ -63,18 +63,20 @@ class Pool:
         self._folder = folder
         self._idle: Dict[Tuple[str, str], Shared] = {}
 
-    def take(self, gdb: str, core: Path) -> Shared:
-        """One that has `core` opened; `give_back` ends its use."""
+    def take(self, gdb: str, core: Path, first: Sequence[str] = ()) -> Shared:
+        """One that has `core` opened, after the commands `first`; `give_back` ends its use."""
         shared = self._idle.pop((gdb, str(core)), None)
         if shared is not None:
             survivors.parked.difference_update(shared.pids)
             return shared
         before = set(survivors.ours())
         session = Gdb(gdb, self._folder / "home")
+        for command in first:
+            session.run(command)
         session.spawned = session.run(f"uffd spawn {core}")
         (self._folder / "tidy.py").write_text(TIDY, encoding="utf-8")
         session.run(f"source {self._folder / 'tidy.py'}")
-        shared = Shared(session, {session.child.pid, *survivors.ours()} - before, BACK)
+        shared = Shared(session, {session.pid, *survivors.ours()} - before, BACK)
         snapshot = shared.tidy().partition(" ")[2]
         trace = session.json("uffd info -json")["snapshots"] > 1
         shared.back += (*[f"uffd goto {snapshot}"] * trace, "thread 1", "frame 0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Callable, List
+from typing import Callable, List, cast
 
 import pexpect
 import pyte
@@ -52,7 +52,7 @@ class Screen:
         while not holds(self.lines()):
             assert time.monotonic() < deadline, "the screen stays so:\n" + self.text()
             try:
-                self._stream.feed(self.child.read_nonblocking(1 << 16, timeout=1))
+                self._stream.feed(cast(bytes, self.child.read_nonblocking(1 << 16, timeout=1)))
             except pexpect.TIMEOUT:
                 continue
             except pexpect.EOF:

@@ -141,5 +141,5 @@ def _note_begin(writer: TraceWriter) -> List[Tuple[Any, ...]]:
         begun.append(rest)
         return begin(info, *rest)
 
-    writer.begin = noting  # type: ignore[method-assign]
+    writer.begin = noting  # type: ignore[method-assign,assignment]
     return begun
