@@ -393,13 +393,13 @@ def serving(diversion: Optional[FakeDiversion] = None, plain: bool = False) -> I
 def serve_on(sock: socket.socket, diversion: FakeDiversion) -> None:
     """Serve one connection to its end."""
     trace = FakeTrace([diversion.snapshot], path=diversion.snapshot.path)
-    serve_journey(sock, Navigator(trace, lambda snapshot: diversion))
+    serve_navigator(sock, Navigator(trace, lambda snapshot: diversion))
 
 
-def serve_journey(sock: socket.socket, journey: Navigator) -> None:
+def serve_navigator(sock: socket.socket, navigator: Navigator) -> None:
     """Serve one connection to its end."""
     connection = Connection(sock)
-    session = StubSession(journey, connection, served(journey, "/tmp/s", 1.0))
+    session = StubSession(navigator, connection, served(navigator, "/tmp/s", 1.0))
     try:
         stub.serve(session)
     finally:
