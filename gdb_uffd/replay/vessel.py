@@ -248,8 +248,8 @@ class Vessel:
             why = "not mapped: " + stacks.NO_ROOM
         return why or "not mapped"
 
-    def settle(self) -> None:
-        """Engines that look after the fact look now: whoever writes next is another."""
+    def sync(self) -> None:
+        """Trackers that look after the fact look now: whoever writes next is another."""
         check(lib.tracker_sync(self.pager), doing="looking what was written")
 
     def rearm(self) -> None:
