@@ -34,8 +34,8 @@ class Cpu(Protocol):
 class Regsets(Protocol):
     """A process whose register sets can be read and set (ptrace(2), PTRACE_GETREGSET)."""
 
-    def regset(self, note: int) -> bytes:
-        """By the type of its note; b"" where there is none."""
+    def regset(self, note: int, needed: bool = True) -> bytes:
+        """By the type of its note.  Where there is none: an exception if it is `needed`, or b""."""
 
     def set_regset(self, note: int, data: bytes, needed: bool = True) -> None:
         """An exception where it is not taken and is `needed`."""

@@ -131,4 +131,4 @@ class Circle:
         return tuple(vessel.gpr()), self._extended(), written, vessel.felt_calls
 
     def _extended(self) -> int:
-        return zlib.crc32(self._vessel.regset(self._vessel.arch.vectors.note))
+        return zlib.crc32(self._vessel.regset(self._vessel.arch.vectors.note, needed=False))

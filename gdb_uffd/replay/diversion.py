@@ -268,7 +268,7 @@ class Diversion:
             self.commit_pending()
         open_ = self._transaction("call")
         open_.kind = "call"
-        self.vessel.settle()  # what ran so far was not this call
+        self.vessel.sync()  # what ran so far was not this call
         if open_.called:
             self.vessel.rearm()
         open_.called = True
@@ -291,7 +291,7 @@ class Diversion:
             outer = self._open.calls.in_malloc
         if self.vessel.in_malloc and not outer:
             check(lib.gdb_end_malloc(self.vessel.pager), doing="write protection")
-        self.vessel.settle()
+        self.vessel.sync()
         self.vessel.set_in_malloc(outer)
 
     def end(self, keep: bool) -> CallReport:
@@ -356,7 +356,7 @@ class Diversion:
         self._disturbed = self.vessel.running or self._dirty_pages() > 0
 
     def _dirty_pages(self) -> int:
-        self.vessel.settle()
+        self.vessel.sync()
         return self.vessel.dirty_pages()
 
     def report_all(self) -> CallReport:

@@ -198,9 +198,11 @@ class Vessel:
         xstate = self._extended.store(self, xfeatures, fallback)
         return Registers(gpr, xstate, xfeatures, self.arch)
 
-    def regset(self, note: int) -> bytes:
-        """A register set as the kernel has it (ptrace(2), PTRACE_GETREGSET); b"" for none."""
+    def regset(self, note: int, needed: bool = True) -> bytes:
+        """A register set as the kernel has it (ptrace(2), PTRACE_GETREGSET).  UffdError where there
+        is none and it is `needed`, else b""."""
         size = lib.task_get_regset(self.native, note, self._buffer, ROOM)
+        size = self.check(size) if needed else size
         return bytes(ffi.buffer(self._buffer, max(0, size)))
 
     def set_regset(self, note: int, data: bytes, needed: bool = True) -> None:
@@ -241,15 +243,13 @@ class Vessel:
     def _why_not_written(self, address: int, rc: int) -> str:
         if rc != -errno.EFAULT:
             return f"cannot be written: {os.strerror(-rc)}"
-        return self.regions.why(address) or self._not_mapped(address)
+        why = self.regions.why(address)
+        if not why and stacks.used_up(self.snapshot.mappings, address):
+            why = "not mapped: " + stacks.NO_ROOM
+        return why or "not mapped"
 
-    def _not_mapped(self, address: int) -> str:
-        if stacks.used_up(self.snapshot.mappings, address):
-            return "not mapped: " + stacks.NO_ROOM
-        return "not mapped"
-
-    def settle(self) -> None:
-        """Engines that look after the fact look now: whoever writes next is another."""
+    def sync(self) -> None:
+        """Trackers that look after the fact look now: whoever writes next is another."""
         check(lib.tracker_sync(self.pager), doing="looking what was written")
 
     def rearm(self) -> None:
@@ -386,8 +386,8 @@ class Vessel:
 
     def opened(self) -> List[Any]:
         """`struct opened_name` of the first of those that name a file."""
-        count = min(self.native.opened_count, lib.OPENED_NAMES_MAX)
-        return [self.native.opened[i] for i in range(count)]
+        known = range(min(self.native.opened_count, lib.OPENED_NAMES_MAX))
+        return [self.native.opened[i] for i in known]
 
     def adopted(self) -> List[Any]:
         """`struct adopted` of each recorded descriptor that was taken for one of its kind."""
@@ -413,8 +413,7 @@ class Vessel:
         self.native.own_file, self.native.own_context = answer, self._handle
 
     def copy_kernel_state(self, other: Vessel, before_run: bool) -> None:
-        """Another vessel's identity, descriptors and clock, as they are or were before its last
-        run."""
+        """Another vessel's identity, descriptors and clock; `before_run`: as before its last."""
         self.native.identity = other.native.identity
         copy = lib.account_copy_rerun if before_run else lib.account_copy
         copy(self.native, other.native)

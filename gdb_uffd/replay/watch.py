@@ -1,4 +1,4 @@
-"""native/watch.h: the object whose writes are told one by one, in the vessel of a rerun."""
+"""native/pager/watch.h: the object whose writes are told one by one, in the vessel of a rerun."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A move is prepared first (that is where it can fail) and made when gdb looks away from the old
 state: at its next `bc` packet, at once, or between two connections.  An excursion sets a
-place aside, kept effects and all, and comes back to it.
+position aside, kept effects and all, and comes back to it.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ class Move:
 
 
 class Navigator:
-    """The trace of a session, and the places that it holds open."""
+    """The trace of a session, and the positions that it holds open."""
 
     def __init__(self, trace: Trace, make_diversion: MakeDiversion, number: int = 0) -> None:
         """Opens snapshot `number`, or the first whole one after it where that is damaged, with a
         warning.  UffdError when there is none, or no diversion can be made."""
         self.trace = trace
-        self.engine = ENGINE_AUTO  # `set uffd engine`, for the places to come
+        self.engine = ENGINE_AUTO  # `set uffd engine`, for the positions to come
         self._aside: Optional[Position] = None
         self._make_diversion = make_diversion
-        self.place = self._open(self._first_whole(number))
+        self.position = self._open(self._first_whole(number))
         self.prepared: Optional[Position] = None
         self.endpoint: Optional[Endpoint] = None  # where the next connection is expected
         self.moves = 0
@@ -71,7 +71,7 @@ class Navigator:
     @property
     def info(self) -> SnapshotInfo:
         """What the trace tells of the present snapshot."""
-        return self.trace.snapshots[self.place.number]
+        return self.trace.snapshots[self.position.number]
 
     @property
     def sysroot(self) -> str:
@@ -102,7 +102,7 @@ class Navigator:
                     f"{snapshot.path}: no thread is recorded in snapshot {number}; nothing to show"
                 )
             diversion = self._make_diversion(snapshot)
-            # On an excursion one call is made at each of many places.
+            # On an excursion one call is made at each of many positions.
             diversion.prefer_engine(self.engine, self._aside is not None)
             return Position(number, diversion, snapshot.threads[0].tid)
         except BaseException:
@@ -112,11 +112,11 @@ class Navigator:
     @contextlib.contextmanager
     def visit(self, number: int) -> Iterator[Position]:
         """Snapshot `number`, opened for a look; the session stays where it is.  UffdError."""
-        place = self._open(number)
+        position = self._open(number)
         try:
-            yield place
+            yield position
         finally:
-            place.close()
+            position.close()
 
     # -- moving -------------------------------------------------------------------------------
 
@@ -145,9 +145,9 @@ class Navigator:
         """Go where was prepared; False when nothing is."""
         if self.prepared is None:
             return False
-        left = self.place
-        self.prepared.diversion.policy = self.place.diversion.policy
-        self.place, self.prepared = self.prepared, None
+        left = self.position
+        self.prepared.diversion.policy = self.position.diversion.policy
+        self.position, self.prepared = self.prepared, None
         if left is not self._aside:
             left.close()
         self.moves += 1
@@ -158,26 +158,26 @@ class Navigator:
     def changed_here(self) -> int:
         """Pages that hold other bytes now than at the snapshot, by the program's doing or the
         user's, and that a move forgets."""
-        diversion = self.place.diversion
+        diversion = self.position.diversion
         if not diversion.info().get("dirty_pages"):
             return 0
         pages = diversion.report_all().pages
         return sum(1 for page in pages if page.bytes_changed and _lasting(page))
 
     def set_aside(self) -> None:
-        """Leave the present place as it is until `prepare_return`."""
+        """Leave the present position as it is until `prepare_return`."""
         if self._aside is not None:
             raise UffdError("an excursion is under way already")
-        self._aside = self.place
+        self._aside = self.position
 
     @property
     def threads_aside(self) -> Sequence[ThreadState]:
-        """The threads of the place that is set aside, if one is.  gdb must not see them end: when
-        it is back they would have other numbers."""
+        """The threads of the position that is set aside, if one is.  gdb must not see them end:
+        when it is back they would have other numbers."""
         return self._aside.diversion.snapshot.threads if self._aside is not None else ()
 
     def _compare(self, there: Position) -> Move:
-        old, new = self.place.diversion.snapshot, there.diversion.snapshot
+        old, new = self.position.diversion.snapshot, there.diversion.snapshot
         return Move(
             number=there.number,
             threads_changed=_tids(old) != _tids(new),
@@ -185,9 +185,9 @@ class Navigator:
         )
 
     def set_engine(self, name: str) -> Choice:
-        """`set uffd engine`, for the present place and those to come.  UffdError when it does
+        """`set uffd engine`, for the present position and those to come.  UffdError when it does
         not work here; nothing is changed then."""
-        chosen = self.place.diversion.set_engine(name)
+        chosen = self.position.diversion.set_engine(name)
         if self._aside is not None:
             self._aside.diversion.prefer_engine(name, False)
         self.engine = name
@@ -216,9 +216,9 @@ class Navigator:
             self.close()
 
     def close(self) -> None:
-        """Close every place.  Idempotent; the trace itself is the caller's."""
+        """Close every position.  Idempotent; the trace itself is the caller's."""
         self.cancel()
-        self.place.close()
+        self.position.close()
         if self._aside is not None:
             self._aside.close()
 

@@ -69,7 +69,7 @@ class StubSession:
     `served`: as it was at the start; what a move changes in it is asked for anew.
     """
 
-    journey: Navigator
+    navigator: Navigator
     connection: Connection
     served: Served
     diversion: RunnableSnapshot = field(init=False)
@@ -82,7 +82,7 @@ class StubSession:
     no_ack_agreed: bool = False
     listed: int = 0  # threads that qfThreadInfo has given so far
     shown: Tuple[int, Any] = (0, None)  # the last report that was peeked at, and its number
-    aside: Optional[Aside] = None  # while another diversion answers for the place's own
+    aside: Optional[Aside] = None  # while another diversion answers for the position's own
     files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
     layout: PacketLayout = field(init=False)
     described: bool = False  # the client has read the target description
@@ -120,15 +120,15 @@ class StubSession:
         self.general = self.runner
 
     def arrive(self) -> None:
-        """Show the place where the journey stands now.
+        """Show the position where the navigator stands now.
 
         `general` stays: gdb does not select again the thread that it selected last.
         """
-        place = self.journey.place
-        self.diversion = place.diversion
+        position = self.navigator.position
+        self.diversion = position.diversion
         threads = self.diversion.snapshot.threads
-        listed = [*threads, *self.journey.threads_aside]
-        self.runner = place.thread
+        listed = [*threads, *self.navigator.threads_aside]
+        self.runner = position.thread
         self.written, self.listed, self.calls = None, 0, 0
         self._fork = None
         self.last_unavailable, self.stopped = "", None
@@ -143,9 +143,9 @@ class StubSession:
         self.diversion.pass_signals(self.passed)
 
     def move(self) -> None:
-        """Make the prepared move.  What answers for the present place's diversion ends before."""
+        """Make the prepared move.  What answers for this position's diversion ends before."""
         self.step_back()
-        self.journey.arrive()
+        self.navigator.arrive()
         self.arrive()
 
     def step_aside(self, work: Any, halt: Callable[[], None] = lambda: None) -> None:
@@ -161,7 +161,7 @@ class StubSession:
             self.aside.halt()
 
     def step_back(self) -> None:
-        """The place's own diversion answers again; the other process ends.  Idempotent."""
+        """The position's own diversion answers again; the other process ends.  Idempotent."""
         aside, self.aside = self.aside, None
         if aside is not None:
             self.diversion = aside.real
@@ -220,14 +220,14 @@ class StubSession:
     def registers(self) -> Registers:
         """The general thread's registers.  PacketError when there is no such thread.
 
-        During an excursion gdb still lists the threads of the place set aside; those that the
+        During an excursion gdb still lists the threads of the position set aside; those that the
         present snapshot lacks stand where they stood there.
         """
         try:
             return self.diversion.registers(self.general)
         except KeyError:
             pass
-        for thread in self.journey.threads_aside:
+        for thread in self.navigator.threads_aside:
             if thread.tid == self.general:
                 return thread.registers
         raise PacketError(errno.ESRCH)

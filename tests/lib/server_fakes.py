@@ -394,13 +394,13 @@ def serve_on(sock: socket.socket, diversion: FakeDiversion) -> None:
     """Serve one connection to its end."""
     trace = FakeTrace([diversion.snapshot], path=diversion.snapshot.path)
     # As much of a trace and of a diversion as the stub asks for.
-    serve_journey(sock, Navigator(cast(Any, trace), lambda _: cast(Any, diversion)))
+    serve_navigator(sock, Navigator(cast(Any, trace), lambda _: cast(Any, diversion)))
 
 
-def serve_journey(sock: socket.socket, journey: Navigator) -> None:
+def serve_navigator(sock: socket.socket, navigator: Navigator) -> None:
     """Serve one connection to its end."""
     connection = Connection(sock)
-    session = StubSession(journey, connection, served(journey, "/tmp/s", 1.0))
+    session = StubSession(navigator, connection, served(navigator, "/tmp/s", 1.0))
     try:
         stub.serve(session)
     finally:

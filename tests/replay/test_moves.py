@@ -37,8 +37,8 @@ def test_it_ends_before_the_move(recorded: Path, way: str) -> None:
     by SIGSEGV."""
     ours, theirs = socket.socketpair()
     with ours, closing(gdb_uffd.trace.open(str(recorded))) as trace:
-        journey = Navigator(trace, Diversion)
-        session = StubSession(journey, Connection(theirs), served(journey, "/tmp/s", 0.0))
+        navigator = Navigator(trace, Diversion)
+        session = StubSession(navigator, Connection(theirs), served(navigator, "/tmp/s", 0.0))
         counter = session.diversion.snapshot.symbol("counter")
         assert counter is not None
 
@@ -61,14 +61,14 @@ def test_it_ends_before_the_move(recorded: Path, way: str) -> None:
         work = session.aside.work if session.aside is not None else None
         assert work is not None
         ask("bc") if way == "backward" else go(1)
-        assert session.aside is None and session.diversion is journey.place.diversion
+        assert session.aside is None and session.diversion is navigator.position.diversion
         ask("quffd.trace-drop")
         if way == "away":
             ask("quffd.back")
             assert ask(f"m{counter:x},1") == b"05"
-        assert session.diversion is journey.place.diversion
+        assert session.diversion is navigator.position.diversion
         ask(f"M{counter:x},1:07")
         assert ask(f"m{counter:x},1") == b"07"
         assert json.loads(ask("quffd.info"))["alive"]
-        session.journey.close()
+        session.navigator.close()
         session.connection.close()

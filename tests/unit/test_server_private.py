@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from server_fakes import DATA, PID, TIDS, FakeDiversion, FakeSnapshot, FakeTrace, RawClient, serving
 
 from gdb_uffd.protocol.codec import from_json, to_text
+from gdb_uffd.protocol.ends import End
 from gdb_uffd.protocol.model import CallReport
 from gdb_uffd.replay.interface import SHOWN_BY_BT, Stop
 from gdb_uffd.server.listen.connection import message
@@ -85,15 +86,15 @@ def test_places_to_come_get_the_engine_and_excursions_are_masses() -> None:
         made.append(FakeDiversion(snapshot))
         return made[-1]
 
-    journey = Navigator(FakeTrace([FakeSnapshot(), FakeSnapshot(), FakeSnapshot()]), make)
-    journey.set_engine("fake")
-    journey.prepare(1)
+    navigator = Navigator(FakeTrace([FakeSnapshot(), FakeSnapshot(), FakeSnapshot()]), make)
+    navigator.set_engine("fake")
+    navigator.prepare(1)
     assert made[1].engine == ("fake", False)
-    journey.arrive()
-    journey.set_aside()
-    journey.prepare(2)
+    navigator.arrive()
+    navigator.set_aside()
+    navigator.prepare(2)
     assert made[2].engine == ("fake", True)
-    journey.close()
+    navigator.close()
 
 
 def test_a_call(client: RawClient) -> None:
@@ -185,7 +186,9 @@ def test_the_terminal_is_told(client):
 
 def resumed(client: RawClient) -> str:
     """What is said of an end of the program, `bt` being advised."""
-    client.diversion.on_resume = lambda action, _: Stop(action.tid, 0, message=SHOWN_BY_BT)
+    client.diversion.on_resume = lambda action, _: Stop(
+        action.tid, 0, end=End("it stops", SHOWN_BY_BT)
+    )
     client.console = b""
     client.ask(b"vCont;c:p%x.%x" % (PID, TIDS[0]))
     return client.console.decode()

@@ -21,7 +21,7 @@ from server_fakes import (
     FakeTrace,
     RawClient,
     make_registers,
-    serve_journey,
+    serve_navigator,
 )
 
 from gdb_uffd.protocol.model import GPR, Mapping, ThreadState, UffdError
@@ -44,10 +44,10 @@ def snapshot(number: int, tids: tuple = TIDS, **changes: Any) -> FakeSnapshot:
 
 @dataclass
 class World:
-    """A journey being served, its client, and every diversion that was made."""
+    """A navigator being served, its client, and every diversion that was made."""
 
     client: RawClient
-    journey: Navigator
+    navigator: Navigator
     trace: FakeTrace
     made: List[FakeDiversion] = field(default_factory=list)
 
@@ -81,18 +81,18 @@ def travelling(snapshots: Optional[List[FakeSnapshot]] = None, **broken: str) ->
         made.append(FakeDiversion(opened))
         return made[-1]
 
-    journey = Navigator(trace, make)  # type: ignore[arg-type]
+    navigator = Navigator(trace, make)  # type: ignore[arg-type]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     ours.settimeout(20)
-    thread = threading.Thread(target=serve_journey, args=(theirs, journey), daemon=True)
+    thread = threading.Thread(target=serve_navigator, args=(theirs, navigator), daemon=True)
     thread.start()
     try:
-        yield World(RawClient(ours, made[0]), journey, trace, made)
+        yield World(RawClient(ours, made[0]), navigator, trace, made)
     finally:
         ours.close()
         thread.join(20)
         assert not thread.is_alive()
-        journey.close()
+        navigator.close()
         assert all(d.closed and d.snapshot.closed for d in made)
 
 
@@ -312,8 +312,8 @@ def test_another_process_takes_another_connection(tmp_path: Path) -> None:
         assert (tmp_path / "rsp").exists()
         assert world.send(f"vKill;{PID:x}") == b"OK"
         assert world.client.receive() is None
-        assert world.journey.place.number == 1 and world.open_places() == [1]
-        assert isinstance(world.journey.endpoint, Endpoint)
+        assert world.navigator.position.number == 1 and world.open_places() == [1]
+        assert isinstance(world.navigator.endpoint, Endpoint)
 
 
 def test_to_another_process_only_by_goto() -> None:
@@ -323,8 +323,8 @@ def test_to_another_process_only_by_goto() -> None:
             world.ask("stay")
             world.ask("listen", path="/tmp/x")
     with travelling([other_process(0), snapshot(1), snapshot(2)]) as world:
-        world.journey.prepare(2)
-        world.journey.arrive()
+        world.navigator.prepare(2)
+        world.navigator.arrive()
         world.send("bc")
         assert world.send("bc").startswith(b"T00")
         assert b"`uffd goto 0` goes there" in world.client.console
@@ -396,10 +396,10 @@ def test_a_diversion_that_cannot_be_made_leaves_nothing_open() -> None:
             raise UffdError("userfaultfd is forbidden")
         return FakeDiversion(snapshot)
 
-    journey = Navigator(FakeTrace([snapshot(0), snapshot(1)]), make)  # type: ignore[arg-type]
+    navigator = Navigator(FakeTrace([snapshot(0), snapshot(1)]), make)  # type: ignore[arg-type]
     with pytest.raises(UffdError, match="userfaultfd is forbidden"):
-        journey.prepare(1)
-    assert opened[1].closed and not opened[0].closed and journey.prepared is None
-    journey.close()
-    journey.close()
+        navigator.prepare(1)
+    assert opened[1].closed and not opened[0].closed and navigator.prepared is None
+    navigator.close()
+    navigator.close()
     assert opened[0].closed

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdb_uffd.arch import X86_64, Registers
-from gdb_uffd.arch.x86_64 import xstate
+from gdb_uffd.arch.x86_64 import vectors, xstate
 from gdb_uffd.arch.x86_64.xstate import XSTATE_COMPONENTS, XSTATE_SIZE
 from gdb_uffd.protocol.model import ThreadState
-from gdb_uffd.trace.core import notes
 from gdb_uffd.trace.core.core_notes import make_notes
 from gdb_uffd.trace.core.elf import iter_notes
 
@@ -178,9 +177,9 @@ def test_what_a_machine_lacks_stays_as_recorded() -> None:
 
 @pytest.mark.parametrize("features", [0x3, 0x7, 0xE7, 0x207, 0x2E7])
 def test_the_layout_that_we_write_names_the_components_there_are(features: int) -> None:
-    thread = ThreadState(7, Registers([0] * 27, bytes(XSTATE_SIZE), features))
+    thread = ThreadState(7, Registers([0] * 27, bytes(XSTATE_SIZE), features, X86_64))
     raw = make_notes(7, [thread], bytes(16), [])
     found = [raw[at : at + size] for _, kind, at, size in iter_notes(raw, 0, len(raw))
-             if kind == notes.NT_X86_XSAVE_LAYOUT]  # fmt: skip
+             if kind == vectors.NT_X86_XSAVE_LAYOUT]  # fmt: skip
     wanted = {bit: at for bit, at in XSTATE_COMPONENTS.items() if features >> bit & 1}
     assert [xstate.parse_layout(one) for one in found] == [wanted] * bool(wanted)

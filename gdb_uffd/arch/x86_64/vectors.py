@@ -82,7 +82,7 @@ class _Loader:
 
     def start(self, vessel: Regsets) -> None:
         """Without XSAVE (or the regset) the extended state stays the machine's initial one."""
-        self._template = vessel.regset(NT_X86_XSTATE) or None
+        self._template = vessel.regset(NT_X86_XSTATE, needed=False) or None
         self._loaded = None
 
     def load(self, vessel: Regsets, registers: Registers) -> None:

@@ -26,25 +26,25 @@ def facts_of(snapshot: Snapshot) -> ProcessFacts:
     )  # fmt: skip
 
 
-def fill(record: Any, snapshot: Snapshot) -> None:
-    """Fill in struct record (native/table/fd_table.h)."""
+def fill(identity: Any, snapshot: Snapshot) -> None:
+    """Fill in struct identity (native/table/fd_table.h)."""
     known = facts_of(snapshot)
-    record.pid = record.tid = snapshot.pid
-    record.ppid = known.ppid or 1
-    record.pgrp = known.pgrp or snapshot.pid
-    record.sid = known.sid or record.pgrp
+    identity.pid = identity.tid = snapshot.pid
+    identity.ppid = known.ppid or 1
+    identity.pgrp = known.pgrp or snapshot.pid
+    identity.sid = known.sid or identity.pgrp
     ours = {"uid": os.getuid(), "euid": os.geteuid(), "gid": os.getgid(), "egid": os.getegid()}
     for name, own in ours.items():
         value = getattr(known, name)
-        setattr(record, name, value if 0 <= value < 1 << 32 else own)
-    record.realtime_ns, record.monotonic_ns = clocks(known)
-    record.cpu_ns = known.cpu_ns
-    for field, text in zip(record.uname, uname(known.release, snapshot.arch.name)):
+        setattr(identity, name, value if 0 <= value < 1 << 32 else own)
+    identity.realtime_ns, identity.monotonic_ns = clocks(known)
+    identity.cpu_ns = known.cpu_ns
+    for field, text in zip(identity.uname, uname(known.release, snapshot.arch.name)):
         _text(field, text)
-    _text(record.cwd, known.cwd or "/")
-    _text(record.executable, snapshot.executable or "/")
-    _text(record.name, known.name)
-    _tell_descriptors(record, known.descriptors)
+    _text(identity.cwd, known.cwd or "/")
+    _text(identity.executable, snapshot.executable or "/")
+    _text(identity.name, known.name)
+    _tell_descriptors(identity, known.descriptors)
 
 
 _KINDS = {
@@ -56,24 +56,24 @@ _KINDS = {
 """What a descriptor between the process and itself is called (proc_pid_fd(5))."""
 
 
-def _tell_descriptors(record: Any, known: Optional[Mapping[int, str]]) -> None:
+def _tell_descriptors(identity: Any, known: Optional[Mapping[int, str]]) -> None:
     """Which descriptors there were, and which of them lead back into the process itself."""
-    record.descriptors_told = known is not None
+    identity.descriptors_told = known is not None
     ends: Dict[str, List[int]] = {}
     for number, what in (known or {}).items():
         if not 0 <= number < lib.DESCRIPTORS_MAX:
             continue
-        record.descriptors[number // 8] |= 1 << number % 8
-        record.descriptor_kind[number] = _KINDS.get(what, 0)
+        identity.descriptors[number // 8] |= 1 << number % 8
+        identity.descriptor_kind[number] = _KINDS.get(what, 0)
         if what.startswith("pipe:"):
             ends.setdefault(what, []).append(number)
         elif what == "unix":  # no name: of a socket pair, if not of an accepted connection
-            record.descriptor_kind[number], record.descriptor_peer[number] = lib.OPENED_PAIR, -1
+            identity.descriptor_kind[number], identity.descriptor_peer[number] = lib.OPENED_PAIR, -1
     for numbers in ends.values():
         if len(numbers) == 2:  # both ends are the process's own
             for number, other in zip(numbers, reversed(numbers)):
-                record.descriptor_kind[number] = lib.OPENED_PIPE
-                record.descriptor_peer[number] = other
+                identity.descriptor_kind[number] = lib.OPENED_PIPE
+                identity.descriptor_peer[number] = other
 
 
 def _text(field: Any, text: str) -> None:

@@ -75,7 +75,7 @@ class Policy:
         return -(-self.memory_limit // PAGE_SIZE)
 
     def fill(self, native: Any) -> None:
-        """Fill in struct policy (native/policy.h)."""
+        """Fill in struct policy (native/syscalls/policy.h)."""
         rules = ffi.buffer(native.rules)
         rules[:] = _rules(*self.filter_key())
         native.level = _LEVELS[self.syscalls]

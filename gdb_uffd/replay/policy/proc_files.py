@@ -51,16 +51,16 @@ def _cmdline(vessel: Vessel) -> bytes:
 
 def _status(vessel: Vessel) -> bytes:
     """The lines of proc_pid_status(5) that are known."""
-    record = vessel.identity
+    identity = vessel.identity
     lines = [
-        b"Name:\t" + bytes(ffi.string(record.name)),
+        b"Name:\t" + bytes(ffi.string(identity.name)),
         b"State:\tR (running)",
-        b"Tgid:\t%d" % record.pid,
-        b"Pid:\t%d" % record.tid,
-        b"PPid:\t%d" % record.ppid,
+        b"Tgid:\t%d" % identity.pid,
+        b"Pid:\t%d" % identity.tid,
+        b"PPid:\t%d" % identity.ppid,
         b"TracerPid:\t0",
-        b"Uid:\t%d\t%d\t%d\t%d" % (record.uid, record.euid, record.euid, record.euid),
-        b"Gid:\t%d\t%d\t%d\t%d" % (record.gid, record.egid, record.egid, record.egid),
+        b"Uid:\t%d\t%d\t%d\t%d" % (identity.uid, identity.euid, identity.euid, identity.euid),
+        b"Gid:\t%d\t%d\t%d\t%d" % (identity.gid, identity.egid, identity.egid, identity.egid),
         b"Threads:\t%d" % len(vessel.snapshot.threads),
     ]
     return b"\n".join(lines) + b"\n"

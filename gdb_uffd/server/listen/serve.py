@@ -79,25 +79,25 @@ def few(lines: Sequence[str]) -> List[str]:
 
 
 def served(
-    journey: Navigator, socket_path: str, open_ms: float, search: Optional[FileSearch] = None
+    navigator: Navigator, socket_path: str, open_ms: float, search: Optional[FileSearch] = None
 ) -> Served:
     """What the ready line tells (docs/protocol.md)."""
-    snapshot = journey.place.diversion.snapshot
+    snapshot = navigator.position.diversion.snapshot
     looked = search.problems() if search is not None else []
     return Served(
         socket=socket_path,
-        core=journey.trace.path,
+        core=navigator.trace.path,
         executable=snapshot.executable,
-        warnings=few(list(dict.fromkeys([*looked, *journey.trace.warnings, *snapshot.warnings]))),
+        warnings=few(list(dict.fromkeys([*looked, *navigator.trace.warnings, *snapshot.warnings]))),
         threads=len(snapshot.threads),
         total_pages=total_pages(snapshot.segments),
         inferior_pid=snapshot.pid,
         signal=snapshot.threads[0].signal,
         open_ms=round(open_ms, 3),
-        snapshots=len(journey.trace.snapshots),
-        snapshot=journey.place.number,
-        sysroot=journey.sysroot,
-        brought=journey.brought,
+        snapshots=len(navigator.trace.snapshots),
+        snapshot=navigator.position.number,
+        sysroot=navigator.sysroot,
+        brought=navigator.brought,
         architecture=snapshot.arch.gdb,
         arguments=in_a_line(arguments(snapshot.auxv, snapshot.read), ARGUMENTS_MAX),
         unasked=search.unasked()[:WARNINGS_MAX] if search is not None else (),
@@ -134,26 +134,26 @@ def run(
             stack.callback(search.close)
         trace = open_trace(core, executable, search)
         stack.callback(trace.close)
-        journey = Navigator(trace, Diversion)
-        stack.callback(journey.close)
+        navigator = Navigator(trace, Diversion)
+        stack.callback(navigator.close)
         endpoint = open_listener(where, token)
         stack.callback(endpoint.close)
-        opened = served(journey, endpoint.path, (time.perf_counter() - started) * 1000, search)
+        opened = served(navigator, endpoint.path, (time.perf_counter() - started) * 1000, search)
         ready(opened)
         Policy.prepare()  # the first call needs it, and no core has a part in it
         client = endpoint.accept(watch, seconds)
         while client is not None:
-            if _serve(client, wake, journey, opened, holder):
+            if _serve(client, wake, navigator, opened, holder):
                 client = endpoint.accept(watch, seconds)
                 continue
-            if journey.endpoint is None:
+            if navigator.endpoint is None:
                 break
-            with contextlib.closing(journey.endpoint) as next_one:
-                journey.endpoint = None
+            with contextlib.closing(navigator.endpoint) as next_one:
+                navigator.endpoint = None
                 client = next_one.accept(watch, seconds)
 
-        if watch is not None and journey.sysroot:
-            journey.close()
+        if watch is not None and navigator.sysroot:
+            navigator.close()
             _linger(watch)
 
 
@@ -168,13 +168,13 @@ def _linger(watch: int) -> None:
 def _serve(
     client: socket.socket,
     wake: Optional[int],
-    journey: Navigator,
+    navigator: Navigator,
     opened: Served,
     holder: Holder,
 ) -> bool:
     """One connection, to its end; whether its client only asked what is served."""
     with contextlib.closing(Connection(client, wake, pending=holder.pending)) as connection:
-        session = StubSession(journey, connection, opened)
+        session = StubSession(navigator, connection, opened)
         holder.hold(client, session.pid)
         try:
             stub.serve(session)

@@ -129,7 +129,7 @@ def reset(session: StubSession, _asked: Reset) -> Undone:
     session.forget_registers()
     session.connection.forget_interrupt()
     session.diversion.reset()
-    session.journey.place.ran = False
+    session.navigator.position.ran = False
     return Undone(libraries.stale(session))
 
 

@@ -42,16 +42,16 @@ def heap_since(session: StubSession, asked: AskHeapSince) -> HeapSince:
     wanted = set(asked.flaws)
     if not wanted or not wanted <= set(FLAWS):
         raise UffdError("flaws is not a list of what can be wrong with a heap")
-    journey = session.journey
+    navigator = session.navigator
     deadline = time.monotonic() + SECONDS
 
     def broken(number: int) -> bool:
-        with journey.visit(number) as place:
-            there: Any = place.diversion
+        with navigator.visit(number) as position:
+            there: Any = position.diversion
             return bool(wanted & heap_report.flaws(there))
 
-    here, first = journey.place.number, 0
-    if len(journey.trace.snapshots) < 2 or not broken(here):
+    here, first = navigator.position.number, 0
+    if len(navigator.trace.snapshots) < 2 or not broken(here):
         return HeapSince(None, None, False)
     if not here or broken(first):
         return HeapSince(None, first, True)

@@ -40,7 +40,7 @@ def _recorded(session: StubSession, number: int) -> Snapshot:
     if number not in held:
         while len(held) >= SNAPSHOTS_HELD:
             held.pop(next(iter(held))).close()
-        held[number] = session.journey.trace.snapshot(number)
+        held[number] = session.navigator.trace.snapshot(number)
     return held[number]
 
 

@@ -51,8 +51,8 @@ def served_now(session: StubSession) -> Served:
         total_pages=total_pages(snapshot.segments),
         inferior_pid=snapshot.pid,
         signal=snapshot.threads[0].signal,
-        snapshot=session.journey.place.number,
-        brought=session.journey.brought,
+        snapshot=session.navigator.position.number,
+        brought=session.navigator.brought,
     )
 
 
@@ -96,7 +96,7 @@ def output(session: StubSession, asked: SetOutput) -> Done:
 def engine(session: StubSession, asked: SetEngine) -> ChosenEngine:
     """The engine from now on."""
     session.forget_registers()
-    chosen = session.journey.set_engine(asked.name)
+    chosen = session.navigator.set_engine(asked.name)
     used = session.diversion.info()
     lives = used.get("vessel_pid") is not None and used.get("engine") != chosen.name
     now = str(used.get("engine")) if lives else chosen.name

@@ -37,8 +37,8 @@ from gdb_uffd.server.stub import libraries
 @request(ListSnapshots)
 def snapshots(session: StubSession, _asked: ListSnapshots) -> SnapshotList:
     """Those of the trace."""
-    journey = session.journey
-    return SnapshotList(list(journey.trace.snapshots), journey.place.number)
+    navigator = session.navigator
+    return SnapshotList(list(navigator.trace.snapshots), navigator.position.number)
 
 
 @request(AskPosition)
@@ -48,17 +48,17 @@ def where(session: StubSession, _asked: AskPosition) -> TracePosition:
 
 
 def _position(session: StubSession) -> Dict[str, Any]:
-    journey, snapshot = session.journey, session.diversion.snapshot
+    navigator, snapshot = session.navigator, session.diversion.snapshot
     first = snapshot.threads[0]
     return {
-        "number": journey.place.number,
-        "moves": journey.moves,
-        "time_ns": journey.info.time_ns,
-        "label": journey.info.label,
+        "number": navigator.position.number,
+        "moves": navigator.moves,
+        "time_ns": navigator.info.time_ns,
+        "label": navigator.info.label,
         "tid": first.tid,
         "signal": first.signal,
-        "sysroot": journey.sysroot,
-        "brought": journey.brought,
+        "sysroot": navigator.sysroot,
+        "brought": navigator.brought,
         "libraries": _libraries(snapshot.mappings),
     }
 
@@ -75,9 +75,9 @@ def _moved(session: StubSession, move: Move, now: bool, forgotten: Optional[int]
     if now and not move.reconnect:
         session.move()
         stale = libraries.stale_if_read(session)
-    place = {**_position(session), "number": move.number}
+    here = {**_position(session), "number": move.number}
     return Moved(
-        **place,
+        **here,
         threads_changed=move.threads_changed,
         reconnect=move.reconnect,
         libraries_stale=stale,
@@ -88,17 +88,17 @@ def _moved(session: StubSession, move: Move, now: bool, forgotten: Optional[int]
 @request(Goto)
 def goto(session: StubSession, asked: Goto) -> Moved:
     """Open another snapshot, and perhaps go there."""
-    journey = session.journey
-    changed = journey.changed_here() if asked.tell else None
-    return _moved(session, journey.prepare(asked.number), asked.now, forgotten=changed)
+    navigator = session.navigator
+    changed = navigator.changed_here() if asked.tell else None
+    return _moved(session, navigator.prepare(asked.number), asked.now, forgotten=changed)
 
 
 @request(Away)
 def away(session: StubSession, asked: Away) -> Done:
     """An excursion begins."""
     session.diversion.commit_pending()
-    session.journey.place.thread = session.general
-    session.journey.set_aside()
+    session.navigator.position.thread = session.general
+    session.navigator.set_aside()
     session.lists_checked = -1  # what is kept here is not there
     session.connection.away = True
     if asked.cpu is not None:
@@ -111,7 +111,7 @@ def back(session: StubSession, _asked: Back) -> Moved:
     """It ends."""
     session.connection.share_cpu(None)
     session.connection.away = False
-    moved = _moved(session, session.journey.prepare_return(), True)
+    moved = _moved(session, session.navigator.prepare_return(), True)
     # What is kept there may have other libraries than were recorded.
     return replace(moved, libraries_stale=libraries.stale(session) or moved.libraries_stale)
 
@@ -119,21 +119,21 @@ def back(session: StubSession, _asked: Back) -> Moved:
 @request(Stay)
 def stay(session: StubSession, _asked: Stay) -> Done:
     """Forget the prepared move."""
-    session.journey.cancel()
+    session.navigator.cancel()
     return Done()
 
 
 @request(Listen)
 def listen(session: StubSession, asked: Listen) -> Done:
     """Make the prepared move with the next connection."""
-    session.journey.listen(asked.path)
+    session.navigator.listen(asked.path)
     return Done()
 
 
 @request(Changes)
 def changes(session: StubSession, asked: Changes) -> Differences:
     """What differs between two snapshots."""
-    found: Differences = comparison.compare(session.journey.trace, asked.a, asked.b)
+    found: Differences = comparison.compare(session.navigator.trace, asked.a, asked.b)
     return found
 
 
@@ -141,7 +141,7 @@ def changes(session: StubSession, asked: Changes) -> Differences:
 def changes_image(session: StubSession, asked: ChangesImage) -> Optional[PageImage]:
     """A page in both."""
     start = page_floor(asked.address)
-    found: Optional[PageImage] = comparison.image(session.journey.trace, asked.a, asked.b, start)
+    found: Optional[PageImage] = comparison.image(session.navigator.trace, asked.a, asked.b, start)
     return found
 
 

@@ -117,9 +117,9 @@ def _parse(session: StubSession, text: bytes) -> Action:
 def _run(session: StubSession, action: Resume) -> bytes:
     session.forget_registers()
     session.written = None
-    session.journey.cancel()
+    session.navigator.cancel()
     if not session.calls:
-        session.journey.place.ran = True
+        session.navigator.position.ran = True
     connection = session.connection
     connection.mid_line = False  # the client has printed since
     if connection.interrupt_waiting():
@@ -145,9 +145,9 @@ def _run(session: StubSession, action: Resume) -> bytes:
         # The step was complete as the interrupt came: gdb goes on with the next one.
         connection.keep_interrupt()
     session.forget_unmapped()
-    if session.journey.sysroot:  # gdb looks for libraries there, also for new ones
+    if session.navigator.sysroot:  # gdb looks for libraries there, also for new ones
         files = session.diversion.mapped_files()
-        link_more(session.journey.sysroot, files, session.diversion.snapshot.modules)
+        link_more(session.navigator.sysroot, files, session.diversion.snapshot.modules)
     if stop.message and (stop.lost or not session.discards):
         # gdb's side unwinds a call that ends so: no frame of it is left to be shown.
         where = "`uffd call` shows where" if session.calls and not stop.signal else SHOWN_BY_BT
@@ -175,17 +175,17 @@ def backward(session: StubSession, arguments: bytes) -> Optional[bytes]:
     where it must look at a software watchpoint.  The stop has no signal: nothing is hit or
     delivered by travelling, but a watchpoint tells that the value is another than it was.
     """
-    journey = session.journey
-    if arguments not in (b"c", b"s") or len(journey.trace.snapshots) < 2:
+    navigator = session.navigator
+    if arguments not in (b"c", b"s") or len(navigator.trace.snapshots) < 2:
         return None
-    if journey.prepared is None and session.connection.interrupt_waiting():
+    if navigator.prepared is None and session.connection.interrupt_waiting():
         return stop_reply(session, Stop(session.runner, _SIGINT))
-    place = journey.place
-    number = place.number - (not place.ran)
-    if journey.prepared is None and number < 0:
+    position = navigator.position
+    number = position.number - (not position.ran)
+    if navigator.prepared is None and number < 0:
         return stop_reply(session, Stop(session.runner, _SIGTRAP), b"replaylog:begin;")
     try:
-        if journey.prepared is None:
+        if navigator.prepared is None:
             stop = _go_back(session, number)
         else:
             stop = _arrive(session)
@@ -203,15 +203,15 @@ def _arrive(session: StubSession) -> Stop:
     (inline-frame.c, skip_inline_frames) where a thread that it knows and has not resumed stops:
     then it is of the one thread that gdb resumed.
     """
-    journey = session.journey
-    there = journey.prepared.diversion.snapshot.threads if journey.prepared is not None else ()
+    navigator = session.navigator
+    there = navigator.prepared.diversion.snapshot.threads if navigator.prepared is not None else ()
     own, scope = there[0].tid, session.scope
     if scope in (threads.ANY, threads.ALL, own) or own not in session.thread_ids:
         tid = own
     elif scope in {thread.tid for thread in there}:
         tid = scope
     else:
-        journey.cancel()
+        navigator.cancel()
         raise UffdError("the selected thread does not exist there: select another one")
     session.move()
     return Stop(tid, 0)
@@ -219,14 +219,14 @@ def _arrive(session: StubSession) -> Stop:
 
 def _go_back(session: StubSession, number: int) -> Stop:
     """To snapshot `number`, by the user's own `reverse-continue`."""
-    journey = session.journey
-    if journey.prepare(number).reconnect:
-        journey.cancel()
+    navigator = session.navigator
+    if navigator.prepare(number).reconnect:
+        navigator.cancel()
         raise UffdError(f"snapshot {number} is another process: `uffd goto {number}` goes there")
-    changed = journey.changed_here()
+    changed = navigator.changed_here()
     if changed:
         pages = "1 changed page" if changed == 1 else f"{changed} changed pages"
-        message(session.connection, f"{pages} of snapshot {journey.place.number} forgotten")
+        message(session.connection, f"{pages} of snapshot {navigator.position.number} forgotten")
     watched = [(a, n) for kind, a, n in sorted(session.inserted) if kind in _WRITES]
     before = [_bytes_at(session, *each) for each in watched]
     stop = _arrive(session)

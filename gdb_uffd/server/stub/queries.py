@@ -45,7 +45,7 @@ _FEATURES = b";".join(
 def supported(session: StubSession, arguments: bytes) -> bytes:
     """`qSupported[:feature;...]`."""
     session.greet(frozenset(arguments.split(b";")[:_MAX_FEATURES]))
-    backward = len(session.journey.trace.snapshots) > 1
+    backward = len(session.navigator.trace.snapshots) > 1
     return _FEATURES + b";ReverseContinue+;ReverseStep+" if backward else _FEATURES
 
 

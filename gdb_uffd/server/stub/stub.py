@@ -123,7 +123,7 @@ def serve(session: StubSession) -> None:
                 session.no_ack_agreed = False
     except SessionEnded as ended:
         session.step_back()
-        session.journey.leave()
+        session.navigator.leave()
         left = True
         if ended.reply:
             try:
@@ -137,7 +137,7 @@ def serve(session: StubSession) -> None:
         if not left:
             session.step_back()
         if not left and not session.probed:
-            session.journey.leave()
+            session.navigator.leave()
 
 
 def handle(session: StubSession, packet: bytes) -> bytes:

@@ -83,7 +83,7 @@ def extra_info(session: StubSession, arguments: bytes) -> bytes:
         raise PacketError(errno.EINVAL)
     try:
         name = session.diversion.snapshot.thread(tid).name
-    except KeyError:  # of the place set aside
+    except KeyError:  # of the position set aside
         name = ""
     name = name or "recorded"
     return name.encode("utf-8", "replace").hex().encode("ascii")
@@ -103,7 +103,7 @@ def thread_list_xml(session: StubSession, annex: bytes) -> Optional[bytes]:
     if session.thread_xml:
         return session.thread_xml
     lines: List[str] = ['<?xml version="1.0"?>', "<threads>"]
-    threads = {t.tid: t for t in session.journey.threads_aside}
+    threads = {t.tid: t for t in session.navigator.threads_aside}
     threads.update((t.tid, t) for t in session.diversion.snapshot.threads)
     for thread in threads.values():
         name = printable(thread.name)
