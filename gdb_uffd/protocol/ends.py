@@ -6,13 +6,12 @@ client with the program's names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Callable, Optional
 
-from gdb_uffd.protocol.fields import Address, called
+from gdb_uffd.protocol.fields import Address, called, message
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Wait:
     """What a call waited for.  `call`: the system call's name; `kind`: "lock", "join", "wait", or
     "spin" for one that goes in a circle until another thread has done something; `address`: the
@@ -29,7 +28,7 @@ class Wait:
     stranger: int = 0
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Uncaught:
     """The C++ exception that ended a call.  `type`: its type's name in the ABI's form, "" for none:
     std::terminate was called without an exception; `what`: what it says, or None; `cut`: there is
@@ -47,7 +46,7 @@ class Uncaught:
 LEFT = "the called function had been left before, by longjmp or the like"
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class End:
     """Why a program goes no further: `what` it would do, or happened; `target`: where a longjmp
     leaves for; `left`: the called function was left before; `advice`: what holds while the program
@@ -73,7 +72,7 @@ class End:
         return self.short(place) + (f"; {self.advice}" if self.advice else "")
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class PassedLock:
     """A lock that a call went through (`set uffd threads ignore-locks`); `owner`: TID of the
     recorded thread that holds it, 0 when nothing tells."""
