@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from server_fakes import DATA, PID, TIDS, FakeDiversion, FakeSnapshot, FakeTrace, RawClient, serving
 
 from gdb_uffd.protocol.codec import from_json, to_text
+from gdb_uffd.protocol.ends import End
 from gdb_uffd.protocol.model import CallReport
 from gdb_uffd.replay.interface import SHOWN_BY_BT, Stop
 from gdb_uffd.server.listen.connection import message
@@ -185,7 +186,7 @@ def test_the_terminal_is_told(client):
 
 def resumed(client: RawClient) -> str:
     """What is said of an end of the program, `bt` being advised."""
-    client.diversion.on_resume = lambda action, _: Stop(action.tid, 0, message=SHOWN_BY_BT)
+    client.diversion.on_resume = lambda action, _: Stop(action.tid, 0, end=End(SHOWN_BY_BT))
     client.console = b""
     client.ask(b"vCont;c:p%x.%x" % (PID, TIDS[0]))
     return client.console.decode()
