@@ -6,13 +6,12 @@ client with the program's names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Callable, List, Optional, Sequence, Tuple
 
-from gdb_uffd.protocol.fields import Address, called
+from gdb_uffd.protocol.fields import Address, called, message
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Wait:
     """What a call waited for.  `call`: the system call's name; `kind`: "lock", "join", "wait", or
     "spin" for one that goes in a circle until another thread has done something; `address`: the
@@ -29,7 +28,7 @@ class Wait:
     stranger: int = 0
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Uncaught:
     """The C++ exception that ended a call.  `type`: its type's name in the ABI's form, "" for none:
     std::terminate was called without an exception; `what`: what it says, or None; `cut`: there is
@@ -47,7 +46,7 @@ class Uncaught:
 LEFT = "the called function had been left before, by longjmp or the like"
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class End:
     """Why a program goes no further: `what` it would do, or happened; `target`: where a longjmp
     leaves for; `left`: the called function was left before; `advice`: what holds while the program
@@ -73,7 +72,7 @@ class End:
         return self.short(place) + (f"; {self.advice}" if self.advice else "")
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class PassedLock:
     """A lock that a call went through (`set uffd threads ignore-locks`); `owner`: TID of the
     recorded thread that holds it, 0 when nothing tells."""
@@ -85,3 +84,31 @@ class PassedLock:
         """It in words, without symbols."""
         held = f"held by thread {self.owner}" if self.owner else "which was held"
         return f"went through the lock at {self.address:#x}, {held}"
+
+
+@message(frozen=True)
+class Refusal:
+    """A system call that was refused.  `call`: its name, or where it has none what it is ("system
+    call 5 of 32-bit ARM"), then without `arguments`, which are as they are shown; `error`: the name
+    of its errno, "" where it was ignored; `was`: the descriptor that is none, and what it was
+    ("3 was a pipe"); `times`, and how often with `others` for arguments."""
+
+    call: str
+    arguments: Optional[Tuple[str, ...]]
+    error: str
+    was: str = ""
+    times: int = 1
+    others: int = 0
+
+    def text(self) -> str:
+        """ "connect(3, 127.0.0.1:6379) → EPERM (2 times)"."""
+        given = "" if self.arguments is None else f"({', '.join(self.arguments)})"
+        line = f"{self.call}{given} → {self.error or 'ignored'}"
+        line += f" ({self.was})" if self.was else ""
+        line += f" ({self.times:,} times)" if self.times > 1 else ""
+        return line + (f" (and {self.others:,} more with other arguments)" if self.others else "")
+
+
+def refused_lines(refusals: Sequence[Refusal], more: int) -> List[str]:
+    """A line each, and how many `more` there were."""
+    return [each.text() for each in refusals] + ([f"and {more:,} more"] if more else [])

@@ -6,11 +6,11 @@ A request is sent as `quffd.NAME:{...}` with the fields that are not at their de
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Generic, List, Optional, Sequence, Tuple, Type, TypeVar
 
 from gdb_uffd.protocol.ends import End, Uncaught
-from gdb_uffd.protocol.fields import LEFT_OUT
+from gdb_uffd.protocol.fields import LEFT_OUT, message
 from gdb_uffd.protocol.model import CallReport
 
 R = TypeVar("R", covariant=True)
@@ -36,12 +36,12 @@ def every() -> List[Type[Request[Any]]]:
     return list(Request.__subclasses__())
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Done:
     """It is done, and there is nothing to say."""
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Greeting:
     """Who answers; `echo` as it was asked."""
 
@@ -51,7 +51,7 @@ class Greeting:
     echo: Optional[int] = field(default=None, metadata=LEFT_OUT)
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Hello(Request[Greeting], name="hello"):
     """Asked once a connection, and, with `echo`, after a silence in which gdb may have given up on
     an answer."""
@@ -59,7 +59,7 @@ class Hello(Request[Greeting], name="hello"):
     echo: Optional[int] = None
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Summary:
     """What a plain `print f()` dirtied, in numbers: `pages` the program wrote, `gdb_pages` those
     only gdb wrote; `unknown`: pages fed that the recording does not hold, taken for zeros and for
@@ -102,7 +102,7 @@ class Summary:
         )
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Served:
     """What is served: the facts of the ready line, for the present snapshot.  `sysroot`: where the
     recorded files lie that this machine has not, if anywhere; `brought`: files there came with the
@@ -127,7 +127,7 @@ class Served:
     unasked: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Ready(Served):
     """The same and who serves: the line that a server prints when it listens."""
 
@@ -137,7 +137,7 @@ class Ready(Served):
     ready: bool = True
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Info(Served):
     """`host`: the kernel's boot id, which tells machines apart; then as Greeting, and what
     Diversion.info() tells; `last_unavailable`: why the last memory access failed; `thread`: the
@@ -164,7 +164,7 @@ class Info(Served):
     thread: int = 0
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class AskInfo(Request[Info], name="info"):
     """With `probe`, as the only packet of a connection: `gdb-uffd serve` then waits for another
     one."""
@@ -172,7 +172,7 @@ class AskInfo(Request[Info], name="info"):
     probe: bool = False
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class SetOutput(Request[Done], name="output"):
     """What the program prints is sent with control sequences shown, in a terminal of that charset,
     or (none) as it is.  A client that says nothing gets them shown.  The server's own lines are
@@ -182,7 +182,7 @@ class SetOutput(Request[Done], name="output"):
     charset: Optional[str] = None
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class ChosenEngine:
     """What the next process will use, why, and what the present one uses where it goes on."""
 
@@ -191,7 +191,7 @@ class ChosenEngine:
     now: Optional[str]
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class SetEngine(Request[ChosenEngine], name="engine"):
     """`auto` or one of the engines; an error where that does not work, and then nothing is
     changed."""
@@ -199,7 +199,7 @@ class SetEngine(Request[ChosenEngine], name="engine"):
     name: str
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class PolicyNow:
     """`set uffd ...` by the settings' names: `call_timeout` in seconds, `memory_limit` in bytes, 0
     for none."""
@@ -212,7 +212,7 @@ class PolicyNow:
     memory_limit: int
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class SetPolicy(Request[PolicyNow], name="policy"):
     """Sets what is named; the answer is what holds now."""
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import List, Optional
 
-from gdb_uffd.protocol.fields import LEFT_OUT, AbsolutePath, Address
+from gdb_uffd.protocol.fields import LEFT_OUT, AbsolutePath, Address, message
 from gdb_uffd.protocol.messages import Done, Request
 from gdb_uffd.protocol.messages_calls import PageImage
 from gdb_uffd.protocol.model import DirtyPage, SnapshotInfo
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class SnapshotList:
     """`current`: the number of the present one."""
 
@@ -24,12 +24,12 @@ class SnapshotList:
             raise ValueError("the snapshots are not numbered from 0")
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class ListSnapshots(Request[SnapshotList], name="snapshots"):
     """Those of the trace."""
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class TracePosition:
     """Where the server stands: the present snapshot, how many moves were made so far, the thread
     that was current and its signal; `libraries`: a number that is another where files' code is
@@ -46,7 +46,7 @@ class TracePosition:
     libraries: int
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Moved(TracePosition):
     """The position, `number` of the destination, and what the move changes beside memory and
     registers: `reconnect`: the process, which gdb must be told by a new connection;
@@ -58,12 +58,12 @@ class Moved(TracePosition):
     forgotten: Optional[int] = field(default=None, metadata=LEFT_OUT)
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class AskPosition(Request[TracePosition], name="where"):
     """Where the server stands."""
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Goto(Request[Moved], name="goto"):
     """Prepare a move, see [moving](#moving-in-a-trace); `now`: make it at once; `tell`: what it
     gives up."""
@@ -73,31 +73,31 @@ class Goto(Request[Moved], name="goto"):
     tell: bool = False
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Stay(Request[Done], name="stay"):
     """The prepared move is not made."""
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Away(Request[Done], name="away"):
     """An excursion begins; `cpu` as with `begin`."""
 
     cpu: Optional[int] = None
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Back(Request[Moved], name="back"):
     """It ends where it began."""
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Listen(Request[Done], name="listen"):
     """Where the next connection is expected, which makes the prepared move."""
 
     path: AbsolutePath
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class PageGroup:
     """Pages of one kind in one mapping.
 
@@ -115,7 +115,7 @@ class PageGroup:
     went: int = 0
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Differences:
     """`data`: the pages that variables may lie in."""
 
@@ -125,7 +125,7 @@ class Differences:
     data: List[DirtyPage]
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Changes(Request[Differences], name="changes"):
     """What differs between two snapshots."""
 
@@ -133,7 +133,7 @@ class Changes(Request[Differences], name="changes"):
     b: int
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class ChangesImage(Request[Optional[PageImage]], name="changes-image"):
     """The page in both; null unless both have it."""
 
@@ -142,7 +142,7 @@ class ChangesImage(Request[Optional[PageImage]], name="changes-image"):
     address: Address
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Exported:
     """`unavailable_pages`: how many could not be had; `files_read`: by kept calls, whose contents
     may be in it."""
@@ -153,7 +153,7 @@ class Exported:
     files_read: List[str]
 
 
-@dataclass(frozen=True)
+@message(frozen=True)
 class Export(Request[Exported], name="export"):
     """The process as it is now as a core file, which must not exist."""
 

@@ -11,7 +11,7 @@ from typing import List, Optional, Tuple
 
 from gdb_uffd.arch import GPR as GPR
 from gdb_uffd.arch import Registers as Registers
-from gdb_uffd.protocol.ends import End, PassedLock, Uncaught, Wait
+from gdb_uffd.protocol.ends import End, PassedLock, Refusal, Uncaught, Wait
 from gdb_uffd.protocol.fields import LEFT_OUT, Address
 
 PAGE_SIZE = 4096
@@ -347,9 +347,11 @@ class CallReport:
     heap_notes: List[str] = field(default_factory=list)  # the client's: of `heap_trouble`, by name
     untold: str = ""  # the client's: why there is no report of a call that has a value
     called: bool = True  # the client's: False where an expression failed before anything ran
-    # As `ended` and `unsound` tell; then: the client's list of them is another than there is now.
+    # `ended`, `unsound` and `refused` as data.
     end: Optional[End] = field(default=None, metadata=LEFT_OUT)
     passed: List[PassedLock] = field(default_factory=list, metadata=LEFT_OUT)
+    refusals: List[Refusal] = field(default_factory=list, metadata=LEFT_OUT)
+    # The client's list of libraries is another than there is now.
     libraries_stale: bool = field(default=False, metadata=LEFT_OUT)
 
     def output_text(self) -> str:

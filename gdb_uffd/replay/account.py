@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.protocol.ends import End, PassedLock, Uncaught, Wait
+from gdb_uffd.protocol.ends import End, PassedLock, Uncaught, Wait, refused_lines
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.replay import stdio
 from gdb_uffd.replay.calls import Calls
 from gdb_uffd.replay.detail import Detail
 from gdb_uffd.replay.execution import Runner
 from gdb_uffd.replay.policy.identity import facts_of
-from gdb_uffd.replay.policy.refused import files_read, granted_lines, refused_lines
+from gdb_uffd.replay.policy.refused import files_read, granted_lines, refusals
 from gdb_uffd.replay.policy.waiting import size
 from gdb_uffd.replay.report import Builder, page_images
 from gdb_uffd.replay.rerun.log import RunLog
@@ -119,7 +119,8 @@ class Accounts:
         if open_.explicit and open_.resumed:
             after = self.stdout_pending()
             output, unseen = stdio.printed(open_.stdout_pending, written, after)
-        passed = self._passed()
+        passed, (entries, more) = self._passed(), self.vessel.refused()
+        refused = refusals(entries, self._descriptors)
         made = CallReport(
             kind=open_.kind,
             kept=keep,
@@ -128,7 +129,8 @@ class Accounts:
             fault_us=(counts.fault_ns - before.fault_ns) / 1000,
             output=output.decode("utf-8", "surrogateescape"),
             pages=[],
-            refused=refused_lines(*self.vessel.refused(), self._descriptors),
+            refused=refused_lines(refused, more),
+            refusals=refused,
             asked=granted_lines(self.vessel),
             files_read=files_read(*self.vessel.files_read(), self.snapshot.modules),
             blocked=open_.blocked,

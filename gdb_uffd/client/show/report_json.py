@@ -6,6 +6,7 @@ from typing import Any, Dict, Optional
 
 from gdb_uffd.client.show import verdict
 from gdb_uffd.client.show.report_text import NEW, NamedChange, Namer, split_pages
+from gdb_uffd.protocol.codec import to_json
 from gdb_uffd.protocol.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, DirtyPage
 
 
@@ -108,11 +109,13 @@ def report_json(report: CallReport, namer: Namer) -> Dict[str, Any]:
             {"start": hex(b.start), "size": b.size, "state": b.state} for b in report.blocks
         ],
         "refused": report.refused,
+        "refusals": [to_json(each) for each in report.refusals],
         "asked": report.asked,
         "files_read": report.files_read,
         "unsound": report.unsound,
         "notes": report.notes,
         "ended": report.ended or None,
+        "end": to_json(report.end),
         "unavailable": report.unavailable or None,
         "layout_changed": report.layout_changed,
     }

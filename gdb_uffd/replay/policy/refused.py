@@ -1,4 +1,4 @@
-"""Refused system calls as lines of a report: names, decoded arguments, the error."""
+"""Refused system calls: names, decoded arguments, the error."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import os
 import signal
 import socket
 import struct
-from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+from dataclasses import replace
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from gdb_uffd.native import ffi, lib
+from gdb_uffd.protocol.ends import Refusal
 from gdb_uffd.replay.policy import syscalls
 from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.trace.files.files import MappedFile, Module
@@ -39,31 +41,20 @@ Memory = Dict[int, Tuple[bytes, bool]]
 """Argument number -> what it pointed to, whether that was cut."""
 
 
-def refused_lines(refused: Sequence[Any], more: int, descriptors: Mapping[int, str]) -> List[str]:
-    """One line a call, "connect(3, 127.0.0.1:6379) → EPERM"; repeats are counted.
-
-    `refused`: each a struct refused; `more` have no entry.  `descriptors`: what the recorded ones
-    were, as far as that is known.
-    """
-    lines: Dict[str, int] = {}
-    others: Dict[str, int] = {}
+def refusals(refused: Sequence[Any], descriptors: Mapping[int, str]) -> List[Refusal]:
+    """Repeats are counted.  `refused`: each a struct refused; `descriptors`: what the recorded ones
+    were, as far as that is known."""
+    found: Dict[Refusal, Refusal] = {}
     for entry in refused:
-        line = one(entry, descriptors)
-        lines[line] = lines.get(line, 0) + entry.times
-        others[line] = others.get(line, 0) + entry.others
-    out = [
-        line
-        + (f" ({times:,} times)" if times > 1 else "")
-        + (f" (and {others[line]:,} more with other arguments)" if others[line] else "")
-        for line, times in lines.items()
-    ]
-    if more:
-        out.append(f"and {more:,} more")
-    return out
+        alone = one(entry, descriptors)
+        before = found.get(alone, replace(alone, times=0))
+        times, others = before.times + int(entry.times), before.others + int(entry.others)
+        found[alone] = replace(alone, times=times, others=others)
+    return list(found.values())
 
 
-def one(entry: Any, descriptors: Mapping[int, str]) -> str:
-    """The line of one struct refused."""
+def one(entry: Any, descriptors: Mapping[int, str]) -> Refusal:
+    """That of one struct refused, as if it was once."""
     call, error = entry.call, int(entry.error)
     memory: Memory = {}
     for captured in entry.memory:
@@ -71,33 +62,35 @@ def one(entry: Any, descriptors: Mapping[int, str]) -> str:
             data = bytes(ffi.buffer(captured.bytes))[: captured.len]
             memory[captured.argument] = (data, bool(captured.cut))
     arguments = [int(a) for a in call.args]
-    what = _signature(int(call.table), int(call.nr), arguments, memory)
-    result = errno.errorcode.get(error, str(error)) if error else "ignored"
-    line = f"{what} → {result}"
+    name, shown = _signature(int(call.table), int(call.nr), arguments, memory)
+    result = errno.errorcode.get(error, str(error)) if error else ""
     known = descriptors.get(_signed(arguments[0])) if error == errno.EBADF else None
+    was = ""
     if known:
-        line += f" ({_signed(arguments[0])} was {_printable(known.encode(), False, SHOWN_NAME)})"
-    return line
+        was = f"{_signed(arguments[0])} was {_printable(known.encode(), False, SHOWN_NAME)}"
+    return Refusal(name, shown, result, was)
 
 
-def _signature(table: int, number: int, arguments: Sequence[int], memory: Memory) -> str:
+def _signature(
+    table: int, number: int, arguments: Sequence[int], memory: Memory
+) -> Tuple[str, Optional[Tuple[str, ...]]]:
     if table == I386:
-        return f"int 0x80, system call {number & 0xFFFFFFFF} of i386"
+        return f"int 0x80, system call {number & 0xFFFFFFFF} of i386", None
     if table == ARM:
-        return f"system call {number & 0xFFFFFFFF} of 32-bit ARM"
+        return f"system call {number & 0xFFFFFFFF} of 32-bit ARM", None
     if table == X32:
-        return f"system call {number & 0xFFFFFFFF:#x} of x32"
+        return f"system call {number & 0xFFFFFFFF:#x} of x32", None
     if table == VSYSCALL:
-        return f"vsyscall {_VSYSCALLS.get(number, number)}()"
+        return f"vsyscall {_VSYSCALLS.get(number, number)}", ()
     call = syscalls.table().get(number)
     if call is None:
-        return f"system call {number}()"
+        return f"system call {number}", ()
     name = call.name
     if name == "clone" and not arguments[0] & CLONE_VM:
-        return "fork()"  # as the C library makes it
+        return "fork", ()  # as the C library makes it
     if name in ("clone", "clone3"):
-        return f"{name}()"
-    return f"{name}({', '.join(decode(call.arguments, arguments, memory))})"
+        return name, ()
+    return name, tuple(decode(call.arguments, arguments, memory))
 
 
 def decode(kinds: Sequence[str], arguments: Sequence[int], memory: Memory) -> List[str]:
