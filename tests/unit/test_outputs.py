@@ -68,7 +68,7 @@ class Answer(BytesIO):
         return super().read(2)
 debuginfod._opened = lambda *_: Answer(b"\x7fELF, some bytes")
 os.environ["XDG_CACHE_HOME"] = folder
-debuginfod.Client(["http://127.0.0.1:9"]).get(b"abcd")
+debuginfod.DebuginfodClient(["http://127.0.0.1:9"]).get(b"abcd")
 """,
 }
 

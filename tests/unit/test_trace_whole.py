@@ -35,7 +35,7 @@ TERMINATED = """\
 import os, signal, sys
 from gdb_uffd import cli
 from gdb_uffd.trace.store import compressed
-compressed.Sink.finish = lambda self: os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+compressed.SparseSink.finish = lambda self: os.kill(os.getpid(), getattr(signal, sys.argv[1]))
 sys.exit(cli.main(sys.argv[2:]))
 """
 

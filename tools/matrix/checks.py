@@ -70,7 +70,7 @@ ON_KERNELS = (
     ),
     Check(
         "why",
-        (REPLAY.format("retrace"),),
+        (REPLAY.format("rerun"),),
         ("every_write", "write_protection", "two_pages", "kernel", "crashes", "state_before"),
     ),
     Check(
