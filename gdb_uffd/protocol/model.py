@@ -27,7 +27,7 @@ PROTOCOL_VERSION = 1
 ENGINES = ("wp-sync", "wp-async", "soft-dirty", "compare")  # docs/engines.md
 ENGINE_AUTO = "auto"  # the best of them that works
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the object that ``uffd call -json`` prints (docs/json.md)."""
 
 

@@ -222,7 +222,7 @@ def test_completion(blocks):
     gdb = blocks("plain")
     assert "uffd heap -blocks" in gdb.run("complete uffd heap -b")
     assert "uffd heap cache" in gdb.run("complete uffd heap cach")
-    assert json.loads(gdb.run("uffd heap -json").strip())["schema"] == 1
+    assert json.loads(gdb.run("uffd heap -json").strip())["schema"] == 2
 
 
 @pytest.mark.parametrize("name", ["jemalloc", "mimalloc", "tcmalloc"])

@@ -107,9 +107,9 @@ def test_the_page_has_its_tables():
 )
 def test_call_dirty_why_and_trace(writes, call):
     data = writes.call(call)
-    assert check(data, "call") == [] and data["schema"] == 1
+    assert check(data, "call") == [] and data["schema"] == 2
     data = writes.json("uffd trace -json " + call)
-    assert check(data, "trace") == [] and data["schema"] == 1
+    assert check(data, "trace") == [] and data["schema"] == 2
     writes.run(f"uffd call {call}")
     head = ("expression", "value", "type", "wall_ms")
     for options in ("", " -all", " -full"):
@@ -119,7 +119,7 @@ def test_call_dirty_why_and_trace(writes, call):
     if call not in ("nosuch()", "counter"):
         for name in ("counter", "table", "own"):
             data = writes.json(f"uffd why -json {name}")
-            assert check(data, "why") == [] and data["schema"] == 1
+            assert check(data, "why") == [] and data["schema"] == 2
 
 
 def test_a_wait(gdb, tmp_path):
@@ -139,7 +139,7 @@ def test_the_doctor(gdb, all_cores):
         shell = json.loads(subprocess.run(command, capture_output=True, check=False).stdout)
         inside = gdb.json(" ".join(["uffd doctor -json", *words]))
         for data in (shell, inside):
-            assert check(data, "doctor") == [] and data["schema"] == 1
+            assert check(data, "doctor") == [] and data["schema"] == 2
             assert told < set(data)
         assert set(inside) - set(shell) == {"gdb"}
         assert not set(shell) & ({"checks"} if words else {"files", "core"})
@@ -149,14 +149,14 @@ def test_heap(gdb, built, tmp_path):
     core = kernel_core([str(built / "blocks"), "overflow"], tmp_path)
     gdb.run(f"uffd spawn {core}")
     data = gdb.json("uffd heap -json")
-    assert check(data, "heap") == [] and data["schema"] == 1
+    assert check(data, "heap") == [] and data["schema"] == 2
     parts = ("arenas", "lists", "damage")
     assert all(data[part] for part in parts)
     assert [wrong for part in parts for each in data[part] for wrong in check(each, part)] == []
     assert check(data["allocator"], "allocator") == []
     for name in ("used", "stale", "mapped", "&cache"):
         data = gdb.json(f"uffd heap -json {name}")
-        assert check(data, "heap_block") == [] and data["schema"] == 1
+        assert check(data, "heap_block") == [] and data["schema"] == 2
     data = gdb.call("calloc(1, 5000)")
     assert check(data, "call") == []
     without = ("text", "notes")

@@ -94,7 +94,7 @@ def content(word: str = "counter", pages: int = 2, **more: Any) -> html_page.Con
         for i in range(pages)
     ]  # fmt: skip
     data: Dict[str, Any] = {
-        "schema": 1, "expression": word, "value": word, "type": word, "wall_ms": 1.25,
+        "schema": 2, "expression": word, "value": word, "type": word, "wall_ms": 1.25,
         "kept": False, "fed_pages": 3, "total_pages": 99, "page_size": 4096, "output": word,
         "dirty": dirty, "refused": [word], "ended": word, "unavailable": word,
         "gdb_dirty": [{"start": hex(start), "kind": word, "mapping": word, "writers": [word]}],

@@ -218,7 +218,7 @@ def test_stack_bytes_in_and_below_the_frames():
 
 def test_json_is_plain_and_whole():
     data = json.loads(json.dumps(report_json.report_json(sample(), Names())))
-    assert data["schema"] == 1 and data["fed_pages"] == 15 and data["total_pages"] == 2490
+    assert data["schema"] == 2 and data["fed_pages"] == 15 and data["total_pages"] == 2490
     first = data["dirty"][0]
     assert first["start"] == "0x55bdbec10000" and first["kind"] == "data"
     assert first["changes"][0] == {

@@ -113,6 +113,7 @@ def report_json(report: CallReport, namer: Namer) -> Dict[str, Any]:
         "asked": report.asked,
         "files_read": report.files_read,
         "unsound": report.unsound,
+        "passed_locks": [to_json(each) for each in report.passed],
         "notes": report.notes,
         "ended": report.ended or None,
         "end": to_json(report.end),
