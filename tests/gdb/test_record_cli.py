@@ -154,6 +154,26 @@ def test_a_fatal_signal_is_recorded(run, built, tmp_path, what, number):
     assert "was killed by SIGABRT" in done.stderr
 
 
+def test_threads_are_recorded_as_they_stood(run, built, tmp_path):
+    """Which one came to the place, and which signal it had: none that is the debugger's doing."""
+    done = run(["--at", "worker"], [str(built / "sample")])
+    assert count(done) == 3, done.stderr
+    opened = trace.open(str(tmp_path / "t.uffd"))
+    *hits, last = opened.snapshots
+    assert len({last.pid, *(info.tid for info in hits)}) == 3 and last.tid == last.pid
+    for info in hits:
+        snapshot = opened.snapshot(info.number)
+        assert info.function == "worker" and info.thread_name == "sample"
+        assert snapshot.threads[0].tid == info.tid
+        assert 0 <= snapshot.threads[0].registers.pc - snapshot.symbol("worker") < 64
+        assert [(t.signal, t.siginfo.strip(b"\0")) for t in snapshot.threads] == (
+            [(0, b"")] * len(snapshot.threads)
+        )
+    first, *others = opened.snapshot(last.number).threads
+    assert first.signal == signal.SIGSEGV == int.from_bytes(first.siginfo[:4], "little")
+    assert len(others) == 2 and not any(t.signal for t in others)
+
+
 def test_a_fatal_signal_is_recorded_beyond_the_limit(run, built, tmp_path):
     done = run(["--at", "reached", "--max", "1"], [str(built / "turns"), "abort"])
     assert count(done) == 2 and snapshots(tmp_path)[-1].signal == signal.SIGABRT

@@ -11,7 +11,7 @@ import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, FrozenSet, Iterator, List, Tuple
+from typing import Callable, Dict, FrozenSet, Iterator, List, Set, Tuple
 
 import pytest
 from harness import ROOT
@@ -41,7 +41,10 @@ ORDERS = {
 """By unit: its folders, each of which may import itself and those before it."""
 GDB_SIDE = ("client", "commands", "gdbinit")
 THIRD = {"cffi", "elftools", "pexpect", "hypothesis", "numpy", "psutil"}
-DATA_ONLY = {"__future__", "dataclasses", "os", "typing"}
+DATA_ONLY = {
+    "__future__", "binascii", "collections", "dataclasses", "enum", "functools", "json", "operator",
+    "os", "pathlib", "re", "struct", "typing",
+}  # fmt: skip
 PURE = {
     "arch": DATA_ONLY | {"binascii", "functools", "operator", "pathlib", "struct"},
     "protocol": DATA_ONLY | {"collections", "enum", "functools", "json", "re", "struct"},
@@ -135,14 +138,33 @@ def without_gdb(module: Module) -> bool:
     return module.unit not in GDB_SIDE or shown or module.path in WITHOUT_GDB
 
 
-def has_helps(module: Module) -> bool:
-    """Whether it defines commands or settings of gdb."""
+def bases(node: ast.ClassDef) -> Set[str]:
+    return {ast.unparse(base).split(".")[-1] for base in node.bases}
+
+
+HELPED = {"Command", "MICommand", "Parameter", "Setting"}
+for _ in range(4):  # and what is derived from them, in as many steps
+    HELPED |= {
+        node.name
+        for module in MODULES
+        for node in module.nodes
+        if isinstance(node, ast.ClassDef) and bases(node) & HELPED
+    }
+
+
+def helps(module: Module) -> Iterator[ast.AST]:
+    """What gdb's `help` prints: docstrings and attributes of commands and settings, and what makes
+    settings is called with."""
     for node in module.nodes:
         if isinstance(node, ast.ClassDef):
-            bases = {ast.unparse(base).split(".")[-1] for base in node.bases}
-            if bases & {"Command", "MICommand", "Parameter", "Setting"}:
-                return True
-    return False
+            if HELPED & bases(node):
+                yield from (part for part in node.body if not isinstance(part, ast.FunctionDef))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in HELPED:
+            yield node
+
+
+def has_helps(module: Module) -> bool:
+    return any(True for _ in helps(module))
 
 
 def imports_gdb(module: Module) -> Iterator[str]:
@@ -229,9 +251,10 @@ def is_newer_than_3_9(module: Module) -> Iterator[str]:
 
 def is_not_ascii(module: Module) -> Iterator[str]:
     """gdb refuses a command whose help its host charset cannot show (LC_ALL=C)."""
-    for node in module.nodes:
-        if isinstance(node, ast.ClassDef) and not (ast.get_docstring(node) or "").isascii():
-            yield node.name
+    for part in helps(module):
+        for node in ast.walk(part):
+            if isinstance(node, ast.Constant) and not str(node.value).isascii():
+                yield f"line {node.lineno}"
 
 
 Rule = Tuple[
