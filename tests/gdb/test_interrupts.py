@@ -9,16 +9,15 @@ pytestmark = pytest.mark.every_gdb
 SETUP = """\
 python
 import os, signal
-import pytest
 from gdb_uffd.client.session.sessions import Session
 wanted, request = ["", 0], Session.request
-def ask(self, verb, arguments=None, *more):
-    came = verb == wanted[0]
+def ask(self, asked):
+    came = asked.NAME == wanted[0]
     if came:
         wanted[0] = ""
     if came and not wanted[1]:
         os.kill(os.getpid(), signal.SIGINT)
-    answer = request(self, verb, arguments, *more)
+    answer = request(self, asked)
     if came and wanted[1]:
         os.kill(os.getpid(), signal.SIGINT)
     return answer
