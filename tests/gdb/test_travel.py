@@ -58,7 +58,7 @@ def test_goto_shows_the_place_as_a_stop_does(trip_gdb):
     text = trip_gdb.run("uffd goto 3")
     assert 'snapshot 3 of 0-6 "plugin"' in text
     assert "at (step=3)" in text and "trip.c:" in text
-    assert "1: counter = 4" in text, text
+    assert ": counter = 4" in text, text
 
 
 def test_names_of_places(trip_gdb):
@@ -171,7 +171,7 @@ def test_reverse_continue_goes_to_the_snapshot_before(trip_gdb):
     trip_gdb.run("uffd goto 4")
     for number in (3, 2, 1, 0):
         text = trip_gdb.run("reverse-continue")
-        assert f"at (step={number})" in text and f"1: counter = {number + 1}" in text, text
+        assert f"at (step={number})" in text and f": counter = {number + 1}" in text, text
         assert snapshot(trip_gdb) == str(number)
     text = trip_gdb.run("reverse-continue")
     assert "history" in text, text  # gdb's words, other ones in gdb 17
