@@ -74,6 +74,8 @@ def test_scrolling(screen):
     before = window(screen)
     screen.type("focus uffd\n")
     screen.shows("Focus set to uffd window")
+    # What is typed before the prompt is there is no key of the window's.
+    screen.until(lambda lines: [line for line in lines if line][-1] == "(gdb)")
     screen.type(DOWN * 3)
     screen.until(lambda _: window(screen)[0] == before[3])
     screen.type(UP * 2)
