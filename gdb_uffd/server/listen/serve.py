@@ -14,8 +14,9 @@ from types import FrameType
 from typing import Callable, Iterator, List, Optional, Sequence, Union
 
 import gdb_uffd.trace
+from gdb_uffd.protocol import codec
 from gdb_uffd.protocol.messages import Served
-from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.protocol.model import CallReport, UffdError
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.policy.policy import Policy
 from gdb_uffd.server.listen.addresses import Port, open_listener
@@ -140,7 +141,9 @@ def run(
         stack.callback(endpoint.close)
         opened = served(navigator, endpoint.path, (time.perf_counter() - started) * 1000, search)
         ready(opened)
-        Policy.prepare()  # the first call needs it, and no core has a part in it
+        # The first call needs these, and no core has a part in them.
+        Policy.prepare()
+        codec.prepare(CallReport)
         client = endpoint.accept(watch, seconds)
         while client is not None:
             if _serve(client, wake, navigator, opened, holder):
