@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, FrozenSet, List, Optional, Protocol, Sequence
+from typing import Any, Dict, FrozenSet, Optional, Protocol, Sequence
 
 from gdb_uffd.protocol.ends import End, Wait
 from gdb_uffd.protocol.model import CallReport, Mapping, Registers
@@ -241,12 +241,6 @@ class RunnableSnapshot(Protocol):
         faults, fault_us, breakpoints, engine (of the present or last process; None before
         there was one), engine_why, engine_setting."""
         ...
-
-
-class Examiner(Protocol):
-    """replay/doctor.py offers `def examine() -> List[Check]`."""
-
-    def __call__(self) -> List["Check"]: ...
 
 
 @dataclass(frozen=True)

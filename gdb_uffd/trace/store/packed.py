@@ -80,11 +80,6 @@ def packed_kind(path: str) -> str:
         return name if name in (VERSION_NAME, CORE_MARK) else ""
 
 
-def is_packed(path: str) -> bool:
-    """Whether the file `path` is a packed trace."""
-    return packed_kind(path) == VERSION_NAME
-
-
 class Stream:
     """The unpacked bytes of a compressed file; `kind` is "" for one that is not compressed.
     `limit`: what may come of it, `chosen` as of Limit."""
