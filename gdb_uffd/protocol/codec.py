@@ -219,13 +219,14 @@ def _one_of(kinds: Sequence[Any]) -> Tuple[Convert, Convert]:
 
 def _told_apart(kinds: Sequence[Any]) -> Tuple[Convert, Convert]:
     """Dataclasses, each with another Literal in the field of one name."""
+    literals = [
+        {f.name: f.hint for f in fields_of(kind) if typing.get_origin(f.hint) is Literal}
+        for kind in kinds
+    ]
+    (tag,) = set(literals[0]).intersection(*literals)
     by: Dict[Any, Convert] = {}
-    tag = ""
-    for kind in kinds:
-        for field in fields_of(kind):
-            if typing.get_origin(field.hint) is Literal:
-                tag = field.name
-                by.update(dict.fromkeys(typing.get_args(field.hint), _converters(kind)[1]))
+    for kind, hints in zip(kinds, literals):
+        by.update(dict.fromkeys(typing.get_args(hints[tag]), _converters(kind)[1]))
     words = f"has no {tag} that is known"
 
     def read(data: Any) -> Any:

@@ -9,7 +9,7 @@ import typing
 from dataclasses import field
 from typing import Any, ClassVar, Generic, List, Optional, Sequence, Tuple, Type, TypeVar
 
-from gdb_uffd.protocol.ends import End, Uncaught
+from gdb_uffd.protocol.ends import End, PassedLock, Refusal, Uncaught
 from gdb_uffd.protocol.fields import LEFT_OUT, message
 from gdb_uffd.protocol.model import CallReport
 
@@ -71,14 +71,13 @@ class Summary:
     gdb_pages: int
     bytes_changed: int
     fed_pages: int
-    ended: str = ""
+    end: Optional[End] = None
     uncaught: Optional[Uncaught] = None
-    unavailable: str = ""
     unknown: Tuple[int, int] = (0, 0)
-    refused: List[str] = field(default_factory=list)
-    unsound: List[str] = field(default_factory=list)
+    refusals: List[Refusal] = field(default_factory=list)
+    more_refused: int = 0
+    passed: List[PassedLock] = field(default_factory=list)
     files_read: List[str] = field(default_factory=list)
-    end: Optional[End] = field(default=None, metadata=LEFT_OUT)
 
     @classmethod
     def of(cls, report: CallReport) -> "Summary":
@@ -91,12 +90,11 @@ class Summary:
             gdb_pages=len(report.pages) - len(program),
             bytes_changed=sum(page.bytes_changed for page in program) + report.rest_bytes,
             fed_pages=report.fed_pages,
-            ended=report.ended,
             uncaught=report.uncaught,
-            unavailable=report.unavailable,
             unknown=(report.unknown_zeros, report.unknown_file),
-            refused=report.refused,
-            unsound=report.unsound,
+            refusals=report.refusals,
+            more_refused=report.more_refused,
+            passed=report.passed,
             files_read=report.files_read,
             end=report.end,
         )

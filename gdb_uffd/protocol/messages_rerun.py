@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, List, Literal, Optional, Tuple, Union
 
+from gdb_uffd.protocol.ends import RerunDifference
 from gdb_uffd.protocol.fields import Address, Within, message
 from gdb_uffd.protocol.messages import Done, Request
 from gdb_uffd.protocol.model import FirstWrite
@@ -15,7 +16,8 @@ LIMIT_MAX = 1_000_000
 @message(frozen=True)
 class RerunStart:
     """What runs again: the thread, its stack pointer before, the functions gdb called; `by`: how
-    the object is watched."""
+    the object is watched; `kernel_lost`: what kept calls had opened, handled or timed is not there
+    this time."""
 
     tid: int
     sp: Address
@@ -23,7 +25,7 @@ class RerunStart:
     kept: bool
     functions: List[Address]
     by: str
-    notes: List[str]
+    kernel_lost: bool
 
 
 @message(frozen=True)
@@ -69,16 +71,17 @@ class SeenWrite:
 
 @message(frozen=True)
 class RerunEnd:
-    """How it ended.  `more`: there were more writes than are counted; `differs`: "" when this run
-    left what the first did; `compared` False: that cannot be told, and `why`; `cut`: it did not run
-    to its end."""
+    """How it ended.  `more`: there were more writes than are counted; `differs`: how from the
+    first run; `compared` False: that cannot be told, and `why`: it was ended after the "first"
+    write, memory was "written" since that run, that was "interrupted", "" for none of these; `cut`:
+    it did not run to its end."""
 
     writes: int
     more: bool
     seconds: float
-    differs: str
+    differs: Optional[RerunDifference]
     compared: bool
-    why: str
+    why: Literal["", "first", "written", "interrupted"]
     cut: bool
     event: Literal["end"] = "end"
 

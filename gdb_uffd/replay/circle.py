@@ -85,7 +85,7 @@ class Circle:
         compared, pc = 0, self._pc()
         for _ in range(_STEPS_MAX):
             stop = step()
-            if stop.signal != signal.SIGTRAP or stop.breakpoint or stop.message:
+            if stop.signal != signal.SIGTRAP or stop.breakpoint or stop.end is not None:
                 return stop
             if self._pc() != pc:
                 continue

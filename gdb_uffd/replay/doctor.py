@@ -10,9 +10,9 @@ from typing import Any, Callable, List
 from gdb_uffd.arch import KNOWN, RECORDED, host
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.native.cpu import HostCpu
-from gdb_uffd.protocol.model import ENGINE_AUTO, ENGINES, PAGE_SIZE, UffdError
+from gdb_uffd.protocol.model import ENGINE_AUTO, ENGINE_LACKS, ENGINES, PAGE_SIZE, UffdError
 from gdb_uffd.replay.interface import Check
-from gdb_uffd.replay.trackers import FORBIDDEN, LACKS, WAYS, Kernel, choose, kernel
+from gdb_uffd.replay.trackers import FORBIDDEN, WAYS, Kernel, choose, kernel
 
 # Bits of <linux/userfaultfd.h>, and what their lack costs.
 _FEATURES = (
@@ -116,7 +116,8 @@ def _engine(found: Kernel, name: str) -> Check:
     wrong = found.failure(name)
     if wrong:
         return Check(f"engine {name}", False, wrong, _COSTS[name], False)
-    text = f"works; {LACKS[name]}" if LACKS[name] else "works, and tells who wrote"
+    lacks = ENGINE_LACKS[name]
+    text = f"works; {lacks}" if lacks else "works, and tells who wrote"
     return Check(f"engine {name}", True, text, "", False)
 
 

@@ -37,15 +37,6 @@ STRENGTHS = {
 }
 """Why an engine is chosen where it is the first that works."""
 
-LACKS = {
-    "wp-sync": "",
-    "wp-async": "who wrote a page first is not known",
-    "soft-dirty": "who wrote a page first is not known",
-    "compare": "neither who wrote a page first is known, nor which pages were written with what "
-    "they held",
-}
-"""What an engine cannot tell."""
-
 NEEDED = {
     1 << 0: "write-protection",
     1 << 8: "faulting thread's id",

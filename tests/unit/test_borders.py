@@ -17,18 +17,19 @@ import pytest
 from harness import ROOT
 
 PACKAGE = ROOT / "gdb_uffd"
-COMMON = frozenset(("__version__", "arch", "outputs", "protocol", "terminal"))
+COMMON = frozenset(("__version__", "arch", "dataclass", "outputs", "protocol", "terminal"))
 MAY_IMPORT: Dict[str, FrozenSet[str]] = {
     "__init__": frozenset(),
-    "arch": frozenset(),
+    "dataclass": frozenset(),
+    "arch": frozenset(("dataclass",)),
     "terminal": frozenset(),
     "outputs": frozenset(),
-    "protocol": frozenset(("arch",)),
+    "protocol": frozenset(("arch", "dataclass")),
     "native": COMMON,
     "trace": COMMON,
     "recorder": COMMON | {"native", "trace"},
     "replay": COMMON | {"native", "trace"},
-    "server": COMMON | {"native", "replay", "trace"},
+    "server": COMMON | {"client", "native", "replay", "trace"},
     "client": COMMON | {"commands", "recorder"},
     "commands": COMMON | {"client"},
     "gdbinit": COMMON | {"client", "commands"},
@@ -201,6 +202,12 @@ def takes_more_than_the_wire(module: Module) -> Iterator[str]:
             yield ".".join(parts)
 
 
+def takes_more_than_what_shows(module: Module) -> Iterator[str]:
+    for parts in module.ours():
+        if parts[0] == "client" and parts[1:2] not in ((), ("show",)):
+            yield ".".join(parts)
+
+
 def imports_more_than_the_library(module: Module) -> Iterator[str]:
     for top in module.tops():
         if sys.version_info >= (3, 10) and top not in {"gdb", "gdb_uffd", *sys.stdlib_module_names}:
@@ -276,6 +283,8 @@ RULES: List[Rule] = [
      ("client/one.py", "from gdb_uffd.recorder.memory import Memory")),
     ("which needs neither side", lambda m: m.parts[0] == "recorder" and m.parts[-1] == "wire",
      imports_either_side, ("recorder/wire.py", "from gdb_uffd.protocol import model")),
+    ("the server says it in the words of show", in_units("server"), takes_more_than_what_shows,
+     ("server/one.py", "from gdb_uffd.client.session import sessions")),
     ("runs without gdb", without_gdb, imports_gdb, ("client/show/one.py", "import gdb")),
     ("and needs nothing that does not", without_gdb, imports_what_does,
      ("client/show/one.py", "import gdb_uffd.commands")),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gdb_uffd.protocol.model import ENGINES, UffdError
-from gdb_uffd.replay.trackers import FOR_CALLS, FOR_MASSES, KINDS, LACKS, choose
+from gdb_uffd.protocol.model import ENGINE_LACKS, ENGINES, UffdError
+from gdb_uffd.replay.trackers import FOR_CALLS, FOR_MASSES, KINDS, choose
 
 
 def machine(*working):
@@ -14,7 +14,7 @@ def machine(*working):
 
 
 def test_every_engine_is_known_everywhere():
-    for names in (FOR_CALLS, FOR_MASSES, KINDS, LACKS):
+    for names in (FOR_CALLS, FOR_MASSES, KINDS, ENGINE_LACKS):
         assert sorted(names) == sorted(ENGINES)
     assert len(set(KINDS.values())) == len(ENGINES)
 

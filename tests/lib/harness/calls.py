@@ -11,6 +11,7 @@ from gdb_uffd.protocol.model import CallReport
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
 from gdb_uffd.trace.core.core import CoreSnapshot, open_core
+from harness import telling
 from harness.cores import kernel_core
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -92,6 +93,11 @@ class Caller:
         if stop.breakpoint == "swbreak":
             d.set_registers(self.tid, saved)  # as gdb does when it pops the frame
         return stop
+
+    @property
+    def refused(self) -> List[str]:
+        """Of the last call."""
+        return telling.refused(self.reports[-1])
 
     def call(self, name: str, argument: int = 0, keep: bool = False) -> int:
         """The function's value (64 bits, signed)."""
