@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import (
     Callable,
@@ -15,6 +15,8 @@ from typing import (
     Protocol,
     Tuple,
 )
+
+from gdb_uffd.dataclass import dataclass
 
 Need = Tuple[str, Tuple[str, ...]]
 """What an instruction belongs to, as the user knows it, and the flags of /proc/cpuinfo of which a

@@ -17,6 +17,7 @@ import re
 import typing
 from typing import Any, Callable, Dict, List, Literal, Sequence, Tuple, Type, TypeVar, Union
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.fields import Absolute, AtMost, Hex, Within
 from gdb_uffd.protocol.model import UffdError
 
@@ -282,7 +283,7 @@ def _tuple(hints: Sequence[Any]) -> Tuple[Convert, Convert]:
     return write, read
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Field:
     """A field of a message: its own name and that on the wire; `left_out`: not sent where it is
     `default`."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Literal, Optional, Tuple
 
-from gdb_uffd.protocol.fields import Address, called, message
+from gdb_uffd.dataclass import dataclass
+from gdb_uffd.protocol.fields import Address, called
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Wait:
     """What a call waited for.  `call`: the system call's name; `kind`: "lock", "join", "wait", or
     "spin" for one that goes in a circle until another thread has done something; `address`: the
@@ -27,7 +28,7 @@ class Wait:
     stranger: int = 0
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Uncaught:
     """The C++ exception that ended a call.  `type`: its type's name in the ABI's form, "" for none:
     std::terminate was called without an exception; `what`: what it says, or None; `cut`: there is
@@ -42,7 +43,7 @@ class Uncaught:
     foreign: str = ""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Unavailable:
     """What the trace does not hold and was touched at `address`.  `mapped`: a mapping is there,
     without its bytes; else nothing is, in a trace that leaves mappings out.  `reason`: why;
@@ -63,7 +64,7 @@ EndKind = Literal[
 """Why a program goes no further; see End."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class End:
     """Why a program goes no further.  `kind` says which of the others tell more:
 
@@ -94,7 +95,7 @@ class End:
     left: bool = False
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class PassedLock:
     """A lock that a call went through (`set uffd threads ignore-locks`); `owner`: TID of the
     recorded thread that holds it, 0 when nothing tells."""
@@ -103,7 +104,7 @@ class PassedLock:
     owner: int = 0
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Refusal:
     """A system call that was refused.  `call`: its name, or where it has none what it is ("system
     call 5 of 32-bit ARM"), then without `arguments`, which are as they are shown; `error`: the name
@@ -125,7 +126,7 @@ RemarkKind = Literal[
 """What else is worth knowing of a call; see Remark."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Remark:
     """One more thing that the user must know.  `kind`, one of REMARKS:
 
@@ -150,7 +151,7 @@ DifferenceKind = Literal["pages", "registers", "stop", "interrupted"]
 """How a run that is made once more can differ; see RerunDifference."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class RerunDifference:
     """What the last run did otherwise as it was made once more: `count` "pages" came out
     otherwise, the first at `address`; the "registers" did; it came to another "stop", by `signal`
@@ -165,7 +166,7 @@ class RerunDifference:
     end: Optional[End] = None
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Grant:
     """A system call that the program was granted: its name, how often; `path`: of the file that it
     opened.  Without a name: the `descriptor` of its own that was taken for one of `kind` ("pipe",

@@ -6,11 +6,12 @@ messages*.py for the messages built from these.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import List, Optional, Tuple
 
 from gdb_uffd.arch import GPR as GPR
 from gdb_uffd.arch import Registers as Registers
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.ends import (
     End,
     Grant,

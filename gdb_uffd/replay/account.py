@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.ends import End, PassedLock, Remark, RemarkKind, Uncaught, Wait
 from gdb_uffd.protocol.model import ENGINE_LACKS, PAGE_SIZE, CallReport, MemoryUnavailable

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Dict, FrozenSet, Optional, Protocol, Sequence
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.ends import End, Wait
 from gdb_uffd.protocol.model import CallReport, Mapping, Registers
 from gdb_uffd.replay.agent import Orders

@@ -7,9 +7,10 @@ descriptor, bit by bit; whether an engine works is found out by a trial (native/
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Callable, Dict, List, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import ENGINE_AUTO, ENGINES, UffdError
 from gdb_uffd.replay.interface import Choice

@@ -8,11 +8,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
 from typing import Any, BinaryIO, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.client.session.launch import clean_environment, last_line, remedy
 from gdb_uffd.client.show.text import signal_name
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.outputs import remove_directories, scratch_beside, trace_path
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.recorder.wire import PROTOCOL, Message, WireError, receive, send

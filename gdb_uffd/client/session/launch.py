@@ -14,11 +14,11 @@ import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
 from typing import BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
 
 import gdb_uffd
 from gdb_uffd.client.session.wire import parse_progress, parse_ready
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.outputs import SCRATCH, UNLOCKED
 from gdb_uffd.protocol.messages import Ready
 from gdb_uffd.protocol.model import UffdError

@@ -6,13 +6,14 @@ What needs symbols (names, lines, thread numbers) comes through a `Namer`.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 
 from gdb_uffd.client.show import ends, verdict
 from gdb_uffd.client.show.report_aside import PROGRAM, advice, aside_text, gdb_text, whose
 from gdb_uffd.client.show.table import PageRow, table
 from gdb_uffd.client.show.text import Look, milliseconds, number, plural, shortened
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.messages import Summary
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, DirtyPage, FirstWrite
 from gdb_uffd.terminal import one_line, printable

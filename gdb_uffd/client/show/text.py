@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import signal
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Dict, List, Sequence
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.terminal import printable
 
 STYLES = {

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import bisect
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.client.show import ends
 from gdb_uffd.client.show.heap_words import damage_text
 from gdb_uffd.client.show.text import number, plural, size
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.codec import to_json
 from gdb_uffd.protocol.model import CallReport, DirtyPage, DirtyRange
 from gdb_uffd.terminal import one_line, printable

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Dict, List, Optional, Tuple
 
 from gdb_uffd.client.show.ends import difference_text
 from gdb_uffd.client.show.table import under
 from gdb_uffd.client.show.text import Look, milliseconds, number, plural
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.codec import to_json
 from gdb_uffd.protocol.ends import RerunDifference
 from gdb_uffd.protocol.model import SCHEMA_VERSION

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import signal
 import time
-from dataclasses import dataclass
 from typing import Generator, Iterator, List, Optional
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.ends import RerunDifference
 from gdb_uffd.protocol.model import MemoryUnavailable, UffdError

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, Optional, Union
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.ends import RerunDifference
 
 
