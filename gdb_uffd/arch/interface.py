@@ -114,7 +114,7 @@ class JumpBuffer:
     guard_offset: int = 0
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Architecture:
     """One processor under Linux, little-endian.
 
