@@ -20,7 +20,7 @@ from gdb_uffd.replay.policy.waiting import size
 from gdb_uffd.replay.report import Builder, page_images
 from gdb_uffd.replay.rerun.log import RunLog
 from gdb_uffd.replay.state import SavedThreads, ThreadStates
-from gdb_uffd.replay.trackers import LACKS
+from gdb_uffd.replay.trackers import TRACKERS
 from gdb_uffd.replay.vessel import Counts, Vessel
 from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
 
@@ -194,10 +194,11 @@ class Accounts:
                 "also descriptors) of kept calls are gone"
             )
         engine = self.vessel.engine.choice.name
-        if LACKS.get(engine) and any(
+        lacks = TRACKERS[engine].lacks if engine else ""
+        if lacks and any(
             self._changes.at[i].writers & lib.WRITER_PROGRAM for i in range(self._changes.count)
         ):
-            notes.append(f"engine {engine}: {LACKS[engine]}")
+            notes.append(f"engine {engine}: {lacks}")
         return notes
 
     def _passed(self) -> List[PassedLock]:
