@@ -25,6 +25,7 @@ PROTOCOL_VERSION = 1
 """Version of the ``quffd`` packets; both sides refuse another one."""
 
 ENGINES = ("wp-sync", "wp-async", "soft-dirty", "compare")  # docs/engines.md
+TELLING = ("wp-sync",)  # of them: they tell who wrote each page first, and when
 ENGINE_AUTO = "auto"  # the best of them that works
 
 SCHEMA_VERSION = 2

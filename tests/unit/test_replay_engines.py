@@ -6,7 +6,7 @@ import pytest
 from harness import ROOT
 
 from gdb_uffd.native import ffi, lib
-from gdb_uffd.protocol.model import ENGINES, UffdError
+from gdb_uffd.protocol.model import ENGINES, TELLING, UffdError
 from gdb_uffd.replay.trackers import FOR_CALLS, FOR_MASSES, NEEDED, TRACKERS, choose
 
 
@@ -23,6 +23,7 @@ def test_every_engine_is_known_everywhere():
     help_ = (ROOT / "gdb_uffd" / "client" / "session" / "settings.py").read_text(encoding="utf-8")
     page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
     for name in ENGINES:
+        assert lib.tracker_named(name.encode()).tells_first == (name in TELLING)
         assert f"\n    {name}: " in help_ and f"\n| `{name}` | " in page
     assert "|".join(("auto", *ENGINES)) in page
 

@@ -31,7 +31,7 @@ struct pager;
 
 /* What a tracker is.  A function that is NULL has nothing to do there; but `collect`, which belongs to those that
  * are not told, and `copy`. */
-struct tracker_kind {
+PYTHON struct tracker_kind {
 	const char *name; /* as users choose it */
 	uint64_t needed, useful; /* UFFD_FEATURE_*, beside those that all need and use */
 	bool protects;    /* pages are write-protected */
