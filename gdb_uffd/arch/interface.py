@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import field
-from pathlib import Path
 from typing import (
     Callable,
     Dict,
@@ -201,8 +200,6 @@ class Architecture:
     """Where `tid` may be in struct pthread of glibc, which begins at the thread pointer."""
     pthread_at_pointer: bool = False
     """Whether pthread_t is the thread pointer."""
-    calls: Optional[Path] = None
-    """The numbers of system calls by name; None: replay/policy/syscalls.tbl has them."""
     records: bool = False
     """Whether live processes can be recorded."""
     word: int = 8

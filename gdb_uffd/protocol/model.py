@@ -33,7 +33,6 @@ PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 PROTOCOL_VERSION = 1
 """Version of the ``quffd`` packets; both sides refuse another one."""
 
-ENGINES = ("wp-sync", "wp-async", "soft-dirty", "compare")  # docs/engines.md
 ENGINE_LACKS = {
     "wp-sync": "",
     "wp-async": "who wrote a page first is not known",
@@ -41,7 +40,10 @@ ENGINE_LACKS = {
     "compare": "neither who wrote a page first is known, nor which pages were written with what "
     "they held",
 }
-"""What an engine cannot tell."""
+"""What each engine cannot tell (docs/engines.md)."""
+ENGINES = tuple(ENGINE_LACKS)
+TELLING = tuple(name for name in ENGINES if not ENGINE_LACKS[name])
+"""Those that tell who wrote each page first, and when."""
 ENGINE_AUTO = "auto"  # the best of them that works
 
 SCHEMA_VERSION = 2

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from gdb_uffd.protocol.model import ENGINES
+from gdb_uffd.protocol.model import ENGINES, TELLING
 
 
 def doctor(*options):
@@ -58,11 +58,11 @@ def test_a_call_is_the_same_under_each(sample, engine):
     assert (data["value"], data["engine"]) == ("1042", engine)
     assert changed(data) == changed(by_default)
     assert named(data) == named(by_default)
-    assert all((p["first_write"] is None) == (engine != "wp-sync") for p in data["dirty"])
+    assert all((p["first_write"] is None) == (engine not in TELLING) for p in data["dirty"])
     again = sample.call("push(7)")
     assert (again["value"], changed(again)) == ("1042", changed(data))
     text = sample.run("uffd call push(7)")
-    assert ("who wrote" in text) == (engine != "wp-sync"), text
+    assert ("who wrote" in text) == (engine not in TELLING), text
     assert engine in sample.run("uffd info")
 
 

@@ -260,7 +260,7 @@ def test_what_only_the_linker_knows_ends_a_call(gdb, tuned):
 NT_AUXV, NT_FILE, NT_X86_XSTATE = 6, 0x46494C45, 0x202
 
 
-@pytest.mark.skipif(lib.cpu_xcr0() & 0xE4 == 0, reason="this CPU has no AVX")
+@pytest.mark.skipif(lib.arch_xcr0() & 0xE4 == 0, reason="this CPU has no AVX")
 def test_the_linker_has_no_room_for_this_cpu(gdb, core, folder):
     """Recorded on a CPU with fewer registers than this one, all of which XSAVE would put on the
     stack: the calls are bound in the linker's place."""

@@ -26,6 +26,7 @@ from trace_cores import (
     simple,
 )
 
+from gdb_uffd.arch import KNOWN
 from gdb_uffd.protocol.model import GPR, MemoryUnavailable, UffdError
 from gdb_uffd.trace.core.core import CoreSnapshot, open_core
 from gdb_uffd.trace.source import UNAVAILABLE
@@ -327,7 +328,7 @@ def _not_cores(folder: Path) -> Iterator[Tuple[Path, str]]:
     (folder / "power").write_bytes(power)
     yield (
         folder / "power",
-        "a core of PowerPC 64 .64-bit, little.*not x86-64 or AArch64; .* gdb for",
+        f"a core of PowerPC 64 .64-bit, little.*not {KNOWN}; .* gdb for",
     )
     for name, order, wide, machine, expected in [
         ("i386", "<", 1, 3, "no thread in it"),

@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from gdb_uffd.arch import AARCH64
 from gdb_uffd.protocol.model import CallReport
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
@@ -73,8 +72,8 @@ class Caller:
         arch, stack = registers.arch, registers.sp - 512 & ~15
         self.landing = stack + 64
         values = {arch.result: 0, arch.pc: self.symbol(name), arch.arguments[0]: argument}
-        if arch is AARCH64:
-            values[arch.gpr["x30"]] = self.landing
+        if arch.link is not None:
+            values[arch.link] = self.landing
         else:
             stack -= 8
             self.landing = stack + 64
