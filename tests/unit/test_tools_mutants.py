@@ -68,3 +68,18 @@ def test_the_package_has_places_that_parse_and_tests_that_reach_them():
         tests = of.of(path, 6)
         assert 1 <= len(tests) <= 6 and all(test.exists() for test in tests), path
     assert {path.suffix for path in sources} == {".py", ".c"}
+
+
+def test_what_runs_in_a_process_of_its_own_is_reached_by_who_starts_it():
+    of = reach.Reach(ROOT)
+    for source, test in (
+        ("recorder/service.py", "unit/test_recorder.py"),
+        ("recorder/capture.py", "unit/test_recorder.py"),
+        ("server/listen/serve.py", "unit/test_server_process.py"),
+    ):
+        assert ROOT / "tests" / test in of.of(ROOT / "gdb_uffd" / source, 8), source
+
+
+def test_of_gdbs_tests_those_are_taken_that_speak_of_it():
+    of = reach.Reach(ROOT).of(ROOT / "gdb_uffd" / "replay" / "attribute" / "heap_report.py", 8)
+    assert ROOT / "tests" / "gdb" / "test_heap.py" in of

@@ -16,7 +16,8 @@ FAR = 99
 
 
 def imported(path: Path) -> Set[str]:
-    """The dotted names in a file's imports, those of names in modules too."""
+    """The dotted names in a file's imports, those of names in modules too, and of what is run by
+    `-m` in a process of its own."""
     found: Set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -24,6 +25,8 @@ def imported(path: Path) -> Set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and str(node.value).startswith("gdb_uffd."):
+            found.add(f"{node.value}.__main__")
     return found
 
 
@@ -69,7 +72,9 @@ class Reach:
         def rank(test: Path) -> tuple[float, float]:
             shared = sum(1 / self.rarity[word] for word in self.words[test] & mine)
             alike = len(name & words(test.stem.replace("_", " ")))
-            near = self.steps[test].get(module, FAR) if path.suffix == ".py" else FAR
+            # In gdb everything is at work, whatever the test imports.
+            imports = path.suffix == ".py" and test.parent.name != "gdb"
+            near = self.steps[test].get(module, FAR) if imports else FAR
             return near - 2 * alike, -shared / (len(self.words[test]) ** 0.5 + 1)
 
         in_c = path.suffix == ".c"
