@@ -25,7 +25,7 @@ def imported(path: Path) -> Set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and str(node.value).startswith("gdb_uffd."):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             found.add(f"{node.value}.__main__")
     return found
 
