@@ -76,6 +76,7 @@ def test_what_runs_in_a_process_of_its_own_is_reached_by_who_starts_it():
         ("recorder/service.py", "unit/test_recorder.py"),
         ("recorder/capture.py", "unit/test_recorder.py"),
         ("server/listen/serve.py", "unit/test_server_process.py"),
+        ("native/toolchain.py", "unit/test_build.py"),
     ):
         assert ROOT / "tests" / test in of.of(ROOT / "gdb_uffd" / source, 8), source
 

@@ -1,4 +1,5 @@
-"""Which test files may notice a change in a module: those that import it, the nearest ones first.
+"""Which test files may notice a change in a module: those that import it (or name its file, which
+they run), the nearest ones first.
 
 A map of imports, no coverage: it says what can be reached, not what is.  What runs inside gdb is
 imported by no test, and C by none: their test files are ranked by the words that they share.
@@ -50,7 +51,8 @@ class Reach:
         self.imports = {name: imported(path) & files.keys() for name, path in files.items()}
         self.tests = sorted((root / "tests").glob("*/test_*.py"))
         self.steps: Dict[Path, Dict[str, int]] = {}
-        self.words = {path: words(path.read_text(encoding="utf-8")) for path in self.tests}
+        self.texts = {path: path.read_text(encoding="utf-8") for path in self.tests}
+        self.words = {path: words(text) for path, text in self.texts.items()}
         self.rarity = Counter(word for text in self.words.values() for word in text)
         for test in self.tests:
             self.steps[test] = self._steps(imported(test) & files.keys())
@@ -74,12 +76,18 @@ class Reach:
             alike = len(name & words(test.stem.replace("_", " ")))
             # In gdb everything is at work, whatever the test imports.
             imports = path.suffix == ".py" and test.parent.name != "gdb"
-            near = self.steps[test].get(module, FAR) if imports else FAR
+            named = 2 if path.name in self.texts[test] else FAR
+            near = self.steps[test].get(module, named) if imports else FAR
             return near - 2 * alike, -shared / (len(self.words[test]) ** 0.5 + 1)
 
         in_c = path.suffix == ".c"
         folders = ("native", "replay") if in_c else ()
-        able = [t for t in self.tests if t.parent.name in folders or module in self.steps[t]]
+        able = [
+            test
+            for test in self.tests
+            if test.parent.name in folders or module in self.steps[test]
+            or (not in_c and path.name in self.texts[test])
+        ]  # fmt: skip
         able.sort(key=lambda test: (in_c and test.parent.name != "native", rank(test)))
         through = sorted((t for t in self.tests if t.parent.name == "gdb"), key=rank)
         own = most - 2 if "gdb" not in self._tops(path) else 0
