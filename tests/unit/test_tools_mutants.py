@@ -73,14 +73,16 @@ def test_the_package_has_places_that_parse_and_tests_that_reach_them():
 def test_what_runs_in_a_process_of_its_own_is_reached_by_who_starts_it():
     of = reach.Reach(ROOT)
     for source, test in (
-        ("recorder/service.py", "unit/test_recorder.py"),
-        ("recorder/capture.py", "unit/test_recorder.py"),
-        ("server/listen/serve.py", "unit/test_server_process.py"),
-        ("native/toolchain.py", "unit/test_build.py"),
+        ("recorder/service", "unit/test_recorder"),
+        ("recorder/capture", "unit/test_recorder"),
+        ("server/listen/serve", "unit/test_server_process"),
+        ("native/toolchain", "unit/test_build"),
+        ("replay/report", "replay/test_engines"),
     ):
-        assert ROOT / "tests" / test in of.of(ROOT / "gdb_uffd" / source, 8), source
+        tests = of.of((ROOT / "gdb_uffd" / source).with_suffix(".py"), 10)
+        assert (ROOT / "tests" / test).with_suffix(".py") in tests, source
 
 
 def test_of_gdbs_tests_those_are_taken_that_speak_of_it():
-    of = reach.Reach(ROOT).of(ROOT / "gdb_uffd" / "replay" / "attribute" / "heap_report.py", 8)
-    assert ROOT / "tests" / "gdb" / "test_heap.py" in of
+    of = reach.Reach(ROOT).of(ROOT / "gdb_uffd/replay/attribute/heap_report.py", 8)
+    assert ROOT / "tests/gdb/test_heap.py" in of

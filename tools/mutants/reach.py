@@ -26,8 +26,8 @@ def imported(path: Path) -> Set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.add(f"{node.value}.__main__")
+        elif isinstance(node, ast.Constant) and repr(node.value).startswith("'gdb_uffd."):
+            found.add(f"{node.value!s}.__main__")
     return found
 
 
@@ -76,7 +76,7 @@ class Reach:
             alike = len(name & words(test.stem.replace("_", " ")))
             # In gdb everything is at work, whatever the test imports.
             imports = path.suffix == ".py" and test.parent.name != "gdb"
-            named = 2 if path.name in self.texts[test] else FAR
+            named = 2 if self._names(test, path) else FAR
             near = self.steps[test].get(module, named) if imports else FAR
             return near - 2 * alike, -shared / (len(self.words[test]) ** 0.5 + 1)
 
@@ -86,7 +86,7 @@ class Reach:
             test
             for test in self.tests
             if test.parent.name in folders or module in self.steps[test]
-            or (not in_c and path.name in self.texts[test])
+            or (not in_c and self._names(test, path))
         ]  # fmt: skip
         able.sort(key=lambda test: (in_c and test.parent.name != "native", rank(test)))
         through = sorted((t for t in self.tests if t.parent.name == "gdb"), key=rank)
@@ -94,6 +94,9 @@ class Reach:
         # What is at work behind gdb shows there, too, and what is inside it nowhere else.
         chosen = dict.fromkeys([*able[:own], *through])
         return list(chosen)[: len(able[:own]) + 2 if own and able else most]
+
+    def _names(self, test: Path, path: Path) -> bool:
+        return any(before + path.name in self.texts[test] for before in ('"', "/"))
 
     @staticmethod
     def _tops(path: Path) -> Set[str]:
