@@ -46,6 +46,7 @@ class Service:
         self._auxv = b""
         self._areas: List[Range] = []  # what the trace has recorded pages of
         self._fds: List[int] = []
+        self._asked = False  # to close
         self._patience_s = _LETS_GO_S  # how long it looks after the program when gdb has gone
 
     def run(self) -> None:
@@ -57,19 +58,20 @@ class Service:
                     break
                 if message.verb == "close":
                     self._told(message)
-                    self._close()
-                    self._send("closed", {"snapshots": self._snapshots()})
                     break
                 self._handle(message)
         except WireError:
             pass  # what was captured whole is written
         finally:
             self._close()
+        if self._asked:  # gdb waits for it, and holds the program meanwhile
+            self._send("closed", {"snapshots": self._snapshots()})
         if self._patience_s and self._target is not None:
             continue_orphan(self._target.pid, self._patience_s)
 
     def _told(self, close: Message) -> None:
         """gdb's side ends the recording."""
+        self._asked = True
         self._patience_s = _ENDS_S if close.data.get("leaving") else 0.0
 
     def _snapshots(self) -> int:

@@ -216,3 +216,12 @@ def test_without_debug_information(gdb, all_cores):
         "plugin_tls": "8",
     }
     assert "Traceback" not in gdb.transcript
+
+
+def test_a_new_block_is_named_by_the_pointer_that_was_set(writes):
+    """Not by the value, which leads there as well; also one of more than malloc's smallest."""
+    data = writes.call("push(5)")
+    found = {each["name"]: each["after"] for each in changes(data) if not each["raw"]}
+    (block,) = [each for each in data["blocks"] if each["state"] == "allocated"]
+    assert block["size"] == 40 and found["head->id"] == "105" and "head->next" in found, data
+    assert not [name for name in found if name.startswith("$")], data

@@ -165,6 +165,36 @@ def test_recorder_killed(turns, tmp_path):
     assert "record" not in session.run("info breakpoints")
 
 
+@pytest.mark.parametrize(
+    ("error", "command"),
+    [
+        ("OSError(5, 'Input/output error')", "uffd record snapshot"),
+        ("gdb.error('Input/output error')", "uffd record snapshot"),
+        ("UffdError('Input/output error')", "uffd record snapshot"),
+        ("OSError(5, 'Input/output error')", "continue"),
+    ],
+)
+def test_a_capture_that_fails_half_way_ends_it(turns, tmp_path, error, command):
+    """What was written since the snapshot before is not known any more: a further one would lack
+    it.  The program runs on."""
+    session = turns("exit")
+    session.run(
+        "python\n"
+        "from gdb_uffd.client.recording import ptrace\n"
+        "from gdb_uffd.protocol.model import UffdError\n"
+        "def get_xsave(tid):\n"
+        f"    raise {error}\n"
+        "ptrace.get_xsave = get_xsave\n"
+        "end"
+    )
+    said = session.run(command)
+    (why,) = re.findall(r"recording ended: (.*); 1 snapshot in", said)
+    assert why.endswith("Input/output error") and "Traceback" not in said, said
+    assert "nothing is recorded" in session.run("uffd record snapshot")
+    assert "exited normally" in (said if command == "continue" else session.run("continue"))
+    assert stages(tmp_path / "t.uffd") == [0]
+
+
 def test_trace_removed(turns, tmp_path):
     session = turns("exit")
     shutil.rmtree(tmp_path / "t.uffd")

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 from harness import gdbs, programs, survivors, traces
+from harness.cores import NoKernelCore, kernel_core
+
+from gdb_uffd.trace.store.importing import import_cores
 
 pytestmark = pytest.mark.shared_gdb
 
@@ -147,6 +150,54 @@ def test_map_leaves_everything_as_it_was(trip_gdb):
     trip_gdb.run("delete")
     assert trip_gdb.value("push(8)") == "7"
     assert "counter 5 → 7" in trip_gdb.run("uffd dirty -all")
+
+
+@pytest.fixture
+def two_processes(gdb, built, tmp_path) -> gdbs.Gdb:
+    """A trace of two cores: each snapshot is reached by a connection of its own."""
+    try:
+        cores = [str(kernel_core([str(built / "sample")], tmp_path / name)) for name in "ab"]
+    except NoKernelCore as why:
+        pytest.skip(str(why))
+    gdb.run(f"uffd spawn {import_cores(cores, str(tmp_path / 'two')).path}")
+    return gdb
+
+
+@pytest.mark.own_gdb
+def test_map_of_several_processes_leaves_everything_as_it_was(two_processes):
+    gdb = two_processes
+    gdb.run("print push(7)")
+    gdb.run("frame function main")
+    looks = ("frame", "info threads", "info sharedlibrary", "info symbol push", "uffd info")
+    before = [gdb.run(look) for look in looks]
+    # What gdb tells of such a stop is not where the user stands: nothing is taken over from it.
+    gdb.run(
+        "python\n"
+        "from gdb_uffd.client.session import travel\n"
+        "follow, away = travel.follow, []\n"
+        "def noted(session):\n"
+        "    away.append(session.away)\n"
+        "    follow(session)\n"
+        "travel.follow = noted\n"
+        "end"
+    )
+    assert column(gdb.json("uffd map -json counter")) == ["1041", "1041"]
+    assert column(gdb.json("uffd map -json push(1)")) == ["1042", "1042"]
+    assert len(gdb.run("uffd map counter").strip().splitlines()) == 1
+    assert gdb.run("uffd when counter > 5000").startswith("counter > 5000: true at none of")
+    assert gdb.run("python print(any(away))").strip() == "False"
+    assert [gdb.run(look) for look in looks] == before
+    assert gdb.value("counter") == "1042" and snapshot(gdb) == "0"
+
+
+@pytest.mark.own_gdb
+def test_map_of_several_processes_says_nothing_else(two_processes):
+    """gdb said once more that the program had received a signal, when it was connected again."""
+    two_processes.run("set var $pc = abort")
+    assert "SIGABRT" in two_processes.run("signal 0")
+    said = two_processes.run("uffd map counter").strip()
+    assert re.fullmatch(r'0-1 +"core" … "core" +1041', said), said
+    assert "pthread_kill" in two_processes.run("bt 1")
 
 
 def snapshot(gdb) -> str:

@@ -110,6 +110,18 @@ static void turn(struct view *view, uint64_t start)
 		for (size_t i = 0; i < found; i++)
 			CHECK(refs[i].value >= starts[refs[i].wanted] && refs[i].value < ends[refs[i].wanted]);
 	}
+	if (chunks.count) {
+		/* Where a call changed nothing the chunks are listed up to `until`, and not the one there. */
+		struct chunks was, is;
+		uint64_t until = chunks.at[below(chunks.count)].at;
+		CHECK(heap_span(view, view, BASE, until, BASE + BYTES, BASE + BYTES, &was, &is) == 0);
+		CHECK(was.count == is.count);
+		for (size_t i = 0; i < was.count; i++)
+			CHECK(was.at[i].at < until && was.at[i].at == is.at[i].at);
+		CHECK(was.broken || (was.count ? was.at[was.count - 1].at + was.at[was.count - 1].size : BASE) == until);
+		heap_chunks_deinit(&was);
+		heap_chunks_deinit(&is);
+	}
 	CHECK(heap_lists(view, BASE, 32, 0, below(2), out, 256, stop) <= 256);
 	heap_list_deinit(&entries);
 	heap_chunks_deinit(&chunks);

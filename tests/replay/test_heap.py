@@ -72,6 +72,36 @@ def test_pure_calls_leave_no_blocks(caller):
     assert report.mapped_bytes == report.unmapped_bytes == 0
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_room_for_an_argument_is_not_the_calls(caller, late):
+    """gdb has the program's malloc make it inside of the call: so much is a mapping of its own.
+    `late`: a function of the same expression has run before."""
+    d = caller.diversion
+    d.begin()
+    if late:
+        caller.enter("usable")
+        d.call_end()
+    d.call_begin(caller.symbol("usable"), False)
+    begin = d.call_begin
+    d.call_begin = lambda address, _: begin(address, True)
+    caller.enter("malloc", 300_000)
+    del d.call_begin
+    room, popped = caller.result, d.registers(caller.tid)
+    returned = popped.copy()
+    returned.gpr[popped.arch.result] = room
+    d.set_registers(caller.tid, returned)
+    d.call_end()  # gdb pops the frame after it
+    d.set_registers(caller.tid, popped)
+    d.write_memory(room, b"x" * 300_000)
+    caller.enter("usable")
+    d.call_end()
+    report = d.end(False)
+    d.refine(report)
+    assert room in {page.start + 16 for page in report.pages}
+    assert report.heap is not None and report.heap.allocated == 0
+    assert (report.mapped_bytes, report.unmapped_bytes, report.blocks) == (0, 0, [])
+
+
 def test_everything_since_the_snapshot(caller):
     before = number(caller, "count")
     caller.call("mixed", 50, keep=True)

@@ -128,3 +128,19 @@ def test_a_signal_of_the_users_reaches_the_handler_and_is_no_stop(caller):
     assert (pid, uid) == (caller.snapshot.pid, UID)
     d.call_end()
     d.end(False)
+
+
+def test_a_breakpoint_of_gdbs_is_told_as_a_trap(core):
+    """Where a dummy frame returns to the stack, the kernel tells of a fault."""
+    caller = Caller(core)
+    try:
+        stop = caller.start("handle", signal.SIGUSR1 | RAISE << 8)
+        assert stop.signal == signal.SIGUSR1
+        d = caller.diversion
+        d.insert_breakpoint(SOFTWARE, caller.landing, 1)
+        assert d.resume(Resume(caller.tid, "c"), Client()).breakpoint == "swbreak"
+        code = d.registers(caller.tid).arch.breakpoint_code
+        told = struct.pack("<iii", signal.SIGTRAP, 0, code)
+        assert d.siginfo(caller.tid) == told + bytes(128 - len(told))  # siginfo_t, all of it
+    finally:
+        caller.close()

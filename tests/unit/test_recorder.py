@@ -401,6 +401,22 @@ def test_the_trace_is_removed(story):
         story.snapshot()
 
 
+@pytest.mark.parametrize("after", ["capture", "threads"])
+def test_a_snapshot_that_is_given_up(story, after):
+    """gdb's side fails half way, and ends the recording; gdb holds the program meanwhile, so that
+    nothing may wait for it to let go."""
+    story.snapshot()
+    recorder = story.puppet.recorder
+    recorder.capture()
+    if after == "threads":
+        info = {"label": "", "pid": story.puppet.pid, "tid": story.puppet.pid, "time_ns": 1}
+        recorder.threads(info, story.puppet._thread(story.puppet.pid))
+        recorder.wait_captured()
+    recorder.close(leaving=True)
+    assert recorder.failure == "" and not list(story.path.glob("*-wal"))
+    assert len(trace.open(str(story.path)).snapshots) == 1
+
+
 def test_the_recorder_is_killed(story):
     story.snapshot()
     os.kill(story.puppet.recorder.pid, signal.SIGKILL)

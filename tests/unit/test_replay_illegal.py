@@ -21,6 +21,12 @@ INSTRUCTIONS: List[Tuple[str, Optional[str]]] = [
     ("kmovw %eax, %k1", "AVX-512"),
     ("kortestd %k0, %k1", "AVX-512"),
     ("kmovq (%rsi), %k1", "AVX-512"),
+    ("kandw %k1, %k2, %k3", "AVX-512"),
+    ("kunpckbw %k1, %k2, %k3", "AVX-512"),
+    ("kmovd %k1, %eax", "AVX-512"),
+    ("ktestw %k1, %k2", "AVX-512"),
+    ("vmovmskps %ymm1, %eax", "AVX or AVX2"),
+    ("vcomisd %xmm1, %xmm2", "AVX or AVX2"),
     ("vaddps %ymm0, %ymm1, %ymm2", "AVX or AVX2"),
     ("vpaddd %ymm8, %ymm1, %ymm2", "AVX or AVX2"),
     ("vmovdqu (%r9), %ymm11", "AVX or AVX2"),
@@ -28,11 +34,17 @@ INSTRUCTIONS: List[Tuple[str, Optional[str]]] = [
     ("vfmadd231ps %ymm0, %ymm1, %ymm2", "AVX2, FMA or BMI"),
     ("andn %rax, %rcx, %rdx", "AVX2, FMA or BMI"),
     (".byte 0xc4, 0xe2, 0x7b, 0x4b, 0x0c, 0x08", "AMX"),  # tileloadd (%rax,%rcx,1), %tmm1
+    (".byte 0xc4, 0xe2, 0x78, 0x49, 0x00", "AMX"),  # ldtilecfg (%rax)
+    (".byte 0xc4, 0xe2, 0x72, 0x5c, 0xd0", "AMX"),  # tdpbf16ps %tmm1, %tmm0, %tmm2
+    (".byte 0xc4, 0xe2, 0x70, 0x6c, 0xd0", "AMX"),  # tcmmrlfp16ps %tmm1, %tmm0, %tmm2
     (".byte 0xc4, 0xe2, 0x7b, 0x5e, 0xd1", "AMX"),  # tdpbssd %tmm0, %tmm1, %tmm2: as < 2.35
     ("xsavec 0x40(%rsp)", "XSAVEC"),
     ("xsavec64 (%rax)", "XSAVEC"),
     ("xsaveopt (%rax)", "XSAVEOPT"),
     ("xsave (%rax)", "XSAVE"),
+    ("xrstor (%rax)", "XSAVE"),
+    ("xsaves (%rax)", "XSAVES"),
+    ("xrstors64 (%rax)", "XSAVES"),
     ("rdrand %rax", "RDRAND"),
     ("rdseed %r9", "RDSEED"),
     ("popcnt %rax, %rcx", "POPCNT"),
@@ -42,6 +54,16 @@ INSTRUCTIONS: List[Tuple[str, Optional[str]]] = [
     ("ud2", None),
     ("mov %rax, %rcx", None),
     ("bsr %eax, %ecx", None),
+    ("tzcnt %eax, %ecx", "BMI"),
+    ("bsf %eax, %ecx", None),
+    ("popcntw %ax, %cx", "POPCNT"),
+    ("fs tzcntq (%r8, %r9, 8), %r10", "BMI"),
+    ("lock cmpxchg16b (%rax)", None),
+    ("clflush (%rax)", None),
+    ("mfence", None),
+    ("rep movsb", None),
+    ("crc32b %sil, %eax", "SSSE3 or SSE4"),
+    (".byte 0x50, 0x0f, 0xc7, 0xf0", None),  # push %rax; rdrand %eax
     ("fxsave (%rax)", None),
     ("movaps %xmm0, %xmm1", None),
     ("lfence", None),

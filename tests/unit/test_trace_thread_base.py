@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Dict, List
 
+import pytest
+
 from gdb_uffd.arch import X86_64
 from gdb_uffd.protocol.model import GPR, Mapping, MemoryUnavailable, Registers, ThreadState
 from gdb_uffd.trace.core import thread_base
@@ -86,6 +88,17 @@ def test_memory_that_cannot_be_read() -> None:
     memory.block(LINKER + 0x740, 12)
     assert base(memory, thread(12, STACK + 0x7F0000)) == LINKER + 0x740
     assert base(Memory([range(1 << 64)]), thread(12, STACK + 0x7F0000)) == 0
+
+
+@pytest.mark.parametrize(("room", "is_found"), [(23, False), (24, True), (25, True)])
+def test_a_block_at_the_end_of_memory(room: int, is_found: bool) -> None:
+    """What is left of it may be less than what tells a block."""
+    memory, block = Memory(), STACK + 0x7FF6C0
+    memory.block(block, 12)
+    who = thread(12, STACK + 0x7F0000)
+    mappings = [Mapping(STACK, block + room, 3)]
+    thread_base.restore([thread(1, 0, 99), who], mappings, memory.read)
+    assert who.registers.gpr[GPR["fs_base"]] == (block if is_found else 0)
 
 
 def test_a_program_without_any_is_not_searched() -> None:

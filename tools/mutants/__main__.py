@@ -122,7 +122,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--count", type=int, default=150)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", metavar="PREFIX", help="of a path in the checkout")
-    parser.add_argument("--files", type=int, default=8, help="test files for each place, at most")
+    parser.add_argument("--files", type=int, default=10, help="test files for each place, at most")
     parser.add_argument("--seconds", type=float, default=600, help="for the tests of a place")
     parser.add_argument("--again", type=int, metavar="K")
     parser.add_argument("--list", action="store_true", help="the places and their tests, no more")

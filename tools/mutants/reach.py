@@ -1,4 +1,5 @@
-"""Which test files may notice a change in a module: those that import it, the nearest ones first.
+"""Which test files may notice a change in a module: those that import it (or name its file, which
+they run), the nearest ones first.
 
 A map of imports, no coverage: it says what can be reached, not what is.  What runs inside gdb is
 imported by no test, and C by none: their test files are ranked by the words that they share.
@@ -16,7 +17,8 @@ FAR = 99
 
 
 def imported(path: Path) -> Set[str]:
-    """The dotted names in a file's imports, those of names in modules too."""
+    """The dotted names in a file's imports, those of names in modules too, and of what is run by
+    `-m` in a process of its own."""
     found: Set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -24,6 +26,8 @@ def imported(path: Path) -> Set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and repr(node.value).startswith("'gdb_uffd."):
+            found.add(f"{node.value!s}.__main__")
     return found
 
 
@@ -47,7 +51,8 @@ class Reach:
         self.imports = {name: imported(path) & files.keys() for name, path in files.items()}
         self.tests = sorted((root / "tests").glob("*/test_*.py"))
         self.steps: Dict[Path, Dict[str, int]] = {}
-        self.words = {path: words(path.read_text(encoding="utf-8")) for path in self.tests}
+        self.texts = {path: path.read_text(encoding="utf-8") for path in self.tests}
+        self.words = {path: words(text) for path, text in self.texts.items()}
         self.rarity = Counter(word for text in self.words.values() for word in text)
         for test in self.tests:
             self.steps[test] = self._steps(imported(test) & files.keys())
@@ -69,18 +74,29 @@ class Reach:
         def rank(test: Path) -> tuple[float, float]:
             shared = sum(1 / self.rarity[word] for word in self.words[test] & mine)
             alike = len(name & words(test.stem.replace("_", " ")))
-            near = self.steps[test].get(module, FAR) if path.suffix == ".py" else FAR
+            # In gdb everything is at work, whatever the test imports.
+            imports = path.suffix == ".py" and test.parent.name != "gdb"
+            named = 2 if self._names(test, path) else FAR
+            near = self.steps[test].get(module, named) if imports else FAR
             return near - 2 * alike, -shared / (len(self.words[test]) ** 0.5 + 1)
 
         in_c = path.suffix == ".c"
         folders = ("native", "replay") if in_c else ()
-        able = [t for t in self.tests if t.parent.name in folders or module in self.steps[t]]
+        able = [
+            test
+            for test in self.tests
+            if test.parent.name in folders or module in self.steps[test]
+            or (not in_c and self._names(test, path))
+        ]  # fmt: skip
         able.sort(key=lambda test: (in_c and test.parent.name != "native", rank(test)))
         through = sorted((t for t in self.tests if t.parent.name == "gdb"), key=rank)
         own = most - 2 if "gdb" not in self._tops(path) else 0
         # What is at work behind gdb shows there, too, and what is inside it nowhere else.
         chosen = dict.fromkeys([*able[:own], *through])
         return list(chosen)[: len(able[:own]) + 2 if own and able else most]
+
+    def _names(self, test: Path, path: Path) -> bool:
+        return any(before + path.name in self.texts[test] for before in ('"', "/"))
 
     @staticmethod
     def _tops(path: Path) -> Set[str]:

@@ -213,7 +213,7 @@ def connect(session: Session, executable: str, socket: str) -> None:
         with contextlib.ExitStack() as stack:
             stack.enter_context(setting("print symbol-loading", "off"))
             stack.enter_context(setting("suppress-cli-notifications", "on"))
-            if _travelled and not asking:
+            if (_travelled or session.away) and not asking:
                 stack.enter_context(silent_stdout())
             noise = gdb.execute(f"target remote {socket}", to_string=not asking)
     except gdb.error as error:

@@ -151,9 +151,7 @@ def walk(tree: Tree) -> Iterator[Tuple[str, ArchivedFile]]:
 class Archive:
     """The images of an archive, or of an OCI layout's folder; UffdError when it is none."""
 
-    def __init__(
-        self, path: str, tell: Optional[Callable[[str], None]] = None, limit: int = 0
-    ) -> None:
+    def __init__(self, path: str, tell: Optional[Callable[[str], None]], limit: int) -> None:
         self._shown = printable(path)
         self._told = UnpackProgress(self._shown, tell)
         self._open: List[mmap.mmap] = []
