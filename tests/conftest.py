@@ -6,10 +6,10 @@ import re
 import signal
 import zlib
 from pathlib import Path
-from typing import Callable, Iterator, List, Sequence, Tuple
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
-from harness import SLOWNESS, cores, gdbs, programs, survivors
+from harness import SLOWNESS, cores, gdbs, programs, queue, survivors
 from harness.pool import Pool, Shared
 from hypothesis import HealthCheck, settings
 
@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--part", metavar="K/N", help="the K-th of N parts of about the same length")
+    parser.addoption("--queue", metavar="FOLDER", help="only what no other run with FOLDER took")
     parser.addoption("--every-gdb", action="store_true", help="each test on each gdb there is")
 
 
@@ -56,7 +56,7 @@ def _leave_out(config: pytest.Config, items: List[pytest.Item], kept: List[pytes
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
-    """Leave out what another gdb or another part runs.  The same is chosen whoever chooses."""
+    """Leave out what another gdb runs.  The same is chosen whoever chooses."""
     if not config.getoption("every_gdb") and not any("::" in one for one in config.args):
         present = gdbs.present()
         _leave_out(config, items, [item for item in items if _on_one_gdb(item, present)])
@@ -64,20 +64,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
         limit = item.get_closest_marker("timeout")
         if limit is not None:
             item.add_marker(pytest.mark.timeout(round(SLOWNESS * limit.args[0])), append=False)
-    wanted = config.getoption("part")
-    if not wanted:
-        return
-    part, parts = (int(number) for number in wanted.split("/"))
-    weights: dict[Path, float] = {}
-    for item in items:
-        weights[item.path] = weights.get(item.path, 0) + (3 if "gdb" in item.path.parts else 0.2)
-    loads, mine = [0.0] * parts, set()
-    for path in sorted(weights, key=lambda path: (-weights[path], str(path))):
-        lightest = loads.index(min(loads))
-        loads[lightest] += weights[path]
-        if lightest == part - 1:
-            mine.add(path)
-    _leave_out(config, items, [item for item in items if item.path in mine])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Optional[bool]:
+    """With --queue the modules that this run takes, one after the other."""
+    folder = session.config.getoption("queue")
+    if not folder or session.testsfailed or session.config.option.collectonly:
+        return None
+    shared = queue.Queue(Path(folder), session.items)
+    mine = shared.items()
+    item = next(mine, None)
+    while item is not None:
+        following = next(mine, None)  # its fixtures are kept where it has the same
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        shared.note(item)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        item = following
+    return True
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
