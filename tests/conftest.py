@@ -228,13 +228,7 @@ def start_gdb(gdb_path: str, tmp_path: Path) -> Iterator[Callable[..., gdbs.Gdb]
         session.quit()
 
 
-@pytest.fixture
-def gdb(start_gdb: Callable[..., gdbs.Gdb]) -> gdbs.Gdb:
-    """A gdb with our commands, nothing opened."""
-    return start_gdb()
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_gdbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     """What tests marked `shared_gdb` take."""
     pool = Pool(tmp_path_factory.mktemp("shared"))
@@ -242,31 +236,47 @@ def shared_gdbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     pool.close()
 
 
-@pytest.fixture
-def opened(request: pytest.FixtureRequest, gdb_path: str) -> Iterator[Callable[..., gdbs.Gdb]]:
-    """Gives a gdb that has a core or trace opened, after some commands: a fresh one, or where the
-    test or its module is marked `shared_gdb` (and not `own_gdb`) one that others had before."""
+def _shares(request: pytest.FixtureRequest) -> bool:
     marked = request.node.get_closest_marker
-    taken: List[Tuple[Path, Shared]] = []
+    return marked("shared_gdb") is not None and marked("own_gdb") is None
+
+
+@pytest.fixture
+def gdb(request: pytest.FixtureRequest, gdb_path: str, shared_gdbs: Pool) -> Iterator[gdbs.Gdb]:
+    """A gdb with our commands, nothing opened: a fresh one, or where the test or its module is
+    marked `shared_gdb` (and not `own_gdb`) one that others had before."""
+    if not _shares(request):
+        yield request.getfixturevalue("start_gdb")()
+        return
+    shared = shared_gdbs.take(gdb_path, None)
+    yield shared.gdb
+    shared_gdbs.give_back(shared)
+
+
+@pytest.fixture
+def opened(
+    request: pytest.FixtureRequest, gdb_path: str, tmp_path: Path, shared_gdbs: Pool
+) -> Iterator[Callable[..., gdbs.Gdb]]:
+    """Gives a gdb that has a core or trace opened, after some commands: fresh or not, as `gdb`;
+    what this test made is no other's, and neither is a gdb that opened it."""
+    taken: List[Shared] = []
 
     def fresh(path: Path, first: Sequence[str] = ()) -> gdbs.Gdb:
-        session: gdbs.Gdb = request.getfixturevalue("gdb")
+        session: gdbs.Gdb = request.getfixturevalue("start_gdb")()
         for command in first:
             session.run(command)
         session.spawned = session.run(f"uffd spawn {path}")
         return session
 
     def shared(path: Path, first: Sequence[str] = ()) -> gdbs.Gdb:
-        taken.append((path, pool.take(gdb_path, path, first)))
-        return taken[-1][1].gdb
+        if tmp_path in Path(path).parents:
+            return fresh(path, first)
+        taken.append(shared_gdbs.take(gdb_path, path, first))
+        return taken[-1].gdb
 
-    if not marked("shared_gdb") or marked("own_gdb"):
-        yield fresh
-        return
-    pool: Pool = request.getfixturevalue("shared_gdbs")
-    yield shared
-    for path, one in taken:
-        pool.give_back(gdb_path, path, one)
+    yield shared if _shares(request) else fresh
+    for one in taken:
+        shared_gdbs.give_back(one)
 
 
 @pytest.fixture
