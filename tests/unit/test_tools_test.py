@@ -38,7 +38,8 @@ STANDS_FOR_PYTHON = """#!{python}
 import os, signal, sys
 if sys.argv[1] == "-c":
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
-queue = sys.argv[sys.argv.index("--queue") + 1]
+# In one word: a folder in one of its own pytest takes for that of the tests at first.
+(queue,) = (word.partition("=")[2] for word in sys.argv if word.startswith("--queue="))
 with open(queue + f"/collected.{{os.getpid()}}", "w") as file:
     file.write("a::1\\na::2\\nb::1\\n")
 role = "first"
