@@ -13,6 +13,8 @@ from harness import ROOT
 from harness.asking import policy_core
 from harness.cores import kernel_core
 
+pytestmark = pytest.mark.shared_gdb
+
 Fields = Dict[str, str]
 """Names with their types, as the page has them."""
 

@@ -157,6 +157,7 @@ def test_a_vessel_killed_between_calls(caller):
     assert caller.call("bump") == 42
 
 
+@pytest.mark.slow
 def test_nothing_leaks(caller):
     caller.call("bump")
     count = len(os.listdir("/proc/self/fd"))

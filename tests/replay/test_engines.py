@@ -205,6 +205,7 @@ def play_turn(players: List[Player], pages: List[int], world: World, turn: Turn)
     return after
 
 
+@pytest.mark.slow
 @settings(
     max_examples=max(10, int(120 / EMULATED)),
     deadline=None,

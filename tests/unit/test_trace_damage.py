@@ -80,6 +80,7 @@ def open_bytes(folder: Path, raw: bytes) -> CoreSnapshot:
     return open_core(str(path))
 
 
+@pytest.mark.slow
 @SLOW
 @given(data=st.data())
 def test_truncated_anywhere(
@@ -261,6 +262,7 @@ def test_duplicate_threads_are_named(tmp_path: Path) -> None:
     assert any("duplicate" in w for w in snapshot.warnings)
 
 
+@pytest.mark.slow
 def test_more_segments_than_a_header_can_count(tmp_path: Path) -> None:
     loads = [Load(0x100000 + 2 * PAGE * i, b"", memsz=PAGE, flags=6) for i in range(0xFFFF)]
     loads.append(Load(0x10000, b"Z" * PAGE))
