@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
+from gdb_uffd.client.show.report_json import first_json
 from gdb_uffd.client.show.report_text import WriteSite
 from gdb_uffd.client.show.table import aligned, under
 from gdb_uffd.client.show.text import Look, milliseconds, number, plural
@@ -142,22 +143,6 @@ def _what(touch: PageTouch, names: Names) -> Tuple[str, str]:
 
 def touch_json(touch: PageTouch, order: int, names: Names) -> Dict[str, Any]:
     """One entry of `touched` (docs/json.md)."""
-    writer = names.writer(touch.who)
-    first: Dict[str, Any] = {
-        "pc": hex(touch.pc),
-        "sp": hex(touch.sp),
-        "tid": touch.tid,
-        "address": hex(touch.address or touch.start),
-        "function": writer.function or None,
-        "file": writer.file or None,
-        "line": writer.line or None,
-    }
-    if writer.caller is not None:
-        first["caller"] = {
-            "function": writer.caller.function or None,
-            "file": writer.caller.file or None,
-            "line": writer.caller.line or None,
-        }
     return {
         "order": order,
         "start": hex(touch.start),
@@ -169,5 +154,5 @@ def touch_json(touch: PageTouch, order: int, names: Names) -> Dict[str, Any]:
         "mapping": touch.mapping,
         "thread": touch.thread,
         "system_call": touch.system_call or None,
-        "first_touch": first,
+        "first_touch": first_json(touch.who, touch.start, names.writer),
     }

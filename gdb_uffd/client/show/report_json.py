@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict
 
 from gdb_uffd.client.show import ends, verdict
-from gdb_uffd.client.show.report_text import NEW, NamedChange, Namer, split_pages
+from gdb_uffd.client.show.report_text import NEW, NamedChange, Namer, WriteSite, split_pages
 from gdb_uffd.protocol.codec import to_json
-from gdb_uffd.protocol.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, DirtyPage
+from gdb_uffd.protocol.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, DirtyPage, FirstWrite
 
 
 def page_json(page: DirtyPage, namer: Namer) -> Dict[str, Any]:
     """One entry of `dirty`: the fields of docs/json.md."""
-    first: Optional[Dict[str, Any]] = None
-    if page.first_write is not None:
-        writer = namer.writer(page.first_write)
-        first = {
-            "pc": hex(page.first_write.pc),
-            "sp": hex(page.first_write.sp),
-            "tid": page.first_write.tid,
-            "address": hex(page.first_write.address or page.start),
-            "function": writer.function or None,
-            "file": writer.file or None,
-            "line": writer.line or None,
-        }
-        if writer.caller is not None:
-            first["caller"] = {
-                "function": writer.caller.function or None,
-                "file": writer.caller.file or None,
-                "line": writer.caller.line or None,
-            }
     changes = namer.changes(page)
     return {
         "start": hex(page.start),
@@ -39,7 +21,30 @@ def page_json(page: DirtyPage, namer: Namer) -> Dict[str, Any]:
         "thread": page.thread,
         "bytes_changed": page.bytes_changed,
         "changes": [_change_json(c) for c in changes],
-        "first_write": first,
+        "first_write": page.first_write and first_json(page.first_write, page.start, namer.writer),
+    }
+
+
+def first_json(
+    first: FirstWrite, start: int, writer: Callable[[FirstWrite], WriteSite]
+) -> Dict[str, Any]:
+    """The first write, or touch, of the page at `start`."""
+    site = writer(first)
+    out: Dict[str, Any] = {
+        "pc": hex(first.pc),
+        "sp": hex(first.sp),
+        "tid": first.tid,
+        "address": hex(first.address or start),
+        **_site_json(site),
+    }
+    return out if site.caller is None else {**out, "caller": _site_json(site.caller)}
+
+
+def _site_json(site: WriteSite) -> Dict[str, Any]:
+    return {
+        "function": site.function or None,
+        "file": site.file or None,
+        "line": site.line or None,
     }
 
 

@@ -46,7 +46,7 @@ PYTHON enum opened_kind {
 	OPENED_TIMER,
 };
 
-/* Bytes that several desks may hold; who changes them takes a copy. */
+/* Bytes that several kernel states may hold; who changes them takes a copy. */
 struct held {
 	uint32_t refs;
 	size_t len;
