@@ -186,27 +186,27 @@ class Diversion:
         if self._notice_loss():
             return Stop(action.tid, signal.SIGKILL, end=self._tell_loss(), lost=True)
         open_ = self._open
-        over = open_ is not None and open_.kind == "call" and not open_.calls.under_way
-        if open_ is not None and over and not open_.explicit:
-            self.commit_pending()
+        if open_ is not None and open_.kind == "call" and not open_.explicit:
+            if not open_.calls.under_way:
+                self.commit_pending()
         open_ = self.prepare(action)
         started = time.perf_counter()
         try:
             stop = self.runner.resume(action, client)
+            after = None if stop.lost else self.threads.get(stop.tid)  # who reports it needs them
         except UffdError:
             # A kill from outside shows as a failure of whatever was under way.
             if self.vessel.running and not self.vessel.was_killed():
                 raise
-            stop = Stop(action.tid, signal.SIGKILL, end=KILLED, lost=True)
+            stop, after = Stop(action.tid, signal.SIGKILL, end=KILLED, lost=True), None
         open_.blocked = self.blocked
         # Of this stop alone: what ended an earlier run is told with that one.
         open_.end = stop.end
-        if stop.lost:
+        if after is None:
             self._forget_everything()
             open_.lost = True
             self._open = open_ if open_.explicit else None  # its end is still to be asked for
             return stop
-        after = self.threads.get(stop.tid)  # whoever reports the stop needs them as well
         open_.calls.stopped(after)
         if not stop.breakpoint and self.runner.left(after.sp):
             open_.end = replace(stop.end or End("left"), left=True)

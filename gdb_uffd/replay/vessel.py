@@ -113,8 +113,9 @@ class Vessel:
         return True
 
     def check(self, rc: int) -> int:
-        """`rc` of a native function if it is not negative, else UffdError with the vessel's own
-        words."""
+        """`rc` if it is not negative, else UffdError with the vessel's own words."""
+        if rc == -errno.ESRCH:
+            lib.task_await_death(self.native)  # so that `was_killed` tells
         return check(rc, self.native.error)
 
     def check_processor(self) -> None:

@@ -158,6 +158,19 @@ def test_a_vessel_killed_between_calls(caller):
 
 
 @pytest.mark.slow
+def test_a_vessel_that_is_still_dying(caller):
+    """Between the kill and its end, which takes a while where there is much memory, nothing can be
+    asked of it, and nobody can wait for it."""
+    for _ in range(20):
+        caller.call("fill", 600, keep=True)
+        vessel = caller.diversion.vessel
+        os.kill(vessel.pid, signal.SIGKILL)
+        with pytest.raises(UffdError, match="No such process"):
+            vessel.gpr()
+        assert vessel.was_killed()
+        caller.diversion.reset()
+
+
 def test_nothing_leaks(caller):
     caller.call("bump")
     count = len(os.listdir("/proc/self/fd"))

@@ -3,6 +3,7 @@
 #include "process/task.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -120,6 +121,14 @@ bool task_is_alive(struct vessel *vessel)
 		return false;
 	return waitid(P_PID, (id_t)vessel->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
 	       info.si_pid == 0;
+}
+
+void task_await_death(struct vessel *vessel)
+{
+	struct pollfd ended = {.fd = vessel->pidfd, .events = POLLIN};
+
+	if (vessel->pid > 0 && vessel->pidfd >= 0)
+		poll(&ended, 1, 1000);
 }
 
 int task_set_siginfo(struct vessel *vessel, const uint8_t *siginfo)

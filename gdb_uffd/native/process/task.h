@@ -21,6 +21,9 @@ PYTHON int task_set_sigmask(struct vessel *vessel, uint64_t mask);
 PYTHON int task_get_sigmask(struct vessel *vessel, uint64_t *mask);
 /* Whether the process is still there (it can be killed from outside at any time). */
 PYTHON bool task_is_alive(struct vessel *vessel);
+/* Behind a request that failed by ESRCH: the process is ending, but cannot be waited for yet (ptrace(2), "Death
+ * under ptrace").  Returns when it can be, after a second at most. */
+PYTHON void task_await_death(struct vessel *vessel);
 PYTHON int task_set_siginfo(struct vessel *vessel, const uint8_t *siginfo);
 /* As arch_set_debug and arch_debug_hits. */
 PYTHON int task_set_debug(struct vessel *vessel, const struct debug_slot *slots, size_t count);
