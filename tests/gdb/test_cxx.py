@@ -42,11 +42,11 @@ def printers(start_gdb):
     return gdb
 
 
-def test_calls_answer_as_the_live_process_does(live_shapes, gdb):
+def test_calls_answer_as_the_live_process_does(live_shapes, opened):
     expressions = [e for e in CALLS if "glue_copy" not in e]
     # With libstdc++'s printers, which one of the gdbs finds, these look different.
     expressions = [e for e in expressions if e not in ("first->name()", "*first")]
-    gdb.run(f"uffd spawn {live_shapes.core}")
+    gdb = opened(live_shapes.core)
     wanted = live_shapes.values(expressions)
     assert [gdb.value(e) for e in expressions] == wanted
 

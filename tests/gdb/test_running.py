@@ -35,8 +35,8 @@ CALLS = [
 ]
 
 
-def test_calls_answer_as_the_live_process_does(live_zoo, gdb):
-    gdb.run(f"uffd spawn {live_zoo.core}")
+def test_calls_answer_as_the_live_process_does(live_zoo, opened):
+    gdb = opened(live_zoo.core)
     wanted = live_zoo.values(CALLS)
     assert [gdb.value(e) for e in CALLS] == wanted
 

@@ -75,17 +75,15 @@ def test_examine(zoo):
     assert "<checkpoint" in zoo.run("x/3i checkpoint")
 
 
-@pytest.mark.own_gdb
-def test_values_are_those_of_the_live_process(live_zoo, gdb):
-    gdb.run(f"uffd spawn {live_zoo.core}")
+def test_values_are_those_of_the_live_process(live_zoo, opened):
+    gdb = opened(live_zoo.core)
     wanted = live_zoo.values(LOOKS)
     assert [gdb.value(e) for e in LOOKS] == wanted
 
 
-@pytest.mark.own_gdb
 @pytest.mark.every_gdb
-def test_gcore_core_of_each_gdb(gdb, gdb_path, all_cores):
-    gdb.run(f"uffd spawn {all_cores.gcore(gdb_path)}")
+def test_gcore_core_of_each_gdb(opened, gdb_path, all_cores):
+    gdb = opened(all_cores.gcore(gdb_path))
     assert re.search(r"checkpoint \(depth_left=0\)", gdb.run("bt"))
     assert gdb.value("grid[2][3]") == "11"
     assert gdb.value("tls_here") == "11"
@@ -111,10 +109,9 @@ def test_auxv_and_mappings(zoo, built):
     assert str(built / "plugin.so") in own and "[heap]" in own and "[stack]" in own, own
 
 
-@pytest.mark.own_gdb
 @pytest.mark.parametrize("kind", ["avx", "avx512"])
-def test_vector_registers(gdb, all_cores, kind):
-    gdb.run(f"uffd spawn {all_cores.vector(kind)}")
+def test_vector_registers(opened, all_cores, kind):
+    gdb = opened(all_cores.vector(kind))
     last = 4 if kind == "avx" else 8
 
     def quads(register: str, first: int = 0) -> None:
@@ -160,9 +157,9 @@ def test_paths_with_spaces(gdb, all_cores, built, tmp_path):
     assert gdb.value("counter") == "1041"
 
 
-@pytest.mark.own_gdb
-def test_static_executable(gdb, all_cores):
-    assert "lookup (value=99)" in gdb.run(f"uffd spawn {all_cores.sample_static()}")
+def test_static_executable(opened, all_cores):
+    gdb = opened(all_cores.sample_static())
+    assert "lookup (value=99)" in gdb.spawned
     assert gdb.value("counter") == "1041"
     assert gdb.value("tls_hits") == "1007"
     assert gdb.value("push(7)") == "1042"

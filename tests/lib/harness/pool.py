@@ -34,8 +34,9 @@ def _tidy(back):
     for name, value in _settings().items():
         if value != OURS[name]:
             _told("set uffd %s %s" % (name, OURS[name]))
-    # A packet that the stub was not asked for yet: "currently unknown".
-    kept = [re.sub(", currently .*", "", line) for line in _told("show").splitlines()
+    # A packet that the stub was not asked for yet is "currently unknown"; the architecture is the
+    # last file's.
+    kept = [re.sub("[,(] ?currently .*", "", line) for line in _told("show").splitlines()
             if re.match("[a-z]", line) and not line.startswith(EVER_OTHER)]
     info = json.loads(_told("uffd info -json"))
     kept += [_told("info inferiors"), _told("pwd")]
