@@ -18,7 +18,7 @@ from gdb_uffd.protocol.model import (
     UffdError,
     page_floor,
 )
-from gdb_uffd.replay import uncaught
+from gdb_uffd.replay import processor, uncaught
 from gdb_uffd.replay.account import Accounts, Transaction
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.calls import Unfinished
@@ -35,7 +35,6 @@ from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.replay.views import View
 from gdb_uffd.trace.source import Snapshot
 
-KILLED = End("killed", lost=True)
 LOST = "the process was killed from outside; this is the snapshot again, kept effects are gone"
 
 READ_MAX = 1 << 26
@@ -164,8 +163,8 @@ class Diversion:
         """Somebody may have killed the vessel while it stood: everything is the snapshot's again.
         Told once, by the next thing that would run."""
         if self.vessel.running and self.vessel.was_killed():
+            self._loss = self.vessel.loss()
             self._forget_everything()
-            self._loss = KILLED
         return self._loss
 
     def _tell_loss(self) -> Optional[End]:
@@ -174,7 +173,7 @@ class Diversion:
 
     def _materialise(self) -> None:
         if not self.vessel.running:
-            self.vessel.check_processor()
+            processor.check(self.snapshot)
             _ = self.runner.jumps  # known before the first page is fed
         if self.vessel.ensure():
             self.threads.forget_vessel()
@@ -186,9 +185,9 @@ class Diversion:
         if self._notice_loss():
             return Stop(action.tid, signal.SIGKILL, end=self._tell_loss(), lost=True)
         open_ = self._open
-        if open_ is not None and open_.kind == "call" and not open_.explicit:
-            if not open_.calls.under_way:
-                self.commit_pending()
+        over = open_ is not None and open_.kind == "call" and not open_.calls.under_way
+        if open_ is not None and over and not open_.explicit:
+            self.commit_pending()
         open_ = self.prepare(action)
         started = time.perf_counter()
         try:
@@ -198,7 +197,7 @@ class Diversion:
             # A kill from outside shows as a failure of whatever was under way.
             if self.vessel.running and not self.vessel.was_killed():
                 raise
-            stop, after = Stop(action.tid, signal.SIGKILL, end=KILLED, lost=True), None
+            stop, after = Stop(action.tid, signal.SIGKILL, end=self.vessel.loss(), lost=True), None
         open_.blocked = self.blocked
         # Of this stop alone: what ended an earlier run is told with that one.
         open_.end = stop.end
@@ -257,7 +256,7 @@ class Diversion:
         self.commit_pending()
         if self._open is not None:
             raise UffdError("a call is under way already")
-        self.vessel.check_processor()
+        processor.check(self.snapshot)
         open_ = self._transaction("call", explicit=True)
         open_.stdout_pending = self.accounts.stdout_pending()
 

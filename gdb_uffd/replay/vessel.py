@@ -7,17 +7,16 @@ Everything here runs on the thread that created the vessel: ptrace(2) ties a tra
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import struct
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
-from gdb_uffd.arch import LOOKED_AT, host
 from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.native.cpu import HostCpu
-from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable, Registers, UffdError
-from gdb_uffd.replay import stacks, unwinding
+from gdb_uffd.protocol.ends import End
+from gdb_uffd.protocol.model import MemoryUnavailable, Registers, UffdError
+from gdb_uffd.replay import processor, stacks, unwinding
 from gdb_uffd.replay.brk import recorded_brk
 from gdb_uffd.replay.policy import identity, limits
 from gdb_uffd.replay.policy.policy import Policy
@@ -25,6 +24,8 @@ from gdb_uffd.replay.regions import Regions
 from gdb_uffd.replay.trackers import TrackerChoice
 from gdb_uffd.replay.watch import Watch
 from gdb_uffd.trace.source import Snapshot
+
+KILLED = End("killed", lost=True)
 
 ROOM = 1 << 16
 """Bytes; more than any CPU's XSAVE area so far (AMX: 11,008)."""
@@ -96,11 +97,16 @@ class Vessel:
         """Whether somebody else ended the vessel since it was made."""
         return self.running and not lib.task_is_alive(self.native)
 
+    def loss(self) -> End:
+        """Why it was: its pages could not be given to it, or by somebody else."""
+        code, page = int(self.pager.failure), int(self.pager.failure_page)
+        return End("page", code, address=page or None, lost=True) if code else KILLED
+
     def ensure(self) -> bool:
         """Make the vessel unless there is one.  True when it is new.  UffdError with the remedy."""
         if self.running:
             return False
-        self.check_processor()
+        processor.check(self.snapshot)
         self.regions.mark_holes()
         self._apply_policy()
         self.engine.prepare(self.pager.tracker)
@@ -117,25 +123,6 @@ class Vessel:
         if rc == -errno.ESRCH:
             lib.task_await_death(self.native)  # so that `was_killed` tells
         return check(rc, self.native.error)
-
-    def check_processor(self) -> None:
-        """UffdError when nothing of the recorded process can run on this one."""
-        if self.arch in LOOKED_AT:
-            raise UffdError(
-                f"{self.snapshot.path}: of a 32-bit program ({self.arch.spoken}): it can be looked "
-                "at; functions are called, and code is run, in 64-bit programs only"
-            )
-        if self.arch is not host():
-            raise UffdError(
-                f"{self.snapshot.path}: recorded on {self.arch.spoken}; its code cannot run on "
-                f"this machine ({os.uname().machine}). What was recorded can be looked at; to "
-                f"call functions, open it on {self.arch.spoken}"
-            )
-        if mmap.PAGESIZE != PAGE_SIZE:
-            raise UffdError(
-                f"this machine's kernel has pages of {mmap.PAGESIZE} bytes; nothing can run here, "
-                f"since that is written for pages of {PAGE_SIZE}. Boot a kernel with such pages"
-            )
 
     def use(self, policy: Policy) -> None:
         """The policy from now on; the filter of a vessel that runs stays as it is."""
