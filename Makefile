@@ -55,9 +55,7 @@ test-unprivileged: dev gdb test-extras
 	tools/unprivileged $(PY) -m pytest -rs $(PYTEST_ARGS)
 
 lint: dev
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
-	$(PY) -m mypy
+	tools/lint-python $(PY)
 	$(PY) tools/structure.py
 	tools/lint-c $(PY)
 

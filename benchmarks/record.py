@@ -75,7 +75,9 @@ def build(work: Path) -> Path:
     return program
 
 
-def in_gdb(gdb: Path, program: Path, arguments: List[str], script: str, **names: Any) -> Dict:
+def in_gdb(
+    gdb: Path, program: Path, arguments: List[str], script: str, **names: Any
+) -> Dict[str, Any]:
     """Run `script` where the program stands in `ready`; its figures."""
     path = program.with_name("script.py")
     path.write_text("".join(f"{n} = {v!r}\n" for n, v in names.items()) + IN_GDB + script)

@@ -7,6 +7,7 @@ of what is compared alternate, so that a slow moment of the machine hits both.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -48,6 +49,9 @@ class Silent:
 
     def output(self, data: bytes) -> None:
         del data
+
+    def runs_on(self, seconds: float) -> None:
+        del seconds
 
 
 def prepare(work: Path) -> Tuple[Path, Path, Path]:
@@ -152,13 +156,14 @@ def in_server(floor: Path, core: Path) -> List[Tuple[str, float, float, Optional
         subject = Subject(core)
         opened = (time.perf_counter() - began) * 1e6
         add("open the core", opened, theirs["parse"])
-        first = timed_us(lambda s=subject: s.call(push, 7))
+        call = functools.partial(subject.call, push, 7)
+        first = timed_us(call)
         add(
             "materialise + first call",
             first,
             theirs["spawn"] + theirs["map"] + theirs["call1"] + theirs["scan"],
         )
-        repeated = statistics.median(timed_us(lambda s=subject: s.call(push, 7)) for _ in range(50))
+        repeated = statistics.median(timed_us(call) for _ in range(50))
         add("repeated call, with report and undo", repeated, theirs["percall"] + theirs["scan"])
         for name, address in (("read", touch), ("write", dirty)):
             base = run_floor(floor, core, address, 1)["call1"]
@@ -171,8 +176,8 @@ def in_server(floor: Path, core: Path) -> List[Tuple[str, float, float, Optional
     targets = {"materialise + first call": 4.0, "one read fault": 1.5, "one write fault": 1.5}
     rows = []
     for name, pairs in figures.items():
-        ours, theirs = (statistics.median(p[i] for p in pairs) for i in (0, 1))
-        rows.append((name, ours, theirs, targets.get(name)))
+        ours, yard = (statistics.median(p[i] for p in pairs) for i in (0, 1))
+        rows.append((name, ours, yard, targets.get(name)))
     return rows
 
 
@@ -183,9 +188,9 @@ def fault_cost(subject: Subject, address: int) -> float:
     subject.call(address, 1, keep=True)
     pager = d.vessel.pager
     landing = subject.push_frame(address, FAULTS)
-    before = pager.faults
+    before = int(pager.faults)
     spent = timed_us(subject.run)
-    faults = pager.faults - before
+    faults = int(pager.faults) - before
     d.remove_breakpoint(SOFTWARE, landing, 1)
     d.reset()
     return spent / faults

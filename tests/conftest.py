@@ -6,10 +6,10 @@ import re
 import signal
 import zlib
 from pathlib import Path
-from typing import Callable, Iterator, List, Sequence, Tuple
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
-from harness import SLOWNESS, cores, gdbs, programs, survivors
+from harness import SLOWNESS, cores, gdbs, programs, queue, survivors
 from harness.pool import Pool, Shared
 from hypothesis import HealthCheck, settings
 
@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--part", metavar="K/N", help="the K-th of N parts of about the same length")
+    parser.addoption("--queue", metavar="FOLDER", help="only what no other run with FOLDER took")
     parser.addoption("--every-gdb", action="store_true", help="each test on each gdb there is")
 
 
@@ -56,7 +56,7 @@ def _leave_out(config: pytest.Config, items: List[pytest.Item], kept: List[pytes
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
-    """Leave out what another gdb or another part runs.  The same is chosen whoever chooses."""
+    """Leave out what another gdb runs.  The same is chosen whoever chooses."""
     if not config.getoption("every_gdb") and not any("::" in one for one in config.args):
         present = gdbs.present()
         _leave_out(config, items, [item for item in items if _on_one_gdb(item, present)])
@@ -64,20 +64,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
         limit = item.get_closest_marker("timeout")
         if limit is not None:
             item.add_marker(pytest.mark.timeout(round(SLOWNESS * limit.args[0])), append=False)
-    wanted = config.getoption("part")
-    if not wanted:
-        return
-    part, parts = (int(number) for number in wanted.split("/"))
-    weights: dict[Path, float] = {}
-    for item in items:
-        weights[item.path] = weights.get(item.path, 0) + (3 if "gdb" in item.path.parts else 0.2)
-    loads, mine = [0.0] * parts, set()
-    for path in sorted(weights, key=lambda path: (-weights[path], str(path))):
-        lightest = loads.index(min(loads))
-        loads[lightest] += weights[path]
-        if lightest == part - 1:
-            mine.add(path)
-    _leave_out(config, items, [item for item in items if item.path in mine])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Optional[bool]:
+    """With --queue the modules that this run takes, one after the other."""
+    folder = session.config.getoption("queue")
+    if not folder or session.testsfailed or session.config.option.collectonly:
+        return None
+    shared = queue.Queue(Path(folder), session.items)
+    mine = shared.items()
+    item = next(mine, None)
+    while item is not None:
+        following = next(mine, None)  # its fixtures are kept where it has the same
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        shared.note(item)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        item = following
+    return True
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -221,13 +228,7 @@ def start_gdb(gdb_path: str, tmp_path: Path) -> Iterator[Callable[..., gdbs.Gdb]
         session.quit()
 
 
-@pytest.fixture
-def gdb(start_gdb: Callable[..., gdbs.Gdb]) -> gdbs.Gdb:
-    """A gdb with our commands, nothing opened."""
-    return start_gdb()
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_gdbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     """What tests marked `shared_gdb` take."""
     pool = Pool(tmp_path_factory.mktemp("shared"))
@@ -235,31 +236,47 @@ def shared_gdbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
     pool.close()
 
 
-@pytest.fixture
-def opened(request: pytest.FixtureRequest, gdb_path: str) -> Iterator[Callable[..., gdbs.Gdb]]:
-    """Gives a gdb that has a core or trace opened, after some commands: a fresh one, or where the
-    test or its module is marked `shared_gdb` (and not `own_gdb`) one that others had before."""
+def _shares(request: pytest.FixtureRequest) -> bool:
     marked = request.node.get_closest_marker
-    taken: List[Tuple[Path, Shared]] = []
+    return marked("shared_gdb") is not None and marked("own_gdb") is None
+
+
+@pytest.fixture
+def gdb(request: pytest.FixtureRequest, gdb_path: str, shared_gdbs: Pool) -> Iterator[gdbs.Gdb]:
+    """A gdb with our commands, nothing opened: a fresh one, or where the test or its module is
+    marked `shared_gdb` (and not `own_gdb`) one that others had before."""
+    if not _shares(request):
+        yield request.getfixturevalue("start_gdb")()
+        return
+    shared = shared_gdbs.take(gdb_path, None)
+    yield shared.gdb
+    shared_gdbs.give_back(shared)
+
+
+@pytest.fixture
+def opened(
+    request: pytest.FixtureRequest, gdb_path: str, tmp_path: Path, shared_gdbs: Pool
+) -> Iterator[Callable[..., gdbs.Gdb]]:
+    """Gives a gdb that has a core or trace opened, after some commands: fresh or not, as `gdb`;
+    what this test made is no other's, and neither is a gdb that opened it."""
+    taken: List[Shared] = []
 
     def fresh(path: Path, first: Sequence[str] = ()) -> gdbs.Gdb:
-        session: gdbs.Gdb = request.getfixturevalue("gdb")
+        session: gdbs.Gdb = request.getfixturevalue("start_gdb")()
         for command in first:
             session.run(command)
         session.spawned = session.run(f"uffd spawn {path}")
         return session
 
     def shared(path: Path, first: Sequence[str] = ()) -> gdbs.Gdb:
-        taken.append((path, pool.take(gdb_path, path, first)))
-        return taken[-1][1].gdb
+        if tmp_path in Path(path).parents:
+            return fresh(path, first)
+        taken.append(shared_gdbs.take(gdb_path, path, first))
+        return taken[-1].gdb
 
-    if not marked("shared_gdb") or marked("own_gdb"):
-        yield fresh
-        return
-    pool: Pool = request.getfixturevalue("shared_gdbs")
-    yield shared
-    for path, one in taken:
-        pool.give_back(gdb_path, path, one)
+    yield shared if _shares(request) else fresh
+    for one in taken:
+        shared_gdbs.give_back(one)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from gdb_uffd.arch.x86_64 import X86_64
 
 ALL = (X86_64, AARCH64)
 LOOKED_AT = (I386, X32)
-"""Of their cores all is shown, and nothing runs."""
+"""Of 32-bit programs: of their cores all is shown, and nothing runs."""
 RECORDED = next(arch for arch in ALL if arch.records)
 """What traces are of."""
 GPR = RECORDED.gpr

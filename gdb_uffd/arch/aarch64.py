@@ -13,7 +13,6 @@ from __future__ import annotations
 import binascii
 import functools
 import struct
-from pathlib import Path
 from typing import Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple
 
 from gdb_uffd.arch.description import Feature, Register, document, flags
@@ -354,6 +353,5 @@ AARCH64 = Architecture(
     relocations=(1026, 1025, 1032),  # ELF for the Arm 64-bit Architecture, "Dynamic relocations"
     plt_pushes_slot=True,
     dtv_offset=0,
-    calls=Path(__file__).with_name("aarch64.tbl"),
     needed=needed,
 )

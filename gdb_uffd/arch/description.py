@@ -5,8 +5,9 @@ Source: gdb manual, appendix "Target Descriptions" ("Target Description Format")
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import List, Tuple
+
+from gdb_uffd.dataclass import dataclass
 
 
 @dataclass(frozen=True)

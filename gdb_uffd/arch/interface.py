@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import field
 from typing import (
     Callable,
     Dict,
@@ -15,6 +14,8 @@ from typing import (
     Protocol,
     Tuple,
 )
+
+from gdb_uffd.dataclass import dataclass
 
 Need = Tuple[str, Tuple[str, ...]]
 """What an instruction belongs to, as the user knows it, and the flags of /proc/cpuinfo of which a
@@ -112,7 +113,7 @@ class JumpBuffer:
     guard_offset: int = 0
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Architecture:
     """One processor under Linux, little-endian.
 
@@ -199,8 +200,6 @@ class Architecture:
     """Where `tid` may be in struct pthread of glibc, which begins at the thread pointer."""
     pthread_at_pointer: bool = False
     """Whether pthread_t is the thread pointer."""
-    calls: Optional[Path] = None
-    """The numbers of system calls by name; None: replay/policy/syscalls.tbl has them."""
     records: bool = False
     """Whether live processes can be recorded."""
     word: int = 8

@@ -12,10 +12,10 @@ class HostCpu:
 
     def xcr0(self) -> int:
         """0 without XSAVE."""
-        return int(lib.cpu_xcr0())
+        return int(lib.arch_xcr0())
 
     def xsave_component(self, number: int) -> Optional[Tuple[int, int]]:
         """See interface.Cpu."""
         offset, size = ffi.new("uint32_t *"), ffi.new("uint32_t *")
-        found = lib.cpu_xsave_component(number, offset, size) == 0
+        found = lib.arch_xsave_component(number, offset, size) == 0
         return (offset[0], size[0]) if found else None

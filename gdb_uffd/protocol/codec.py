@@ -17,6 +17,7 @@ import re
 import typing
 from typing import Any, Callable, Dict, List, Literal, Sequence, Tuple, Type, TypeVar, Union
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.fields import Absolute, AtMost, Hex, Within
 from gdb_uffd.protocol.model import UffdError
 
@@ -219,13 +220,14 @@ def _one_of(kinds: Sequence[Any]) -> Tuple[Convert, Convert]:
 
 def _told_apart(kinds: Sequence[Any]) -> Tuple[Convert, Convert]:
     """Dataclasses, each with another Literal in the field of one name."""
+    literals = [
+        {f.name: f.hint for f in fields_of(kind) if typing.get_origin(f.hint) is Literal}
+        for kind in kinds
+    ]
+    (tag,) = set(literals[0]).intersection(*literals)
     by: Dict[Any, Convert] = {}
-    tag = ""
-    for kind in kinds:
-        for field in fields_of(kind):
-            if typing.get_origin(field.hint) is Literal:
-                tag = field.name
-                by.update(dict.fromkeys(typing.get_args(field.hint), _converters(kind)[1]))
+    for kind, hints in zip(kinds, literals):
+        by.update(dict.fromkeys(typing.get_args(hints[tag]), _converters(kind)[1]))
     words = f"has no {tag} that is known"
 
     def read(data: Any) -> Any:
@@ -281,7 +283,7 @@ def _tuple(hints: Sequence[Any]) -> Tuple[Convert, Convert]:
     return write, read
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Field:
     """A field of a message: its own name and that on the wire; `left_out`: not sent where it is
     `default`."""

@@ -1,17 +1,17 @@
 """How a call ended otherwise than by returning, and what it did that proves nothing, as data.
 
-Both sides tell it: the server where a program runs that no command of ours began, and to lldb; the
-client with the program's names.
+The sentences are made in client/show/ends.py.
 """
 
 from __future__ import annotations
 
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Literal, Optional, Tuple
 
-from gdb_uffd.protocol.fields import Address, called, message
+from gdb_uffd.dataclass import dataclass
+from gdb_uffd.protocol.fields import Address, called
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Wait:
     """What a call waited for.  `call`: the system call's name; `kind`: "lock", "join", "wait", or
     "spin" for one that goes in a circle until another thread has done something; `address`: the
@@ -28,7 +28,7 @@ class Wait:
     stranger: int = 0
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Uncaught:
     """The C++ exception that ended a call.  `type`: its type's name in the ABI's form, "" for none:
     std::terminate was called without an exception; `what`: what it says, or None; `cut`: there is
@@ -43,36 +43,59 @@ class Uncaught:
     foreign: str = ""
 
 
-LEFT = "the called function had been left before, by longjmp or the like"
+@dataclass(frozen=True)
+class Unavailable:
+    """What the trace does not hold and was touched at `address`.  `mapped`: a mapping is there,
+    without its bytes; else nothing is, in a trace that leaves mappings out.  `reason`: why;
+    `remedy`: what would help, "" for nothing; `lack`: what was missing to bind the function that
+    was called there, "" where none was to be bound."""
+
+    address: Address
+    reason: str
+    remedy: str = ""
+    mapped: bool = True
+    lack: str = ""
 
 
-@message(frozen=True)
+EndKind = Literal[
+    "wait", "exit", "thread-exit", "signal", "time", "memory", "page", "killed", "gone",
+    "undelivered", "unavailable", "stack", "instruction", "longjmp", "left",
+]  # fmt: skip
+"""Why a program goes no further; see End."""
+
+
+@dataclass(frozen=True)
 class End:
-    """Why a program goes no further: `what` it would do, or happened; `target`: where a longjmp
-    leaves for; `left`: the called function was left before; `advice`: what holds while the program
-    still stands there, and what to do then."""
+    """Why a program goes no further.  `kind` says which of the others tell more:
 
-    what: str
-    advice: str = ""
-    target: Optional[Address] = None
+    "wait": it would block for ever (`wait`); "exit": it would exit with `code`; "thread-exit": only
+    the thread would; "signal": it would end or stop itself by `signal`; "time", "memory": it had
+    used `limit` seconds or bytes (`set uffd call-timeout`, `memory-limit`); "page": the page at
+    `address` (None: its pages) cannot be given to it, `code` is the errno; "killed": its process
+    was, from outside, by `signal` (None: not known); "gone": that ended otherwise; "undelivered":
+    `signal` would end it, as nothing tells its handlers; "unavailable": it touched what is
+    `unavailable`; "stack": its stack is used up, `limit` bytes below the call; "instruction": that
+    at `address` needs `needs`, and this CPU is `lacking` these flags; "longjmp": it leaves the
+    called function for `address`; "left": see there.
+
+    `lost`: the process is gone, memory and registers are the snapshot's again.  `left`: the called
+    function had been left before, by longjmp or the like.
+    """
+
+    kind: EndKind
+    code: Optional[int] = None
+    signal: Optional[int] = None  # Linux number
+    address: Optional[Address] = None
+    limit: Optional[int] = None
+    needs: str = ""
+    lacking: Tuple[str, ...] = ()
+    unavailable: Optional[Unavailable] = None
+    wait: Optional[Wait] = None
+    lost: bool = False
     left: bool = False
 
-    def short(self, place: Callable[[int], str] = hex) -> str:
-        """It in words, without the advice; `place` names the target."""
-        text = self.what if self.target is None else f"{self.what}, for {place(self.target)}"
-        if not self.left:
-            return text
-        return f"{text} ({LEFT})" if text else LEFT
 
-    def __str__(self) -> str:
-        return self.text()
-
-    def text(self, place: Callable[[int], str] = hex) -> str:
-        """All of it."""
-        return self.short(place) + (f"; {self.advice}" if self.advice else "")
-
-
-@message(frozen=True)
+@dataclass(frozen=True)
 class PassedLock:
     """A lock that a call went through (`set uffd threads ignore-locks`); `owner`: TID of the
     recorded thread that holds it, 0 when nothing tells."""
@@ -80,13 +103,8 @@ class PassedLock:
     address: Address
     owner: int = 0
 
-    def text(self) -> str:
-        """It in words, without symbols."""
-        held = f"held by thread {self.owner}" if self.owner else "which was held"
-        return f"went through the lock at {self.address:#x}, {held}"
 
-
-@message(frozen=True)
+@dataclass(frozen=True)
 class Refusal:
     """A system call that was refused.  `call`: its name, or where it has none what it is ("system
     call 5 of 32-bit ARM"), then without `arguments`, which are as they are shown; `error`: the name
@@ -100,15 +118,62 @@ class Refusal:
     times: int = 1
     others: int = 0
 
-    def text(self) -> str:
-        """ "connect(3, 127.0.0.1:6379) → EPERM (2 times)"."""
-        given = "" if self.arguments is None else f"({', '.join(self.arguments)})"
-        line = f"{self.call}{given} → {self.error or 'ignored'}"
-        line += f" ({self.was})" if self.was else ""
-        line += f" ({self.times:,} times)" if self.times > 1 else ""
-        return line + (f" (and {self.others:,} more with other arguments)" if self.others else "")
+
+RemarkKind = Literal[
+    "own-stack", "ahead", "emptied", "unmoved", "malloc-before", "malloc-after", "new-process",
+    "engine", "output-cut", "only-counted",
+]  # fmt: skip
+"""What else is worth knowing of a call; see Remark."""
 
 
-def refused_lines(refusals: Sequence[Refusal], more: int) -> List[str]:
-    """A line each, and how many `more` there were."""
-    return [each.text() for each in refusals] + ([f"and {more:,} more"] if more else [])
+@dataclass(frozen=True)
+class Remark:
+    """One more thing that the user must know.  `kind`, one of REMARKS:
+
+    "own-stack": the stack of thread `tid` is used up, it ran on one of its own, up to `size` bytes
+    below `address`; "ahead": `count` of the pages fed were of zeros and not yet touched; "emptied":
+    so many more pages were emptied or unmapped than are listed; "unmoved": so many more were moved,
+    and count as new; "malloc-before", "malloc-after": so many were written by gdb's own call of
+    malloc, too, and are compared with what they held before or after that; "new-process": undoing
+    it took what kept calls had in the kernel; "engine": what the engine `name` cannot tell;
+    "output-cut": so many bytes of a long output are left out; "only-counted": what changed on its
+    pages is."""
+
+    kind: RemarkKind
+    count: int = 0
+    size: int = 0
+    address: Address = 0
+    tid: int = 0
+    name: str = ""
+
+
+DifferenceKind = Literal["pages", "registers", "stop", "interrupted"]
+"""How a run that is made once more can differ; see RerunDifference."""
+
+
+@dataclass(frozen=True)
+class RerunDifference:
+    """What the last run did otherwise as it was made once more: `count` "pages" came out
+    otherwise, the first at `address`; the "registers" did; it came to another "stop", by `signal`
+    or a `breakpoint` (as in Stop of replay/interface.py) or for the `end`; the first one was
+    "interrupted" earlier."""
+
+    kind: DifferenceKind
+    count: int = 0
+    address: Address = 0
+    signal: int = 0
+    breakpoint: str = ""
+    end: Optional[End] = None
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A system call that the program was granted: its name, how often; `path`: of the file that it
+    opened.  Without a name: the `descriptor` of its own that was taken for one of `kind` ("pipe",
+    "socket pair", "eventfd", "signalfd", "epoll", "silent": nothing comes from it)."""
+
+    call: str
+    times: int = 1
+    path: Optional[str] = None
+    descriptor: int = -1
+    kind: Literal["", "silent", "pipe", "socket pair", "eventfd", "signalfd", "epoll"] = ""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import field
 from typing import List, Optional, Sequence, Tuple
 
-from gdb_uffd.protocol.fields import Address, message
+from gdb_uffd.dataclass import dataclass
+from gdb_uffd.protocol.fields import Address
 from gdb_uffd.protocol.model import Damage, FreeList, HeapBlock
 
 HEADER = 16
@@ -31,7 +32,7 @@ def has_member(conditions: Sequence[Condition], raw: bytes, base: int = 0) -> bo
     )
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class HeapRange:
     """Memory of one arena that holds chunks, half-open; `unread`: bytes of it behind damage that
     nothing is known of."""
@@ -41,7 +42,7 @@ class HeapRange:
     unread: int = 0
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Arena:
     """`address` of its struct malloc_state; `tids`: threads that allocate from it, as far as is
     known.  `used`, `free`: blocks and bytes of the chunks; blocks in threads' caches count as free,
@@ -61,7 +62,7 @@ class Arena:
     tids: List[int] = field(default_factory=list)
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Allocator:
     """Whose malloc it is: `name` "glibc", "musl", "jemalloc", "tcmalloc", "mimalloc", or "" for one
     that is not known; `file` holds it; `version` where the file says it.  `mappings`: how many
@@ -74,7 +75,7 @@ class Allocator:
     bytes: int = 0
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class HeapReport:
     """All of it.  `mapped`: blocks with mappings of their own, as found, and their bytes;
     `mapped_said` as malloc counts them itself, -1 where its counters were not found.
@@ -96,7 +97,7 @@ class HeapReport:
     more_blocks: int = 0
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Reference:
     """A word that points into a block.  `address` of the word, `value` it holds; `kind` as of a
     DirtyPage, or "register"; `tid` for tls, stack and register; `name`: the register's, or the
@@ -112,7 +113,7 @@ class Reference:
     block: Optional[HeapBlock] = None
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class BlockReport:
     """What is told of the block around `address`.  `block` None: no block holds it.  `arena`: its
     arena's address, 0 for one with a mapping of its own.  `chain`: from a root, word by word, to

@@ -9,8 +9,9 @@ import typing
 from dataclasses import field
 from typing import Any, ClassVar, Generic, List, Optional, Sequence, Tuple, Type, TypeVar
 
-from gdb_uffd.protocol.ends import End, Uncaught
-from gdb_uffd.protocol.fields import LEFT_OUT, message
+from gdb_uffd.dataclass import dataclass
+from gdb_uffd.protocol.ends import End, PassedLock, Refusal, Uncaught
+from gdb_uffd.protocol.fields import LEFT_OUT
 from gdb_uffd.protocol.model import CallReport
 
 R = TypeVar("R", covariant=True)
@@ -36,12 +37,12 @@ def every() -> List[Type[Request[Any]]]:
     return list(Request.__subclasses__())
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Done:
     """It is done, and there is nothing to say."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Greeting:
     """Who answers; `echo` as it was asked."""
 
@@ -51,7 +52,7 @@ class Greeting:
     echo: Optional[int] = field(default=None, metadata=LEFT_OUT)
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Hello(Request[Greeting], name="hello"):
     """Asked once a connection, and, with `echo`, after a silence in which gdb may have given up on
     an answer."""
@@ -59,7 +60,7 @@ class Hello(Request[Greeting], name="hello"):
     echo: Optional[int] = None
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Summary:
     """What a plain `print f()` dirtied, in numbers: `pages` the program wrote, `gdb_pages` those
     only gdb wrote; `unknown`: pages fed that the recording does not hold, taken for zeros and for
@@ -71,14 +72,13 @@ class Summary:
     gdb_pages: int
     bytes_changed: int
     fed_pages: int
-    ended: str = ""
+    end: Optional[End] = None
     uncaught: Optional[Uncaught] = None
-    unavailable: str = ""
     unknown: Tuple[int, int] = (0, 0)
-    refused: List[str] = field(default_factory=list)
-    unsound: List[str] = field(default_factory=list)
+    refusals: List[Refusal] = field(default_factory=list)
+    more_refused: int = 0
+    passed: List[PassedLock] = field(default_factory=list)
     files_read: List[str] = field(default_factory=list)
-    end: Optional[End] = field(default=None, metadata=LEFT_OUT)
 
     @classmethod
     def of(cls, report: CallReport) -> "Summary":
@@ -91,18 +91,17 @@ class Summary:
             gdb_pages=len(report.pages) - len(program),
             bytes_changed=sum(page.bytes_changed for page in program) + report.rest_bytes,
             fed_pages=report.fed_pages,
-            ended=report.ended,
             uncaught=report.uncaught,
-            unavailable=report.unavailable,
             unknown=(report.unknown_zeros, report.unknown_file),
-            refused=report.refused,
-            unsound=report.unsound,
+            refusals=report.refusals,
+            more_refused=report.more_refused,
+            passed=report.passed,
             files_read=report.files_read,
             end=report.end,
         )
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Served:
     """What is served: the facts of the ready line, for the present snapshot.  `sysroot`: where the
     recorded files lie that this machine has not, if anywhere; `brought`: files there came with the
@@ -127,7 +126,7 @@ class Served:
     unasked: Sequence[str] = ()
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Ready(Served):
     """The same and who serves: the line that a server prints when it listens."""
 
@@ -137,7 +136,7 @@ class Ready(Served):
     ready: bool = True
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Info(Served):
     """`host`: the kernel's boot id, which tells machines apart; then as Greeting, and what
     Diversion.info() tells; `last_unavailable`: why the last memory access failed; `thread`: the
@@ -164,7 +163,7 @@ class Info(Served):
     thread: int = 0
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class AskInfo(Request[Info], name="info"):
     """With `probe`, as the only packet of a connection: `gdb-uffd serve` then waits for another
     one."""
@@ -172,7 +171,7 @@ class AskInfo(Request[Info], name="info"):
     probe: bool = False
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class SetOutput(Request[Done], name="output"):
     """What the program prints is sent with control sequences shown, in a terminal of that charset,
     or (none) as it is.  A client that says nothing gets them shown.  The server's own lines are
@@ -182,7 +181,7 @@ class SetOutput(Request[Done], name="output"):
     charset: Optional[str] = None
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class ChosenEngine:
     """What the next process will use, why, and what the present one uses where it goes on."""
 
@@ -191,7 +190,7 @@ class ChosenEngine:
     now: Optional[str]
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class SetEngine(Request[ChosenEngine], name="engine"):
     """`auto` or one of the engines; an error where that does not work, and then nothing is
     changed."""
@@ -199,7 +198,7 @@ class SetEngine(Request[ChosenEngine], name="engine"):
     name: str
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class PolicyNow:
     """`set uffd ...` by the settings' names: `call_timeout` in seconds, `memory_limit` in bytes, 0
     for none."""
@@ -212,7 +211,7 @@ class PolicyNow:
     memory_limit: int
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class SetPolicy(Request[PolicyNow], name="policy"):
     """Sets what is named; the answer is what holds now."""
 

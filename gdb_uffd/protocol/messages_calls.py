@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated, List, Literal, Optional, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.ends import Uncaught, Wait
-from gdb_uffd.protocol.fields import LEFT_OUT, Address, AtMost, Within, message
+from gdb_uffd.protocol.fields import LEFT_OUT, Address, AtMost, Within
 from gdb_uffd.protocol.heap import Condition
 from gdb_uffd.protocol.messages import Done, Request, Summary
 from gdb_uffd.protocol.model import CallReport, Mapping, Path
@@ -15,7 +16,7 @@ ROOTS_MAX, WANTED_MAX = 8192, 4096
 TYPES_MAX = 4096  # of all that are sent
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class CallBegin(Request[Done], name="call-begin"):
     """gdb is about to call a function, `malloc` for a string that it passes; an error where no
     process can be made.  A packet that is sent again, with the same `serial`, counts once;
@@ -27,19 +28,19 @@ class CallBegin(Request[Done], name="call-begin"):
     progress: bool = False
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class CallEnd(Request[Done], name="call-end"):
     """Not for the outermost call between `begin` and `end`."""
 
     serial: Optional[int] = None
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Interrupt(Request[Done], name="interrupt"):
     """Ctrl-C came while gdb's side was at work: the next resume stops at once."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class BeginTransaction(Request[Done], name="begin"):
     """`cpu`: on which gdb stays until `quffd.end`, for the server to share; `quiet`: what the
     program prints is not sent in `O` packets; `discards`: no line tells why the program stopped,
@@ -50,7 +51,7 @@ class BeginTransaction(Request[Done], name="begin"):
     discards: bool = False
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class EndTransaction(Request[CallReport], name="end"):
     """The report's `streamed` tells how many bytes of `output` went out in `O` packets (the rest
     was still in the program's stdio buffers); with `libraries_stale` the client has read the list
@@ -59,12 +60,12 @@ class EndTransaction(Request[CallReport], name="end"):
     keep: bool = False
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class CommitPending(Request[Optional[Summary]], name="commit"):
     """Of the implicit transaction, which is closed; null where none was open."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class LastReport(Request[Optional[CallReport]], name="report"):
     """Of the last call or command; with `all` of everything since the snapshot.  null where nothing
     ran."""
@@ -72,7 +73,7 @@ class LastReport(Request[Optional[CallReport]], name="report"):
     all: bool = False
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Peeked:
     """`known`: the client has the report, which is then null; so it is where there is none."""
 
@@ -81,36 +82,36 @@ class Peeked:
     known: bool
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Peek(Request[Peeked], name="peek"):
     """The last report, unless that is its number; closes no transaction."""
 
     known: Optional[int] = None
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Undone:
     """`libraries_stale` as with `end`."""
 
     libraries_stale: bool = field(default=False, metadata=LEFT_OUT)
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Reset(Request[Undone], name="reset"):
     """Back to the undisturbed snapshot."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class AskBlocked(Request[Optional[Wait]], name="blocked"):
     """What the last stop waits for."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class AskUncaught(Request[Optional[Uncaught]], name="uncaught"):
     """The C++ exception that the last stop is about."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class PageImage:
     """One page `[start, start + len(before))` before and after; both of one length."""
 
@@ -123,7 +124,7 @@ class PageImage:
             raise ValueError("before and after differ in length")
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Image(Request[Optional[PageImage]], name="image"):
     """The page around an address, as the last report has it, with `all` since the snapshot; null
     where it was not written."""
@@ -132,12 +133,12 @@ class Image(Request[Optional[PageImage]], name="image"):
     all: bool = False
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class ListMappings(Request[List[Mapping]], name="mappings"):
     """As they are now."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class SetView(Request[Done], name="view"):
     """From now on memory reads (`m`, `x`) see that state of the last report's pages; `all`: as
     recorded, as it is; `snapshot` (with `before`): the memory of that snapshot of the trace.  While
@@ -148,7 +149,7 @@ class SetView(Request[Done], name="view"):
     snapshot: Optional[int] = None
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Extent(Request[Optional[int]], name="extent"):
     """The size in bytes of the variable that begins there, by the symbol tables of the recorded
     files; null where none has one."""
@@ -159,7 +160,7 @@ class Extent(Request[Optional[int]], name="extent"):
 Offset = Annotated[int, Within(0, 1 << 48)]
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class PointerShape:
     """A pointer in a type: to which type (VOID: -1), and the members of the object that must have
     these values, or it is dead (the payload of an empty std::optional) and not followed."""
@@ -171,7 +172,7 @@ class PointerShape:
     conditions: Annotated[List[Condition], AtMost(16)] = field(default_factory=list)
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class ArrayShape:
     """An array in a type whose `count` elements hold pointers; `conditions` as of a pointer."""
 
@@ -183,7 +184,7 @@ class ArrayShape:
     conditions: Annotated[List[Condition], AtMost(16)] = field(default_factory=list)
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class TypeShape:
     """A type: its size in bytes, its pointers, its arrays that hold pointers; `spreads`: whether
     several may lie in a row behind one pointer: 0 never, 1 where they fit, 2 where a number of them
@@ -199,7 +200,7 @@ class TypeShape:
     numbers: Annotated[List[Tuple[int, int]], AtMost(4096)]
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Reach(Request[List[Optional[Path]]], name="reach"):
     """How pointers lead from `roots` (an address, the number of its type) to each of the blocks
     that are wanted (an address, its size); `fresh` forgets the types sent so far; `after`, `all` as

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, List, Literal, Optional, Tuple, Union
 
-from gdb_uffd.protocol.fields import Address, Within, message
+from gdb_uffd.dataclass import dataclass
+from gdb_uffd.protocol.ends import RerunDifference
+from gdb_uffd.protocol.fields import Address, Within
 from gdb_uffd.protocol.messages import Done, Request
 from gdb_uffd.protocol.model import FirstWrite
 
@@ -12,10 +14,11 @@ LIMIT_MAX = 1_000_000
 """Writes that one `uffd why` may be asked to list."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class RerunStart:
     """What runs again: the thread, its stack pointer before, the functions gdb called; `by`: how
-    the object is watched."""
+    the object is watched; `kernel_lost`: what kept calls had opened, handled or timed is not there
+    this time."""
 
     tid: int
     sp: Address
@@ -23,10 +26,10 @@ class RerunStart:
     kept: bool
     functions: List[Address]
     by: str
-    notes: List[str]
+    kernel_lost: bool
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Why(Request[RerunStart], name="why"):
     """The last run is about to be made once more, in another process, which answers all packets
     until `why-end`; no `length`: only run again.  `cpu` as with `begin`."""
@@ -38,14 +41,14 @@ class Why(Request[RerunStart], name="why"):
     cpu: Optional[int] = None
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class StillRunning:
     """200 ms without an event."""
 
     event: Literal["running"] = "running"
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class SeenWrite:
     """The process stands behind a write; [low, high) is what it changed, `before` and `after` are
     the bytes from `window` on, `exact`: `pc` is the instruction, else the next one."""
@@ -67,40 +70,41 @@ class SeenWrite:
             raise ValueError("before and after differ in length")
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class RerunEnd:
-    """How it ended.  `more`: there were more writes than are counted; `differs`: "" when this run
-    left what the first did; `compared` False: that cannot be told, and `why`; `cut`: it did not run
-    to its end."""
+    """How it ended.  `more`: there were more writes than are counted; `differs`: how from the
+    first run; `compared` False: that cannot be told, and `why`: it was ended after the "first"
+    write, memory was "written" since that run, that was "interrupted", "" for none of these; `cut`:
+    it did not run to its end."""
 
     writes: int
     more: bool
     seconds: float
-    differs: str
+    differs: Optional[RerunDifference]
     compared: bool
-    why: str
+    why: Literal["", "first", "written", "interrupted"]
     cut: bool
     event: Literal["end"] = "end"
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class WhyNext(Request[Union[StillRunning, SeenWrite, RerunEnd]], name="why-next"):
     """What happens next.  A request that does not say so in this table, and any other packet, stops
     for good the process that runs."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class WhyEnd(Request[Done], name="why-end"):
     """Whether or not something is run again."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class TraceBegin(Request[Done], name="trace-begin"):
     """From now on another process answers, with the state as it is and no page fed; for one `begin`
     ... `end`."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class PageTouch:
     """The first touch of the page [start, end).  `access`: "read", "write", or "run" for the fetch
     of an instruction; `written`: whether the call wrote the page, then or later; `fed`: whether its
@@ -128,7 +132,7 @@ class PageTouch:
         return FirstWrite(self.pc, self.sp, self.tid, self.callers, self.address)
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Touched:
     """The first touches in their order; `missed`: how many more there were."""
 
@@ -136,17 +140,17 @@ class Touched:
     missed: int
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class TraceEnd(Request[Touched], name="trace-end"):
     """What was touched."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class TraceDrop(Request[Done], name="trace-drop"):
     """Whether or not a trace is under way."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class FedRanges:
     """Pages fed in the last run, half-open and sorted; whether those are all."""
 
@@ -154,6 +158,6 @@ class FedRanges:
     complete: bool
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Fed(Request[FedRanges], name="fed"):
     """What the last run had of the recording."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import field
 from typing import List, Optional
 
-from gdb_uffd.protocol.fields import LEFT_OUT, AbsolutePath, Address, message
+from gdb_uffd.dataclass import dataclass
+from gdb_uffd.protocol.fields import LEFT_OUT, AbsolutePath, Address
 from gdb_uffd.protocol.messages import Done, Request
 from gdb_uffd.protocol.messages_calls import PageImage
 from gdb_uffd.protocol.model import DirtyPage, SnapshotInfo
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class SnapshotList:
     """`current`: the number of the present one."""
 
@@ -24,12 +25,12 @@ class SnapshotList:
             raise ValueError("the snapshots are not numbered from 0")
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class ListSnapshots(Request[SnapshotList], name="snapshots"):
     """Those of the trace."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class TracePosition:
     """Where the server stands: the present snapshot, how many moves were made so far, the thread
     that was current and its signal; `libraries`: a number that is another where files' code is
@@ -46,7 +47,7 @@ class TracePosition:
     libraries: int
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Moved(TracePosition):
     """The position, `number` of the destination, and what the move changes beside memory and
     registers: `reconnect`: the process, which gdb must be told by a new connection;
@@ -58,12 +59,12 @@ class Moved(TracePosition):
     forgotten: Optional[int] = field(default=None, metadata=LEFT_OUT)
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class AskPosition(Request[TracePosition], name="where"):
     """Where the server stands."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Goto(Request[Moved], name="goto"):
     """Prepare a move, see [moving](#moving-in-a-trace); `now`: make it at once; `tell`: what it
     gives up."""
@@ -73,31 +74,31 @@ class Goto(Request[Moved], name="goto"):
     tell: bool = False
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Stay(Request[Done], name="stay"):
     """The prepared move is not made."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Away(Request[Done], name="away"):
     """An excursion begins; `cpu` as with `begin`."""
 
     cpu: Optional[int] = None
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Back(Request[Moved], name="back"):
     """It ends where it began."""
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Listen(Request[Done], name="listen"):
     """Where the next connection is expected, which makes the prepared move."""
 
     path: AbsolutePath
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class PageGroup:
     """Pages of one kind in one mapping.
 
@@ -115,7 +116,7 @@ class PageGroup:
     went: int = 0
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Differences:
     """`data`: the pages that variables may lie in."""
 
@@ -125,7 +126,7 @@ class Differences:
     data: List[DirtyPage]
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Changes(Request[Differences], name="changes"):
     """What differs between two snapshots."""
 
@@ -133,7 +134,7 @@ class Changes(Request[Differences], name="changes"):
     b: int
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class ChangesImage(Request[Optional[PageImage]], name="changes-image"):
     """The page in both; null unless both have it."""
 
@@ -142,7 +143,7 @@ class ChangesImage(Request[Optional[PageImage]], name="changes-image"):
     address: Address
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Exported:
     """`unavailable_pages`: how many could not be had; `files_read`: by kept calls, whose contents
     may be in it."""
@@ -153,7 +154,7 @@ class Exported:
     files_read: List[str]
 
 
-@message(frozen=True)
+@dataclass(frozen=True)
 class Export(Request[Exported], name="export"):
     """The process as it is now as a core file, which must not exist."""
 

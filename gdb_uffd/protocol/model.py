@@ -6,12 +6,21 @@ messages*.py for the messages built from these.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import List, Optional, Tuple
 
 from gdb_uffd.arch import GPR as GPR
 from gdb_uffd.arch import Registers as Registers
-from gdb_uffd.protocol.ends import End, PassedLock, Refusal, Uncaught, Wait
+from gdb_uffd.dataclass import dataclass
+from gdb_uffd.protocol.ends import (
+    End,
+    Grant,
+    PassedLock,
+    Refusal,
+    Remark,
+    Uncaught,
+    Wait,
+)
 from gdb_uffd.protocol.fields import LEFT_OUT, Address
 
 PAGE_SIZE = 4096
@@ -24,7 +33,17 @@ PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 PROTOCOL_VERSION = 1
 """Version of the ``quffd`` packets; both sides refuse another one."""
 
-ENGINES = ("wp-sync", "wp-async", "soft-dirty", "compare")  # docs/engines.md
+ENGINE_LACKS = {
+    "wp-sync": "",
+    "wp-async": "who wrote a page first is not known",
+    "soft-dirty": "who wrote a page first is not known",
+    "compare": "neither who wrote a page first is known, nor which pages were written with what "
+    "they held",
+}
+"""What each engine cannot tell (docs/engines.md)."""
+ENGINES = tuple(ENGINE_LACKS)
+TELLING = tuple(name for name in ENGINES if not ENGINE_LACKS[name])
+"""Those that tell who wrote each page first, and when."""
 ENGINE_AUTO = "auto"  # the best of them that works
 
 SCHEMA_VERSION = 2
@@ -320,18 +339,18 @@ class CallReport:
     rest: List[PageRange] = field(default_factory=list)  # the others, as far as they fit
     rest_pages: int = 0  # how many the others are, those of `rest` included
     rest_bytes: int = 0  # and how many of their bytes changed
-    refused: List[str] = field(default_factory=list)  # "fork() -> EPERM"
-    ended: str = ""  # why it ended, when it did not return ("would exit with code 3")
-    unavailable: str = ""  # the unavailable page it touched, with the reason
+    end: Optional[End] = None  # why it ended, when it did not return
+    refusals: List[Refusal] = field(default_factory=list)
+    more_refused: int = 0  # calls that are not listed
+    granted: List[Grant] = field(default_factory=list)
+    passed: List[PassedLock] = field(default_factory=list)  # so it proves nothing
+    remarks: List[Remark] = field(default_factory=list)
     layout_changed: bool = False
-    notes: List[str] = field(default_factory=list)  # what else the user must know, a line each
     streamed: int = 0  # bytes of `output` that the client was shown while it ran
     engine: str = ""  # of ENGINES: the one that found the pages; "" where nothing ran
-    asked: List[str] = field(default_factory=list)  # system calls that it was granted, "brk"
     files_read: List[str] = field(default_factory=list)  # whose contents came into its memory
     blocked: Optional[Wait] = None  # what it waited for at its end
     uncaught: Optional[Uncaught] = None
-    unsound: List[str] = field(default_factory=list)  # why it proves nothing (`ignore-locks`)
     blocks: List[Block] = field(default_factory=list)  # sorted by start
     heap: Optional[HeapTotals] = None  # None where malloc's heap cannot be understood,
     heap_trouble: Optional[Damage] = None  # and why
@@ -345,12 +364,10 @@ class CallReport:
     serial: int = 0  # tells it from others of one server; 0 for kind "all"
     output_left_out: int = 0  # bytes, from the middle of an output too long to be sent
     heap_notes: List[str] = field(default_factory=list)  # the client's: of `heap_trouble`, by name
+    unsound: List[str] = field(default_factory=list)  # the client's: `passed`, by name
+    notes: List[str] = field(default_factory=list)  # the client's: of names
     untold: str = ""  # the client's: why there is no report of a call that has a value
     called: bool = True  # the client's: False where an expression failed before anything ran
-    # `ended`, `unsound` and `refused` as data.
-    end: Optional[End] = field(default=None, metadata=LEFT_OUT)
-    passed: List[PassedLock] = field(default_factory=list, metadata=LEFT_OUT)
-    refusals: List[Refusal] = field(default_factory=list, metadata=LEFT_OUT)
     # The client's list of libraries is another than there is now.
     libraries_stale: bool = field(default=False, metadata=LEFT_OUT)
 

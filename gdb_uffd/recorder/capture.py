@@ -11,9 +11,9 @@ import struct
 import threading
 from array import array
 from bisect import bisect_left
-from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.model import PAGE_SIZE, Mapping, UffdError
 from gdb_uffd.recorder import maps

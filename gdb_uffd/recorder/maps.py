@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from typing import List, Optional, Sequence
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import lib
 from gdb_uffd.protocol.model import PROT_EXEC, PROT_READ, PROT_WRITE, Mapping
 

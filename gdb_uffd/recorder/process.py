@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Dict, List, Optional, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.trace.core.facts import MAX_DESCRIPTORS, ProcessFacts
 
 MAX_TABLE = 4 << 20

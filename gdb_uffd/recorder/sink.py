@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Callable, Dict, List, Optional, Sequence, Set, Union
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PAGE_SIZE, Mapping, SnapshotInfo, ThreadState, UffdError
 from gdb_uffd.recorder.capture import Chunk, Pool
 from gdb_uffd.recorder.ranges import Range

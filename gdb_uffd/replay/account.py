@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import check, ffi, lib
-from gdb_uffd.protocol.ends import End, PassedLock, Uncaught, Wait, refused_lines
-from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, MemoryUnavailable
+from gdb_uffd.protocol.ends import End, PassedLock, Remark, RemarkKind, Uncaught, Wait
+from gdb_uffd.protocol.model import ENGINE_LACKS, PAGE_SIZE, CallReport, MemoryUnavailable
 from gdb_uffd.replay import stdio
 from gdb_uffd.replay.calls import Calls
 from gdb_uffd.replay.detail import Detail
 from gdb_uffd.replay.execution import Runner
 from gdb_uffd.replay.policy.identity import facts_of
-from gdb_uffd.replay.policy.refused import files_read, granted_lines, refusals
-from gdb_uffd.replay.policy.waiting import size
+from gdb_uffd.replay.policy.refused import files_read, grants, refusals
 from gdb_uffd.replay.report import Builder, page_images
 from gdb_uffd.replay.rerun.log import RunLog
 from gdb_uffd.replay.state import SavedThreads, ThreadStates
-from gdb_uffd.replay.trackers import LACKS
 from gdb_uffd.replay.vessel import Counts, Vessel
 from gdb_uffd.trace.source import UNAVAILABLE, ReadMemory
 
@@ -45,7 +44,6 @@ class Transaction:
     end: Optional[End] = None
     blocked: Optional[Wait] = None
     uncaught: Optional[Uncaught] = None
-    unavailable: str = ""
     log: RunLog = field(default_factory=RunLog)
     program_ran: bool = False  # something else than gdb's own malloc
     brk_at_call: Tuple[int, int] = (0, 0)  # `brk` when it first ran
@@ -93,7 +91,7 @@ class Accounts:
         return CallReport(
             open_.kind, False, 0, self.total_pages, 0.0,
             bytes(self.runner.output).decode("utf-8", "surrogateescape"), [],
-            ended=str(open_.end or ""), end=open_.end, streamed=len(self.runner.output),
+            end=open_.end, streamed=len(self.runner.output),
             returned=False, serial=next(_serials),
         )  # fmt: skip
 
@@ -119,8 +117,7 @@ class Accounts:
         if open_.explicit and open_.resumed:
             after = self.stdout_pending()
             output, unseen = stdio.printed(open_.stdout_pending, written, after)
-        passed, (entries, more) = self._passed(), self.vessel.refused()
-        refused = refusals(entries, self._descriptors)
+        entries, more = self.vessel.refused()
         made = CallReport(
             kind=open_.kind,
             kept=keep,
@@ -129,19 +126,16 @@ class Accounts:
             fault_us=(counts.fault_ns - before.fault_ns) / 1000,
             output=output.decode("utf-8", "surrogateescape"),
             pages=[],
-            refused=refused_lines(refused, more),
-            refusals=refused,
-            asked=granted_lines(self.vessel),
+            refusals=refusals(entries, self._descriptors),
+            more_refused=more,
+            granted=grants(self.vessel),
             files_read=files_read(*self.vessel.files_read(), self.snapshot.modules),
             blocked=open_.blocked,
             uncaught=open_.uncaught,
-            unsound=[lock.text() for lock in passed],
-            passed=passed,
-            ended=str(open_.end or ""),
+            passed=self._passed(),
             end=open_.end,
-            unavailable=open_.unavailable,
             layout_changed=self.vessel.regions.changed,
-            notes=self._notes(keep, kernel_kept, counts, counts.fed_ahead - before.fed_ahead),
+            remarks=self._remarks(keep, kernel_kept, counts, counts.fed_ahead - before.fed_ahead),
             streamed=len(output) - unseen,
             engine=self.vessel.engine.choice.name,
             tid=open_.tid or self.snapshot.threads[0].tid,
@@ -156,49 +150,36 @@ class Accounts:
             self.files_kept.update(dict.fromkeys(made.files_read))
         return made
 
-    def _own_stacks(self) -> List[str]:
+    def _own_stacks(self) -> List[Remark]:
         """Stacks that were used up, and on whose other room something ran."""
         written = [self._changes.at[i].page for i in range(self._changes.count)]
         return [
-            f"the stack of thread {room.tid} is used up: this ran on a stack of its own, up to "
-            f"{size(room.end - room.start)} below {room.end:#x}"
+            Remark("own-stack", size=room.end - room.start, address=room.end, tid=room.tid)
             for room in self.vessel.rooms.values()
             if room.tid and not room.top and any(room.start <= page < room.end for page in written)
         ]
 
-    def _notes(self, keep: bool, kernel_kept: bool, counts: Counts, ahead: int) -> List[str]:
-        notes = self._own_stacks()
-        if ahead:
-            notes.append(f"of the pages fed, {ahead:,} of zeros were given ahead of a touch")
-        if counts.emptied_more:
-            notes.append(
-                f"{counts.emptied_more} more pages were emptied or unmapped; they are not listed"
-            )
-        if counts.unmoved:
-            notes.append(f"{counts.unmoved} more pages were moved; what they held counts as new")
+    def _remarks(self, keep: bool, kernel_kept: bool, counts: Counts, ahead: int) -> List[Remark]:
+        changes = [self._changes.at[i] for i in range(self._changes.count)]
         both = lib.WRITER_PROGRAM | lib.WRITER_MALLOC
-        mixed = [self._changes.at[i] for i in range(self._changes.count)]
-        mixed = [change.counts_malloc for change in mixed if change.writers & both == both]
-        for late, where in ((False, "from behind that"), (True, "with what that changed")):
-            if late in mixed:
-                many = mixed.count(late)
-                pages = "1 page was" if many == 1 else f"{many} pages were"
-                notes.append(
-                    f"{pages} written by gdb's own call of malloc, too, for an argument: what "
-                    f"changed there counts {where}"
-                )
+        mixed = [change.counts_malloc for change in changes if change.writers & both == both]
+        counted: Tuple[Tuple[RemarkKind, int], ...] = (
+            ("ahead", ahead),
+            ("emptied", int(counts.emptied_more)),
+            ("unmoved", int(counts.unmoved)),
+            ("malloc-after", mixed.count(False)),
+            ("malloc-before", mixed.count(True)),
+        )
+        remarks = self._own_stacks()
+        remarks += [Remark(kind, count) for kind, count in counted if count]
         remade = self.vessel.kernel_changed or self.vessel.regions.changed
         if not keep and remade and kernel_kept:
-            notes.append(
-                "undoing it needed a new process: signal handlers and timers (with `syscalls all` "
-                "also descriptors) of kept calls are gone"
-            )
+            remarks.append(Remark("new-process"))
         engine = self.vessel.engine.choice.name
-        if LACKS.get(engine) and any(
-            self._changes.at[i].writers & lib.WRITER_PROGRAM for i in range(self._changes.count)
-        ):
-            notes.append(f"engine {engine}: {LACKS[engine]}")
-        return notes
+        lacks = ENGINE_LACKS.get(engine)
+        if lacks and any(change.writers & lib.WRITER_PROGRAM for change in changes):
+            remarks.append(Remark("engine", name=engine))
+        return remarks
 
     def _passed(self) -> List[PassedLock]:
         """Locks that the recorded process would have waited for."""

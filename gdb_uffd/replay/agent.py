@@ -8,9 +8,9 @@ stack, what is read and what is printed.  Nothing is written, and no tracing is 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Callable, Dict, List, Match, Protocol, Sequence, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
 
 STEPS_MAX = 10_000

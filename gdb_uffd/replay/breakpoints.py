@@ -7,9 +7,10 @@ ones use the processor's debug registers (native/kernel/arch.h).
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
 from gdb_uffd.replay.agent import AgentError, Orders

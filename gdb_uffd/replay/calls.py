@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import List, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import lib
 from gdb_uffd.protocol.model import MemoryUnavailable, Registers
 from gdb_uffd.replay.state import ThreadStates

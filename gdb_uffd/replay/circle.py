@@ -15,7 +15,7 @@ import zlib
 from typing import Any, Callable, Optional, Set, Tuple
 
 from gdb_uffd.native import ffi, lib
-from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable
+from gdb_uffd.protocol.model import PAGE_SIZE, TELLING, MemoryUnavailable
 from gdb_uffd.replay.interface import Stop
 from gdb_uffd.replay.vessel import Vessel
 
@@ -85,7 +85,7 @@ class Circle:
         compared, pc = 0, self._pc()
         for _ in range(_STEPS_MAX):
             stop = step()
-            if stop.signal != signal.SIGTRAP or stop.breakpoint or stop.message:
+            if stop.signal != signal.SIGTRAP or stop.breakpoint or stop.end is not None:
                 return stop
             if self._pc() != pc:
                 continue
@@ -116,7 +116,8 @@ class Circle:
     def state(self) -> Optional[State]:
         """How the vessel stands; None when that is not all known."""
         vessel = self._vessel
-        if vessel.engine.choice.name != "wp-sync" or lib.timers_left(vessel.native) != _NO_TIMER:
+        tells = vessel.engine.choice.name in TELLING
+        if not tells or lib.timers_left(vessel.native) != _NO_TIMER:
             return None  # what is written is known afterwards only; something is still to come
         if vessel.dirty_pages() > _PAGES_MAX:
             return None

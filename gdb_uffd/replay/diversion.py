@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Callable, Dict, Optional, Sequence, Tuple
 
 from gdb_uffd.native import check, lib
-from gdb_uffd.protocol.ends import End, Wait
+from gdb_uffd.protocol.ends import End, Grant, Wait
 from gdb_uffd.protocol.model import (
     CallReport,
     Mapping,
@@ -22,7 +22,7 @@ from gdb_uffd.replay import uncaught
 from gdb_uffd.replay.account import Accounts, Transaction
 from gdb_uffd.replay.breakpoints import Breakpoints
 from gdb_uffd.replay.calls import Unfinished
-from gdb_uffd.replay.execution import SNAPSHOT_AGAIN, Runner
+from gdb_uffd.replay.execution import Runner
 from gdb_uffd.replay.interface import Choice, Resume, Stop, StubClient
 from gdb_uffd.replay.layout import current_mappings, mapped_files
 from gdb_uffd.replay.policy import proc_files
@@ -35,7 +35,8 @@ from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.replay.views import View
 from gdb_uffd.trace.source import Snapshot
 
-KILLED = End("the process was killed from outside", SNAPSHOT_AGAIN)
+KILLED = End("killed", lost=True)
+LOST = "the process was killed from outside; this is the snapshot again, kept effects are gone"
 
 READ_MAX = 1 << 26
 """Bytes of one read; gdb asks for less than its packet size."""
@@ -198,7 +199,6 @@ class Diversion:
                 raise
             stop = Stop(action.tid, signal.SIGKILL, end=KILLED, lost=True)
         open_.blocked = self.blocked
-        open_.unavailable = self.runner.unavailable
         # Of this stop alone: what ended an earlier run is told with that one.
         open_.end = stop.end
         if stop.lost:
@@ -209,7 +209,7 @@ class Diversion:
         after = self.threads.get(stop.tid)  # whoever reports the stop needs them as well
         open_.calls.stopped(after)
         if not stop.breakpoint and self.runner.left(after.sp):
-            open_.end = replace(stop.end or End(""), left=True)
+            open_.end = replace(stop.end or End("left"), left=True)
             stop = replace(stop, end=open_.end)
         seconds, cut = time.perf_counter() - started, bool(self.runner.run.interrupted)
         open_.log.ran(action, self.breakpoints, stop, after, seconds, cut)
@@ -249,7 +249,8 @@ class Diversion:
 
     def refuse_loss(self) -> None:
         if self._notice_loss():
-            raise UffdError(str(self._tell_loss()))
+            self._tell_loss()
+            raise UffdError(LOST)
 
     def begin(self) -> None:
         self.refuse_loss()
@@ -262,7 +263,7 @@ class Diversion:
 
     def call_begin(self, address: int, is_malloc: bool) -> None:
         if self._notice_loss():  # the resume that follows tells it to whoever does not read this
-            raise UffdError(str(self._loss))
+            raise UffdError(LOST)
         self._materialise()  # a lack is told here, in words; the writes that follow have none
         if self._open is not None and self._open.is_over:
             self.commit_pending()
@@ -323,7 +324,7 @@ class Diversion:
                 self._discard(open_)  # whatever cannot be told, it is undone
             raise
         if open_.end is None and self.threads.mask_changed(open_.tid, open_.saved):
-            report.asked.append("rt_sigprocmask")  # it runs untouched: only this is left of it
+            report.granted.append(Grant("rt_sigprocmask"))  # nothing else is left of one
         self.last_run.closing(open_, report, self._kernel_kept)
         if keep:
             check(lib.transaction_commit(self.vessel.pager), doing="keeping the call's effects")

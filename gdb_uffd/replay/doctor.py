@@ -10,9 +10,9 @@ from typing import Any, Callable, List
 from gdb_uffd.arch import KNOWN, RECORDED, host
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.native.cpu import HostCpu
-from gdb_uffd.protocol.model import ENGINE_AUTO, ENGINES, PAGE_SIZE, UffdError
+from gdb_uffd.protocol.model import ENGINE_AUTO, ENGINE_LACKS, ENGINES, PAGE_SIZE, UffdError
 from gdb_uffd.replay.interface import Check
-from gdb_uffd.replay.trackers import FORBIDDEN, LACKS, WAYS, Kernel, choose, kernel
+from gdb_uffd.replay.trackers import FORBIDDEN, TRACKERS, WAYS, Kernel, choose, kernel
 
 # Bits of <linux/userfaultfd.h>, and what their lack costs.
 _FEATURES = (
@@ -27,14 +27,6 @@ _FEATURES = (
 )  # fmt: skip
 
 _THREAD_ID = 1 << 8
-
-_COSTS = {
-    "wp-sync": "who wrote a page first will not be known",
-    "wp-async": "a call made many times costs about 3 µs more a written page",
-    "soft-dirty": "nothing is lost: it is there to compare with",
-    "compare": "nothing is left where the others fail",
-}
-"""What is lost where an engine does not work."""
 
 _QUIRKS = (
     (lib.SCAN_UNPOPULATED_WRITTEN, "pages never populated read as written"),
@@ -115,8 +107,9 @@ def _engine(found: Kernel, name: str) -> Check:
     """A trial: pages read, written, dropped and moved in a process made for it."""
     wrong = found.failure(name)
     if wrong:
-        return Check(f"engine {name}", False, wrong, _COSTS[name], False)
-    text = f"works; {LACKS[name]}" if LACKS[name] else "works, and tells who wrote"
+        return Check(f"engine {name}", False, wrong, TRACKERS[name].lost, False)
+    lacks = ENGINE_LACKS[name]
+    text = f"works; {lacks}" if lacks else "works, and tells who wrote"
     return Check(f"engine {name}", True, text, "", False)
 
 

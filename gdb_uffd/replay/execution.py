@@ -14,7 +14,7 @@ from gdb_uffd.replay import agent, faults, illegal, jumps
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.breakpoints import Breakpoints, Here
 from gdb_uffd.replay.circle import Circle
-from gdb_uffd.replay.interface import SHOWN_BY_BT, Resume, Stop, StubClient
+from gdb_uffd.replay.interface import Resume, Stop, StubClient
 from gdb_uffd.replay.lazy import Lazy
 from gdb_uffd.replay.policy import waiting
 from gdb_uffd.replay.state import ThreadStates
@@ -30,8 +30,6 @@ pass`) it passes at once.  Only 0 always ends what it was doing (infrun.c, handl
 TRAPS = (signal.SIGTRAP, signal.SIGSEGV, signal.SIGILL, signal.SIGSTOP)
 """What may be of a breakpoint or of ours: never passed unseen (gdbserver's linux-low.cc,
 linux_wstatus_maybe_breakpoint)."""
-
-SNAPSHOT_AGAIN = "this is the snapshot again, kept effects are gone"
 
 OUTPUT_MAX = 16 << 20
 """Bytes of a call's output that are remembered for its report; all of it is passed on."""
@@ -61,7 +59,6 @@ class Runner:
         self.threads = threads
         self.breakpoints = breakpoints
         self.output = bytearray()
-        self.unavailable = ""
         self.blocked: Optional[Wait] = None
         self.floor = 0  # the stack pointer with which the function that is called began; 0: none
         self.base = 0  # ... and of the frame below which gdb pushed its own
@@ -88,7 +85,7 @@ class Runner:
 
     def start(self, action: Resume) -> Optional[Stop]:
         """Let the vessel run; a Stop when it cannot."""
-        self.unavailable, self.blocked = "", None
+        self.blocked = None
         number = action.signal if action.signal != signal.SIGSTOP else 0  # nobody would continue it
         self.threads.load(action.tid)
         refused = self._cannot_take(number)
@@ -114,9 +111,7 @@ class Runner:
         """Why a signal is not delivered; None where it can be, or is none."""
         if not number or not lib.task_signal_is_fatal(self.vessel.native, number):
             return None
-        name = signal.Signals(number).name if number < 32 else f"signal {number}"
-        what = f"{name} is not delivered: a core does not tell the program's signal handlers, and "
-        return End(what + "without one it would end here", "`continue` goes on without it")
+        return End("undelivered", signal=number)
 
     def _offer_siginfo(self, siginfo: bytes, number: int) -> None:
         if len(siginfo) >= 128 and _SIGINFO.unpack_from(siginfo)[0] == number and self._signal_stop:
@@ -196,7 +191,7 @@ class Runner:
             self.again(action)
         elif self._circle.closed:
             self.blocked = waiting.circle(int(self.run.pc))
-            return Stop(action.tid, NO_SIGNAL, end=waiting.end(self.blocked))
+            return Stop(action.tid, NO_SIGNAL, end=End("wait", wait=self.blocked))
         return stop
 
     def _step(self, tid: int, client: StubClient) -> Stop:
@@ -213,7 +208,7 @@ class Runner:
         run = self.run
         if run.end == lib.RUN_WAITING:
             self.blocked = waiting.describe(self.vessel, run, self.threads.loaded or 0)
-            return waiting.end(self.blocked)
+            return End("wait", wait=self.blocked)
         others = len(self.threads.snapshot.threads) > 1
         return waiting.ending(run, self.vessel.policy, others)
 
@@ -224,11 +219,12 @@ class Runner:
 
     def _gone(self, tid: int) -> Stop:
         if self.run.end == lib.RUN_FAILED:
-            end = End(waiting.failed(self.run), SNAPSHOT_AGAIN)
+            end = waiting.failed(self.run, lost=True)
             return Stop(tid, signal.SIGKILL, lost=True, end=end)
         status = self.run.status
-        how = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
-        end = End(f"the process {how} from outside", SNAPSHOT_AGAIN)
+        end = End("gone", lost=True)
+        if os.WIFSIGNALED(status):
+            end = End("killed", signal=os.WTERMSIG(status), lost=True)
         return Stop(tid, signal.SIGKILL, lost=True, end=end)
 
     def _stopped(self, action: Resume, client: StubClient) -> Optional[Stop]:
@@ -255,7 +251,7 @@ class Runner:
             return None
         end = None
         if number in (signal.SIGSEGV, signal.SIGBUS):
-            end, self.unavailable = faults.explain(self.vessel, fault, run.pc, self.lazy.lack)
+            end = faults.explain(self.vessel, fault, run.pc, self.lazy.lack)
             if end is None:
                 sp = self.threads.get(self.threads.loaded or 0).sp
                 self.threads.fresh = True
@@ -370,7 +366,7 @@ class Runner:
         self.threads.fresh = True  # the vessel's registers are the newer ones still
         if found is None or not self._is_above(found[0]):
             return None
-        return End("longjmp leaves the called function here", SHOWN_BY_BT, found[1])
+        return End("longjmp", address=found[1])
 
     def _pass_own(self, action: Resume) -> Optional[Stop]:
         """A longjmp inside of the called function, or a call that the linker can bind: it goes its

@@ -32,8 +32,8 @@ def cpu_flags() -> FrozenSet[str]:
 def explain(
     arch: Architecture, pc: int, read: Callable[[int, int], bytes], flags: FrozenSet[str]
 ) -> Optional[End]:
-    """What the user is told of the illegal instruction at `pc`; None when it is the program's own
-    doing, as far as can be told."""
+    """What the illegal instruction at `pc` needs and `flags` have not; None when it is the
+    program's own doing, as far as can be told."""
     code = b""
     for length in (_LENGTH_MAX, 4):  # the next page may not be there
         try:
@@ -45,11 +45,5 @@ def explain(
     if need is None or not flags:
         return None
     name, all_of = need
-    lacking = [flag for flag in all_of if flag not in flags]
-    if not lacking:
-        return None
-    what = (
-        f"the instruction at {pc:#x} needs {name}, which this machine's CPU does not have "
-        f"(no {', '.join(lacking)}): the program chose it for the CPU that it was started on"
-    )
-    return End(what, "open the trace on such a machine")
+    lacking = tuple(flag for flag in all_of if flag not in flags)
+    return End("instruction", address=pc, needs=name, lacking=lacking) if lacking else None

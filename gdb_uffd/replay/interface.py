@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Dict, FrozenSet, Optional, Protocol, Sequence
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.ends import End, Wait
 from gdb_uffd.protocol.model import CallReport, Mapping, Registers
 from gdb_uffd.replay.agent import Orders
@@ -14,9 +14,6 @@ from gdb_uffd.trace.source import Snapshot
 # Breakpoint kinds: the digit of the Z packets (gdb manual, "Packets", `z type,addr,kind`).
 SOFTWARE, HARDWARE, WRITE_WATCH, READ_WATCH, ACCESS_WATCH = range(5)
 
-SHOWN_BY_BT = "`bt` shows where"
-"""What a message advises where the program still stands there."""
-
 
 @dataclass(frozen=True)
 class Stop:
@@ -24,9 +21,9 @@ class Stop:
 
     `breakpoint`: "" | "swbreak" | "hwbreak" | "watch" | "rwatch" | "awatch" | "syscall_entry" |
     "syscall_return"; `address` is the watched data address, or the system call's number.
-    `end`: what the user is to be told of it, if anything.  `lost`: the
-    vessel was killed from outside; memory and registers are the snapshot's again.  `stands`:
-    nothing ran, the thread stands as it stood.
+    `end`: what the user is to be told of it, if anything.  `lost`: the vessel was killed from
+    outside; memory and registers are the snapshot's again.  `stands`: nothing ran, the thread
+    stands as it stood.
     """
 
     tid: int
@@ -36,11 +33,6 @@ class Stop:
     end: Optional[End] = None
     lost: bool = False
     stands: bool = False
-
-    @property
-    def message(self) -> str:
-        """ "" or one line for the user ("the program would exit with code 3 here; ...")."""
-        return self.end.text() if self.end is not None else ""
 
 
 class Disconnected(Exception):

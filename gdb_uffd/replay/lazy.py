@@ -12,9 +12,9 @@ than the one that the program was started on: a breakpoint where its work begins
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import FrozenSet, Optional
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.native.cpu import HostCpu
 from gdb_uffd.protocol.model import MemoryUnavailable, Registers, UffdError

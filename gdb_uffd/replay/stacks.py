@@ -8,9 +8,9 @@ room, enough for gdb's frame; the function itself then begins on a stretch elsew
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Dict, Iterable, List, Optional, Sequence
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PROT_READ, PROT_WRITE, Mapping, page_ceil
 from gdb_uffd.trace.source import Snapshot
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Dict, List, Optional
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import lib
 from gdb_uffd.protocol.model import Registers, page_ceil
 from gdb_uffd.replay import stacks

@@ -1,4 +1,4 @@
-"""Which of the four tracking engines (native/pager/tracker.h) is used: what works here, tried out.
+"""Which of the tracking engines (native/pager/tracker.h) is used: what works here, tried out.
 
 Nothing is told from the kernel's version.  What userfaultfd offers is asked with a throw-away
 descriptor, bit by bit; whether an engine works is found out by a trial (native/effects/trial.h).
@@ -7,20 +7,44 @@ descriptor, bit by bit; whether an engine works is found out by a trial (native/
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Callable, Dict, List, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import ENGINE_AUTO, ENGINES, UffdError
 from gdb_uffd.replay.interface import Choice
 
-KINDS: Dict[str, int] = {
-    "wp-sync": lib.TRACKER_WP_SYNC,
-    "wp-async": lib.TRACKER_WP_ASYNC,
-    "soft-dirty": lib.TRACKER_SOFT_DIRTY,
-    "compare": lib.TRACKER_COMPARE,
+
+@dataclass(frozen=True)
+class Tracker:
+    """What a user is told of an engine; how it works is C (`struct tracker_kind`)."""
+
+    strength: str
+    """Why it is chosen where it is the first that works."""
+    lost: str
+    """What is lost where it does not work."""
+
+
+TRACKERS: Dict[str, Tracker] = {
+    "wp-sync": Tracker(
+        strength="it alone tells who wrote each page first",
+        lost="who wrote a page first will not be known",
+    ),
+    "wp-async": Tracker(
+        strength="a write costs least with it",
+        lost="a call made many times costs about 3 µs more a written page",
+    ),
+    "soft-dirty": Tracker(
+        strength="nothing else works",
+        lost="nothing is lost: it is there to compare with",
+    ),
+    "compare": Tracker(
+        strength="it needs nothing of the kernel but missing pages",
+        lost="nothing is left where the others fail",
+    ),
 }
-"""`struct tracker`'s kind of each name."""
+"""By the name that C and model.ENGINES have, too."""
 
 FOR_CALLS = ("wp-sync", "wp-async", "compare", "soft-dirty")
 """What `auto` tries for calls that a user looks at: who wrote first is worth 3 µs a page.
@@ -28,23 +52,6 @@ soft-dirty last: comparing finds the same bytes for a thousandth of its price.""
 
 FOR_MASSES = ("wp-async", "wp-sync", "compare", "soft-dirty")
 """What `auto` tries where a call is made many times and nobody asks who wrote."""
-
-STRENGTHS = {
-    "wp-sync": "it alone tells who wrote each page first",
-    "wp-async": "a write costs least with it",
-    "compare": "it needs nothing of the kernel but missing pages",
-    "soft-dirty": "nothing else works",
-}
-"""Why an engine is chosen where it is the first that works."""
-
-LACKS = {
-    "wp-sync": "",
-    "wp-async": "who wrote a page first is not known",
-    "soft-dirty": "who wrote a page first is not known",
-    "compare": "neither who wrote a page first is known, nor which pages were written with what "
-    "they held",
-}
-"""What an engine cannot tell."""
 
 NEEDED = {
     1 << 0: "write-protection",
@@ -85,7 +92,7 @@ def choose(setting: str, mass: bool, failure: Callable[[str], str]) -> Choice:
     for name in FOR_MASSES if mass else FOR_CALLS:
         wrong = failure(name)
         if not wrong:
-            return Choice(name, "; ".join([STRENGTHS[name], *failed]))
+            return Choice(name, "; ".join([TRACKERS[name].strength, *failed]))
         failed.append(f"{name}: {wrong}")
     # None works, so it is not for what one of them needs.
     raise UffdError(failed[0].split(": ", 1)[1])
@@ -116,7 +123,7 @@ class Kernel:
             lacking = self.offer_rc == 0 and self._lacking(name)
             if lacking:
                 return f"this kernel's userfaultfd has no {lacking}"
-            if lib.trial_run(KINDS[name], self.offer, error) < 0:
+            if lib.trial_run(_kind(name), self.offer, error) < 0:
                 return ffi.string(error.text).decode("utf-8", "replace") or "the trial failed"
             self._works[name] = True
         return ""
@@ -124,8 +131,16 @@ class Kernel:
     def _lacking(self, name: str) -> str:
         """The features that the engine cannot do without and that are not offered, in words."""
         lacking = ffi.new("uint64_t *")
-        lib.tracker_features(KINDS[name], self.offer.features, lacking)
+        lib.tracker_features(_kind(name), self.offer.features, lacking)
         return ", ".join(text for bit, text in NEEDED.items() if lacking[0] & bit)
+
+
+def _kind(name: str) -> Any:
+    """Its `struct tracker_kind`."""
+    found = lib.tracker_named(name.encode("ascii"))
+    if not found:
+        raise KeyError(name)
+    return found
 
 
 @functools.lru_cache(maxsize=1)
@@ -149,7 +164,7 @@ class TrackerChoice:
     def prepare(self, tracker: Any) -> None:
         """Fill a `struct tracker` for a new vessel.  UffdError as `choose`."""
         self.choice = choose(self.setting, self.mass, kernel().failure)
-        tracker.kind = KINDS[self.choice.name]
+        tracker.kind = _kind(self.choice.name)
         tracker.offer = kernel().offer[0]
 
     def set(self, name: str) -> Choice:

@@ -10,10 +10,10 @@ import errno
 import mmap
 import os
 import struct
-from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 from gdb_uffd.arch import LOOKED_AT, host
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.native.cpu import HostCpu
 from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable, Registers, UffdError

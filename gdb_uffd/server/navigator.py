@@ -8,9 +8,9 @@ position aside, kept effects and all, and comes back to it.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import Callable, FrozenSet, Iterator, Optional, Sequence, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import ENGINE_AUTO, DirtyPage, SnapshotInfo, ThreadState, UffdError
 from gdb_uffd.replay.interface import Choice, RunnableSnapshot
 from gdb_uffd.server.listen.endpoint import Endpoint

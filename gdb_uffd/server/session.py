@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Callable, Dict, FrozenSet, Optional, Tuple, Union
 
 from gdb_uffd.arch.interface import PacketLayout
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.messages import Served
 from gdb_uffd.protocol.model import Registers, UffdError
 from gdb_uffd.replay.agent import Orders

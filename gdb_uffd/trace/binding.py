@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import struct
-from dataclasses import dataclass
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.arch import Architecture
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.trace.core.elf import (
     DT_STRTAB,

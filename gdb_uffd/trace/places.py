@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PROT_WRITE, Mapping, MemoryUnavailable, ThreadState, page_ceil
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.files.files import Module

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Dict, List, Optional, Sequence, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PAGE_SIZE, Mapping, MemoryUnavailable, ThreadState, UffdError
 from gdb_uffd.trace import places, symbols, tls
 from gdb_uffd.trace.core import facts

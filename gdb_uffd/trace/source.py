@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass
 from typing import Any, List, Optional, Protocol, Sequence, Tuple, Union
 
 from gdb_uffd.arch import Architecture
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import Mapping, SnapshotInfo, ThreadState
 from gdb_uffd.trace.files.files import Module
 

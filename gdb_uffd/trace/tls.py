@@ -9,10 +9,10 @@ Thread-Local Storage", 3.4.6 (variant II), 3.1 (variant I).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Callable, List, Optional, Sequence
 
 from gdb_uffd.arch import RECORDED, Architecture
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
 from gdb_uffd.trace.core.elf import PT_DYNAMIC
 from gdb_uffd.trace.files.files import Module

@@ -394,18 +394,16 @@ ASKED = ["call", "trace", "diff", "heap", "why", "map", "when"]
 
 
 @pytest.mark.parametrize("command", ASKED)
-def test_an_unknown_option_is_told_as_one(gdb, all_cores, command):
+def test_an_unknown_option_is_told_as_one(gdb, sample, command):
     """Not as a symbol that there is not; a name of the program's with a minus is an expression."""
-    gdb.run("set width 0")
     told = f"no option -bogus; usage: uffd {command} ["
     assert told in gdb.run(f"uffd {command} -bogus")  # no program yet
-    gdb.run(f"uffd spawn {all_cores.sample()}")
-    gdb.run("uffd call push(7)")
+    sample.run("uffd call push(7)")
     for text in ("-bogus", "-bogus 1", "-bogus + 1"):
-        assert told in gdb.run(f"uffd {command} {text}"), text
+        assert told in sample.run(f"uffd {command} {text}"), text
     for text in ("-counter", "-1", "-counter + 1", "- bogus"):
-        assert "no option" not in gdb.run(f"uffd {command} {text}"), text
-    assert gdb.run("uffd call -counter").splitlines()[0].endswith(" = -1041")
+        assert "no option" not in sample.run(f"uffd {command} {text}"), text
+    assert sample.run("uffd call -counter").splitlines()[0].endswith(" = -1041")
 
 
 @pytest.mark.parametrize(
@@ -415,8 +413,6 @@ def test_an_unknown_option_is_told_as_one(gdb, all_cores, command):
         *("snapshots", "export", "record start", "record every", "record stop"),
     ],
 )
-def test_where_no_expression_stands_every_dash_is_an_option(gdb, all_cores, command):
-    gdb.run("set width 0")
-    gdb.run(f"uffd spawn {all_cores.sample()}")
-    text = gdb.run(f"uffd {command} -bogus")
+def test_where_no_expression_stands_every_dash_is_an_option(sample, command):
+    text = sample.run(f"uffd {command} -bogus")
     assert f"no option -bogus; usage: uffd {command}" in text, text

@@ -13,6 +13,7 @@ from harness import ROOT, cores
 PAGE = ROOT / "docs" / "debugging.md"
 
 
+@pytest.mark.slow
 def test_the_sessions_run_as_written(gdb_path, built, tmp_path):
     libc = re.search(r"^glibc (\S+) malloc", PAGE.read_text(encoding="utf-8"), re.M)
     here = os.confstr("CS_GNU_LIBC_VERSION")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from harness import ROOT, cores
 
+pytestmark = pytest.mark.shared_gdb
+
 PROGRAM = r"""
 #include <fcntl.h>
 #include <stdlib.h>
@@ -37,9 +39,8 @@ def core(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def slurp(gdb, core):
-    gdb.run(f"uffd spawn {core}")
-    return gdb
+def slurp(opened, core):
+    return opened(core)
 
 
 @pytest.fixture

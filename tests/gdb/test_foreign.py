@@ -12,6 +12,8 @@ from harness import cores, foreign
 
 from gdb_uffd.native import lib
 
+pytestmark = pytest.mark.shared_gdb
+
 TUNABLES = "glibc.malloc.check=0"
 
 
@@ -50,8 +52,8 @@ def test_calls_go_as_far_as_the_pages_are_there(gdb, others):
     assert gdb.value("sum()") == "55"
 
 
-def test_breakpoints_where_there_are_no_bytes(gdb, others):
-    gdb.run(f"uffd spawn {others}")
+def test_breakpoints_where_there_are_no_bytes(opened, others):
+    gdb = opened(others)
     libc = next(
         line.split()[0]
         for line in gdb.run("info proc mappings").splitlines()
@@ -112,9 +114,9 @@ def test_a_library_with_a_relative_name(gdb, tmp_path, start_gdb):
         assert "no debug info" in fresh.run("print grow")
 
 
-def test_memory_that_the_core_does_not_hold(gdb, core):
+def test_memory_that_the_core_does_not_hold(opened, core):
     """Every call that takes it for something says so, also the second one."""
-    gdb.run(f"uffd spawn {core}")
+    gdb = opened(core)
     taken = "read 1 page that this core does not hold, taken as zeros"
     for _ in range(2):
         data = gdb.call("hidden_sum()")
@@ -134,9 +136,9 @@ def test_memory_that_the_core_does_not_hold(gdb, core):
     assert data["value"] is None and "kept out when the core was" in data["unavailable"], data
 
 
-def test_past_the_end_of_a_file(gdb, core):
+def test_past_the_end_of_a_file(opened, core):
     """SIGBUS, as in the live program (mmap(2))."""
-    gdb.run(f"uffd spawn {core}")
+    gdb = opened(core)
     assert gdb.call("cut_at(0)")["value"] == str(ord("c"))
     assert "Cannot access memory" in gdb.run("print cut[4096]")
     data = gdb.call("cut_at(1)")
@@ -248,9 +250,9 @@ def tuned(core, folder) -> Path:
     return foreign.of_other_builds(made, folder / "other", [foreign.mapped(made)["ld-linux"]])
 
 
-def test_what_only_the_linker_knows_ends_a_call(gdb, tuned):
+def test_what_only_the_linker_knows_ends_a_call(opened, tuned):
     """It is named."""
-    gdb.run(f"uffd spawn {tuned}")
+    gdb = opened(tuned)
     assert gdb.call("length()")["value"] == "9"
     data = gdb.call("say(4)")
     assert data["value"] is None and "__tunable_get_val is called: " in data["unavailable"], data
@@ -260,7 +262,7 @@ def test_what_only_the_linker_knows_ends_a_call(gdb, tuned):
 NT_AUXV, NT_FILE, NT_X86_XSTATE = 6, 0x46494C45, 0x202
 
 
-@pytest.mark.skipif(lib.cpu_xcr0() & 0xE4 == 0, reason="this CPU has no AVX")
+@pytest.mark.skipif(lib.arch_xcr0() & 0xE4 == 0, reason="this CPU has no AVX")
 def test_the_linker_has_no_room_for_this_cpu(gdb, core, folder):
     """Recorded on a CPU with fewer registers than this one, all of which XSAVE would put on the
     stack: the calls are bound in the linker's place."""

@@ -13,6 +13,8 @@ from harness import ROOT
 from harness.asking import policy_core
 from harness.cores import kernel_core
 
+pytestmark = pytest.mark.shared_gdb
+
 Fields = Dict[str, str]
 """Names with their types, as the page has them."""
 
@@ -53,7 +55,7 @@ for _field in DOCS["touched"]:
     DOCS["touched"][_field] = DOCS["touched"][_field] or DOCS["dirty"][_field]
 
 NESTED = ("dirty", "gdb_dirty", "blocks", "verdict", "writes", "touched", "blocked")
-NESTED += ("checks", "files", "gdb")
+NESTED += ("checks", "files", "gdb", "end")
 
 
 def is_of(kind: str, value: Any) -> bool:
@@ -82,16 +84,29 @@ def check(data: Dict[str, Any], about: str, without: Tuple[str, ...] = ()) -> Li
         elif not is_of(kind.removesuffix(", only then"), data[name]):
             wrong.append(f"{about}.{name} is no {kind}: {data[name]!r}")
     for name in data:
-        counted = isinstance(data[name], int)  # how many, where others list them
-        if (name in NESTED and not counted) or (name, about) == ("changes", "dirty"):
+        if name in NESTED or (name, about) == ("changes", "dirty"):
             items = data[name] if isinstance(data[name], list) else [data[name]]
-            wrong += [text for item in items for text in check(item, name)]
+            # Others by that name are a count, or an address.
+            wrong += [
+                text for item in items if isinstance(item, dict) for text in check(item, name)
+            ]
     return wrong
 
 
 def test_the_page_has_its_tables():
     assert set(DOCS) == {
-        *("call", "why", "trace", "dirty", "gdb_dirty", "blocks", "changes", "verdict", "blocked"),
+        *(
+            "call",
+            "why",
+            "trace",
+            "dirty",
+            "gdb_dirty",
+            "blocks",
+            "changes",
+            "verdict",
+            "blocked",
+            "end",
+        ),
         *("writes", "touched", "doctor", "checks", "files", "gdb"),
         *("heap", "allocator", "arenas", "lists", "damage", "heap_block"),
     }
@@ -126,6 +141,7 @@ def test_a_wait(gdb, tmp_path):
     gdb.run(f"uffd spawn {policy_core(tmp_path)}")
     data = gdb.call("lock_queue()")
     assert check(data, "call") == []
+    assert data["end"]["kind"] == "wait" and data["end"]["wait"]["kind"] == "lock"
     assert data["stopped"]["reason"] == data["blocked"]["text"]
     owner = data["blocked"]["owner"]
     assert set(owner) == {"thread", "tid", "name", "function"}

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from harness import cores
 
+pytestmark = pytest.mark.shared_gdb
+
 PROGRAM = """
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -61,8 +63,8 @@ def as_recorded(gdb) -> None:
 
 @pytest.mark.parametrize("undone", ["call", "json", "reset"])
 @pytest.mark.parametrize("point", ["break", "hbreak"])
-def test_a_library_that_a_call_unloaded(gdb, core, point, undone):
-    gdb.run(f"uffd spawn {core}")
+def test_a_library_that_a_call_unloaded(opened, core, point, undone):
+    gdb = opened(core)
     gdb.run(f"{point} plug_in")
     if undone == "reset":
         assert "= 0" in gdb.run("print close_it()")
@@ -78,9 +80,9 @@ def test_a_library_that_a_call_unloaded(gdb, core, point, undone):
     assert gdb.value("through(3)") == "5"
 
 
-def test_one_for_another(gdb, core):
+def test_one_for_another(opened, core):
     """What the call loaded is gone, with breakpoints there; what it unloaded is back."""
-    gdb.run(f"uffd spawn {core}")
+    gdb = opened(core)
     gdb.run("break plug_in")
     gdb.run("uffd call change(1)")
     as_recorded(gdb)
@@ -99,9 +101,9 @@ def test_one_for_another(gdb, core):
         as_recorded(gdb)
 
 
-def test_a_library_that_stays_unloaded(gdb, core):
+def test_a_library_that_stays_unloaded(opened, core):
     """... takes its breakpoints along; deleted meanwhile they do not come back with it."""
-    gdb.run(f"uffd spawn {core}")
+    gdb = opened(core)
     gdb.run("break plug_in")
     assert "= 0" in gdb.run("print close_it()")
     gdb.run("delete")
@@ -119,10 +121,11 @@ def test_symbols_are_not_read_where_the_user_reads_them_alone(gdb, core):
     assert gdb.value("through(3)") == "5"  # as gdb has it: it does not know the place any more
 
 
+@pytest.mark.own_gdb
 @pytest.mark.parametrize("kind", [0, 1])
-def test_a_breakpoint_that_gdb_does_not_know(gdb, core, kind):
+def test_a_breakpoint_that_gdb_does_not_know(opened, core, kind):
     """gdb takes its hit for one that is late, and goes on there."""
-    gdb.run(f"uffd spawn {core}")
+    gdb = opened(core)
     where = int(gdb.value("(long)&rest"), 0)
     assert "OK" in gdb.run(f"maintenance packet Z{kind},{where:x},1")
     assert gdb.value("rest(4)") == "4"

@@ -388,22 +388,23 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=False)
 
 
 @pytest.mark.every_gdb
+@pytest.mark.shared_gdb
 @pytest.mark.parametrize(
     "at",
     [b"qSupported", b"vMustReplyEmpty", b"QStartNoAckMode", b"qXfer:features", b"qXfer:auxv", b"?",
      b"qXfer:threads", b"quffd.hello"],
 )  # fmt: skip
-def test_a_server_that_dies_while_gdb_connects(start_gdb, all_cores, tmp_path, at):
+def test_a_server_that_dies_while_gdb_connects(gdb, all_cores, tmp_path, at):
     """gdb waited for ever: for the acknowledgement of its first packets; gdb 18 because an error to
     its first question, `?`, is none to it."""
     (tmp_path / "dies.py").write_text(DIES.format(at=at))
     wrapper = tmp_path / "python"
     wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -I {tmp_path / "dies.py"} "$@"\n')
     wrapper.chmod(0o755)
-    session = start_gdb(env={"GDB_UFFD_PYTHON": str(wrapper)})
-    text = session.run(f"uffd spawn {all_cores.sample()}")
+    gdb.run(f"set uffd python {wrapper}")
+    text = gdb.run(f"uffd spawn {all_cores.sample()}")
     assert "Traceback" not in text and "internal-error" not in text, text
     ended = "the server ended by signal 9; `uffd spawn` starts anew"
     last = text.splitlines()[-1]
     assert last == ended or re.fullmatch(rf"gdb could not connect \(.+\)(: {ended})?", last), text
-    assert session.value("6 * 7") == "42"
+    assert gdb.value("6 * 7") == "42"

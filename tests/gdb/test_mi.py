@@ -3,28 +3,64 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Dict, Iterator, Set, Tuple
 
 import pytest
-from harness import gdbs
+from harness import gdbs, survivors
 from harness.machine import Machine
 
-pytestmark = pytest.mark.every_gdb
+pytestmark = [pytest.mark.every_gdb, pytest.mark.shared_gdb]
 
 HAS_NOTIFY = (14, 1)
 """gdb.notify_mi came with gdb 14 (its NEWS)."""
 
 
-@pytest.fixture
-def machine(gdb_path: str, tmp_path: Path, all_cores: Any) -> Iterator[Machine]:
-    home = tmp_path / "home"
+Machines = Dict[str, Tuple[Machine, Set[int]]]
+
+
+def opened_machine(gdb_path: str, home: Path, core: Path) -> Machine:
     gdbs.environment(home)
     started = Machine(gdb_path, home)
-    assert started.answer(f'-interpreter-exec console "uffd spawn {all_cores.writes()}"').kind == (
-        "done"
-    )
-    yield started
-    started.close()
+    assert started.answer(f'-interpreter-exec console "uffd spawn {core}"').kind == "done"
+    return started
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Machines]:
+    """Those that wait for another test, by gdb, each with its processes."""
+    waiting: Machines = {}
+    yield waiting
+    for machine, pids in waiting.values():
+        survivors.parked.difference_update(pids)
+        machine.close()
+
+
+@pytest.fixture
+def machine(
+    request: pytest.FixtureRequest,
+    gdb_path: str,
+    tmp_path: Path,
+    all_cores: Any,
+    machines: Machines,
+) -> Iterator[Machine]:
+    """One that others had, with what they did undone; a fresh one where the test is `own_gdb`."""
+    own = request.node.get_closest_marker("own_gdb")
+    if own:
+        fresh = opened_machine(gdb_path, tmp_path / "home", all_cores.writes())
+        yield fresh
+        fresh.close()
+        return
+    if gdb_path in machines:
+        shared, pids = machines.pop(gdb_path)
+        survivors.parked.difference_update(pids)
+    else:
+        before = set(survivors.ours())
+        shared = opened_machine(gdb_path, tmp_path / "home", all_cores.writes())
+        pids = {shared.pid, *survivors.ours()} - before
+    yield shared
+    assert shared.answer('-interpreter-exec console "uffd reset"').kind == "done"
+    machines[gdb_path] = shared, pids
+    survivors.parked.update(pids)
 
 
 def as_mi(data: Any) -> Any:
@@ -113,6 +149,7 @@ def test_an_expression_that_fails(machine, expression, words):
     assert machine.answer('-uffd-call "count(1)"').results["value"] == "42"
 
 
+@pytest.mark.own_gdb
 def test_nothing_has_run(machine):
     done = machine.answer("-uffd-dirty")
     assert done.kind == "done" and done.results["dirty"] == []
@@ -143,6 +180,7 @@ def test_notification(machine, gdb_path):
     assert len(done.results["dirty"]) == int(notice["pages"])
 
 
+@pytest.mark.own_gdb
 def test_an_uncaught_exception(machine, gdb_path, all_cores):
     machine.answer('-interpreter-exec console "uffd kill"')
     core = all_cores.throws("throws")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from harness.noted import changes, notes, told
 
+pytestmark = pytest.mark.shared_gdb
+
 LIMIT_S = 30
 """Seconds for one call: the search is bounded by counts, this only catches one without end."""
 
@@ -33,8 +35,8 @@ def test_garbage_pointers_and_cycles(names):
 
 
 @pytest.mark.parametrize("program", [("heaps",), ("heaps", "arena"), ("heaps-static",)])
-def test_damaged_chunks(gdb, all_cores, program):
-    gdb.run(f"uffd spawn {all_cores.heaps(*program)}")
+def test_damaged_chunks(opened, all_cores, program):
+    gdb = opened(all_cores.heaps(*program))
     gdb.run("uffd call -keep damage(0)")
     for steps in (1, 3, 20):
         text = gdb.run(f"uffd call mixed({steps})", timeout=LIMIT_S)
@@ -45,29 +47,30 @@ def test_damaged_chunks(gdb, all_cores, program):
     calm(gdb)
 
 
-def test_whole_heap_overwritten(gdb, all_cores):
-    gdb.run(f"uffd spawn {all_cores.heaps()}")
+def test_whole_heap_overwritten(opened, all_cores):
+    gdb = opened(all_cores.heaps())
     gdb.run("call (void *) memset((char *) blocks[0] ? blocks[0] : blocks[1], 0x41, 60000)")
     text = gdb.run("uffd call mixed(2)", timeout=LIMIT_S)
     assert "dirtied" in text
     calm(gdb)
 
 
-def test_thousands_of_blocks_and_pages(gdb, all_cores):
-    gdb.run(f"uffd spawn {all_cores.heaps()}")
+def test_thousands_of_blocks_and_pages(opened, all_cores):
+    gdb = opened(all_cores.heaps())
     text = gdb.run("uffd call mixed(20000)", timeout=LIMIT_S)
     assert "allocated" in text and len(text) < 40000, len(text)
     calm(gdb)
 
 
-def test_optimised_code(gdb, all_cores):
-    gdb.run(f"uffd spawn {all_cores.names('names-o2')}")
+def test_optimised_code(opened, all_cores):
+    gdb = opened(all_cores.names("names-o2"))
     for expression in ("set_globals(9)", "set_tls(8)", "set_list(3)", "set_hidden(3)"):
         data = gdb.call(expression)
         assert notes(data) and set(told(data)) >= set(notes(data)), expression
     calm(gdb)
 
 
+@pytest.mark.own_gdb
 def test_a_printer_that_fails_or_never_ends(names, tmp_path):
     script = tmp_path / "bad.py"
     script.write_text(
@@ -91,6 +94,7 @@ def test_a_printer_that_fails_or_never_ends(names, tmp_path):
         assert changes(data)
 
 
+@pytest.mark.own_gdb
 def test_without_symbols_of_the_c_library_names_are_offsets(names):
     names.run("symbol-file")
     data = names.call("1 + 1")

@@ -6,11 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from harness import ROOT, SLOWNESS, cores, gdbs
 from harness.machine import Machine
+
+pytestmark = pytest.mark.shared_gdb
 
 STEERS = re.compile(r"\x1b(?!\[[0-9;:]*m|\[\?2004)|[\x07\x08\x7f-\x9f\u202a-\u202e]")
 """Bracketed paste (2004) is readline's own."""
@@ -20,9 +22,8 @@ RAW = b"\x1b]0;OWNED\x07\x1b]52;c;aGk=\x07"
 
 
 @pytest.fixture
-def prints(gdb: gdbs.Gdb, all_cores: Any) -> gdbs.Gdb:
-    gdb.spawned = gdb.run(f"uffd spawn {all_cores.prints()}")
-    return gdb
+def prints(opened: Callable[..., gdbs.Gdb], all_cores: Any) -> gdbs.Gdb:
+    return opened(all_cores.prints())
 
 
 def clean(text: str) -> str:
@@ -67,6 +68,7 @@ def test_names_from_the_core(prints):
     assert "a^[]0;NAME^G" in prints.run("info threads")
 
 
+@pytest.mark.own_gdb
 @pytest.mark.every_gdb
 def test_the_setting(prints, tmp_path):
     assert "OWNED" in clean(prints.run("print at_once(1)"))

@@ -10,6 +10,8 @@ from harness import programs
 from harness.asking import policy_core
 from harness.cores import kernel_core
 
+pytestmark = pytest.mark.shared_gdb
+
 
 @pytest.fixture(scope="module")
 def core(tmp_path_factory) -> Path:
@@ -17,10 +19,9 @@ def core(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def session(gdb, core):
+def session(opened, core):
     """A gdb with the core of tests/programs/policy.c opened."""
-    gdb.spawned = gdb.run(f"uffd spawn {core}")
-    return gdb
+    return opened(core)
 
 
 def ask(session, number: int, *arguments: object) -> None:
@@ -74,6 +75,7 @@ def test_a_connection_names_its_peer(session):
     assert session.call("raw()")["refused"] == ["connect(3, 127.0.0.1:6379) → EPERM"]
 
 
+@pytest.mark.own_gdb
 def test_all_warns_once(session):
     text = session.run("set uffd syscalls all")
     assert text.startswith("warning: ") and text.count("\n") == 1
@@ -134,9 +136,14 @@ STD_WAITS = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def std_core(built, tmp_path_factory) -> Path:
+    return kernel_core([programs.find(built, "stdwaits")], tmp_path_factory.mktemp("stdwaits"))
+
+
 @pytest.mark.parametrize("expression", STD_WAITS)
-def test_a_wait_of_the_cxx_library(gdb, built, tmp_path, expression):
-    gdb.run(f"uffd spawn {kernel_core([programs.find(built, 'stdwaits')], tmp_path)}")
+def test_a_wait_of_the_cxx_library(opened, std_core, expression):
+    gdb = opened(std_core)
     last = gdb.run(f"uffd call {expression}").strip().splitlines()[-1]
     assert re.search(STD_WAITS[expression], last), last
     assert len(last) < 200

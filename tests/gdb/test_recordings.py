@@ -171,6 +171,7 @@ def python(tmp_path_factory):
     return program, record(program, tmp_path_factory.mktemp("python"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rounds", "ledger", "lua", "python"])
 def test_each_snapshot_answers_as_the_live_process_did(gdb, request, name):
     program, made = request.getfixturevalue(name)

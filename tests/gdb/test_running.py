@@ -118,8 +118,8 @@ def test_breakpoint_in_a_called_function(zoo):
     assert zoo.value("set_grid(1, 1, 6)") == "5"
 
 
-def test_step_next_until_finish(gdb, gdb_path, all_cores):
-    gdb.run(f"uffd spawn {all_cores.gcore(gdb_path)}")
+def test_step_next_until_finish(opened, gdb_path, all_cores):
+    gdb = opened(all_cores.gcore(gdb_path))
     assert "checkpoint (depth_left=0)" in gdb.run("frame")
     text = gdb.run("finish")
     assert re.search(r"checkpoint \(depth_left=1\)", text), text
@@ -138,8 +138,8 @@ def line_of(gdb, text: str) -> str:
     return found[1]
 
 
-def test_stepi_and_registers(gdb, gdb_path, all_cores):
-    gdb.run(f"uffd spawn {all_cores.gcore(gdb_path)}")
+def test_stepi_and_registers(opened, gdb_path, all_cores):
+    gdb = opened(all_cores.gcore(gdb_path))
     before = int(gdb.value("(long)$pc"))
     gdb.run("stepi")
     assert int(gdb.value("(long)$pc")) != before

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from harness import gdbs, survivors
 
+pytestmark = pytest.mark.shared_gdb
+
 LOOKS = [
     "triangle",
     "grid",
@@ -73,12 +75,14 @@ def test_examine(zoo):
     assert "<checkpoint" in zoo.run("x/3i checkpoint")
 
 
+@pytest.mark.own_gdb
 def test_values_are_those_of_the_live_process(live_zoo, gdb):
     gdb.run(f"uffd spawn {live_zoo.core}")
     wanted = live_zoo.values(LOOKS)
     assert [gdb.value(e) for e in LOOKS] == wanted
 
 
+@pytest.mark.own_gdb
 @pytest.mark.every_gdb
 def test_gcore_core_of_each_gdb(gdb, gdb_path, all_cores):
     gdb.run(f"uffd spawn {all_cores.gcore(gdb_path)}")
@@ -107,6 +111,7 @@ def test_auxv_and_mappings(zoo, built):
     assert str(built / "plugin.so") in own and "[heap]" in own and "[stack]" in own, own
 
 
+@pytest.mark.own_gdb
 @pytest.mark.parametrize("kind", ["avx", "avx512"])
 def test_vector_registers(gdb, all_cores, kind):
     gdb.run(f"uffd spawn {all_cores.vector(kind)}")
@@ -129,6 +134,7 @@ def test_vector_registers(gdb, all_cores, kind):
     assert "=> " in gdb.run("x/i $pc") and "ud2" in gdb.run("x/i $pc")
 
 
+@pytest.mark.own_gdb
 def test_looking_makes_no_process(zoo):
     for command in ("bt full", "info threads", "info registers", "x/64xb $sp", "print triangle"):
         zoo.run(command)
@@ -136,6 +142,7 @@ def test_looking_makes_no_process(zoo):
     assert zoo.json("uffd info -json")["alive"] is False
 
 
+@pytest.mark.own_gdb
 def test_executable_may_be_named(gdb, all_cores, built, tmp_path):
     copy = tmp_path / "elsewhere"
     shutil.copy(built / "sample", copy)
@@ -144,6 +151,7 @@ def test_executable_may_be_named(gdb, all_cores, built, tmp_path):
     assert gdb.value("push(7)") == "1042"
 
 
+@pytest.mark.own_gdb
 def test_paths_with_spaces(gdb, all_cores, built, tmp_path):
     core, program = tmp_path / "a core", tmp_path / "a program"
     shutil.copy(all_cores.sample(), core)
@@ -152,6 +160,7 @@ def test_paths_with_spaces(gdb, all_cores, built, tmp_path):
     assert gdb.value("counter") == "1041"
 
 
+@pytest.mark.own_gdb
 def test_static_executable(gdb, all_cores):
     assert "lookup (value=99)" in gdb.run(f"uffd spawn {all_cores.sample_static()}")
     assert gdb.value("counter") == "1041"
@@ -159,12 +168,14 @@ def test_static_executable(gdb, all_cores):
     assert gdb.value("push(7)") == "1042"
 
 
+@pytest.mark.own_gdb
 def test_spawn_again_takes_the_place_of_the_first(sample, all_cores):
     assert "abort" in sample.run(f"uffd spawn {all_cores.zoo()}") + sample.run("bt")
     assert sample.value("hidden") == "77"
     assert len(survivors.ours()) == 2
 
 
+@pytest.mark.own_gdb
 @pytest.mark.every_gdb
 def test_two_inferiors_two_cores(sample, all_cores):
     if gdbs.version(sample.path) < (13, 0):
@@ -188,6 +199,7 @@ def test_the_core_is_never_changed(sample, all_cores):
     assert Path(all_cores.sample()).read_bytes() == before
 
 
+@pytest.mark.own_gdb
 def test_kill_in_one_inferior_leaves_the_other(sample, all_cores):
     sample.run("add-inferior -no-connection")
     sample.run("inferior 2")

@@ -11,6 +11,8 @@ import pytest
 from harness import cores
 from harness.extras import extra
 
+pytestmark = pytest.mark.shared_gdb
+
 
 @pytest.fixture(scope="session")
 def python_core(tmp_path_factory):
@@ -38,8 +40,9 @@ def lua_core(tmp_path_factory):
         pytest.skip(str(why))
 
 
-def test_python_runs_python_code(gdb, python_core):
-    assert "SIGABRT" in gdb.run(f"uffd spawn {python_core}")
+def test_python_runs_python_code(opened, python_core):
+    gdb = opened(python_core)
+    assert "SIGABRT" in gdb.spawned
     assert '"3.' in gdb.call("Py_GetVersion()")["value"]
     data = gdb.call('PyRun_SimpleString("print(sum(answer), gc.isenabled(), flush=True)")')
     assert data["value"] == "0" and data["output"] == "6 True\n", data["output"]
@@ -50,24 +53,24 @@ def test_python_runs_python_code(gdb, python_core):
     assert "[1, 2, 3]" in text
 
 
-def test_python_keeps_what_plain_calls_do(gdb, python_core):
-    gdb.run(f"uffd spawn {python_core}")
+def test_python_keeps_what_plain_calls_do(opened, python_core):
+    gdb = opened(python_core)
     gdb.run('print PyRun_SimpleString("answer.append(4)")')
     assert "10\n" in gdb.run('print PyRun_SimpleString("print(sum(answer), flush=True)")')
     gdb.run("uffd reset")
     assert "6\n" in gdb.run('print PyRun_SimpleString("print(sum(answer), flush=True)")')
 
 
-def test_python_collects_garbage(gdb, python_core):
-    gdb.run(f"uffd spawn {python_core}")
+def test_python_collects_garbage(opened, python_core):
+    gdb = opened(python_core)
     data = gdb.call("PyGC_Collect()")
     assert int(data["value"]) >= 0
     assert len(data["dirty"]) > 50
     assert gdb.call("PyGC_Collect()")["value"] == data["value"]
 
 
-def test_python_exception_and_import(gdb, python_core):
-    gdb.run(f"uffd spawn {python_core}")
+def test_python_exception_and_import(opened, python_core):
+    gdb = opened(python_core)
     data = gdb.call('PyRun_SimpleString("1/0")')
     assert data["value"] == "-1" and "ZeroDivisionError" in data["output"]
     code = "import json; print(json.dumps(answer), flush=True)"
@@ -76,8 +79,9 @@ def test_python_exception_and_import(gdb, python_core):
     assert data["output"] == "[1, 2, 3]\n"
 
 
-def test_lua_runs_lua_code(gdb, lua_core):
-    assert "SIGSEGV" in gdb.run(f"uffd spawn {lua_core}")
+def test_lua_runs_lua_code(opened, lua_core):
+    gdb = opened(lua_core)
+    assert "SIGSEGV" in gdb.spawned
     steps = [
         'luaL_loadstring(globalL, "answer[3] = 1; return answer[1] + answer[2] + #answer")',
         "lua_pcallk(globalL, 0, 1, 0, 0, 0)",
@@ -89,15 +93,15 @@ def test_lua_runs_lua_code(gdb, lua_core):
     assert gdb.call("(" + ", ".join(steps) + ")")["value"] == "45"
 
 
-def test_lua_prints(gdb, lua_core):
-    gdb.run(f"uffd spawn {lua_core}")
+def test_lua_prints(opened, lua_core):
+    gdb = opened(lua_core)
     code = "print(name, string.rep('x', 3), #answer)"
     data = gdb.call(f'(luaL_loadstring(globalL, "{code}"), lua_pcallk(globalL, 0, 0, 0, 0, 0))')
     assert data["value"] == "0" and data["output"] == "lua\txxx\t2\n"
 
 
-def test_lua_collects_garbage(gdb, lua_core):
-    gdb.run(f"uffd spawn {lua_core}")
+def test_lua_collects_garbage(opened, lua_core):
+    gdb = opened(lua_core)
     data = gdb.call("lua_gc(globalL, 2)")
     assert data["value"] == "0" and data["dirty"]
 
@@ -128,10 +132,11 @@ def musl_core(request, tmp_path_factory):
 
 
 @pytest.mark.every_gdb
-def test_musl(gdb, musl_core):
+def test_musl(opened, musl_core):
     """raise() has no frame information: the backtrace ends in a frame at 0, where names are
     looked for, too.  gdb 18 has its own way to thread-locals, which knows glibc's alone."""
-    assert "SIGABRT" in gdb.run(f"uffd spawn {musl_core}")
+    gdb = opened(musl_core)
+    assert "SIGABRT" in gdb.spawned
     text = gdb.run("uffd heap")
     known = "malloc is musl's, in" in text
     assert known or "main arena is not found" in text, text  # a static one does not say who it is

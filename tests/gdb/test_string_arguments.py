@@ -8,6 +8,8 @@ import re
 import pytest
 from harness import cores
 
+pytestmark = pytest.mark.shared_gdb
+
 FORTY = '"0123456789012345678901234567890123456789"'  # with its end 41 bytes: a block of 56
 SAME = '"012345678901234567890123456789012345678"'  # a block of 40 bytes, as the program's own
 SHORT = '"ab"'
@@ -57,10 +59,8 @@ def core(tmp_path_factory):
 
 
 @pytest.fixture(params=ENGINES)
-def strings(gdb, core, request):
-    gdb.run(f"set uffd engine {request.param}")
-    gdb.run(f"uffd spawn {core}")
-    return gdb
+def strings(opened, core, request):
+    return opened(core, [f"set uffd engine {request.param}"])
 
 
 def heap(text: str) -> str:
@@ -138,9 +138,9 @@ ASSIGNED = [
 
 
 @pytest.mark.parametrize("expression", ASSIGNED)
-def test_what_is_assigned_behind_a_call_is_told(gdb, core, expression):
+def test_what_is_assigned_behind_a_call_is_told(opened, core, expression):
     """Also where the call is gdb's own, for a string that is assigned to a pointer."""
-    gdb.run(f"uffd spawn {core}")
+    gdb = opened(core)
     name = expression.partition(" ")[0]
     verdict = gdb.call(expression)["verdict"]
     assert not verdict["pure"], verdict

@@ -14,6 +14,8 @@ from typing import Dict
 import pytest
 from harness import cores, travel
 
+pytestmark = pytest.mark.shared_gdb
+
 TRAVELLED = os.environ.get("GDB_UFFD_TEST_TRAVELLED", "")
 WIDE = "AVX-512, which this machine's CPU does not have"
 
@@ -35,8 +37,9 @@ def test_it_comes_from_elsewhere(made):
     assert made["kernel"] != os.uname().release
 
 
-def test_a_program_with_threads(gdb, made):
-    spawned = gdb.run(f"uffd spawn {made['sample']}")
+def test_a_program_with_threads(opened, made):
+    gdb = opened(Path(made["sample"]))
+    spawned = gdb.spawned
     assert "lookup (value=99)" in spawned and "unavailable" not in spawned, spawned
     assert gdb.run("thread apply all backtrace").count("worker (") == 2
     report = gdb.call("push(7)")
@@ -46,15 +49,15 @@ def test_a_program_with_threads(gdb, made):
     assert gdb.value("counter") == "1041"
 
 
-def test_the_clock_goes_through_the_recorded_vdso(gdb, made):
+def test_the_clock_goes_through_the_recorded_vdso(opened, made):
     """Its data page is of the kernel that made the core; here it is not even mapped."""
-    gdb.run(f"uffd spawn {made['zoo']}")
+    gdb = opened(Path(made["zoo"]))
     assert int(gdb.value("(long)time(0)")) > 1_600_000_000
     assert "mapped" not in gdb.run("print (int)getpid()")
 
 
-def test_values_calls_and_libraries(gdb, made):
-    gdb.run(f"uffd spawn {made['zoo']}")
+def test_values_calls_and_libraries(opened, made):
+    gdb = opened(Path(made["zoo"]))
     before = int(gdb.value("lib_tls"))
     text = gdb.run("print bump_tls()")
     lacks = "needs XSAVEC" in text and not travel.cpu_has("xsavec")
@@ -66,9 +69,9 @@ def test_values_calls_and_libraries(gdb, made):
         pytest.skip("this CPU has no XSAVEC, and the call said so: it was not made")
 
 
-def test_vector_registers(gdb, made):
+def test_vector_registers(opened, made):
     """Those that this CPU lacks are shown as recorded, before and after something ran."""
-    gdb.run(f"uffd spawn {made['vector']}")
+    gdb = opened(Path(made["vector"]))
     wide = made["vector_kind"] == "avx512"
     name = "zmm31.v8_int64[7]" if wide else "ymm15.v4_int64[3]"
     expected = hex(0x1111111111111111 * (8 if wide else 4) + (31 if wide else 15))
@@ -77,8 +80,8 @@ def test_vector_registers(gdb, made):
     assert gdb.value(f"/x ${name}") == expected
 
 
-def test_a_call_that_needs_what_this_cpu_lacks_says_so(gdb, made):
-    gdb.run(f"uffd spawn {made['vector']}")
+def test_a_call_that_needs_what_this_cpu_lacks_says_so(opened, made):
+    gdb = opened(Path(made["vector"]))
     text = gdb.run("print wide(41)")
     if travel.cpu_has("avx512f"):
         assert "= 42" in text, text

@@ -225,8 +225,8 @@ def test_frame_stays_selected(zoo):
     assert zoo.value("argc") == "3"
 
 
-def test_gcore_core(gdb, gdb_path, all_cores):
-    gdb.run(f"uffd spawn {all_cores.gcore(gdb_path)}")
+def test_gcore_core(opened, gdb_path, all_cores):
+    gdb = opened(all_cores.gcore(gdb_path))
     data = gdb.call("set_grid(1, 1, 500)")
     assert data["value"] == "5"
     assert any(c["after"] == "500" for p in data["dirty"] for c in p["changes"]), data

@@ -99,8 +99,8 @@ def test_nothing_of_looking_is_in_the_report(throws, program):
 
 
 @pytest.mark.parametrize("program", ["throws"], indirect=False)
-def test_a_plain_print_tells_it_too(gdb, all_cores, program):
-    gdb.run(f"uffd spawn {all_cores.throws(program)}")
+def test_a_plain_print_tells_it_too(opened, all_cores, program):
+    gdb = opened(all_cores.throws(program))
     for name, words in (
         ("out_of_range", 'uncaught std::out_of_range "no such price"'),
         ("number", "uncaught int 42"),

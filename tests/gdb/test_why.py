@@ -339,8 +339,8 @@ def test_completion_and_help(writes):
         ("busy(3)", "beside"),
     ],
 )
-def test_as_a_watchpoint_of_a_live_process(gdb, live_writes, call, name):
-    gdb.run(f"uffd spawn {live_writes.core}")
+def test_as_a_watchpoint_of_a_live_process(opened, live_writes, call, name):
+    gdb = opened(live_writes.core)
     gdb.run(f"uffd call {call}")
     mine = [
         (w["changes"][0]["before"], w["changes"][0]["after"], functions(w))

@@ -72,8 +72,8 @@ UNWOUND = {
 
 
 @pytest.mark.parametrize("program", ["unwinds", "unwinds-o2", "unwinds-untold", "unwinds-static"])
-def test_it_is_found_through_frames_of_all_kinds(gdb, all_cores, program):
-    gdb.run(f"uffd spawn {all_cores.unwinds(program)}")
+def test_it_is_found_through_frames_of_all_kinds(opened, all_cores, program):
+    gdb = opened(all_cores.unwinds(program))
     for call, name in UNWOUND.items():
         found = own(first_write(gdb, call, name))
         write = gdb.json(f"uffd why -json -first {name}")["writes"][0]
@@ -83,15 +83,15 @@ def test_it_is_found_through_frames_of_all_kinds(gdb, all_cores, program):
         assert found[0] in (call.partition("(")[0], "leaf", "roomy", "by_number"), call
 
 
-def test_what_the_linker_writes_is_told_by_the_line_that_calls(gdb, all_cores):
-    gdb.run(f"uffd spawn {all_cores.unwinds('unwinds')}")
+def test_what_the_linker_writes_is_told_by_the_line_that_calls(opened, all_cores):
+    gdb = opened(all_cores.unwinds("unwinds"))
     data = gdb.call("through_plt(3)")
     (page,) = [p for p in data["dirty"] if p["mapping"].endswith("unwinds")]
     assert own(page["first_write"])[:2] == ("through_plt", "unwinds.cpp")
 
 
-def test_no_frame_of_an_earlier_call_is_told(gdb, all_cores):
-    gdb.run(f"uffd spawn {all_cores.unwinds('unwinds')}")
+def test_no_frame_of_an_earlier_call_is_told(opened, all_cores):
+    gdb = opened(all_cores.unwinds("unwinds"))
     gdb.run("uffd call deep(50)")
     data = gdb.call('(int)puts("x")')
     places = [own(p["first_write"])[1] for p in data["dirty"] if p["first_write"]]

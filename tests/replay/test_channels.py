@@ -9,6 +9,7 @@ from typing import Iterator
 import pytest
 from harness.calls import Caller
 from harness.cores import core_of
+from harness.telling import asked, message, refused
 
 from gdb_uffd.replay.policy.identity import facts_of
 
@@ -33,7 +34,7 @@ def number(caller: Caller, name: str, index: int = 0) -> int:
 
 
 def taken(caller: Caller) -> list:
-    return [line for line in caller.reports[-1].asked if line.startswith("descriptor")]
+    return [line for line in asked(caller.reports[-1]) if line.startswith("descriptor")]
 
 
 def test_a_loop_wakes_itself(caller):
@@ -48,7 +49,7 @@ def test_a_loop_wakes_itself(caller):
     assert taken(caller) == [f"descriptor {pipe}, taken for a pipe of its own"]
     assert caller.call("wake_pair", 2) == 2
     assert taken(caller) == [f"descriptor {pair}, taken for a socket pair of its own"]
-    assert not caller.reports[-1].refused
+    assert not refused(caller.reports[-1])
 
 
 def test_what_was_kept_stays_and_what_was_undone_does_not(caller):
@@ -61,7 +62,7 @@ def test_what_was_kept_stays_and_what_was_undone_does_not(caller):
 
 def test_other_bytes_leave_it_what_it_was(caller):
     assert caller.call("no_wake") == errno.EBADF
-    assert caller.reports[-1].refused and not taken(caller)
+    assert refused(caller.reports[-1]) and not taken(caller)
     assert caller.call("eight_letters") == errno.EBADF
 
 
@@ -72,7 +73,7 @@ def test_a_recorded_epoll_has_nothing_to_tell(caller):
     stop = caller.start("turn", (1 << 64) - 1)
     caller.diversion.call_end()
     caller.reports.append(caller.diversion.end(False))
-    assert stop.message.startswith("would block: epoll_wait")
+    assert message(stop).startswith("would block: epoll_wait")
 
 
 @pytest.mark.parametrize("polled", [0, 1])
@@ -83,13 +84,13 @@ def test_what_nothing_comes_from_is_empty(caller, what, polled):
         report = caller.reports[-1]
         fd = number(caller, {"event": "event", "pipe": "pipes", "pair": "pair"}[what])
         assert taken(caller) == [f"descriptor {fd}, taken for one that nothing comes from"]
-        assert not report.refused
+        assert not refused(report)
 
 
 def test_what_was_empty_is_woken(caller):
     for keep in (False, True, False):
         assert caller.call("empty_then_woken", keep=keep) == 0
-        assert not caller.reports[-1].refused
+        assert not refused(caller.reports[-1])
 
 
 @pytest.mark.parametrize("woken", [0, 1])
@@ -104,7 +105,7 @@ def test_a_read_that_the_program_made_a_waiting_one(caller, name, how):
     stop = caller.start(name, how)
     caller.diversion.call_end()
     caller.diversion.end(False)
-    assert stop.message.startswith("would block: read")
+    assert message(stop).startswith("would block: read")
     assert caller.call("empty_event", 1) == 0  # undone with the call
 
 
@@ -115,7 +116,7 @@ def test_what_nothing_comes_from_is_closed_once(caller):
 
 def test_a_loop_of_the_calls_own(caller):
     assert caller.call("new_loop") == 0
-    assert not caller.reports[-1].refused and not taken(caller)
+    assert not refused(caller.reports[-1]) and not taken(caller)
 
 
 @pytest.mark.parametrize(("function", "call"), [("fill_pipe", ""), ("read_empty", "read")])
@@ -126,7 +127,7 @@ def test_nobody_else_reads_or_writes(caller, function, call):
     stop = caller.start(function)
     caller.diversion.call_end()
     caller.diversion.end(False)
-    assert stop.message.startswith(f"would block: {call}")
+    assert message(stop).startswith(f"would block: {call}")
 
 
 @pytest.mark.parametrize(
@@ -179,8 +180,8 @@ def test_what_the_recording_tells_of_an_empty_one(core, what, read, polled):
     caller = Caller(core, change)
     try:
         assert caller.call("read_event", 0) == read
-        assert bool(caller.reports[-1].refused) == (read == EBADF)
+        assert bool(refused(caller.reports[-1])) == (read == EBADF)
         assert caller.call("read_event", 1) == polled
-        assert bool(caller.reports[-1].refused) == (polled == EBADF)
+        assert bool(refused(caller.reports[-1])) == (polled == EBADF)
     finally:
         caller.close()

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from harness import calls
+from harness.telling import ended, message
 
 from gdb_uffd.protocol.model import ENGINES
 from gdb_uffd.replay import circle
@@ -25,11 +26,11 @@ def caller(all_cores, monkeypatch):
 @pytest.mark.parametrize("name", ["ask", "ask_hot", "ask_slow", "ask_locked", "ask_pipe"])
 def test_it_spins(caller, name):
     stop = caller.start(name)
-    assert stop.signal == 0 and "spins for ever" in stop.message, stop
+    assert stop.signal == 0 and "spins for ever" in message(stop), stop
     assert caller.diversion.blocked.kind == "spin"
     caller.diversion.call_end()
     report = caller.diversion.end(False)
-    assert report.blocked is not None and "spins" in report.ended
+    assert report.blocked is not None and "spins" in ended(report)
     assert caller.call("count", 5) == 5
 
 
@@ -74,7 +75,7 @@ def test_a_vessel_that_is_killed_while_it_runs_is_told_under_each_engine(caller,
     before = caller.snapshot.read(at, 8)
     d.write_memory(at, b"\x77" * 8)
     stop = caller.start("count", 2_000_000_000, Killer(d.info()["vessel_pid"]))
-    assert stop.lost and "was killed by signal 9 from outside" in stop.message, stop
+    assert stop.lost and "was killed by signal 9 from outside" in message(stop), stop
     assert d.read_memory(at, 8) == before
     d.call_end()
     d.end(False)
@@ -95,6 +96,6 @@ def test_a_vessel_that_is_killed_where_a_call_stands(caller, engine):
     d.call_end()
     report = d.end(True)
     assert not report.kept and not report.pages
-    assert report.ended.startswith("the process was killed from outside"), report
+    assert ended(report).startswith("the process was killed from outside"), report
     d.remove_breakpoint(SOFTWARE, caller.symbol("count"), 1)
     assert caller.call("count", 5) == 5

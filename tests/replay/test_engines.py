@@ -17,7 +17,7 @@ from harness.steps import ARENA, ARENA_PAGES, PAGE, Cell, Seen, Step, World, enc
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from gdb_uffd.protocol.model import ENGINES, CallReport, UffdError
+from gdb_uffd.protocol.model import ENGINES, TELLING, CallReport, UffdError
 from gdb_uffd.replay.trackers import kernel
 
 
@@ -165,7 +165,7 @@ def check_report(player: Player, pages: List[int], before: World, world: World, 
         old = before.cells.get(page) or before.cells.get(world.cells[page].root)
         assert was == (old.content if old else bytes(PAGE)), (player.engine, hex(page))
     for page in report.pages:
-        attributed = player.engine == "wp-sync" and "program" in page.writers
+        attributed = player.engine in TELLING and "program" in page.writers
         assert (page.first_write is not None) == attributed, (player.engine, page)
 
 
@@ -205,6 +205,7 @@ def play_turn(players: List[Player], pages: List[int], world: World, turn: Turn)
     return after
 
 
+@pytest.mark.slow
 @settings(
     max_examples=max(10, int(120 / EMULATED)),
     deadline=None,

@@ -21,6 +21,7 @@ from pathlib import Path
 from harness.asking import Asker
 from harness.calls import Client
 from gdb_uffd.protocol.model import MemoryUnavailable
+from harness.telling import ended, message
 
 core, switch = Path(sys.argv[1]), Path(sys.argv[2])
 caller = Asker(core)
@@ -34,16 +35,16 @@ told = [caller.call("allocate", 1 << 20)]
 stop = caller.start("reread", 1 << 22, Late())
 try:
     caller.diversion.write_memory(caller.arena, bytes(8192))
-    refused = ""
+    reading = ""
 except MemoryUnavailable as error:
-    refused = str(error)
+    reading = str(error)
 switch.unlink()
 try:
     caller.diversion.call_end()
-    ended = caller.diversion.end(False).ended
+    end = ended(caller.diversion.end(False))
 except Exception as error:
-    ended = str(error)
-told += [stop.message, ended, stop.lost, refused, caller.call("allocate", 1 << 20)]
+    end = str(error)
+told += [message(stop), end, stop.lost, reading, caller.call("allocate", 1 << 20)]
 caller.close()
 print(json.dumps(told))
 """

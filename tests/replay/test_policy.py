@@ -18,6 +18,7 @@ import pytest
 from harness import SLOWNESS
 from harness.asking import Asker, policy_core
 from harness.calls import Client
+from harness.telling import asked, ended, message, passed, refused
 
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.replay.interface import Resume
@@ -57,8 +58,8 @@ def asker(core, request) -> Iterator[Asker]:
 def test_a_wait_for_ever_is_told(asker, function, call, kind):
     stop = asker.stopped(function)
     report = asker.reports[-1]
-    assert stop.message.startswith(f"would block: {call}")
-    assert report.ended == stop.message
+    assert message(stop).startswith(f"would block: {call}")
+    assert ended(report) == message(stop)
     assert report.blocked.call == call and report.blocked.kind == kind
     holder = asker.snapshot.threads[1].tid
     assert report.blocked.owner == (0 if kind == "wait" else holder)
@@ -77,7 +78,7 @@ def test_going_on_comes_to_the_same_wait(asker, how):
     from harness.calls import Client
 
     stop = asker.diversion.resume(Resume(asker.tid, how), Client())
-    assert stop.message.startswith("would block")
+    assert message(stop).startswith("would block")
     assert asker.diversion.registers(asker.tid) == first
 
 
@@ -87,13 +88,13 @@ def test_locks_can_be_passed_and_are_held_again_afterwards(asker):
     asker.set(threads="ignore-locks")
     for function in ("lock_queue", "read_table"):
         assert asker.call(function) == 0
-        (line,) = asker.reports[-1].unsound
+        (line,) = passed(asker.reports[-1])
         assert f"held by thread {asker.snapshot.threads[1].tid}" in line
         assert asker.diversion.read_memory(lock, 96) == before
     for function in ("wait_filled", "take_slot", "join_holder"):  # these are no locks
-        assert asker.stopped(function).message.startswith("would block")
+        assert message(asker.stopped(function)).startswith("would block")
     asker.set(threads="freeze")
-    assert asker.stopped("lock_queue").message.startswith("would block")
+    assert message(asker.stopped("lock_queue")).startswith("would block")
 
 
 def test_a_lock_that_was_passed_is_free(asker):
@@ -180,7 +181,7 @@ def test_what_is_there_is_not_waited_for(asker):
     assert asker.ask("poll", ready, 2, -1) == 2  # stdin is at its end, stdout takes all
     unknown = struct.pack("<ihh", 77, 1, 0)
     assert asker.ask("poll", unknown, 1, 60_000) == 0  # it may have been open: nothing comes
-    assert "descriptor 77, taken for one that nothing comes from" in asker.reports[-1].asked
+    assert "descriptor 77, taken for one that nothing comes from" in asked(asker.reports[-1])
     never = struct.pack("<ihh", 5000, 1, 0)
     assert asker.ask("poll", never, 1, -1) == 1  # POLLNVAL
 
@@ -239,16 +240,16 @@ def test_reading(asker, file):
     data = file.read_bytes()
     assert read_file(asker, file) == len(data)
     assert asker.diversion.read_memory(asker.arena, len(data)) == data
-    assert 'openat("' in asker.reports[-1].asked[0]
+    assert 'openat("' in asked(asker.reports[-1])[0]
 
 
 def test_what_was_refused_was_not_granted(asker):
     """One way or the other, however often it was tried."""
     for _ in range(3):
         assert asker.ask("openat", -100, "/dev/null", 0) == -errno.EACCES
-        assert asker.reports[-1].asked == [] and len(asker.reports[-1].refused) == 1
+        assert asked(asker.reports[-1]) == [] and len(refused(asker.reports[-1])) == 1
     assert asker.ask("getpid") == asker.diversion.snapshot.pid
-    assert "getpid" in asker.reports[-1].asked
+    assert "getpid" in asked(asker.reports[-1])
 
 
 def test_a_mapped_file_is_a_private_copy(asker, file):
@@ -447,8 +448,8 @@ def test_bad_pointers(asker):
 
 def test_longjmp_out(asker):
     stop = asker.stopped("jump_out", 3)
-    assert stop.message.startswith("longjmp leaves the called function")
-    assert asker.symbol("main") < int(re.search(r"for (0x[0-9a-f]+)", stop.message)[1], 16)
+    assert message(stop).startswith("longjmp leaves the called function")
+    assert asker.symbol("main") < int(re.search(r"for (0x[0-9a-f]+)", message(stop))[1], 16)
     assert asker.call("jump_inside", 5) == 5
     assert asker.call("jump_inside", 6) == 6
     assert asker.diversion.read_memory(asker.symbol("counter"), 4) == (41).to_bytes(4, "little")
@@ -456,13 +457,13 @@ def test_longjmp_out(asker):
 
 def test_endless_recursion(asker):
     stop = asker.stopped("recurse")
-    assert stop.signal == 11 and "the stack is used up, 8 MiB below" in stop.message
+    assert stop.signal == 11 and "the stack is used up, 8 MiB below" in message(stop)
 
 
 def test_memory_limit(asker):
     asker.set(memory_limit=1 << 20)
     stop = asker.stopped("allocate", 5 << 20)
-    assert "more than 1 MiB" in stop.message
+    assert "more than 1 MiB" in message(stop)
     assert asker.call("allocate", 600_000) == 1
     asker.set(memory_limit=0)
     assert asker.call("allocate", 5 << 20) == 1
@@ -479,7 +480,7 @@ def test_call_timeout(asker):
     asker.set(call_timeout=1)
     asker.place("sched_yield")
     stop = asker.stopped("raw_often", 1 << 60)
-    assert "ran for 1 s without an end" in stop.message
+    assert "ran for 1 s without an end" in message(stop)
     assert asker.call("nothing") == 7
 
 

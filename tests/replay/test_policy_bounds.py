@@ -9,6 +9,7 @@ from typing import Iterator
 
 import pytest
 from harness.asking import Asker, policy_core
+from harness.telling import asked, message
 
 AT_FDCWD = -100
 UPPER = 1 << 32
@@ -193,7 +194,7 @@ def test_moving_more_than_there_may_be(asker):
     at = mapped(asker, 64 << 20)
     elsewhere = mapped(asker, 64 << 20)
     asker.place("mremap", at, 64 << 20, 64 << 20, MAYMOVE | 2, elsewhere)
-    assert "more than 1 MiB" in asker.stopped("raw").message
+    assert "more than 1 MiB" in message(asker.stopped("raw"))
     assert asker.ask("mremap", at, 8 * PAGE, 8 * PAGE, MAYMOVE | 2, elsewhere) == elsewhere
 
 
@@ -228,7 +229,7 @@ def test_what_the_kernel_writes_counts(asker, file, call):
     asker.set(memory_limit=512 << 10)
     asker.place(call, *requests[call])
     stop = asker.stopped("raw_often", 8)
-    assert "of memory that was not recorded" in stop.message
+    assert "of memory that was not recorded" in message(stop)
 
 
 # -- what the report tells of calls that run untouched ----------------------------------------
@@ -236,12 +237,12 @@ def test_what_the_kernel_writes_counts(asker, file, call):
 
 def test_what_no_record_knows_and_what_stays_is_told(asker):
     assert asker.ask("getrandom", asker.room, 8, 0) == 8
-    assert asker.reports[-1].asked == ["getrandom"]
+    assert asked(asker.reports[-1]) == ["getrandom"]
     assert asker.ask("rt_sigprocmask", 0, b"\x00\x02" + bytes(6), 0, 8) == 0  # SIG_BLOCK SIGUSR1
-    assert asker.reports[-1].asked == ["rt_sigprocmask"]
+    assert asked(asker.reports[-1]) == ["rt_sigprocmask"]
     assert asker.ask("rt_sigprocmask", 0, 0, asker.room, 8) == 0
     assert asker.call("nothing") == 7
-    assert asker.reports[-1].asked == []
+    assert asked(asker.reports[-1]) == []
 
 
 FIXED = 0x10

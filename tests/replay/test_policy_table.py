@@ -15,6 +15,7 @@ from typing import Iterator, List, NamedTuple, Sequence, Union
 import pytest
 from harness import ROOT
 from harness.asking import Argument, Asker, policy_core
+from harness.telling import message
 
 from gdb_uffd.replay.policy import syscalls
 
@@ -319,7 +320,7 @@ def test_a_signal_to_the_recorded_number_stays_inside(asker, outside):
         (signal.SIGSTOP, "would stop itself by SIGSTOP"),
     ):
         asker.place("kill", outside.process.pid, number)
-        assert what in asker.stopped("raw").message
+        assert what in message(asker.stopped("raw"))
         outside.check()
     status = Path(f"/proc/{outside.process.pid}/status").read_text()
     assert "SigPnd:\t0000000000000000" in status and "State:\tT" not in status

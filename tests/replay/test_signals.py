@@ -11,6 +11,7 @@ import pytest
 from harness import ROOT
 from harness.calls import Caller, Client
 from harness.cores import kernel_core
+from harness.telling import asked, ended, refused
 
 from gdb_uffd.replay.interface import SOFTWARE, Resume
 from gdb_uffd.replay.policy import syscalls
@@ -103,10 +104,10 @@ def test_nothing_of_a_call_is_left_for_the_next(caller):
         assert stop.signal == signal.SIGUSR2
         caller.diversion.call_end()
         report = caller.diversion.end(False)
-        assert report.refused and "kill" in " ".join(report.asked)
+        assert refused(report) and "kill" in " ".join(asked(report))
         assert caller.call("unblock") == 7
         report = caller.reports[-1]
-        assert not (report.refused or report.asked or report.ended or report.blocked)
+        assert not (refused(report) or asked(report) or ended(report) or report.blocked)
         assert caller.diversion.siginfo(caller.tid) == caller.snapshot.threads[0].siginfo
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from harness.calls import Caller
 from harness.cores import core_of
+from harness.telling import message, refused
 
 PAGE = 4096
 PAGES = (1 << 28) // PAGE
@@ -40,11 +41,11 @@ def test_it_is_read_in_batches_and_takes_no_memory(caller, function):
     assert PAGES <= report.fed_pages < PAGES + 100
     assert resident(caller) < 1024
     assert int(caller.diversion.vessel.counts().faults) < PAGES // 100
-    (note,) = [note for note in report.notes if "ahead of a touch" in note]
-    assert int(note.split()[4].replace(",", "")) > PAGES * 9 // 10
+    (remark,) = [remark for remark in report.remarks if remark.kind == "ahead"]
+    assert remark.count > PAGES * 9 // 10
     assert not [page for page in report.pages if page.kind != "stack"]
     assert caller.call(function) == 4
-    assert not [note for note in caller.reports[-1].notes if "ahead" in note]
+    assert "ahead" not in [remark.kind for remark in caller.reports[-1].remarks]
 
 
 def test_every_write_is_seen_and_undone(caller):
@@ -75,7 +76,7 @@ def test_what_is_written_there_counts_for_the_limit(caller):
     stop = caller.start("fill", 1)
     caller.diversion.call_end()
     report = caller.diversion.end(False)
-    assert "needs more than 8 MiB" in stop.message and not report.refused
+    assert "needs more than 8 MiB" in message(stop) and not refused(report)
 
 
 def test_other_engines_read_the_same(core):

@@ -8,6 +8,7 @@ import pytest
 from harness import ROOT
 from harness.calls import Caller
 from harness.cores import kernel_core
+from harness.telling import message
 
 from gdb_uffd.native import lib
 from gdb_uffd.protocol.model import Mapping
@@ -37,8 +38,8 @@ def test_calls_run_below_it(program, tmp_path, arguments, monkeypatch):
         sp = caller.snapshot.threads[0].registers.sp
         for _ in range(2):
             assert caller.call("bump", 3) == 44
-            (note,) = [n for n in caller.reports[-1].notes if "stack of its own" in n]
-            assert f"thread {caller.tid} " in note
+            (remark,) = [r for r in caller.reports[-1].remarks if r.kind == "own-stack"]
+            assert remark.tid == caller.tid and remark.size > 0
         assert caller.call("format", 7) == 7
         kinds = {page.kind for page in caller.reports[-1].pages if page.start < sp}
         assert kinds <= {"stack", "data", "tls", "heap"}
@@ -46,7 +47,7 @@ def test_calls_run_below_it(program, tmp_path, arguments, monkeypatch):
         assert caller.call("bump", 1, keep=True) == 42
         assert caller.diversion.registers(caller.tid).sp == sp
         stop = caller.start("deep", 0)  # and it has an end
-        assert stop.signal == 11 and "the stack is used up" in stop.message
+        assert stop.signal == 11 and "the stack is used up" in message(stop)
         caller.diversion.call_end()
         caller.diversion.end(False)
         caller.diversion.reset()

@@ -100,7 +100,8 @@ def test_a_damaged_page_is_never_fed(stored):
         stored.diversion.read_memory(page, 8)
     stop = stored.start("bump")
     stored.diversion.call_end()
-    assert stop.signal and stored.diversion.end(keep=False).unavailable
+    end = stored.diversion.end(keep=False).end
+    assert stop.signal and end is not None and end.unavailable
     assert stored.call("block_usr2") in (0, 1)  # whatever does not need it goes on
 
 

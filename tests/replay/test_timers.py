@@ -9,6 +9,7 @@ from typing import Iterator
 import pytest
 from harness.calls import Caller, Client
 from harness.cores import core_of
+from harness.telling import asked, message, refused
 
 from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
 
@@ -33,7 +34,7 @@ def passing(caller: Caller, name: str, argument: int = 0, keep: bool = False) ->
     stop = caller.start(name, argument)
     result = caller.result
     d.insert_breakpoint(SOFTWARE, caller.landing, 1)
-    while stop.signal != signal.SIGTRAP and not stop.message:
+    while stop.signal != signal.SIGTRAP and not message(stop):
         stop = d.resume(Resume(caller.tid, "c", stop.signal), Client())
         result = d.registers(caller.tid).gpr[saved.arch.result]
     d.remove_breakpoint(SOFTWARE, caller.landing, 1)
@@ -48,7 +49,7 @@ def passing(caller: Caller, name: str, argument: int = 0, keep: bool = False) ->
 
 def test_a_pause_is_ended_by_it(caller):
     assert 30_000 <= passing(caller, "alarm_ends_pause") < 30_100
-    assert "alarm" in caller.reports[-1].asked and not caller.reports[-1].refused
+    assert "alarm" in asked(caller.reports[-1]) and not refused(caller.reports[-1])
 
 
 def test_a_sleep_is_cut_short(caller):
@@ -73,7 +74,7 @@ def test_timers_of_timer_create(caller):
 
 def test_one_that_needs_a_thread_is_told(caller):
     assert passing(caller, "thread_timer") == errno.EAGAIN
-    assert any(line.startswith("clone") for line in caller.reports[-1].refused)
+    assert any(line.startswith("clone") for line in refused(caller.reports[-1]))
 
 
 def test_descriptors(caller):
@@ -87,7 +88,7 @@ def test_waits(caller):
     notified = caller.diversion.vessel.native.listener >= 0
     again = passing(caller, "wait_again")
     if notified:  # else the kernel cannot be told to begin anew
-        assert isinstance(again, Stop) and again.message.startswith("would block: futex")
+        assert isinstance(again, Stop) and message(again).startswith("would block: futex")
 
 
 def test_it_goes_with_the_call_or_stays(caller):
@@ -101,5 +102,5 @@ def test_it_goes_with_the_call_or_stays(caller):
 
 def test_waiting_for_days_again_and_again_is_told(caller):
     stop = passing(caller, "poll_for_ever")
-    assert isinstance(stop, Stop) and stop.message.startswith("would block: poll")
+    assert isinstance(stop, Stop) and message(stop).startswith("would block: poll")
     assert passing(caller, "poll_often") == 3000

@@ -17,18 +17,19 @@ import pytest
 from harness import ROOT
 
 PACKAGE = ROOT / "gdb_uffd"
-COMMON = frozenset(("__version__", "arch", "outputs", "protocol", "terminal"))
+COMMON = frozenset(("__version__", "arch", "dataclass", "outputs", "protocol", "terminal"))
 MAY_IMPORT: Dict[str, FrozenSet[str]] = {
     "__init__": frozenset(),
-    "arch": frozenset(),
+    "dataclass": frozenset(),
+    "arch": frozenset(("dataclass",)),
     "terminal": frozenset(),
     "outputs": frozenset(),
-    "protocol": frozenset(("arch",)),
+    "protocol": frozenset(("arch", "dataclass")),
     "native": COMMON,
     "trace": COMMON,
     "recorder": COMMON | {"native", "trace"},
     "replay": COMMON | {"native", "trace"},
-    "server": COMMON | {"native", "replay", "trace"},
+    "server": COMMON | {"client", "native", "replay", "trace"},
     "client": COMMON | {"commands", "recorder"},
     "commands": COMMON | {"client"},
     "gdbinit": COMMON | {"client", "commands"},
@@ -116,13 +117,12 @@ def reached(start: List[Module]) -> List[Module]:
     return list(found.values())
 
 
-TESTED = modules_of(ROOT / "tests" / "unit")
-WITHOUT_GDB = {
-    module.path
-    for module in reached([*TESTED, *(m for m in MODULES if m.unit not in GDB_SIDE)])
-    if module.unit not in ("commands", "gdbinit")
-}
-"""What runs where there is no gdb: in the shell's commands, in the server, and in unit tests."""
+@functools.cache  # nothing is parsed while tests are collected
+def runs_without_gdb() -> Set[str]:
+    """What runs where there is no gdb: in the shell's commands, in the server, in unit tests."""
+    tested = modules_of(ROOT / "tests" / "unit")
+    start = [*tested, *(module for module in MODULES if module.unit not in GDB_SIDE)]
+    return {m.path for m in reached(start) if m.unit not in ("commands", "gdbinit")}
 
 
 def anywhere(module: Module) -> bool:
@@ -135,21 +135,22 @@ def in_units(*units: str) -> Callable[[Module], bool]:
 
 def without_gdb(module: Module) -> bool:
     shown = module.parts[:2] == ("client", "show")
-    return module.unit not in GDB_SIDE or shown or module.path in WITHOUT_GDB
+    return module.unit not in GDB_SIDE or shown or module.path in runs_without_gdb()
 
 
 def bases(node: ast.ClassDef) -> Set[str]:
     return {ast.unparse(base).split(".")[-1] for base in node.bases}
 
 
-HELPED = {"Command", "MICommand", "Parameter", "Setting"}
-for _ in range(4):  # and what is derived from them, in as many steps
-    HELPED |= {
-        node.name
-        for module in MODULES
-        for node in module.nodes
-        if isinstance(node, ast.ClassDef) and bases(node) & HELPED
-    }
+@functools.cache
+def helped() -> Set[str]:
+    """Classes that gdb's `help` shows, and what is derived from them, in up to four steps."""
+    found = {"Command", "MICommand", "Parameter", "Setting"}
+    nodes = (node for module in MODULES for node in module.nodes)
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    for _ in range(4):
+        found |= {node.name for node in classes if bases(node) & found}
+    return found
 
 
 def helps(module: Module) -> Iterator[ast.AST]:
@@ -157,9 +158,9 @@ def helps(module: Module) -> Iterator[ast.AST]:
     settings is called with."""
     for node in module.nodes:
         if isinstance(node, ast.ClassDef):
-            if HELPED & bases(node):
+            if helped() & bases(node):
                 yield from (part for part in node.body if not isinstance(part, ast.FunctionDef))
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in HELPED:
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in helped():
             yield node
 
 
@@ -198,6 +199,12 @@ def points_up(module: Module) -> Iterator[str]:
 def takes_more_than_the_wire(module: Module) -> Iterator[str]:
     for parts in module.ours():
         if parts[0] == "recorder" and parts[1:2] not in ((), ("wire",)):
+            yield ".".join(parts)
+
+
+def takes_more_than_what_shows(module: Module) -> Iterator[str]:
+    for parts in module.ours():
+        if parts[0] == "client" and parts[1:2] not in ((), ("show",)):
             yield ".".join(parts)
 
 
@@ -276,6 +283,8 @@ RULES: List[Rule] = [
      ("client/one.py", "from gdb_uffd.recorder.memory import Memory")),
     ("which needs neither side", lambda m: m.parts[0] == "recorder" and m.parts[-1] == "wire",
      imports_either_side, ("recorder/wire.py", "from gdb_uffd.protocol import model")),
+    ("the server says it in the words of show", in_units("server"), takes_more_than_what_shows,
+     ("server/one.py", "from gdb_uffd.client.session import sessions")),
     ("runs without gdb", without_gdb, imports_gdb, ("client/show/one.py", "import gdb")),
     ("and needs nothing that does not", without_gdb, imports_what_does,
      ("client/show/one.py", "import gdb_uffd.commands")),

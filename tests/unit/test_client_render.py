@@ -9,6 +9,7 @@ from gdb_uffd.client.show import report_json, report_text, verdict
 from gdb_uffd.client.show.hexdiff import diff_lines
 from gdb_uffd.client.show.report_text import NamedChange, WriteSite
 from gdb_uffd.client.show.text import Look
+from gdb_uffd.protocol.ends import End, Refusal, Unavailable
 from gdb_uffd.protocol.messages import Summary
 from gdb_uffd.protocol.messages_calls import PageImage
 from gdb_uffd.protocol.model import CallReport, DirtyPage, DirtyRange, FirstWrite
@@ -188,11 +189,16 @@ def test_nothing_dirtied():
 
 def test_what_went_otherwise_is_told():
     lines = report_text.report_lines(
-        report(refused=["fork() -> EPERM"], unavailable="0x1000: truncated core\n"), Names(), Look()
+        report(
+            refusals=[Refusal("fork", (), "EPERM")],
+            end=End("unavailable", unavailable=Unavailable(0x1000, "truncated core\n")),
+        ),
+        Names(),
+        Look(),
     )
     assert lines[0] == "wrote nothing · was refused fork"
     assert lines[2:] == [
-        "  refused: fork() -> EPERM",
+        "  refused: fork() → EPERM",
         "  touched a page that was not recorded: 0x1000: truncated core",
     ]
 
@@ -267,8 +273,8 @@ def test_the_line_after_a_print():
     assert report_text.summary_line(summary, Look()) == (
         "[uffd: 4 pages dirtied, kept · uffd dirty shows them, uffd reset forgets them]"
     )
-    refused = Summary("call", True, 0, 0, 0, 1, refused=["fork() -> EPERM"])
-    assert "refused fork() -> EPERM" in report_text.summary_line(refused, Look())
+    refused = Summary("call", True, 0, 0, 0, 1, refusals=[Refusal("fork", (), "EPERM")])
+    assert "refused fork() → EPERM" in report_text.summary_line(refused, Look())
 
 
 def test_hex_dump_shows_only_lines_that_differ():

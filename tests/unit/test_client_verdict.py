@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gdb_uffd.client.show import verdict
+from gdb_uffd.protocol.ends import End, Grant, PassedLock, Refusal, Unavailable
 from gdb_uffd.protocol.model import CallReport, DirtyPage, DirtyRange, HeapTotals
 
 TID = 42
@@ -35,8 +36,8 @@ def test_pure():
 def test_a_call_that_did_not_return_and_wrote_nothing():
     for more in (
         {},
-        {"ended": "the call ran for 1 s without an end"},
-        {"ended": "SIGSEGV", "unavailable": "0x1000 is not in this core"},
+        {"end": End("time", limit=1)},
+        {"end": End("unavailable", unavailable=Unavailable(0x1000, "truncated"))},
     ):
         made = report(page("stack", thread=TID), returned=False, **more)
         said = "wrote nothing but its own stack, and did not return"
@@ -47,10 +48,10 @@ def test_a_call_that_did_not_return_and_wrote_nothing():
 def test_what_is_not_pure():
     for more in (
         {"output": "x"},
-        {"asked": ["brk(0)"]},
-        {"refused": ["fork() → EPERM"]},
-        {"ended": "would exit"},
-        {"unavailable": "0x1: gone"},
+        {"granted": [Grant("brk")]},
+        {"refusals": [Refusal("fork", (), "EPERM")]},
+        {"passed": [PassedLock(0x1000)]},
+        {"end": End("exit", code=0)},
         {"heap": HeapTotals(1, 24)},
         {"mapped_bytes": 4096},
         {"layout_changed": True},
@@ -95,8 +96,8 @@ def test_heap_mappings_output_and_requests():
         mapped_bytes=1 << 20,
         unmapped_bytes=4096,
         output="héllo\n",
-        asked=["brk(0x1)", "write(1, ...)", "openat(...)"],
-        refused=["kill(1, 9) → EPERM", "kill(2, 9) → EPERM"],
+        granted=[Grant("brk"), Grant("write", 2), Grant("openat", path="/etc/hosts")],
+        refusals=[Refusal("kill", ("1", "9"), "EPERM"), Refusal("kill", ("2", "9"), "EPERM")],
     )
     assert verdict.text(made, thread) == (
         "wrote nothing · allocated 2 blocks (2.9 KiB) · freed 500 B · mapped 1.0 MiB · "
@@ -104,7 +105,7 @@ def test_heap_mappings_output_and_requests():
     )
     data = verdict.as_json(made, thread)
     assert data["net_bytes"] == 2500 and data["printed_bytes"] == 7
-    assert len(data["asked"]) == 3
+    assert data["asked"] == ["brk", "write (2 times)", 'openat("/etc/hosts")']
 
 
 def test_a_heap_that_cannot_be_read():

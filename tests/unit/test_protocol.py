@@ -90,6 +90,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(messages)
 def test_every_message_survives_the_wire(message: Any) -> None:
@@ -110,6 +111,7 @@ def refused(kind: Any, data: Any) -> str:
     return ""
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(messages, json_values, st.randoms(use_true_random=False))
 def test_a_message_with_something_else_in_it(message: Any, odd: Any, chance: Any) -> None:

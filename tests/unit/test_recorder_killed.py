@@ -26,6 +26,7 @@ TIMES, PAGES = 25, 64
 FILES = ("mem", "pagemap", "maps")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["recorder", "program"])
 def test_killed_at_random(built, tmp_path, victim):
     chance = random.Random(7)

@@ -132,6 +132,7 @@ def compare(path: Path, lives: List[Dict[int, bytes]]) -> None:
         with_trace.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("track", [True, False], ids=["tracked", "all memory"])
 @given(life=stretches)
 @settings(

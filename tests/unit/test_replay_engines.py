@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from harness import ROOT
 
-from gdb_uffd.protocol.model import ENGINES, UffdError
-from gdb_uffd.replay.trackers import FOR_CALLS, FOR_MASSES, KINDS, LACKS, choose
+from gdb_uffd.native import ffi, lib
+from gdb_uffd.protocol.model import ENGINES, TELLING, UffdError
+from gdb_uffd.replay.trackers import FOR_CALLS, FOR_MASSES, NEEDED, TRACKERS, choose
 
 
 def machine(*working):
@@ -14,9 +16,27 @@ def machine(*working):
 
 
 def test_every_engine_is_known_everywhere():
-    for names in (FOR_CALLS, FOR_MASSES, KINDS, LACKS):
+    for names in (FOR_CALLS, FOR_MASSES, TRACKERS):
         assert sorted(names) == sorted(ENGINES)
-    assert len(set(KINDS.values())) == len(ENGINES)
+    files = (ROOT / "gdb_uffd" / "native" / "pager").glob("tracker_*.c")
+    assert sorted(path.stem[8:].replace("_", "-") for path in files) == sorted(ENGINES)
+    help_ = (ROOT / "gdb_uffd" / "client" / "session" / "settings.py").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
+    for name in ENGINES:
+        assert lib.tracker_named(name.encode()).tells_first == (name in TELLING)
+        assert f"\n    {name}: " in help_ and f"\n| `{name}` | " in page
+    assert "|".join(("auto", *ENGINES)) in page
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_what_an_engine_cannot_do_without_has_words(name):
+    lacking = ffi.new("uint64_t *")
+    lib.tracker_features(lib.tracker_named(name.encode()), 0, lacking)
+    assert lacking[0] and not lacking[0] & ~sum(NEEDED)
+
+
+def test_another_name_is_none_of_them():
+    assert lib.tracker_named(b"wp") == ffi.NULL
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from gdb_uffd.arch import X86_64
 from gdb_uffd.arch.x86_64 import instructions
+from gdb_uffd.client.show.ends import end_text
 from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.replay import illegal
 
@@ -102,7 +103,9 @@ def test_the_line_names_what_lacks(encoded: List[bytes]) -> None:
     def read(address: int, length: int) -> bytes:
         return code[:length]
 
-    text = str(illegal.explain(X86_64, 0x1000, read, frozenset({"fpu", "avx512f", "avx512bw"})))
+    text = end_text(
+        illegal.explain(X86_64, 0x1000, read, frozenset({"fpu", "avx512f", "avx512bw"}))
+    )
     assert "0x1000 needs AVX-512" in text and "no avx512vl" in text and "\n" not in text
     assert (
         illegal.explain(X86_64, 0x1000, read, frozenset({"avx512f", "avx512vl", "avx512bw"}))
@@ -117,7 +120,8 @@ def test_at_the_end_of_a_page(encoded: List[bytes]) -> None:
             raise MemoryUnavailable(address + 4, "not mapped")
         return encoded[0][:length]
 
-    assert "AVX-512" in str(illegal.explain(X86_64, 0xFFC, read, frozenset({"fpu"})))
+    found = illegal.explain(X86_64, 0xFFC, read, frozenset({"fpu"}))
+    assert found is not None and found.needs == "AVX-512"
 
     def nothing(address: int, length: int) -> bytes:
         raise MemoryUnavailable(address, "not mapped")

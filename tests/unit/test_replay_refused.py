@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gdb_uffd.client.show.ends import refusal_text, refusal_texts
 from gdb_uffd.native import ffi
-from gdb_uffd.protocol.ends import refused_lines
 from gdb_uffd.replay.policy import refused, syscalls
 
 WORD = st.integers(0, (1 << 64) - 1)
@@ -33,7 +33,9 @@ def entry(number, arguments, error=1, memory=(), table=0, times=1, others=0):
 
 
 def line(name, arguments, error, *memory):
-    return refused.one(entry(syscalls.by_name()[name].number, arguments, error, memory), {}).text()
+    return refusal_text(
+        refused.one(entry(syscalls.by_name()[name].number, arguments, error, memory), {})
+    )
 
 
 def test_the_example_of_the_documentation():
@@ -79,25 +81,25 @@ def test_kinds_of_arguments():
 
 
 def test_other_tables():
-    assert refused.one(entry(37, (), 38, table=1), {}).text() == (
+    assert refusal_text(refused.one(entry(37, (), 38, table=1), {})) == (
         "int 0x80, system call 37 of i386 → ENOSYS"
     )
-    assert refused.one(entry(0x40000001, (), 38, table=2), {}).text() == (
+    assert refusal_text(refused.one(entry(0x40000001, (), 38, table=2), {})) == (
         "system call 0x40000001 of x32 → ENOSYS"
     )
-    assert refused.one(entry(201, (), 38, table=3), {}).text() == "vsyscall time() → ENOSYS"
-    assert refused.one(entry(9999, (), 38), {}).text() == "system call 9999() → ENOSYS"
+    assert refusal_text(refused.one(entry(201, (), 38, table=3), {})) == "vsyscall time() → ENOSYS"
+    assert refusal_text(refused.one(entry(9999, (), 38), {})) == "system call 9999() → ENOSYS"
 
 
 def test_a_descriptor_with_a_history():
     known = {7: "tcp 10.0.0.1:443\n"}
-    text = refused.one(entry(0, (7, 8, 9), 9), known).text()
+    text = refusal_text(refused.one(entry(0, (7, 8, 9), 9), known))
     assert text == "read(7, 9) → EBADF (7 was tcp 10.0.0.1:443\\n)"
 
 
 def test_repeats_are_counted():
     entries = [entry(62, (1, 9), 1, times=1000), entry(62, (2, 9), 1, others=5)]
-    assert refused_lines(refused.refusals(entries, {}), 3) == [
+    assert refusal_texts(refused.refusals(entries, {}), 3) == [
         "kill(1, SIGKILL) → EPERM (1,000 times)",
         "kill(2, SIGKILL) → EPERM (and 5 more with other arguments)",
         "and 3 more",
@@ -114,7 +116,7 @@ def test_repeats_are_counted():
     ),
 )
 def test_anything_becomes_one_printable_line(number, arguments, error, table, memory):
-    text = refused.one(entry(number, arguments, error, memory, table), {}).text()
+    text = refusal_text(refused.one(entry(number, arguments, error, memory, table), {}))
     assert "→" in text and text.isprintable() and len(text) < 1000
 
 

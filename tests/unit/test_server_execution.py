@@ -9,7 +9,7 @@ from typing import Iterator
 import pytest
 from server_fakes import PID, TIDS, FakeDiversion, RawClient, serving
 
-from gdb_uffd.protocol.ends import End
+from gdb_uffd.protocol.ends import End, Unavailable
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.replay.agent import Orders
 from gdb_uffd.replay.interface import Disconnected, Resume, Stop, StubClient
@@ -111,13 +111,15 @@ def test_swbreak_is_not_said_to_who_did_not_ask() -> None:
 
 
 def test_output_and_messages_come_before_the_stop() -> None:
+    end = End("unavailable", unavailable=Unavailable(0x1000, "lost", "\nget it"))
+
     def run(action: Resume, client: StubClient) -> Stop:
         client.output(b"x" * 20000)
-        return Stop(action.tid, 5, end=End("the program called exit(3)", "\nit goes no further"))
+        return Stop(action.tid, 5, end=end)
 
     with serving(FakeDiversion(on_resume=run)) as client:
         assert (client.ask(b"vCont;c") or b"").startswith(b"T05")
-        expected = b"uffd: the program called exit(3); it goes no further\n"
+        expected = b"uffd: the page at 0x1000 is not in the trace: lost; get it\n"
         assert client.console == b"x" * 20000 + b"\n" + expected  # on a line of its own
 
 

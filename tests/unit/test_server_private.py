@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server_fakes import DATA, PID, TIDS, FakeDiversion, FakeSnapshot, FakeTrace, RawClient, serving
 
+from gdb_uffd.client.show.ends import SHOWN_BY_BT
 from gdb_uffd.protocol.codec import from_json, to_text
 from gdb_uffd.protocol.ends import End
 from gdb_uffd.protocol.model import CallReport
-from gdb_uffd.replay.interface import SHOWN_BY_BT, Stop
+from gdb_uffd.replay.interface import Stop
 from gdb_uffd.server.listen.connection import message
 from gdb_uffd.server.navigator import Navigator
 from gdb_uffd.server.requests.answer import error_text
@@ -113,11 +114,11 @@ def test_a_call(client: RawClient) -> None:
         "gdb_pages": 1,
         "bytes_changed": 4,
         "fed_pages": 3,
-        "ended": "",
-        "unavailable": "",
+        "end": None,
         "unknown": [0, 0],
-        "refused": [],
-        "unsound": [],
+        "refusals": [],
+        "more_refused": 0,
+        "passed": [],
         "files_read": [],
         "uncaught": None,
     }
@@ -187,7 +188,7 @@ def test_the_terminal_is_told(client):
 def resumed(client: RawClient) -> str:
     """What is said of an end of the program, `bt` being advised."""
     client.diversion.on_resume = lambda action, _: Stop(
-        action.tid, 0, end=End("it stops", SHOWN_BY_BT)
+        action.tid, 0, end=End("longjmp", address=0x400010)
     )
     client.console = b""
     client.ask(b"vCont;c:p%x.%x" % (PID, TIDS[0]))

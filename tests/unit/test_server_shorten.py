@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from gdb_uffd.protocol import codec
+from gdb_uffd.protocol.ends import Remark
 from gdb_uffd.protocol.messages_calls import LastReport
 from gdb_uffd.protocol.model import CallReport, DirtyPage, DirtyRange
 from gdb_uffd.server.requests import answer, shorten
@@ -41,7 +42,7 @@ def test_pages_become_ranges(monkeypatch: Any) -> None:
     assert len(got.pages) + got.rest_pages == PAGES
     assert got.rest_bytes == got.rest_pages * 64
     assert sum(r.end - r.start for r in got.rest) == got.rest_pages * 4096
-    assert any("only counted" in note for note in got.notes)
+    assert Remark("only-counted") in got.remarks
 
 
 def test_a_long_output_loses_its_middle(monkeypatch: Any) -> None:
@@ -51,7 +52,7 @@ def test_a_long_output_loses_its_middle(monkeypatch: Any) -> None:
     assert len(got.pages) == PAGES and got.pages[0].runs
     assert got.output.encode()[got.streamed :].decode() == unseen
     assert len(got.output) + got.output_left_out == len(output)
-    assert got.output_left_out and any("left out" in note for note in got.notes)
+    assert Remark("output-cut", got.output_left_out) in got.remarks
 
 
 def test_what_is_no_report_cannot_be_shortened(monkeypatch: Any) -> None:

@@ -35,7 +35,7 @@ ENDINGS = {"zstd": "zst", "gzip": "gz", "xz": "xz", "lz4": "lz4"}
 PACK: Dict[str, Callable[[bytes], bytes]] = {
     "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
     "gzip": gzip.compress,
-    "xz": lzma.compress,
+    "xz": lambda raw: lzma.compress(raw, preset=0),  # 64 MiB in a quarter of the time
     "lz4": lambda raw: lz4.frame.compress(raw, content_checksum=True),
 }
 KINDS = sorted(PACK)

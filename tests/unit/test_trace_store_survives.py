@@ -101,6 +101,7 @@ def start(path: str, seed: int) -> "tuple[int, int]":
     return pid, receive
 
 
+@pytest.mark.slow
 def test_killed_at_any_instant(folder: Path) -> None:
     seed_of_this_run = time.time_ns()
     print(f"random.Random({seed_of_this_run})")  # shown when it fails

@@ -13,8 +13,7 @@ from gdb_uffd.client.session import travel
 from gdb_uffd.client.session.asking import pop_dummy_frames
 from gdb_uffd.client.session.outcome import Outcome
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.show import snapshots
-from gdb_uffd.protocol.ends import End
+from gdb_uffd.client.show import ends, snapshots
 from gdb_uffd.protocol.messages_calls import CommitPending
 from gdb_uffd.protocol.model import SnapshotInfo, UffdError
 from gdb_uffd.terminal import one_line
@@ -77,10 +76,11 @@ def _why(session: Session, text: str, outcome: Optional[Outcome]) -> str:
     """Why there is no value: the server's words where gdb's say little.  `outcome`: of a call."""
     if outcome is not None:
         ran = session.request(CommitPending())
-        if ran is not None and ran.unavailable:
-            return f"touched memory that was not recorded: {ran.unavailable}"
-        if ran is not None and ran.ended:
-            return one_line((ran.end or End(ran.ended)).short())
+        if ran is not None and ran.end is not None:
+            missing = ends.unavailable_text(ran.end)
+            if missing:
+                return f"touched memory that was not recorded: {missing}"
+            return one_line(ends.end_short(ran.end))
         if outcome.uncaught is not None:
             return exceptions.text(outcome.uncaught)
         signal = re.search(r"\b(SIG[A-Z0-9]+)\b", text)

@@ -36,10 +36,9 @@ from gdb_uffd.client.session.printing import look, say, say_json, say_quoted, sh
 from gdb_uffd.client.session.saved import no_breakpoint_commands
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.state import Context
-from gdb_uffd.client.show import report_json, report_text
+from gdb_uffd.client.show import ends, report_json, report_text
 from gdb_uffd.client.show.text import Look
 from gdb_uffd.protocol.codec import to_json
-from gdb_uffd.protocol.ends import End
 from gdb_uffd.protocol.messages_calls import BeginTransaction, EndTransaction
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, UffdError, page_floor
 from gdb_uffd.terminal import one_line, printable
@@ -143,8 +142,7 @@ def run_call(
     kept = keep or unfinished
     report = _end(session, outcome, kept)
     outcome.uncaught = exceptions.described(session, report.uncaught)
-    locks = [blocked.passed(session, lock) for lock in report.passed]
-    report.unsound = locks or report.unsound
+    report.unsound = [blocked.passed(session, lock) for lock in report.passed]
     wrote = any(page.meant for page in report.pages)
     report.called = bool(outcome.functions or wrote or not outcome.error)
     if not kept and (outcome.functions or report.pages or report.registers):
@@ -291,11 +289,12 @@ def failure_line(session: Session, report: CallReport, outcome: Outcome, looks: 
             f"{what} is not finished: stopped at {stop.reason} in {stop.where}; "
             "`finish` or `continue` go on, `uffd reset` forgets it"
         )
-    if report.unavailable:
-        why = f"touched memory that was not recorded: {one_line(report.unavailable)}"
+    missing = ends.unavailable_text(report.end)
+    if missing:
+        why = f"touched memory that was not recorded: {one_line(missing)}"
         if stop is not None:
             why += f", in {stop.where}"
-    elif report.blocked or report.ended:
+    elif report.blocked or report.end is not None:
         why = _ended_for(session, report)
     elif "std::terminate" in outcome.error or (outcome.uncaught and _reason_is(stop, "SIGABRT")):
         why = exceptions.text(outcome.uncaught) or "a C++ exception left it uncaught"
@@ -316,13 +315,13 @@ def _reason_is(stop: Optional[CallStop], reason: str) -> bool:
 
 
 def _ended_for(session: Session, report: CallReport) -> str:
-    """Why the server ended the call; "" when it did not."""
-    waits = blocked.end(session) if report.blocked else None
-    if waits is not None:
-        return waits.text()
-    end = report.end or End(report.ended)
-    # What the server advises holds where the program still stands there.
-    return one_line((end.text if report.kept else end.short)(blocked.place))
+    """Why the program went no further; "" where a signal, or nothing, ended the call."""
+    waits = blocked.text(session) if report.blocked else ""
+    if waits or report.end is None:
+        return waits
+    if report.kept:  # the program still stands there
+        return one_line(ends.end_text(report.end, place=blocked.place))
+    return one_line(ends.end_short(report.end, blocked.place))
 
 
 def function_name(outcome: Outcome) -> str:

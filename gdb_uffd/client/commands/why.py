@@ -92,7 +92,7 @@ def explain(session: Session, text: str, first: bool, limit: int) -> writes.WhyR
         result = writes.WhyResult(
             text, what.name, str(what.type) if what.type is not None else "", what.address,
             what.length, _ran(again.start), again.start.by, what.after, first=first,
-            notes=again.start.notes,
+            kernel_lost=again.start.kernel_lost,
         )  # fmt: skip
         try:
             for told in again.writes():

@@ -16,10 +16,9 @@ from gdb_uffd.client.names import addresses, blocked, exceptions, type_facts
 from gdb_uffd.client.session import interrupts, last_call, output, saved, sessions, settings, unwind
 from gdb_uffd.client.session.asking import FAILURES, machine_interface, quiet
 from gdb_uffd.client.session.printing import look, say, user_error
-from gdb_uffd.client.show import verdict
+from gdb_uffd.client.show import ends, verdict
 from gdb_uffd.client.show.report_text import is_amiss, summary_line
 from gdb_uffd.client.show.snapshots import DEBUGGER_SIGNALS
-from gdb_uffd.protocol.ends import End
 from gdb_uffd.protocol.messages import Done, Request, Summary
 from gdb_uffd.protocol.messages_calls import CallBegin, CallEnd, CommitPending, Interrupt
 from gdb_uffd.protocol.model import UffdError
@@ -142,11 +141,11 @@ def before_command() -> None:
     unwind.restore()
     session = sessions.selected()
     if session is not None and (session.calls.assigned or session.calls.pending):
-        summary, told = _commit(session)
+        summary, told, _ = _commit(session)
         if summary is not None and settings.report():
             # How it ended was told when it did; the pages are `uffd dirty -all`'s.
-            rest = dataclasses.replace(summary, pages=0, ended="", unavailable="")
-            if is_amiss(rest):
+            rest = dataclasses.replace(summary, pages=0, end=None)
+            if is_amiss(rest, told):
                 say(summary_line(rest, look(), told, "the command before"))
 
 
@@ -177,28 +176,28 @@ def _note_assignment() -> None:
         session.calls.assigned = True
 
 
-def _commit(session: sessions.Session) -> Tuple[Optional[Summary], str]:
+def _commit(session: sessions.Session) -> Tuple[Optional[Summary], str, str]:
     """Close the transaction of a plain command, unless a command of ours is at work; what it
-    dirtied, and the exception that it ended by."""
+    dirtied, the exception that it ended by, and how else it ended where names tell more than was
+    told when it did."""
     if session.calls.in_command or not (session.calls.pending or session.calls.assigned):
-        return None, ""
+        return None, "", ""
     session.calls.pending, session.calls.assigned, session.calls.depth = False, False, 0
-    told = ""
+    told = named = ""
     try:
         summary = session.request(CommitPending())
     except UffdError as error:
         say(f"[uffd: {error}]")
-        return None, ""
+        return None, "", ""
     if summary is not None and summary.uncaught:
         exceptions.note(session)  # what was kept is there still
         told = exceptions.text(exceptions.described(session, summary.uncaught))
-    if summary is not None and summary.ended:
+    if summary is not None and summary.end is not None:
         # The server told it when it stopped, but without symbols.
-        end = summary.end or End(summary.ended)
-        plain = end.short()
-        named = (blocked.end(session) or end).short(blocked.place)
-        summary = dataclasses.replace(summary, ended="" if named == plain else named)
-    return summary, told
+        named = blocked.text(session) or ends.end_short(summary.end, blocked.place)
+        if named == ends.end_short(summary.end):
+            named = ""
+    return summary, told, named
 
 
 def after_command() -> None:
@@ -213,8 +212,9 @@ def _after_command() -> None:
         session.evaluating = False
     if session is None or not session.calls.pending:
         return
-    summary, told = _commit(session)
-    if summary is not None and settings.report() and (summary.pages or is_amiss(summary)):
+    summary, *words = _commit(session)
+    told = " · ".join(filter(None, reversed(words)))
+    if summary is not None and settings.report() and (summary.pages or is_amiss(summary, told)):
         say(summary_line(summary, look(), told))
 
 

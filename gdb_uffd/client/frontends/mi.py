@@ -19,7 +19,7 @@ from gdb_uffd.client.session.asking import machine_interface, one_cpu
 from gdb_uffd.client.session.options import split_format
 from gdb_uffd.client.session.printing import user_errors
 from gdb_uffd.client.session.sessions import Session
-from gdb_uffd.client.show import report_text
+from gdb_uffd.client.show import ends, report_text
 from gdb_uffd.protocol.model import CallReport, UffdError
 
 _serials: "WeakKeyDictionary[Session, int]" = WeakKeyDictionary()
@@ -84,10 +84,10 @@ def _summary(report: CallReport, last: Optional[last_call.Last]) -> Dict[str, An
         "gdb_pages": len(gdb_pages),
         "bytes_changed": sum(page.bytes_changed for page in program) + report.rest_bytes,
         "fed_pages": report.fed_pages,
-        "refused": report.refused,
+        "refused": ends.refusal_texts(report.refusals, report.more_refused),
         "files_read": report.files_read,
-        "ended": report.ended or None,
-        "unavailable": report.unavailable or None,
+        "ended": ends.end_text(report.end) or None,
+        "unavailable": ends.unavailable_text(report.end) or None,
     }
 
 

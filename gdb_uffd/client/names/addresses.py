@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import os
 import re
-from dataclasses import dataclass
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import gdb
@@ -20,6 +19,7 @@ from gdb_uffd.client.session.asking import FAILURES, decoded, quiet
 from gdb_uffd.client.session.code import blocks, file_of, function_name, line_at
 from gdb_uffd.client.show.report_text import WriteSite
 from gdb_uffd.client.show.text import without_parameters
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.messages_calls import Extent
 from gdb_uffd.protocol.model import FirstWrite, UffdError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Optional, Tuple
 
 import gdb
@@ -14,6 +14,7 @@ from gdb_uffd.client.names import type_facts
 from gdb_uffd.client.names.expression import Expression
 from gdb_uffd.client.names.type_facts import MemberField, TypeInfo
 from gdb_uffd.client.session.asking import FAILURES
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.heap import Condition, has_member
 
 LOOSE = re.compile(r"^std::(__\w+::)?(optional|variant|expected|pair|tuple)<")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Dict, Optional, Sequence
 
 import gdb
@@ -22,6 +22,7 @@ from gdb_uffd.client.names.shapes import (
 )
 from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.session.sessions import Session
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.messages_calls import Reach
 from gdb_uffd.protocol.model import Block, Path
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 from weakref import WeakKeyDictionary
 
 import gdb
@@ -16,7 +16,7 @@ from gdb_uffd.client.session.asking import FAILURES, decoded, quiet
 from gdb_uffd.client.session.frames import frame_text
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
-from gdb_uffd.protocol.ends import End, PassedLock, Wait
+from gdb_uffd.protocol.ends import PassedLock, Wait
 from gdb_uffd.protocol.messages_calls import AskBlocked
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import one_line
@@ -27,10 +27,7 @@ MAX_NAME = 80
 _LOOP_BYTES = 1 << 16
 """A function that is larger is not looked through for a loop."""
 
-Named = Tuple[Dict[str, Any], End]
-"""A wait as docs/json.md has it, and in words."""
-
-_blocked: "WeakKeyDictionary[Session, Named]" = WeakKeyDictionary()
+_blocked: "WeakKeyDictionary[Session, Dict[str, Any]]" = WeakKeyDictionary()
 """What `note` found, for the report of the call."""
 
 
@@ -72,15 +69,14 @@ def note(session: Session) -> None:
 
 def described(session: Session) -> Optional[Dict[str, Any]]:
     """The wait that the last call ended at, as docs/json.md has it; None when it did not."""
-    found = _blocked.get(session)
-    return found[0] if found is not None else None
+    return _blocked.get(session)
 
 
-def end(session: Session) -> Optional[End]:
-    """ "would block: pthread_mutex_lock(&q->lock), held by thread 3 (worker, in pause)"; None when
+def text(session: Session) -> str:
+    """ "would block: pthread_mutex_lock(&q->lock), held by thread 3 (worker, in pause)"; "" when
     the last call did not end that way."""
     found = _blocked.get(session)
-    return found[1] if found is not None else None
+    return str(found["text"]) if found is not None else ""
 
 
 def place(address: int) -> str:
@@ -107,7 +103,7 @@ def _holder(owner: Dict[str, Any]) -> str:
     return f"thread {owner['thread']}" + (f" ({inside})" if inside else "")
 
 
-def _named(session: Session, found: Wait) -> Named:
+def _named(session: Session, found: Wait) -> Dict[str, Any]:
     frames = _frames()
     if found.kind == "spin":
         return _spinning(frames, found)
@@ -123,11 +119,10 @@ def _named(session: Session, found: Wait) -> Named:
         "lock": argument or None,
         "owner": _thread(session, owner) if owner else None,
     }
-    told = _told(out, found.itself)
-    return {**out, "text": told.text()}, told
+    return {**out, "text": _told(out, found.itself)}
 
 
-def _spinning(frames: List[gdb.Frame], found: Wait) -> Named:
+def _spinning(frames: List[gdb.Frame], found: Wait) -> Dict[str, Any]:
     """A call that goes in a circle: in which function of the program, and on what."""
     where, name = f"at {found.address}", ""
     for frame in frames:
@@ -137,11 +132,10 @@ def _spinning(frames: List[gdb.Frame], found: Wait) -> Named:
                 break
     waits = "which only another thread writes" if name else "which only another thread could end"
     text = f"spins {where}{f' on {name}' if name else ''}, {waits}"
-    out = {
+    return {
         "call": "spins", "system_call": None, "kind": "spin", "address": found.address,
         "lock": name or None, "owner": None, "text": text,
     }  # fmt: skip
-    return out, End(text)
 
 
 def _read_there(frame: gdb.Frame) -> str:
@@ -174,18 +168,18 @@ def _read_there(frame: gdb.Frame) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def _told(found: Dict[str, Any], is_self: bool) -> End:
+def _told(found: Dict[str, Any], is_self: bool) -> str:
     what = f"would block: {found['call']}({found['lock'] or found['address'] or ''})"
     owner = found["owner"]
     if found["kind"] == "lock" and is_self:
-        return End(f"{what}, held by this thread itself")
+        return f"{what}, held by this thread itself"
     if owner is None:
         held = ", which is held" if found["kind"] == "lock" else ""
-        return End(f"{what}{held}, and no other thread runs")
+        return f"{what}{held}, and no other thread runs"
     who = _holder(owner)
     if found["kind"] == "join":
-        return End(f"{what}, which waits for {who} to end", "it does not run")
-    return End(f"{what}, held by {who}")
+        return f"{what}, which waits for {who} to end; it does not run"
+    return f"{what}, held by {who}"
 
 
 def _frames() -> List[gdb.Frame]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import gdb
@@ -23,6 +23,7 @@ from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.state import Context
 from gdb_uffd.client.session.view import memory
 from gdb_uffd.client.show.report_text import INNER, NEW
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import Block, CallReport, DirtyPage, DirtyRange
 
 TEXT_BYTES = 256

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Dict, List
+
+from gdb_uffd.dataclass import dataclass
 
 _UNARY = re.compile(r"[*&!~+\-(]|\(")
 """How text begins that binds weaker than `.`, `->` and `[]` (C11 6.5.2, 6.5.3)."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from dataclasses import dataclass
 from typing import Iterator, List, Optional, Set
 
 import gdb
@@ -14,6 +13,7 @@ from gdb_uffd.client.names.addresses import block_symbols
 from gdb_uffd.client.session.asking import FAILURES, quiet, selected_arch
 from gdb_uffd.client.session.code import behind_dummy, code_address
 from gdb_uffd.client.show.text import without_parameters
+from gdb_uffd.dataclass import dataclass
 
 MAX_FRAMES = 1024
 """Frames of one thread that are looked at."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import gdb
@@ -19,6 +19,7 @@ from gdb_uffd.client.session.asking import FAILURES, captured, selected_arch
 from gdb_uffd.client.session.code import code_address, frames
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.heap import Reference
 from gdb_uffd.protocol.model import Block, DirtyRange, HeapBlock, UffdError
 

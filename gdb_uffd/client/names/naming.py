@@ -27,7 +27,7 @@ from gdb_uffd.client.session.state import Context
 from gdb_uffd.client.session.threads import in_thread
 from gdb_uffd.client.session.view import memory
 from gdb_uffd.client.show.report_text import NEW, REST, NamedChange
-from gdb_uffd.protocol.model import CallReport, DirtyPage, DirtyRange, FirstWrite
+from gdb_uffd.protocol.model import TELLING, CallReport, DirtyPage, DirtyRange, FirstWrite
 
 MAX_TOLD = 4000
 """Named changes of one report; each costs some ten microseconds."""
@@ -118,7 +118,7 @@ class Naming:
 
     def first(self, page: DirtyPage) -> Optional[FirstWrite]:
         """Who wrote the page first, or where an engine does not tell, who may have."""
-        if page.first_write is not None or self._report.engine in ("", "wp-sync"):
+        if page.first_write is not None or self._report.engine in ("", *TELLING):
             return page.first_write
         return addresses.likely(self._session.calls.last)
 

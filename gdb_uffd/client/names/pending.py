@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Iterable, Iterator, List, Optional, Tuple
 
 import gdb
@@ -12,6 +12,7 @@ from gdb_uffd.client.names.printers import Difference, ShownContainer
 from gdb_uffd.client.names.scalars import ScalarPart, Walk
 from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.show.report_text import INNER, REST, NamedChange
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PAGE_SIZE
 
 ELEMENTS_OF_TEXT = 8

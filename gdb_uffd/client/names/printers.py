@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import Dict, Iterable, Iterator, List, Optional, Tuple
 
 import gdb
@@ -11,6 +10,7 @@ import gdb
 from gdb_uffd.client.names.scalars import MAX_TEXT, shown
 from gdb_uffd.client.names.type_facts import bare_name
 from gdb_uffd.client.session.asking import setting
+from gdb_uffd.dataclass import dataclass
 
 MAX_CHILDREN = 512
 """Children of one container that are compared."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import re
-from dataclasses import dataclass
 from typing import Callable, FrozenSet, Iterator, List, Optional, Tuple
 
 import gdb
@@ -14,6 +13,7 @@ from gdb_uffd.client.names import type_facts
 from gdb_uffd.client.names.expression import Expression
 from gdb_uffd.client.names.type_facts import MemberField, TypeInfo
 from gdb_uffd.client.session.asking import FAILURES
+from gdb_uffd.dataclass import dataclass
 
 MAX_CHANGES = 64
 """Named changes told of one page; a changed array of a thousand elements is told by 64."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import gdb
@@ -18,6 +17,7 @@ from gdb_uffd.client.names.variables import no_calls
 from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.session.code import code_address, file_of, frames, line_at
 from gdb_uffd.client.session.state import Context
+from gdb_uffd.dataclass import dataclass
 
 MAX_GLOBALS = 2_000
 """Variables of one source file that a search begins from."""

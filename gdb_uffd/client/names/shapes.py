@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 import gdb
@@ -13,6 +13,7 @@ from gdb_uffd.client.names.alternatives import Guards
 from gdb_uffd.client.names.expression import Expression
 from gdb_uffd.client.names.type_facts import TypeInfo
 from gdb_uffd.client.session.asking import FAILURES
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.messages_calls import ArrayShape, PointerShape, TypeShape
 
 MAX_SHAPES = 1024

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
 from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import gdb
@@ -12,6 +11,7 @@ import gdb
 from gdb_uffd.client.session.asking import FAILURES, setting
 from gdb_uffd.client.session.code import blocks, file_of, line_at
 from gdb_uffd.client.show.text import without_parameters
+from gdb_uffd.dataclass import dataclass
 
 MAX_LINES = 20_000
 """Line table entries of one source file that are looked at for blocks."""

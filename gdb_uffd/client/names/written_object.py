@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import List, Optional
 
 import gdb
@@ -13,6 +12,7 @@ from gdb_uffd.client.names.type_facts import largest_value
 from gdb_uffd.client.names.variables import Variable
 from gdb_uffd.client.session.asking import FAILURES, setting
 from gdb_uffd.client.session.sessions import Session
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.messages_calls import Image
 from gdb_uffd.protocol.model import UffdError, page_floor
 

@@ -14,7 +14,6 @@ import os
 import re
 import signal
 import time
-from dataclasses import dataclass
 from typing import Dict, FrozenSet, List, Optional, Set
 
 import gdb
@@ -22,6 +21,7 @@ import gdb
 from gdb_uffd.client.recording import ptrace
 from gdb_uffd.client.session.asking import quiet
 from gdb_uffd.client.session.code import line_at
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import GPR, UffdError
 
 PATIENCE_S = 2.0

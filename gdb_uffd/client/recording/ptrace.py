@@ -13,9 +13,9 @@ import errno
 import os
 import signal
 import struct
-from dataclasses import dataclass
 from typing import Callable, List, Optional, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import GPR, UffdError
 
 _CONT, _SINGLESTEP, _GETREGS, _SETREGS = 7, 9, 12, 13

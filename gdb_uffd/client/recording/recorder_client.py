@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
 from typing import Any, BinaryIO, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.client.session.launch import clean_environment, last_line, remedy
+from gdb_uffd.client.show.text import signal_name
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.outputs import remove_directories, scratch_beside, trace_path
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.recorder.wire import PROTOCOL, Message, WireError, receive, send
@@ -46,14 +46,6 @@ class Source:
     pid: int
     fds: Sequence[Tuple[str, int]] = ()
     auxv: bytes = b""
-
-
-def signal_name(number: int) -> str:
-    """9 as "SIGKILL"."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 class Recorder:

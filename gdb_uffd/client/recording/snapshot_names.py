@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
 import gdb
 
 from gdb_uffd.client.session.asking import FAILURES, decoded, quiet
 from gdb_uffd.client.session.code import function_block
+from gdb_uffd.dataclass import dataclass
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Dict, List, Optional, Tuple
 
 import gdb
@@ -13,6 +13,7 @@ from gdb_uffd.client.session.asking import FAILURES, decoded
 from gdb_uffd.client.session.code import code_address, function_block, line_at, line_of
 from gdb_uffd.client.session.skips import functions_around
 from gdb_uffd.client.show.text import without_parameters
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.terminal import printable
 
 MAX_FRAMES = 64

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import Any, Callable, List, Optional, Tuple
 from weakref import WeakKeyDictionary
 
 from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.session.sessions import Session
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.messages_calls import LastReport, Peek
 from gdb_uffd.protocol.model import CallReport, UffdError
 

@@ -14,14 +14,15 @@ import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
 from typing import BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
 
 import gdb_uffd
 from gdb_uffd.client.session.wire import parse_progress, parse_ready
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.outputs import SCRATCH, UNLOCKED
+from gdb_uffd.protocol import codec
 from gdb_uffd.protocol.messages import Ready
-from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.protocol.model import CallReport, UffdError
 from gdb_uffd.terminal import one_line
 
 START_TIMEOUT_S = 60.0
@@ -173,6 +174,7 @@ def start(
             close_fds=True,
             start_new_session=True,
         )
+        codec.prepare(CallReport)  # while there is nothing else to do: the first call needs it
         line = _read_ready(process, START_TIMEOUT_S, tell or (lambda _line: None))
         if not line:
             _finish(process, 1.0)

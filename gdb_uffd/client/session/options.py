@@ -6,9 +6,9 @@ import os
 import re
 import shlex
 import stat
-from dataclasses import dataclass
 from typing import Callable, FrozenSet, List, Sequence, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.outputs import TRACE
 from gdb_uffd.protocol.model import UffdError
 

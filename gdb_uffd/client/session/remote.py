@@ -8,10 +8,10 @@ import os
 import re
 import shlex
 import stat
-from dataclasses import dataclass
 from typing import Optional, Union
 
 from gdb_uffd.client.session.launch import Server
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.messages import Ready
 from gdb_uffd.protocol.model import UffdError
 

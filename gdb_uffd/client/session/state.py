@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Dict, List, Optional
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.messages_travel import TracePosition
 from gdb_uffd.protocol.model import SnapshotInfo
 

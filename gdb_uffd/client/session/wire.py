@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, Optional, TypeVar
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.codec import CodecError, from_json, from_text, to_json, to_text
 from gdb_uffd.protocol.messages import Ready, Request, Served
 from gdb_uffd.protocol.model import PROTOCOL_VERSION, UffdError

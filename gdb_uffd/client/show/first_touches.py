@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from gdb_uffd.client.show.report_text import WriteSite
 from gdb_uffd.client.show.table import aligned, under
 from gdb_uffd.client.show.text import Look, milliseconds, number, plural
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.messages_rerun import PageTouch
 from gdb_uffd.protocol.model import FirstWrite
 

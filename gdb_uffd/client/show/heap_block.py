@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import List, Optional, Protocol, Sequence
 
 from gdb_uffd.client.show import heap_words
 from gdb_uffd.client.show.heap_words import Thread
 from gdb_uffd.client.show.table import listed
 from gdb_uffd.client.show.text import Look, number
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.heap import BlockReport
 from gdb_uffd.protocol.model import HeapBlock
 

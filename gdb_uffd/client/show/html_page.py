@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.client.show.html_hex import changed_lines, hex_table
 from gdb_uffd.client.show.html_map import picture
 from gdb_uffd.client.show.html_parts import esc, esc_lines, folded, section, table, tag
 from gdb_uffd.client.show.text import milliseconds, number, plural
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.messages_calls import PageImage
 from gdb_uffd.protocol.model import Mapping
 

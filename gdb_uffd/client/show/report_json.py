@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
-from gdb_uffd.client.show import verdict
+from gdb_uffd.client.show import ends, verdict
 from gdb_uffd.client.show.report_text import NEW, NamedChange, Namer, split_pages
 from gdb_uffd.protocol.codec import to_json
 from gdb_uffd.protocol.model import PAGE_SIZE, SCHEMA_VERSION, CallReport, DirtyPage
@@ -108,15 +108,17 @@ def report_json(report: CallReport, namer: Namer) -> Dict[str, Any]:
         "blocks": [
             {"start": hex(b.start), "size": b.size, "state": b.state} for b in report.blocks
         ],
-        "refused": report.refused,
+        "refused": ends.refusal_texts(report.refusals, report.more_refused),
         "refusals": [to_json(each) for each in report.refusals],
-        "asked": report.asked,
+        "asked": [ends.grant_text(grant) for grant in report.granted],
+        "granted": [to_json(each) for each in report.granted],
         "files_read": report.files_read,
-        "unsound": report.unsound,
+        "unsound": ends.passed_texts(report),
         "passed_locks": [to_json(each) for each in report.passed],
-        "notes": report.notes,
-        "ended": report.ended or None,
+        "notes": [*map(ends.remark_text, report.remarks), *report.notes],
+        "remarks": [to_json(each) for each in report.remarks],
+        "ended": ends.end_text(report.end) or None,
         "end": to_json(report.end),
-        "unavailable": report.unavailable or None,
+        "unavailable": ends.unavailable_text(report.end) or None,
         "layout_changed": report.layout_changed,
     }

@@ -6,13 +6,14 @@ What needs symbols (names, lines, thread numbers) comes through a `Namer`.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 
-from gdb_uffd.client.show import verdict
+from gdb_uffd.client.show import ends, verdict
 from gdb_uffd.client.show.report_aside import PROGRAM, advice, aside_text, gdb_text, whose
 from gdb_uffd.client.show.table import PageRow, table
 from gdb_uffd.client.show.text import Look, milliseconds, number, plural, shortened
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.messages import Summary
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, DirtyPage, FirstWrite
 from gdb_uffd.terminal import one_line, printable
@@ -199,13 +200,16 @@ def _rest_lines(report: CallReport, namer: Namer, look: Look, all_lines: bool) -
 
 def notes(report: CallReport) -> List[str]:
     """What went otherwise than on the live process, one line each."""
-    lines = [f"  refused: {one_line(text)}" for text in report.refused]
-    lines += [f"  unsound: {one_line(text)}" for text in report.unsound]
-    if report.unavailable:
-        lines.append(f"  touched a page that was not recorded: {one_line(report.unavailable)}")
+    refused = ends.refusal_texts(report.refusals, report.more_refused)
+    lines = [f"  refused: {one_line(text)}" for text in refused]
+    lines += [f"  unsound: {one_line(text)}" for text in ends.passed_texts(report)]
+    missing = ends.unavailable_text(report.end)
+    if missing:
+        lines.append(f"  touched a page that was not recorded: {one_line(missing)}")
     if report.layout_changed and not report.kept:
         lines.append("  its mappings were undone too")
-    return lines + [f"  {one_line(text)}" for text in report.notes]
+    told = [*map(ends.remark_text, report.remarks), *report.notes]
+    return lines + [f"  {one_line(text)}" for text in told]
 
 
 def count_line(report: CallReport, pages: int, wall_ms: Optional[float]) -> str:
@@ -223,32 +227,33 @@ def count_line(report: CallReport, pages: int, wall_ms: Optional[float]) -> str:
     return " · ".join(parts)
 
 
-def is_amiss(summary: Summary) -> bool:
-    """Whether it went otherwise than on the live process."""
-    told = (
-        summary.files_read
-        or summary.refused
-        or summary.ended
-        or summary.unavailable
-        or summary.unsound
+def is_amiss(summary: Summary, told: str) -> bool:
+    """Whether it went otherwise than on the live process; `told` as of `summary_line`."""
+    amiss = (
+        told
+        or summary.files_read
+        or summary.refusals
+        or (summary.end is not None and summary.end.unavailable)
+        or summary.passed
         or summary.uncaught
     )
-    return bool(told or any(summary.unknown))
+    return bool(amiss or any(summary.unknown))
 
 
-def summary_line(summary: Summary, look: Look, uncaught: str = "", whose: str = "") -> str:
-    """The line after a plain `print f()`; `uncaught`: the exception in words; `whose`: of an
+def summary_line(summary: Summary, look: Look, told: str = "", whose: str = "") -> str:
+    """The line after a plain `print f()`; `told`: how it ended, in words; `whose`: of an
     earlier command, that is."""
     parts = [f"{plural(summary.pages, 'page')} dirtied, kept"] if summary.pages else []
     parts += verdict.files_read(summary.files_read)
-    parts += [f"refused {one_line(text)}" for text in summary.refused[:2]]
-    if len(summary.refused) > 2:
-        parts.append(f"{len(summary.refused) - 2} more refused")
-    parts += [f"unsound: {one_line(text)}" for text in summary.unsound[:1]]
-    if summary.unavailable:
-        parts.append(f"touched a page not recorded: {one_line(summary.unavailable)}")
-    parts += [one_line(summary.ended)] if summary.ended else []
-    parts += [uncaught] if summary.uncaught else []
+    refused = ends.refusal_texts(summary.refusals, summary.more_refused)
+    parts += [f"refused {one_line(text)}" for text in refused[:2]]
+    if len(refused) > 2:
+        parts.append(f"{len(refused) - 2} more refused")
+    parts += [f"unsound: {one_line(ends.passed_text(lock))}" for lock in summary.passed[:1]]
+    missing = ends.unavailable_text(summary.end)
+    if missing:
+        parts.append(f"touched a page not recorded: {one_line(missing)}")
+    parts += [one_line(told)] if told else []
     parts += verdict.unknown(*summary.unknown)
     if summary.pages:
         parts.append("uffd dirty shows them, uffd reset forgets them")

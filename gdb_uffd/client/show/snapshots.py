@@ -8,7 +8,7 @@ import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.client.show.table import aligned, under
-from gdb_uffd.client.show.text import Look, number
+from gdb_uffd.client.show.text import Look, number, signal_name
 from gdb_uffd.protocol.codec import to_json
 from gdb_uffd.protocol.model import SCHEMA_VERSION, SnapshotInfo, UffdError
 from gdb_uffd.terminal import printable
@@ -166,14 +166,9 @@ def duration(ns: int) -> str:
     return f"{ns / 1e6:.0f} ms" if ns >= 10**8 or not ns else f"{ns / 1e6:.1f} ms"
 
 
-def signal_name(number_: int) -> str:
+def of_program(number_: int) -> str:
     """ "SIGSEGV" for a signal the program got; "" for how a debugger stops one."""
-    if number_ in DEBUGGER_SIGNALS:
-        return ""
-    try:
-        return signal.Signals(number_).name
-    except ValueError:
-        return f"signal {number_}"
+    return "" if number_ in DEBUGGER_SIGNALS else signal_name(number_)
 
 
 def headline(snapshots: Sequence[SnapshotInfo], current: int, look: Look) -> str:
@@ -270,7 +265,7 @@ def _row(snapshots: Sequence[SnapshotInfo], info: SnapshotInfo, current: int) ->
 
 def _signal(info: SnapshotInfo) -> str:
     """The signal, unless the label says it."""
-    name = signal_name(info.signal)
+    name = of_program(info.signal)
     return "" if name == info.label else name
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import List, Sequence
 
 from gdb_uffd.client.show.text import FAR_LEFT, MIN_COLUMN, Look
+from gdb_uffd.dataclass import dataclass
 
 MAX_COLUMN = 40
 """Columns that a cell's neighbours are aligned behind; a wider one pushes them."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import signal
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Dict, List, Sequence
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.terminal import printable
 
 STYLES = {
@@ -241,6 +243,22 @@ def size(value: int) -> str:
         amount /= 1024
         units.pop(0)
     return f"{amount:.1f} {units[0]}"
+
+
+def whole_size(length: int) -> str:
+    """Bytes in the largest unit that they fill: "8 MiB", "1.5 GiB", "96 bytes"."""
+    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if length >= 1 << shift:
+            return f"{length / (1 << shift):.1f}".replace(".0", "") + f" {unit}"
+    return f"{length} bytes"
+
+
+def signal_name(number: int) -> str:
+    """9 as "SIGKILL"."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def without_parameters(name: str) -> str:

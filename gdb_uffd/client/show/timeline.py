@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence
 
 from gdb_uffd.client.show import snapshots as naming
@@ -10,6 +9,7 @@ from gdb_uffd.client.show.sparkline import sparkline
 from gdb_uffd.client.show.table import aligned, under
 from gdb_uffd.client.show.text import Look
 from gdb_uffd.client.show.text import number as grouped
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import SCHEMA_VERSION, SnapshotInfo
 from gdb_uffd.terminal import printable
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import bisect
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from gdb_uffd.client.show import ends
 from gdb_uffd.client.show.heap_words import damage_text
 from gdb_uffd.client.show.text import number, plural, size
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.codec import to_json
 from gdb_uffd.protocol.model import CallReport, DirtyPage, DirtyRange
 from gdb_uffd.terminal import one_line, printable
@@ -116,12 +118,11 @@ def _is_pure(report: CallReport, things: List[WrittenKind]) -> bool:
             or report.unmapped_bytes
             or report.layout_changed
             or report.output
-            or report.asked
+            or report.granted
             or report.files_read
-            or report.refused
-            or report.unsound
-            or report.ended
-            or report.unavailable
+            or report.refusals
+            or report.passed
+            or report.end
             or report.unknown_zeros
             or report.unknown_file
         )
@@ -148,7 +149,7 @@ def _phrases(
     if _is_pure(report, things):
         return [PURE]
     parts = [_wrote_text(things, report, thread), *_heap_text(report, things, thread)]
-    whole = replace(report, returned=True, ended="", unavailable="")  # the end is told by others
+    whole = replace(report, returned=True, end=None)  # the end is told by others
     if not report.returned and _is_pure(whole, things):
         return ["wrote nothing but its own stack, and did not return"]
     for what, count in (("mapped", report.mapped_bytes), ("unmapped", report.unmapped_bytes)):
@@ -158,11 +159,16 @@ def _phrases(
         parts.append(f"printed {number(printed_bytes(report))} B")
     parts += files_read(report.files_read)
     # What it printed is told in bytes.
-    asked = [c for c in report.asked if not (report.output and _name(c) in ("write", "writev"))]
-    for what, calls in (("asked the kernel for", asked), ("was refused", report.refused)):
+    asked = [
+        grant.call or ends.grant_text(grant)
+        for grant in report.granted
+        if not (report.output and grant.call in ("write", "writev"))
+    ]
+    refused = [refusal.call for refusal in report.refusals]
+    for what, calls in (("asked the kernel for", asked), ("was refused", refused)):
         if calls:
-            parts.append(f"{what} {_few([_name(call) for call in calls])}")
-    if report.unsound:
+            parts.append(f"{what} {_few([one_line(call) for call in calls])}")
+    if report.passed:
         parts.append("unsound")
     return parts + unknown(report.unknown_zeros, report.unknown_file)
 
@@ -190,11 +196,6 @@ def unknown(zeros: int, as_in_file: int) -> List[str]:
         for count, how in ((zeros, "as zeros"), (as_in_file, "as in the file"))
         if count
     ]
-
-
-def _name(call: str) -> str:
-    """The name in "kill(1, 9) → EPERM"."""
-    return one_line(call).split("(", 1)[0].strip()
 
 
 def _few(names: List[str]) -> str:
@@ -277,8 +278,8 @@ def as_json(report: CallReport, thread: Callable[[int], str]) -> Dict[str, Any]:
         "mapped_bytes": report.mapped_bytes,
         "unmapped_bytes": report.unmapped_bytes,
         "printed_bytes": printed_bytes(report),
-        "asked": report.asked,
+        "asked": [ends.grant_text(grant) for grant in report.granted],
         "files_read": report.files_read,
-        "refused": report.refused,
+        "refused": ends.refusal_texts(report.refusals, report.more_refused),
         "unknown": {"zeros": report.unknown_zeros, "file": report.unknown_file},
     }

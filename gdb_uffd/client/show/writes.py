@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Dict, List, Sequence, Tuple
+from dataclasses import field
+from typing import Any, Dict, List, Optional, Tuple
 
+from gdb_uffd.client.show.ends import difference_text
 from gdb_uffd.client.show.table import under
 from gdb_uffd.client.show.text import Look, milliseconds, number, plural
+from gdb_uffd.dataclass import dataclass
+from gdb_uffd.protocol.codec import to_json
+from gdb_uffd.protocol.ends import RerunDifference
 from gdb_uffd.protocol.model import SCHEMA_VERSION
 from gdb_uffd.terminal import one_line
 
@@ -58,13 +62,13 @@ class WhyResult:
     more: bool = False  # than `total`, which are not counted
     seconds: float = 0.0
     wall_ms: float = 0.0  # that the user waited
-    differs: str = ""
+    differs: Optional[RerunDifference] = None
     compared: bool = True
     not_compared: str = ""
     cut: bool = False
     first: bool = False
     interrupted: bool = False
-    notes: Sequence[str] = ()
+    kernel_lost: bool = False
 
 
 def lines(result: WhyResult, look: Look) -> List[str]:
@@ -125,14 +129,28 @@ def _change_text(change: WrittenPart, look: Look) -> str:
 
 
 def _notes(result: WhyResult) -> List[str]:
-    notes = [one_line(note) for note in result.notes]
+    notes = _lost(result)
     if result.after:
         notes.append(f"{result.text} was looked up in the memory that the call left")
     if result.differs:
-        notes.append(f"this run differs from the first one: {one_line(result.differs)}")
+        how = one_line(difference_text(result.differs))
+        notes.append(f"this run differs from the first one: {how}")
     elif not result.compared and not result.first and result.not_compared:
-        notes.append(f"not compared with the first run: {result.not_compared}")
+        notes.append(f"not compared with the first run: {_NOT_COMPARED[result.not_compared]}")
     return notes
+
+
+_NOT_COMPARED = {
+    "first": "it was ended after the first write",
+    "written": "memory was written since the first run",
+    "interrupted": "that was ended from outside, this one at another instruction",
+}
+
+
+def _lost(result: WhyResult) -> List[str]:
+    if not result.kernel_lost:
+        return []
+    return ["what kept calls had opened, handled or timed is not there in the second run"]
 
 
 def as_json(result: WhyResult) -> Dict[str, Any]:
@@ -151,11 +169,12 @@ def as_json(result: WhyResult) -> Dict[str, Any]:
         "more": result.more,
         "complete": not result.cut and not result.interrupted,
         "interrupted": result.interrupted,
-        "differs": result.differs or None if result.compared else None,
+        "differs": difference_text(result.differs) if result.differs is not None else None,
+        "difference": to_json(result.differs),
         "compared": result.compared,
         "run_ms": round(result.seconds * 1000, 3),
         "wall_ms": round(result.wall_ms, 3),
-        "notes": list(result.notes),
+        "notes": _lost(result),
         "writes": [
             {
                 "address": hex(write.address),

@@ -190,7 +190,7 @@ static int play(struct trial *trial)
 	return rc == 0 ? expect(trial, AT(ZEROS, COUNT), 0x66) : rc;
 }
 
-int trial_run(int kind, const struct uffd_offer *offer, struct error *error)
+int trial_run(const struct tracker_kind *kind, const struct uffd_offer *offer, struct error *error)
 {
 	struct trial trial = {.error = error};
 

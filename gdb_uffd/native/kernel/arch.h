@@ -1,12 +1,13 @@
 /* arch.h - what differs from processor to processor.  Each has a header with its registers and constants
  * and a source file with the functions below; nothing else here names a register.
  *
- * The headers define: struct registers; PC, SP, NUMBER, RESULT and ARGUMENT, which are lvalues;
- * ARCH_MACHINE, ARCH_AUDIT, ARCH_OTHER_TABLE; CALL_STOP_IS_WHOLE: whether every register can be read and
+ * The headers define: struct registers, which begins with what Architecture.names names; PC, SP, NUMBER, RESULT and
+ * ARGUMENT, which are lvalues; ARCH_MACHINE, ARCH_AUDIT, ARCH_OTHER_TABLE; where there is such, ARCH_X32_BIT and ARCH_VSYSCALL; CALL_STOP_IS_WHOLE: whether every register can be read and
  * set at a system call's exit; WATCHPOINTS_LOOK_BACK: whether they stop behind the access; BREAKPOINT_BYTES, BREAKPOINT_SKIPS, BREAKPOINT_CODE;
  * VDSO_ROOM: bytes kept for the vdso that the process is started with, 0: not needed;
  * LONGEST_INSTRUCTION, LONGEST_CALL, LONGEST_STUB; ARCH_UNWINDS: whether eh_frame.h is about it; ARCH_SAVED: the
- * registers that a function leaves as they were, a bit for each of DWARF's numbers; and the numbers of system calls that the architecture never had. */
+ * registers that a function leaves as they were, a bit for each of DWARF's numbers; and the numbers of system calls
+ * that the architecture never had. */
 #ifndef GDB_UFFD_ARCH_H
 #define GDB_UFFD_ARCH_H
 
@@ -25,6 +26,12 @@
 #else
 #error "gdb_uffd knows x86-64 and AArch64"
 #endif
+
+/* This machine's XSAVE area (Intel SDM vol. 1, 13.2; AMD APM vol. 3, CPUID Fn0000_000D): the offset and size of
+ * component `number` (2..62) in the standard format; -1: not here. */
+PYTHON int arch_xsave_component(int number, uint32_t *offset, uint32_t *size);
+/* Components that the operating system has switched on (XCR0); 0 without XSAVE. */
+PYTHON uint64_t arch_xcr0(void);
 
 /* The end of what a program can map here, exclusive; behind it munmap(2) and PAGEMAP_SCAN fail. */
 PYTHON uint64_t arch_user_end(void);

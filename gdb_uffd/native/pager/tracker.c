@@ -3,26 +3,36 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "pager/pager.h"
 
-const struct tracker_kind *const tracker_kinds[TRACKER_KINDS] = {
-	[TRACKER_WP_SYNC] = &tracker_wp_sync,
-	[TRACKER_WP_ASYNC] = &tracker_wp_async,
-	[TRACKER_SOFT_DIRTY] = &tracker_soft_dirty,
-	[TRACKER_COMPARE] = &tracker_compare,
-};
+/* Each, by the name of its file. */
+#define TRACKERS(X) X(wp_sync) X(wp_async) X(soft_dirty) X(compare)
+
+#define DECLARED(name) extern const struct tracker_kind tracker_##name;
+#define LISTED(name) &tracker_##name,
+TRACKERS(DECLARED)
+static const struct tracker_kind *const kinds[] = {TRACKERS(LISTED)};
+
+const struct tracker_kind *tracker_named(const char *name)
+{
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (!strcmp(kinds[i]->name, name))
+			return kinds[i];
+	return NULL;
+}
 
 static const struct tracker_kind *kind_of(const struct pager *pager)
 {
-	return tracker_kinds[pager->tracker.kind];
+	return pager->tracker.kind;
 }
 
 void tracker_init(struct tracker *tracker)
 {
-	*tracker = (struct tracker){.kind = TRACKER_WP_SYNC, .pagemap_fd = -1, .clear_fd = -1};
+	*tracker = (struct tracker){.kind = &tracker_wp_sync, .pagemap_fd = -1, .clear_fd = -1};
 }
 
 void tracker_deinit(struct tracker *tracker)
@@ -32,11 +42,10 @@ void tracker_deinit(struct tracker *tracker)
 	tracker->fed.count = tracker->fed.room = 0;
 }
 
-uint64_t tracker_features(int kind, uint64_t offered, uint64_t *lacking)
+uint64_t tracker_features(const struct tracker_kind *kind, uint64_t offered, uint64_t *lacking)
 {
-	const struct tracker_kind *is = tracker_kinds[kind];
-	uint64_t needed = is->needed | UFFD_FEATURE_THREAD_ID;
-	uint64_t useful = is->useful | UFFD_FEATURE_POISON | UFFD_FEATURE_EXACT_ADDRESS;
+	uint64_t needed = kind->needed | UFFD_FEATURE_THREAD_ID;
+	uint64_t useful = kind->useful | UFFD_FEATURE_POISON | UFFD_FEATURE_EXACT_ADDRESS;
 
 	if (lacking)
 		*lacking = needed & ~offered;

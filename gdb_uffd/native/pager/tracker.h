@@ -1,4 +1,4 @@
-/* tracker.h - the four ways to learn which pages of the vessel were written.
+/* tracker.h - the ways to learn which pages of the vessel were written.
  *
  * One is told each first write while the writer waits, and so knows who it was.  The others collect
  * after the fact: they compare with what stood when they last did, and what the debugger itself
@@ -14,17 +14,9 @@
 #include "kernel/python.h"
 #include "kernel/uffd.h"
 
-PYTHON enum tracker_number {
-	TRACKER_WP_SYNC = 0,    /* write-protection, answered by the pager */
-	TRACKER_WP_ASYNC = 1,   /* write-protection, lifted by the kernel; PAGEMAP_SCAN tells */
-	TRACKER_SOFT_DIRTY = 2, /* the soft-dirty bit of each pte */
-	TRACKER_COMPARE = 3,    /* no help: the bytes themselves */
-};
-#define TRACKER_KINDS 4
-
 /* The kind and the offer are for whoever makes the vessel to choose; the rest is the tracker's. */
 PYTHON struct tracker {
-	int kind; /* enum tracker_number */
+	const struct tracker_kind *kind;
 	struct uffd_offer offer;
 	bool ran;   /* the program has run since it was collected last */
 	bool stale; /* soft-dirty: bits stand that are not the program's */
@@ -39,7 +31,8 @@ struct pager;
 
 /* What a tracker is.  A function that is NULL has nothing to do there; but `collect`, which belongs to those that
  * are not told, and `copy`. */
-struct tracker_kind {
+PYTHON struct tracker_kind {
+	const char *name; /* as users choose it */
 	uint64_t needed, useful; /* UFFD_FEATURE_*, beside those that all need and use */
 	bool protects;    /* pages are write-protected */
 	bool tells_first; /* each page's first write is told, and who wrote */
@@ -61,24 +54,25 @@ struct tracker_kind {
 	/* What was just written to the page was not written by the program. */
 	int (*ignore)(struct pager *pager, uint64_t page);
 };
-extern const struct tracker_kind tracker_wp_sync, tracker_wp_async, tracker_soft_dirty, tracker_compare;
-extern const struct tracker_kind *const tracker_kinds[TRACKER_KINDS];
+
+/* By its name; NULL: there is none. */
+PYTHON const struct tracker_kind *tracker_named(const char *name);
 
 static inline bool tracker_protects(const struct tracker *tracker)
 {
-	return tracker_kinds[tracker->kind]->protects;
+	return tracker->kind->protects;
 }
 
 static inline bool tracker_tells_first(const struct tracker *tracker)
 {
-	return tracker_kinds[tracker->kind]->tells_first;
+	return tracker->kind->tells_first;
 }
 
 void tracker_init(struct tracker *tracker);
 void tracker_deinit(struct tracker *tracker);
 
 /* UFFD_FEATURE_* to ask for, of those that are offered; *lacking out: what it cannot do without. */
-PYTHON uint64_t tracker_features(int kind, uint64_t offered, uint64_t *lacking);
+PYTHON uint64_t tracker_features(const struct tracker_kind *kind, uint64_t offered, uint64_t *lacking);
 
 /* As the kind's own. */
 int tracker_start(struct pager *pager, struct error *error);

@@ -68,6 +68,7 @@ static int copy(struct pager *pager, uint64_t page, const void *from, bool prote
 }
 
 const struct tracker_kind tracker_compare = {
+	.name = "compare",
 	.copy = copy,
 	.collect = collect,
 	.collects_before_pages_go = true,

@@ -142,6 +142,7 @@ static int ignore(struct pager *pager, uint64_t page)
 /* A new mapping counts as written, and so does all of the one that it is joined to: collecting leaves the bits stale,
  * so that they are cleared before the program runs on. */
 const struct tracker_kind tracker_soft_dirty = {
+	.name = "soft-dirty",
 	.start = start,
 	.copy = copy,
 	.before_feed = note_dirty,

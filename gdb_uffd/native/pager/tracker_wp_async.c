@@ -61,6 +61,7 @@ static int collect(struct pager *pager)
 }
 
 const struct tracker_kind tracker_wp_async = {
+	.name = "wp-async",
 	.needed = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_ASYNC,
 	.useful = UFFD_FEATURE_WP_UNPOPULATED,
 	.protects = true,

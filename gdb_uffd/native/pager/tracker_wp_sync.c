@@ -7,6 +7,7 @@ static int copy(struct pager *pager, uint64_t page, const void *from, bool prote
 }
 
 const struct tracker_kind tracker_wp_sync = {
+	.name = "wp-sync",
 	.needed = UFFD_FEATURE_PAGEFAULT_FLAG_WP,
 	.protects = true,
 	.tells_first = true,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.model import (
     PAGE_SIZE,

@@ -4,9 +4,10 @@ wrong with them."""
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.heap import HEADER, Arena, HeapRange
 from gdb_uffd.protocol.model import PAGE_SIZE, PROT_WRITE, Damage, FreeList, HeapBlock, page_ceil

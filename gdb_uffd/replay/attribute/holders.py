@@ -4,7 +4,7 @@ blocks of the heap back to such a root.  No types are known here: any word may b
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import (
     Callable,
     Dict,
@@ -17,6 +17,7 @@ from typing import (
     Tuple,
 )
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.heap import Reference
 from gdb_uffd.protocol.model import PROT_WRITE, HeapBlock, Registers

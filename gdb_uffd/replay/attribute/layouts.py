@@ -8,9 +8,9 @@ layout is taken where what it would mean is so.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Iterator, List, Optional, Sequence, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable
 from gdb_uffd.replay.attribute import malloc
 from gdb_uffd.replay.views import View

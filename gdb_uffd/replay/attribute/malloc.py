@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right, insort
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import (
     Any,
     Callable,
@@ -23,6 +23,7 @@ from typing import (
     Tuple,
 )
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import PAGE_SIZE, PROT_WRITE, MemoryUnavailable
 from gdb_uffd.replay.views import View

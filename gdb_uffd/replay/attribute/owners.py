@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from bisect import bisect_right
-from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PAGE_SIZE, DirtyPage, DirtyRange, Mapping, UffdError
 from gdb_uffd.replay.attribute import layouts, malloc
 from gdb_uffd.replay.attribute.layouts import MallocState

@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections import deque
-from dataclasses import dataclass
 from typing import Deque, Dict, List, Optional, Protocol, Sequence, Set, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.heap import has_member
 from gdb_uffd.protocol.messages_calls import TYPES_MAX, TypeShape
 from gdb_uffd.protocol.model import MemoryUnavailable, Path, UffdError

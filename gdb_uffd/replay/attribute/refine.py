@@ -7,9 +7,10 @@ Made when somebody asks for the report (`uffd call`, `uffd dirty`), not after ea
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Callable, List, Sequence, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.model import (
     PAGE_SIZE,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import struct
 import time
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Dict, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.model import PAGE_SIZE, UffdError
 from gdb_uffd.replay.policy import syscalls

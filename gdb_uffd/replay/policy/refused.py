@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from gdb_uffd.native import ffi, lib
-from gdb_uffd.protocol.ends import Refusal
+from gdb_uffd.protocol.ends import Grant, Refusal
 from gdb_uffd.replay.policy import syscalls
 from gdb_uffd.replay.vessel import Vessel
 from gdb_uffd.trace.files.files import MappedFile, Module
@@ -27,13 +27,13 @@ CLONE_VM = 0x100  # <linux/sched.h>
 I386, X32, VSYSCALL, ARM = lib.TABLE_I386, lib.TABLE_X32, lib.TABLE_VSYSCALL, lib.TABLE_ARM
 _VSYSCALLS = {96: "gettimeofday", 201: "time", 309: "getcpu"}
 
-TAKEN_FOR = {
-    0: "one that nothing comes from",
-    lib.OPENED_PIPE: "a pipe of its own",
-    lib.OPENED_PAIR: "a socket pair of its own",
-    lib.OPENED_EVENT: "an eventfd of its own",
-    lib.OPENED_SIGNALS: "a signalfd of its own",
-    lib.OPENED_EPOLL: "an epoll of its own",
+TAKEN_FOR: Dict[int, Any] = {
+    lib.OPENED_NOTHING: "silent",
+    lib.OPENED_PIPE: "pipe",
+    lib.OPENED_PAIR: "socket pair",
+    lib.OPENED_EVENT: "eventfd",
+    lib.OPENED_SIGNALS: "signalfd",
+    lib.OPENED_EPOLL: "epoll",
 }
 """By enum opened_kind of native/table/fd_table.h."""
 
@@ -219,21 +219,20 @@ def _is(file: MappedFile) -> bool:
     return (now.st_size, now.st_mtime_ns) == (len(file.data), file.mtime_ns)
 
 
-def granted_lines(vessel: Vessel) -> List[str]:
-    """System calls that it was granted, in the order of their first time: `brk`,
-    `mmap (2 times)`, `openat("/etc/hosts")`; those that run untouched are not seen."""
+def grants(vessel: Vessel) -> List[Grant]:
+    """System calls that it was granted, in the order of their first time; those that run untouched
+    are not seen."""
     names: Dict[int, List[str]] = {}
     for opened in vessel.opened():
         data = bytes(ffi.buffer(opened.bytes))[: opened.len]
         names.setdefault(opened.nr, []).append(_printable(data, bool(opened.cut)))
-    out: List[str] = []
+    out: List[Grant] = []
     for number, times in vessel.granted():
         call = syscalls.table().get(number)
         name = call.name if call is not None else f"system call {number}"
         files = list(dict.fromkeys(names.get(number, [])))
-        out += [f'{name}("{path}")' for path in files]
+        out += [Grant(name, path=path) for path in files]
         if not files and times:
-            out.append(name if times == 1 else f"{name} ({times:,} times)")
-    for made in vessel.adopted():
-        out.append(f"descriptor {made.number}, taken for {TAKEN_FOR[made.kind]}")
-    return out
+            out.append(Grant(name, int(times)))
+    taken = [Grant("", descriptor=int(a.number), kind=TAKEN_FOR[a.kind]) for a in vessel.adopted()]
+    return out + taken

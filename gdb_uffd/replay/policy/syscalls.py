@@ -10,9 +10,6 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 from gdb_uffd.arch import RECORDED, Architecture, host
 
 TABLE = Path(__file__).with_name("syscalls.tbl")
-"""With x86-64's numbers; arch/ has others."""
-COMMON = 424
-"""From here on numbers are the same everywhere (Linux, include/uapi/asm-generic/unistd.h)."""
 
 SAFE, ALL, NONE = "safe", "all", "none"
 LEVELS = (NONE, SAFE, ALL)
@@ -30,7 +27,7 @@ CLOCKS = ("clock_gettime", "gettimeofday", "time", "times", "nanosleep", "clock_
 
 
 class SystemCall(NamedTuple):
-    """One line of the table, in its words; the number is an architecture's."""
+    """One line of the table, in its words, with the number that one processor has for it."""
 
     number: int
     name: str
@@ -52,27 +49,16 @@ class PolicyOutcome(NamedTuple):
 def table(arch: Optional[Architecture] = None) -> Dict[int, SystemCall]:
     """By number: the processor's that system calls are made on, unless another one is named."""
     arch = arch or host() or RECORDED
-    own = _numbers(arch)
+    lines = TABLE.read_text(encoding="ascii").splitlines()
+    head, *rows = (line.split() for line in lines if line[0] != "#")
+    column, named = head.index(arch.name), head.index("NAME")
     calls: Dict[int, SystemCall] = {}
-    for number_, name_, safe, all_, handler, *arguments in _lines(TABLE):
-        number = int(number_)
-        if own is not None and number < COMMON:
-            number = own.get(name_, -1)
-        if number >= 0:
+    for row in rows:
+        if row[column] != "-":
+            number = int(row[column])
+            name_, safe, all_, handler, *arguments = row[named:]
             calls[number] = SystemCall(number, name_, safe, all_, handler, tuple(arguments))
     return calls
-
-
-def _lines(path: Path) -> List[List[str]]:
-    lines = path.read_text(encoding="ascii").splitlines()
-    return [line.split() for line in lines if line[0] != "#"]
-
-
-def _numbers(arch: Architecture) -> Optional[Dict[str, int]]:
-    """Name -> number below COMMON; None where those of the table hold."""
-    if arch.calls is None:
-        return None
-    return {name_: int(number) for number, name_ in _lines(arch.calls)}
 
 
 @functools.cache

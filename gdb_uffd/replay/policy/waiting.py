@@ -1,17 +1,13 @@
-"""What a call waited for, and why it ended otherwise than by returning, in words."""
+"""What a call waited for, and why it ended otherwise than by returning."""
 
 from __future__ import annotations
 
-import errno
-import os
-import signal
 from dataclasses import replace
 from typing import Any, Optional
 
 from gdb_uffd.native import lib
 from gdb_uffd.protocol.ends import End, Wait
 from gdb_uffd.protocol.model import MemoryUnavailable
-from gdb_uffd.replay.interface import SHOWN_BY_BT
 from gdb_uffd.replay.policy import syscalls
 from gdb_uffd.replay.policy.policy import Policy
 from gdb_uffd.replay.vessel import Vessel
@@ -72,64 +68,21 @@ def circle(pc: int) -> Wait:
     return Wait("spins", "spin", hex(pc))
 
 
-def text(blocked: Wait) -> str:
-    """It in one line, without symbols."""
-    if blocked.kind == "spin":
-        return f"spins for ever at {blocked.address}, as only another thread could end it"
-    what = blocked.call
-    if blocked.address:
-        what = f"{what}({blocked.address})"
-    if blocked.kind == "lock":
-        who = "this thread itself" if blocked.itself else f"thread {blocked.owner}"
-        held = f"a lock held by {who}" if blocked.owner else "a lock that is held"
-        return f"would block: {what}, {held}, and no other thread runs"
-    if blocked.kind == "join":
-        return f"would block: {what}, for thread {blocked.owner} to end, which does not run"
-    return f"would block: {what}, and no other thread runs"
-
-
-def end(blocked: Wait) -> End:
-    """The end of what waits for ever."""
-    return End(text(blocked), SHOWN_BY_BT)
-
-
 def ending(run: Any, policy: Policy, others: bool) -> Optional[End]:
     """Why the program goes no further, for what is neither a wait nor a signal.  `others`: whether
     it has other threads."""
-    what = _ending(run, policy, others)
-    return End(what, f"{SHOWN_BY_BT}, `uffd reset` goes back to the snapshot") if what else None
-
-
-def _ending(run: Any, policy: Policy, others: bool) -> str:
-    if run.end == lib.RUN_EXITING and run.thread and others:
-        return "this thread would end here, and the program go on without it"
+    status = int(run.status)
     if run.end == lib.RUN_EXITING:
-        return f"the program would exit with code {run.status} here"
+        return End("thread-exit") if run.thread and others else End("exit", code=status)
     if run.end == lib.RUN_KILLING:
-        does = "stop itself by SIGSTOP" if run.status == signal.SIGSTOP else "end itself by SIGKILL"
-        return f"the program would {does} here"
+        return End("signal", signal=status)
     if run.end == lib.RUN_TIMEOUT:
-        return f"the call ran for {policy.call_timeout} s without an end (set uffd call-timeout)"
+        return End("time", limit=policy.call_timeout)
     if run.end == lib.RUN_MEMORY:
-        return (
-            f"the call needs more than {size(policy.memory_limit)} of memory that was not "
-            "recorded (set uffd memory-limit)"
-        )
-    return failed(run) if run.end == lib.RUN_FAILED else ""
+        return End("memory", limit=policy.memory_limit)
+    return failed(run) if run.end == lib.RUN_FAILED else None
 
 
-def failed(run: Any) -> str:
+def failed(run: Any, lost: bool = False) -> End:
     """Why a page could not be given to the program, through no doing of its own."""
-    page = f"the page at {run.address:#x}" if run.address else "its pages"
-    reason = os.strerror(run.status)
-    if run.status == errno.ENOMEM:
-        return f"out of memory: this machine has none left for {page} ({reason})"
-    return f"{page} cannot be given to the program ({reason})"
-
-
-def size(length: int) -> str:
-    """Bytes in the largest unit that they fill."""
-    for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        if length >= 1 << shift:
-            return f"{length / (1 << shift):.1f}".removesuffix(".0") + f" {unit}"
-    return f"{length} bytes"
+    return End("page", code=int(run.status), address=int(run.address) or None, lost=lost)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, List, Optional, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import lib
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, page_floor
 from gdb_uffd.replay.diversion import Diversion

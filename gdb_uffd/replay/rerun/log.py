@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import List, Union
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import Registers
 from gdb_uffd.replay.breakpoints import Asked, Breakpoints
 from gdb_uffd.replay.interface import Resume, Stop

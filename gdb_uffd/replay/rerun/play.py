@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import signal
 import time
-from dataclasses import dataclass
 from typing import Generator, Iterator, List, Optional
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import check, ffi, lib
+from gdb_uffd.protocol.ends import RerunDifference
 from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
 from gdb_uffd.replay.breakpoints import SLOTS, Breakpoints, Slot, pieces
 from gdb_uffd.replay.diversion import Diversion
@@ -129,7 +130,7 @@ class Rerun:
         clone = self.diversion
         clone.begin()
         runs = sum(isinstance(step, Ran) for step in self.last.log.steps)
-        other = ""
+        other: Optional[RerunDifference] = None
         for step in self.last.log.steps:
             if isinstance(step, GdbWrote):
                 yield from self._gdb_writes(step)
@@ -144,27 +145,24 @@ class Rerun:
             else:
                 stop = yield from self._run(step)
                 runs -= 1
-                other = "" if stop is None else self._otherwise(step, stop)
+                other = None if stop is None else self._otherwise(step, stop)
             if (other and runs) or (self.first and self._writes):
                 break  # what gdb did next rests on how this run ended
         yield self._end(other, bool(runs))
 
-    def _end(self, other: str, cut: bool) -> PlayEnd:
+    def _end(self, other: Optional[RerunDifference], cut: bool) -> PlayEnd:
         seconds = time.perf_counter() - self._began
         if other:
             return PlayEnd(self._writes, seconds, other, cut=cut)
         if self.first and self._writes:
-            why = "it was ended after the first write"
-            return PlayEnd(self._writes, seconds, compared=False, why=why, cut=True)
+            return PlayEnd(self._writes, seconds, compared=False, why="first", cut=True)
         if self._real.last_report is not self.last.report:
-            why = "memory was written since the first run"
-            return PlayEnd(self._writes, seconds, compared=False, why=why)
+            return PlayEnd(self._writes, seconds, compared=False, why="written")
         if any(isinstance(step, Ran) and step.interrupted for step in self.last.log.steps):
-            why = "that was ended from outside, this one at another instruction"
-            return PlayEnd(self._writes, seconds, compared=False, why=why)
+            return PlayEnd(self._writes, seconds, compared=False, why="interrupted")
         return PlayEnd(self._writes, seconds, self._differences())
 
-    def _differences(self) -> str:
+    def _differences(self) -> Optional[RerunDifference]:
         """In which pages this run left something else than the first."""
         again = ffi.new("struct changes *")
         check(lib.transaction_collect(self.diversion.vessel.pager, again), doing="comparing")
@@ -172,22 +170,19 @@ class Rerun:
             count, page = self._real.accounts.compare(again)
         finally:
             lib.changes_deinit(again)
-        if not count:
-            return ""
-        pages = "1 page" if count == 1 else f"{count} pages"
-        return f"{pages} came out otherwise, the first at {page:#x}"
+        return RerunDifference("pages", count, page) if count else None
 
-    def _otherwise(self, step: Ran, stop: Stop) -> str:
-        """How the end of a run differs from that of the first; "" when it does not."""
+    def _otherwise(self, step: Ran, stop: Stop) -> Optional[RerunDifference]:
+        """How the end of a run differs from that of the first; None when it does not."""
         if step.interrupted:
             again = self.diversion.runner.run.interrupted
-            return "" if again else "the first run was interrupted earlier"
+            return None if again else RerunDifference("interrupted")
         if stop != step.stop:
-            how = stop.message or f"signal {stop.signal} {stop.breakpoint}".strip()
-            return f"it stopped otherwise: {how}"
+            how = stop.signal, stop.breakpoint, stop.end
+            return RerunDifference("stop", 0, 0, *how)
         if digest(self.diversion.threads.get(stop.tid)) != step.digest:
-            return "the registers came out otherwise"
-        return ""
+            return RerunDifference("registers")
+        return None
 
     # -- one resume ---------------------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Union
+from typing import Literal, Optional, Union
+
+from gdb_uffd.dataclass import dataclass
+from gdb_uffd.protocol.ends import RerunDifference
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,13 @@ class Write:
 
 @dataclass(frozen=True)
 class PlayEnd:
-    """It is over.  `differs`: "" when this run left what the first one did; `compared` False: that
-    cannot be told, `why` says why.  `cut`: it did not run to its end."""
+    """It is over; see RerunEnd of protocol/messages_rerun.py."""
 
     writes: int
     seconds: float
-    differs: str = ""
+    differs: Optional[RerunDifference] = None
     compared: bool = True
-    why: str = ""
+    why: Literal["", "first", "written", "interrupted"] = ""
     cut: bool = False
 
 

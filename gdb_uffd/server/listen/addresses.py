@@ -17,9 +17,9 @@ import select
 import socket
 import sys
 import time
-from dataclasses import dataclass
 from typing import Dict, List, Optional, Protocol, Tuple, Union
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.server.listen.endpoint import Endpoint
 from gdb_uffd.server.stub.framing import checksum, frame

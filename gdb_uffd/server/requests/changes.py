@@ -3,9 +3,10 @@ data, from which gdb's side names the variables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Dict, List, Optional, Set, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import ffi, lib
 from gdb_uffd.protocol.messages_calls import PageImage
 from gdb_uffd.protocol.messages_travel import Differences, PageGroup

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Callable, Dict, Type, TypeVar
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.messages import Request
 from gdb_uffd.server.session import StubSession
 

@@ -50,9 +50,6 @@ def why(session: StubSession, asked: Why) -> RerunStart:
     last = work.last
     saved = last.saved.changed.get(last.tid)
     before = saved if saved is not None else real.snapshot.thread(last.tid).registers
-    notes = []
-    if last.kernel_lost:
-        notes.append("what kept calls had opened, handled or timed is not there in the second run")
     return RerunStart(
         tid=last.tid,
         sp=before.sp,
@@ -60,7 +57,7 @@ def why(session: StubSession, asked: Why) -> RerunStart:
         kept=last.report.kept,
         functions=list(last.log.functions),
         by="write-protection" if work.pages else "debug registers",
-        notes=notes,
+        kernel_lost=last.kernel_lost,
     )
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from gdb_uffd.protocol.codec import to_json
+from gdb_uffd.protocol.ends import Remark
+
 OUTPUT_KEPT = 1 << 20
 """Bytes of a long output that a report keeps, where it is too large for all of it."""
 
 
 def shorten(value: Any) -> bool:
     """Take something out of a report (as JSON, quffd.end) that is too large, and say so in its
-    notes; whether there was something.  Its counts, its verdict's facts and how it ended stay."""
+    remarks; whether there was something.  Its counts, its verdict's facts and how it ended stay."""
     if not isinstance(value, dict):
         return False
     if isinstance(value.get("report"), dict):  # quffd.peek
         value = value["report"]
-    if "pages" not in value or "notes" not in value:
+    if "pages" not in value or "remarks" not in value:
         return False
     return _shorten_output(value) or _shorten_pages(value)
 
@@ -31,7 +34,7 @@ def _shorten_output(report: Dict[str, Any]) -> bool:
     report["output"] = (head + tail).decode("utf-8", "surrogateescape")
     report["streamed"] = len(head)
     left = len(raw) - len(head) - len(tail)
-    report["notes"].append(f"{left} bytes of its output are left out here: it was too long")
+    report["remarks"].append(to_json(Remark("output-cut", left)))
     report["output_left_out"] += left
     return True
 
@@ -42,7 +45,7 @@ def _shorten_pages(report: Dict[str, Any]) -> bool:
     if any(page["runs"] or page["around"] for page in pages):
         for page in pages:
             page.update(runs=[], around=[], more_runs=bool(page["bytes_changed"]))
-        report["notes"].append("what changed on its pages is only counted: it was too much")
+        report["remarks"].append(to_json(Remark("only-counted")))
         return True
     if len(pages) < 2:
         return False

@@ -9,10 +9,10 @@ import contextlib
 import errno
 from typing import List, NamedTuple, Optional
 
+from gdb_uffd.client.show.ends import SHOWN_BY_BT, end_text
 from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
 from gdb_uffd.replay.interface import (
     ACCESS_WATCH,
-    SHOWN_BY_BT,
     WRITE_WATCH,
     Disconnected,
     Resume,
@@ -148,10 +148,10 @@ def _run(session: StubSession, action: Resume) -> bytes:
     if session.navigator.sysroot:  # gdb looks for libraries there, also for new ones
         files = session.diversion.mapped_files()
         link_more(session.navigator.sysroot, files, session.diversion.snapshot.modules)
-    if stop.message and (stop.lost or not session.discards):
+    if stop.end is not None and (stop.lost or not session.discards):
         # gdb's side unwinds a call that ends so: no frame of it is left to be shown.
         where = "`uffd call` shows where" if session.calls and not stop.signal else SHOWN_BY_BT
-        message(connection, stop.message.replace(SHOWN_BY_BT, where))
+        message(connection, end_text(stop.end, where))
     if stop.breakpoint == "swbreak" and session.forks():  # it has returned
         message(connection, NO_FORK)
     if stop.tid not in session.thread_ids:

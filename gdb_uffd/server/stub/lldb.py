@@ -13,6 +13,7 @@ import json
 import os
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
+from gdb_uffd.client.show.ends import end_text
 from gdb_uffd.protocol.model import (
     PAGE_SIZE,
     PROT_EXEC,
@@ -205,7 +206,7 @@ def _system_call(session: StubSession, name: str, *arguments: int) -> int:
         diversion.set_registers(tid, before)
         diversion.set_siginfo(tid, siginfo)
     if stop.signal != _SIGTRAP or at != where + len(arch.syscall):
-        raise UffdError(stop.message or f"{name}() did not return")
+        raise UffdError(end_text(stop.end) or f"{name}() did not return")
     if result > (1 << 64) - 4096:  # -errno
         raise UffdError(f"{name}(): {os.strerror((1 << 64) - result)}")
     return result

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Callable, List, Sequence, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.outputs import whole_file
 from gdb_uffd.protocol.model import (
     PAGE_SIZE,

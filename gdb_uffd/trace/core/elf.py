@@ -8,11 +8,11 @@ ElfError, a line for the user.  Layouts: elf(5), System V gABI chapters 4 and 5.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Callable, Iterator, List, Optional, Tuple
 
 from gdb_uffd.arch import KNOWN, of_machine
 from gdb_uffd.arch.others import spoken
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.trace.core.elf_tables import SYM as SYM
 from gdb_uffd.trace.core.elf_tables import U32 as U32
 from gdb_uffd.trace.core.elf_tables import Buffer as Buffer

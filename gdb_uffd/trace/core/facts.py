@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Callable, Dict, Mapping, Optional
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.trace.core.elf import PT_NOTE, ElfError, ElfImage, iter_notes
 from gdb_uffd.trace.source import ReadMemory

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import mmap
 from bisect import bisect_right
-from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from gdb_uffd.arch import RECORDED
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PAGE_SIZE, page_ceil, page_floor
 from gdb_uffd.trace.core.elf import PF_R, PF_W, PF_X, PT_LOAD, ElfError, ProgramHeader
 

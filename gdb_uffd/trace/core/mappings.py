@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import List, Optional, Sequence, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PAGE_SIZE, PROT_READ, PROT_WRITE, Mapping, page_ceil, page_floor
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core.elf import PF_W, PT_DYNAMIC

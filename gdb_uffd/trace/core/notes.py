@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from gdb_uffd.arch import RECORDED, Architecture
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PAGE_SIZE, Registers, ThreadState
 from gdb_uffd.trace.core.elf import Buffer, ProgramHeader, iter_notes
 

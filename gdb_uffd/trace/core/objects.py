@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from typing import Dict, List, Optional
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable, page_ceil, page_floor
 from gdb_uffd.trace.core.elf import ET_EXEC, PT_DYNAMIC, PT_INTERP, ElfError, ElfImage
 from gdb_uffd.trace.core.loads import Dumped

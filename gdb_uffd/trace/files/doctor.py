@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Dict, List, Optional, Sequence
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PAGE_SIZE
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core.elf import PT_NOTE, ElfError, ElfImage, iter_notes

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Callable, Dict, List, Mapping, Optional, Protocol, Sequence
 
 from gdb_uffd.arch import Architecture
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PAGE_SIZE, UffdError, page_ceil, page_floor
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core.notes import FileRange, Notes

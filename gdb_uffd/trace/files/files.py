@@ -16,9 +16,10 @@ import mmap
 import os
 import stat
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Protocol, Sequence
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import page_ceil, page_floor
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core.elf import ElfError, ElfImage

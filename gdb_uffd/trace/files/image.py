@@ -12,9 +12,9 @@ import json
 import mmap
 import os
 import tarfile
-from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.files.automount import is_file

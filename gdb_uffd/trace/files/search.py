@@ -8,9 +8,10 @@ What is found is checked as ever (trace/files/files.py).
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Dict, Iterator, List, Optional, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.files import debuginfod
 from gdb_uffd.trace.files.files import without_mark

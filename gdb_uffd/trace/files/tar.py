@@ -6,9 +6,9 @@ POSIX.1-2017, pax, "ustar Interchange Format" and "pax Interchange Format"; GNU 
 from __future__ import annotations
 
 import tarfile
-from dataclasses import dataclass
 from typing import Dict, Iterator, Optional, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import UffdError
 
 BLOCK = tarfile.BLOCKSIZE  # 512 bytes

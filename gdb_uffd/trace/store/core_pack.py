@@ -6,9 +6,10 @@ import contextlib
 import os
 import tarfile
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core.core import CoreSnapshot

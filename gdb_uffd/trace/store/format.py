@@ -12,11 +12,12 @@ import json
 import re
 import struct
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Dict, List, Sequence, Tuple
 from typing import Mapping as Dictionary
 
 from gdb_uffd.arch import RECORDED
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import (
     PAGE_SIZE,
     Mapping,

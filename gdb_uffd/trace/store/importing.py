@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Callable, Dict, List, Optional, Sequence
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.outputs import trace_path
 from gdb_uffd.protocol.model import PAGE_SIZE, Mapping, SnapshotInfo, UffdError
 from gdb_uffd.terminal import printable

@@ -7,9 +7,10 @@ import sqlite3
 import zlib
 from array import array
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Dict, List, Optional
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.outputs import trace_path
 from gdb_uffd.protocol.model import PAGE_SIZE, UffdError
 from gdb_uffd.terminal import printable

@@ -10,11 +10,12 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import compress
 from operator import ne
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PAGE_SIZE
 from gdb_uffd.trace.core.notes import USER_END
 from gdb_uffd.trace.source import SLOT_ZERO

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
+from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import PAGE_SIZE, UffdError
 from gdb_uffd.trace.source import SLOT_UNAVAILABLE
 from gdb_uffd.trace.store import format as form

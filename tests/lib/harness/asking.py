@@ -93,11 +93,6 @@ class Asker(Caller):
         self.reports.append(self.diversion.end(False))
         return stop
 
-    @property
-    def refused(self) -> List[str]:
-        """Of the last call."""
-        return self.reports[-1].refused
-
     def memory(self, length: int, at: int = 0) -> bytes:
         """The room for results, as it is now: of a call that was kept."""
         return self.diversion.read_memory(at or self.room, length)

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from gdb_uffd.arch import AARCH64
 from gdb_uffd.protocol.model import CallReport
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
 from gdb_uffd.trace.core.core import CoreSnapshot, open_core
+from harness import telling
 from harness.cores import kernel_core
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -72,8 +72,8 @@ class Caller:
         arch, stack = registers.arch, registers.sp - 512 & ~15
         self.landing = stack + 64
         values = {arch.result: 0, arch.pc: self.symbol(name), arch.arguments[0]: argument}
-        if arch is AARCH64:
-            values[arch.gpr["x30"]] = self.landing
+        if arch.link is not None:
+            values[arch.link] = self.landing
         else:
             stack -= 8
             self.landing = stack + 64
@@ -92,6 +92,11 @@ class Caller:
         if stop.breakpoint == "swbreak":
             d.set_registers(self.tid, saved)  # as gdb does when it pops the frame
         return stop
+
+    @property
+    def refused(self) -> List[str]:
+        """Of the last call."""
+        return telling.refused(self.reports[-1])
 
     def call(self, name: str, argument: int = 0, keep: bool = False) -> int:
         """The function's value (64 bits, signed)."""

@@ -89,6 +89,7 @@ class Machine:
             env=gdbs.environment(home),
             cwd=home,
         )
+        self.pid = self._process.pid
         self._token = 0
         self.answer("-gdb-version")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import List
 
@@ -131,17 +133,30 @@ def build() -> Path:
         said = subprocess.run([compiler, "--version"], capture_output=True, check=True)
         digest.update(said.stdout)
     place = CACHE / "programs" / digest.hexdigest()[:16]
-    if place.is_dir():
-        return place
     place.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=place.parent))
-    for command in _recipes(fresh):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            shutil.rmtree(fresh)
-            raise RuntimeError(" ".join(command) + "\n" + done.stderr)
-    try:
-        os.rename(fresh, place)  # complete or not there, also for a run beside this one
-    except OSError:
-        shutil.rmtree(fresh)
+    with open(place.parent / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a run beside this one may be at it
+        if not place.is_dir():
+            fresh = Path(tempfile.mkdtemp(dir=place.parent))
+            try:
+                _compile(_recipes(fresh))
+                os.rename(fresh, place)  # complete or not there
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
     return place
+
+
+def _compile(recipes: List[List[str]]) -> None:
+    """Run them, as many at once as there are processors; libraries first, programs need them."""
+    libraries = [recipe for recipe in recipes if "-shared" in recipe]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for stage in (libraries, [recipe for recipe in recipes if recipe not in libraries]):
+            wrong = [text for text in pool.map(_compiled, stage) if text]
+            if wrong:
+                raise RuntimeError("\n".join(wrong))
+
+
+def _compiled(command: List[str]) -> str:
+    """What is wrong; "" when it is built."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return " ".join(command) + "\n" + done.stderr if done.returncode else ""

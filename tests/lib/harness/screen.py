@@ -30,6 +30,7 @@ class Screen:
             timeout=30,
         )
         self.child.delaybeforesend = None
+        self.child.ptyproc.delayafterclose = 0  # type: ignore[attr-defined]  # it is waited for
         self.until(lambda lines: any("(gdb)" in line for line in lines))
 
     def lines(self) -> List[str]:
@@ -84,5 +85,6 @@ class Screen:
         self.child.sendline("quit")
         try:
             self.child.expect(pexpect.EOF, timeout=30)
+            self.child.wait()
         finally:
             self.child.close(force=True)
