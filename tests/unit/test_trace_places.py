@@ -94,11 +94,18 @@ def test_mappings_and_what_grows_beside_them(address, kind, tid):
 
 @pytest.mark.parametrize(
     ("at", "tid"),
-    [(0, 11), (MIB - 1, 11), (MIB + 0x1000, 12), (2 * MIB - 1, 12), (2 * MIB + 0x1000, 12)],
+    [(0, 12), (MIB - 1, 12), (MIB + 0x1000, 11), (2 * MIB - 1, 11), (2 * MIB + 0x1000, 11)],
 )
 def test_stacks_of_one_mapping(at, tid):
     """Each reaches up to its thread's block."""
-    others = [thread(10 + n, SHARED + n * MIB - 0x800, SHARED + n * MIB) for n in (1, 2)]
+    others = [thread(13 - n, SHARED + n * MIB - 0x800, SHARED + n * MIB) for n in (1, 2)]
+    assert Made(*others).of(SHARED + at) == ("stack", tid)
+
+
+@pytest.mark.parametrize(("at", "tid"), [(0, 12), (MIB - 1, 12), (MIB, 12), (2 * MIB, 11)])
+def test_stacks_of_one_mapping_whose_blocks_are_not_known(at, tid):
+    """Each reaches down to its stack pointer, the lowest to the end."""
+    others = [thread(13 - n, SHARED + n * MIB, 0) for n in (1, 2)]
     assert Made(*others).of(SHARED + at) == ("stack", tid)
 
 
