@@ -119,3 +119,12 @@ def test_the_first_block_of_all(gdb, all_cores):
         assert "cannot be read" not in data["verdict"]["text"]
         found = {c["name"]: (c["after"], c["note"]) for c in changes(data)}
         assert found["*made"] == ("5", "new")
+
+
+def test_a_pointer_into_a_mapping_tells_of_one_object_there(firsts):
+    """What goes beyond it is no part of an array: the mapping does not begin with it."""
+    firsts.run("print mapped = mapped + 100")
+    (change,) = changes(firsts.call("settle(0) + (*mapped = 5)"))
+    assert (change["name"], change["raw"], change["size"]) == ("*mapped", False, 4)
+    (change,) = changes(firsts.call("settle(0) + (*(long *) mapped = -1)"))
+    assert change["raw"] and change["size"] == 8 and "mapped" not in change["name"], change

@@ -216,3 +216,16 @@ def test_the_pages_of_a_new_mapping_know_where_it_begins(caller):
     new = [p for p in report.pages if p.mapping_start and p.mapping_start != p.start]
     starts = {p.mapping_start for p in new if p.bytes_changed == 4096}
     assert len(starts) == 1 and sum(p.mapping_start in starts for p in report.pages) >= 256
+
+
+def test_the_mappings_are_the_recorded_ones_and_what_was_made(caller):
+    recorded = [m for m in caller.snapshot.mappings if not m.name.startswith("[v")]
+    caller.call("bump", keep=True)
+    assert [m for m in caller.diversion.mappings() if not m.name.startswith("[v")] == recorded
+    assert caller.call("map_and_keep", keep=True) == 4 + 43
+    (made,) = [
+        (m.end - m.start, m.prot, m.name)
+        for m in caller.diversion.mappings()
+        if m not in recorded and not m.name.startswith("[v")
+    ]
+    assert made == (1 << 20, 3, "")

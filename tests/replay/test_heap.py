@@ -9,7 +9,9 @@ from harness import programs
 from harness.calls import Caller
 from harness.cores import NoKernelCore, core_of, kernel_core
 
+from gdb_uffd.native import lib as native
 from gdb_uffd.protocol.model import CallReport
+from gdb_uffd.replay.attribute import heap_blocks
 
 
 @pytest.fixture(scope="module", params=["heaps", "heaps arena", "heaps-static"])
@@ -100,6 +102,26 @@ def test_room_for_an_argument_is_not_the_calls(caller, late):
     assert room in {page.start + 16 for page in report.pages}
     assert report.heap is not None and report.heap.allocated == 0
     assert (report.mapped_bytes, report.unmapped_bytes, report.blocks) == (0, 0, [])
+
+
+class Short:
+    """The native module, with a walk of the heap that ends early."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(native, name)
+
+    def heap_span(self, *arguments: object) -> int:
+        assert native.heap_span(*arguments) == 0
+        return 1
+
+
+def test_a_heap_of_too_many_chunks_is_told_as_not_read(caller, monkeypatch):
+    """Its totals would be those of the part that was read."""
+    caller.call("mixed", 20)
+    monkeypatch.setattr(heap_blocks, "lib", Short())
+    report = told(caller)
+    assert report.heap is None and report.heap_trouble is not None
+    assert (report.heap_trouble.what, report.heap_trouble.value) == ("too-many", 1 << 20)
 
 
 def test_everything_since_the_snapshot(caller):

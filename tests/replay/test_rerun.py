@@ -216,6 +216,20 @@ def test_pages_that_came_out_otherwise_are_counted(caller):
     raise AssertionError(seen)
 
 
+def test_what_is_printed_is_passed_on_once(caller):
+    """As it comes, and not by the second run."""
+    d, client = caller.diversion, Client()
+    text = caller.symbol("bytes")
+    d.write_memory(text, b"said\0")
+    assert caller.start("say", text, client).breakpoint == "swbreak"
+    d.call_end()
+    assert client.written == b"said\n"
+    report = d.end(True)
+    assert report.output == "said\n" and report.streamed == 5
+    assert len(again(caller, "counter", 4)[0]) == 1
+    assert client.written == b"said\n"
+
+
 def test_a_call_that_crashes(caller):
     caller.start("faults")
     caller.diversion.call_end()

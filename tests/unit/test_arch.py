@@ -313,3 +313,80 @@ def test_its_code_is_not_run_elsewhere(tmp_path):
     assert ffi.string(vessel.identity.uname[4]) == b"aarch64"
     vessel.close()
     snapshot.close()
+
+
+HEADER = Path("/usr/include/x86_64-linux-gnu/asm/processor-flags.h")
+
+
+@pytest.mark.skipif(not HEADER.exists(), reason="no header of Linux for x86 here")
+def test_the_flags_of_x86_are_where_the_kernel_has_them():
+    bits = {
+        name: int(bit)
+        for name, bit in re.findall(r"X86_EFLAGS_(\w+)_BIT\s+(\d+)", HEADER.read_text())
+    }
+    for name in ("FIXED", "IOPL"):  # always set; of two bits, which gdb does not name
+        del bits[name]
+    described = ET.fromstring(X86_64.description(3))
+    found = {
+        field.get("name"): int(field.get("start") or -1)
+        for each in described.iter()
+        if each.tag.endswith("flags") and each.get("id") == "i386_eflags"
+        for field in each
+        if field.get("name")
+    }
+    assert found == bits
+
+
+SELECTORS = {"cs": 0x33, "ss": 0x2B, "ds": 0, "es": 0, "fs": 0, "gs": 0}
+"""__USER_CS, __USER_DS (arch/x86/include/asm/segment.h)."""
+USER_END = 0x7FFFFFFFF000
+
+
+@pytest.mark.parametrize("name", SELECTORS)
+def test_selectors_that_linux_would_not_take_are_the_usual_ones(name):
+    at = X86_64.gpr[name]
+    for value, loaded in (
+        (0x33, 0x33), (0x2B, 0x2B), (0x63, 0x63), (0xFFFF, 0xFFFF),
+        (0x30, SELECTORS[name]), (0x10003, SELECTORS[name]), (0, SELECTORS[name]),
+    ):  # fmt: skip
+        gpr = [0x1003] * len(X86_64.names)
+        gpr[at] = value
+        wanted = list(gpr)
+        wanted[at] = loaded
+        assert X86_64.loadable(gpr) == wanted, hex(value)
+
+
+@pytest.mark.parametrize("name", ["fs_base", "gs_base"])
+def test_bases_that_are_no_addresses_of_a_program_are_none(name):
+    for value, loaded in ((USER_END - 1, USER_END - 1), (USER_END, 0), (1 << 63, 0), (0, 0)):
+        gpr = [0x1003] * len(X86_64.names)
+        gpr[X86_64.gpr[name]] = value
+        assert X86_64.loadable(gpr)[X86_64.gpr[name]] == loaded, hex(value)
+
+
+@pytest.mark.parametrize(
+    ("word", "need"),
+    [
+        (0x2518E3E0, "SVE"),  # ptrue p0.b
+        (0x04A0E3E0, "SVE"),  # cntw x0
+        (0xA400A000, "SVE"),  # ld1b {z0.b}, p0/z, [x0]
+        (0xB8200041, "LSE atomics"),  # ldadd w0, w1, [x2]
+        (0xF8E03041, "LSE atomics"),  # ldsetal x0, x1, [x2]
+        (0x38208041, "LSE atomics"),  # swpb w0, w1, [x2]
+        (0x88A07C41, "LSE atomics"),  # cas w0, w1, [x2]
+        (0xC8E0FC41, "LSE atomics"),  # casal x0, x1, [x2]
+        (0xB9400041, None),  # ldr w1, [x2]
+        (0xF8636841, None),  # ldr x1, [x2, x3]
+        (0x885F7C41, None),  # ldxr w1, [x2]
+        (0x88037C41, None),  # stxr w3, w1, [x2]
+        (0x4EA08420, None),  # add v0.4s, v1.4s, v0.4s
+        (0xD503201F, None),  # nop
+    ],
+)
+def test_what_an_instruction_of_aarch64_needs(word, need):
+    code = word.to_bytes(4, "little")
+    for given_ in (code, code + b"\xff" * 8):
+        found = AARCH64.needed(given_)
+        assert (found[0] if found else None) == need
+    assert AARCH64.needed(code[:3]) is None or need == "SVE"
+    assert AARCH64.needed(b"") is None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, List, Optional
+from typing import Any, Iterator, List, Optional, Set
 
 import pytest
 from server_fakes import (
@@ -275,6 +276,22 @@ def test_an_excursion_that_goes_nowhere() -> None:
     with travelling() as world:
         world.ask("away")
         assert world.ask("back")["number"] == 0 and world.byte() == 0
+
+
+def test_an_excursion_is_made_on_the_clients_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it tells one; afterwards wherever the scheduler likes."""
+    asked: List[Set[int]] = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: asked.append(set(cpus)))
+    usual = os.sched_getaffinity(0)
+    with travelling() as world:
+        world.ask("away", cpu=4000)
+        assert asked == [{4000}]
+        world.ask("back")
+        assert asked == [{4000}, usual]
+        asked.clear()
+        world.ask("away")
+        world.ask("back")
+        assert all(cpus == usual for cpus in asked)
 
 
 def test_threads_do_not_end_during_an_excursion() -> None:

@@ -163,3 +163,15 @@ def test_a_read_of_more_than_a_packet_holds_is_cut(client: RawClient, tmp_path: 
     head, _, data = ask(client, "pread", open_file(client, str(path))[1:].decode(),
                         f"{8 * PACKET_SIZE:x}", "0").partition(b";")  # fmt: skip
     assert 0x100 < int(head[1:], 16) == len(unescape(data)) < PACKET_SIZE // 2
+
+
+def test_offsets_that_no_file_has(client: RawClient, tmp_path: Path) -> None:
+    """Of an open file: the kernel's own, and one that was made of the recording."""
+    path = tmp_path / "data"
+    path.write_bytes(b"contents")
+    for name in (str(path), f"/proc/{PID}/maps"):
+        fd = open_file(client, name)[1:].decode()
+        assert ask(client, "pread", fd, "5", "100000") == b"F0;", name
+        for offset in ("8000000000000000", "ffffffffffffffff", "10000000000000000"):
+            assert ask(client, "pread", fd, "5", offset).startswith(b"F-1,"), (name, offset)
+        assert int(ask(client, "pread", fd, "5", "0").partition(b";")[0][1:], 16) == 5, name

@@ -261,3 +261,19 @@ def test_the_setting_of_the_shell(tmp_path, capsys):
     assert "unpacks to more than 2 MiB" in capsys.readouterr().err
     for limit in ("0", "64", "-1"):
         assert cli.main(["info", f"--unpack-limit={limit}", str(path)]) == 0
+
+
+def test_how_far_it_is_is_told_now_and_then() -> None:
+    said: "list[str]" = []
+    progress = compressed.UnpackProgress("x.gz", said.append)
+    for mib in (63, 1, 63, 2, 64):
+        progress.add(mib << 20)
+    told = [f"unpacking x.gz: {mib} MiB" for mib in (64, 129, 193)]
+    assert said == told
+    progress.end()
+    assert len(said) == 4 and said[:3] == told
+    small: "list[str]" = []
+    progress = compressed.UnpackProgress("x.gz", small.append)
+    progress.add((64 << 20) - 1)
+    progress.end()
+    assert small == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Iterator, Tuple
 
@@ -368,3 +369,21 @@ def test_parts_of_a_library_that_are_mapped_below_it(tmp_path: Path) -> None:
     path.write_bytes(core(prstatus(77) + nt_file(pieces), loads))
     os.utime(library, (0, 0))
     assert open_core(str(path)).read(top + PAGE, PAGE) == data[PAGE : 2 * PAGE]
+
+
+def test_a_file_that_is_another_now_is_not_taken(tmp_path: Path) -> None:
+    """By its build-id where it has one, else by its size and the time of its last change."""
+    path = tmp_path / "data"
+    path.write_bytes(b"as it was")
+    cache = files.FileCache()
+    ref = cache.open(str(path)).ref()
+    assert files.unchanged(cache, str(path), ref).path == str(path)
+    assert files.unchanged(cache, f"{path} (deleted)", ref).path == str(path)
+    for other in (
+        replace(ref, size=ref.size + 1),
+        replace(ref, mtime_ns=ref.mtime_ns - 1),
+        replace(ref, build_id=b"it had one"),
+    ):
+        with pytest.raises(files.FileProblem, match="is not the file that was mapped"):
+            files.unchanged(cache, str(path), other)
+    cache.close()
