@@ -143,3 +143,21 @@ def test_links_in_what_was_sent_are_not_followed_there(tmp_path):
                 assert mount.asked == []
 
     in_own_namespace(run)
+
+
+def test_a_path_as_deep_as_paths_can_be(monkeypatch):
+    """The types of file systems are looked up a few times for each directory, however deep."""
+    looks = []
+    types = {"": "ext4", "/proc": "proc"}
+
+    class Counted(dict):
+        def __contains__(self, place):
+            looks.append(place)
+            return super().__contains__(place)
+
+    monkeypatch.setattr(automount, "dict", Counted, raising=False)
+    monkeypatch.setattr(automount, "_types", lambda *_: types)
+    assert automount.may_look("/a" * 2000)
+    assert 2000 < len(looks) < 3 * 2000
+    looks.clear()
+    assert automount.may_look("/a" * 500_000) and not looks  # ENAMETOOLONG

@@ -12,6 +12,7 @@ import time
 from typing import Dict
 
 NOT_ASKED = "lies behind an automounter, which was not asked; `ls` it first if you trust that name"
+_PATH_MAX = 4096  # <linux/limits.h>
 _MAX_LINKS = 40  # path_resolution(7): "the limit is 40"
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _ROOT = re.compile(r"/proc/\d+/root")
@@ -20,21 +21,24 @@ _ROOT = re.compile(r"/proc/\d+/root")
 def may_look(path: str) -> bool:
     """Whether `path` can be looked at, links followed, with no automounter asked; also where there
     is no such file."""
+    if len(path) >= _PATH_MAX:
+        return True  # nobody is asked for it: ENAMETOOLONG
     seconds = int(time.monotonic())
     types = _types("/proc/thread-self", "", seconds)
     waiting = _names(path if path.startswith("/") else f"{os.getcwd()}/{path}")
-    here, links = "", 0
+    here, links, known = "", 0, dict(types)
     while waiting:
         name = waiting.pop()
         if name == "..":
             here = os.path.dirname(here).rstrip("/")
             continue
         place = f"{here}/{name}"
-        kind = _type_of(here, types)
+        kind = known[here] = _type_of(here, known)
         if kind == "autofs" and not any(_leads_to(place, each) for each in types):
             return False
         if kind == "proc" and waiting and _ROOT.fullmatch(place):  # another process's mounts
             types = {**types, **_types(os.path.dirname(place), place, seconds)}
+            known = dict(types)
             here = place
             continue
         try:
@@ -50,7 +54,7 @@ def may_look(path: str) -> bool:
         if link.startswith("/"):
             here = ""
         waiting += _names(link)
-    return _type_of(here, types) != "autofs"
+    return _type_of(here, known) != "autofs"
 
 
 def is_there(path: str) -> bool:
@@ -83,11 +87,11 @@ def _leads_to(place: str, mounted: str) -> bool:
     return mounted == place or mounted.startswith(place + "/")
 
 
-def _type_of(place: str, types: Dict[str, str]) -> str:
-    """The type of the file system that a directory is of."""
-    while place and place not in types:
+def _type_of(place: str, known: Dict[str, str]) -> str:
+    """The type of the file system that a directory is of, by what is known of those above it."""
+    while place and place not in known:
         place = place.rpartition("/")[0]
-    return types.get(place, "")
+    return known.get(place, "")
 
 
 @functools.lru_cache(maxsize=16)
