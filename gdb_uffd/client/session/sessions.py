@@ -219,6 +219,7 @@ def connect(session: Session, executable: str, socket: str) -> None:
     except gdb.error as error:
         words, why = "could not connect", one_line(str(error)).rstrip(".")
         same = why.lower().startswith(words)
+        session.server.is_gone()  # or about to be
         words += why[len(words) :] if same else f" ({why})"
         raise UffdError(f"gdb {words}{session.death()}") from None
     say(*worth_telling(noise or ""))
