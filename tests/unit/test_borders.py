@@ -30,7 +30,7 @@ MAY_IMPORT: Dict[str, FrozenSet[str]] = {
     "recorder": COMMON | {"native", "trace"},
     "replay": COMMON | {"native", "trace"},
     "server": COMMON | {"client", "native", "replay", "trace"},
-    "client": COMMON | {"commands", "recorder"},
+    "client": COMMON | {"recorder"},
     "commands": COMMON | {"client"},
     "gdbinit": COMMON | {"client", "commands"},
     "cli": COMMON | {"client", "recorder", "replay", "server", "trace"},
