@@ -152,7 +152,7 @@ def _arrived(session: Session, where: TracePosition) -> None:
     session.position.moves, session.position.snapshot = where.moves, where.number
     session.position.signal = where.signal
     session.calls.pending, session.calls.depth, session.calls.assigned = False, 0, False
-    session.explained = ""
+    session.explained = None
     session.tls_addresses.clear()
     session.position.where = where
     sessions.note_brought(session, where.brought)
