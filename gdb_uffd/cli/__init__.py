@@ -1,4 +1,8 @@
-"""`gdb-uffd`, the shell command: set-up, the machine's abilities, a server for other clients."""
+"""`gdb-uffd`, the shell command, a file a subject: set-up (gdbinit, doctor), a server for other
+clients (serve, connect), recording (record), traces and cores as files (import, info, verify,
+export, pack, unpack).
+
+It may import `client`, `recorder`, `replay`, `server` and `trace`; nobody imports it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The native part: userfaultfd, pager thread, vessel; C through cffi in API mode.
 
-Only the server side imports this package (design: "Only the server imports native").
+What runs a snapshot imports it, `replay` and `server`, and `recorder`; gdb's side never does.  It
+may import `protocol` and what needs nothing itself.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ RemarkKind = Literal[
 
 @dataclass(frozen=True)
 class Remark:
-    """One more thing that the user must know.  `kind`, one of REMARKS:
+    """One more thing that the user must know.  `kind`, of RemarkKind:
 
     "own-stack": the stack of thread `tid` is used up, it ran on one of its own, up to `size` bytes
     below `address`; "ahead": `count` of the pages fed were of zeros and not yet touched; "emptied":

@@ -60,7 +60,7 @@ class Moved(TracePosition):
 
 
 @dataclass(frozen=True)
-class AskPosition(Request[TracePosition], name="where"):
+class AskPosition(Request[TracePosition], name="position"):
     """Where the server stands."""
 
 
@@ -80,7 +80,7 @@ class Stay(Request[Done], name="stay"):
 
 
 @dataclass(frozen=True)
-class Away(Request[Done], name="away"):
+class Excursion(Request[Done], name="excursion"):
     """An excursion begins; `cpu` as with `begin`."""
 
     cpu: Optional[int] = None

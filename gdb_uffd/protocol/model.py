@@ -357,13 +357,13 @@ class CallReport:
     blocked: Optional[Wait] = None  # what it waited for at its end
     uncaught: Optional[Uncaught] = None
     blocks: List[Block] = field(default_factory=list)  # sorted by start
-    heap: Optional[HeapTotals] = None  # None where malloc's heap cannot be understood,
-    heap_trouble: Optional[Damage] = None  # and why
+    heap: Optional[HeapTotals] = None  # None where malloc's heap cannot be understood
+    heap_trouble: Optional[Damage] = None  # why it cannot be
     mapped_bytes: int = 0
     unmapped_bytes: int = 0
     tid: int = 0  # the recorded thread that ran
     unknown_zeros: int = 0  # pages fed that the recording does not hold: taken for zeros
-    unknown_file: int = 0  # ... and taken for those of the file
+    unknown_file: int = 0  # the same, taken for those of the file
     returned: bool = True  # whether every called function came to its end
     registers: List[str] = field(default_factory=list)  # general ones that it leaves otherwise
     serial: int = 0  # tells it from others of one server; 0 for kind "all"

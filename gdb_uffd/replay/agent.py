@@ -22,7 +22,6 @@ EXPRESSION_MAX = 1 << 16
 """Bytes of one expression: its jumps have 16 bits."""
 
 _MASK = (1 << 64) - 1
-_SIGN = 1 << 63
 
 
 class AgentError(UffdError):

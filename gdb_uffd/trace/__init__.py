@@ -1,8 +1,10 @@
 """What was recorded: the snapshot interface, ELF cores and recorded traces that offer it.
 
-It imports `arch` and `protocol`, nothing else of the program.  From below, each may import those
-before it: core's formats (elf, notes, loads), files, source (the interface); what both kinds of
-recordings share (symbols, places, binding, tls, snapshot); core and its core_trace; store; opening.
+It imports `arch`, `protocol`, `dataclass`, `outputs` and `terminal`, nothing else of the program.
+core and files use each other (a core names its files, a file has ELF headers); neither imports
+store, which uses both (tests/unit/test_borders.py).  Beside the folders stand source (the
+interface), what both kinds of recordings share (symbols, places, binding, tls, scratch, compare,
+snapshot, which has store's page_read for its pages), and opening, which knows all of them.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from gdb_uffd.outputs import TRACE
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core.core_trace import CoreTrace
+from gdb_uffd.trace.files.compressed import compression
 from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.source import INDEX, Trace
-from gdb_uffd.trace.store.compressed import compression
 from gdb_uffd.trace.store.core_packed import PackedCore
 from gdb_uffd.trace.store.packed import CORE_MARK, VERSION_NAME, packed_kind
 from gdb_uffd.trace.store.packed_trace import PackedTrace

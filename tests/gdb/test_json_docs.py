@@ -145,6 +145,11 @@ def test_a_wait(gdb, tmp_path):
     assert data["stopped"]["reason"] == data["blocked"]["text"]
     owner = data["blocked"]["owner"]
     assert set(owner) == {"thread", "tid", "name", "function"}
+    gdb.run("python from gdb_uffd.client.names import blocked; blocked.note = lambda session: None")
+    bare = gdb.call("lock_queue()")  # its frames were not looked at
+    assert check(bare, "call") == [] and bare["blocked"].keys() == data["blocked"].keys()
+    assert bare["blocked"]["owner"] == owner and bare["blocked"]["lock"] is None
+    assert bare["blocked"]["call"] == bare["blocked"]["system_call"] == "futex"
 
 
 def test_the_doctor(gdb, all_cores):

@@ -176,7 +176,7 @@ def test_map_of_several_processes_leaves_everything_as_it_was(two_processes):
         "from gdb_uffd.client.session import travel\n"
         "follow, away = travel.follow, []\n"
         "def noted(session):\n"
-        "    away.append(session.away)\n"
+        "    away.append(session.excursion)\n"
         "    follow(session)\n"
         "travel.follow = noted\n"
         "end"

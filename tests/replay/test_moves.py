@@ -31,7 +31,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return traces.recorded(core, folder / "t.uffd", 2, lambda snapshot: lambda number: {})
 
 
-@pytest.mark.parametrize("way", ["goto", "backward", "away"])
+@pytest.mark.parametrize("way", ["goto", "backward", "excursion"])
 def test_it_ends_before_the_move(recorded: Path, way: str) -> None:
     """And never answers, nor lets answer, what the move has closed: a write then ended the server
     by SIGSEGV."""
@@ -55,15 +55,15 @@ def test_it_ends_before_the_move(recorded: Path, way: str) -> None:
         ask('quffd.end:{"keep":true}')
         if way == "backward":
             go(1)
-        if way == "away":
-            ask("quffd.away:{}")
+        if way == "excursion":
+            ask("quffd.excursion:{}")
         ask("quffd.trace-begin")
         work = session.aside.work if session.aside is not None else None
         assert work is not None
         ask("bc") if way == "backward" else go(1)
         assert session.aside is None and session.diversion is navigator.position.diversion
         ask("quffd.trace-drop")
-        if way == "away":
+        if way == "excursion":
             ask("quffd.back")
             assert ask(f"m{counter:x},1") == b"05"
         assert session.diversion is navigator.position.diversion

@@ -30,16 +30,18 @@ MAY_IMPORT: Dict[str, FrozenSet[str]] = {
     "recorder": COMMON | {"native", "trace"},
     "replay": COMMON | {"native", "trace"},
     "server": COMMON | {"client", "native", "replay", "trace"},
-    "client": COMMON | {"commands", "recorder"},
+    "client": COMMON | {"recorder"},
     "commands": COMMON | {"client"},
     "gdbinit": COMMON | {"client", "commands"},
     "cli": COMMON | {"client", "recorder", "replay", "server", "trace"},
 }
 """By unit: what of ours it may import, besides itself."""
-ORDERS = {
+ORDERS: Dict[str, Tuple[str, ...]] = {
     "client": ("show", "session", "names", "recording", "commands", "frontends"),
+    "trace": ("core files", "store"),
 }
-"""By unit: its folders, each of which may import itself and those before it."""
+"""By unit: its folders, each of which may import itself, those before it, and what shares its
+string."""
 GDB_SIDE = ("client", "commands", "gdbinit")
 THIRD = {"cffi", "elftools", "pexpect", "hypothesis", "numpy", "psutil"}
 DATA_ONLY = {
@@ -189,10 +191,10 @@ def crosses(module: Module) -> Iterator[str]:
 
 def points_up(module: Module) -> Iterator[str]:
     """What it imports of its unit's later folders."""
-    order = ORDERS[module.unit]
-    here = order.index(module.parts[1])
+    steps = {name: step for step, row in enumerate(ORDERS[module.unit]) for name in row.split()}
+    here = steps[module.parts[1]]
     for parts in module.ours():
-        if parts[0] == module.unit and len(parts) > 1 and parts[1] in order[here + 1 :]:
+        if parts[0] == module.unit and len(parts) > 1 and steps.get(parts[1], here) > here:
             yield ".".join(parts)
 
 
@@ -273,6 +275,9 @@ RULES: List[Rule] = [
      ("trace/one.py", "from gdb_uffd.server.stub.stub import Stub")),
     ("folders import those before them", lambda m: m.unit in ORDERS and len(m.parts) > 2, points_up,
      ("client/show/one.py", "from gdb_uffd.client.session import sessions")),
+    ("a trace's cores and files need no store",
+     lambda m: m.unit == "trace" and len(m.parts) > 2, points_up,
+     ("trace/files/one.py", "from gdb_uffd.trace.store.read import StoreTrace")),
     ("the shell's commands are nobody's", anywhere, crosses,
      ("server/one.py", "import gdb_uffd.cli.printing")),
     ("native is the server's and the recorder's", anywhere, crosses,

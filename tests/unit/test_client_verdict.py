@@ -56,9 +56,9 @@ def test_what_is_not_pure():
         {"mapped_bytes": 4096},
         {"layout_changed": True},
     ):
-        assert not verdict.is_pure(report(**more)), more
-    assert not verdict.is_pure(report(page("stack", thread=43)))
-    assert not verdict.is_pure(report(page("stack", thread=TID, bytes_above=4)))
+        assert verdict.as_json(report(**more), thread)["pure"] is False, more
+    for stack in (page("stack", thread=43), page("stack", thread=TID, bytes_above=4)):
+        assert verdict.as_json(report(stack), thread)["pure"] is False
 
 
 def test_what_was_written():

@@ -117,12 +117,12 @@ def test_a_prepared_move_is_made_by_the_resume() -> None:
     with travelling() as world:
         move = world.ask("goto", number=2)
         assert move["number"] == 2 and move["reconnect"] is False
-        assert world.byte() == 0 and world.ask("where")["number"] == 0
+        assert world.byte() == 0 and world.ask("position")["number"] == 0
         stop = world.send("bc")
         assert stop.startswith(b"T00") and f"thread:p{PID:x}.{TIDS[0]:x};".encode() in stop
         assert b"10:%02x" % 2 in stop  # the PC's low byte comes with the stop
-        assert world.byte() == 2 and world.ask("where") == {
-            **world.ask("where"), "number": 2, "moves": 1, "label": "l2",
+        assert world.byte() == 2 and world.ask("position") == {
+            **world.ask("position"), "number": 2, "moves": 1, "label": "l2",
         }  # fmt: skip
         assert world.open_places() == [2]
 
@@ -149,10 +149,10 @@ def test_backward_after_running_on_is_to_the_present_snapshot() -> None:
         world.ask("goto", number=2, now=True)
         world.send("vCont;c")
         assert world.send("bc").startswith(b"T00")
-        assert world.ask("where")["number"] == 2 and world.ask("where")["moves"] == 2
+        assert world.ask("position")["number"] == 2 and world.ask("position")["moves"] == 2
         assert b"changed pages of snapshot 2 forgotten" not in world.client.console
         world.send("bc")
-        assert world.ask("where")["number"] == 1
+        assert world.ask("position")["number"] == 1
 
 
 def test_a_call_is_no_running_on() -> None:
@@ -162,7 +162,7 @@ def test_a_call_is_no_running_on() -> None:
         world.send("vCont;c")
         world.ask("call-end")
         world.send("bc")
-        assert world.ask("where")["number"] == 1
+        assert world.ask("position")["number"] == 1
 
 
 def test_a_resume_forgets_a_prepared_move() -> None:
@@ -171,7 +171,7 @@ def test_a_resume_forgets_a_prepared_move() -> None:
         world.send("vCont;c")
         assert world.open_places() == [0]
         world.send("bc")
-        assert world.ask("where")["number"] == 0
+        assert world.ask("position")["number"] == 0
         world.ask("goto", number=3)
         world.ask("stay")
         assert world.open_places() == [0]
@@ -240,7 +240,7 @@ def test_a_stop_is_of_a_thread_that_gdb_has_resumed() -> None:
         world.ask("goto", number=1)
         assert f"thread:p{PID:x}.{TIDS[2]:x};".encode() in world.send("bc")
         assert b"does not exist there" in world.client.console
-        assert world.ask("where")["number"] == 0
+        assert world.ask("position")["number"] == 0
         world.send("Hc-1")
         world.ask("goto", number=1)
         assert f"thread:p{PID:x}.{TIDS[0]:x};".encode() in world.send("bc")
@@ -251,7 +251,7 @@ def test_libraries_that_came_are_told() -> None:
     with_library = snapshot(1)
     with_library.mappings = [*with_library.mappings, library]
     with travelling([snapshot(0), with_library, snapshot(2)]) as world:
-        before = world.ask("where")["libraries"]
+        before = world.ask("position")["libraries"]
         assert world.ask("goto", number=1, now=True)["libraries"] != before
         assert world.ask("goto", number=2, now=True)["libraries"] == before
 
@@ -259,13 +259,13 @@ def test_libraries_that_came_are_told() -> None:
 def test_an_excursion_leaves_its_start_as_it_was() -> None:
     with travelling() as world:
         world.send(f"X{DATA:x},1:\x63")
-        world.ask("away")
+        world.ask("excursion")
         for number in (3, 0, 1):
             world.ask("goto", number=number, now=True)
             assert world.byte() == number
             assert 0x63 in world.open_places() and len(world.open_places()) == 2
         with pytest.raises(UffdError, match="under way already"):
-            world.ask("away")
+            world.ask("excursion")
         assert world.ask("back")["number"] == 0
         assert world.byte() == 0x63 and world.open_places() == [0x63]
         with pytest.raises(UffdError, match="no excursion"):
@@ -274,7 +274,7 @@ def test_an_excursion_leaves_its_start_as_it_was() -> None:
 
 def test_an_excursion_that_goes_nowhere() -> None:
     with travelling() as world:
-        world.ask("away")
+        world.ask("excursion")
         assert world.ask("back")["number"] == 0 and world.byte() == 0
 
 
@@ -284,12 +284,12 @@ def test_an_excursion_is_made_on_the_clients_cpu(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: asked.append(set(cpus)))
     usual = os.sched_getaffinity(0)
     with travelling() as world:
-        world.ask("away", cpu=4000)
+        world.ask("excursion", cpu=4000)
         assert asked == [{4000}]
         world.ask("back")
         assert asked == [{4000}, usual]
         asked.clear()
-        world.ask("away")
+        world.ask("excursion")
         world.ask("back")
         assert all(cpus == usual for cpus in asked)
 
@@ -297,7 +297,7 @@ def test_an_excursion_is_made_on_the_clients_cpu(monkeypatch: pytest.MonkeyPatch
 def test_threads_do_not_end_during_an_excursion() -> None:
     """gdb would give them other numbers when they are back."""
     with travelling([snapshot(0), snapshot(1, TIDS[:1])]) as world:
-        world.ask("away")
+        world.ask("excursion")
         world.ask("goto", number=1, now=True)
         assert world.send("qfThreadInfo").count(b",") == 2
         assert world.send(f"Hgp{PID:x}.{TIDS[2]:x}") == b"OK"
@@ -310,7 +310,7 @@ def test_threads_do_not_end_during_an_excursion() -> None:
 
 def test_the_client_goes_away_on_an_excursion() -> None:
     with travelling() as world:
-        world.ask("away")
+        world.ask("excursion")
         world.ask("goto", number=2, now=True)  # `travelling` sees that all is closed
 
 
@@ -361,7 +361,7 @@ def test_reset_after_running_on() -> None:
         world.send("vCont;c")
         world.ask("reset")
         world.send("bc")
-        assert world.ask("where")["number"] == 0
+        assert world.ask("position")["number"] == 0
 
 
 def test_facts_follow() -> None:

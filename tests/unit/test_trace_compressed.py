@@ -25,11 +25,11 @@ from trace_cores import PAGE, Load, auxv, core, prpsinfo, prstatus
 import gdb_uffd.trace
 from gdb_uffd import cli
 from gdb_uffd.protocol.model import UffdError
-from gdb_uffd.trace.files import image
+from gdb_uffd.trace.files import compressed, image
+from gdb_uffd.trace.files.compressed import compression, unpacked
 from gdb_uffd.trace.files.files_from import open_place
 from gdb_uffd.trace.files.search import FileSearch
-from gdb_uffd.trace.store import compressed, packed
-from gdb_uffd.trace.store.compressed import compression, unpacked
+from gdb_uffd.trace.store import packed
 
 ENDINGS = {"zstd": "zst", "gzip": "gz", "xz": "xz", "lz4": "lz4"}
 PACK: Dict[str, Callable[[bytes], bytes]] = {

@@ -267,7 +267,7 @@ def test_an_image(moved: Told, tmp_path: Path, kind: str, packing: str) -> None:
 
 def test_unpacking_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for the server to start waits longer then."""
-    monkeypatch.setattr("gdb_uffd.trace.store.compressed.TOLD_EVERY", 1 << 20)
+    monkeypatch.setattr("gdb_uffd.trace.files.compressed.TOLD_EVERY", 1 << 20)
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar([("a", bytes(3 << 20))])))
     told: List[str] = []
     wanted = FileSearch(files_from=(str(tmp_path / "a.tar.gz"),), tell=told.append)

@@ -367,7 +367,7 @@ def test_damaged_archives(
 def test_no_room_to_open_it(
     made: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gdb_uffd.trace.store import compressed
+    from gdb_uffd.trace.files import compressed
 
     path = packed_file(open_store(made.path), tmp_path / "t.zst")
     monkeypatch.setattr(compressed, "KEEP_FREE", 1 << 60)

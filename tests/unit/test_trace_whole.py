@@ -34,7 +34,7 @@ def test_a_killed_pack_leaves_nothing(tmp_path: Path) -> None:
 TERMINATED = """\
 import os, signal, sys
 from gdb_uffd import cli
-from gdb_uffd.trace.store import compressed
+from gdb_uffd.trace.files import compressed
 compressed.SparseSink.finish = lambda self: os.kill(os.getpid(), getattr(signal, sys.argv[1]))
 sys.exit(cli.main(sys.argv[2:]))
 """

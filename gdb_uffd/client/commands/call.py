@@ -38,7 +38,6 @@ from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.state import Context
 from gdb_uffd.client.show import ends, report_json, report_text
 from gdb_uffd.client.show.text import Look
-from gdb_uffd.protocol.codec import to_json
 from gdb_uffd.protocol.messages_calls import BeginTransaction, EndTransaction
 from gdb_uffd.protocol.model import PAGE_SIZE, CallReport, UffdError, page_floor
 from gdb_uffd.terminal import one_line, printable
@@ -364,5 +363,5 @@ def call_object(
     if outcome.uncaught:
         head["uncaught"] = exceptions.as_json(outcome.uncaught)
     if report.blocked:
-        head["blocked"] = blocked.described(session) or to_json(report.blocked)
+        head["blocked"] = blocked.described(session, report.blocked)
     return {**head, **data}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 from weakref import WeakKeyDictionary
 
 import gdb
@@ -64,12 +64,14 @@ def note(session: Session) -> None:
     with contextlib.suppress(*FAILURES, UffdError):
         found = session.request(AskBlocked())
         if found is not None:
-            _blocked[session] = _named(session, found)
+            _blocked[session] = _named(session, found, _frames())
 
 
-def described(session: Session) -> Optional[Dict[str, Any]]:
-    """The wait that the last call ended at, as docs/json.md has it; None when it did not."""
-    return _blocked.get(session)
+def described(session: Session, found: Wait) -> Dict[str, Any]:
+    """The wait that the last call ended at, as docs/json.md has it; without the program's names
+    where its frames could not be looked at in time."""
+    noted = _blocked.get(session)
+    return noted if noted is not None else _named(session, found, [])
 
 
 def text(session: Session) -> str:
@@ -103,8 +105,7 @@ def _holder(owner: Dict[str, Any]) -> str:
     return f"thread {owner['thread']}" + (f" ({inside})" if inside else "")
 
 
-def _named(session: Session, found: Wait) -> Dict[str, Any]:
-    frames = _frames()
+def _named(session: Session, found: Wait, frames: List[gdb.Frame]) -> Dict[str, Any]:
     if found.kind == "spin":
         return _spinning(frames, found)
     address, place_ = found.address or 0, hex(found.address) if found.address else None
@@ -253,6 +254,8 @@ def _library_call(frames: List[gdb.Frame]) -> str:
 
 def _argument(session: Session, frames: List[gdb.Frame], kind: str, call: str, at: int) -> str:
     """What the call waits for, as the program's own code names it."""
+    if not frames:
+        return ""
     own = [frame for frame in frames if _is_program(frame)]
     if kind == "join":
         return waited_object.thread_joined(at, own)

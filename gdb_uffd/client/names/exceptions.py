@@ -180,7 +180,7 @@ def _at_stop(event: object) -> None:
     session = sessions.selected()
     if session is None or not (aborted or isinstance(event, gdb.BreakpointEvent)):
         return
-    if session.calls.in_command or session.calls.pending or session.away or not report():
+    if session.calls.in_command or session.calls.pending or session.excursion or not report():
         return  # a command tells it, or nobody
     told = note(session)
     if told is not None:

@@ -136,10 +136,6 @@ class HeapNames:
         text = leaf(held.place, held.type, held.start, address)
         return f"{text} {DEAD}" if held.dead else text
 
-    def learn(self, block: HeapBlock, chain: Sequence[Reference]) -> None:
-        """Remember the name of a block for the words inside of it."""
-        self.of(block, chain)
-
     # -- roots ----------------------------------------------------------------------------------
 
     def _root(self, ref: Reference) -> Tuple[Optional[Root], str, str]:

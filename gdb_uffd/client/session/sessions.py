@@ -53,7 +53,7 @@ class Session:
         self.ending = False  # how, is told by whoever ends it
         self.moving = False  # its connection is about to be replaced by another
         self.going = False  # on the way to another snapshot, and showing it is its own affair
-        self.away = False  # on an excursion: what gdb shows is not where the user stands
+        self.excursion = False  # on an excursion: what gdb shows is not where the user stands
         self.looking = False  # gdb is shown memory as it was (view.py)
         # Since which snapshots the heap is damaged, by the present one and how (commands/heap.py).
         self.heap_since: Dict[Tuple[object, ...], Tuple[Optional[int], Optional[int], bool]] = {}
@@ -214,7 +214,7 @@ def connect(session: Session, executable: str, socket: str) -> None:
         with contextlib.ExitStack() as stack:
             stack.enter_context(setting("print symbol-loading", "off"))
             stack.enter_context(setting("suppress-cli-notifications", "on"))
-            if (_travelled or session.away) and not asking:
+            if (_travelled or session.excursion) and not asking:
                 stack.enter_context(silent_stdout())
             noise = gdb.execute(f"target remote {socket}", to_string=not asking)
     except gdb.error as error:

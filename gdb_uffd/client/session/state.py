@@ -52,5 +52,5 @@ class PositionState:
     moves: int = -1  # made in the server, as far as gdb's side has followed; see travel.py
     libraries: int = -1  # what the server said of the libraries then
     libraries_stale: bool = False  # gdb followed them where the last `uffd call` is undone
-    where: Optional[TracePosition] = None  # the last answer of quffd.where
+    told: Optional[TracePosition] = None  # the last answer of quffd.position
     every: Optional[List[SnapshotInfo]] = None  # the trace's list, once asked for

@@ -33,8 +33,8 @@ from gdb_uffd.client.show import snapshots
 from gdb_uffd.client.show.text import plural
 from gdb_uffd.protocol.messages_travel import (
     AskPosition,
-    Away,
     Back,
+    Excursion,
     Goto,
     Listen,
     ListSnapshots,
@@ -130,10 +130,10 @@ def _reconnect(session: Session) -> None:
 
 def follow(session: Session) -> None:
     """Take over where the server stands, if it has moved since it was last asked."""
-    where = session.request(AskPosition())
-    if where.moves == session.position.moves:
+    position = session.request(AskPosition())
+    if position.moves == session.position.moves:
         return
-    _arrived(session, where)
+    _arrived(session, position)
     if session.position.moves:
         sessions.note_travel()
         before = _frame_name()
@@ -142,21 +142,21 @@ def follow(session: Session) -> None:
         _show_inlined()
         if _frame_name() != before and not session.going:
             show_command("frame")  # gdb had shown another one
-    session.position.libraries = where.libraries
+    session.position.libraries = position.libraries
     sessions.note_threads(session)
     if session.position.signal not in snapshots.DEBUGGER_SIGNALS and session.position.moves:
         signals.restore(session.position.signal, session.position.first_thread)
 
 
-def _arrived(session: Session, where: TracePosition) -> None:
-    session.position.moves, session.position.snapshot = where.moves, where.number
-    session.position.signal = where.signal
+def _arrived(session: Session, position: TracePosition) -> None:
+    session.position.moves, session.position.snapshot = position.moves, position.number
+    session.position.signal = position.signal
     session.calls.pending, session.calls.depth, session.calls.assigned = False, 0, False
     session.explained = None
     session.tls_addresses.clear()
-    session.position.where = where
-    sessions.note_brought(session, where.brought)
-    file_search.take_sysroot(where.sysroot, session.server.far)
+    session.position.told = position
+    sessions.note_brought(session, position.brought)
+    file_search.take_sysroot(position.sysroot, session.server.far)
     show_conveniences()
 
 
@@ -189,11 +189,11 @@ def _frame_name() -> Optional[str]:
 def show_conveniences() -> None:
     """$_uffd_snapshot and its kin, of the selected inferior; void without a session."""
     session = sessions.selected()
-    if session is None or session.position.where is None:
+    if session is None or session.position.told is None:
         values: Tuple[object, ...] = (None, None, None)
     else:
-        where = session.position.where
-        values = (where.number, where.time_ns / 1e9, where.label)
+        position = session.position.told
+        values = (position.number, position.time_ns / 1e9, position.label)
     if _shown[0] == values:
         return
     for name, value in zip(_CONVENIENCES, values):
@@ -219,7 +219,7 @@ def on_stop(_event: object) -> None:
     ):
         return
     saved.relock()
-    if session.server.ended() is None and not session.away:
+    if session.server.ended() is None and not session.excursion:
         with contextlib.suppress(*FAILURES, UffdError):
             follow(session)
 
@@ -238,8 +238,8 @@ def excursion(session: Session) -> Iterator[None]:
     selection, tid = Selection(), _selected_tid()
     disabled = [b for b in gdb.breakpoints() if b.is_valid() and b.enabled]
     with one_cpu() as cpu:
-        session.request(Away(cpu))
-        session.away = True
+        session.request(Excursion(cpu))
+        session.excursion = True
         try:
             for breakpoint_ in disabled:
                 breakpoint_.enabled = False
@@ -273,7 +273,7 @@ def _come_back(session: Session, selection: Selection, tid: int) -> None:
     try:
         _follow_quietly(session, session.request(Back()))
     finally:
-        session.away = False
+        session.excursion = False
     if selection.thread is not None and not selection.thread.is_valid():
         selection.thread = _thread(tid)
     selection.restore()

@@ -29,7 +29,7 @@ def _on_stop(event: object) -> None:
 
 def _unwind() -> None:
     session = sessions.selected()
-    if session is None or session.calls.in_command or not session.calls.depth or session.away:
+    if session is None or session.calls.in_command or not session.calls.depth or session.excursion:
         return
     if not _users and not gdb.parameter("unwindonsignal") and _has_dummy():
         quiet("set unwindonsignal on")

@@ -17,7 +17,7 @@ _WORDS = {
     "linker": "of the dynamic linker's",
     UNCHANGED: "written, nothing changed",
 }
-"""By model.Run.role."""
+"""By the role of a DirtyRange."""
 
 
 def whose(page: DirtyPage) -> str:

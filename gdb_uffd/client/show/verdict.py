@@ -99,12 +99,8 @@ def printed_bytes(report: CallReport) -> int:
     return len(report.output.encode("utf-8", "replace")) + report.output_left_out
 
 
-def is_pure(report: CallReport) -> bool:
-    """Whether it left nothing behind, asked for nothing, and came to its end."""
-    return _is_pure(report, wrote(report))
-
-
 def _is_pure(report: CallReport, things: List[WrittenKind]) -> bool:
+    """Whether it left nothing behind, asked for nothing, and came to its end."""
     heap = report.heap
     return (
         report.returned

@@ -27,7 +27,6 @@ MARKS = (
 and those by which a sanitizer's runtime is called."""
 
 _GLIBC = re.compile(rb"GNU C Library .{0,80}?version (\d+\.\d+)")
-_MUSL = re.compile(rb"musl libc")
 VERSION_BYTES_MAX = 4 << 20
 
 

@@ -26,7 +26,6 @@ OWN_MAX = 4096  # of a hostile file's data may be full of what looks like one
 ARENAS_MAX = 4096
 OWN_BINS = 4  # of them that are empty: there are always some, each of another size
 TCACHE_SMALL_BINS = 64
-TCACHE_LARGEST = 4 << 20
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Policy:
         return -(-self.memory_limit // PAGE_SIZE)
 
     def fill(self, native: Any) -> None:
-        """Fill in struct policy (native/syscalls/policy.h)."""
+        """Fill in struct policy (native/table/rules.h)."""
         rules = ffi.buffer(native.rules)
         rules[:] = _rules(*self.filter_key())
         native.level = _LEVELS[self.syscalls]

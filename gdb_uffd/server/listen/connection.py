@@ -57,7 +57,7 @@ class Connection:
         self._decoder = Decoder()
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self.mid_line = False  # whether the output so far ends inside a line
-        self.muted = self.away = False
+        self.muted = self.excursion = False
         """The inferior's output is not for the terminal: the client shows it in its own way, or
         not, since what runs is not where the user stands."""
         self.terminal: Optional[Output] = Output()
@@ -245,7 +245,7 @@ class Connection:
 
     def output(self, data: bytes) -> None:
         """The inferior's output, as O packets (gdb manual, "Stop Reply Packets")."""
-        if self.muted or self.away:
+        if self.muted or self.excursion:
             return
         if self.terminal is not None:
             data = self.terminal.feed(data)
@@ -254,7 +254,7 @@ class Connection:
     def output_stops(self, goes_on: bool) -> None:
         """The client prints next: its text has its own colours.  `goes_on`: what is not whole yet
         is kept for more of it, or for `take_held`."""
-        if self.terminal is not None and not (self.muted or self.away):
+        if self.terminal is not None and not (self.muted or self.excursion):
             self._send_output(b"" if goes_on else self.terminal.rest())
             mid_line = self.mid_line
             self._send_output(self.terminal.plain())

@@ -10,9 +10,9 @@ from typing import List, Optional, Tuple
 
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.files import debuginfod
+from gdb_uffd.trace.files.compressed import UNLIMITED
 from gdb_uffd.trace.files.files_from import split
 from gdb_uffd.trace.files.search import DEBUG_DIRECTORIES, FileSearch
-from gdb_uffd.trace.store.compressed import UNLIMITED
 
 
 def add_options(parser: argparse.ArgumentParser, shell: bool = True) -> None:

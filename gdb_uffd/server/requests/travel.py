@@ -10,11 +10,11 @@ from gdb_uffd.protocol.messages import Done
 from gdb_uffd.protocol.messages_calls import PageImage
 from gdb_uffd.protocol.messages_travel import (
     AskPosition,
-    Away,
     Back,
     Changes,
     ChangesImage,
     Differences,
+    Excursion,
     Export,
     Exported,
     Goto,
@@ -42,7 +42,7 @@ def snapshots(session: StubSession, _asked: ListSnapshots) -> SnapshotList:
 
 
 @request(AskPosition)
-def where(session: StubSession, _asked: AskPosition) -> TracePosition:
+def position(session: StubSession, _asked: AskPosition) -> TracePosition:
     """The present snapshot, for gdb's side to follow."""
     return TracePosition(**_position(session))
 
@@ -93,14 +93,14 @@ def goto(session: StubSession, asked: Goto) -> Moved:
     return _moved(session, navigator.prepare(asked.number), asked.now, forgotten=changed)
 
 
-@request(Away)
-def away(session: StubSession, asked: Away) -> Done:
+@request(Excursion)
+def excursion(session: StubSession, asked: Excursion) -> Done:
     """An excursion begins."""
     session.diversion.commit_pending()
     session.navigator.position.thread = session.general
     session.navigator.set_aside()
     session.lists_checked = -1  # what is kept here is not there
-    session.connection.away = True
+    session.connection.excursion = True
     if asked.cpu is not None:
         session.connection.share_cpu(asked.cpu)
     return Done()
@@ -110,7 +110,7 @@ def away(session: StubSession, asked: Away) -> Done:
 def back(session: StubSession, _asked: Back) -> Moved:
     """It ends."""
     session.connection.share_cpu(None)
-    session.connection.away = False
+    session.connection.excursion = False
     moved = _moved(session, session.navigator.prepare_return(), True)
     # What is kept there may have other libraries than were recorded.
     return replace(moved, libraries_stale=libraries.stale(session) or moved.libraries_stale)

@@ -25,7 +25,6 @@ RUN_BIAS = 29
 _DOLLAR, _HASH, _PLUS, _MINUS = 0x24, 0x23, 0x2B, 0x2D
 _MUST_ESCAPE = re.compile(rb"[#$*}]")
 _ESCAPED = re.compile(rb"}(.)", re.DOTALL)
-_RUN = re.compile(rb"(.)\*(.)", re.DOTALL)
 _SUMMABLE = 256  # bytes whose sum is certain to be below adler32's modulus: 256 * 255 < 65521
 
 

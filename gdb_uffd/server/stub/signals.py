@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Dict
 
 GDB_SIGNAL_0 = 0
-GDB_SIGNAL_TRAP = 5
 GDB_SIGNAL_UNKNOWN = 143
 
 _STANDARD: Dict[int, int] = {

@@ -1,1 +1,3 @@
-"""ELF cores: reading their headers, notes and registers with bounds, and writing them."""
+"""ELF cores: reading their headers, notes and registers with bounds, and writing them.
+
+It may import files, and what stands beside the folders of trace but opening; not store."""

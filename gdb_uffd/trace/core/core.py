@@ -28,6 +28,7 @@ from gdb_uffd.trace.core.loads import Dumped, Load, make_loads
 from gdb_uffd.trace.core.mappings import NO_FILE_NOTE, Plan, build
 from gdb_uffd.trace.core.notes import Notes, read_notes
 from gdb_uffd.trace.files import executable
+from gdb_uffd.trace.files.compressed import compression, unpacked
 from gdb_uffd.trace.files.files import FileCache, Module, close_map
 from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.snapshot import (
@@ -38,7 +39,6 @@ from gdb_uffd.trace.snapshot import (
     RecordedSnapshot,
 )
 from gdb_uffd.trace.source import Segment
-from gdb_uffd.trace.store.compressed import compression, unpacked
 
 MAX_WARNINGS = 100
 USAGE = "uffd spawn CORE [EXECUTABLE]"

@@ -10,10 +10,10 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core.elf import Buffer
+from gdb_uffd.trace.files.compressed import Limit, SparseSink
 from gdb_uffd.trace.files.folder import DEBUG, FileIndex, links, twins
 from gdb_uffd.trace.files.image import Archive, ArchivedFile, find, walk
 from gdb_uffd.trace.scratch import Scratch
-from gdb_uffd.trace.store.compressed import Limit, SparseSink
 
 MAX_COPIED = 16 << 30
 """Bytes that are copied out of one archive."""

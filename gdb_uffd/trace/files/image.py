@@ -18,6 +18,15 @@ from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.files.automount import is_file
+from gdb_uffd.trace.files.compressed import (
+    Limit,
+    SparseSink,
+    UnpackProgress,
+    begins_well,
+    compression,
+    temporary_file,
+    unpack,
+)
 from gdb_uffd.trace.files.files import FileProblem, close_map, map_file
 from gdb_uffd.trace.files.tar import (
     BLOCK,
@@ -28,15 +37,6 @@ from gdb_uffd.trace.files.tar import (
     SYMLINK,
     Member,
     members,
-)
-from gdb_uffd.trace.store.compressed import (
-    Limit,
-    SparseSink,
-    UnpackProgress,
-    begins_well,
-    compression,
-    temporary_file,
-    unpack,
 )
 
 MAX_IMAGES = 64

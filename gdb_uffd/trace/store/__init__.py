@@ -1,2 +1,4 @@
 """Recorded traces, NAME.uffd: the format, its index and page file, reading, writing, packing,
-verifying (docs/trace-format.md)."""
+verifying (docs/trace-format.md).
+
+It may import all of trace."""

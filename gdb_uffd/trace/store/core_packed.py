@@ -22,10 +22,10 @@ from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core.core import CoreSnapshot
 from gdb_uffd.trace.core.core_trace import CoreTrace
 from gdb_uffd.trace.files.archive import MAX_DEPTH
+from gdb_uffd.trace.files.compressed import UnpackProgress
 from gdb_uffd.trace.files.search import FileSearch
 from gdb_uffd.trace.files.tar import MAX_PATH, path_parts
 from gdb_uffd.trace.scratch import Scratch
-from gdb_uffd.trace.store.compressed import UnpackProgress
 from gdb_uffd.trace.store.packed import BLOCK, CORE_MARK, Pieces, Stream, extract, unpack_as
 
 VERSION = 1

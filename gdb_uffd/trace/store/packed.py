@@ -14,10 +14,7 @@ from typing import Callable, Dict, Iterator, List, Optional, Tuple
 from gdb_uffd.outputs import whole_file
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
-from gdb_uffd.trace.scratch import Scratch
-from gdb_uffd.trace.source import INDEX
-from gdb_uffd.trace.store import format as form
-from gdb_uffd.trace.store.compressed import (
+from gdb_uffd.trace.files.compressed import (
     Limit,
     SparseSink,
     UnpackProgress,
@@ -25,6 +22,9 @@ from gdb_uffd.trace.store.compressed import (
     package,
     unpack,
 )
+from gdb_uffd.trace.scratch import Scratch
+from gdb_uffd.trace.source import INDEX
+from gdb_uffd.trace.store import format as form
 from gdb_uffd.trace.store.index import check_version, open_regular
 from gdb_uffd.trace.store.page_file import PAGES, SUMS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Iterator, List
 
@@ -18,7 +19,7 @@ from gdb_uffd.protocol.model import CallReport
 from gdb_uffd.replay.interface import Stop
 from gdb_uffd.server.listen.connection import message
 from gdb_uffd.server.navigator import Navigator
-from gdb_uffd.server.requests.answer import error_text
+from gdb_uffd.server.requests.answer import SUBJECTS, error_text
 
 
 @pytest.fixture
@@ -59,6 +60,13 @@ def test_error_texts_are_one_clean_line(text: str) -> None:
     reply = error_text(text)
     assert reply.startswith(b"E.") and len(reply) > 2
     assert not set(reply) & set(b"#$*}\n\r\0")
+
+
+def test_no_file_with_a_handler_is_forgotten() -> None:
+    """A handler is known once its file is imported, which `answer` does."""
+    here = Path(str(SUBJECTS[0].__file__)).parent
+    handlers = {path.name for path in here.glob("*.py") if "\n@request(" in path.read_text()}
+    assert {Path(str(subject.__file__)).name for subject in SUBJECTS} == handlers
 
 
 def test_hello_and_info(client: RawClient) -> None:
