@@ -15,14 +15,14 @@ from gdb_uffd.protocol.fields import Address, called
 class Wait:
     """What a call waited for.  `call`: the system call's name; `kind`: "lock", "join", "wait", or
     "spin" for one that goes in a circle until another thread has done something; `address`: the
-    futex (of "spin": the instruction) in hex, "" where it is none; `owner`: TID of the recorded
+    futex (of "spin": the instruction), None where it is none; `owner`: TID of the recorded
     thread that holds the lock or that is waited for, 0 when nothing tells; `itself`: whether that
     is the waiting thread; `stranger`: what stands where a pthread_mutex_t has the TID of its owner,
     if it may be one and no recorded thread has it, else 0."""
 
     call: str
     kind: str = "wait"
-    address: str = ""
+    address: Optional[Address] = None
     owner: int = 0
     itself: bool = called("self", False)
     stranger: int = 0
@@ -45,12 +45,13 @@ class Uncaught:
 
 @dataclass(frozen=True)
 class Unavailable:
-    """What the trace does not hold and was touched at `address`.  `mapped`: a mapping is there,
+    """What the trace does not hold and was touched at `address` (None: no process can be made that
+    could hold it).  `mapped`: a mapping is there,
     without its bytes; else nothing is, in a trace that leaves mappings out.  `reason`: why;
     `remedy`: what would help, "" for nothing; `lack`: what was missing to bind the function that
     was called there, "" where none was to be bound."""
 
-    address: Address
+    address: Optional[Address]
     reason: str
     remedy: str = ""
     mapped: bool = True

@@ -101,8 +101,8 @@ class HeapReport:
 class Reference:
     """A word that points into a block.  `address` of the word, `value` it holds; `kind` as of a
     DirtyPage, or "register"; `tid` for tls, stack and register; `name`: the register's, or the
-    thread-local's in its ELF file, "+0x8" behind it; `block`: the one that the word lies in, where
-    it is a heap's."""
+    thread-local's in its ELF file, which begins at `start`; `block`: the one that the word lies in,
+    where it is a heap's."""
 
     address: Address
     value: Address
@@ -111,6 +111,7 @@ class Reference:
     tid: int = 0
     name: str = ""
     block: Optional[HeapBlock] = None
+    start: Address = 0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import field
 from typing import Any, ClassVar, Generic, List, Optional, Sequence, Tuple, Type, TypeVar
 
 from gdb_uffd.dataclass import dataclass
-from gdb_uffd.protocol.ends import End, PassedLock, Refusal, Uncaught
+from gdb_uffd.protocol.ends import End, PassedLock, Refusal, Unavailable, Uncaught
 from gdb_uffd.protocol.fields import LEFT_OUT
 from gdb_uffd.protocol.model import CallReport
 
@@ -79,6 +79,7 @@ class Summary:
     more_refused: int = 0
     passed: List[PassedLock] = field(default_factory=list)
     files_read: List[str] = field(default_factory=list)
+    more_files: int = 0
 
     @classmethod
     def of(cls, report: CallReport) -> "Summary":
@@ -97,6 +98,7 @@ class Summary:
             more_refused=report.more_refused,
             passed=report.passed,
             files_read=report.files_read,
+            more_files=report.more_files,
             end=report.end,
         )
 
@@ -159,7 +161,7 @@ class Info(Served):
     server_pid: int = 0
     alive: bool = False
     last_report: Optional[Summary] = None
-    last_unavailable: str = ""
+    last_unavailable: Optional[Unavailable] = None
     thread: int = 0
 
 

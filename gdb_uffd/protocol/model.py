@@ -33,6 +33,9 @@ PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 PROTOCOL_VERSION = 1
 """Version of the ``quffd`` packets; both sides refuse another one."""
 
+THREAD_CONTROL = "(struct pthread)"
+"""What the block at the thread pointer is called where thread-locals are (glibc, nptl/descr.h)."""
+
 ENGINE_LACKS = {
     "wp-sync": "",
     "wp-async": "who wrote a page first is not known",
@@ -162,8 +165,8 @@ class DirtyRange:
     What follows tells them apart from the rest of their page: `kind` ("" as the page) and
     `thread` as in DirtyPage; `role`: "" the program's data, "malloc" the bookkeeping of the C
     library's malloc, "linker" a slot that the dynamic linker fills, "freed" memory that no block
-    holds any more, "scratch" a stack below every frame; `symbol`: a thread-local's name in the
-    ELF file, "+0x8" behind it.
+    holds any more, "scratch" a stack below every frame; `symbol`: the name in the ELF file of the
+    thread-local that lies there (or THREAD_CONTROL), which begins at `symbol_start`.
     """
 
     address: Address
@@ -173,6 +176,7 @@ class DirtyRange:
     thread: Optional[int] = field(default=None, metadata=LEFT_OUT)
     role: str = field(default="", metadata=LEFT_OUT)
     symbol: str = field(default="", metadata=LEFT_OUT)
+    symbol_start: Address = field(default=0, metadata=LEFT_OUT)
 
     def changed(self) -> List[int]:
         """Addresses of the bytes that differ, ascending."""
@@ -348,6 +352,7 @@ class CallReport:
     streamed: int = 0  # bytes of `output` that the client was shown while it ran
     engine: str = ""  # of ENGINES: the one that found the pages; "" where nothing ran
     files_read: List[str] = field(default_factory=list)  # whose contents came into its memory
+    more_files: int = 0  # that are not listed
     blocked: Optional[Wait] = None  # what it waited for at its end
     uncaught: Optional[Uncaught] = None
     blocks: List[Block] = field(default_factory=list)  # sorted by start
@@ -362,11 +367,13 @@ class CallReport:
     registers: List[str] = field(default_factory=list)  # general ones that it leaves otherwise
     serial: int = 0  # tells it from others of one server; 0 for kind "all"
     output_left_out: int = 0  # bytes, from the middle of an output too long to be sent
-    heap_notes: List[str] = field(default_factory=list)  # the client's: of `heap_trouble`, by name
-    unsound: List[str] = field(default_factory=list)  # the client's: `passed`, by name
-    notes: List[str] = field(default_factory=list)  # the client's: of names
-    untold: str = ""  # the client's: why there is no report of a call that has a value
-    called: bool = True  # the client's: False where an expression failed before anything ran
+    # The client's own: of `heap_trouble` and `passed` by name, of names; why there is no report of
+    # a call that has a value; False where an expression failed before anything ran.
+    heap_notes: List[str] = field(default_factory=list, metadata=LEFT_OUT)
+    unsound: List[str] = field(default_factory=list, metadata=LEFT_OUT)
+    notes: List[str] = field(default_factory=list, metadata=LEFT_OUT)
+    untold: str = field(default="", metadata=LEFT_OUT)
+    called: bool = field(default=True, metadata=LEFT_OUT)
     # The client's list of libraries is another than there is now.
     libraries_stale: bool = field(default=False, metadata=LEFT_OUT)
 

@@ -117,7 +117,7 @@ class Accounts:
         if open_.explicit and open_.resumed:
             after = self.stdout_pending()
             output, unseen = stdio.printed(open_.stdout_pending, written, after)
-        entries, more = self.vessel.refused()
+        (entries, more), (read, more_files) = self.vessel.refused(), self.vessel.files_read()
         made = CallReport(
             kind=open_.kind,
             kept=keep,
@@ -129,7 +129,8 @@ class Accounts:
             refusals=refusals(entries, self._descriptors),
             more_refused=more,
             granted=grants(self.vessel),
-            files_read=files_read(*self.vessel.files_read(), self.snapshot.modules),
+            files_read=files_read(read, self.snapshot.modules),
+            more_files=more_files,
             blocked=open_.blocked,
             uncaught=open_.uncaught,
             passed=self._passed(),

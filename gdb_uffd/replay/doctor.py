@@ -119,7 +119,9 @@ def _chosen(found: Kernel, setting: str) -> List[Check]:
     for mass, what in ((False, "calls"), (True, "calls made many times")):
         try:
             choice = choose(setting, mass, found.failure)
-            checks.append(Check(f"engine for {what}", True, f"{choice.name}: {choice.why}"))
+            checks.append(
+                Check(f"engine for {what}", True, f"{choice.name}: {choice.why or 'as set'}")
+            )
         except UffdError as error:
             remedy = FORBIDDEN if found.offer.way < 0 else ""
             checks.append(Check(f"engine for {what}", False, str(error), remedy))

@@ -52,10 +52,10 @@ class Resume:
 
 @dataclass(frozen=True)
 class Choice:
-    """A tracking engine, one of model.ENGINES, and why it and no other."""
+    """A tracking engine, one of model.ENGINES, and why it and no other; "": it was asked for."""
 
     name: str
-    why: str
+    why: str = ""
 
 
 class StubClient(Protocol):

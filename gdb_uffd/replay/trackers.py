@@ -87,15 +87,16 @@ def choose(setting: str, mass: bool, failure: Callable[[str], str]) -> Choice:
                 f"the engine {setting} does not work here: {wrong}; `set uffd engine auto` "
                 "takes the best that does"
             )
-        return Choice(setting, "as set")
-    failed: List[str] = []
+        return Choice(setting)
+    failed: List[Tuple[str, str]] = []
     for name in FOR_MASSES if mass else FOR_CALLS:
         wrong = failure(name)
         if not wrong:
-            return Choice(name, "; ".join([TRACKERS[name].strength, *failed]))
-        failed.append(f"{name}: {wrong}")
+            said = [f"{other}: {why}" for other, why in failed]
+            return Choice(name, "; ".join([TRACKERS[name].strength, *said]))
+        failed.append((name, wrong))
     # None works, so it is not for what one of them needs.
-    raise UffdError(failed[0].split(": ", 1)[1])
+    raise UffdError(failed[0][1])
 
 
 class Kernel:

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, FrozenSet, Optional, Tuple, Union
 
 from gdb_uffd.arch.interface import RegisterFormat
 from gdb_uffd.dataclass import dataclass
+from gdb_uffd.protocol.ends import Unavailable
 from gdb_uffd.protocol.messages import Served
 from gdb_uffd.protocol.model import Registers, UffdError
 from gdb_uffd.replay.agent import Orders
@@ -79,7 +80,7 @@ class StubSession:
     scope: int = 0  # the one thread that `bc` resumes, 0 or -1 for all (Hc)
     written: Optional[int] = None  # whose registers were written last, since it stopped
     offered: FrozenSet[bytes] = frozenset()  # the client's features, from qSupported
-    last_unavailable: str = ""  # why the last memory access failed; for quffd.info
+    last_unavailable: Optional[Unavailable] = None  # for quffd.info
     no_ack_agreed: bool = False
     listed: int = 0  # threads that qfThreadInfo has given so far
     shown: Tuple[int, Any] = (0, None)  # the last report that was peeked at, and its number
@@ -132,7 +133,7 @@ class StubSession:
         self.runner = position.thread
         self.written, self.listed, self.calls = None, 0, 0
         self._fork = None
-        self.last_unavailable, self.stopped = "", None
+        self.last_unavailable = self.stopped = None
         self.saved_registers, self.allocated = {}, {}
         self.thread_ids = {t.tid: b"" for t in listed}
         self._name_threads()

@@ -44,8 +44,8 @@ def test_nothing_of_the_session_changes(writes):
     writes.run("uffd why counter")
     assert writes.run("info registers") + writes.run("bt") + writes.run("uffd dirty") == before
     assert writes.value("counter") == "41"
-    assert writes.value("$") == "41"  # $1 is the call's, $2 the line above
-    assert writes.value("$1") == "47"
+    assert writes.value("$") == "41"  # of the line above
+    assert writes.value("$$2") == "47"  # and before that the call's
     assert "counter 41 → 47" in writes.run("uffd call count(3)")
 
 

@@ -264,7 +264,7 @@ class FakeDiversion:
         if name not in ("auto", "fake"):
             raise UffdError(f"no engine {name!r}")
         self.engine = (name, False)
-        return Choice("fake", "as set")
+        return Choice("fake")
 
     def prefer_engine(self, name: str, mass: bool) -> None:
         self.engine = (name, mass)

@@ -54,6 +54,27 @@ static void fill(const uint8_t *call, size_t length)
 	}
 }
 
+/* What was learnt of code holds as long as the code is there. */
+static void check_layouts(struct code_space *space, struct regions *regions, const struct region *part)
+{
+	uint64_t at = CODE + 4096, half = CODE + CODE_BYTES / 2;
+
+	for (int returned = 0; returned < 2; returned++) {
+		space->effort = 1 << 20;
+		const struct code *known = code_at(space, at, returned);
+		check(known && known->address == at, "what is known of code, %d", returned);
+		check(code_at(space, at, returned) == known && code_at(space, half, returned), "and still is, %d", returned);
+		check(regions_protect(regions, CODE, half, PROT_READ) == 0, "protect");
+		check(!code_at(space, at, returned), "code that is none any more, %d", returned);
+		check(code_at(space, half, returned) != NULL, "the other half is, %d", returned);
+		check(regions_set(regions, part) == 0, "set");
+		check(code_at(space, at, returned) != NULL, "code again, %d", returned);
+		check(regions_clear(regions, CODE, half) == 0, "clear");
+		check(!code_at(space, at, returned), "code that is unmapped, %d", returned);
+		check(regions_set(regions, part) == 0, "set");
+	}
+}
+
 int main(void)
 {
 	struct regions regions = {0};
@@ -63,12 +84,13 @@ int main(void)
 	stack = calloc(1, STACK_BYTES);
 	check(code && stack, "memory");
 	struct region parts[] = {
-		{.start = CODE, .end = CODE + CODE_BYTES, .prot = PROT_READ | PROT_EXEC, .kind = REGION_BYTES, .bytes = code},
-		{.start = STACK, .end = STACK + STACK_BYTES, .prot = PROT_READ | PROT_WRITE, .kind = REGION_BYTES, .bytes = stack},
+		{.start = CODE, .end = CODE + CODE_BYTES, .prot = PROT_READ | PROT_EXEC, .kind = REGION_BYTES, .bytes = code, .bytes_len = CODE_BYTES},
+		{.start = STACK, .end = STACK + STACK_BYTES, .prot = PROT_READ | PROT_WRITE, .kind = REGION_BYTES, .bytes = stack, .bytes_len = STACK_BYTES},
 	};
 	check(regions_set(&regions, &parts[0]) == 0 && regions_set(&regions, &parts[1]) == 0, "regions");
 	struct code_space space = {.read = read_memory, .context = &regions, .regions = &regions};
 
+	check_layouts(&space, &regions, &parts[0]);
 	walk(&space, callers); /* zeros */
 	static const uint8_t elsewhere[] = {0xe8, 0, 0, 0, 0x40}, indirect[] = {0xff, 0xd0}, frame[] = {0x55, 0x48, 0x89, 0xe5};
 	fill(elsewhere, sizeof(elsewhere));

@@ -86,6 +86,14 @@ long left_of_alarm(void)
 	return alarm(0);
 }
 
+long cancelled;
+
+long cancel_alarm(void)
+{
+	cancelled = alarm(0);
+	return cancelled;
+}
+
 long compute_until_fired(long which) /* a loop that asks for nothing */
 {
 	static const int signals[] = {SIGALRM, SIGVTALRM, SIGPROF};
@@ -117,8 +125,8 @@ long interval(long times) /* sleeping does not count for the profiling timer */
 long posix_timer(long to_thread) /* the value that was to come, and how often it was overrun */
 {
 	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 3, .sigev_value.sival_int = 77};
-	struct itimerspec spec = {{0, 100000000}, {5, 0}}, left;
-	timer_t timer;
+	struct itimerspec spec = {{0, 100000000}, {5, 0}}, left, was = {{9, 9}, {9, 9}};
+	timer_t timer, other;
 
 	if (to_thread) {
 		event.sigev_notify = SIGEV_THREAD_ID;
@@ -130,6 +138,13 @@ long posix_timer(long to_thread) /* the value that was to come, and how often it
 	timer_gettime(timer, &left);
 	if (left.it_value.tv_sec > 5 || left.it_value.tv_sec < 4 || left.it_interval.tv_nsec != 100000000)
 		return -2;
+	if (timer_settime(timer, 0, &spec, &left) < 0 || left.it_value.tv_sec > 5 || left.it_value.tv_sec < 4)
+		return -5;
+	if (timer_create(CLOCK_MONOTONIC, NULL, &other) < 0 || timer_settime(other, 0, &spec, &was) < 0)
+		return -6;
+	if (was.it_value.tv_sec || was.it_value.tv_nsec || was.it_interval.tv_sec || was.it_interval.tv_nsec)
+		return -7;
+	timer_delete(other);
 	sleep(60);
 	if (fired != 1 || seen.si_code != SI_TIMER || seen.si_value.sival_int != 77)
 		return -3;
@@ -169,14 +184,16 @@ long absolute(void)
 
 long by_descriptor(void) /* 0, or the line that is wrong */
 {
-	struct itimerspec spec = {{2, 0}, {10, 0}};
+	struct itimerspec spec = {{2, 0}, {10, 0}}, was = {{0, 0}, {0, 0}};
 	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC), other = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK);
 	struct pollfd both[2] = {{fd, POLLIN, 0}, {other, POLLIN, 0}};
 	struct timespec began;
 	uint64_t ticks = 0;
 
 	clock_gettime(CLOCK_MONOTONIC, &began);
-	if (fd < 0 || timerfd_settime(fd, 0, &spec, NULL) < 0)
+	if (fd < 0 || timerfd_settime(fd, 0, &spec, NULL) < 0 || timerfd_settime(fd, 0, &spec, &was) < 0)
+		return __LINE__;
+	if (was.it_interval.tv_sec != 2 || was.it_value.tv_sec > 10 || was.it_value.tv_sec < 9)
 		return __LINE__;
 	if (read(other, &ticks, sizeof(ticks)) != -1 || errno != EAGAIN)
 		return __LINE__;

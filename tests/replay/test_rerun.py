@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import struct
@@ -318,6 +319,25 @@ def test_an_object_at_an_address_that_is_not_mapped(caller):
             assert isinstance(event, PlayEnd) and not event.writes and not event.differs
         finally:
             rerun.close()
+
+
+def test_what_gdb_writes_at_the_border_of_what_is_mapped(caller):
+    """What is not mapped on one side of it reads as zeros."""
+    d = caller.diversion
+    parts = [m for m in d.mappings() if m.prot & mmap.PROT_WRITE]
+    ends = {m.end for m in d.mappings()}
+    low = next(m.start for m in parts if m.start not in ends and d.read_memory(m.start, 8))
+    before = d.read_memory(low, 8)
+    d.begin()
+    d.write_memory(low, b"12345678")
+    caller.enter("count", 1)
+    d.call_end()
+    d.end(False)
+    rerun = Rerun(d, low - 16, 24, False, 10)
+    with closing(rerun):
+        event = rerun.next()
+    assert isinstance(event, Write) and event.by == "assignment"
+    assert event.before == bytes(16) + before and event.after == bytes(16) + b"12345678"
 
 
 def test_a_view_ends_with_its_diversion(caller):

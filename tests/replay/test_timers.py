@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import signal
+from contextlib import closing
 from typing import Iterator
 
 import pytest
@@ -12,6 +13,8 @@ from harness.cores import core_of
 from harness.telling import asked, message, refused
 
 from gdb_uffd.replay.interface import SOFTWARE, Resume, Stop
+from gdb_uffd.replay.rerun.play import Rerun
+from gdb_uffd.replay.rerun.writes import Running, Write
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,18 @@ def test_it_goes_with_the_call_or_stays(caller):
     assert passing(caller, "left_of_alarm") == 1000
     caller.diversion.reset()
     assert passing(caller, "left_of_alarm") == 0
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_call_made_once_more_has_those_from_before_it(caller, keep):
+    passing(caller, "arm_alarm", keep=True)
+    assert passing(caller, "cancel_alarm", keep=keep) == 1000
+    rerun = Rerun(caller.diversion, caller.symbol("cancelled"), 8, False, 10)
+    with closing(rerun):
+        while isinstance(event := rerun.next(), Running):
+            pass
+        assert isinstance(event, Write) and int.from_bytes(event.after, "little") == 1000
+    assert passing(caller, "left_of_alarm") == (0 if keep else 1000)  # the session's own
 
 
 def test_waiting_for_days_again_and_again_is_told(caller):

@@ -223,6 +223,7 @@ def test_mappings_of_every_size():
         *(Mapping(200 * tib + i * 8192, 200 * tib + i * 8192 + 4096, 3) for i in range(3000)),
     ]
     fed = [(0x1000, 0x2000), (tib, tib + 4096), (50 * tib, 50 * tib + 4096)]
+    fed += [(100 * tib - 4096, 100 * tib)]  # it is marked at the very end, and not behind it
     fed += [(200 * tib + i * 8192, 200 * tib + i * 8192 + 4096) for i in range(3000)]
     page = html_page.document(content("m", pages=0, fed=fed, mappings=mappings))
     reader = read(page)

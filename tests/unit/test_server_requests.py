@@ -74,14 +74,15 @@ def test_hello_and_info(client: RawClient) -> None:
     info = ask(client, "info")
     assert info["engine"] == "fake" and info["alive"] is False and info["last_report"] is None
     assert info["core"] == "/tmp/fake core" and info["threads"] == 3 and info["total_pages"] == 3
-    assert info["last_unavailable"] == ""
+    assert info["last_unavailable"] is None
     client.ask(b"m601000,4")
-    assert ask(client, "info")["last_unavailable"] == "0x601000: not in the fake"
+    missing = ask(client, "info")["last_unavailable"]
+    assert (missing["address"], missing["reason"]) == ("0x601000", "not in the fake")
 
 
 def test_engine(client: RawClient) -> None:
     chosen = ask(client, "engine", name="fake")
-    assert chosen == {"name": "fake", "why": "as set", "now": "fake"}
+    assert chosen == {"name": "fake", "why": "", "now": "fake"}
     assert client.diversion.engine == ("fake", False)
     for wrong in (b'{"name": "fastest"}', b'{"name": 7}', b"{}"):
         reply = client.ask(b"quffd.engine:" + wrong)
@@ -128,6 +129,7 @@ def test_a_call(client: RawClient) -> None:
         "more_refused": 0,
         "passed": [],
         "files_read": [],
+        "more_files": 0,
         "uncaught": None,
     }
     assert ask(client, "end", keep=True) == "E.no call is open"

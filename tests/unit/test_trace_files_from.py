@@ -346,6 +346,8 @@ def test_no_member_escapes(tmp_path: Path, scratch: Path) -> None:
         tar([("manifest.json", json.dumps([{"Layers": [["deep"]]}]).encode()),
              ("index.json", b"[" * 100_000)]),
     ],
+    ids=["text", "tar-cut", "gzip-begins", "gzip-cut", "manifest-cut", "layer-gone", "layer-text",
+         "layer-list"],
 )  # fmt: skip
 def test_a_damaged_archive_is_one_line(moved: Told, tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "a.tar").write_bytes(damage)

@@ -10,7 +10,7 @@ import gdb
 from gdb_uffd.client.names import exceptions
 from gdb_uffd.client.names.call_stops import watch_stops
 from gdb_uffd.client.session import travel
-from gdb_uffd.client.session.asking import pop_dummy_frames
+from gdb_uffd.client.session.asking import FAILURES, pop_dummy_frames
 from gdb_uffd.client.session.outcome import Outcome
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import ends, snapshots
@@ -57,7 +57,7 @@ def evaluate(session: Session, number: int, expression: str, use: Callable[[gdb.
     with watch_stops(outcome):
         try:
             return use(gdb.parse_and_eval(expression))
-        except gdb.error as error:
+        except FAILURES as error:
             text = one_line(str(error))
     if session.server.ended() is not None:
         raise UffdError(f"{text}{session.death()}")
@@ -88,6 +88,6 @@ def _why(session: Session, text: str, outcome: Optional[Outcome]) -> str:
             reason = outcome.stop.reason or (signal[1] if signal else "")
             return f"{reason} in {outcome.stop.where}"
     if "Cannot access memory" in text:
-        reason = session.last_unavailable()
-        return f"{text} ({reason})" if reason else text
+        lacking = session.last_unavailable()
+        return text if lacking is None else f"{text} ({one_line(ends.missing_text(lacking))})"
     return text

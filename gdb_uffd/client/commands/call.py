@@ -202,7 +202,7 @@ def _evaluate(session: Session, outcome: Outcome, letters: str, expression: str)
             outcome.number = number
             session.calls.context = Context(expression, number)
             outcome.type = str(value.type)
-        except gdb.error as error:
+        except FAILURES as error:
             outcome.error = one_line(str(error))
             _select_innermost()
             if outcome.stop is not None and not outcome.stop.reason:
@@ -237,13 +237,15 @@ def _value_text(value: gdb.Value, number: int, letters: str) -> str:
 
 def _reason(session: Session, error: str) -> str:
     """The server's reason for a memory error, in brackets; gdb only knows the address."""
-    text = session.last_unavailable()
-    places = [re.search(r"0x[0-9a-f]+", words) for words in (text, error)]
-    if places[0] and places[1]:
-        missing, asked = (page_floor(int(place[0], 16)) for place in places if place)
-        if not 0 <= missing - asked <= PAGE_SIZE:  # a frame may end in the next page
+    missing = session.last_unavailable()
+    if missing is None:
+        return ""
+    asked = re.search(r"0x[0-9a-f]+", error)
+    if missing.address is not None and asked:
+        pages = page_floor(missing.address) - page_floor(int(asked[0], 16))
+        if not 0 <= pages <= PAGE_SIZE:  # a frame may end in the next page
             return ""  # an older failure, of something else
-    return f" ({text})" if text else ""
+    return f" ({one_line(ends.missing_text(missing))})"
 
 
 def _print_text(session: Session, report: CallReport, outcome: Outcome) -> None:

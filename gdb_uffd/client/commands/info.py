@@ -100,7 +100,7 @@ def _engine(told: Info) -> str:
     setting, why = told.engine_setting, told.engine_why
     if not told.engine:
         return f"{setting}, chosen when something runs"
-    return f"{told.engine} ({setting}: {why})" if why != "as set" else told.engine
+    return f"{told.engine} ({setting}: {why})" if why else told.engine
 
 
 def interpreter_path() -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Optional, Sequence
 
-import gdb
-
 from gdb_uffd.client.commands.command import Command
 from gdb_uffd.client.session import sessions, travel
+from gdb_uffd.client.session.asking import FAILURES
 from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.printing import look, say, say_json
 from gdb_uffd.client.show import snapshots
@@ -51,5 +50,5 @@ def names(text: str) -> Optional[Sequence[str]]:
         return None
     try:
         return snapshots.completions(travel.all_snapshots(session), text)
-    except (UffdError, gdb.error):
+    except (UffdError, *FAILURES):
         return None

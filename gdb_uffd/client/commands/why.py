@@ -120,7 +120,7 @@ def _find(session: Session, text: str) -> Object:
     error: Optional[Exception] = None
     try:
         now = written_object.find(session, text)
-    except (gdb.error, UffdError) as reason:
+    except (UffdError, *FAILURES) as reason:
         told = _as_told(session, text)
         if told is not None:
             return told

@@ -22,6 +22,7 @@ from gdb_uffd.client.show.snapshots import DEBUGGER_SIGNALS
 from gdb_uffd.protocol.messages import Done, Request, Summary
 from gdb_uffd.protocol.messages_calls import CallBegin, CallEnd, CommitPending, Interrupt
 from gdb_uffd.protocol.model import UffdError
+from gdb_uffd.terminal import one_line
 
 _REPORTING = ("print", "call")
 _SILENT = ("output", "printf")  # they compose a line of the user's own, which may go on
@@ -260,10 +261,10 @@ def _before_prompt(_event: object = None) -> None:
 
 def _explain(session: sessions.Session) -> None:
     """Say why no process could be made: gdb only said "Cannot access memory at address"."""
-    text = session.last_unavailable()
-    if text and text != session.explained and not text.startswith("0x"):
-        session.explained = text
-        say(f"[uffd: {text}]")
+    missing = session.last_unavailable()
+    if missing is not None and missing.address is None and missing != session.explained:
+        session.explained = missing
+        say(f"[uffd: {one_line(missing.reason)}]")
 
 
 def before_leaving() -> None:

@@ -80,7 +80,7 @@ class PagesWindow:
             return self._set(lines) if again else False
         try:
             serial, report, known = last_call.peek(session, self._serial)
-        except (UffdError, gdb.error) as error:
+        except (UffdError, *FAILURES) as error:
             return self._set([printable(str(error))])
         if serial == self._serial and not again:
             return False
@@ -99,7 +99,7 @@ class PagesWindow:
         waited_ms = last_call.waited_ms(session, self._report)
         try:
             lines = report_text.report_lines(self._report, names, looks, waited_ms, True)
-        except (UffdError, gdb.error) as error:
+        except (UffdError, *FAILURES) as error:
             return [printable(str(error))]
         told = exceptions.text(exceptions.described(session, self._report.uncaught))
         lines += looks.wrapped(f"  {told}") if told else []

@@ -108,7 +108,7 @@ def _holder(owner: Dict[str, Any]) -> str:
 def _named(session: Session, found: Wait, frames: List[gdb.Frame]) -> Dict[str, Any]:
     if found.kind == "spin":
         return _spinning(frames, found)
-    address = int(found.address or "0", 16)
+    address, place_ = found.address or 0, hex(found.address) if found.address else None
     call = _library_call(frames) or found.call
     argument = _argument(session, frames, found.kind, call, address)
     owner = found.owner or (found.stranger if call.startswith("pthread_mutex_") else 0)
@@ -116,7 +116,7 @@ def _named(session: Session, found: Wait, frames: List[gdb.Frame]) -> Dict[str, 
         "call": call,
         "system_call": found.call,
         "kind": found.kind,
-        "address": found.address or None,
+        "address": place_,
         "lock": argument or None,
         "owner": _thread(session, owner) if owner else None,
     }
@@ -125,7 +125,8 @@ def _named(session: Session, found: Wait, frames: List[gdb.Frame]) -> Dict[str, 
 
 def _spinning(frames: List[gdb.Frame], found: Wait) -> Dict[str, Any]:
     """A call that goes in a circle: in which function of the program, and on what."""
-    where, name = f"at {found.address}", ""
+    at = hex(found.address or 0)
+    where, name = f"at {at}", ""
     for frame in frames:
         with contextlib.suppress(*FAILURES):
             if _is_program(frame):
@@ -134,7 +135,7 @@ def _spinning(frames: List[gdb.Frame], found: Wait) -> Dict[str, Any]:
     waits = "which only another thread writes" if name else "which only another thread could end"
     text = f"spins {where}{f' on {name}' if name else ''}, {waits}"
     return {
-        "call": "spins", "system_call": None, "kind": "spin", "address": found.address,
+        "call": "spins", "system_call": None, "kind": "spin", "address": at,
         "lock": name or None, "owner": None, "text": text,
     }  # fmt: skip
 

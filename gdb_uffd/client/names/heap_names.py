@@ -153,7 +153,7 @@ class HeapNames:
         if ref.kind == "stack":
             return self._local(ref, whose)
         if ref.kind == "tls":
-            run = DirtyRange(ref.address, b"", b"", symbol=ref.name)
+            run = DirtyRange(ref.address, b"", b"", symbol=ref.name, symbol_start=ref.start)
             known = ThreadLocals(self.session).find(run, ref.tid, None)
         else:
             known, whose = addresses.variable(ref.address, frame_pcs()), ""

@@ -14,15 +14,11 @@ from gdb_uffd.client.session.asking import FAILURES, quiet, selected_arch
 from gdb_uffd.client.session.code import file_of
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.session.threads import in_thread
-from gdb_uffd.protocol.model import DirtyRange, FirstWrite
+from gdb_uffd.protocol.model import THREAD_CONTROL, DirtyRange, FirstWrite
 
 STATIC_TLS_BYTES = 1 << 20
 """Thread-locals within this distance below the thread pointer are static TLS, whose address
 is fixed for the thread (ELF TLS, variant II)."""
-
-_SYMBOL = re.compile(r"^(.*)\+0x([0-9a-f]+)$")
-_CONTROL = "(struct pthread)"
-"""What the server calls the block at the thread pointer (replay/attribute/owners.py)."""
 
 CONTROL_NAME = "struct pthread"
 """Its name where its type is not known."""
@@ -38,11 +34,9 @@ class ThreadLocals:
         self, run: DirtyRange, tid: Optional[int], first: Optional[FirstWrite]
     ) -> Optional[Variable]:
         """The thread-local that holds the run's first byte, in the thread `tid`."""
-        match = _SYMBOL.match(run.symbol)
         named: Optional[Variable] = None
-        if match is not None:
-            start = run.address - int(match[2], 16)
-            named = self._named(match[1], start)
+        if run.symbol:
+            named = self._named(run.symbol, run.symbol_start)
             if named.type is not None:
                 return named
         if first is not None:
@@ -54,7 +48,7 @@ class ThreadLocals:
 
     def _named(self, linker_name: str, start: int) -> Variable:
         """A thread-local by its name in the ELF file."""
-        if linker_name == _CONTROL:
+        if linker_name == THREAD_CONTROL:
             with contextlib.suppress(*FAILURES):
                 type_ = gdb.lookup_type("struct pthread")
                 return Variable(f"(*(struct pthread *) {start:#x})", start, type_, type_.sizeof)

@@ -98,7 +98,7 @@ class SnapshotBreakpoint(gdb.Breakpoint):
         except KeyboardInterrupt:
             recordings.interrupt_later()
             return False
-        except gdb.error as error:  # as gdb does it with a condition that it cannot evaluate
+        except FAILURES as error:  # as gdb does it with a condition that it cannot evaluate
             say(f"Error in testing the condition of `uffd record at {self.where}`: {error}")
             return True
 

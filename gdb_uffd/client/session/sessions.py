@@ -27,6 +27,7 @@ from gdb_uffd.client.session.remote import AnyServer
 from gdb_uffd.client.session.saved import borrowed
 from gdb_uffd.client.session.state import CallState, PositionState
 from gdb_uffd.client.session.wire import SERVER_GONE, decode, encode
+from gdb_uffd.protocol.ends import Unavailable
 from gdb_uffd.protocol.messages import AskInfo, Hello, Ready, Request
 from gdb_uffd.protocol.model import ENGINE_AUTO, UffdError
 from gdb_uffd.terminal import one_line
@@ -46,7 +47,7 @@ class Session:
         self.connection: Optional[gdb.RemoteTargetConnection] = None
         self.calls = CallState()
         self.position = PositionState(server.ready.snapshot, server.ready.signal)
-        self.explained = ""  # the last_unavailable that the user has been told of
+        self.explained: Optional[Unavailable] = None  # what the user has been told of
         self.evaluating = False  # a command that evaluates has begun, and has not come to its end
         self.heard = time.monotonic()  # when both sides spoke of the same packet, for sure
         self.ending = False  # how, is told by whoever ends it
@@ -81,11 +82,11 @@ class Session:
             raise UffdError(self.death().lstrip(": "))
         return decode(asked, reply)
 
-    def last_unavailable(self) -> str:
-        """Why the last memory access failed, "" when none did or the server does not answer."""
+    def last_unavailable(self) -> Optional[Unavailable]:
+        """Why the last memory access failed, None when none did or the server does not answer."""
         with contextlib.suppress(UffdError):
-            return one_line(self.request(AskInfo()).last_unavailable)
-        return ""
+            return self.request(AskInfo()).last_unavailable
+        return None
 
     def death(self) -> str:
         """ ": the server ended …" when that is why, else ""."""

@@ -152,7 +152,7 @@ def _arrived(session: Session, position: TracePosition) -> None:
     session.position.moves, session.position.snapshot = position.moves, position.number
     session.position.signal = position.signal
     session.calls.pending, session.calls.depth, session.calls.assigned = False, 0, False
-    session.explained = ""
+    session.explained = None
     session.tls_addresses.clear()
     session.position.told = position
     sessions.note_brought(session, position.brought)

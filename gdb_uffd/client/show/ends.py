@@ -141,25 +141,32 @@ def _advice(end: End, where: str) -> str:
 
 def _touched(it: Unavailable) -> str:
     lack = f"{it.lack}: " if it.lack else ""
-    if it.mapped:
-        return f"the page at {it.address:#x} is not in the trace: {lack}{it.reason}"
-    return f"nothing is mapped at {it.address:#x}: {lack}{it.reason}"
+    at = it.address or 0
+    what = (
+        f"the page at {at:#x} is not in the trace" if it.mapped else f"nothing is mapped at {at:#x}"
+    )
+    return f"{what}: {lack}{it.reason}"
 
 
 def unavailable_text(end: Optional[End]) -> str:
     """The page that was touched, why it is not there, and what would help; "" when none was."""
     if end is None or end.unavailable is None:
         return ""
-    it = end.unavailable
+    return missing_text(end.unavailable)
+
+
+def missing_text(it: Unavailable) -> str:
+    """ "0x601000: truncated core; …"."""
+    at = "" if it.address is None else f"{it.address:#x}: "
     lack, remedy = f"{it.lack}: " if it.lack else "", f"; {it.remedy}" if it.remedy else ""
-    return f"{it.address:#x}: {lack}{it.reason}{remedy}"
+    return f"{at}{lack}{it.reason}{remedy}"
 
 
 def wait_text(wait: Wait) -> str:
     """What is waited for, without symbols."""
     if wait.kind == "spin":
-        return f"spins for ever at {wait.address}, as only another thread could end it"
-    what = f"{wait.call}({wait.address})" if wait.address else wait.call
+        return f"spins for ever at {wait.address or 0:#x}, as only another thread could end it"
+    what = wait.call if wait.address is None else f"{wait.call}({wait.address:#x})"
     if wait.kind == "lock":
         who = "this thread itself" if wait.itself else f"thread {wait.owner}"
         held = f"a lock held by {who}" if wait.owner else "a lock that is held"

@@ -118,6 +118,7 @@ def report_json(report: CallReport, namer: Namer) -> Dict[str, Any]:
         "asked": [ends.grant_text(grant) for grant in report.granted],
         "granted": [to_json(each) for each in report.granted],
         "files_read": report.files_read,
+        "more_files": report.more_files,
         "unsound": ends.passed_texts(report),
         "passed_locks": [to_json(each) for each in report.passed],
         "notes": [*map(ends.remark_text, report.remarks), *report.notes],

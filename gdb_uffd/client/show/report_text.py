@@ -244,7 +244,7 @@ def summary_line(summary: Summary, look: Look, told: str = "", whose: str = "") 
     """The line after a plain `print f()`; `told`: how it ended, in words; `whose`: of an
     earlier command, that is."""
     parts = [f"{plural(summary.pages, 'page')} dirtied, kept"] if summary.pages else []
-    parts += verdict.files_read(summary.files_read)
+    parts += verdict.files_read(summary.files_read, summary.more_files)
     refused = ends.refusal_texts(summary.refusals, summary.more_refused)
     parts += [f"refused {one_line(text)}" for text in refused[:2]]
     if len(refused) > 2:

@@ -116,6 +116,7 @@ def _is_pure(report: CallReport, things: List[WrittenKind]) -> bool:
             or report.output
             or report.granted
             or report.files_read
+            or report.more_files
             or report.refusals
             or report.passed
             or report.end
@@ -153,7 +154,7 @@ def _phrases(
             parts.append(f"{what} {size(count)}")
     if report.output:
         parts.append(f"printed {number(printed_bytes(report))} B")
-    parts += files_read(report.files_read)
+    parts += files_read(report.files_read, report.more_files)
     # What it printed is told in bytes.
     asked = [
         grant.call or ends.grant_text(grant)
@@ -169,13 +170,14 @@ def _phrases(
     return parts + unknown(report.unknown_zeros, report.unknown_file)
 
 
-def files_read(paths: Sequence[str]) -> List[str]:
-    """Whose contents came into the program's memory: a phrase, or none."""
-    if not paths:
+def files_read(paths: Sequence[str], more: int) -> List[str]:
+    """Whose contents came into the program's memory, and how many more there were: a phrase, or
+    none."""
+    count = len(paths) + more
+    if not count:
         return []
-    shown = _few([printable(path) for path in paths])
-    return [f"read the file {shown}" if len(paths) == 1 else
-            f"read {plural(len(paths), 'file')}: {shown}"]  # fmt: skip
+    shown = _few([printable(path) for path in paths], more)
+    return [f"read the file {shown}" if count == 1 else f"read {plural(count, 'file')}: {shown}"]
 
 
 def may_hold(paths: Sequence[str]) -> str:
@@ -194,9 +196,9 @@ def unknown(zeros: int, as_in_file: int) -> List[str]:
     ]
 
 
-def _few(names: List[str]) -> str:
+def _few(names: List[str], more: int = 0) -> str:
     unique = list(dict.fromkeys(names))
-    more = len(unique) - MAX_NAMED
+    more += max(0, len(unique) - MAX_NAMED)
     return ", ".join(unique[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 

@@ -224,9 +224,11 @@ class Holders:
         tid = place.thread or 0
         if place.kind == "stack" and at < self._floors.get(tid, 0):
             return  # nobody's any more
-        name = self._owners.thread_local(tid, at, self._image.view.read) if tid else ""
+        name, start = "", 0
+        if tid:
+            name, start = self._owners.thread_local(tid, at, self._image.view.read)
         kind = "tls" if name else place.kind if place.kind in _ORDER else "anonymous"
-        found.roots.append(Reference(at, value, kind, place.mapping, tid, name))
+        found.roots.append(Reference(at, value, kind, place.mapping, tid, name, start=start))
 
     def _in_registers(self, wanted: Sequence[HeapBlock]) -> None:
         for thread in self._snapshot.threads:

@@ -8,7 +8,14 @@ from bisect import bisect_right
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from gdb_uffd.dataclass import dataclass
-from gdb_uffd.protocol.model import PAGE_SIZE, DirtyPage, DirtyRange, Mapping, UffdError
+from gdb_uffd.protocol.model import (
+    PAGE_SIZE,
+    THREAD_CONTROL,
+    DirtyPage,
+    DirtyRange,
+    Mapping,
+    UffdError,
+)
 from gdb_uffd.replay.attribute import layouts, malloc
 from gdb_uffd.replay.attribute.layouts import MallocState
 from gdb_uffd.replay.vessel import Vessel
@@ -29,9 +36,6 @@ MAX_BLOCKS = 1024  # thread-local blocks of one thread
 DTV_POINTER, DTV_ENTRY = 8, 16  # tcbhead_t.dtv; its entry -1 holds how many there are
 _LINKER = re.compile(r"/(ld-[^/]*|ld64[^/]*|ld)\.so[^/]*$")
 """File names of glibc's dynamic linker; its counters change when it binds a function."""
-
-TCB = "(struct pthread)"
-"""Stands for a variable's name in the block at the thread pointer."""
 
 
 @dataclass(frozen=True)
@@ -206,16 +210,16 @@ class Owners:
             blocks = self._present[tid] = self._find_blocks(tid, read)[0]
         return blocks
 
-    def thread_local(self, tid: int, address: int, read: ReadMemory) -> str:
-        """The thread-local at `address` by its name in the ELF file, "+0x8" behind it; ""."""
+    def thread_local(self, tid: int, address: int, read: ReadMemory) -> Tuple[str, int]:
+        """Name in the ELF file and start of the thread-local at `address`; "" and 0 for none."""
         for block in self.tls_blocks(tid, read):
             if block.start <= address < block.end:
                 index = bisect_right(block.symbols, (address - block.start, 1 << 65, "")) - 1
                 if index >= 0:
                     start, size, name = block.symbols[index]
-                    at = address - block.start - start
-                    return f"{name}+{at:#x}" if name and at < size else ""
-        return ""
+                    if name and address < block.start + start + size:
+                        return name, block.start + start
+        return "", 0
 
     def look(self, tid: int, before: ReadMemory, which_all: bool) -> None:
         """A report of that thread begins.  Blocks that were there before it stay where they are;
@@ -264,10 +268,10 @@ class Owners:
         if tls is not None:
             while size > 64 and self.snapshot.classify(base - size).kind != "tls":
                 size -= 16
-            return TlsBlock(base - size, base + tls.tcb, tid, [(0, size + tls.tcb, TCB)])
+            return TlsBlock(base - size, base + tls.tcb, tid, [(0, size + tls.tcb, THREAD_CONTROL)])
         while size > 64 and self.snapshot.classify(base + size - 1).kind != "tls":
             size -= 64
-        return TlsBlock(base, base + size, tid, [(0, size, TCB)])
+        return TlsBlock(base, base + size, tid, [(0, size, THREAD_CONTROL)])
 
     def _link_maps(self, read: ReadMemory) -> List[Tuple[int, int]]:
         """(address of the link map, l_addr); the program alone where there is no linker."""
@@ -320,8 +324,9 @@ def part(run: DirtyRange, start: int, end: int, role: str = "") -> Optional[Dirt
         last -= 1
     address = run.address + low + skip
     return DirtyRange(
-        address, before[skip:last], after[skip:last], run.kind, run.thread, role, run.symbol
-    )
+        address, before[skip:last], after[skip:last], run.kind, run.thread, role,
+        run.symbol, run.symbol_start,
+    )  # fmt: skip
 
 
 def _with_roles(run: DirtyRange, cuts: Sequence[Tuple[int, int, str]]) -> List[DirtyRange]:
@@ -357,8 +362,8 @@ def _by_symbol(run: DirtyRange, block: TlsBlock) -> List[DirtyRange]:
             upto = block.end if last else block.start + block.symbols[index + 1][0]
         piece = part(run, at, min(upto, end))
         if piece is not None:
-            symbol = f"{name}+{piece.address - block.start - start:#x}" if name else ""
-            piece.kind, piece.thread, piece.symbol = "tls", block.tid, symbol
+            piece.kind, piece.thread = "tls", block.tid
+            piece.symbol, piece.symbol_start = name, block.start + start if name else 0
             out.append(piece)
         at = upto
     return sorted(out, key=lambda r: r.address)

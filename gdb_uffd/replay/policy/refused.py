@@ -198,16 +198,13 @@ def address(data: bytes) -> str:
     return f"address family {family}"
 
 
-def files_read(paths: Sequence[bytes], more: int, known: Sequence[Module]) -> List[str]:
+def files_read(paths: Sequence[bytes], known: Sequence[Module]) -> List[str]:
     """Paths of the files (and directories, and links) whose contents came into the program's
     memory, in that order; those that it had mapped already, as they were, are left out."""
     if not paths:
         return []
     mapped = {os.path.realpath(m.file.path) for m in known if m.file is not None and _is(m.file)}
-    out = [path for path in map(os.fsdecode, paths) if path not in mapped]
-    if more:
-        out.append(f"and {more:,} more")
-    return out
+    return [path for path in map(os.fsdecode, paths) if path not in mapped]
 
 
 def _is(file: MappedFile) -> bool:

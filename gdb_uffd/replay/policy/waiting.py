@@ -31,7 +31,7 @@ def describe(vessel: Vessel, run: Any, self_tid: int) -> Wait:
     name = call.name if call is not None else f"system call {run.call}"
     if name != "futex":
         return Wait(name)
-    return _futex(Wait(name, address=hex(run.address)), vessel, run.address, self_tid)
+    return _futex(Wait(name, address=int(run.address)), vessel, run.address, self_tid)
 
 
 def _futex(found: Wait, vessel: Vessel, address: int, self_tid: int) -> Wait:
@@ -65,7 +65,7 @@ def _word(vessel: Vessel, address: int) -> int:
 
 def circle(pc: int) -> Wait:
     """The same of a call that goes in a circle at `pc`, until another thread has done something."""
-    return Wait("spins", "spin", hex(pc))
+    return Wait("spins", "spin", pc)
 
 
 def ending(run: Any, policy: Policy, others: bool) -> Optional[End]:

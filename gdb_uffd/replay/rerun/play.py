@@ -13,7 +13,7 @@ from typing import Generator, Iterator, List, Optional
 from gdb_uffd.dataclass import dataclass
 from gdb_uffd.native import check, ffi, lib
 from gdb_uffd.protocol.ends import RerunDifference
-from gdb_uffd.protocol.model import MemoryUnavailable, UffdError
+from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable, UffdError, page_floor
 from gdb_uffd.replay.breakpoints import SLOTS, Breakpoints, Slot, pieces
 from gdb_uffd.replay.diversion import Diversion
 from gdb_uffd.replay.execution import WATCHED
@@ -331,10 +331,11 @@ class Rerun:
 
     def _bytes(self, start: int, end: int) -> bytes:
         """Zeros for what is not there."""
-        try:
-            return self.diversion.read_memory(start, end - start)
-        except MemoryUnavailable as error:
-            good = max(0, error.address - start)
-            return (self.diversion.read_memory(start, good) if good else b"").ljust(
-                end - start, b"\0"
-            )
+        parts = []
+        for page in range(page_floor(start), end, PAGE_SIZE):
+            low, high = max(start, page), min(end, page + PAGE_SIZE)
+            try:
+                parts.append(self.diversion.read_memory(low, high - low))
+            except MemoryUnavailable:
+                parts.append(bytes(high - low))
+        return b"".join(parts)

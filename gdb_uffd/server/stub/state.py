@@ -6,6 +6,7 @@ import binascii
 import errno
 from typing import Tuple
 
+from gdb_uffd.protocol.ends import Unavailable
 from gdb_uffd.protocol.model import PAGE_SIZE, MemoryUnavailable, Registers, UffdError, page_floor
 from gdb_uffd.server.session import PacketError, StubSession, parse_hex
 from gdb_uffd.server.stub.framing import PACKET_SIZE, escape, unescape
@@ -93,7 +94,7 @@ def _read(session: StubSession, arguments: bytes) -> bytes:
         return read(address, length)
     except MemoryUnavailable as error:
         reason, good = error, error.address - address
-    session.last_unavailable = str(reason)
+    session.last_unavailable = Unavailable(reason.address, reason.reason)
     if 0 < good < length:
         try:
             return read(address, good)
@@ -120,7 +121,9 @@ def _write(session: StubSession, where: bytes, data: bytes) -> bytes:
         try:
             session.diversion.write_memory(address, data)
         except UffdError as error:  # no such memory, or no process can be made
-            session.last_unavailable = str(error)
+            at = error.address if isinstance(error, MemoryUnavailable) else None
+            why = error.reason if isinstance(error, MemoryUnavailable) else str(error)
+            session.last_unavailable = Unavailable(at, why)
             raise
     return b"OK"
 
