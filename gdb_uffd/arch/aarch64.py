@@ -21,7 +21,7 @@ from gdb_uffd.arch.interface import (
     Cpu,
     JumpBuffer,
     Need,
-    PacketLayout,
+    RegisterFormat,
     Registers,
     Regsets,
     VariantI,
@@ -254,7 +254,7 @@ _G_MASKS = _G_TPIDR + _TPIDR.size
 _MASKS = slice(PARTS[PAC][1], PARTS[PAC][1] + PARTS[PAC][2])
 
 
-class Packet(PacketLayout):
+class Aarch64RegisterFormat(RegisterFormat):
     """The register packet for the components in `xfeatures`."""
 
     def __init__(self, xfeatures: int) -> None:
@@ -348,7 +348,7 @@ AARCH64 = Architecture(
     traps_after_writes=False,
     vectors=FpsimdVectors(),
     thread_pointer_note=NT_ARM_TLS,
-    packet=Packet,
+    packet=Aarch64RegisterFormat,
     description=lambda xfeatures: document("aarch64", features(described(xfeatures))),
     relocations=(1026, 1025, 1032),  # ELF for the Arm 64-bit Architecture, "Dynamic relocations"
     plt_pushes_slot=True,

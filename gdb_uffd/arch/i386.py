@@ -10,7 +10,7 @@ import functools
 from typing import Dict, Iterator, Tuple
 
 from gdb_uffd.arch.description import Feature, Register, document
-from gdb_uffd.arch.interface import PacketLayout, Registers
+from gdb_uffd.arch.interface import RegisterFormat, Registers
 from gdb_uffd.arch.x86_64 import X86_64
 from gdb_uffd.arch.x86_64 import description as wide
 from gdb_uffd.arch.x86_64.packet import x87_control
@@ -66,7 +66,7 @@ def _place(name: str) -> int:
     return {"s": 32, "x": 160, "y": XSTATE_COMPONENTS[2][0]}[name[0]] + 16 * number
 
 
-class _Packet(PacketLayout):
+class _I386RegisterFormat(RegisterFormat):
     """The register packet for the components in `xfeatures` (XCR0 bits)."""
 
     def __init__(self, xfeatures: int) -> None:
@@ -155,7 +155,7 @@ I386 = dataclasses.replace(
     expedited=((5, _AT["ebp"]), (4, _AT["esp"]), (8, _AT["eip"])),
     records=False,
     loadable=list,
-    packet=_Packet,
+    packet=_I386RegisterFormat,
     description=lambda xfeatures: document("i386", features(described(xfeatures))),
     pthread_at_pointer=False,
     tid_offsets=(),

@@ -166,7 +166,7 @@ class Architecture:
     """sizeof(struct pthread) of glibc 2.36, for a program that does not tell."""
     jump: JumpBuffer
     vectors: Vectors
-    packet: Callable[[int], PacketLayout]
+    packet: Callable[[int], RegisterFormat]
     """The register packet of threads whose components `xfeatures` tells."""
     description: Callable[[int], bytes]
     """Their target description, `target.xml`."""
@@ -269,7 +269,7 @@ class Registers:
         return self.gpr[self.arch.thread_pointer]
 
 
-class PacketLayout:
+class RegisterFormat:
     """A register packet (`g`), with registers of `bits` each, by register number.  `slots`:
     (offset, size) in bytes; `size`: of the packet.  `described`: what of the recorded components
     the target description depends on."""

@@ -220,9 +220,8 @@ class DirtyPage:
     `kind` is data, tls, heap, stack or anonymous; `thread` is the TID for tls and stack.
     `writers`: "program", "assignment" (gdb, as an expression or `set var` says), "gdb" (pushed
     frames, breakpoints, arguments), "malloc" (gdb's own call of the inferior's malloc for a
-    string argument).  `runs` holds the first
-    differences, joined when at most 7 equal bytes lie between (of a stack page only one: its
-    scratch says little); `more_runs` tells of a cut.
+    string argument).  `ranges` holds the first differences, joined when at most 7 equal bytes lie
+    between (of a stack page only one: its scratch says little); `more_ranges` tells of a cut.
     """
 
     start: Address
@@ -233,10 +232,10 @@ class DirtyPage:
     thread: Optional[int] = None
     writers: List[str] = field(default_factory=list)
     first_write: Optional[FirstWrite] = None
-    runs: List[DirtyRange] = field(default_factory=list)
-    more_runs: bool = False
+    ranges: List[DirtyRange] = field(default_factory=list)
+    more_ranges: bool = False
     bytes_above: int = 0  # of a stack page: changed bytes in frames that were there before
-    around: List[DirtyRange] = field(default_factory=list)  # the 16-byte blocks that hold the runs
+    around: List[DirtyRange] = field(default_factory=list)  # the 16-byte blocks of the ranges
     mapping_start: Address = 0  # of its mapping (of a file: of its first one); 0: not known
 
     @property

@@ -13,8 +13,8 @@ from gdb_uffd.recorder.wire import RawThread, unpack_gprs, unpack_threads
 
 
 @cache
-def _layout() -> xstate.Layout:
-    return xstate.machine_layout(HostCpu())
+def _format() -> xstate.XsaveFormat:
+    return xstate.machine_format(HostCpu())
 
 
 def states(data: bytes) -> List[ThreadState]:
@@ -24,9 +24,9 @@ def states(data: bytes) -> List[ThreadState]:
 
 
 def _state(raw: RawThread, images: Dict[bytes, bytes]) -> ThreadState:
-    layout: Optional[xstate.Layout] = _layout()
+    form: Optional[xstate.XsaveFormat] = _format()
     if len(raw.xsave) > xstate.FXSAVE_SIZE:
-        image, features = xstate.from_note(raw.xsave, layout)
+        image, features = xstate.from_note(raw.xsave, form)
     elif raw.xsave:
         image, features = xstate.from_fpregs(raw.xsave)
     else:

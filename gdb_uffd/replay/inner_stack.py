@@ -29,11 +29,11 @@ def settle(report: CallReport, modules: Sequence[Module], floor: int, red_zone: 
     for page in pages:
         if page.end <= start:
             continue
-        runs = [piece for run in page.runs for piece in _cut(run, start, floor, report.tid)]
+        runs = [piece for run in page.ranges for piece in _cut(run, start, floor, report.tid)]
         inside = start <= page.start and page.end <= floor
-        if inside or (not page.more_runs and all(run.role == "scratch" for run in runs)):
+        if inside or (not page.more_ranges and all(run.role == "scratch" for run in runs)):
             page.kind, page.mapping, page.thread = "stack", "[stack]", report.tid
-        page.runs = runs
+        page.ranges = runs
 
 
 def _start(report: CallReport, modules: Sequence[Module], floor: int) -> Optional[int]:

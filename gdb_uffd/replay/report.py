@@ -137,8 +137,8 @@ class Builder:
             thread=place.thread,
             writers=[name for bit, name in _WRITERS if change.writers & bit],
             first_write=first,
-            runs=runs,
-            more_runs=more,
+            ranges=runs,
+            more_ranges=more,
             around=self._around(change, runs) if place.kind != "stack" else [],
             bytes_above=above,
         )
@@ -195,7 +195,7 @@ class Builder:
 
     @staticmethod
     def _around(change: Any, runs: List[DirtyRange]) -> List[DirtyRange]:
-        """The 16-byte blocks that hold the runs, joined: a scalar or pointer of the program lies
+        """The 16-byte blocks that hold the ranges, joined: a scalar or pointer of the program lies
         inside one (psABI 3.1.2: natural alignment), so its values need no further question."""
         out: List[DirtyRange] = []
         if not runs:

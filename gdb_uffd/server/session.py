@@ -8,7 +8,7 @@ import sys
 from dataclasses import field
 from typing import Any, Callable, Dict, FrozenSet, Optional, Tuple, Union
 
-from gdb_uffd.arch.interface import PacketLayout
+from gdb_uffd.arch.interface import RegisterFormat
 from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.ends import Unavailable
 from gdb_uffd.protocol.messages import Served
@@ -19,7 +19,7 @@ from gdb_uffd.replay.interface import SOFTWARE, RunnableSnapshot, Stop
 from gdb_uffd.server.listen.connection import Connection
 from gdb_uffd.server.navigator import Navigator
 from gdb_uffd.server.stub.framing import frame
-from gdb_uffd.server.stub.packets import layout_of
+from gdb_uffd.server.stub.packets import format_of
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.source import Snapshot
 
@@ -86,7 +86,7 @@ class StubSession:
     shown: Tuple[int, Any] = (0, None)  # the last report that was peeked at, and its number
     aside: Optional[Aside] = None  # while another diversion answers for the position's own
     files: Dict[int, Union[int, bytes]] = field(default_factory=dict)  # see vfile.OpenFile
-    layout: PacketLayout = field(init=False)
+    register_format: RegisterFormat = field(init=False)
     described: bool = False  # the client has read the target description
     thread_ids: Dict[int, bytes] = field(init=False)  # TID -> b"p1f.2e", or b"2e": see `greet`
     thread_xml: bytes = b""  # made once a snapshot: its threads stay
@@ -196,8 +196,10 @@ class StubSession:
     def _lay_out(self) -> None:
         """Whoever has not read the description expects the registers of the first processors."""
         registers = self.diversion.snapshot.threads[0].registers
-        self.layout = layout_of(registers.arch, registers.xfeatures if self.described else 0)
-        self.connection.pending.note_registers(self.layout.size)
+        self.register_format = format_of(
+            registers.arch, registers.xfeatures if self.described else 0
+        )
+        self.connection.pending.note_registers(self.register_format.size)
         self.forget_registers()
 
     @property
@@ -215,7 +217,7 @@ class StubSession:
         """The framed `g` reply for the general thread.  PacketError when it is not there."""
         packet = self._framed_registers.get(self.general)
         if packet is None:
-            packet = frame(self.layout.encode_hex(self.registers()))
+            packet = frame(self.register_format.encode_hex(self.registers()))
             self._framed_registers[self.general] = packet
         return packet
 

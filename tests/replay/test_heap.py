@@ -137,10 +137,10 @@ def test_each_byte_of_a_heap_page_has_its_role(caller):
     caller.call("mixed", 200)
     report = told(caller)
     for page in report.pages:
-        if page.kind != "heap" or page.more_runs:
+        if page.kind != "heap" or page.more_ranges:
             continue
-        assert sum(len(run.changed()) for run in page.runs) == page.bytes_changed
-        for run in page.runs:
+        assert sum(len(run.changed()) for run in page.ranges) == page.bytes_changed
+        for run in page.ranges:
             inside = [b for b in report.blocks if b.start <= run.address < b.start + b.size]
             assert run.role in ("", "malloc", "freed", "scratch")
             if run.role == "" and not run.kind:
@@ -175,10 +175,10 @@ def test_a_heap_that_a_call_begins(unheaped):
     assert report.heap is not None, report.heap_trouble
     assert (report.heap.allocated, report.heap.freed) == (2, 0)  # the cache of freed ones, and it
     assert report.heap.allocated_bytes == 0x288 + 104, report.heap
-    roles = {page.kind: {run.role for run in page.runs} for page in report.pages}
+    roles = {page.kind: {run.role for run in page.ranges} for page in report.pages}
     assert roles["heap"] == {"malloc", ""} and roles["tls"] == {"malloc"}, roles
     assert number(unheaped, "mine") in {block.start for block in report.blocks}
     # Where malloc has no word of its own they stay the program's.
     unheaped.call("set_own", 7)
-    (run,) = [r for p in told(unheaped).pages if p.kind == "tls" for r in p.runs]
+    (run,) = [r for p in told(unheaped).pages if p.kind == "tls" for r in p.ranges]
     assert run.role == "" and run.symbol == "own" and run.symbol_start <= run.address, run

@@ -310,7 +310,7 @@ def _on_the_heap(caller: Caller) -> Dict[int, str]:
     report = caller.reports[-1]
     caller.diversion.refine(report)
     assert report.heap_trouble is None
-    runs = [run for page in report.pages if page.kind == "heap" for run in page.runs]
+    runs = [run for page in report.pages if page.kind == "heap" for run in page.ranges]
     return {
         at: run.role
         for run in runs

@@ -48,7 +48,7 @@ def test_what_is_freed_and_allocated(core: Callable[[str], Path], how: str) -> N
         assert report.heap is not None, report.heap_trouble
         # The thread's cache takes them, which hardly tells in their headers.
         assert (report.heap.freed, report.heap.freed_bytes) == (5, 5 * 24)
-        roles = {run.role for page in report.pages if page.kind == "heap" for run in page.runs}
+        roles = {run.role for page in report.pages if page.kind == "heap" for run in page.ranges}
         assert roles == {"malloc"}, roles
         for count in (1, 30, 400):
             report = told(caller, "take", count)

@@ -106,10 +106,10 @@ def test_flags_that_nobody_knows(asker):
 
 def test_the_recorded_directory_opens_no_way_out(asker):
     """A recording may be made up: its directory is found as any other path is."""
-    desk = asker.diversion.vessel.native.kernel_state
+    kernel_state = asker.diversion.vessel.native.kernel_state
     for made_up in (b"/proc/self/root", b"/proc/self/cwd", b"/proc", b"/sys/bus"):
         asker.diversion.reset()
-        desk.cwd = made_up
+        kernel_state.cwd = made_up
         assert asker.ask("openat", AT_FDCWD, ".", 0, 0) in (-errno.EACCES, -errno.ELOOP)
     asker.diversion.reset()
     assert asker.ask("openat", AT_FDCWD, "/sys/devices/system/cpu/online", 0, 0) == 3

@@ -54,12 +54,12 @@ def test_each_changed_byte_is_told_once(caller, assigned, told):
     (page,) = written(caller, assigned)
     start = first_page(caller)
     assert page.start == start and page.bytes_changed == sum(length for _, length in assigned)
-    assert [(run.address - start, len(run.before)) for run in page.runs] == told
-    assert not page.more_runs
+    assert [(run.address - start, len(run.before)) for run in page.ranges] == told
+    assert not page.more_ranges
     after = bytearray(PAGE_SIZE)
     for offset, length in assigned:
         after[offset : offset + length] = b"\x5a" * length
-    for run in page.runs:
+    for run in page.ranges:
         assert run.before == bytes(len(run.before))
         assert run.after == after[run.address - start :][: len(run.after)]
 
@@ -82,5 +82,5 @@ def test_a_report_has_room_for_so_much_beyond_each_page_s_limits(caller, assigne
     room = 38 if whole == cut else -(-(1 << 17) // each)
     for index, page in enumerate(sorted(pages, key=lambda page: page.start)):
         wanted = whole if index < room else cut
-        assert [(run.address - page.start, len(run.before)) for run in page.runs] == wanted, index
-        assert page.more_runs == (index >= room) and page.bytes_changed == each
+        assert [(run.address - page.start, len(run.before)) for run in page.ranges] == wanted, index
+        assert page.more_ranges == (index >= room) and page.bytes_changed == each

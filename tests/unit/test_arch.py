@@ -85,13 +85,13 @@ def test_its_c_has_every_function_that_is_asked_of_it(arch):
 @pytest.mark.parametrize("features", [0, 1, 3, 7])
 def test_plain_registers_cross_in_a_packet(arch, features):
     r = plain(arch, features)
-    layout = packets.layout_of(arch, features)
+    form = packets.format_of(arch, features)
     root = ET.fromstring(packets.description(r))
     described = root.findall("feature/reg")
     assert root.findtext("architecture") == arch.gdb
-    assert layout.size == sum(int(d.get("bitsize", "0")) for d in described) // 8
-    assert layout.decode(layout.encode(r), r) == r
-    assert len(layout.encode_hex(r)) == 2 * layout.size
+    assert form.size == sum(int(d.get("bitsize", "0")) for d in described) // 8
+    assert form.decode(form.encode(r), r) == r
+    assert len(form.encode_hex(r)) == 2 * form.size
     names = [d.get("name") for d in described]
     assert [names[number] for number, _ in arch.expedited] == [
         arch.names[index] for _, index in arch.expedited
@@ -182,11 +182,11 @@ def test_no_note_breaks_the_reader(raw, kind):
 @pytest.mark.parametrize("features", [0, aarch64.FPSIMD, 3])
 def test_description_and_packet_agree(features):
     r = registers(3, features)
-    layout = packets.layout_of(AARCH64, features)
+    form = packets.format_of(AARCH64, features)
     root = ET.fromstring(packets.description(r))
     described = root.findall("feature/reg")
     assert root.findtext("architecture") == "aarch64"
-    assert layout.size == sum(int(d.get("bitsize", "0")) for d in described) // 8
+    assert form.size == sum(int(d.get("bitsize", "0")) for d in described) // 8
     assert [int(d.get("regnum", "-1")) for d in described] == list(range(len(described)))
     # gdb's own numbers (gdb/arch/aarch64.h), which it takes when it reads cores.
     names = [d.get("name") for d in described]
@@ -205,39 +205,39 @@ def test_description_and_packet_agree(features):
 
 
 def test_where_the_registers_lie():
-    layout, r = aarch64.Packet(3), registers(5, 3)
-    packet = layout.encode(r)
-    for number, (offset, size) in enumerate(layout.slots[:33]):
+    form, r = aarch64.Aarch64RegisterFormat(3), registers(5, 3)
+    packet = form.encode(r)
+    for number, (offset, size) in enumerate(form.slots[:33]):
         assert packet[offset : offset + size] == r.gpr[number].to_bytes(8, "little")
-    offset, size = layout.slots[34]
+    offset, size = form.slots[34]
     assert packet[offset : offset + size] == r.xstate[:16]
-    offset, size = layout.slots[69]
+    offset, size = form.slots[69]
     assert packet[offset : offset + size] == r.xstate[528:536]
 
 
 @given(st.integers(1, 200), st.integers(1, 200))
 def test_decode_inverts_encode(one, other):
-    layout, mine, theirs = aarch64.Packet(1), registers(one, 1), registers(other, 1)
-    assert layout.decode(layout.encode(mine), mine) == mine
-    back = layout.decode(layout.encode(theirs), mine)
-    assert layout.encode(back) == layout.encode(theirs)
+    form, mine, theirs = aarch64.Aarch64RegisterFormat(1), registers(one, 1), registers(other, 1)
+    assert form.decode(form.encode(mine), mine) == mine
+    back = form.decode(form.encode(theirs), mine)
+    assert form.encode(back) == form.encode(theirs)
 
 
 @given(WORDS)
 def test_one_register_is_written(value):
-    layout, r = aarch64.Packet(1), registers(1, aarch64.FPSIMD)
-    after = layout.write(32, value.to_bytes(8, "little"), r)
+    form, r = aarch64.Aarch64RegisterFormat(1), registers(1, aarch64.FPSIMD)
+    after = form.write(32, value.to_bytes(8, "little"), r)
     assert after.pc == value and after.gpr[:32] == r.gpr[:32] and after.xstate == r.xstate
     vector = value.to_bytes(16, "little")
-    after = layout.write(34 + 31, vector, registers(1, 0))
+    after = form.write(34 + 31, vector, registers(1, 0))
     assert after.xstate[496:512] == vector and after.xfeatures == aarch64.FPSIMD
     with pytest.raises(ValueError, match="no register"):
-        layout.write(len(layout.slots), b"", r)
+        form.write(len(form.slots), b"", r)
 
 
 def test_what_was_not_recorded_is_shown_as_unknown():
-    text = aarch64.Packet(0).encode_hex(registers(1, 0))
-    offset, _ = aarch64.Packet(0).slots[34]
+    text = aarch64.Aarch64RegisterFormat(0).encode_hex(registers(1, 0))
+    offset, _ = aarch64.Aarch64RegisterFormat(0).slots[34]
     assert text[2 * offset : 2 * offset + 32] == b"x" * 32
     assert b"x" not in text[: 2 * offset]
 

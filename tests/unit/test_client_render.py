@@ -71,7 +71,7 @@ def sample() -> CallReport:
             0x55BDF8D37000,
             "heap",
             first_write=FirstWrite(0x2222, 0, 42),
-            runs=[DirtyRange(0x55BDF8D37278, b"\0" * 24, b"\1" * 24)],
+            ranges=[DirtyRange(0x55BDF8D37278, b"\0" * 24, b"\1" * 24)],
         ),
         page(0x7FD19C1B8000, "tls", thread=42),
         page(
@@ -80,7 +80,7 @@ def sample() -> CallReport:
             thread=42,
             first_write=None,
             bytes_changed=96,
-            runs=[DirtyRange(floor - 96, b"\0" * 96, b"\1" * 96)],
+            ranges=[DirtyRange(floor - 96, b"\0" * 96, b"\1" * 96)],
         ),
     )
 
@@ -140,11 +140,11 @@ def changed(role, at=0x10):
 
 def test_what_is_not_the_programs_is_one_line_behind_what_is():
     pages = [
-        page(0x1000, "data", bytes_changed=1, runs=[changed("malloc")]),
-        page(0x2000, "data", bytes_changed=8, runs=[changed("linker")]),
+        page(0x1000, "data", bytes_changed=1, ranges=[changed("malloc")]),
+        page(0x2000, "data", bytes_changed=8, ranges=[changed("linker")]),
         page(0x3000, "stack", bytes_changed=9, first_write=None),
         page(0x4000, "heap", bytes_changed=0),
-        page(0x5000, "heap", bytes_changed=3, runs=[changed("malloc"), changed("", 0x20)]),
+        page(0x5000, "heap", bytes_changed=3, ranges=[changed("malloc"), changed("", 0x20)]),
     ]
     lines = report_text.report_lines(report(*pages), Names(), Look())
     assert lines[1].startswith("5 pages dirtied")
@@ -162,8 +162,8 @@ def test_what_is_not_the_programs_is_one_line_behind_what_is():
 
 
 def test_a_page_whose_other_changes_are_not_listed_is_shown():
-    many = page(0x1000, "heap", bytes_changed=99, runs=[changed("malloc")], more_runs=True)
-    bare = page(0x3000, "heap", bytes_changed=9, runs=[])
+    many = page(0x1000, "heap", bytes_changed=99, ranges=[changed("malloc")], more_ranges=True)
+    bare = page(0x3000, "heap", bytes_changed=9, ranges=[])
     lines = report_text.report_lines(report(many, bare), Names(), Look())
     assert [line.split()[0] for line in lines[2:]] == ["0x1000", "0x3000"]
 
@@ -217,7 +217,7 @@ def test_a_writer_in_a_library_leads_to_the_program():
 
 def test_stack_bytes_in_and_below_the_frames():
     run = DirtyRange(0x17F8, b"\0" * 16, b"\1" * 16)
-    stack = page(0x1000, "stack", bytes_changed=16, bytes_above=8, runs=[run], first_write=None)
+    stack = page(0x1000, "stack", bytes_changed=16, bytes_above=8, ranges=[run], first_write=None)
     line = report_text.report_lines(report(stack), Names(), Look())[2]
     assert line.endswith("8 B in the frames, 8 B below the frame")
 

@@ -16,7 +16,7 @@ def thread(tid: int) -> str:
 def page(kind: str, *roles: str, **more: object) -> DirtyPage:
     runs = [DirtyRange(0x1000 + 8 * i, b"\0", b"\1", role=role) for i, role in enumerate(roles)]
     values = {"mapping": "/bin/x", "bytes_changed": 1, "writers": ["program"], **more}
-    return DirtyPage(0x1000, 0x2000, kind, runs=runs, **values)  # type: ignore[arg-type]
+    return DirtyPage(0x1000, 0x2000, kind, ranges=runs, **values)  # type: ignore[arg-type]
 
 
 def report(*pages: DirtyPage, **more: object) -> CallReport:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from server_fakes import DATA, PID, STACK, TIDS, FakeDiversion, RawClient, make_registers, serving
 
-from gdb_uffd.arch.x86_64.packet import PacketFormat
+from gdb_uffd.arch.x86_64.packet import X86RegisterFormat
 from gdb_uffd.protocol.model import GPR
 from gdb_uffd.server.stub.framing import escape, frame, unescape
 
@@ -79,9 +79,9 @@ def test_stop_reason(client: RawClient) -> None:
 
 
 def test_registers(client: RawClient) -> None:
-    layout, r = PacketFormat(0x2E7), make_registers(0)
+    form, r = X86RegisterFormat(0x2E7), make_registers(0)
     g = client.ask(b"g")
-    assert g == layout.encode(r).hex().encode()
+    assert g == form.encode(r).hex().encode()
     assert client.ask(b"p10") == g[2 * 128 : 2 * 136]
     assert client.ask(b"p999") == client.ask(b"pzz") == client.ask(b"p") == b"E16"
     assert client.ask(b"P0=" + b"11" * 8) == b"OK"
@@ -92,13 +92,13 @@ def test_registers(client: RawClient) -> None:
         b"P0",
         b"P0=zz",
         b"P999=00",
-        b"G" + b"0" * (2 * layout.size + 2),
+        b"G" + b"0" * (2 * form.size + 2),
         b"G" + g[:-2],
         b"G" + g[: 2 * 560],
         b"G",
         b"G0",
         b"Gzz",
-        b"G" + b"x" * (2 * layout.size + 1),
+        b"G" + b"x" * (2 * form.size + 1),
     ):
         assert client.ask(bad) in (b"E01", b"E16"), bad
     assert client.ask(b"G" + g) == b"OK"
@@ -106,13 +106,13 @@ def test_registers(client: RawClient) -> None:
     assert client.ask(b"Gxxxxxxxxxxxxxxxx" + b"22" * 8 + g[32:]) == b"OK"
     assert client.ask(b"g") == g[:16] + b"22" * 8 + g[32:]
     client.ask(b"Hg" + T2)
-    assert client.ask(b"g") == layout.encode(make_registers(1)).hex().encode()
+    assert client.ask(b"g") == form.encode(make_registers(1)).hex().encode()
 
 
 def test_a_client_that_reads_no_description_gets_the_first_registers() -> None:
     """gdb's own description of x86-64 (tdesc_amd64_linux): 60 registers, 560 bytes."""
     with serving(plain=True) as client:
-        wide = PacketFormat(0x2E7).encode(make_registers(0)).hex().encode()
+        wide = X86RegisterFormat(0x2E7).encode(make_registers(0)).hex().encode()
         g = client.ask(b"g")
         assert g == wide[: 2 * 560]
         assert client.ask(b"p3c") == b"E16" and client.ask(b"p3b") == g[-16:]

@@ -19,7 +19,7 @@ PAGES = 500
 def large(output: str = "", streamed: int = 0) -> CallReport:
     run = DirtyRange(0x10000, bytes(64), b"\1" * 64)
     pages = [
-        DirtyPage(at, at + 4096, "heap", "[heap]", 64, None, ["program"], runs=[run])
+        DirtyPage(at, at + 4096, "heap", "[heap]", 64, None, ["program"], ranges=[run])
         for at in range(0x10000, 0x10000 + PAGES * 4096, 4096)
     ]
     return CallReport("call", False, 3, 9, 1.5, output, pages, streamed=streamed)
@@ -38,7 +38,7 @@ def answered(monkeypatch: Any, report: CallReport, most: int) -> CallReport:
 
 def test_pages_become_ranges(monkeypatch: Any) -> None:
     got = answered(monkeypatch, large(), 40_000)
-    assert 0 < len(got.pages) < PAGES and not any(page.runs for page in got.pages)
+    assert 0 < len(got.pages) < PAGES and not any(page.ranges for page in got.pages)
     assert len(got.pages) + got.rest_pages == PAGES
     assert got.rest_bytes == got.rest_pages * 64
     assert sum(r.end - r.start for r in got.rest) == got.rest_pages * 4096
@@ -49,7 +49,7 @@ def test_a_long_output_loses_its_middle(monkeypatch: Any) -> None:
     unseen = "the end\n"
     output = "\1" * (3 * shorten.OUTPUT_KEPT) + unseen
     got = answered(monkeypatch, large(output, len(output) - len(unseen)), 8 << 20)
-    assert len(got.pages) == PAGES and got.pages[0].runs
+    assert len(got.pages) == PAGES and got.pages[0].ranges
     assert got.output.encode()[got.streamed :].decode() == unseen
     assert len(got.output) + got.output_left_out == len(output)
     assert Remark("output-cut", got.output_left_out) in got.remarks

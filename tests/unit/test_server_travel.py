@@ -383,7 +383,7 @@ def test_changes() -> None:
              "compared": 1, "bytes_changed": 1, "came": 0, "went": 0}
         ]  # fmt: skip
         (page,) = found["data"]
-        assert page["runs"] == [{"address": hex(DATA), "before": "01", "after": "03"}]
+        assert page["ranges"] == [{"address": hex(DATA), "before": "01", "after": "03"}]
         image = world.ask("changes-image", a=1, b=3, address=hex(DATA + 5))
         assert image["start"] == hex(DATA) and image["before"][:4] == "0101"
         assert image["after"][:4] == "0301" and len(image["after"]) == 8192

@@ -1,4 +1,4 @@
-"""Extended registers: both CPU layouts, initial states, there and back."""
+"""Extended registers: both CPU formats, initial states, there and back."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ AMD = {2: (576, 256), 5: (832, 64), 6: (896, 512), 7: (1408, 1024), 9: (2432, 8)
 MPX_GAP = range(960, 1088)
 
 
-def machine_image(layout: xstate.Layout, xcr0: int, bv: int, size: int) -> bytes:
+def machine_image(form: xstate.XsaveFormat, xcr0: int, bv: int, size: int) -> bytes:
     """An XSAVE image whose bytes tell their component: component n is full of n."""
     image = bytearray(b"\xee" * size)
     image[0:416] = bytes(i % 251 for i in range(416))
     struct.pack_into("<II", image, 24, 0x1FA0, 0xFFFF)
     struct.pack_into("<Q", image, 464, xcr0)
     image[512:576] = struct.pack("<Q", bv) + bytes(56)
-    for bit, (offset, length) in layout.items():
+    for bit, (offset, length) in form.items():
         if xcr0 >> bit & 1:
             image[offset : offset + length] = bytes([bit]) * length
     return bytes(image)
@@ -47,14 +47,14 @@ CPUS = [
 ]
 
 
-@pytest.mark.parametrize("layout, xcr0, size", CPUS)
+@pytest.mark.parametrize("form, xcr0, size", CPUS)
 @pytest.mark.parametrize("known", [True, False], ids=["note", "guessed"])
 def test_any_cpu_becomes_canonical(
-    layout: xstate.Layout, xcr0: int, size: int, known: bool
+    form: xstate.XsaveFormat, xcr0: int, size: int, known: bool
 ) -> None:
-    image = machine_image(layout, xcr0, xcr0 & 0x2E7, size)
-    given_layout = {b: p for b, p in layout.items() if xcr0 >> b & 1} if known else None
-    canonical, features = xstate.from_note(image, given_layout)
+    image = machine_image(form, xcr0, xcr0 & 0x2E7, size)
+    given = {b: p for b, p in form.items() if xcr0 >> b & 1} if known else None
+    canonical, features = xstate.from_note(image, given)
     assert features == xcr0 & 0x2E7
     assert len(canonical) == XSTATE_SIZE
     assert canonical[:416] == image[:416]
@@ -100,17 +100,22 @@ def test_too_short_is_refused() -> None:
         xstate.to_machine(Registers([0] * 27, xstate.INITIAL, 0, X86_64), {}, b"")
 
 
-def test_layout_note() -> None:
+def test_format_note() -> None:
     entries = [(2, 256, 576, 0), (5, 64, 832, 0), (9, 8, 2432, 0), (17, 64, 2752, 0), (6, 1, 2, 0)]
     raw = b"".join(struct.pack("<IIII", *e) for e in entries) + b"tail"
-    assert xstate.parse_layout(raw) == {2: (576, 256), 5: (832, 64), 9: (2432, 8)}
+    assert xstate.parse_format(raw) == {2: (576, 256), 5: (832, 64), 9: (2432, 8)}
 
 
 @pytest.mark.parametrize("source, s_size", [(INTEL, 2696), (AMD, 2440)], ids=["intel", "amd"])
 @pytest.mark.parametrize("target, t_size", [(INTEL, 2696), (AMD, 2440)], ids=["intel", "amd"])
 @given(bv=st.integers(0, 0x3FF), data=st.binary(min_size=64, max_size=64))
 def test_round_trip_across_cpus(
-    source: xstate.Layout, s_size: int, target: xstate.Layout, t_size: int, bv: int, data: bytes
+    source: xstate.XsaveFormat,
+    s_size: int,
+    target: xstate.XsaveFormat,
+    t_size: int,
+    bv: int,
+    data: bytes,
 ) -> None:
     image = bytearray(machine_image(source, 0x2E7, bv & 0x2E7, s_size))
     image[160:224] = data
@@ -153,9 +158,9 @@ def test_reserved_mxcsr_bits_are_cut() -> None:
 
 
 @given(st.binary(max_size=4000), st.binary(max_size=80))
-def test_garbage_never_raises_anything_else(note: bytes, layout: bytes) -> None:
+def test_garbage_never_raises_anything_else(note: bytes, form: bytes) -> None:
     try:
-        canonical, features = xstate.from_note(note, xstate.parse_layout(layout))
+        canonical, features = xstate.from_note(note, xstate.parse_format(form))
     except ValueError:
         return
     assert len(canonical) == XSTATE_SIZE
@@ -176,10 +181,10 @@ def test_what_a_machine_lacks_stays_as_recorded() -> None:
 
 
 @pytest.mark.parametrize("features", [0x3, 0x7, 0xE7, 0x207, 0x2E7])
-def test_the_layout_that_we_write_names_the_components_there_are(features: int) -> None:
+def test_the_format_that_we_write_names_the_components_there_are(features: int) -> None:
     thread = ThreadState(7, Registers([0] * 27, bytes(XSTATE_SIZE), features, X86_64))
     raw = make_notes(7, [thread], bytes(16), [])
     found = [raw[at : at + size] for _, kind, at, size in iter_notes(raw, 0, len(raw))
              if kind == vectors.NT_X86_XSAVE_LAYOUT]  # fmt: skip
     wanted = {bit: at for bit, at in XSTATE_COMPONENTS.items() if features >> bit & 1}
-    assert [xstate.parse_layout(one) for one in found] == [wanted] * bool(wanted)
+    assert [xstate.parse_format(one) for one in found] == [wanted] * bool(wanted)

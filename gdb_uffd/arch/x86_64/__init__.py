@@ -9,7 +9,7 @@ from gdb_uffd.arch.interface import Architecture, JumpBuffer
 from gdb_uffd.arch.x86_64.description import features
 from gdb_uffd.arch.x86_64.general import GPR, NAMES
 from gdb_uffd.arch.x86_64.instructions import needed
-from gdb_uffd.arch.x86_64.packet import PacketFormat
+from gdb_uffd.arch.x86_64.packet import X86RegisterFormat
 from gdb_uffd.arch.x86_64.vectors import XsaveVectors
 
 NUMBERED = (
@@ -84,7 +84,7 @@ X86_64 = Architecture(
     # sysdeps/x86_64/jmpbuf-offsets.h, nptl/tcb-offsets.sym; musl's buffer has the same order.
     jump=JumpBuffer(words=8, sp=6, pc=7, rotate=17, guard_offset=0x30),
     vectors=XsaveVectors(),
-    packet=PacketFormat,
+    packet=X86RegisterFormat,
     description=lambda xfeatures: document("i386:x86-64", features(xfeatures)),
     relocations=(7, 6, 37),  # psABI, "Relocation Types"
     dtv_offset=8,

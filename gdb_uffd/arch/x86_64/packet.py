@@ -14,7 +14,7 @@ import struct
 from operator import itemgetter
 from typing import Dict, Tuple
 
-from gdb_uffd.arch.interface import PacketLayout, Registers
+from gdb_uffd.arch.interface import RegisterFormat, Registers
 from gdb_uffd.arch.x86_64 import description
 from gdb_uffd.arch.x86_64.general import GPR
 from gdb_uffd.arch.x86_64.xstate import (
@@ -127,7 +127,7 @@ def x87_control(xstate: bytes) -> Tuple[int, ...]:
     return fcw, fsw, tags, fiseg, fioff, foseg, fooff, fop & _OPCODE_BITS
 
 
-class PacketFormat(PacketLayout):
+class X86RegisterFormat(RegisterFormat):
     """The register packet for the components in `xfeatures` (XCR0 bits)."""
 
     def __init__(self, xfeatures: int) -> None:

@@ -38,7 +38,7 @@ class XsaveVectors:
         image = notes.get(NT_X86_XSTATE, b"")
         if len(image) >= EXTENDED:
             told = shared.get(NT_X86_XSAVE_LAYOUT)
-            return xstate.from_note(image, None if told is None else xstate.parse_layout(told))
+            return xstate.from_note(image, None if told is None else xstate.parse_format(told))
         for kind in (NT_PRXFPREG, NT_FPREGSET):
             if len(notes.get(kind, b"")) == FXSAVE_SIZE:
                 return xstate.from_fpregs(notes[kind])
@@ -53,8 +53,8 @@ class XsaveVectors:
 
     def shared(self, xfeatures: int) -> List[Tuple[int, bytes]]:
         """Where the components are, as kernels since 6.12 tell."""
-        layout = _layout(xfeatures)
-        return [(NT_X86_XSAVE_LAYOUT, layout)] if layout else []
+        note = _described(xfeatures)
+        return [(NT_X86_XSAVE_LAYOUT, note)] if note else []
 
     def lost(self, _xfeatures: int) -> str:
         """Nothing."""
@@ -72,11 +72,11 @@ class XsaveVectors:
 
 
 class _Loader:
-    """See interface.Loader: one image, of which each CPU has its own layout."""
+    """See interface.Loader: one image, of which each CPU has its own format."""
 
     def __init__(self, cpu: Cpu) -> None:
-        self._layout = xstate.machine_layout(cpu)
-        self._have = 3 | sum(1 << bit for bit in self._layout)
+        self._format = xstate.machine_format(cpu)
+        self._have = 3 | sum(1 << bit for bit in self._format)
         self._template: Optional[bytes] = None
         self._loaded: Optional[bytes] = None
 
@@ -89,7 +89,7 @@ class _Loader:
         """See interface.Loader."""
         if self._template is None or registers.xstate == self._loaded:
             return
-        image = xstate.to_machine(registers, self._layout, self._template)
+        image = xstate.to_machine(registers, self._format, self._template)
         vessel.set_regset(NT_X86_XSTATE, image)
         self._loaded = registers.xstate
 
@@ -98,7 +98,7 @@ class _Loader:
         if self._template is None:
             return fallback
         image = vessel.regset(NT_X86_XSTATE)
-        found = xstate.from_machine(image, self._layout, xfeatures & self._have)
+        found = xstate.from_machine(image, self._format, xfeatures & self._have)
         # What this CPU lacks cannot have changed: it stays as recorded.
         self._loaded = xstate.with_components(found, fallback, xfeatures & ~self._have)
         return self._loaded
@@ -109,7 +109,7 @@ class _Loader:
 
 
 def xstate_note(registers: Registers) -> bytes:
-    """The XSAVE image, as long as readers expect for its components: gdb guesses the layout
+    """The XSAVE image, as long as readers expect for its components: gdb guesses the format
     from the length (gdb/i387-tdep.c, i387_guess_xsave_layout)."""
     features = registers.xfeatures
     image = bytearray(registers.xstate)
@@ -121,7 +121,7 @@ def xstate_note(registers: Registers) -> bytes:
     return bytes(image[: sum(XSTATE_COMPONENTS[2]) if features & AVX else EXTENDED])
 
 
-def _layout(features: int) -> bytes:
+def _described(features: int) -> bytes:
     """NT_X86_XSAVE_LAYOUT: where the components are, as kernels since 6.12 tell."""
     return b"".join(
         _COMPONENT.pack(bit, size, offset, 0)

@@ -12,7 +12,7 @@ from typing import Dict, Optional, Tuple
 
 from gdb_uffd.arch.interface import Cpu, Registers
 
-Layout = Dict[int, Tuple[int, int]]
+XsaveFormat = Dict[int, Tuple[int, int]]
 """XCR0 bit -> (offset, size in bytes) in a machine's XSAVE image."""
 
 X87, SSE, AVX, OPMASK, ZMM_HI256, HI16_ZMM, PKRU = (1 << n for n in (0, 1, 2, 5, 6, 7, 9))
@@ -43,38 +43,38 @@ MXCSR_DEFAULT_MASK = 0xFFBF  # when the image has 0 there; Intel SDM vol. 1, 11.
 CANONICAL = X87 | SSE | sum(1 << bit for bit in XSTATE_COMPONENTS)
 
 _SIZES = {bit: size for bit, (_, size) in XSTATE_COMPONENTS.items()}
-_AMD: Layout = {2: (576, 256), 5: (832, 64), 6: (896, 512), 7: (1408, 1024), 9: (2432, 8)}
+_AMD: XsaveFormat = {2: (576, 256), 5: (832, 64), 6: (896, 512), 7: (1408, 1024), 9: (2432, 8)}
 _AMD_SIZES = (2432, 2440)  # without and with PKRU; Zen 3 has PKRU there without AVX-512
 
 _COMPONENT = struct.Struct("<IIII")  # struct x86_xfeat_component (<asm/elf.h>, note 0x205)
 
 
-def machine_layout(cpu: Cpu) -> Layout:
+def machine_format(cpu: Cpu) -> XsaveFormat:
     """Of this CPU's images: those components that a snapshot can hold."""
-    enabled, layout = cpu.xcr0(), {}
+    enabled, form = cpu.xcr0(), {}
     for bit in XSTATE_COMPONENTS:
         found = cpu.xsave_component(bit) if enabled >> bit & 1 else None
         if found is not None:
-            layout[bit] = found
-    return layout
+            form[bit] = found
+    return form
 
 
-def parse_layout(description: bytes) -> Layout:
+def parse_format(description: bytes) -> XsaveFormat:
     """NT_X86_XSAVE_LAYOUT (0x205): an array of struct x86_xfeat_component {type, size,
     offset, flags} of 32-bit fields (Linux, arch/x86/include/uapi/asm/elf.h).
 
     Components that the canonical form does not hold, or of another size, are left out.
     """
-    layout: Layout = {}
+    form: XsaveFormat = {}
     whole = len(description) // _COMPONENT.size * _COMPONENT.size
     for bit, size, offset, _flags in _COMPONENT.iter_unpack(description[:whole]):
         if _SIZES.get(bit) == size and offset >= EXTENDED:
-            layout[bit] = (offset, size)
-    return layout
+            form[bit] = (offset, size)
+    return form
 
 
-def guess_layout(xcr0: int, length: int) -> Layout:
-    """The layout of an XSAVE image of `length` bytes that came without note 0x205.
+def guess_format(xcr0: int, length: int) -> XsaveFormat:
+    """The format of an XSAVE image of `length` bytes that came without note 0x205.
 
     The size tells Intel's from AMD's, as in gdb's i387_guess_xsave_layout.  Components that
     `xcr0` lacks or that do not fit are left out.
@@ -83,8 +83,8 @@ def guess_layout(xcr0: int, length: int) -> Layout:
     the wrong places and writes what looks like Intel's.  That cannot be told from the note.
     """
     amd = length in _AMD_SIZES or (xcr0 & AVX512 != 0 and length < XSTATE_COMPONENTS[9][0])
-    layout = _AMD if amd else XSTATE_COMPONENTS
-    return {b: (o, s) for b, (o, s) in layout.items() if xcr0 >> b & 1 and o + s <= length}
+    form = _AMD if amd else XSTATE_COMPONENTS
+    return {b: (o, s) for b, (o, s) in form.items() if xcr0 >> b & 1 and o + s <= length}
 
 
 def _empty_fxsave() -> bytearray:
@@ -98,7 +98,7 @@ INITIAL = bytes(_empty_fxsave())
 """Of a thread of which nothing was recorded."""
 
 
-def from_machine(buf: bytes, layout: Layout, xfeatures: int) -> bytes:
+def from_machine(buf: bytes, form: XsaveFormat, xfeatures: int) -> bytes:
     """The canonical image (XSTATE_SIZE bytes) of a machine's XSAVE image `buf`.
 
     `xfeatures` are the XCR0 bits that `buf` holds.  A component whose XSTATE_BV bit is clear
@@ -120,7 +120,7 @@ def from_machine(buf: bytes, layout: Layout, xfeatures: int) -> bytes:
     for bit, (offset, size) in XSTATE_COMPONENTS.items():
         if not present >> bit & 1:
             continue
-        at, length = layout.get(bit, (0, 0))
+        at, length = form.get(bit, (0, 0))
         if length != size or at < EXTENDED or at + size > len(buf):
             present &= ~(1 << bit)
             continue
@@ -147,16 +147,16 @@ def with_components(image: bytes, other: bytes, xfeatures: int) -> bytes:
     return bytes(out)
 
 
-def from_note(note: bytes, layout: Optional[Layout]) -> Tuple[bytes, int]:
+def from_note(note: bytes, form: Optional[XsaveFormat]) -> Tuple[bytes, int]:
     """(canonical image, xfeatures) of an NT_X86_XSTATE description.
 
-    `layout` is that of note 0x205 when the core has it, else the size decides.
+    `form` is that of note 0x205 when the core has it, else the size decides.
     ValueError when the note is too short to be an XSAVE image.
     """
     if len(note) < EXTENDED:
         raise ValueError(f"NT_X86_XSTATE of {len(note)} bytes, fewer than {EXTENDED}")
     xcr0 = int.from_bytes(note[SW_XCR0 : SW_XCR0 + 8], "little") | X87 | SSE
-    known = layout if layout is not None else guess_layout(xcr0, len(note))
+    known = form if form is not None else guess_format(xcr0, len(note))
     usable = X87 | SSE
     for bit, (offset, size) in known.items():
         if xcr0 >> bit & 1 and _SIZES.get(bit) == size and offset + size <= len(note):
@@ -175,11 +175,11 @@ def from_fpregs(fxsave: bytes) -> Tuple[bytes, int]:
     return from_machine(fxsave + header, {}, X87 | SSE), X87 | SSE
 
 
-def to_machine(canonical: Registers, layout: Layout, machine_xsave: bytes) -> bytes:
+def to_machine(canonical: Registers, form: XsaveFormat, machine_xsave: bytes) -> bytes:
     """`machine_xsave` (this machine's own PTRACE_GETREGSET buffer) with the recorded
     components laid over it, of the same length, fit for PTRACE_SETREGSET.
 
-    Recorded components that `layout` lacks are dropped; those the recording lacks keep what
+    Recorded components that `form` lacks are dropped; those the recording lacks keep what
     the machine had.  MXCSR is cut to the machine's MXCSR_MASK, since the kernel
     refuses reserved bits with EINVAL.  ValueError when a buffer has no XSAVE header.
     """
@@ -202,7 +202,7 @@ def to_machine(canonical: Registers, layout: Layout, machine_xsave: bytes) -> by
         if mxcsr != MXCSR_INIT:
             present |= SSE
     for bit, (offset, size) in XSTATE_COMPONENTS.items():
-        at, length = layout.get(bit, (0, 0))
+        at, length = form.get(bit, (0, 0))
         if not canonical.xfeatures >> bit & 1 or length != size or at < EXTENDED:
             continue
         if at + size > len(out):

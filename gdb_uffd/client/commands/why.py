@@ -21,7 +21,7 @@ from gdb_uffd.client.session.code import function_block
 from gdb_uffd.client.session.frames import backtrace
 from gdb_uffd.client.session.options import Parsed
 from gdb_uffd.client.session.printing import look, say, say_json
-from gdb_uffd.client.session.rerun import Again
+from gdb_uffd.client.session.rerun import RerunUnderWay
 from gdb_uffd.client.session.sessions import Session
 from gdb_uffd.client.show import writes
 from gdb_uffd.client.show.text import without_parameters
@@ -88,23 +88,23 @@ def explain(session: Session, text: str, first: bool, limit: int) -> writes.WhyR
     what = _find(session, text)
     asked = Why(what.address, what.length, first, limit)
     instruction = functools.lru_cache(10_000)(_instruction)  # of this program, as it is now
-    with Again(session, asked) as again:
+    with RerunUnderWay(session, asked) as rerun:
         result = writes.WhyResult(
             text, what.name, str(what.type) if what.type is not None else "", what.address,
-            what.length, _ran(again.start), again.start.by, what.after, first=first,
-            kernel_lost=again.start.kernel_lost,
+            what.length, _ran(rerun.start), rerun.start.by, what.after, first=first,
+            kernel_lost=rerun.start.kernel_lost,
         )  # fmt: skip
         try:
-            for told in again.writes():
-                result.writes.append(_write(what, told, again.start, instruction))
+            for told in rerun.writes():
+                result.writes.append(_write(what, told, rerun.start, instruction))
         except KeyboardInterrupt:
             result.interrupted = True
-        _close(result, again)
+        _close(result, rerun)
     return result
 
 
-def _close(result: writes.WhyResult, again: Again) -> None:
-    ended = again.ended
+def _close(result: writes.WhyResult, rerun: RerunUnderWay) -> None:
+    ended = rerun.ended
     if ended is None:
         result.total, result.compared, result.cut = len(result.writes), False, True
         return
@@ -161,10 +161,10 @@ def _type(name: str, size: int) -> Optional[gdb.Type]:
 
 
 def _find_after(session: Session, text: str) -> Optional[Object]:
-    with Again(session, Why()) as again:
-        for _ in again.writes():
+    with RerunUnderWay(session, Why()) as rerun:
+        for _ in rerun.writes():
             pass
-        again.show()
+        rerun.show()
         with contextlib.suppress(*FAILURES):
             return written_object.find(session, text, after=True)
     return None

@@ -135,9 +135,9 @@ class Naming:
     def _page(self, page: DirtyPage) -> Iterator[PendingChange]:
         self._done_until = 0
         if page.kind == "stack" and page.bytes_above:
-            yield from self._stack(page, page.thread, page.runs)
+            yield from self._stack(page, page.thread, page.ranges)
             return
-        for run in page.runs:
+        for run in page.ranges:
             kind = run.kind or page.kind
             if run.role == "scratch" or kind == "stack":
                 continue
@@ -150,17 +150,17 @@ class Naming:
                 change = self._unnamed(page, run, where)
                 if run.role or not self._blocks.take_mapping(page, run, change):
                     yield change
-        if page.more_runs and page.runs and page.kind != "stack":
+        if page.more_ranges and page.ranges and page.kind != "stack":
             yield self._left_out(page)
-        live = [run for run in page.runs if run.kind == "stack" and run.role != "scratch"]
+        live = [run for run in page.ranges if run.kind == "stack" and run.role != "scratch"]
         if live:
             yield from self._stack(page, live[0].thread, live)
 
     def _left_out(self, page: DirtyPage) -> PendingChange:
         """What changed on the page and the report does not list."""
-        last = page.runs[-1]
+        last = page.ranges[-1]
         end = last.address + len(last.before)
-        count = page.bytes_changed - sum(len(run.changed()) for run in page.runs)
+        count = page.bytes_changed - sum(len(run.changed()) for run in page.ranges)
         base = page.mapping_start or page.start
         name = f"{os.path.basename(page.mapping) or page.mapping}+{end - base:#x}"
         where = ChangeSetting(page.start, page.kind, "", page.thread)
@@ -301,7 +301,7 @@ class Naming:
 
 def changed_on(page: DirtyPage, known: Variable) -> List[int]:
     """The changed addresses of a variable that the report lists on a page, ascending."""
-    return [a for run in page.runs for a in run.changed() if known.holds(a)]
+    return [a for run in page.ranges for a in run.changed() if known.holds(a)]
 
 
 def where_is(address: int) -> str:

@@ -38,7 +38,7 @@ class ReportSymbols:
         or by `info files`."""
         first = page.first_write
         unchanged = first.address if first is not None and first.address else page.start
-        own = [run for run in page.runs if not run.role] or page.runs
+        own = [run for run in page.ranges if not run.role] or page.ranges
         address = own[0].address if own else unchanged
         return addresses.section(address)
 

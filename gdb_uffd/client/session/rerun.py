@@ -21,7 +21,7 @@ from gdb_uffd.protocol.messages_rerun import (
 from gdb_uffd.protocol.model import UffdError
 
 
-class Again:
+class RerunUnderWay:
     """A run of the last call that is under way; a context manager, which ends it."""
 
     def __init__(self, session: Session, asked: Why) -> None:
@@ -32,7 +32,7 @@ class Again:
         self.ended: Optional[RerunEnd] = None
         self.start: RerunStart
 
-    def __enter__(self) -> "Again":
+    def __enter__(self) -> "RerunUnderWay":
         cpu = self._stack.enter_context(one_cpu())
         try:
             self.start = self._session.request(replace(self._asked, cpu=cpu))

@@ -24,8 +24,8 @@ def whose(page: DirtyPage) -> str:
     """Who changed the page: PROGRAM, "malloc", "linker", or UNCHANGED."""
     if not page.bytes_changed:
         return UNCHANGED
-    roles = {run.role for run in page.runs}
-    if not roles or page.more_runs or not roles <= set(_WORDS):
+    roles = {run.role for run in page.ranges}
+    if not roles or page.more_ranges or not roles <= set(_WORDS):
         return PROGRAM
     return next(role for role in _WORDS if role in roles)
 

@@ -386,12 +386,12 @@ def _bytes_text(group: List[DirtyPage]) -> str:
         return _stack_text(group, total)
     if len(group) > 1:
         return f"{number(total)} B in {len(group)} pages"
-    runs = head.runs
+    runs = head.ranges
     if not runs:
         return f"{number(total)} B"
     offset = f"+{runs[0].address - head.start:#x}"
-    if len(runs) > 1 or head.more_runs:
-        places = f"{len(runs)}{' or more' if head.more_runs else ''} places"
+    if len(runs) > 1 or head.more_ranges:
+        places = f"{len(runs)}{' or more' if head.more_ranges else ''} places"
         return f"{number(total)} B in {places} from {offset}"
     return f"{number(total)} B at {offset}"
 

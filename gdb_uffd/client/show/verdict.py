@@ -67,8 +67,8 @@ def _of_page(page: DirtyPage, report: CallReport, starts: Sequence[int]) -> List
         if own and not page.bytes_above:
             return []  # scratch
         return [(("stack", None, page.thread), page.bytes_above or page.bytes_changed)]
-    listed = [run for run in page.runs if run.role not in ("scratch", "freed")]
-    if not page.runs:
+    listed = [run for run in page.ranges if run.role not in ("scratch", "freed")]
+    if not page.ranges:
         return [(_key(page, None, report, starts), page.bytes_changed)]
     return [(_key(page, run, report, starts), len(run.changed())) for run in listed]
 

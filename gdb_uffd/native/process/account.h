@@ -15,7 +15,7 @@ struct vessel;
 /* Between a transaction's beginning and its end; `keep`: what it did to its descriptors and clock. */
 PYTHON void account_begin(struct vessel *vessel);
 PYTHON void account_end(struct vessel *vessel, bool keep);
-/* Descriptors and clock as in the record. */
+/* Descriptors and clock as in the recording. */
 PYTHON void account_forget(struct vessel *vessel);
 /* Before the end of a transaction: how the kernel state was before it, to be gone back to by another vessel. */
 PYTHON void account_note_rerun(struct vessel *vessel);

@@ -1,4 +1,4 @@
-/* answer_identity.c - who the program was, as far as the record tells. */
+/* answer_identity.c - who the program was, as far as the recording tells. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/capability.h>

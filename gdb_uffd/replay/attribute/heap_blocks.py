@@ -109,7 +109,9 @@ class HeapWork:
     def _area_of(heaps: Heaps, page: DirtyPage) -> Optional[HeapArea]:
         """The heap of a page; its own header (a secondary heap's) is part of it."""
         area = heaps.area(page.end - 1)
-        return area if area is not None else heaps.area(page.runs[0].address if page.runs else 0)
+        return (
+            area if area is not None else heaps.area(page.ranges[0].address if page.ranges else 0)
+        )
 
     def _find_cache(self, heaps: Heaps) -> None:
         """The running thread's cache of free chunks, before or after."""
@@ -186,7 +188,7 @@ class HeapWork:
                    for c in (span.was, span.is_) if c.count), default=anchor)  # fmt: skip
         for page in pages[:HEAP_PAGES_MAX]:
             if page.end > anchor and page.start < end:
-                page.runs = list(self._split(page.runs, span, area, anchor, end))
+                page.ranges = list(self._split(page.ranges, span, area, anchor, end))
         return int(end)
 
     def _damaged(self, area: HeapArea, span: _Span) -> None:
@@ -371,12 +373,12 @@ class HeapWork:
     @staticmethod
     def _mapped_runs(page: DirtyPage, start: int) -> None:
         runs = []
-        for run in page.runs:
+        for run in page.ranges:
             middle = min(max(start, run.address), run.address + len(run.before))
             pieces = (part(run, run.address, middle, "malloc"),
                       part(run, middle, run.address + len(run.before), ""))  # fmt: skip
             runs += [piece for piece in pieces if piece is not None]
-        page.runs = runs
+        page.ranges = runs
 
 
 def _clusters(pages: List[DirtyPage]) -> Iterator[Range]:

@@ -173,7 +173,7 @@ class Owners:
         `pointers`: addresses of malloc's own thread-locals and of what they point to."""
         tids = {tid, page.thread if page.kind == "tls" and page.thread else tid}
         out: List[DirtyRange] = []
-        for run in page.runs:
+        for run in page.ranges:
             pieces = [run]
             for each in tids:
                 pieces = [p for piece in pieces for p in self._in_blocks(piece, each, read)]

@@ -130,13 +130,13 @@ class Refiner:
         read = heap.after.read
         own = heap.own_words()
         for page in report.pages[:DATA_PAGES_MAX]:
-            if page.kind == "data" and page.runs:
-                page.runs = self.owners.data_runs(page.runs, page.mapping, heap.malloc_words)
-            elif page.kind in ("tls", "heap", "anonymous") and page.runs:
-                page.runs = self.owners.linker_runs(page.runs, facts.fs_base, read)
-                page.runs = self.owners.tls_runs(page, facts.tid, read, own)
+            if page.kind == "data" and page.ranges:
+                page.ranges = self.owners.data_runs(page.ranges, page.mapping, heap.malloc_words)
+            elif page.kind in ("tls", "heap", "anonymous") and page.ranges:
+                page.ranges = self.owners.linker_runs(page.ranges, facts.fs_base, read)
+                page.ranges = self.owners.tls_runs(page, facts.tid, read, own)
                 if page.kind == "tls":
-                    page.runs = [self._on_tls_page(run, facts) for run in page.runs]
+                    page.ranges = [self._on_tls_page(run, facts) for run in page.ranges]
 
     def _on_tls_page(self, run: DirtyRange, facts: CallFacts) -> DirtyRange:
         """A thread's stack may end on the page where its thread-locals begin."""
@@ -170,7 +170,7 @@ def _above(page: DirtyPage, floor: int, before: View, after: View) -> None:
             page.bytes_above += sum(a != b for a, b in zip(live.before, live.after))
             runs.append(live)
     if page.bytes_above:
-        page.runs = runs[:64]
+        page.ranges = runs[:64]
 
 
 _runs = ffi.new("uint16_t[]", 2 * 2048)

@@ -79,7 +79,7 @@ class _Comparison:
 
 
 def _around(runs: List[DirtyRange], start: int, old: bytes, new: bytes) -> List[DirtyRange]:
-    """The 16-byte blocks that hold the runs: see DirtyPage."""
+    """The 16-byte blocks that hold the ranges: see DirtyPage."""
     blocks: Set[int] = set()
     for run in runs:
         offset = run.address - start

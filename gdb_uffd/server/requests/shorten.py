@@ -42,9 +42,9 @@ def _shorten_output(report: Dict[str, Any]) -> bool:
 def _shorten_pages(report: Dict[str, Any]) -> bool:
     """The bytes of the pages first, then half of the pages."""
     pages = report["pages"]
-    if any(page["runs"] or page["around"] for page in pages):
+    if any(page["ranges"] or page["around"] for page in pages):
         for page in pages:
-            page.update(runs=[], around=[], more_runs=bool(page["bytes_changed"]))
+            page.update(ranges=[], around=[], more_ranges=bool(page["bytes_changed"]))
         report["remarks"].append(to_json(Remark("only-counted")))
         return True
     if len(pages) < 2:

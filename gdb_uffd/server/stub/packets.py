@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 
 from gdb_uffd.arch import Architecture, Registers
-from gdb_uffd.arch.interface import PacketLayout
+from gdb_uffd.arch.interface import RegisterFormat
 
 
 @functools.lru_cache(maxsize=8)
-def layout_of(arch: Architecture, xfeatures: int) -> PacketLayout:
+def format_of(arch: Architecture, xfeatures: int) -> RegisterFormat:
     """For registers of `arch` with these components recorded."""
     return arch.packet(xfeatures)
 

@@ -20,17 +20,17 @@ _END_OF_MEMORY = 1 << 64
 def write_registers(session: StubSession, arguments: bytes) -> bytes:
     """`G XX...`: all of them."""
     old = session.diversion.registers(session.general)
-    if len(arguments) != 2 * session.layout.size:
+    if len(arguments) != 2 * session.register_format.size:
         raise PacketError(errno.EINVAL)
     if b"x" in arguments:  # registers the client does not know: keep them
-        known = session.layout.encode_hex(old).replace(b"x", b"0")
+        known = session.register_format.encode_hex(old).replace(b"x", b"0")
         arguments = bytes(k if a == 0x78 else a for a, k in zip(arguments, known))
-    return _store(session, session.layout.decode(_from_hex(arguments), old), old)
+    return _store(session, session.register_format.decode(_from_hex(arguments), old), old)
 
 
 def read_register(session: StubSession, arguments: bytes) -> bytes:
     """`p n`."""
-    slots = session.layout.slots
+    slots = session.register_format.slots
     number = parse_hex(arguments)
     if number >= len(slots):
         raise PacketError(errno.EINVAL)
@@ -45,7 +45,7 @@ def write_register(session: StubSession, arguments: bytes) -> bytes:
     if not separator:
         raise PacketError(errno.EINVAL)
     old = session.diversion.registers(session.general)
-    made = session.layout.write(parse_hex(number), _from_hex(value), old)
+    made = session.register_format.write(parse_hex(number), _from_hex(value), old)
     return _store(session, made, old)
 
 

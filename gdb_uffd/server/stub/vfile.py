@@ -2,7 +2,7 @@
 
 gdb manual, nodes "Host I/O Packets" and "File-I/O Remote Protocol Extension" (struct stat,
 errno values).  Under /proc only the recorded process exists, and what is there is made
-from the record: a live process may have its number now.
+from the recording: a live process may have its number now.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ENAMETOOLONG, _EUNKNOWN = 91, 9999
 """Node "Errno Values"; the others have Linux's numbers."""
 
 OpenFile = Union[int, bytes]
-"""A descriptor of ours, or the contents of a file made from the record."""
+"""A descriptor of ours, or the contents of a file made from the recording."""
 
 
 def answer(session: StubSession, packet: bytes) -> Optional[bytes]:
