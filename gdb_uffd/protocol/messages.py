@@ -7,7 +7,19 @@ from __future__ import annotations
 
 import typing
 from dataclasses import field
-from typing import Any, ClassVar, Generic, List, Optional, Sequence, Tuple, Type, TypeVar
+from typing import (
+    Any,
+    Callable,
+    ClassVar,
+    Generic,
+    List,
+    Literal,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    TypeVar,
+)
 
 from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.ends import End, PassedLock, Refusal, Unavailable, Uncaught
@@ -101,6 +113,22 @@ class Summary:
             more_files=report.more_files,
             end=report.end,
         )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the server is doing before it is ready: "asking" the server `url` for the file `what`,
+    "downloading" it from there, or "unpacking" it; `done` bytes, of `total` (0: not known)."""
+
+    doing: Literal["asking", "downloading", "unpacking"]
+    what: str
+    url: str = ""
+    done: int = 0
+    total: int = 0
+
+
+TellProgress = Callable[[Optional[Progress]], None]
+"""Called with what is being done, which the next replaces; None when it is over."""
 
 
 @dataclass(frozen=True)

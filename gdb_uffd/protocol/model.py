@@ -367,13 +367,11 @@ class CallReport:
     registers: List[str] = field(default_factory=list)  # general ones that it leaves otherwise
     serial: int = 0  # tells it from others of one server; 0 for kind "all"
     output_left_out: int = 0  # bytes, from the middle of an output too long to be sent
-    # The client's own: of `heap_trouble` and `passed` by name, of names; why there is no report of
-    # a call that has a value; False where an expression failed before anything ran.
-    heap_notes: List[str] = field(default_factory=list, metadata=LEFT_OUT)
-    unsound: List[str] = field(default_factory=list, metadata=LEFT_OUT)
-    notes: List[str] = field(default_factory=list, metadata=LEFT_OUT)
-    untold: str = field(default="", metadata=LEFT_OUT)
-    called: bool = field(default=True, metadata=LEFT_OUT)
+    heap_notes: List[str] = field(default_factory=list, metadata=LEFT_OUT)  # the client's own
+    unsound: List[str] = field(default_factory=list, metadata=LEFT_OUT)  # its own: of `passed`
+    notes: List[str] = field(default_factory=list, metadata=LEFT_OUT)  # its own: of names
+    untold: str = field(default="", metadata=LEFT_OUT)  # its own: why no report
+    called: bool = field(default=True, metadata=LEFT_OUT)  # its own: whether anything ran
     # The client's list of libraries is another than there is now.
     libraries_stale: bool = field(default=False, metadata=LEFT_OUT)
 

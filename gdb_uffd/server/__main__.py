@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional
 
 from gdb_uffd import __version__
 from gdb_uffd.protocol.codec import to_json
-from gdb_uffd.protocol.messages import Ready, Served
+from gdb_uffd.protocol.messages import Progress, Ready, Served
 from gdb_uffd.protocol.model import PROTOCOL_VERSION, UffdError
 from gdb_uffd.terminal import printable
 
@@ -36,10 +36,10 @@ def _announce(served: Served) -> None:
     _say(to_json(Ready(**vars(served), **who)))
 
 
-def _tell(line: str) -> None:
+def _tell(now: Optional[Progress]) -> None:
     """A download goes on: whoever started us shows it, and waits."""
-    if line:
-        _say({"progress": line})
+    if now is not None:
+        _say({"progress": to_json(now)})
 
 
 def main(argv: Optional[List[str]] = None) -> int:

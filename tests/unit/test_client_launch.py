@@ -12,6 +12,7 @@ import pytest
 
 from gdb_uffd import outputs
 from gdb_uffd.client.session import launch
+from gdb_uffd.protocol.messages import Progress
 from gdb_uffd.protocol.model import UffdError
 
 READY = (
@@ -102,7 +103,7 @@ def test_downloads_are_shown_and_ctrl_c_ends_them(tmp_path, private, monkeypatch
     """The first one is passed on; the server goes on without, and starts."""
     body = (
         "import signal\n"
-        'print(\'{"progress": "downloading x"}\', flush=True)\n'
+        'print(\'{"progress": {"doing": "downloading", "what": "x"}}\', flush=True)\n'
         "signal.sigwait([signal.SIGINT])\n"
         f"print('''{READY}''', flush=True)\nsys.stdin.read()"
     )
@@ -121,7 +122,7 @@ def test_downloads_are_shown_and_ctrl_c_ends_them(tmp_path, private, monkeypatch
             monkeypatch.setattr(launch, "_read_line", interrupted)
 
     server = launch.start(program(tmp_path / "python", body), "core", tell=tell)
-    assert server.ready.threads == 3 and told == ["downloading x", ""]
+    assert server.ready.threads == 3 and told == [Progress("downloading", "x"), None]
     assert server.stop() == 0
 
 

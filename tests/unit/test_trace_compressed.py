@@ -24,6 +24,8 @@ from trace_cores import PAGE, Load, auxv, core, prpsinfo, prstatus
 
 import gdb_uffd.trace
 from gdb_uffd import cli
+from gdb_uffd.client.show.progress import progress_text
+from gdb_uffd.protocol.messages import Progress
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.trace.files import compressed, image
 from gdb_uffd.trace.files.compressed import compression, unpacked
@@ -264,15 +266,16 @@ def test_the_setting_of_the_shell(tmp_path, capsys):
 
 
 def test_how_far_it_is_is_told_now_and_then() -> None:
-    said: "list[str]" = []
+    said: "list[object]" = []
     progress = compressed.UnpackProgress("x.gz", said.append)
     for mib in (63, 1, 63, 2, 64):
         progress.add(mib << 20)
-    told = [f"unpacking x.gz: {mib} MiB" for mib in (64, 129, 193)]
+    told = [Progress("unpacking", "x.gz", done=mib << 20) for mib in (64, 129, 193)]
+    assert progress_text(told[1]) == "unpacking x.gz: 129 MiB"
     assert said == told
     progress.end()
     assert len(said) == 4 and said[:3] == told
-    small: "list[str]" = []
+    small: "list[object]" = []
     progress = compressed.UnpackProgress("x.gz", small.append)
     progress.add((64 << 20) - 1)
     progress.end()

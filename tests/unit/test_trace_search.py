@@ -10,11 +10,13 @@ import signal
 import socket
 import threading
 from pathlib import Path
-from typing import Dict, Iterator, List
+from typing import Dict, Iterator, List, Optional
 
 import pytest
 from trace_cores import Told, below, build_library, kernel_told, relocated
 
+from gdb_uffd.client.show.progress import progress_text
+from gdb_uffd.protocol.messages import Progress
 from gdb_uffd.protocol.model import MemoryUnavailable
 from gdb_uffd.trace.core.core import CoreSnapshot, open_core
 from gdb_uffd.trace.core.elf import ElfImage
@@ -295,7 +297,7 @@ def test_a_server_has_little_time_and_is_not_asked_twice(
     assert slow.asked == 1
     (problem,) = client.problems
     assert problem.startswith(slow.url) and re.search(said, problem), problem
-    assert f"asking {slow.url} for libx.so" in told and told[-1] == ""
+    assert Progress("asking", "libx.so", slow.url) in told and told[-1] is None
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
@@ -303,8 +305,8 @@ def test_ctrl_c_ends_downloads_and_no_more(moved: Told, server: str) -> None:
     """The core opens without; in a process that ignores SIGINT, as the server does."""
     slow = Slow(OK + b"Content-Length: 90000\r\n\r\n", b"x" * 9000)
 
-    def tell(line: str) -> None:
-        if line.startswith("downloading"):
+    def tell(now: Optional[Progress]) -> None:
+        if now is not None and now.doing == "downloading":
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -322,10 +324,13 @@ def test_ctrl_c_ends_downloads_and_no_more(moved: Told, server: str) -> None:
 def test_progress_is_told(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
     monkeypatch.setattr(debuginfod, "_TOLD_EVERY", 0.0)
     Files.offered["/buildid/aabb/executable"] = b"\x7fELF" + bytes(3 << 20)
-    told: List[str] = []
+    told: List[Optional[Progress]] = []
     assert debuginfod.DebuginfodClient((server,), told.append).get(b"\xaa\xbb", "libx.so")
-    whole = f"downloading libx.so from {server}: 3.0 of 3.0 MiB"
-    assert whole in told and told[0].startswith("asking") and told[-1] == ""
+    size = 4 + (3 << 20)
+    whole = Progress("downloading", "libx.so", server, size, size)
+    assert whole in told and told[-1] is None
+    assert progress_text(whole) == f"downloading libx.so from {server}: 3.0 of 3.0 MiB"
+    assert progress_text(told[0]) == f"asking {server} for libx.so"
 
 
 def test_the_cache_s_place(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import select
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 import gdb
 
@@ -12,7 +12,9 @@ from gdb_uffd.client.session import launch, settings
 from gdb_uffd.client.session.asking import machine_interface, parameter_text, tui_is_active
 from gdb_uffd.client.session.printing import say
 from gdb_uffd.client.session.saved import borrowed
-from gdb_uffd.terminal import printable
+from gdb_uffd.client.show.progress import download_text, progress_text
+from gdb_uffd.protocol.messages import Progress
+from gdb_uffd.terminal import one_line, printable
 
 _REMOTE = ("target:", "remote:")
 """Prefixes of `sysroot` that mean the remote side's files (gdb manual, "Files")."""
@@ -57,7 +59,7 @@ def start(core: str, executable: str, loaded: str) -> launch.Server:
     interpreter = launch.find_interpreter(settings.python(), os.environ)
 
     def begin() -> launch.Server:
-        return launch.start(interpreter, core, executable, options(), Progress().show)
+        return launch.start(interpreter, core, executable, options(), ProgressLine().show)
 
     server = begin()
     try:
@@ -108,7 +110,7 @@ def _line() -> str:
     return os.read(0, 4096).decode("utf-8", "replace")
 
 
-class Progress:
+class ProgressLine:
     """Shows what the server fetches: on a terminal one line in place of the other, else a line for
     each file."""
 
@@ -116,14 +118,16 @@ class Progress:
         self._terminal = os.isatty(1)
         self._said = ""
 
-    def show(self, line: str) -> None:
-        """`line` now; "" when it is over."""
+    def show(self, now: Optional[Progress]) -> None:
+        """None when it is over."""
+        line = one_line(progress_text(now)) if now is not None else ""
         width = int(gdb.parameter("width") or 80)
         if self._terminal and (line or self._said):
             gdb.write(f"\r\x1b[K{printable(line)[: max(20, width - 1)]}")
             gdb.flush()
-        what = line.partition(": ")[0]
-        if line and not self._terminal and what != self._said and line.startswith("downloading"):
+        loads = now is not None and now.doing == "downloading"
+        what = one_line(download_text(now)) if now is not None and loads else line
+        if loads and not self._terminal and what != self._said:
             say(what)
         self._said = what
 

@@ -14,14 +14,14 @@ import signal
 import subprocess
 import tempfile
 import time
-from typing import BinaryIO, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import BinaryIO, Dict, List, Mapping, Optional, Sequence
 
 import gdb_uffd
 from gdb_uffd.client.session.wire import parse_progress, parse_ready
 from gdb_uffd.dataclass import dataclass
 from gdb_uffd.outputs import SCRATCH, UNLOCKED
 from gdb_uffd.protocol import codec
-from gdb_uffd.protocol.messages import Ready
+from gdb_uffd.protocol.messages import Progress, Ready, TellProgress
 from gdb_uffd.protocol.model import CallReport, UffdError
 from gdb_uffd.terminal import one_line
 
@@ -144,10 +144,10 @@ def start(
     core: str,
     executable: str = "",
     options: Sequence[str] = (),
-    tell: Optional[Callable[[str], None]] = None,
+    tell: Optional[TellProgress] = None,
 ) -> Server:
     """Start a server for `core` and wait until it listens.  `options`: further ones of its own.
-    `tell` is called with each line of progress while it fetches files, and with "" at their end;
+    `tell` is called with each progress while it fetches files, and with None at their end;
     Ctrl-C then ends the downloads, a second one the start.
 
     UffdError with the server's own line, or with what kept it from starting.
@@ -175,7 +175,7 @@ def start(
             start_new_session=True,
         )
         codec.prepare(CallReport)  # while there is nothing else to do: the first call needs it
-        line = _read_ready(process, START_TIMEOUT_S, tell or (lambda _line: None))
+        line = _read_ready(process, START_TIMEOUT_S, tell or (lambda _now: None))
         if not line:
             _finish(process, 1.0)
             raise UffdError(_why_silent(interpreter, process.returncode, last_line(stderr)))
@@ -211,27 +211,26 @@ def private_directory() -> str:
     raise UffdError("no place for a private directory: set TMPDIR to a writable directory")
 
 
-def _read_ready(
-    process: "subprocess.Popen[bytes]", timeout_s: float, tell: Callable[[str], None]
-) -> str:
+def _read_ready(process: "subprocess.Popen[bytes]", timeout_s: float, tell: TellProgress) -> str:
     """The line that ends the server's start, "" when it ended without one.  Each line of progress
     gives it the whole time anew."""
-    data, shown, interrupted = bytearray(), "", False
+    data, interrupted = bytearray(), False
+    now: Optional[Progress] = None
     while True:
         try:
             if not _read_line(process, timeout_s, data):
                 return ""
         except KeyboardInterrupt:
-            if not shown or interrupted:
+            if now is None or interrupted:
                 raise
             interrupted = True
             process.send_signal(signal.SIGINT)
             continue
         line = bytes(data[: data.index(b"\n")])
         del data[: len(line) + 1]
-        shown = parse_progress(line)
-        tell(one_line(shown))
-        if not shown:
+        now = parse_progress(line)
+        tell(now)
+        if now is None:
             return line.decode("utf-8", "replace")
 
 

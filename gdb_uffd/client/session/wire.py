@@ -8,7 +8,7 @@ from typing import Any, Optional, TypeVar
 
 from gdb_uffd.dataclass import dataclass
 from gdb_uffd.protocol.codec import CodecError, from_json, from_text, to_json, to_text
-from gdb_uffd.protocol.messages import Ready, Request, Served
+from gdb_uffd.protocol.messages import Progress, Ready, Request, Served
 from gdb_uffd.protocol.model import PROTOCOL_VERSION, UffdError
 from gdb_uffd.terminal import one_line
 
@@ -60,7 +60,7 @@ def _quotable(text: str) -> str:
 class _Progress:
     """A line of the server's start about a download that goes on."""
 
-    progress: str
+    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class _Start:
     error: str = ""
 
 
-def parse_progress(line: bytes) -> str:
-    """What a line of the server's start says of a download that goes on; "" for other lines."""
+def parse_progress(line: bytes) -> Optional[Progress]:
+    """What a line of the server's start says of a download that goes on; None for other lines."""
     try:
         return from_json(_Progress, from_text(line)).progress
     except CodecError:
-        return ""
+        return None
 
 
 def parse_ready(line: str) -> Ready:

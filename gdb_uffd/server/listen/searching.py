@@ -8,6 +8,8 @@ import shutil
 import sys
 from typing import List, Optional, Tuple
 
+from gdb_uffd.client.show.progress import progress_text
+from gdb_uffd.protocol.messages import Progress, TellProgress
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.files import debuginfod
 from gdb_uffd.trace.files.compressed import UNLIMITED
@@ -93,7 +95,7 @@ def _limit(mib: int) -> str:
     return str(mib) if mib > 0 else "unlimited" if mib else ""
 
 
-def chosen(options: argparse.Namespace, tell: Optional[debuginfod.Tell] = None) -> FileSearch:
+def chosen(options: argparse.Namespace, tell: Optional[TellProgress] = None) -> FileSearch:
     """What the options say.  `tell`: is told of downloads; else a terminal shows them."""
     sysroot = os.path.abspath(options.sysroot) if options.sysroot else ""
     directories = dict.fromkeys([*options.debug_directory, *DEBUG_DIRECTORIES])
@@ -105,8 +107,9 @@ def chosen(options: argparse.Namespace, tell: Optional[debuginfod.Tell] = None) 
     )  # fmt: skip
 
 
-def show(line: str) -> None:
-    """`line` in place of the one before, on a terminal only."""
+def show(now: Optional[Progress]) -> None:
+    """In place of the one before, on a terminal only."""
+    line = progress_text(now) if now is not None else ""
     if sys.stderr.isatty():
         width = max(20, shutil.get_terminal_size().columns - 1)
         print(f"\r\x1b[K{printable(line)[:width]}", end="", file=sys.stderr, flush=True)

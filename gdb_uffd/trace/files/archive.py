@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
+from gdb_uffd.protocol.messages import TellProgress
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core.elf import Buffer
@@ -26,9 +27,7 @@ class ArchivePlace:
     """files_from.FilesPlace over an archive, or a folder with an OCI image in it.  It is read when
     the first file is looked for."""
 
-    def __init__(
-        self, name: str, tell: Optional[Callable[[str], None]] = None, limit: int = 0
-    ) -> None:
+    def __init__(self, name: str, tell: Optional[TellProgress] = None, limit: int = 0) -> None:
         self.name, self.problem = name, ""
         self._tell, self._limit = tell, limit
         self._archive: Optional[Archive] = None

@@ -11,6 +11,7 @@ import os
 import zlib
 from typing import Any, Callable, Iterator, Optional, Protocol
 
+from gdb_uffd.protocol.messages import Progress, TellProgress
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
 
@@ -172,7 +173,7 @@ def _next_frame(file: Input, data: bytes) -> bytes:
 class UnpackProgress:
     """Tells now and then how much was unpacked: whoever waits for it knows that it goes on."""
 
-    def __init__(self, shown: str, tell: Optional[Callable[[str], None]]) -> None:
+    def __init__(self, shown: str, tell: Optional[TellProgress]) -> None:
         self._shown, self._tell = shown, tell
         self._done = self._said = 0
 
@@ -181,12 +182,12 @@ class UnpackProgress:
         self._done += count
         if self._tell is not None and self._done - self._said >= TOLD_EVERY:
             self._said = self._done
-            self._tell(f"unpacking {self._shown}: {self._done / 2**20:,.0f} MiB")
+            self._tell(Progress("unpacking", self._shown, done=self._done))
 
     def end(self) -> None:
         """It is over."""
         if self._tell is not None and self._said:
-            self._tell("")
+            self._tell(None)
 
 
 class Limit:

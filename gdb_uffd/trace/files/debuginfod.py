@@ -16,9 +16,11 @@ import os
 import signal
 import threading
 import time
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
+from dataclasses import replace
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 from gdb_uffd.outputs import whole_file
+from gdb_uffd.protocol.messages import Progress, TellProgress
 
 SECONDS = 10.0
 """How long a server may be silent, before its answer and in it."""
@@ -29,9 +31,6 @@ _CHUNK = 1 << 20
 _TOLD_EVERY = 0.2  # seconds
 
 EXECUTABLE, DEBUGINFO = "executable", "debuginfo"
-
-Tell = Callable[[str], None]
-"""Called with what is being done, one line that the next one replaces; "" when it is over."""
 
 
 def servers(text: str) -> Tuple[str, ...]:
@@ -61,9 +60,9 @@ class _Empty(Exception):
 class DebuginfodClient:
     """Asks `urls`, one after the other.  `problems`: a line for each that is asked no more."""
 
-    def __init__(self, urls: Sequence[str], tell: Optional[Tell] = None) -> None:
+    def __init__(self, urls: Sequence[str], tell: Optional[TellProgress] = None) -> None:
         self._urls = list(urls)
-        self._tell: Tell = tell or (lambda _line: None)
+        self._tell: TellProgress = tell or (lambda _now: None)
         self.problems: List[str] = []
 
     def get(self, build_id: bytes, name: str = "", kind: str = EXECUTABLE) -> Optional[str]:
@@ -89,7 +88,7 @@ class DebuginfodClient:
             except Exception as error:  # OSError, ValueError, and what http.client raises
                 self._give_up(url, error)
             finally:
-                self._tell("")
+                self._tell(None)
         return None
 
     def _give_up(self, url: str, error: Exception) -> None:
@@ -99,7 +98,7 @@ class DebuginfodClient:
         self.problems.append(f"{url}: {reason or type(error).__name__}; it is asked no more")
 
     def _fetch(self, url: str, address: str, target: str, name: str) -> bool:
-        self._tell(f"asking {url} for {name}")
+        self._tell(Progress("asking", name, url))
         silence = _seconds("DEBUGINFOD_TIMEOUT", SECONDS)
         answer = _opened(address, silence)
         if answer is None:
@@ -112,7 +111,8 @@ class DebuginfodClient:
             os.makedirs(folder, exist_ok=True)
             with contextlib.suppress(_Empty), whole_file(target, replace=True) as fd:
                 with os.fdopen(os.dup(fd), "wb") as file:
-                    for piece in self._pieces(answer, silence, total, f"{name} from {url}"):
+                    loads = Progress("downloading", name, url, 0, total)
+                    for piece in self._pieces(answer, silence, loads):
                         if not file.tell() and not b"\x7fELF".startswith(piece[:4]):
                             raise ValueError("sent no ELF file")
                         file.write(piece)
@@ -121,11 +121,11 @@ class DebuginfodClient:
                 os.fchmod(fd, 0o400)  # as elfutils' client leaves it
             return os.path.exists(target)
 
-    def _pieces(self, answer: Any, silence: float, total: int, what: str) -> Iterator[bytes]:
+    def _pieces(self, answer: Any, silence: float, state: Progress) -> Iterator[bytes]:
         began = told = time.monotonic()
         limit = _seconds("DEBUGINFOD_MAXTIME", float("inf"))
         done = 0
-        self._tell(_progress(what, 0, total))
+        self._tell(state)
         while True:
             piece = answer.read1(_CHUNK)
             if not piece:
@@ -140,15 +140,10 @@ class DebuginfodClient:
                 raise TimeoutError(f"sent {done:,} bytes in {now - began:.0f} s")
             if now - told > _TOLD_EVERY:
                 told = now
-                self._tell(_progress(what, done, total))
+                self._tell(replace(state, done=done))
             yield piece
-        if total and done < total:
-            raise OSError(f"sent {done:,} of {total:,} bytes")
-
-
-def _progress(what: str, done: int, total: int) -> str:
-    size = f"{done / 2**20:,.1f}" + (f" of {total / 2**20:,.1f}" if total else "")
-    return f"downloading {what}: {size} MiB"
+        if state.total and done < state.total:
+            raise OSError(f"sent {done:,} of {state.total:,} bytes")
 
 
 def _opened(address: str, silence: float) -> Any:

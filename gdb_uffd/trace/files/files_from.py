@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Callable, Iterable, List, Optional, Protocol, Sequence, Tuple
+from typing import Iterable, List, Optional, Protocol, Sequence, Tuple
 
+from gdb_uffd.protocol.messages import TellProgress
 from gdb_uffd.trace.files.archive import ArchivePlace
 from gdb_uffd.trace.files.automount import is_file
 from gdb_uffd.trace.files.folder import Folder
@@ -75,9 +76,7 @@ def split(text: str) -> Tuple[str, ...]:
     return tuple(found)
 
 
-def open_place(
-    name: str, tell: Optional[Callable[[str], None]] = None, limit: int = 0
-) -> FilesPlace:
+def open_place(name: str, tell: Optional[TellProgress] = None, limit: int = 0) -> FilesPlace:
     """The place at `name`, an absolute path; never fails: its `problem` tells.  `tell` is told how
     far unpacking is; `limit`: as of compressed.Limit."""
     if os.path.isdir(name):

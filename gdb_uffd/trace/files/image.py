@@ -12,9 +12,10 @@ import json
 import mmap
 import os
 import tarfile
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from gdb_uffd.dataclass import dataclass
+from gdb_uffd.protocol.messages import TellProgress
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.files.automount import is_file
@@ -151,7 +152,7 @@ def walk(tree: Tree) -> Iterator[Tuple[str, ArchivedFile]]:
 class Archive:
     """The images of an archive, or of an OCI layout's folder; UffdError when it is none."""
 
-    def __init__(self, path: str, tell: Optional[Callable[[str], None]], limit: int) -> None:
+    def __init__(self, path: str, tell: Optional[TellProgress], limit: int) -> None:
         self._shown = printable(path)
         self._told = UnpackProgress(self._shown, tell)
         self._open: List[mmap.mmap] = []

@@ -12,6 +12,7 @@ from dataclasses import field
 from typing import Dict, Iterator, List, Optional, Tuple
 
 from gdb_uffd.dataclass import dataclass
+from gdb_uffd.protocol.messages import TellProgress
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.files import debuginfod
 from gdb_uffd.trace.files.files import without_mark
@@ -30,7 +31,7 @@ class FileSearch:
     `sysroot`: a folder that holds the recorded machine's files under their paths, "" for none.
     `debug_directories`: as gdb's `debug-file-directory`.  `servers`: URLs of debuginfod servers
     that may be asked.  `files_from`: folders and archives (files_from.py), asked first.
-    `tell`: as debuginfod.Tell.  `names`: folders of ours, and what the user calls them.
+    `tell`: as TellProgress.  `names`: folders of ours, and what the user calls them.
     `unpack_limit`: as of compressed.Limit.  `close` ends it."""
 
     sysroot: str = ""
@@ -38,7 +39,7 @@ class FileSearch:
     servers: Tuple[str, ...] = ()
     libraries: Tuple[str, ...] = ()
     files_from: Tuple[str, ...] = ()
-    tell: Optional[debuginfod.Tell] = field(default=None, compare=False, repr=False)
+    tell: Optional[TellProgress] = field(default=None, compare=False, repr=False)
     names: Tuple[Tuple[str, str], ...] = ()
     unpack_limit: int = 0
     _places: List[FilesPlace] = field(default_factory=list, init=False, compare=False, repr=False)

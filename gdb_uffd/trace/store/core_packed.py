@@ -15,8 +15,9 @@ import tempfile
 import weakref
 from contextlib import closing
 from dataclasses import replace
-from typing import Callable, Optional, Tuple
+from typing import Optional, Tuple
 
+from gdb_uffd.protocol.messages import TellProgress
 from gdb_uffd.protocol.model import UffdError
 from gdb_uffd.terminal import printable
 from gdb_uffd.trace.core.core import CoreSnapshot
@@ -77,7 +78,7 @@ def unpack_core_into(
     path: str,
     directory: str,
     chosen: int = 0,
-    tell: Optional[Callable[[str], None]] = None,
+    tell: Optional[TellProgress] = None,
 ) -> None:
     """The members of the packed core `path` below `directory`; `chosen`: as of
     compressed.Limit.  UffdError, one line."""
