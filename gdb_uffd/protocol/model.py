@@ -30,7 +30,7 @@ larger."""
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 """mmap(2) protection bits as Linux has them on x86-64."""
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Version of the ``quffd`` packets; both sides refuse another one."""
 
 THREAD_CONTROL = "(struct pthread)"

@@ -16,7 +16,7 @@ from gdb_uffd.protocol.messages import Progress
 from gdb_uffd.protocol.model import UffdError
 
 READY = (
-    '{"ready": true, "protocol": 1, "server": "0.1", "pid": 1, "socket": "s", "core": "c",'
+    '{"ready": true, "protocol": 2, "server": "0.1", "pid": 1, "socket": "s", "core": "c",'
     ' "executable": "", "warnings": ["w"], "threads": 3, "total_pages": 9, "inferior_pid": 5,'
     ' "signal": 11, "open_ms": 1.5}'
 )

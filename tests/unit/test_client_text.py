@@ -344,7 +344,7 @@ def test_ready_line():
         wire.parse_ready('{"ready": false, "error": "x: not\\na core file"}')
     with pytest.raises(UffdError, match="protocol 99"):
         wire.parse_ready('{"ready": true, "protocol": 99}')
-    for wrong in ("", "hello", "[]", '{"ready": true, "protocol": 1}', "3"):
+    for wrong in ("", "hello", "[]", '{"ready": true, "protocol": 2}', "3"):
         with pytest.raises(UffdError, match="first line"):
             wire.parse_ready(wrong)
 

@@ -94,7 +94,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def test_the_ready_line(server: Server) -> None:
     ready = server.ready
-    assert ready["ready"] is True and ready["protocol"] == 1
+    assert ready["ready"] is True and ready["protocol"] == 2
     assert ready["pid"] == server.process.pid and ready["socket"] == str(server.path)
     assert ready["core"] == "/x/core" and ready["executable"] == "/usr/bin/fake"
     assert ready["threads"] == 3 and ready["total_pages"] == 3 and ready["signal"] == 11

@@ -70,7 +70,7 @@ def test_no_file_with_a_handler_is_forgotten() -> None:
 
 
 def test_hello_and_info(client: RawClient) -> None:
-    assert ask(client, "hello")["protocol"] == 1
+    assert ask(client, "hello")["protocol"] == 2
     info = ask(client, "info")
     assert info["engine"] == "fake" and info["alive"] is False and info["last_report"] is None
     assert info["core"] == "/tmp/fake core" and info["threads"] == 3 and info["total_pages"] == 3
@@ -175,7 +175,7 @@ def test_undoing_forgets_registers(client: RawClient) -> None:
 )
 def test_bad_arguments(client: RawClient, packet: bytes) -> None:
     assert (client.ask(b"quffd." + packet) or b"").startswith(b"E.")
-    assert ask(client, "hello")["protocol"] == 1
+    assert ask(client, "hello")["protocol"] == 2
 
 
 @pytest.mark.parametrize("columns", [0, 2, 20, 40, 80])
