@@ -281,6 +281,8 @@ def test_the_line_after_a_print():
     kept, where = "1 page dirtied, kept", "uffd dirty shows them, uffd reset forgets them"
     two = "refused fork() → EPERM · refused kill() → EPERM"
     assert report_text.summary_line(pages, Look()) == f"[uffd: {kept} · {two} · {where}]"
+    three = report_text.summary_line(replace(pages, refusals=four[:3]), Look())
+    assert three == f"[uffd: {kept} · {two} · 1 more refused · {where}]"
     more = replace(
         pages,
         refusals=four,
