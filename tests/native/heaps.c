@@ -128,6 +128,27 @@ static void turn(struct view *view, uint64_t start)
 	heap_chunks_deinit(&mapped);
 }
 
+/* What begins where the walk could not go on belongs to none of the chunks before it. */
+static void broken_index(uint64_t *words, struct view *view)
+{
+	const uint64_t start = 0, chunks = 2 * PAGE_BYTES / 64, end = BASE + chunks * 64;
+	struct heap_index index;
+
+	memset(words, 0, BYTES);
+	for (uint64_t i = 0; i < chunks; i++)
+		words[i * 8 + 1] = 64 | 1;
+	heap_index_init(&index, BASE);
+	CHECK(heap_index_find(&index, view, BASE - 16, BASE + BYTES) == 0);
+	CHECK(heap_index_find(&index, view, BASE, BASE + BYTES) == BASE);
+	CHECK(heap_index_find(&index, view, BASE + PAGE_BYTES + 80, BASE + BYTES) == BASE + PAGE_BYTES);
+	CHECK(heap_index_find(&index, view, end - 16, BASE + BYTES) == BASE + PAGE_BYTES);
+	CHECK(heap_index_find(&index, view, end, BASE + BYTES) == 0);
+	CHECK(index.broken && index.next == end);
+	CHECK(heap_index_find(&index, view, end - 16, BASE + BYTES) == BASE + PAGE_BYTES);
+	CHECK(heap_index_find(&index, view, end + 16, BASE + BYTES) == 0);
+	heap_index_deinit(&index);
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
@@ -142,6 +163,8 @@ int main(int argc, char **argv)
 				.bytes_len = BYTES, .prot = 3, .kind = REGION_BYTES};
 	if (regions_set(&pager.recorded, &region) < 0)
 		return 1;
+	view_set(&view, &pager, NULL, VIEW_RECORDED);
+	broken_index(words, &view);
 	for (uint64_t start = first; start < first + turns; start++) {
 		seed = start * 0x9e3779b97f4a7c15ul;
 		fill(words);

@@ -224,8 +224,8 @@ def test_the_mappings_are_the_recorded_ones_and_what_was_made(caller):
     assert [m for m in caller.diversion.mappings() if not m.name.startswith("[v")] == recorded
     assert caller.call("map_and_keep", keep=True) == 4 + 43
     (made,) = [
-        (m.end - m.start, m.prot, m.name)
+        (m.end - m.start, m.prot, m.name, m.offset)
         for m in caller.diversion.mappings()
         if m not in recorded and not m.name.startswith("[v")
     ]
-    assert made == (1 << 20, 3, "")
+    assert made == (1 << 20, 3, "", 0)

@@ -127,6 +127,10 @@ def content(word: str = "counter", pages: int = 2, **more: Any) -> html_page.Con
 def test_what_is_on_the_page():
     reader = read(html_page.document(content("head→next")))
     assert "head→next" in reader.text
+    assert (
+        "corehead→nextexecutablehead→nexttime1.2 mseffectsdiscardedpages2 dirtied · 3 fed of 99"
+        "endedhead→nextnot recordedhead→next#0 head→next\n#1 head→next"
+    ) in reader.text
     tags = [tag for tag, _ in reader.elements]
     assert set(tags) <= ALLOWED
     ids = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]

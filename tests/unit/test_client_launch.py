@@ -7,6 +7,7 @@ import shlex
 import stat
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -200,3 +201,14 @@ def test_a_directory_of_a_gdb_that_was_killed_goes_when_it_is_old(
     monkeypatch.setattr(outputs, "_FRESH_S", -1)
     outputs.remove_directories(str(tmp_path))
     assert list(tmp_path.glob("gdb-uffd-*")) == [used]
+
+
+def test_a_server_that_says_nothing_or_no_end_of_it(monkeypatch):
+    monkeypatch.setattr(launch, "MAX_LINE_BYTES", 1000)
+    for said, seconds in ((b"", 0.0), (bytes(1001), 600.0)):
+        read, write = os.pipe()
+        with os.fdopen(read, "rb") as stdout, os.fdopen(write, "wb", buffering=0) as server:
+            server.write(said)
+            process = SimpleNamespace(stdout=stdout)
+            with pytest.raises(UffdError, match=f"did not answer within {seconds:.0f} s"):
+                launch._read_line(process, seconds, bytearray())

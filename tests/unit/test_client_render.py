@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import List
 
-from gdb_uffd.client.show import report_json, report_text, verdict
+from gdb_uffd.client.show import heap_words, report_json, report_text, verdict
 from gdb_uffd.client.show.hexdiff import diff_lines
 from gdb_uffd.client.show.report_text import NamedChange, WriteSite
 from gdb_uffd.client.show.text import Look
-from gdb_uffd.protocol.ends import End, Refusal, Unavailable
+from gdb_uffd.protocol.ends import End, PassedLock, Refusal, Unavailable, Uncaught
 from gdb_uffd.protocol.messages import Summary
 from gdb_uffd.protocol.messages_calls import PageImage
 from gdb_uffd.protocol.model import CallReport, DirtyPage, DirtyRange, FirstWrite
@@ -274,7 +275,57 @@ def test_the_line_after_a_print():
         "[uffd: 4 pages dirtied, kept · uffd dirty shows them, uffd reset forgets them]"
     )
     refused = Summary("call", True, 0, 0, 0, 1, refusals=[Refusal("fork", (), "EPERM")])
-    assert "refused fork() → EPERM" in report_text.summary_line(refused, Look())
+    assert report_text.summary_line(refused, Look()) == "[uffd: refused fork() → EPERM]"
+    four = [Refusal(call, (), "EPERM") for call in ("fork", "kill", "connect", "bind")]
+    pages = Summary("call", True, 1, 0, 8, 1, refusals=four[:2])
+    kept, where = "1 page dirtied, kept", "uffd dirty shows them, uffd reset forgets them"
+    two = "refused fork() → EPERM · refused kill() → EPERM"
+    assert report_text.summary_line(pages, Look()) == f"[uffd: {kept} · {two} · {where}]"
+    three = report_text.summary_line(replace(pages, refusals=four[:3]), Look())
+    assert three == f"[uffd: {kept} · {two} · 1 more refused · {where}]"
+    more = replace(
+        pages,
+        refusals=four,
+        more_refused=3,
+        passed=[PassedLock(0x10, 7), PassedLock(0x20)],
+        end=End("unavailable", unavailable=Unavailable(0x1000, "truncated")),
+    )
+    assert report_text.summary_line(more, Look(), "it ended", "the command before") == (
+        f"[uffd: the command before: {kept} · {two} · 3 more refused · "
+        "unsound: went through the lock at 0x10, held by thread 7 · "
+        f"touched a page not recorded: 0x1000: truncated · it ended · {where}]"
+    )
+
+
+def test_what_is_worth_a_line_after_a_print():
+    plain = Summary("call", True, 4, 1, 100, 15)
+    assert report_text.is_amiss(plain, "") is False
+    assert report_text.is_amiss(plain, "it ended") is True
+    for name, value in (
+        ("files_read", ["/etc/hosts"]),
+        ("refusals", [Refusal("fork", (), "EPERM")]),
+        ("end", End("unavailable", unavailable=Unavailable(0x1000, "truncated"))),
+        ("passed", [PassedLock(0x10)]),
+        ("uncaught", Uncaught("i", None, False, b"", 0x1000)),
+        ("unknown", (1, 0)),
+        ("unknown", (0, 1)),
+    ):
+        other = replace(Summary("call", True, 0, 0, 0, 1), **{name: value})
+        assert report_text.is_amiss(other, "") is True, name
+    told = Summary("call", True, 0, 0, 0, 1, end=End("exit", code=1))  # by `told`, where it is
+    assert report_text.is_amiss(told, "") is False
+
+
+def test_since_when_a_heap_is_broken():
+    for given, said in (
+        ((0, None, True), ""),
+        ((None, None, False), ""),
+        ((None, 0, True), "so since snapshot 0, the first"),
+        ((3, 4, True), "whole at snapshot 3, broken at 4: `uffd goto 4`"),
+        ((3, 9, False), "whole at snapshot 3, broken at 9; between them was no time to look"),
+        ((0, 1, True), "whole at snapshot 0, broken at 1: `uffd goto 1`"),
+    ):
+        assert heap_words.since_text(*given) == said
 
 
 def test_hex_dump_shows_only_lines_that_differ():
