@@ -155,21 +155,21 @@ def test_what_was_touched_and_not_there():
 def test_what_is_waited_for():
     for wait, said in (
         (Wait("poll"), "poll, and no other thread runs"),
-        (Wait("futex", address="0x10"), "futex(0x10), and no other thread runs"),
+        (Wait("futex", address=0x10), "futex(0x10), and no other thread runs"),
         (
-            Wait("futex", "lock", "0x10"),
+            Wait("futex", "lock", 0x10),
             "futex(0x10), a lock that is held, and no other thread runs",
         ),
         (
-            Wait("futex", "lock", "0x10", owner=7),
+            Wait("futex", "lock", 0x10, owner=7),
             "futex(0x10), a lock held by thread 7, and no other thread runs",
         ),
         (
-            Wait("futex", "lock", "0x10", owner=7, itself=True),
+            Wait("futex", "lock", 0x10, owner=7, itself=True),
             "futex(0x10), a lock held by this thread itself, and no other thread runs",
         ),
         (
-            Wait("futex", "join", "0x10", owner=7),
+            Wait("futex", "join", 0x10, owner=7),
             "futex(0x10), for thread 7 to end, which does not run",
         ),
     ):
@@ -197,7 +197,7 @@ def test_what_was_refused():
             "system call 5 of 32-bit ARM", None, "ENOSYS"
         ),
         "write(3, 0x10) → EBADF (3 was a pipe) (2 times)": Refusal(
-            "write", ("3", "0x10"), "EBADF", "3 was a pipe", times=2
+            "write", ("3", 0x10), "EBADF", "3 was a pipe", times=2
         ),
         "alarm(1) → ignored (1,000 times) (and 2,000 more with other arguments)": Refusal(
             "alarm", ("1",), "", times=1000, others=2000
