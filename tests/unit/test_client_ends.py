@@ -174,7 +174,7 @@ def test_what_is_waited_for():
         ),
     ):
         assert ends.wait_text(wait) == f"would block: {said}"
-    spin = ends.wait_text(Wait("", "spin", "0x4000"))
+    spin = ends.wait_text(Wait("", "spin", 0x4000))
     assert spin == "spins for ever at 0x4000, as only another thread could end it"
 
 
@@ -197,7 +197,7 @@ def test_what_was_refused():
             "system call 5 of 32-bit ARM", None, "ENOSYS"
         ),
         "write(3, 0x10) → EBADF (3 was a pipe) (2 times)": Refusal(
-            "write", ("3", 0x10), "EBADF", "3 was a pipe", times=2
+            "write", ("3", "0x10"), "EBADF", "3 was a pipe", times=2
         ),
         "alarm(1) → ignored (1,000 times) (and 2,000 more with other arguments)": Refusal(
             "alarm", ("1",), "", times=1000, others=2000
