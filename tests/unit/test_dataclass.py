@@ -9,6 +9,7 @@ from typing import Any, Callable, List, Optional, Tuple
 
 import pytest
 
+from gdb_uffd import dataclass
 from gdb_uffd.dataclass import dataclass as later
 
 Decorator = Callable[..., Any]
@@ -137,3 +138,15 @@ def test_threads_that_are_the_first_at_once() -> None:
         for thread in threads:
             thread.join()
         assert [(each.x, each.y, each.z) for each in made] == [(1, 5, 3)] * 4
+
+
+def test_whoever_has_time_makes_them_complete() -> None:
+    """All that there are, each once; one that is in use is left as it is."""
+    while dataclass.complete_one():
+        pass
+    made = classes(later)
+    assert made[0](1).x == 1
+    init = made[0].__init__
+    assert sum(1 for _ in iter(dataclass.complete_one, False)) == len(made)
+    assert made[0].__init__ is init and uses(made) == uses(classes(dataclasses.dataclass))
+    assert not dataclass.complete_one()

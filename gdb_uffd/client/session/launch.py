@@ -17,8 +17,8 @@ import time
 from typing import BinaryIO, Dict, List, Mapping, Optional, Sequence
 
 import gdb_uffd
+from gdb_uffd import dataclass
 from gdb_uffd.client.session.wire import parse_progress, parse_ready
-from gdb_uffd.dataclass import dataclass
 from gdb_uffd.outputs import SCRATCH, UNLOCKED
 from gdb_uffd.protocol import codec
 from gdb_uffd.protocol.messages import Progress, Ready, TellProgress
@@ -95,7 +95,7 @@ def clean_environment(environ: Mapping[str, str]) -> Dict[str, str]:
     return kept
 
 
-@dataclass
+@dataclass.dataclass
 class Server:
     """A started server: its process, its private directory, what it said."""
 
@@ -174,7 +174,10 @@ def start(
             close_fds=True,
             start_new_session=True,
         )
-        codec.prepare(CallReport)  # while there is nothing else to do: the first call needs it
+        # While there is nothing else to do: the first call needs these.
+        while dataclass.complete_one():
+            pass
+        codec.prepare(CallReport)
         line = _read_ready(process, START_TIMEOUT_S, tell or (lambda _now: None))
         if not line:
             _finish(process, 1.0)

@@ -11,6 +11,7 @@ import textwrap
 import time
 from typing import Optional
 
+from gdb_uffd.dataclass import complete_one
 from gdb_uffd.replay.interface import Disconnected
 from gdb_uffd.server.listen.holder import UnansweredPackets
 from gdb_uffd.server.stub.framing import Decoder, FramingEvent, frame
@@ -177,7 +178,9 @@ class Connection:
                 self._take(self.pending)
                 return
             except BlockingIOError:
-                if time.perf_counter_ns() < deadline:
+                if complete_one():
+                    pass
+                elif time.perf_counter_ns() < deadline:
                     # Where both share a CPU, spinning would only keep the client from it.
                     os.sched_yield()
                 else:
