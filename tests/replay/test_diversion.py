@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
@@ -15,6 +16,9 @@ from gdb_uffd.protocol.ends import Remark
 from gdb_uffd.protocol.model import ENGINES, UffdError
 from gdb_uffd.replay.interface import HARDWARE, WRITE_WATCH
 from gdb_uffd.replay.trackers import kernel
+
+PTRACE_PEEKUSER, DEBUG_REGISTERS = 3, 848
+"""ptrace(2); the offset of u_debugreg in struct user (<sys/user.h>)."""
 
 
 @pytest.fixture(params=[name for name in ENGINES if not kernel().failure(name)])
@@ -198,6 +202,19 @@ def test_a_watchpoint_outlives_the_vessel_and_a_bad_one(caller):
         assert (stop.breakpoint, stop.address) == ("watch", caller.symbol("counter"))
         caller.diversion.call_end()
         caller.diversion.end(False)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="x86-64's debug registers")
+@pytest.mark.parametrize("length, said", [(1, 0b00), (2, 0b01), (4, 0b11), (8, 0b10)])
+def test_a_watchpoint_is_as_long_as_the_object(caller, length, said):
+    """DR7 has R/W and LEN of each from bit 16 on (Intel SDM vol. 3, 18.2.4)."""
+    peek = ctypes.CDLL(None, use_errno=True).ptrace
+    peek.restype, peek.argtypes = ctypes.c_ulong, [ctypes.c_ulong] * 4
+    caller.diversion.insert_breakpoint(WRITE_WATCH, caller.symbol("moving"), length)
+    caller.call("bump")
+    control = peek(PTRACE_PEEKUSER, caller.diversion.vessel.pid, DEBUG_REGISTERS + 7 * 8, 0)
+    assert control & 3 and control >> 16 & 15 == said << 2 | 1
+    caller.diversion.remove_breakpoint(WRITE_WATCH, caller.symbol("moving"), length)
 
 
 def test_a_wait_on_the_own_stack_pointer_is_no_mapping(caller):

@@ -337,6 +337,19 @@ def test_the_flags_of_x86_are_where_the_kernel_has_them():
     assert found == bits
 
 
+ELF_HEADER = Path("/usr/include/elf.h")
+RELOCATIONS = {"x86-64": "R_X86_64_", "AArch64": "R_AARCH64_"}
+
+
+@pytest.mark.skipif(not ELF_HEADER.exists(), reason="no elf.h here")
+@pytest.mark.parametrize("arch", [X86_64, AARCH64], ids=lambda arch: arch.name)
+def test_relocations_have_the_numbers_of_elf_h(arch):
+    text, prefix = ELF_HEADER.read_text(), RELOCATIONS[arch.spoken]
+    numbers = dict(re.findall(rf"#define\s+{prefix}(\w+)\s+(\d+)", text))
+    jump = "JUMP_SLOT" if "JUMP_SLOT" in numbers else "JUMP_SLO"
+    assert arch.relocations == tuple(int(numbers[n]) for n in (jump, "GLOB_DAT", "IRELATIVE"))
+
+
 SELECTORS = {"cs": 0x33, "ss": 0x2B, "ds": 0, "es": 0, "fs": 0, "gs": 0}
 """__USER_CS, __USER_DS (arch/x86/include/asm/segment.h)."""
 USER_END = 0x7FFFFFFFF000
