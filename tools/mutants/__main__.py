@@ -2,11 +2,12 @@
 
 MUTANTS_ARGS="--count 30 --seed 2 --only gdb_uffd/trace".  Draws places in the package (Python and
 C), changes one at a time in a copy of the checkout, and runs the test files that may notice it
-(reach.py: by imports and words, at most `--files` of them, until one fails).  So a survivor is a
-change that *these* do not notice; `--files 99` asks more, and `--again K` makes the K-th place of
-the seed once more.  What cannot be compiled, or hangs, counts as noticed.  It ends in a table by
-folder and the survivors, each of which is equivalent to what stood there, or a hole.  A minute for
-each place; the same seed draws the same places as long as the sources are the same.
+(reach.py: by imports and words, the `--files` nearest ones, until one fails, and with `--whole`
+all others that reach it).  So without that a survivor is a change that *these* do not notice;
+`--again K` makes the K-th place of the seed once more.  What cannot be compiled, or hangs, counts
+as noticed.  It ends in a table by folder and the survivors, each of which is equivalent to what
+stood there, or a hole.  A minute for each place; the same seed draws the same places as long as the
+sources are the same.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--count", type=int, default=150)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", metavar="PREFIX", help="of a path in the checkout")
-    parser.add_argument("--files", type=int, default=10, help="test files for each place, at most")
+    parser.add_argument("--files", type=int, default=10, help="test files for each place")
+    parser.add_argument("--whole", action="store_true", help="survivors meet every test: long")
     parser.add_argument("--seconds", type=float, default=600, help="for the tests of a place")
     parser.add_argument("--again", type=int, metavar="K")
     parser.add_argument("--list", action="store_true", help="the places and their tests, no more")
@@ -138,6 +140,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
             tests = reach.of(ROOT / place.path, options.files)
             began = time.monotonic()
             said = "" if options.list else tried(copy, place, tests, options.seconds)
+            if options.whole and said in (SURVIVES, BROKEN):
+                others = reach.others(ROOT / place.path, tests)
+                said = tried(copy, place, others, 10 * options.seconds)
             results.append((place, said))
             seconds = f"{time.monotonic() - began:.0f} s"
             print(f"{number:3} {said:8} {seconds:>5}  {place}", flush=True)

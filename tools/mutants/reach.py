@@ -11,7 +11,7 @@ import ast
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Dict, FrozenSet, List, Set
+from typing import Dict, FrozenSet, List, Set, Tuple
 
 FAR = 99
 
@@ -68,6 +68,19 @@ class Reach:
 
     def of(self, path: Path, most: int) -> List[Path]:
         """At most `most` test files for a source, in the order in which they are to run."""
+        able, through = self._ordered(path)
+        own = most - 2 if "gdb" not in self._tops(path) else 0
+        # What is at work behind gdb shows there, too, and what is inside it nowhere else.
+        chosen = dict.fromkeys([*able[:own], *through])
+        return list(chosen)[: len(able[:own]) + 2 if own and able else most]
+
+    def others(self, path: Path, first: List[Path]) -> List[Path]:
+        """Every other test file that reaches it."""
+        able, through = self._ordered(path)
+        return [test for test in dict.fromkeys([*able, *through]) if test not in first]
+
+    def _ordered(self, path: Path) -> Tuple[List[Path], List[Path]]:
+        """Those that run its code themselves, and those inside gdb; the nearest first."""
         mine = words(path.stem.replace("_", " ") + " " + path.read_text(encoding="utf-8"))
         name, module = words(path.stem.replace("_", " ")), dotted(path, self.root)
 
@@ -89,11 +102,7 @@ class Reach:
             or (not in_c and self._names(test, path))
         ]  # fmt: skip
         able.sort(key=lambda test: (in_c and test.parent.name != "native", rank(test)))
-        through = sorted((t for t in self.tests if t.parent.name == "gdb"), key=rank)
-        own = most - 2 if "gdb" not in self._tops(path) else 0
-        # What is at work behind gdb shows there, too, and what is inside it nowhere else.
-        chosen = dict.fromkeys([*able[:own], *through])
-        return list(chosen)[: len(able[:own]) + 2 if own and able else most]
+        return able, sorted((t for t in self.tests if t.parent.name == "gdb"), key=rank)
 
     def _names(self, test: Path, path: Path) -> bool:
         return any(before + path.name in self.texts[test] for before in ('"', "/"))
