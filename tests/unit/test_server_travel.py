@@ -420,3 +420,14 @@ def test_a_diversion_that_cannot_be_made_leaves_nothing_open() -> None:
     navigator.close()
     navigator.close()
     assert opened[0].closed
+
+
+def test_breakpoints_in_what_was_unmapped_stay_behind() -> None:
+    """gdb has taken them for gone: they are not inserted where that is mapped again."""
+    with travelling() as world:
+        assert world.send(f"Z0,{CODE + 8:x},1") == b"OK"
+        assert world.send(f"Z0,{CODE + 16:x},1") == b"OK"
+        world.made[-1].forget_unmapped = lambda: [CODE + 8]  # type: ignore[method-assign]
+        world.send("vCont;c")
+        world.ask("goto", number=1, now=True)
+        assert world.made[-1].breakpoints == [(0, CODE + 16, 1)]

@@ -222,8 +222,8 @@ def large_bin(number: int) -> Range:
     """The sizes of chunks in large bin `number` (64 to 126), half-open; 0: no limit.  malloc.c,
     largebin_index_64."""
     ends: List[int] = []
-    for first, last, shift, base in ((64, 96, 6, 48), (97, 111, 9, 91), (112, 120, 12, 110),
-                                     (121, 123, 15, 119), (124, 125, 18, 124)):  # fmt: skip
+    for first, last, shift, base in ((64, 96, 6, 48), (97, 111, 9, 91), (112, 119, 12, 110),
+                                     (120, 123, 15, 119), (124, 125, 18, 124)):  # fmt: skip
         ends += [(n - base + 1) << shift for n in range(first, last + 1)]
     index = number - 64
     low = ends[index - 1] if index else 1024
