@@ -108,7 +108,7 @@ def _holder(owner: Dict[str, Any]) -> str:
 def _named(session: Session, found: Wait, frames: List[gdb.Frame]) -> Dict[str, Any]:
     if found.kind == "spin":
         return _spinning(frames, found)
-    address, place_ = found.address or 0, hex(found.address) if found.address else None
+    address = found.address or 0
     call = _library_call(frames) or found.call
     argument = _argument(session, frames, found.kind, call, address)
     owner = found.owner or (found.stranger if call.startswith("pthread_mutex_") else 0)
@@ -116,7 +116,7 @@ def _named(session: Session, found: Wait, frames: List[gdb.Frame]) -> Dict[str, 
         "call": call,
         "system_call": found.call,
         "kind": found.kind,
-        "address": place_,
+        "address": hex(address) if address else None,
         "lock": argument or None,
         "owner": _thread(session, owner) if owner else None,
     }

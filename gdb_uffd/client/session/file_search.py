@@ -126,10 +126,10 @@ class ProgressLine:
             gdb.write(f"\r\x1b[K{printable(line)[: max(20, width - 1)]}")
             gdb.flush()
         loads = now is not None and now.doing == "downloading"
-        what = one_line(download_text(now)) if now is not None and loads else line
-        if loads and not self._terminal and what != self._said:
+        what = one_line(download_text(now)) if now is not None and loads else ""
+        if what and not self._terminal and what != self._said:
             say(what)
-        self._said = what
+        self._said = what or line
 
 
 def take_sysroot(elsewhere: str, far: bool) -> None:

@@ -140,12 +140,14 @@ def _advice(end: End, where: str) -> str:
 
 
 def _touched(it: Unavailable) -> str:
-    lack = f"{it.lack}: " if it.lack else ""
     at = it.address or 0
-    what = (
-        f"the page at {at:#x} is not in the trace" if it.mapped else f"nothing is mapped at {at:#x}"
-    )
-    return f"{what}: {lack}{it.reason}"
+    if it.mapped:
+        return f"the page at {at:#x} is not in the trace: {_reason(it)}"
+    return f"nothing is mapped at {at:#x}: {_reason(it)}"
+
+
+def _reason(it: Unavailable) -> str:
+    return f"{it.lack}: {it.reason}" if it.lack else it.reason
 
 
 def unavailable_text(end: Optional[End]) -> str:
@@ -158,8 +160,7 @@ def unavailable_text(end: Optional[End]) -> str:
 def missing_text(it: Unavailable) -> str:
     """ "0x601000: truncated core; …"."""
     at = "" if it.address is None else f"{it.address:#x}: "
-    lack, remedy = f"{it.lack}: " if it.lack else "", f"; {it.remedy}" if it.remedy else ""
-    return f"{at}{lack}{it.reason}{remedy}"
+    return f"{at}{_reason(it)}" + (f"; {it.remedy}" if it.remedy else "")
 
 
 def wait_text(wait: Wait) -> str:

@@ -249,7 +249,7 @@ def whole_size(length: int) -> str:
     """Bytes in the largest unit that they fill: "8 MiB", "1.5 GiB", "96 bytes"."""
     for unit, shift in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if length >= 1 << shift:
-            return f"{length / (1 << shift):.1f}".replace(".0", "") + f" {unit}"
+            return f"{length / (1 << shift):.1f}".removesuffix(".0") + f" {unit}"
     return f"{length} bytes"
 
 

@@ -94,7 +94,7 @@ def _read(session: StubSession, arguments: bytes) -> bytes:
         return read(address, length)
     except MemoryUnavailable as error:
         reason, good = error, error.address - address
-    session.last_unavailable = Unavailable(reason.address, reason.reason)
+    session.last_unavailable = _missing(reason)
     if 0 < good < length:
         try:
             return read(address, good)
@@ -121,11 +121,15 @@ def _write(session: StubSession, where: bytes, data: bytes) -> bytes:
         try:
             session.diversion.write_memory(address, data)
         except UffdError as error:  # no such memory, or no process can be made
-            at = error.address if isinstance(error, MemoryUnavailable) else None
-            why = error.reason if isinstance(error, MemoryUnavailable) else str(error)
-            session.last_unavailable = Unavailable(at, why)
+            session.last_unavailable = _missing(error)
             raise
     return b"OK"
+
+
+def _missing(error: UffdError) -> Unavailable:
+    if isinstance(error, MemoryUnavailable):
+        return Unavailable(error.address, error.reason)
+    return Unavailable(None, str(error))
 
 
 def _range(text: bytes) -> Tuple[int, int]:
